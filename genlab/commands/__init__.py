@@ -1,0 +1,1 @@
+"""The commands besides train, one file each."""

@@ -1,0 +1,1 @@
+"""From YAML and command-line overrides to objects: schema, builder, run folders, suggestions."""

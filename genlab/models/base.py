@@ -1,0 +1,87 @@
+"""The one interface between the trainer and the models.
+
+A model is mathematics: it never sees an optimiser, a step count, a device string, a path or a writer,
+and keeps no state between calls but its parameters and buffers. All randomness comes from torch's default
+generator (which the trainer seeds from the seed and the step) or from the generator it is handed.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from genlab.types import Batch, Phase
+
+
+class Model(nn.Module, ABC):
+    """Anything the generic loop can train: generative models and the classifiers that measure them."""
+
+    selection_measure: ClassVar[str | None] = None
+    """The key of :meth:`evaluate`, lower is better, by which the best checkpoint is chosen and early stopping
+    decides; None where no such measure exists (a GAN's losses order nothing)."""
+
+    @abstractmethod
+    def phases(self) -> tuple[Phase, ...]:
+        """The parameter updates of one training step, in their order."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
+        """Measures per example, not reduced: nats per image unless the name says another unit.
+
+        A value of shape (B,) is a measure; one of shape (B, K) is a curve of K points (nats per step, say).
+        """
+
+    def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
+        """The measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.
+
+        Args:
+            batch: Images to measure.
+            num_importance_samples: K of an importance-weighted bound, for the models that have one; 0 leaves it out.
+        """
+        del num_importance_samples
+        return self.evaluate(batch)
+
+    def initialize(self, batch: Batch) -> None:  # noqa: B027 - an optional hook
+        """Set data-dependent initial values, once, on a fresh model; the batch is a sample of the training images."""
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        """The modules whose forward is worth compiling; compiled in place when the user asks for it."""
+        return ()
+
+    def visualize(
+        self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Pictures in [0, 1] by name: (N, C, H, W) is a grid of images, (T, N, C, H, W) is a film of T frames.
+
+        Args:
+            batch: Images to reconstruct or complete; None asks only for the pictures that need no data.
+            num_samples: At most this many images in each picture.
+            generator: Source of the randomness; torch's default generator when None.
+        """
+        del batch, num_samples, generator
+        return {}
+
+
+class GenerativeModel(Model):
+    """A model that draws images."""
+
+    @abstractmethod
+    def sample(
+        self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """Draw images in [0, 1].
+
+        Raises:
+            ValueError: Labels were given to a model without class conditioning.
+        """
+
+
+def require_no_labels(labels: Tensor | None, model: Model) -> None:
+    """Refuse labels where they would be ignored.
+
+    Raises:
+        ValueError: Labels were given.
+    """
+    if labels is not None:
+        raise ValueError(f"{type(model).__name__} is not class-conditional: it cannot sample given labels")

@@ -1,0 +1,1 @@
+"""Layers that know shapes but neither data nor probability."""

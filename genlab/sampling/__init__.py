@@ -1,0 +1,1 @@
+"""Pictures on disk: grids, strips and films."""

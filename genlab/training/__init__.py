@@ -1,0 +1,1 @@
+"""Everything that happens over time: the loop, optimisation, evaluation, checkpoints, logging."""

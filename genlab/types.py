@@ -1,0 +1,55 @@
+"""What passes between data, models and the trainer: frozen values without behaviour.
+
+Dimensions: B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSpec:
+    """What a dataset measured of itself; models are built from it, and users never type it."""
+
+    channels: int
+    height: int
+    width: int
+    num_levels: int
+    """Number of values a sub-pixel can take: 2 is binary, 256 is 8-bit."""
+    num_classes: int
+    """0 when the images carry no labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images in [0, 1] (level k is k / (num_levels - 1)) and their class indices or UNLABELLED."""
+
+    images: Float[Tensor, "B C H W"]
+    labels: Int[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A value to back-propagate, and what to log of it; both stay on the device."""
+
+    value: Float[Tensor, ""]
+    metrics: Mapping[str, Float[Tensor, ""]]
+    """Quantity with its unit (``kl_nats``) to a scalar, averaged over the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One kind of parameter update within a training step."""
+
+    name: str
+    """Key of its optimiser, of its part of the checkpoint and of its metrics."""
+    modules: tuple[nn.Module, ...]
+    """What it trains; every other parameter of the model is frozen meanwhile."""
+    loss: Callable[[Batch], Loss]
+    repeats: int = 1
+    """Updates per training step, each on a batch of its own (n_critic of a Wasserstein GAN)."""
