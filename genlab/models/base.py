@@ -42,7 +42,7 @@ class Model(nn.Module, ABC):
         del num_importance_samples
         return self.evaluate(batch)
 
-    def initialize(self, batch: Batch) -> None:  # noqa: B027 - an optional hook
+    def initialize(self, batch: Batch) -> None:
         """Set data-dependent initial values, once, on a fresh model; the batch is a sample of the training images."""
 
     def compilable(self) -> tuple[nn.Module, ...]:
