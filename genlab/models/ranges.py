@@ -1,0 +1,29 @@
+"""Range checks of constructor arguments, in the one sentence that users read."""
+
+
+def require_between(key: str, value: float, low: float, high: float, *, because: str = "") -> None:
+    """Refuse a value outside [low, high]; NaN is outside.
+
+    Args:
+        key: Name of the argument as the user typed it.
+        value: What the user gave.
+        low: Least allowed value.
+        high: Greatest allowed value.
+        because: What the limits come from, shown in brackets.
+
+    Raises:
+        ValueError: The value is outside.
+    """
+    if not low <= value <= high:
+        reason = f" ({because})" if because else ""
+        raise ValueError(f"{key} must be between {low:g} and {high:g}{reason}, got {value}")
+
+
+def require_at_least(key: str, value: float, low: float) -> None:
+    """Refuse a value below `low`, infinity and NaN.
+
+    Raises:
+        ValueError: The value is refused.
+    """
+    if not low <= value < float("inf"):
+        raise ValueError(f"{key} must be at least {low:g}, got {value}")
