@@ -4,7 +4,6 @@ Dimensions: M images in the file, N images in view, B batch, C channels, H heigh
 """
 
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -45,25 +44,25 @@ class Store:
         """Size of the images in view, in bytes."""
         return len(self) * self.images[0].numel() if len(self) else 0
 
-    def select(self, rows: Int[Tensor, " K"]) -> Self:
+    def select(self, rows: Int[Tensor, " K"]) -> "Store":
         """A view of some of the images; no image is copied."""
-        return type(self)(self.images, self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
+        return Store(self.images, self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
 
-    def with_labels(self, labels: Int[Tensor, " N"]) -> Self:
+    def with_labels(self, labels: Int[Tensor, " N"]) -> "Store":
         """The same images under other labels."""
-        return type(self)(self.images, labels, rows=self.rows)
+        return Store(self.images, labels, rows=self.rows)
 
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
         """Levels and labels of some images of the view, on the device where the store lies."""
         rows = indices if self.rows is None else self.rows.index_select(0, indices)
         return self.images.index_select(0, rows), self.labels.index_select(0, indices)
 
-    def placed(self, device: torch.device) -> Self:
+    def placed(self, device: torch.device) -> "Store":
         """This store on the device when it fits there (DEVICE_MEMORY_SHARE), else unchanged: gathered on the CPU."""
         if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
             return self
         images = self.images if self.rows is None else self.images.index_select(0, self.rows)
-        return type(self)(images.to(device), self.labels.to(device))
+        return Store(images.to(device), self.labels.to(device))
 
 
 def map_images(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "M C H W"]:
