@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +152,9 @@ def _serialise(state: Mapping[str, Any], *, step: int, fingerprint: str) -> tupl
 
 def _deserialise(content: bytes, *, path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the strange formats of hostile files, which are refused anyway
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

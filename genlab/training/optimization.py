@@ -94,9 +94,11 @@ class PhaseUpdate:
             raise NonFiniteError(self._describe(value, norm))
         if self._settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
+        scale = self._scaler.get_scale() if self._scaler.is_enabled() else 1.0
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.schedule.step()
+        if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:  # a lowered scale means a skipped step
+            self.schedule.step()
         return norm.detach()
 
     def take_num_bad(self) -> int:

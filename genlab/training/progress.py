@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -54,7 +53,7 @@ class Progress:
         seconds = (time.monotonic() - self._started) / done * (self._total - step)
         return tqdm.format_interval(seconds)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
