@@ -108,6 +108,6 @@ def _read(class_name: str, title: str, root: str | None, download: bool, **optio
         except DownloadError as error:
             reason = str(error)
     raise DataError(
-        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put its files there "
-        f"by hand as torchvision keeps them, or use dataset=digits, which needs no download"
+        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put its files "
+        f"there by hand as torchvision keeps them, or use dataset=digits, which needs no download"
     )
