@@ -11,9 +11,11 @@ from torch import Tensor
 
 from genlab.nn.attention import Window
 
+Color = tuple[float, float, float]
+
 # The colours of the paper's figures (arXiv:1502.04623, figs. 1 and 5): what is read is green, what is written is red.
-GREEN: Final = (0.1, 0.8, 0.2)
-RED: Final = (0.95, 0.15, 0.1)
+GREEN: Final[Color] = (0.1, 0.8, 0.2)
+RED: Final[Color] = (0.95, 0.15, 0.1)
 
 _LEAST_SIDE = 112
 _WIDEST_LINE = 0.04
@@ -42,7 +44,7 @@ def outline_window(
     *,
     num_filters: int,
     factor: int,
-    color: tuple[float, float, float],
+    color: Color,
 ) -> Float[Tensor, "N 3 FH FW"]:
     """Draw the window of each image as an anti-aliased square; what lies outside a picture is cut off.
 

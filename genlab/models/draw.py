@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.drawing import GREEN, RED, enlarge, enlargement, outline_window
+from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.models.base import GenerativeModel, require_no_labels
 from genlab.models.observation import ObservationModel, default_observation
-from genlab.models.ranges import require_at_least, require_between
+from genlab.models.ranges import require_at_least, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention, WriteAttention
-from genlab.nn.recurrent import LSTMCell, update_cell
+from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 from genlab.types import Batch, ImageSpec, Loss, Phase
 
 _IMAGES_PER_ARC = 8
@@ -51,12 +51,22 @@ class Posterior(NamedTuple):
     latent: Float[Tensor, "B Z"]
 
 
-class Constants(NamedTuple):
-    """What all glimpses at a batch have in common, computed once."""
+class Given(NamedTuple):
+    """What the batch, not the state, gives to one glimpse."""
 
     images: Float[Tensor, "B H C A"]
-    encoder_weight: Float[Tensor, "G I"]
+    noise: Float[Tensor, "B Z"]
+    encoder_weight: Float[Tensor, "G J"]
     encoder_bias: Float[Tensor, "... G"]
+    decoder_weight: Float[Tensor, "G K"]
+    decoder_bias: Float[Tensor, "... G"]
+
+
+class Taken(NamedTuple):
+    """What the two weights of :class:`Given` multiplied, for their gradients."""
+
+    encoder_inputs: Float[Tensor, "B J"]
+    decoder_inputs: Float[Tensor, "B K"]
 
 
 class Glimpse(nn.Module):
@@ -86,52 +96,58 @@ class Glimpse(nn.Module):
         self.num_pixels = spec.height * spec.channels * spec.width
         self.latent_size = latent_size
         self.read = read
-        self.write = write
+        self.write = write if write else nn.Linear(num_units, self.num_pixels)
         num_read = 2 * (spec.channels * read.grid.num_filters**2 if read else self.num_pixels)
         self.encoder = LSTMCell(num_inputs=num_read + num_units, num_units=num_units, forget_bias=forget_bias)
         self.posterior = nn.Linear(num_units, 2 * latent_size)
         self.decoder = LSTMCell(num_inputs=latent_size, num_units=num_units, forget_bias=forget_bias)
-        self.write_all = None if write else nn.Linear(num_units, self.num_pixels)
 
-    def hoist(self, images: Float[Tensor, "B H C A"]) -> Constants:
-        """Take out of the loop what does not change in it.
+    def encoder_weights(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, "G J"], Float[Tensor, "... G"]]:
+        """Weight and bias of the encoder's gates inside the loop, without what does not change there.
 
         Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c): the first
         half is the same at every glimpse, and only half of the largest product is left inside.
         """
         weight, bias = self.encoder.weight, self.encoder.bias
         if self.read is not None:
-            return Constants(images, weight, bias)
+            return weight, bias
         num_rest = weight.shape[1] - 2 * self.num_pixels
         of_image, of_error, of_states = weight.split_with_sizes([self.num_pixels, self.num_pixels, num_rest], 1)
-        from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, 4 U)
-        return Constants(images, torch.cat((-of_error, of_states), 1), from_image)
+        from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, G)
+        return torch.cat((-of_error, of_states), 1), from_image
 
-    def forward(self, constants: Constants, state: State, noise: Float[Tensor, "B Z"]) -> tuple[State, Posterior]:
-        """The next state, and the posterior whose draw mu + sigma * noise led to it."""
-        canvas, encoder_hidden, encoder_cell, decoder_hidden, _ = state
-        mean = torch.sigmoid(canvas)
+    def forward(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
+        """The next state, the posterior whose draw mu + sigma * noise led to it, and what the weights multiplied."""
+        mean = torch.sigmoid(state.canvas)
         if self.read is None:
-            seen = mean.flatten(1)
+            seen: tuple[Tensor, ...] = (mean.flatten(1),)
         else:
-            pair = torch.cat((constants.images, constants.images - mean), 2)  # x and x_hat (eq. 3): (B, H, 2 C, A)
-            seen = self.read(pair, decoder_hidden)  # eq. 4
-        inputs = torch.cat((seen, decoder_hidden, encoder_hidden), 1)
-        gates = torch.addmm(constants.encoder_bias, inputs, constants.encoder_weight.t())
-        encoder_hidden, encoder_cell = update_cell(gates, encoder_cell)  # eq. 5
-        mu, log_sigma = self.posterior(encoder_hidden).to(canvas.dtype).chunk(2, 1)  # eqs. 1, 2
-        latent = torch.addcmul(mu, torch.exp(log_sigma), noise)  # eq. 6
-        canvas, decoder_hidden, decoder_cell = self.decode(state, latent)
+            # The patch of x_hat = x - sigmoid(c) (eq. 3) is a difference of patches, far smaller than one of images.
+            of_image, of_mean = self.read((given.images, mean), state.decoder_hidden)
+            seen = (of_image, of_image - of_mean)  # eq. 4
+        encoder_inputs = torch.cat((*seen, state.decoder_hidden, state.encoder_hidden), 1)
+        gates = torch.addmm(given.encoder_bias, encoder_inputs, given.encoder_weight.t())
+        encoder_hidden, encoder_cell = update_cell(gates, state.encoder_cell)  # eq. 5
+        mu, log_sigma = self.posterior(encoder_hidden).to(mean.dtype).chunk(2, 1)  # eqs. 1, 2
+        latent = torch.addcmul(mu, torch.exp(log_sigma), given.noise)  # eq. 6
+        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
+        gates = torch.addmm(given.decoder_bias, decoder_inputs, given.decoder_weight.t())
+        decoder_hidden, decoder_cell = update_cell(gates, state.decoder_cell)  # eq. 7
+        canvas = state.canvas + self.written(decoder_hidden)  # eq. 8
         next_state = State(canvas, encoder_hidden, encoder_cell, decoder_hidden, decoder_cell)
-        return next_state, Posterior(mu, log_sigma, latent)
+        return next_state, Posterior(mu, log_sigma, latent), Taken(encoder_inputs, decoder_inputs)
 
-    def decode(self, state: State, latent: Float[Tensor, "B Z"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Canvas, hidden state and cell state of the decoder after a latent (eqs. 7, 8)."""
-        hidden, cell = self.decoder(latent, state.decoder_hidden, state.decoder_cell)
-        if self.write is not None:
-            return state.canvas + self.write(hidden), hidden, cell
-        assert self.write_all is not None
-        return state.canvas + self.write_all(hidden).view(-1, *self.canvas_shape), hidden, cell
+    def generate(self, latent: Float[Tensor, "B Z"], state: State) -> State:
+        """The next state of the decoder alone, after a latent from anywhere (section 2.3)."""
+        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
+        gates = nn.functional.linear(decoder_inputs, self.decoder.weight, self.decoder.bias)
+        hidden, cell = update_cell(gates, state.decoder_cell)
+        return state._replace(canvas=state.canvas + self.written(hidden), decoder_hidden=hidden, decoder_cell=cell)
+
+    def written(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:
+        """What the state of the decoder adds to the canvas."""
+        added: Tensor = self.write(hidden)
+        return added.view(-1, *self.canvas_shape)
 
 
 class DRAW(GenerativeModel):
@@ -368,6 +384,21 @@ class DRAW(GenerativeModel):
             pictures["interpolation"] = self._interpolate(latents[:, :num_ends], arc_length)
         return pictures
 
+    def _outlined(
+        self, pictures: Float[Tensor, "N 3 FH FW"], attention: nn.Module | None, state: State, color: Color
+    ) -> Float[Tensor, "N 3 FH FW"]:
+        """Draw the window that the decoder's state chooses; without attention there is none."""
+        if not isinstance(attention, ReadAttention | WriteAttention):
+            return pictures
+        window = attention.window(state.decoder_hidden)
+        return outline_window(
+            pictures,
+            window,
+            num_filters=attention.grid.num_filters,
+            factor=enlargement(self.spec.height, self.spec.width),
+            color=color,
+        )
+
     def _interpolate(self, ends: Float[Tensor, "T R Z"], arc_length: int) -> Float[Tensor, "N C H W"]:
         """A row of images from each even latent sequence to the odd one after it."""
         rows = []
@@ -384,7 +415,7 @@ class DRAW(GenerativeModel):
         """Frame 0 is the canvas before the first glimpse; frame t the canvas after the t-th, with its window."""
         frames = [enlarge(canvases[0])]
         for canvas, state in zip(canvases[1:], states, strict=True):
-            frames.append(_outline(enlarge(canvas), self.glimpse.write, state.decoder_hidden, canvas, RED))
+            frames.append(self._outlined(enlarge(canvas), self.glimpse.write, state, RED))
         return torch.stack(frames)
 
     def _film_of_reads(self, images: Float[Tensor, "N C H W"], states: list[State]) -> Float[Tensor, "F N 3 FH FW"]:
@@ -393,7 +424,7 @@ class DRAW(GenerativeModel):
         frames = [picture]
         # The window of a read is chosen by the decoder's state before the glimpse.
         for state in (self._initial_state(len(images)), *states[:-1]):
-            frames.append(_outline(picture, self.glimpse.read, state.decoder_hidden, images, GREEN))
+            frames.append(self._outlined(picture, self.glimpse.read, state, GREEN))
         return torch.stack(frames)
 
     def _noise(self, num_rows: int, generator: Generator | None = None) -> Float[Tensor, "T B Z"]:
@@ -412,48 +443,24 @@ class DRAW(GenerativeModel):
     def _unroll(
         self, images: Float[Tensor, "B H C A"], noise: Float[Tensor, "T B Z"]
     ) -> Iterator[tuple[State, Posterior]]:
-        constants = self.glimpse.hoist(images)
+        num_steps, batch_size, _ = noise.shape
+        cell = self.glimpse.decoder
+        encoder = Unrolled(*self.glimpse.encoder_weights(images), num_steps=num_steps, batch_size=batch_size)
+        decoder = Unrolled(cell.weight, cell.bias, num_steps=num_steps, batch_size=batch_size)
         state = self._initial_state(len(images))
-        for step_noise in noise.unbind(0):
-            state, posterior = self.glimpse(constants, state, step_noise)
+        for step_noise, encoder_bias, decoder_bias in zip(noise, encoder.biases, decoder.biases, strict=True):
+            given = Given(images, step_noise, encoder.weight, encoder_bias, decoder.weight, decoder_bias)
+            state, posterior, taken = self.glimpse(given, state)
+            encoder.record(taken.encoder_inputs)
+            decoder.record(taken.decoder_inputs)
             yield state, posterior
 
     def _generate(self, latents: Float[Tensor, "T B Z"]) -> Iterator[State]:
         """The decoder alone, on latents from anywhere."""
         state = self._initial_state(latents.shape[1])
         for latent in latents.unbind(0):
-            canvas, hidden, cell = self.glimpse.decode(state, latent)
-            state = state._replace(canvas=canvas, decoder_hidden=hidden, decoder_cell=cell)
+            state = self.glimpse.generate(latent, state)
             yield state
-
-
-def _outline(
-    pictures: Float[Tensor, "N 3 FH FW"],
-    attention: ReadAttention | WriteAttention | None,
-    hidden: Float[Tensor, "N U"],
-    images: Float[Tensor, "N C H W"],
-    color: tuple[float, float, float],
-) -> Float[Tensor, "N 3 FH FW"]:
-    """Draw the window that a state chooses; without attention there is none."""
-    if attention is None:
-        return pictures
-    return outline_window(
-        pictures,
-        attention.window(hidden),
-        num_filters=attention.grid.num_filters,
-        factor=enlargement(*images.shape[-2:]),
-        color=color,
-    )
-
-
-def require_window_size(key: str, size: int | None, spec: ImageSpec) -> None:
-    """Refuse a window of more filters than the image has pixels; None stands for no window.
-
-    Raises:
-        ValueError: The size is outside its range.
-    """
-    if size is not None:
-        require_between(key, size, 1, max(spec.height, spec.width), because="the image size")
 
 
 def _to_lines(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H C W"]:

@@ -1,5 +1,7 @@
 """Range checks of constructor arguments, in the one sentence that users read."""
 
+from genlab.types import ImageSpec
+
 
 def require_between(key: str, value: float, low: float, high: float, *, because: str = "") -> None:
     """Refuse a value outside [low, high]; NaN is outside.
@@ -27,3 +29,13 @@ def require_at_least(key: str, value: float, low: float) -> None:
     """
     if not low <= value < float("inf"):
         raise ValueError(f"{key} must be at least {low:g}, got {value}")
+
+
+def require_window_size(key: str, size: int | None, spec: ImageSpec) -> None:
+    """Refuse an attention window of more filters than the image has pixels; None stands for no window.
+
+    Raises:
+        ValueError: The size is outside its range.
+    """
+    if size is not None:
+        require_between(key, size, 1, max(spec.height, spec.width), because="the image size")

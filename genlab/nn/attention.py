@@ -84,7 +84,7 @@ class FilterGrid(nn.Module):
 
     def forward(
         self, parameters: Float[Tensor, "B 5"]
-    ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N A"], Float[Tensor, "B 1 1"]]:
+    ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N A"], Float[Tensor, "B 1"]]:
         """The filter banks F_y and F_x and the intensity gamma (eqs. 19 to 26).
 
         A row is a softmax, which is the paper's exp(-(a - mu)^2 / (2 sigma^2)) over its sum, exactly, wherever the
@@ -92,17 +92,16 @@ class FilterGrid(nn.Module):
         that underflows would divide by zero.
         """
         centers, (variance, stride, gamma) = self._decode(parameters)
-        means = torch.addcmul(centers.unsqueeze(2), self.offsets, stride.unsqueeze(2))  # eqs. 19, 20   (B, 2, N)
-        precision = (-0.5 / variance).unsqueeze(2)
+        means = torch.addcmul(centers.t().unsqueeze(2), self.offsets, stride)  # eqs. 19, 20   (2, B, N)
+        precision = (-0.5 / variance).unsqueeze(2)  # (B, 1, 1)
         if self.is_square:  # both axes in one tensor: half the kernels
-            distances = self.columns - means.unsqueeze(3)  # (B, 2, N, A)
-            banks = torch.softmax(distances.square() * precision.unsqueeze(3), -1)  # eqs. 25, 26
-            filters_x, filters_y = banks.unbind(1)
+            distances = self.columns - means.unsqueeze(3)  # (2, B, N, A)
+            filters_x, filters_y = torch.softmax(distances.square() * precision, -1).unbind(0)  # eqs. 25, 26
         else:
-            means_x, means_y = means.unsqueeze(3).unbind(1)
+            means_x, means_y = means.unsqueeze(3).unbind(0)
             filters_x = torch.softmax((self.columns - means_x).square() * precision, -1)
             filters_y = torch.softmax((self.rows - means_y).square() * precision, -1)
-        return filters_y, filters_x, gamma.unsqueeze(2)
+        return filters_y, filters_x, gamma
 
 
 class ReadAttention(nn.Module):
@@ -128,15 +127,18 @@ class ReadAttention(nn.Module):
         """The window that this state looks through."""
         return self.grid.window(self.parameters_of(hidden))
 
-    def forward(self, images: Float[Tensor, "B H C A"], hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B P"]:
-        """gamma F_y x F_x^T of every channel, flattened in the order (N, C, N) to P = N C N values."""
+    def forward(
+        self, images: tuple[Float[Tensor, "B H C A"], ...], hidden: Float[Tensor, "B U"]
+    ) -> tuple[Float[Tensor, "B P"], ...]:
+        """gamma F_y x F_x^T of every channel of every image, flattened in the order (N, C, N) to P = N C N values."""
         # Positions in bfloat16 would be off by up to a tenth of a pixel: no autocast here.
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False):
             filters_y, filters_x, gamma = self.grid(self.parameters_of(hidden))
-            batch_size, height, channels, width = images.shape
-            lines = torch.bmm(filters_y, images.reshape(batch_size, height, channels * width))  # (B, N, C A)
-            lines = lines.view(batch_size, -1, width)  # (B, N C, A)
-            return torch.bmm(lines, gamma * filters_x.transpose(1, 2)).flatten(1)  # (B, N C N)
+            batch_size, width = len(hidden), filters_x.shape[2]
+            lines = [torch.bmm(filters_y, image.flatten(2)) for image in images]  # (B, N, C A) each
+            stacked = torch.cat(lines, 1).view(batch_size, -1, width)  # (B, K N C, A) of K images
+            patches: Tensor = gamma * torch.bmm(stacked, filters_x.transpose(1, 2)).view(batch_size, -1)
+            return patches.chunk(len(images), 1)
 
 
 class WriteAttention(nn.Module):
@@ -172,7 +174,7 @@ class WriteAttention(nn.Module):
             patch, parameters = self.patch_and_parameters(hidden).split_with_sizes([self.num_patch_values, 5], 1)
             filters_y, filters_x, gamma = self.grid(parameters)
             num_filters = self.grid.num_filters
-            lines = torch.bmm(patch.view(len(patch), -1, num_filters), filters_x / gamma)  # (B, N C, A)
+            lines = torch.bmm((patch / gamma).view(len(patch), -1, num_filters), filters_x)  # (B, N C, A)
             lines = lines.view(len(patch), num_filters, -1)  # (B, N, C A)
             return torch.bmm(filters_y.transpose(1, 2), lines).view(-1, *self.image_shape)
 
