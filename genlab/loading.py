@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
-from genlab.composition.runs import Run, load_run
-from genlab.errors import CheckpointError
+from genlab.composition.builder import build
+from genlab.composition.runs import SavedRun, load_run
+from genlab.data.dataset import Dataset
+from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.training.checkpoint import CheckpointFolder
@@ -16,7 +18,7 @@ from genlab.training.checkpoint import CheckpointFolder
 class TrainedModel:
     """A model in evaluation mode and where its weights come from."""
 
-    run: Run
+    run: SavedRun
     model: Model
     checkpoint: str
     step: int
@@ -46,6 +48,18 @@ def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> 
     except RuntimeError as error:
         raise CheckpointError(f"{run_folder} holds weights of another model: {str(error).splitlines()[-1]}") from error
     return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=state["step"], weights=weights)
+
+
+def build_dataset(run: SavedRun) -> Dataset:
+    """The data that a run was trained on, read again.
+
+    Raises:
+        DataError: They are not at hand.
+    """
+    dataset = build(run.configuration.dataset, "dataset")
+    if not isinstance(dataset, Dataset):
+        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {run.configuration.dataset['_target_']}")
+    return dataset
 
 
 def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Model:

@@ -34,7 +34,9 @@ def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device
     return (counts / counts.sum(0)).log()
 
 
-def baseline_averages(dataset: Dataset, split: Split, *, seed: int, device: torch.device) -> dict[str, Average]:
+def baseline_averages(
+    dataset: Dataset, split: Split, *, seed: int, device: torch.device, limit: int | None = None
+) -> dict[str, Average]:
     """Nats per image of the uniform model and of independent sub-pixels (Bernoulli for two levels).
 
     Args:
@@ -42,6 +44,7 @@ def baseline_averages(dataset: Dataset, split: Split, *, seed: int, device: torc
         split: Where they are measured.
         seed: Of the binarisation, where it is stochastic.
         device: Where the images are gathered.
+        limit: Measure on a random choice of so many images; None takes all.
     """
     spec = dataset.spec
     table = level_log_probabilities(dataset, seed=seed, device=device)
@@ -54,7 +57,8 @@ def baseline_averages(dataset: Dataset, split: Split, *, seed: int, device: torc
         uniform = torch.full_like(log_likelihood, num_dimensions * math.log(spec.num_levels))
         return {name: -log_likelihood, "baseline_uniform_nats": uniform}
 
-    return average_measures(evaluate, dataset.batches(split, batch_size=BATCH_SIZE, seed=seed, device=device))
+    batches = dataset.batches(split, batch_size=BATCH_SIZE, seed=seed, device=device, limit=limit)
+    return average_measures(evaluate, batches)
 
 
 def _levels(batch: Batch, spec: ImageSpec) -> Tensor:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from genlab.storage import replace_atomically
 FRAME_MILLISECONDS = 120
 LAST_FRAME_MILLISECONDS = 1500
 SMALLEST_SIDE = 56
+ROWS_OF_A_STRIP = 4
 
 
 def grid(
@@ -58,6 +60,35 @@ def save_film(film: Float[Tensor, "T N C H W"], path: Path) -> None:
     durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
     first, *rest = [frame.quantize(64) if frame.mode == "RGB" else frame for frame in frames]
     _save(first, path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+
+
+def sheet(picture: Float[Tensor, "..."]) -> Float[Tensor, "C h w"]:
+    """One picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W)."""
+    return strip(picture, num_rows=ROWS_OF_A_STRIP) if picture.dim() == 5 else grid(picture)
+
+
+def save_pictures(
+    pictures: Mapping[str, Tensor], folder: Path, *, names: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write what a model's ``visualize`` returned: grids as PNG, films as GIF and as a strip in PNG.
+
+    Args:
+        pictures: By name, (N, C, H, W) or (T, N, C, H, W), in [0, 1].
+        folder: Where to; made when missing.
+        names: File names, without suffix, that differ from the pictures' own.
+
+    Returns:
+        The files, in the order of the pictures.
+    """
+    paths = []
+    for name, picture in pictures.items():
+        stem = folder / (names or {}).get(name, name)
+        if picture.dim() == 5:
+            save_film(picture, stem.with_suffix(".gif"))
+            paths.append(stem.with_suffix(".gif"))
+        save_picture(sheet(picture), stem.with_suffix(".png"))
+        paths.append(stem.with_suffix(".png"))
+    return paths
 
 
 def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:

@@ -19,7 +19,7 @@ from torch import Tensor
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
-from genlab.sampling.pictures import grid, save_film, save_picture, strip
+from genlab.sampling.pictures import save_pictures, sheet
 from genlab.storage import replace_atomically
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
@@ -304,16 +304,9 @@ class Trainer:
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
-        folder = self.run_folder / "samples"
+        save_pictures(pictures, self.run_folder / "samples", names={"samples": f"step_{self.step:08d}"})
         for name, picture in pictures.items():
-            if picture.dim() == 5:
-                sheet = strip(picture, num_rows=4)
-                save_film(picture, folder / f"{name}.gif")
-                save_picture(sheet, folder / f"{name}.png")
-            else:
-                sheet = grid(picture)
-                save_picture(sheet, folder / (f"step_{self.step:08d}.png" if name == "samples" else f"{name}.png"))
-            log.picture(name, sheet, step=self.step)
+            log.picture(name, sheet(picture), step=self.step)
 
     # State ----------------------------------------------------------------------------------------------------------
 
