@@ -57,7 +57,9 @@ def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -
     low, high = seed & _MASK, (seed >> 32) & _MASK
     row = _hash_words((positions & _MASK) ^ low)
     row = _hash_words(row ^ _hash_words(((positions >> 32) & _MASK) ^ high))  # (B,)
-    column = _hash_words(torch.arange(num_pixels, device=positions.device) ^ _hash_words(row.new_tensor(high)))  # (P,)
+    # The seed's hash as a Python number: a tensor made on an accelerator would be one more copy to it.
+    salt = int(_hash_words(torch.tensor(high)))
+    column = _hash_words(torch.arange(num_pixels, device=positions.device) ^ salt)  # (P,)
     # .to(int32) keeps the low 32 bits: the words are a bit pattern, not a number.
     words = row.to(torch.int32)[:, None] ^ column.to(torch.int32)  # (B, P)
     return (_hash_words_in_place(words) >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
