@@ -3,7 +3,7 @@
 from genlab.types import ImageSpec
 
 
-def require_between(key: str, value: float, low: float, high: float, *, because: str = "") -> None:
+def require_between(key: str, value: float | int, low: float | int, high: float | int, *, because: str = "") -> None:
     """Refuse a value outside [low, high]; NaN is outside.
 
     Args:
@@ -21,7 +21,7 @@ def require_between(key: str, value: float, low: float, high: float, *, because:
         raise ValueError(f"{key} must be between {low:g} and {high:g}{reason}, got {value}")
 
 
-def require_at_least(key: str, value: float, low: float) -> None:
+def require_at_least(key: str, value: float | int, low: float | int) -> None:
     """Refuse a value below `low`, infinity and NaN.
 
     Raises:
