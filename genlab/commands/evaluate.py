@@ -17,9 +17,10 @@ from genlab.errors import DataError
 from genlab.loading import build_dataset, load_trained
 from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import as_json, format_table, measures_from
+from genlab.randomness import derive_seed
 from genlab.storage import replace_atomically
 from genlab.training.evaluation import average_measures
-from genlab.training.randomness import derive_seed, seed_default_generators
+from genlab.training.randomness import seed_default_generators
 
 
 @dataclass(frozen=True, kw_only=True)

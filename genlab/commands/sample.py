@@ -13,8 +13,9 @@ from genlab.composition.fields import check_fields
 from genlab.data.dataset import Split
 from genlab.errors import DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
+from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
-from genlab.training.randomness import derive_seed, generator_for, seed_default_generators
+from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import Batch
 
 

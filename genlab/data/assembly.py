@@ -7,9 +7,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from genlab.data.dataset import Binarization, Dataset, Split
-from genlab.data.randomness import derive_seed, permutation
+from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
+from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
 

@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 from genlab.data.assembly import split_by_index
 from genlab.data.dataset import SPLITS, Split
 from genlab.data.mnist import MNIST, SIDE, read_source
-from genlab.data.randomness import derive_seed
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
+from genlab.randomness import derive_seed
 
 _CHUNK = 2048  # pictures composed at a time: bounds the memory of the index arithmetic
 

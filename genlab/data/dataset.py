@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from genlab.data.randomness import derive_seed, permutation, uniform_noise
+from genlab.data.randomness import permutation, uniform_noise
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.randomness import derive_seed
 from genlab.types import Batch, ImageSpec
 
 Split = Literal["train", "validation", "test"]

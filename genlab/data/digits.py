@@ -14,9 +14,10 @@ from torch import Tensor
 
 from genlab.data.assembly import assemble
 from genlab.data.dataset import Dataset
-from genlab.data.randomness import derive_seed, permutation
+from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
+from genlab.randomness import derive_seed
 
 NATIVE_SIZE = 8
 NATIVE_MAX_LEVEL = 16

@@ -16,9 +16,10 @@ from genlab.data.dataset import Dataset, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
 from genlab.data.folder_cache import FolderCache, printable
 from genlab.data.location import user_cache
-from genlab.data.randomness import derive_seed, permutation
+from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})

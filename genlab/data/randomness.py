@@ -4,8 +4,6 @@ The uniform noise of binarisation is a hash of (seed, image, sub-pixel) rather t
 it is the same on every device, for every batch size and in whatever order the images are asked for.
 """
 
-import hashlib
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,12 +12,6 @@ _MASK = 0xFFFFFFFF
 # Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (C. Wellons, hash-prospector, 2022).
 _SHIFTS = (16, 15, 15)
 _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
-
-
-def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for one purpose; different names give independent seeds."""
-    text = "/".join(map(str, (seed, *names)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:

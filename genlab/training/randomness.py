@@ -1,15 +1,9 @@
-"""Randomness as a pure function of progress: nothing to save, nothing to lose on resume."""
-
-import hashlib
+"""The generators that models draw from, seeded from the run's seed and a purpose."""
 
 import torch
 from torch import Generator
 
-
-def derive_seed(seed: int, *purpose: int | str) -> int:
-    """A 63-bit seed that depends on every part of its purpose, stable over versions and machines."""
-    text = ":".join(str(part) for part in (seed, *purpose))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+from genlab.randomness import derive_seed
 
 
 def seed_default_generators(seed: int, device: torch.device) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
+from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, sheet
 from genlab.storage import replace_atomically
 from genlab.training.averaging import WeightAverage
@@ -28,7 +29,7 @@ from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress
-from genlab.training.randomness import derive_seed, generator_for, seed_default_generators
+from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.training.settings import TrainerSettings
 from genlab.training.signals import StopRequest, listen_for_signals
 

@@ -3,7 +3,8 @@
 import torch
 from scipy import stats
 
-from genlab.data.randomness import derive_seed, permutation, uniform_noise
+from genlab.data.randomness import permutation, uniform_noise
+from genlab.randomness import derive_seed
 
 
 def _hash(word: int) -> int:
