@@ -6,6 +6,8 @@ tests/test_functional.py; 7, clipping by global norm, is the trainer's).
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -351,15 +353,9 @@ def test_an_observation_model_is_built_from_the_measured_levels() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("read_size", [None, 2])
-def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: int | None) -> None:
-    torch.manual_seed(0)
-    model = make_draw(read_size=read_size)
-    batch = make_batch(model.spec, 4)
-    expected = seeded_loss(model, batch)
-    gradients = torch.autograd.grad(expected, list(model.parameters()))
-    for module in model.compilable():
-        module.compile()
-    compiled = seeded_loss(model, batch)
-    torch.testing.assert_close(compiled, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.autograd.grad(compiled, list(model.parameters())), gradients, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("read_size", ["None", "2"])
+def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: str) -> None:
+    """In a process of its own: the compiler cannot trace through the shape checks that pytest installs."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.models.compiled_draw", read_size]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
