@@ -22,7 +22,7 @@ from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_wind
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.models.base import GenerativeModel, require_no_labels
 from genlab.models.observation import ObservationModel, default_observation
-from genlab.models.ranges import require_at_least, require_window_size
+from genlab.models.ranges import require_count, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention, WriteAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -194,9 +194,9 @@ class DRAW(GenerativeModel):
         observation: Callable[..., ObservationModel] | None,
     ) -> None:
         super().__init__()
-        require_at_least("model.num_glimpses", num_glimpses, 1)
-        require_at_least("model.num_units", num_units, 1)
-        require_at_least("model.latent_size", latent_size, 1)
+        require_count("model.num_glimpses", num_glimpses)
+        require_count("model.num_units", num_units)
+        require_count("model.latent_size", latent_size)
         self.spec = spec
         self.num_glimpses = num_glimpses
         self.latent_size = latent_size
@@ -298,7 +298,7 @@ class DRAW(GenerativeModel):
         Raises:
             ValueError: A negative number of samples.
         """
-        require_at_least("num_importance_samples", num_importance_samples, 0)
+        require_count("num_importance_samples", num_importance_samples, least=0)
         images = _to_lines(batch.images)
         posteriors, reconstructions = [], []
         for state, posterior in self._unroll(images, self._noise(len(images))):
@@ -361,7 +361,7 @@ class DRAW(GenerativeModel):
         ``canvases_reconstruction``, a film of each input with the window of each read in green beside its canvas
         with the window of each write in red; then ``interpolation`` joins the latents of neighbouring inputs.
         """
-        require_at_least("num_samples", num_samples, 1)
+        require_count("num_samples", num_samples)
         states = list(self._generate(self._noise(num_samples, generator)))
         canvases = self._canvas_images(num_samples, states)
         pictures = {"samples": canvases[-1], "canvases": self._film_of_writes(canvases, states)}

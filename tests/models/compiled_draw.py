@@ -1,4 +1,4 @@
-"""Compare a compiled glimpse with an eager one: ``python -m tests.models.compiled_draw READ_SIZE`` (a number or None)."""
+"""A compiled glimpse against an eager one: ``python -m tests.models.compiled_draw READ_SIZE`` (a number or None)."""
 
 import sys
 

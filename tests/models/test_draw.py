@@ -8,6 +8,7 @@ import itertools
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -336,12 +337,12 @@ def test_autocast_keeps_canvas_states_and_loss_in_single_precision() -> None:
     [
         ({"read_size": 5}, r"model.read_size must be between 1 and 4 \(the image size\), got 5"),
         ({"write_size": 0}, r"model.write_size must be between 1 and 4 \(the image size\), got 0"),
-        ({"num_glimpses": 0}, "model.num_glimpses must be at least 1, got 0"),
-        ({"num_units": -1}, "model.num_units must be at least 1, got -1"),
-        ({"latent_size": 0}, "model.latent_size must be at least 1, got 0"),
+        ({"num_glimpses": 0}, "model.num_glimpses must be an integer of at least 1, got 0"),
+        ({"num_units": -1}, "model.num_units must be an integer of at least 1, got -1"),
+        ({"latent_size": 0}, "model.latent_size must be an integer of at least 1, got 0"),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(changes: dict[str, int], message: str) -> None:
+def test_settings_out_of_range_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_draw(**changes)
 
