@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
@@ -26,7 +26,6 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.storage import replace_atomically
 from genlab.training.trainer import Summary, Trainer
@@ -68,9 +67,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
-    dataset = build(configuration.dataset, "dataset")
-    if not isinstance(dataset, Dataset):
-        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {configuration.dataset['_target_']}")
+    dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)
@@ -141,7 +138,7 @@ def _shown(configuration: RunConfiguration) -> str:
         "trainer": configuration.trainer,
         "model": configuration.model,
     }
-    return yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True).rstrip()
+    return str(yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True)).rstrip()
 
 
 def _parameter_counts(model: Model) -> str:

@@ -16,9 +16,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
-from genlab.composition.composer import Composer, open_composer, plain, select_resolved, version_base
+from genlab.composition.composer import Composed, Composer, open_composer, plain, select_resolved, version_base
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
@@ -59,7 +58,7 @@ class CommandModule(Protocol):
 class PickledJob(Protocol):
     """The callable that Hydra is given."""
 
-    def __call__(self, configuration: DictConfig) -> None:
+    def __call__(self, configuration: Composed) -> None:
         """Run one job."""
 
     def module(self) -> CommandModule:
@@ -132,7 +131,7 @@ def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: Comman
     return _Plan(is_sweep=False, folder=folder)
 
 
-def _read(module: CommandModule, composed: DictConfig, overrides: Sequence[str]) -> None:
+def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> None:
     HydraConfig.instance().set_config(composed)
     module.read(plain(composed), [word for word in overrides if not word.lstrip("+~").startswith("hydra")])
 
@@ -194,7 +193,7 @@ def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
             os.environ[_FULL_ERROR] = former[1]
 
 
-def run_job(module: CommandModule, configuration: DictConfig) -> None:
+def run_job(module: CommandModule, configuration: Composed) -> None:
     """One job, in whatever process its launcher chose."""
     context = _context()
     try:
