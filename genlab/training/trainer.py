@@ -104,6 +104,8 @@ class Trainer:
         self.seed = seed
         self.step = 0
         self.summary = Summary(num_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        self.test_averages: dict[str, Average] = {}
+        """Of the test after training; empty before it."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
         self._stream = dataset.stream(batch_size=settings.batch_size, seed=seed, device=device)
@@ -279,9 +281,9 @@ class Trainer:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         if self.summary.best and self.checkpoints.has("best.pt"):
             self._load_weights(self.checkpoints.load("best.pt", device=self.device))
-        values = {f"test/{name}": mean for name, mean in scalar_means(self.evaluate("test")).items()}
-        self._write_scalars(log, values)
-        self.summary.test = values
+        self.test_averages = self.evaluate("test")
+        self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
+        self._write_scalars(log, self.summary.test)
 
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
         """Average the model's measures over a split, with the averaged weights where there are some.
