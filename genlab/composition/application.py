@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -45,6 +45,7 @@ class JobContext:
     """The configuration tree: ours, then the user's."""
 
 
+@runtime_checkable
 class CommandModule(Protocol):
     """What a command's module offers; ``read`` checks and touches nothing, ``run`` acts."""
 
@@ -55,6 +56,7 @@ class CommandModule(Protocol):
         """Do it."""
 
 
+@runtime_checkable
 class PickledJob(Protocol):
     """The callable that Hydra is given."""
 
@@ -156,10 +158,30 @@ def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iter
             num_yielded += 1
 
 
+class _Quiet:
+    """A job whose failure Hydra does not see, for Hydra would announce it in a line of its own."""
+
+    def __init__(self, job: PickledJob) -> None:
+        self.job = job
+        self.failure: Exception | None = None
+
+    def __call__(self, configuration: Composed) -> None:
+        try:
+            self.job(configuration)
+        except Exception as error:
+            self.failure = error
+
+    def module(self) -> CommandModule:
+        return self.job.module()
+
+
 def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Path) -> None:
     is_new = not folder.exists()
+    quiet = _Quiet(job)
     try:
-        run_hydra(command, words, job=job)
+        run_hydra(command, words, job=quiet)
+        if quiet.failure is not None:
+            raise quiet.failure
     except BaseException as error:
         _close_logs()
         if is_new and not leaves_folder_to_others(error):

@@ -25,15 +25,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from genlab.composition.failures import one_line
 from genlab.composition.fields import join
 from genlab.composition.location import config_directory
-from genlab.composition.suggestions import nearest, nearest_key, way_out
+from genlab.composition.suggestions import nearest_key, way_out
 from genlab.errors import ConfigurationError
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
 
-_NOT_OVERRIDABLE = re.compile(
-    r"Could not (?:override|append to config\. An item is already at|delete from config\.) '?([^'\s]+?)'?\."
-)
+_NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
 
 
@@ -117,8 +115,7 @@ class Composer:
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
         groups = [group for group in self.groups() if group.startswith("hydra") == with_hydra]
-        guess = nearest(key, groups) if "." not in key else None
-        guess = guess or nearest_key(key, [*keys, *groups])
+        guess = nearest_key(key, [*keys, *groups])
         if guess:
             return f"{key} is not a key; did you mean '{guess}'?"
         top = sorted({known.partition(".")[0] for known in keys})

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.composition.builder import TARGET, accepted, bind, check
 from genlab.composition.fields import check_fields
-from genlab.composition.suggestions import way_out
+from genlab.composition.suggestions import nearest, way_out
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
@@ -71,6 +71,8 @@ def read_run_configuration(values: Mapping[str, Any]) -> RunConfiguration:
     check(configuration.dataset, "dataset", expects=Dataset)
     check(configuration.model, "model", run_time=("spec",), expects=Model)
     for phase in configuration.optimizer:
+        if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
+            raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean '{DEFAULT_PHASE}'?")
         check_optimizer(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
     check_schedule(configuration.schedule)
     return configuration
