@@ -33,7 +33,8 @@ from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.storage import replace_atomically
-from genlab.training.trainer import Summary, Trainer
+from genlab.training.summary import Summary
+from genlab.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ Dimensions: B batch, T glimpses, Z latents of one glimpse, U units, H height, C 
 Inside, images and canvases have the layout (B, H, C, A) of genlab.nn.attention.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -160,13 +161,16 @@ class DRAW(GenerativeModel):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """The bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats."""
+        """The bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats.
+
+        ``bits_per_dim`` is the bound again, in bits per sub-pixel.
+        """
         images = _to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             canvas = state.canvas
-        return _measures(self.observation.nll(canvas, images), _kl(posteriors).sum(0))
+        return _measures(self.observation.nll(canvas, images), _kl(posteriors).sum(0), images[0].numel())
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
@@ -189,7 +193,7 @@ class DRAW(GenerativeModel):
             posteriors.append(posterior)
             reconstructions.append(self.observation.nll(state.canvas, images))
         kl = _kl(posteriors)  # (T, B)
-        measures = _measures(reconstructions[-1], kl.sum(0))
+        measures = _measures(reconstructions[-1], kl.sum(0), images[0].numel())
         measures["kl_per_glimpse_nats"] = kl.t()
         measures["nll_upper_bound_by_glimpses_nats"] = (torch.stack(reconstructions) + kl.cumsum(0)).t()
         if num_importance_samples > 0:
@@ -362,9 +366,11 @@ def _kl(posteriors: list[Posterior]) -> Float[Tensor, "T B"]:
     return kl_to_standard_normal(mu, log_sigma).sum(2)
 
 
-def _measures(reconstruction: Float[Tensor, " B"], kl: Float[Tensor, " B"]) -> dict[str, Tensor]:
+def _measures(reconstruction: Float[Tensor, " B"], kl: Float[Tensor, " B"], num_pixels: int) -> dict[str, Tensor]:
+    bound = reconstruction + kl
     return {
-        "nll_upper_bound_nats": reconstruction + kl,
+        "nll_upper_bound_nats": bound,
         "reconstruction_nats": reconstruction,
         "kl_nats": kl,
+        "bits_per_dim": bound / (num_pixels * math.log(2)),
     }

@@ -6,7 +6,7 @@ Nothing in this file knows which model it trains.
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,8 @@ class Trainer:
         batches = self.dataset.batches(
             split, batch_size=self.settings.batch_size, seed=self.seed, device=self.device, limit=limit
         )
-        return average_measures(self._evaluated_model().evaluate, batches)
+        with _as_written():
+            return average_measures(self._evaluated_model().evaluate, batches)
 
     def _draw_pictures(self, log: RunLog) -> None:
         """Grids and films from noise that stays the same through the run."""
@@ -268,7 +269,7 @@ class Trainer:
         batch = self.dataset.subset(
             "validation", min(num_images, self.dataset.num_images("validation")), seed=self.seed, device=self.device
         )
-        with torch.no_grad():
+        with torch.no_grad(), _as_written():
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
@@ -363,6 +364,12 @@ class Trainer:
     def _evaluated_model(self) -> Model:
         model = self.model if self._average is None else self._average.up_to_date()
         return model.eval()
+
+
+def _as_written() -> AbstractContextManager[object]:
+    """Run compiled modules eagerly: evaluation has other batch sizes, each of which would be compiled once more."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
