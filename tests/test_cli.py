@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
+
+from genlab.cli import Job
 
 GENLAB = [sys.executable, "-m", "genlab"]
 TINY = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "model.num_glimpses=2", "model.num_units=16"]
@@ -135,3 +139,32 @@ def test_board_listens_on_this_machine_only() -> None:
     assert command[command.index("--host") + 1] == "localhost"
     assert "--bind_all" not in command
     assert command[command.index("--samples_per_plugin") + 1] == "images=200,scalars=5000"
+
+
+def test_a_job_can_be_sent_to_a_worker() -> None:
+    job = pickle.loads(pickle.dumps(Job("train")))  # noqa: S301 - our own bytes
+    assert job.command == "train"
+    assert OmegaConf.create({"x": "${genlab.job_folder:1,[]}"}).x == "1"
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_configuration(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    root = Path(__file__).resolve().parent.parent
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    result = subprocess.run(
+        [*install, "--target", str(tmp_path / "site"), str(root)], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    program = "import sys, genlab.cli; print(genlab.__file__); sys.exit(genlab.cli.main(['train', '--cfg', 'job']))"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "site") in result.stdout
+    assert "num_steps" in result.stdout
