@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from genlab import storage
-from genlab.errors import CheckpointError
+from genlab.errors import CheckpointError, StorageError
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 
 CPU = torch.device("cpu")
@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=r"disk full at .*file: 3 bytes to write, [\d,]+ free"):
         storage.replace_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
