@@ -20,6 +20,7 @@ from torchvision.transforms import ToTensor
 from genlab.data.dataset import Dataset
 from genlab.data.location import resolve_root
 from genlab.data.mnist import mnist
+from genlab.errors import DataError
 
 BATCHES_PER_TURN = 20
 MUST, AMBITIOUS = 25, 150
@@ -60,7 +61,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    named = contestants(options.batch_size)
+    try:
+        named = contestants(options.batch_size)
+    except DataError as error:
+        print(f"not measured, the real files are needed: {error}")
+        return
     seconds: dict[str, list[float]] = {name: [] for name in named}
     for turn in range(options.rounds):
         for name, batch in named.items():

@@ -105,7 +105,7 @@ def bare_loop(images: Tensor, num_steps: int) -> None:
 
 
 def our_loop(dataset: Dataset, num_steps: int) -> None:
-    defaults = OmegaConf.to_container(OmegaConf.load(config_directory() / "trainer" / "default.yaml"))
+    defaults = OmegaConf.to_container(OmegaConf.load(config_directory() / "trainer" / "base.yaml"))
     settings = TrainerSettings(**{**defaults, "num_steps": num_steps, "batch_size": BATCH_SIZE, "test_at_end": False})
     adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
     with tempfile.TemporaryDirectory() as folder:
