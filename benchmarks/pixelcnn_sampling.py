@@ -44,7 +44,9 @@ def main() -> None:
         theirs = sorted(pair[0] for pair in rounds)[len(rounds) // 2]
         mine = sorted(pair[1] for pair in rounds)[len(rounds) // 2]
         least, aim = TARGETS.get(batch, (0, 0))
-        print(f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {theirs / mine:7.0f} x (must {least}, aim {aim})")
+        print(
+            f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {theirs / mine:7.0f} x (must {least}, aim {aim})"
+        )
 
 
 def timed(clock: Callable[[], float], work: Callable[[], object]) -> float:

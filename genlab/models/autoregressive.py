@@ -60,9 +60,7 @@ class AutoregressiveModel(GenerativeModel):
     # ---- what a model defines
 
     @abstractmethod
-    def logits(
-        self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B S K h w"]:
+    def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
         """Unnormalised log-probabilities of every symbol given those before it, fp32."""
 
     @abstractmethod

@@ -219,9 +219,7 @@ class PixelCNN(AutoregressiveModel):
             position_grid=grid if position_bias else None,
         )
 
-    def logits(
-        self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B C K H W"]:
+    def logits(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C K H W"]:
         del labels
         return self.network(self.to_images(symbols)).unflatten(1, (self.num_symbols, self.num_values))
 

@@ -10,67 +10,15 @@ anything is drawn, saves an operation per block: relu(x + c) = max(x, -c) + c, a
 Dimensions: n images, h rows and w columns of sites, K values of a symbol.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from genlab.models.incremental.pointwise import PixelLinear, PixelMap, PointwiseHead, fold, parts, prefixes
 from genlab.models.pixelcnn import MaskedResidualNetwork, ResidualBlock
 from genlab.nn.incremental import PixelConvolution
-from genlab.nn.masked import BatchNorm, MaskedConv2d, PixelNorm
-
-PixelMap = Callable[[Tensor, int], Tensor]
-
-
-def prefixes(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """Group g -> the channels up to and including group g, views of a buffer (n, channels) or (channels,)."""
-    return [buffer[..., :high] for high in bounds[1:]]
-
-
-def parts(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """Group g -> the channels of group g, views."""
-    return [buffer[..., low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
-
-
-def fold(
-    convolution: MaskedConv2d, norm: nn.Module
-) -> tuple[Float[Tensor, "C_out C_in rows K_w"], Float[Tensor, " C_out"], PixelMap | None]:
-    """Weight and bias of a convolution with the normalisation after it, and what cannot be folded into them.
-
-    Raises:
-        ValueError: The normalisation is of an unknown kind.
-    """
-    weight, bias = convolution.effective_weight(), convolution.bias
-    match norm:
-        case nn.Identity():
-            return weight, bias, None
-        case PixelNorm():
-            return weight, bias, lambda x, group: norm.normalize_group(x.float(), group).to(x.dtype)
-        case BatchNorm(running_mean=mean, running_var=variance) if mean is not None and variance is not None:
-            scale = norm.weight * (variance + norm.eps).rsqrt()
-            return weight * scale[:, None, None, None], (bias - mean) * scale + norm.bias, None
-        case _:
-            raise ValueError(f"cannot draw pixel by pixel through {type(norm).__name__}: use BatchNorm or PixelNorm")
-
-
-class PixelLinear:
-    """A masked 1x1 convolution, one colour group of one pixel at a time.
-
-    Args:
-        weight: (C_out, C_in, 1, 1), masked.
-        bias: (C_out,).
-        offset: What has to be added to the input, (C_in,); folded into the bias.
-        convolution: Where the groups are taken from.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, convolution: MaskedConv2d, dtype: torch.dtype):
-        matrix = weight[:, :, 0, 0].t()  # (C_in, C_out)
-        biases = parts(bias + offset @ matrix, convolution.bounds_out)
-        self.biases = [b.to(dtype) for b in biases]
-        columns = parts(matrix, convolution.bounds_out)
-        visible = zip(columns, convolution.bounds_in[1:], strict=True)
-        self.weights = [column[:high].to(dtype).contiguous() for column, high in visible]
 
 
 class _BlockDecoder:
@@ -172,19 +120,12 @@ class MaskedResidualDecoder:
             assert isinstance(block, ResidualBlock)
             self._blocks.append(_BlockDecoder(block, stream, offset, width))
             offset = self._blocks[-1].offset
-        self._head: list[tuple[PixelLinear, list[Tensor], list[Tensor]]] = []
         self._floors = [-part.to(dtype) for part in parts(offset, network.input.bounds_out)]
-        for convolution in network.head:
-            assert isinstance(convolution, MaskedConv2d)
-            linear = PixelLinear(convolution.effective_weight(), convolution.bias, offset, convolution, dtype)
-            features = weight.new_empty((num_samples, convolution.bounds_in[-1]), dtype=dtype)
-            bounds = convolution.bounds_in
-            self._head.append((linear, parts(features, bounds), prefixes(features, bounds)))
-            offset = torch.zeros_like(convolution.bias)
+        self._head = PointwiseHead(network.head, offset, num_samples, dtype)
         # (h, w, C_out): added in fp32, as in the full pass
         self._stream_position = _channels_last(network.stream_position)
         self._logit_position = _channels_last(network.logit_position)
-        self._num_values = network.head[-1].weight.shape[0] // len(self._stream)
+        self._num_values = self._head.num_values
         self._row = 0
 
     def begin_row(self, row: int) -> None:
@@ -204,14 +145,10 @@ class MaskedResidualDecoder:
         for block in self._blocks:
             block.step(column, channel)
         # The head's input has to be kept for the later groups of the pixel even where this symbol is given.
-        torch.maximum(stream, self._floors[channel], out=self._head[0][1][channel])
+        torch.maximum(stream, self._floors[channel], out=self._head.inputs[channel])
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
-        for (linear, _, seen), (_, following, _) in zip(self._head, self._head[1:], strict=False):
-            torch.addmm(linear.biases[channel], seen[channel], linear.weights[channel], out=following[channel])
-            following[channel].relu_()
-        linear, _, seen = self._head[-1]
-        logits = torch.addmm(linear.biases[channel], seen[channel], linear.weights[channel]).float()
+        logits = self._head.logits(channel)
         if self._logit_position is not None:
             part = slice(channel * self._num_values, (channel + 1) * self._num_values)
             logits = logits + self._logit_position[self._row, column, part]
