@@ -1,0 +1,55 @@
+# The two commands that need nothing before them: `make train` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev train test test-slow test-gpu check bench board clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genlab needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	@echo "Installing genlab into $(VENV) (a few minutes the first time: torch is large)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@$(BIN)/python -c 'import torch, torchvision' || { echo "torch and torchvision do not work together; see constraints.txt"; exit 1; }
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/installed ## install genlab into .venv
+
+setup-dev: $(VENV)/installed-dev
+
+train: setup ## train DRAW on the embedded digits: minutes on two cores
+	@$(BIN)/genlab train model=draw
+
+test: setup-dev ## the tests, under five minutes on two cores
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-slow: setup-dev ## the tests that take longer
+	@$(BIN)/python -m pytest -m slow -q
+
+test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
+	@$(BIN)/python -m pytest -m gpu -q
+
+check: setup-dev ## lint, format, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
+	@for program in benchmarks/*.py; do echo "== $$program"; OMP_NUM_THREADS=1 $(BIN)/python $$program || exit 1; done
+
+board: setup ## TensorBoard on outputs/
+	@$(BIN)/genlab board
+
+clean: ## remove the environment and every cache; outputs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,84 @@
+"""Our batch path against torch's DataLoader with ToTensor and shuffle, on the same MNIST training images.
+
+Both deliver shuffled batches of floats in [0, 1] with their labels; they take turns in one process on one thread, and
+what is printed is the ratio of the median times. Usage, with MNIST in GENLAB_DATA or downloaded:
+
+    OMP_NUM_THREADS=1 python benchmarks/data_path.py [--batch-size 128] [--rounds 40]
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import torch
+from torch.utils.data import DataLoader, Subset
+from torchvision.datasets import MNIST
+from torchvision.transforms import ToTensor
+
+from genlab.data.dataset import Dataset
+from genlab.data.location import resolve_root
+from genlab.data.mnist import mnist
+
+BATCHES_PER_TURN = 20
+MUST, AMBITIOUS = 25, 150
+
+
+def endless(loader: DataLoader) -> Iterator[object]:
+    while True:
+        yield from loader
+
+
+def build(binarization: str) -> Dataset:
+    return mnist(
+        root=None,
+        download=True,
+        num_validation=10_000,
+        binarization=binarization,
+        threshold=0.5,
+        classes=None,
+        num_labels_per_class=None,
+        label_seed=0,
+    )
+
+
+def contestants(batch_size: int) -> dict[str, Callable[[int], object]]:
+    ours = build("none")
+    images = Subset(MNIST(resolve_root(None), train=True, transform=ToTensor()), range(ours.num_images("train")))
+    loader = endless(DataLoader(images, batch_size=batch_size, shuffle=True, drop_last=True))
+    named: dict[str, Callable[[int], object]] = {"DataLoader": lambda index: next(loader)}
+    for binarization in ("none", "threshold", "stochastic"):
+        stream = build(binarization).stream(batch_size=batch_size, seed=0, device=torch.device("cpu"))
+        named[f"genlab, binarization={binarization}"] = stream.batch
+    return named
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    named = contestants(options.batch_size)
+    seconds: dict[str, list[float]] = {name: [] for name in named}
+    for turn in range(options.rounds):
+        for name, batch in named.items():
+            # Process time: another program on the same cores then slows neither side down.
+            start = time.process_time()
+            for index in range(turn * BATCHES_PER_TURN, (turn + 1) * BATCHES_PER_TURN):
+                batch(index)
+            if turn:  # the first turn warms the caches
+                seconds[name].append((time.process_time() - start) / BATCHES_PER_TURN)
+    baseline = median(seconds["DataLoader"])
+    print(
+        f"torch {torch.__version__}, {platform.processor() or platform.machine()}, batch {options.batch_size}, 1 thread"
+    )
+    for name, times in seconds.items():
+        print(f"{name:<34} {median(times) * 1e6:9.1f} us a batch  {baseline / median(times):6.1f} x")
+    ratio = baseline / median(seconds["genlab, binarization=none"])
+    print(f"ratio {ratio:.1f} (must {MUST}, ambitious {AMBITIOUS})")
+
+
+if __name__ == "__main__":
+    main()

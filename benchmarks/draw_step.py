@@ -1,0 +1,228 @@
+"""One training step of DRAW (forward, backward, clip, Adam) against a plain port of the source document, side by side.
+
+    python benchmarks/draw_step.py [--threads 1] [--compile] [--bf16] [--rounds 15] [--setting small|paper|all]
+
+Both run in one process on the same weights and the same noise, and their losses and gradients must agree before
+anything is timed. The rounds are interleaved, so that other load on the machine falls on both; the ratio of the medians
+of process time (of all threads) is the result. The port writes out the document's listing with its mistakes corrected:
+one product for the inputs and one for the state of a cell, one filter bank at a time, noise and KL inside the loop, and
+Adam as it comes. Everything that the model of this project does otherwise is an exact transformation of it.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from genlab.models.draw import DRAW
+from genlab.nn.attention import AttentionBias
+from genlab.types import Batch, ImageSpec
+
+SIDE = 28
+BATCH_SIZE = 64
+NUM_UNITS = 256
+SETTINGS = {
+    "small": {"num_glimpses": 10, "read_size": 5, "write_size": 5, "latent_size": 10},
+    "paper": {"num_glimpses": 64, "read_size": 2, "write_size": 5, "latent_size": 100},
+}
+
+
+class PlainPort(nn.Module):
+    """The source document's listing, line by line, with the mathematics of the paper."""
+
+    def __init__(self, *, num_glimpses: int, read_size: int, write_size: int, latent_size: int) -> None:
+        super().__init__()
+        self.num_glimpses, self.latent_size = num_glimpses, latent_size
+        self.read_size, self.write_size = read_size, write_size
+        self.lstm_enc = nn.LSTMCell(2 * read_size**2 + NUM_UNITS, NUM_UNITS)
+        self.lstm_dec = nn.LSTMCell(latent_size, NUM_UNITS)
+        self.mu = nn.Linear(NUM_UNITS, latent_size)
+        self.logsigma = nn.Linear(NUM_UNITS, latent_size)
+        self.read_window = nn.Linear(NUM_UNITS, 5)
+        self.write_window = nn.Linear(NUM_UNITS, 5)
+        self.write_patch = nn.Linear(NUM_UNITS, write_size**2)
+
+    def filterbank(self, parameters: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        gx, gy, log_sigma2, log_delta, log_gamma = parameters.chunk(5, 1)
+        gx = (SIDE + 1) / 2 * (gx + 1)
+        gy = (SIDE + 1) / 2 * (gy + 1)
+        sigma2 = torch.exp(log_sigma2).view(-1, 1, 1)
+        delta = (SIDE - 1) / (size - 1) * torch.exp(log_delta)
+        grid = torch.arange(1, size + 1, dtype=gx.dtype).view(1, -1)
+        mu_x = (gx + (grid - size / 2 - 0.5) * delta).view(-1, size, 1)
+        mu_y = (gy + (grid - size / 2 - 0.5) * delta).view(-1, size, 1)
+        pixel = torch.arange(1, SIDE + 1, dtype=gx.dtype).view(1, 1, -1)
+        fx = torch.exp(-torch.square(pixel - mu_x) / (2 * sigma2))
+        fy = torch.exp(-torch.square(pixel - mu_y) / (2 * sigma2))
+        fx = fx / torch.clamp(fx.sum(2, keepdim=True), min=1e-8)
+        fy = fy / torch.clamp(fy.sum(2, keepdim=True), min=1e-8)
+        return fx, fy, torch.exp(log_gamma)
+
+    def read(self, x: Tensor, x_hat: Tensor, h_dec: Tensor) -> Tensor:
+        fx, fy, gamma = self.filterbank(self.read_window(h_dec), self.read_size)
+
+        def filter_image(image: Tensor) -> Tensor:
+            glimpse = torch.bmm(fy, torch.bmm(image.view(-1, SIDE, SIDE), fx.transpose(1, 2)))
+            return glimpse.reshape(-1, self.read_size**2) * gamma
+
+        return torch.cat([filter_image(x), filter_image(x_hat)], 1)
+
+    def write(self, h_dec: Tensor) -> Tensor:
+        patch = self.write_patch(h_dec).view(-1, self.write_size, self.write_size)
+        fx, fy, gamma = self.filterbank(self.write_window(h_dec), self.write_size)
+        written = torch.bmm(fy.transpose(1, 2), torch.bmm(patch, fx))
+        return written.reshape(-1, SIDE * SIDE) / gamma
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = x.reshape(-1, SIDE * SIDE)
+        canvas = torch.zeros_like(x)
+        h_enc, c_enc, h_dec, c_dec = (x.new_zeros(len(x), NUM_UNITS) for _ in range(4))
+        kl = x.new_zeros(len(x))
+        for step in range(self.num_glimpses):
+            x_hat = x - torch.sigmoid(canvas)
+            glimpse = self.read(x, x_hat, h_dec)
+            h_enc, c_enc = self.lstm_enc(torch.cat([glimpse, h_dec], 1), (h_enc, c_enc))
+            mu, logsigma = self.mu(h_enc), self.logsigma(h_enc)
+            sigma = torch.exp(logsigma)
+            z = mu + sigma * (torch.randn(len(x), self.latent_size) if noise is None else noise[step])
+            h_dec, c_dec = self.lstm_dec(z, (h_dec, c_dec))
+            canvas = canvas + self.write(h_dec)
+            kl = kl + 0.5 * (mu.square() + sigma.square() - 2 * logsigma - 1).sum(1)
+        reconstruction = nn.functional.binary_cross_entropy_with_logits(canvas, x, reduction="none").sum(1)
+        return (reconstruction + kl).mean()
+
+
+def build(setting: dict[str, int]) -> DRAW:
+    """Our model, starting where the document starts: from zeros."""
+    start = AttentionBias(log_variance=0.0, log_stride=0.0, log_gamma=0.0)
+    spec = ImageSpec(channels=1, height=SIDE, width=SIDE, num_levels=2, num_classes=0)
+    return DRAW(
+        spec,
+        num_units=NUM_UNITS,
+        read_bias=start,
+        write_bias=start,
+        forget_bias=0.0,
+        learned_states=False,
+        initial_canvas="zero",
+        observation=None,
+        **setting,
+    )
+
+
+@torch.no_grad()
+def copy_weights(model: DRAW, port: PlainPort) -> None:
+    """Give the port the weights of the model, in the order in which its layers hold them."""
+    glimpse = model.glimpse
+    for cell, target, num_inputs in (
+        (glimpse.encoder, port.lstm_enc, 2 * port.read_size**2 + NUM_UNITS),
+        (glimpse.decoder, port.lstm_dec, port.latent_size),
+    ):
+        input_gate, forget_gate, output_gate, candidate = cell.weight.chunk(4)
+        weight = torch.cat((input_gate, forget_gate, candidate, output_gate))
+        target.weight_ih.copy_(weight[:, :num_inputs])
+        target.weight_hh.copy_(weight[:, num_inputs:])
+        target.bias_ih.zero_()  # the forget bias is 0 here, and so are all others of ours
+        target.bias_hh.zero_()
+    write = glimpse.write.patch_and_parameters
+    for source_weight, source_bias, layers in (
+        (glimpse.posterior.weight, glimpse.posterior.bias, (port.mu, port.logsigma)),
+        (write.weight, write.bias, (port.write_patch, port.write_window)),
+        (glimpse.read.parameters_of.weight, glimpse.read.parameters_of.bias, (port.read_window,)),
+    ):
+        sizes = [layer.out_features for layer in layers]
+        for layer, weight, bias in zip(layers, source_weight.split(sizes), source_bias.split(sizes), strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+
+
+def require_agreement(model: DRAW, port: PlainPort, batch: Batch) -> None:
+    """The same loss and the same gradients of the recurrent weights, from the same weights and noise."""
+    torch.manual_seed(1)
+    noise = torch.randn(model.num_glimpses, BATCH_SIZE, model.latent_size)
+    theirs = port(batch.images, noise)
+    theirs.backward()
+    torch.manual_seed(1)
+    ours = model.loss(batch).value
+    ours.backward()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-3)
+    for cell, target in ((model.glimpse.encoder, port.lstm_enc), (model.glimpse.decoder, port.lstm_dec)):
+        torch.testing.assert_close(
+            cell.weight.grad[:, -NUM_UNITS:].norm(), target.weight_hh.grad.norm(), rtol=1e-3, atol=0
+        )
+    model.zero_grad()
+    port.zero_grad()
+
+
+def training_step(
+    loss: Callable[[], Tensor], parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> Callable[[], None]:
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimizer.step()
+
+    return step
+
+
+def time_interleaved(steps: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of process time of every step in every round, the first two rounds left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for index in range(rounds + 2):
+        for name, step in steps.items():
+            start = time.process_time()
+            step()
+            if index >= 2:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def measure(name: str, setting: dict[str, int], *, rounds: int, compiled: bool, bf16: bool) -> None:
+    torch.manual_seed(0)
+    model, port = build(setting), PlainPort(**setting)
+    copy_weights(model, port)
+    images = (torch.rand(BATCH_SIZE, 1, SIDE, SIDE) < 0.2).float()
+    batch = Batch(images=images, labels=torch.full((BATCH_SIZE,), -1))
+    require_agreement(model, port, batch)
+    if compiled:
+        for module in model.compilable():
+            module.compile()
+        require_agreement(model, port, batch)
+
+    def ours() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            return model.loss(batch).value
+
+    parameters, port_parameters = list(model.parameters()), list(port.parameters())
+    adam = {"lr": 1e-4, "betas": (0.5, 0.999)}
+    steps = {
+        "plain port": training_step(lambda: port(images), port_parameters, torch.optim.Adam(port_parameters, **adam)),
+        "genlab": training_step(ours, parameters, torch.optim.Adam(parameters, fused=True, **adam)),
+    }
+    medians = {key: statistics.median(values) for key, values in time_interleaved(steps, rounds=rounds).items()}
+    options = " ".join(["compiled"] * compiled + ["bf16"] * bf16) or "eager"
+    print(
+        f"{name:6} {options:14} plain port {1e3 * medians['plain port']:7.1f} ms  "
+        f"genlab {1e3 * medians['genlab']:7.1f} ms  ratio {medians['plain port'] / medians['genlab']:.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="compile one glimpse of our model")
+    parser.add_argument("--bf16", action="store_true", help="run our model under bfloat16 autocast")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--setting", choices=[*SETTINGS, "all"], default="all")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for name, setting in SETTINGS.items():
+        if arguments.setting in (name, "all"):
+            measure(name, setting, rounds=arguments.rounds, compiled=arguments.compile, bf16=arguments.bf16)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""``genlab <command> [key=value ...]``: finds the command and hands the rest of the line to Hydra.
+
+Nothing heavy is imported before a command is chosen, so that ``genlab --help`` and shell completion answer at once.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import genlab
+from genlab.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEBUG_VARIABLE = "GENLAB_DEBUG"
+# Command to what it does and the key that a bare word stands for.
+COMMANDS: dict[str, tuple[str, str | None]] = {
+    "train": ("train a model, or go on from a run with resume=RUN; -m sweeps", None),
+    "sample": ("draw pictures from a trained run: run=RUN", "run"),
+    "evaluate": ("measure a trained run on test data: run=RUN", "run"),
+    "models": ("list the models: paper, objective, what they need", None),
+    "datasets": ("list the data sets", None),
+    "doctor": ("versions, devices, data found, disk, a self-check of the numerics", None),
+    "board": ("TensorBoard on a folder of runs, with settings that keep every picture", "folder"),
+}
+_COMPLETION_FLAGS = ("-sc", "--shell-completion")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name; ``sys.argv`` when None.
+
+    Returns:
+        The exit code: 0 done, 1 a bug, 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 disk or
+        permission, 8 folder in use, 9 a sweep had failures, 128 + n stopped by signal n.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException as error:
+        return _report(error)
+
+
+class Job:
+    """What Hydra calls for every job of a command; it can be sent to the workers of a launcher."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __call__(self, configuration: "DictConfig") -> None:
+        """Run the command on a composed configuration."""
+        from genlab.composition.application import run_job
+
+        run_job(self.module(), configuration)
+
+    def module(self) -> Any:
+        """The module of the command, with its ``read`` and ``run``; importing it may import torch."""
+        return import_module("genlab.train" if self.command == "train" else f"genlab.commands.{self.command}")
+
+    def __reduce__(self) -> tuple[Callable[[str], "Job"], tuple[str]]:
+        return _job_in_worker, (self.command,)
+
+
+def _job_in_worker(command: str) -> Job:
+    """A job in another process, where Hydra will need the resolvers of our configuration."""
+    from genlab.composition.naming import register_resolvers
+
+    register_resolvers(datetime.now())
+    return Job(command)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] in ("-V", "--version", "version"):
+        print(f"genlab {genlab.__version__}")
+        return 0
+    if words[0] in _COMPLETION_FLAGS:
+        return _complete(words)
+    command, *rest = words
+    if command not in COMMANDS:
+        from genlab.composition.suggestions import way_out
+
+        raise ConfigurationError(f"there is no command '{command}'; {way_out(command, COMMANDS, kind='commands')}")
+    from genlab.composition.application import launch
+
+    launch(command, rest, job=Job(command), bare_word=COMMANDS[command][1])
+    return 0
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items())
+    return f"""genlab {genlab.__version__}: train, sample, measure and compare classic image generative models
+
+usage: genlab <command> [group=choice ...] [key=value ...] [options of Hydra]
+
+{commands}
+
+first steps:
+  genlab train model=draw                     minutes on two CPU cores, no download
+  genlab train model=draw trainer=smoke       seconds
+  genlab train --help                         groups and options; --cfg job shows the whole configuration
+  genlab train -m model=draw seed=0,1,2       a sweep
+  eval "$(genlab -sc install=bash)"           completion in this shell
+
+Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 disk, 8 folder in use, 9 sweep.
+{DEBUG_VARIABLE}=1 shows tracebacks."""
+
+
+def _complete(words: list[str]) -> int:
+    """Complete the command itself, and leave the rest of the line to Hydra.
+
+    The shell calls ``genlab -sc query=bash`` with the line so far in COMP_LINE.
+    """
+    from genlab.composition.application import run_hydra
+
+    command = "train"
+    line = os.environ.get("COMP_LINE", "")
+    if any(word.startswith("query=") for word in words):
+        typed = line.split()[1:]
+        if not typed or (len(typed) == 1 and not line.endswith(" ")):
+            start = typed[0] if typed else ""
+            print(" ".join(name for name in COMMANDS if name.startswith(start)))
+            return 0
+        if typed[0] not in COMMANDS:
+            return 0
+        command = typed[0]
+        # Hydra completes the line of a program without commands.
+        os.environ["COMP_LINE"] = line.replace(f" {command}", "", 1)
+    try:
+        run_hydra(command, words, job=Job(command))
+    finally:
+        if line:
+            os.environ["COMP_LINE"] = line
+    return 0
+
+
+def _report(error: BaseException) -> int:
+    from genlab.composition.failures import explain
+
+    message, code = explain(error)
+    if os.environ.get(DEBUG_VARIABLE) == "1":
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    print(f"genlab: error: {message}", file=sys.stderr)
+    return code

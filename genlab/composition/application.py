@@ -1,0 +1,293 @@
+"""A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from genlab.composition.composer import Composer, open_composer, plain, select_resolved, version_base
+from genlab.composition.failures import BUG, explain, leaves_folder_to_others
+from genlab.composition.location import config_directory
+from genlab.composition.naming import register_resolvers
+from genlab.composition.run_folder import require_free, require_fresh, tidy
+from genlab.composition.safety import require_safe
+from genlab.composition.suggestions import nearest
+from genlab.errors import ConfigurationError, StoppedBySignal, SweepError
+
+MAX_CHECKED_AHEAD = 64
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir))=(?P<value>.+)", re.DOTALL)
+_PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
+_UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobContext:
+    """What a command may know of how it was started."""
+
+    command: str
+    """The line that repeats it."""
+    overrides: tuple[str, ...]
+    run_folder: Path
+    config_folders: tuple[Path, ...]
+    """The configuration tree: ours, then the user's."""
+
+
+class CommandModule(Protocol):
+    """What a command's module offers; ``read`` checks and touches nothing, ``run`` acts."""
+
+    def read(self, values: Mapping[str, Any], overrides: Sequence[str]) -> Any:
+        """Settings from the composed configuration; raises ConfigurationError."""
+
+    def run(self, settings: Any, context: JobContext) -> None:
+        """Do it."""
+
+
+class PickledJob(Protocol):
+    """The callable that Hydra is given."""
+
+    def __call__(self, configuration: DictConfig) -> None:
+        """Run one job."""
+
+    def module(self) -> CommandModule:
+        """The command's module."""
+
+
+def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None) -> None:
+    """Run a command's line: show, run once, or sweep.
+
+    Args:
+        command: Name of the command, of its primary configuration and of its log.
+        words: The line after the command.
+        job: What Hydra shall call.
+        bare_word: Key that a word without ``=`` stands for.
+
+    Raises:
+        GenlabError: What the user can be told in a line.
+        SweepError: Jobs of a sweep failed, after the others ran.
+    """
+    register_resolvers(datetime.now())
+    options = _parse(words)
+    _refuse_code(options)
+    overrides = [_rewritten(word, bare_word) for word in options.overrides]
+    flags = _flags(words, options.overrides)
+    if options.hydra_help or options.shell_completion:
+        run_hydra(command, [*overrides, *flags], job=job)
+        return
+    with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
+        if options.cfg or options.help or options.info:
+            composer.compose(overrides)
+            plan = None
+        else:
+            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=options.multirun)
+    if plan is None:
+        run_hydra(command, [*overrides, *flags], job=job)
+    elif plan.is_sweep:
+        _sweep(command, [*overrides, f"hydra.sweep.dir={_quoted(plan.folder)}", *flags], job=job)
+    else:
+        _run_once(command, [*overrides, *flags], job=job, folder=Path(plan.folder))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    is_sweep: bool
+    folder: str
+
+
+def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool) -> _Plan:
+    """Compose and check everything that is going to run, before Hydra makes a folder or starts a callback."""
+    if is_sweep:
+        whole = composer.compose(overrides, is_sweep=True)
+        require_safe(whole)
+        for job_overrides in _jobs_one_change_apart(composer, overrides):
+            composed = composer.compose(job_overrides)
+            require_safe(composed)
+            if composed.get("resume") is not None:
+                raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
+            _read(module, composed, job_overrides)
+        return _Plan(is_sweep=True, folder=str(select_resolved(whole, "hydra.sweep.dir")))
+    composed = composer.compose(overrides)
+    require_safe(composed)
+    if composed.hydra.mode == RunMode.MULTIRUN:
+        return _check_ahead(composer, overrides, module=module, is_sweep=True)
+    _read(module, composed, overrides)
+    folder = str(select_resolved(composed, "hydra.run.dir"))
+    if composed.hydra.run.dir != ".":
+        require_free(Path(folder))
+        if composed.get("resume") is None:
+            require_fresh(Path(folder))
+    return _Plan(is_sweep=False, folder=folder)
+
+
+def _read(module: CommandModule, composed: DictConfig, overrides: Sequence[str]) -> None:
+    HydraConfig.instance().set_config(composed)
+    module.read(plain(composed), [word for word in overrides if not word.lstrip("+~").startswith("hydra")])
+
+
+def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every value of every swept key at least once, without the product of all of them."""
+    values = []
+    for line, override in zip(overrides, composer.parse(overrides), strict=True):
+        if not override.is_sweep_override():
+            values.append([line])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+    first = [alternatives[0] for alternatives in values]
+    yield first
+    num_yielded = 1
+    for position, alternatives in enumerate(values):
+        for alternative in alternatives[1:]:
+            if num_yielded == MAX_CHECKED_AHEAD:
+                return
+            yield [*first[:position], alternative, *first[position + 1 :]]
+            num_yielded += 1
+
+
+def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Path) -> None:
+    is_new = not folder.exists()
+    try:
+        run_hydra(command, words, job=job)
+    except BaseException as error:
+        _close_logs()
+        if is_new and not leaves_folder_to_others(error):
+            tidy(folder)
+        raise
+    _close_logs()
+
+
+def _sweep(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+    try:
+        run_hydra(command, words, job=job)
+    except Exception as error:
+        # Hydra raises the first failure after all jobs; each of them was reported when it happened.
+        raise SweepError(f"the sweep had failures, the first: {explain(error)[0]}") from error
+    finally:
+        _close_logs()
+
+
+def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+    """Hand a line to Hydra, whose exceptions come through as they are."""
+    program, former = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
+    sys.argv = [program, *words]
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        hydra.main(config_path=str(config_directory()), config_name=command, **version_base())(job)()
+    finally:
+        sys.argv = former[0]
+        if former[1] is None:
+            os.environ.pop(_FULL_ERROR, None)
+        else:
+            os.environ[_FULL_ERROR] = former[1]
+
+
+def run_job(module: CommandModule, configuration: DictConfig) -> None:
+    """One job, in whatever process its launcher chose."""
+    context = _context()
+    try:
+        settings = module.read(plain(configuration), context.overrides)
+        module.run(settings, context)
+    except BaseException as error:
+        message, code = explain(error)
+        _write_into_log(message, error if code == BUG else None)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"genlab: error: job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
+            if isinstance(error, StoppedBySignal):
+                # Hydra would go on with the next job after any Exception.
+                raise SystemExit(code) from error
+        raise
+
+
+def _context() -> JobContext:
+    config = HydraConfig.get()
+    overrides = tuple(str(override) for override in config.overrides.task)
+    return JobContext(
+        command=shlex.join(["genlab", str(config.job.config_name), *overrides]),
+        overrides=overrides,
+        run_folder=Path(config.runtime.output_dir),
+        config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),
+    )
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> None:
+        unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in flags]
+        guess = nearest(unknown[0], flags) if unknown else None
+        raise ConfigurationError(f"{message}; did you mean '{guess}'?" if guess else message)
+
+    parser.error = refuse  # type: ignore[method-assign, assignment]
+    return parser.parse_intermixed_args(list(words))
+
+
+def _refuse_code(options: argparse.Namespace) -> None:
+    if getattr(options, "experimental_rerun", None) is not None:
+        raise ConfigurationError("--experimental-rerun runs code from a pickle; use genlab train resume=RUN")
+    if options.config_path is not None:
+        raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
+
+
+def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The line without its overrides: they come first, for --info would swallow one that follows it."""
+    remaining = list(words)
+    for override in overrides:
+        remaining.remove(override)
+    return remaining
+
+
+def _rewritten(word: str, bare_word: str | None) -> str:
+    """An override as Hydra needs it.
+
+    A bare word gets its key; an existing path is quoted, whatever is in its name; and a phase's optimiser, which is
+    a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
+    """
+    if bare_word is not None and "=" not in word:
+        word = f"{bare_word}={word}"
+    path = _PATH_KEY.fullmatch(word)
+    if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
+        return f"{path['key']}={_quoted(path['value'])}"
+    return f"++{word}" if _PHASE_KEY.match(word) else word
+
+
+def _quoted(text: str) -> str:
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    doubled = "\\" * trailing
+    return f"'{escaped}{doubled}'"
+
+
+def _write_into_log(message: str, bug: BaseException | None) -> None:
+    record = logging.LogRecord(
+        "genlab",
+        logging.ERROR,
+        __file__,
+        0,
+        message,
+        None,
+        None if bug is None else (type(bug), bug, bug.__traceback__),
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
+
+
+def _close_logs() -> None:
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            handler.close()

@@ -1,0 +1,218 @@
+"""Composition by Hydra, ahead of the run, with errors in one line and the nearest valid name.
+
+This is the one file that knows Hydra's internals: its public ``compose`` takes no ``--config-dir`` and lists no groups.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import __version__ as hydra_version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from genlab.composition.failures import one_line
+from genlab.composition.location import config_directory
+from genlab.composition.suggestions import nearest, nearest_key, way_out
+from genlab.errors import ConfigurationError
+
+_NOT_OVERRIDABLE = re.compile(
+    r"Could not (?:override|append to config\. An item is already at|delete from config\.) '?([^'\s]+?)'?\."
+)
+_KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
+
+
+def version_base() -> dict[str, str]:
+    """The argument that Hydra 1.3 wants and later ones warn about."""
+    major, minor = hydra_version.split(".")[:2]
+    return {"version_base": "1.3"} if (int(major), int(minor)) < (1, 4) else {}
+
+
+class Composer:
+    """The configuration tree of one command: ours, then the user's ``--config-dir``."""
+
+    def __init__(self, hydra: Hydra, config_name: str) -> None:
+        self._hydra = hydra
+        self._config_name = config_name
+
+    def groups(self) -> list[str]:
+        """Names of all config groups, nested ones as ``model/observation``."""
+        return sorted(set(self._hydra.list_all_config_groups()))
+
+    def options(self, group: str) -> list[str]:
+        """What a group offers."""
+        return sorted(set(self._hydra.config_loader.get_group_options(group)))
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        """Command-line overrides as Hydra understands them.
+
+        Raises:
+            ConfigurationError: One is not of the form key=value.
+        """
+        return parse_overrides(overrides)
+
+    def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> DictConfig:
+        """The configuration with its ``hydra`` node, interpolations not yet resolved.
+
+        Raises:
+            ConfigurationError: Something does not exist or does not fit.
+        """
+        self._require_options(self.parse(overrides))
+        try:
+            return self._compose(overrides, is_sweep=is_sweep)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigurationError(self._explain(error)) from error
+
+    def _compose(self, overrides: Sequence[str], *, is_sweep: bool) -> DictConfig:
+        composed: DictConfig = self._hydra.compose_config(
+            config_name=self._config_name,
+            overrides=list(overrides),
+            run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
+        )
+        return composed
+
+    def _require_options(self, overrides: Sequence[Override]) -> None:
+        """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
+        groups = set(self.groups())
+        for override in overrides:
+            group = override.key_or_group
+            if group not in groups or override.is_delete():
+                continue
+            for value in option_names(override):
+                self._require_option(group, value)
+
+    def _require_option(self, group: str, value: Any) -> None:
+        options = self.options(group)
+        if isinstance(value, str) and value not in options:
+            raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
+
+    def _explain(self, error: Exception) -> str:
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            return f"{group} has no option '{option}'; {way_out(option, error.options, kind='options')}"
+        text = one_line(str(error))
+        unknown = _NOT_OVERRIDABLE.search(text)
+        if unknown:
+            return self._explain_unknown_key(unknown.group(1))
+        return text.partition(" Config search path:")[0]
+
+    def _explain_unknown_key(self, key: str) -> str:
+        composed = self._compose([], is_sweep=False)
+        with_hydra = key.startswith("hydra")
+        keys = list(keys_of(composed if with_hydra else without_hydra(composed)))
+        groups = [group for group in self.groups() if group.startswith("hydra") == with_hydra]
+        guess = nearest(key, groups) if "." not in key else None
+        guess = guess or nearest_key(key, [*keys, *groups])
+        if guess:
+            return f"{key} is not a key; did you mean '{guess}'?"
+        top = sorted({known.partition(".")[0] for known in keys})
+        return f"{key} is not a key; keys: {', '.join(top)}; genlab train --cfg job shows all of them"
+
+
+@contextmanager
+def open_composer(command: str, *, config_dir: str | None, config_name: str | None = None) -> Iterator[Composer]:
+    """A composer for a command, closed again before Hydra's own start.
+
+    Raises:
+        ConfigurationError: ``--config-dir`` is not a folder.
+    """
+    search_path = create_config_search_path(str(config_directory()))
+    if config_dir is not None:
+        own = Path(config_dir).absolute()
+        if not own.is_dir():
+            raise ConfigurationError(f"--config-dir must be a folder, got {own}")
+        search_path.prepend(
+            provider="command-line", path=f"file://{own}", anchor=SearchPathQuery(provider="schema", path=None)
+        )
+    GlobalHydra.instance().clear()
+    try:
+        yield Composer(Hydra.create_main_hydra2(command, search_path), config_name or command)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra understands them.
+
+    Raises:
+        ConfigurationError: One is not of the form key=value.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except (HydraException, OverrideParseException) as error:
+            raise ConfigurationError(_explain_grammar(override)) from error
+    return parsed
+
+
+def option_names(override: Override) -> list[Any]:
+    """The options that an override of a group names: several in a sweep or a list."""
+    if override.is_sweep_override():
+        return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+    value = override.value()
+    return list(value) if isinstance(value, list) else [value]
+
+
+def plain(configuration: DictConfig) -> dict[str, Any]:
+    """The job's part of a composed configuration, resolved, as plain data.
+
+    Raises:
+        ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
+    """
+    job = without_hydra(configuration)
+    try:
+        content = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = _KEY_OF_ERROR.search(str(error))
+        name = key.group(1) if key else "a mandatory key"
+        raise ConfigurationError(f"{name} must be given: add {name}=...") from error
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(one_line(str(error))) from error
+    return {str(key): value for key, value in content.items()}  # type: ignore[union-attr]
+
+
+def without_hydra(configuration: DictConfig) -> DictConfig:
+    """A copy of the composed configuration without its ``hydra`` node; unlike the original, it may be edited."""
+    job = configuration.copy()
+    OmegaConf.set_struct(job, False)
+    OmegaConf.set_readonly(job, False)
+    job.pop("hydra", None)
+    return job
+
+
+def select_resolved(configuration: DictConfig, key: str) -> Any:
+    """One value of a composed configuration, such as ``hydra.run.dir``, as Hydra will see it."""
+    HydraConfig.instance().set_config(configuration)
+    return OmegaConf.select(configuration, key)
+
+
+def keys_of(node: Any, parent: str = "") -> Iterator[str]:
+    """Dotted names of all keys of a configuration, inner nodes included."""
+    if not isinstance(node, DictConfig) or OmegaConf.is_missing({"x": node}, "x") or node._is_none():
+        return
+    if node._is_interpolation():
+        return
+    for name in node:
+        key = f"{parent}.{name}" if parent else str(name)
+        yield key
+        yield from keys_of(node._get_node(name), key)
+
+
+def _explain_grammar(override: str) -> str:
+    key, separator, value = override.partition("=")
+    if not separator:
+        return f"an override must be key=value, got '{override}'"
+    return f"{key} must have a value that Hydra can read, got {value}; quote it: \"{key}='{value}'\""

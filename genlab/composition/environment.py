@@ -1,0 +1,97 @@
+"""What else a result depends on: commit, versions, machine."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import genlab
+from genlab.errors import ConfigurationError
+
+_PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a checked name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigurationError: This machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device must exist, got {name}: there are {torch.cuda.device_count()} CUDA devices; device=auto chooses"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError("device must exist, got mps: this machine has none; device=auto chooses")
+    return device
+
+
+def describe_environment(*, command: str, device: torch.device, seed: int) -> dict[str, Any]:
+    """The content of a run's environment.json."""
+    return {
+        "command": command,
+        "git": git_state(),
+        "versions": versions(),
+        "device": describe_device(device),
+        "seed": seed,
+        "num_threads": torch.get_num_threads(),
+        "cpu": describe_cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "num_cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, genlab and the packages whose versions decide results."""
+    found = {"python": platform.python_version(), "genlab": genlab.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with the name of the card behind it."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def describe_cpu() -> str:
+    """The processor's name, as the operating system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the clone that genlab runs from and whether it has changes; None for an installed wheel."""
+    root = Path(genlab.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return None if commit is None else {"commit": commit, "is_dirty": status is None or bool(status)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

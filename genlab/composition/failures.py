@@ -1,0 +1,80 @@
+"""From an exception to one line and an exit code."""
+
+import errno
+import sys
+from collections.abc import Iterator
+
+from genlab.errors import (
+    ConfigurationError,
+    FolderInUseError,
+    GenlabError,
+    MemoryExhaustedError,
+    StorageError,
+)
+
+BUG = 1
+INTERRUPTED = 130
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """One line without a traceback, and the exit code of the contract.
+
+    An expected failure speaks for itself; behind anything else, a full disk, a missing permission or exhausted memory
+    anywhere in the chain of causes is what happened, and what remains is a bug of ours.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, GenlabError):
+        return one_line(str(error)), error.exit_code
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, GenlabError):
+            return one_line(str(link)), link.exit_code
+        if isinstance(link, OSError) and link.errno in _STORAGE_ERRNOS:
+            where = f": {link.filename}" if link.filename else ""
+            return one_line(f"{link.strerror}{where}"), StorageError.exit_code
+        if _is_out_of_memory(link):
+            way_out = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
+            return one_line(f"out of memory ({str(link) or type(link).__name__}); {way_out}"), (
+                MemoryExhaustedError.exit_code
+            )
+    if any(_is_of_configuration(link) for link in chain):
+        return one_line(str(error)), ConfigurationError.exit_code
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return one_line(f"{text} (a bug of genlab; GENLAB_DEBUG=1 shows the traceback)"), BUG
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space made one space."""
+    return " ".join(text.split())
+
+
+def leaves_folder_to_others(error: BaseException) -> bool:
+    """Whether a run folder must not be tidied up after this error, for it belongs to another process."""
+    return isinstance(error, FolderInUseError)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+
+
+def _is_of_configuration(error: BaseException) -> bool:
+    # Neither package is imported for this: an exception of theirs can only exist once they are.
+    kinds = [
+        getattr(sys.modules.get(module), name, None)
+        for module, name in (("hydra.errors", "HydraException"), ("omegaconf.errors", "OmegaConfBaseException"))
+    ]
+    return any(kind is not None and isinstance(error, kind) for kind in kinds)

@@ -1,0 +1,123 @@
+"""Does a plain value of a configuration fit a type annotation?"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+
+from genlab.composition.suggestions import way_out
+from genlab.errors import ConfigurationError
+
+_T = TypeVar("_T")
+
+# PEP 484's numeric tower: an int will do for a float, as YAML's writers expect.
+_TOWER = BeartypeConf(is_pep484_tower=True)
+
+
+def fit(value: Any, hint: Any, key: str) -> Any:
+    """The value in the form that the annotation asks for: YAML's lists become tuples where tuples are wanted.
+
+    Args:
+        value: Plain data: scalars, lists, dicts.
+        hint: The annotation.
+        key: Full key of the value, for the message.
+
+    Raises:
+        ConfigurationError: The value does not fit, or is a number that is not finite.
+    """
+    _require_finite(value, key)
+    if hint is Any or hint is object:
+        return value
+    for candidate in (value, _as_tuples(value)):
+        if is_bearable(candidate, hint, conf=_TOWER) and _is_bool_only_where_wanted(candidate, hint):
+            return candidate
+    choices = _literal_choices(hint)
+    if choices and isinstance(value, str):
+        raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(value, choices, kind='choices')}")
+    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}")
+
+
+def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
+    """An instance of a dataclass from plain values, each of them checked.
+
+    Args:
+        schema: A dataclass; its ``__post_init__`` may check ranges by raising ValueError.
+        values: One value for each field.
+        key: Key of the node ("trainer"), or "" at the top level.
+
+    Raises:
+        ConfigurationError: A key is unknown or missing, a value has the wrong type or is out of its range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{key} must hold keys and values, got {values!r}")
+    hints = {field.name: field.type for field in fields(schema)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in hints:
+            raise ConfigurationError(f"{join(key, str(name))} is not a key; {way_out(str(name), hints, kind='keys')}")
+    missing = [name for name in hints if name not in values]
+    if missing:
+        raise ConfigurationError(f"{join(key, missing[0])} is missing")
+    checked = {name: fit(values[name], hint, join(key, name)) for name, hint in hints.items()}
+    try:
+        return schema(**checked)
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def join(parent: str, name: str) -> str:
+    """``parent.name``, or the name alone at the top level."""
+    return f"{parent}.{name}" if parent else name
+
+
+def describe(hint: Any) -> str:
+    """An annotation in a user's words: ``float | None`` is "a number or null"."""
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if isinstance(hint, type) and hint in plain:
+        return plain[hint]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is Literal:
+        return " or ".join(str(argument) for argument in arguments)
+    if origin in (tuple, list) or getattr(origin, "__name__", "") in ("Sequence", "Iterable", "Collection"):
+        if origin is tuple and Ellipsis not in arguments:
+            return f"a list of {len(arguments)}: {', '.join(describe(argument) for argument in arguments)}"
+        return f"a list, each {describe(arguments[0])}" if arguments else "a list"
+    return getattr(hint, "__name__", str(hint))
+
+
+def _require_finite(value: Any, key: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"{key} must be finite, got {value}")
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _require_finite(item, f"{key}[{index}]")
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _is_bool_only_where_wanted(value: Any, hint: Any) -> bool:
+    # isinstance(True, int) holds in Python, but `num_steps: true` is a mistake.
+    return (
+        not isinstance(value, bool)
+        or any(bool is part or part in (Any, object) for part in _parts(hint))
+        or (value in _literal_choices(hint))
+    )
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(part for argument in get_args(hint) for part in _parts(argument))
+    return (hint,)
+
+
+def _literal_choices(hint: Any) -> tuple[Any, ...]:
+    return tuple(choice for part in _parts(hint) if get_origin(part) is Literal for choice in get_args(part))

@@ -1,0 +1,128 @@
+"""One process per run folder: claimed for life, probed before anything is built, tidied when nothing came of it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from genlab.errors import ConfigurationError, FolderInUseError, StorageError
+
+LOCK_NAME = ".lock"
+_OWNER_NAME = ".owner"
+_HYDRA_FOLDER = ".hydra"
+
+
+@contextmanager
+def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+    """Hold a run folder: no other process of this machine can until this one leaves or dies.
+
+    The lock is the kernel's, so that a kill leaves nothing stale. Locks on network file systems are not promised.
+
+    Raises:
+        FolderInUseError: Another process holds it.
+        ConfigurationError: It holds a run already, and this is not its resumption.
+        StorageError: It cannot be written.
+    """
+    _make(folder)
+    lock = FileLock(folder / LOCK_NAME, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FolderInUseError(
+            f"{folder} is in use by {_owner(folder)}; wait, or choose another hydra.run.dir"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    try:
+        if not is_resumed:
+            require_fresh(folder)
+        _probe(folder)
+        yield
+    finally:
+        (folder / _OWNER_NAME).unlink(missing_ok=True)
+        lock.release()
+
+
+def require_fresh(folder: Path) -> None:
+    """Refuse a folder that holds anything but what a start leaves behind.
+
+    Raises:
+        ConfigurationError: It holds something.
+        StorageError: It, or what it should lie in, is not a folder.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise StorageError(f"{folder} cannot be made: {place} is a file")
+            break
+    if folder.is_dir() and not is_untouched(folder):
+        raise ConfigurationError(
+            f"hydra.run.dir must be a new or empty folder, got {folder}; to go on from it: genlab train resume={folder}"
+        )
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that another process holds at this moment; leaves no trace in it.
+
+    Raises:
+        FolderInUseError: As said.
+    """
+    if not (folder / LOCK_NAME).is_file():
+        return
+    lock = FileLock(folder / LOCK_NAME, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise FolderInUseError(
+            f"{folder} is in use by {_owner(folder)}; wait, or choose another hydra.run.dir"
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    lock.release()
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether the folder holds nothing but the files of Hydra, its log and ours about the lock."""
+    return all(_is_of_a_start(entry) for entry in folder.iterdir())
+
+
+def tidy(folder: Path) -> None:
+    """Remove a run folder in which nothing was done, and the folders above it that it leaves empty."""
+    if not folder.is_dir() or not is_untouched(folder):
+        return
+    for entry in sorted(folder.rglob("*"), reverse=True):
+        entry.rmdir() if entry.is_dir() else entry.unlink()
+    for place in (folder, folder.parent, folder.parent.parent):
+        if place == Path.cwd() or any(place.iterdir()):
+            break
+        place.rmdir()
+
+
+def _is_of_a_start(entry: Path) -> bool:
+    if entry.name == _HYDRA_FOLDER:
+        return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    return entry.name in (LOCK_NAME, _OWNER_NAME) or entry.suffix == ".log"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _probe(folder: Path) -> None:
+    try:
+        (folder / _OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / _OWNER_NAME).read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"

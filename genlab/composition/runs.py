@@ -1,0 +1,176 @@
+"""Runs on disk: their configuration as plain data, believed no more than one from a stranger."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab.composition.builder import build
+from genlab.composition.composer import parse_overrides
+from genlab.composition.failures import one_line
+from genlab.composition.fields import check_fields
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.composition.suggestions import nearest
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.storage import replace_atomically
+from genlab.types import ImageSpec
+
+CONFIG_NAME = "config.yaml"
+SPEC_KEY = "spec"
+MAX_BYTES = 1_000_000
+_RUNS_ROOT = "outputs"
+_MAX_RUNS_LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """A run folder's checked configuration, and what its data measured."""
+
+    folder: Path
+    configuration: RunConfiguration
+    spec: ImageSpec
+
+    def build_model(self) -> Model:
+        """The model with fresh weights, made without the data.
+
+        Raises:
+            ConfigurationError: The configuration does not describe one.
+        """
+        return build_model(self.configuration, self.spec)
+
+
+def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
+    """The model of a configuration for images of a given kind.
+
+    Raises:
+        ConfigurationError: The target is no model, or refuses a value.
+    """
+    model = build(configuration.model, "model", spec=spec)
+    if not isinstance(model, Model):
+        raise ConfigurationError(f"model._target_ must name a Model, got {configuration.model['_target_']}")
+    return model
+
+
+def load_run(folder: str | Path) -> SavedRun:
+    """Read and check a run folder.
+
+    Raises:
+        ConfigurationError: There is no such run, or its configuration is damaged or refused.
+    """
+    path = find_run(folder)
+    values = read_plain_yaml(path / CONFIG_NAME)
+    spec = values.pop(SPEC_KEY, None)
+    if spec is None:
+        raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
+    try:
+        configuration = read_run_configuration(values)
+        return SavedRun(folder=path, configuration=configuration, spec=check_fields(ImageSpec, spec, SPEC_KEY))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path / CONFIG_NAME}: {error}") from error
+
+
+def save_configuration(folder: Path, configuration: RunConfiguration, spec: ImageSpec) -> None:
+    """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
+    values = {field.name: getattr(configuration, field.name) for field in fields(configuration)}
+    text = yaml.safe_dump({**values, "resume": None, SPEC_KEY: asdict(spec)}, sort_keys=False, allow_unicode=True)
+    replace_atomically(folder / CONFIG_NAME, text.encode())
+
+
+def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
+    """A run's own configuration with what may change on its way: ``trainer.*``, ``device`` and ``num_threads``.
+
+    Args:
+        run: The run to go on from.
+        overrides: The command line, without Hydra's own keys.
+
+    Raises:
+        ConfigurationError: An override is of something else, or does not fit.
+    """
+    saved = run.configuration
+    values: dict[str, Any] = {field.name: getattr(saved, field.name) for field in fields(saved)}
+    values["trainer"] = dict(saved.trainer)
+    values["resume"] = str(run.folder)
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        parent, _, name = key.rpartition(".")
+        if key == "resume":
+            continue
+        if (
+            override.is_delete()
+            or override.is_sweep_override()
+            or not (parent == "trainer" or key in ("device", "num_threads"))
+        ):
+            raise ConfigurationError(
+                f"{key} cannot change on resume, which takes trainer.KEY, device and num_threads; "
+                "for anything else start a new run"
+            )
+        (values["trainer"] if parent else values)[name] = override.value()
+    return read_run_configuration(values)
+
+
+def find_run(folder: str | Path) -> Path:
+    """The path of an existing run folder.
+
+    Raises:
+        ConfigurationError: There is none; the message names those with the nearest names.
+    """
+    path = Path(folder)
+    if (path / CONFIG_NAME).is_file():
+        return path
+    known = {str(run): run for run in runs_under(Path(_RUNS_ROOT))}
+    guess = nearest(str(folder), known) or _nearest_by_name(path.name, known)
+    if guess:
+        raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
+    newest = sorted(known, key=lambda name: Path(name).name, reverse=True)[:_MAX_RUNS_LISTED]
+    listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {_RUNS_ROOT}/ either"
+    raise ConfigurationError(f"there is no run in {folder} (no {CONFIG_NAME}); {listed}")
+
+
+def runs_under(root: Path) -> Iterator[Path]:
+    """Every run folder at or below a folder, sorted."""
+    for path in sorted(root.rglob(CONFIG_NAME)):
+        if path.parent.name != ".hydra":
+            yield path.parent
+
+
+def read_plain_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping without anchors, tags or interpolations, of limited size.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigurationError(f"{path} must be at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+        text = path.read_text(encoding="utf-8")
+        # A few nested aliases make a gigabyte of a kilobyte.
+        if any(isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
+            raise ConfigurationError(f"{path} must be plain YAML, without anchors, aliases and tags")
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigurationError(f"{path} is not plain YAML: {one_line(str(error))}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must hold keys and values")
+    _refuse_interpolations(values, str(path))
+    return {str(key): value for key, value in values.items()}
+
+
+def _refuse_interpolations(value: Any, where: str) -> None:
+    if isinstance(value, str) and "${" in value:
+        raise ConfigurationError(f"{where} must be resolved, got {value}")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_interpolations(item, f"{where}: {name}")
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_interpolations(item, where)
+
+
+def _nearest_by_name(name: str, known: Mapping[str, Path]) -> str | None:
+    guess = nearest(name, [path.name for path in known.values()])
+    return next((text for text, path in known.items() if path.name == guess), None)

@@ -1,0 +1,134 @@
+"""From the images of a source to a data set: the choices that every source shares."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from genlab.data.dataset import Binarization, Dataset, Split
+from genlab.data.randomness import permutation
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError
+from genlab.randomness import derive_seed
+from genlab.types import UNLABELLED
+
+
+def assemble(
+    *,
+    name: str,
+    stores: Mapping[Split, Store],
+    num_levels: int,
+    class_names: Sequence[str],
+    binarization: Binarization,
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+    source: str,
+) -> Dataset:
+    """Choose classes, hide labels, and measure.
+
+    Args:
+        name: Name of the source.
+        stores: The three splits, labelled.
+        num_levels: Number of values a stored sub-pixel can take.
+        class_names: One name per class of the source.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: Keep only these classes, in all splits, and number them anew: label k means ``classes[k]``. None: all.
+        num_labels_per_class: Keep this many training labels per class, chosen at random; all others become UNLABELLED.
+            None keeps all. Validation and test keep their labels.
+        label_seed: Seed of that choice.
+        source: What the images are, for the provenance line.
+
+    Raises:
+        ConfigurationError: A class does not exist, is named twice or has too few images.
+        DataError: No training image is left.
+    """
+    names = tuple(class_names)
+    chosen = dict(stores)
+    if classes is not None:
+        kept = _checked_classes(classes, len(names))
+        chosen = {split: select_classes(store, kept) for split, store in chosen.items()}
+        names = tuple(names[index] for index in kept)
+        source += f", classes {' '.join(names)}"
+    if num_labels_per_class is not None:
+        labels = hide_labels(
+            chosen["train"].labels, num_classes=len(names), num_labels_per_class=num_labels_per_class, seed=label_seed
+        )
+        chosen["train"] = chosen["train"].with_labels(labels)
+        source += f", {num_labels_per_class} labels per class"
+    return Dataset(
+        name=name,
+        stores=chosen,
+        num_levels=num_levels,
+        class_names=names,
+        binarization=binarization,
+        threshold=threshold,
+        source=source,
+    )
+
+
+def select_classes(store: Store, classes: Sequence[int]) -> Store:
+    """A view of the images of some classes, labelled by position in `classes`."""
+    highest = max(int(store.labels.max()), *classes) if len(store) else max(classes)
+    numbers = torch.full((highest + 1,), UNLABELLED)
+    numbers[list(classes)] = torch.arange(len(classes))
+    labels = numbers[store.labels]
+    rows = (labels != UNLABELLED).nonzero().squeeze(1)
+    return store.select(rows).with_labels(labels[rows])
+
+
+def hide_labels(
+    labels: Int[Tensor, " N"], *, num_classes: int, num_labels_per_class: int, seed: int
+) -> Int[Tensor, " N"]:
+    """Keep a seeded random choice of labels, the same number in each class; the rest become UNLABELLED.
+
+    Raises:
+        ConfigurationError: The number is not positive, or a class has fewer images, or there are no labels.
+    """
+    if num_classes == 0:
+        raise ConfigurationError("dataset.num_labels_per_class needs labelled images, and this data set has no labels")
+    kept = torch.full_like(labels, UNLABELLED)
+    for index in range(num_classes):
+        members = (labels == index).nonzero().squeeze(1)
+        if not 1 <= num_labels_per_class <= len(members):
+            raise ConfigurationError(
+                f"dataset.num_labels_per_class must be between 1 and {len(members)} (the training images of class "
+                f"{index}), got {num_labels_per_class}"
+            )
+        order = permutation(len(members), seed=derive_seed(seed, "labels", index))
+        kept[members[order[:num_labels_per_class]]] = index
+    return kept
+
+
+def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
+    """The first images to train on and the last `num_validation` to validate on, as file order has them.
+
+    Raises:
+        ConfigurationError: Validation would leave no training image.
+    """
+    if not 0 <= num_validation < len(store):
+        raise ConfigurationError(
+            f"dataset.num_validation must be between 0 and {len(store) - 1} (the training file's images less one), "
+            f"got {num_validation}"
+        )
+    rows = torch.arange(len(store))
+    boundary = len(store) - num_validation
+    # Slices of the tensor rather than views by rows: they gather without an indirection.
+    train = Store(store.images[:boundary], store.labels[rows[:boundary]])
+    return train, Store(store.images[boundary:], store.labels[rows[boundary:]])
+
+
+def _checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:
+    if num_classes == 0:
+        raise ConfigurationError("dataset.classes needs labelled images, and this data set has no labels")
+    for index in classes:
+        if not 0 <= index < num_classes:
+            raise ConfigurationError(
+                f"dataset.classes must be indices between 0 and {num_classes - 1} (the data set's classes), got {index}"
+            )
+    if not classes or len(set(classes)) != len(classes):
+        raise ConfigurationError(f"dataset.classes must name at least one class, each once, got {list(classes)}")
+    return list(classes)

@@ -1,0 +1,118 @@
+"""Cluttered translated MNIST: find the digit among fragments of others.
+
+Mnih et al. (2014, 1406.6247, section 4.1) made it, and DRAW classifies its 100x100 version with eight fragments (Gregor
+et al. 2015, 1502.04623, section 4.1).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor
+
+from genlab.data.assembly import assemble
+from genlab.data.composition import compose_splits, crop, draw, paste_at_random, require_room
+from genlab.data.dataset import Dataset
+from genlab.data.mnist import DIGIT_NAMES, SIDE
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError
+
+
+def cluttered_mnist(
+    *,
+    size: int,
+    num_distractors: int,
+    distractor_size: int,
+    root: str | None,
+    download: bool,
+    num_validation_digits: int,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    seed: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """One whole digit and some fragments, at independent places where they fit; intensities add up, clipped at 1.
+
+    Args:
+        size: Side of the canvas in pixels.
+        num_distractors: Fragments on each canvas.
+        distractor_size: Side of a fragment in pixels: a square cut at random out of a random digit of the same split.
+        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        download: Fetch MNIST if it is missing or damaged.
+        num_validation_digits: The last so many MNIST training digits make the validation pictures.
+        num_train: Pictures to train on.
+        num_validation: Pictures to validate on.
+        num_test: Pictures to test on.
+        seed: Seed of the composition.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: See `assemble`.
+        num_labels_per_class: See `assemble`.
+        label_seed: See `assemble`.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+        DataError: MNIST is missing or damaged and could not be fetched.
+    """
+    require_room(size)
+    if num_distractors < 0:
+        raise ConfigurationError(f"dataset.num_distractors must be at least 0, got {num_distractors}")
+    if not 1 <= distractor_size <= SIDE:
+        raise ConfigurationError(
+            f"dataset.distractor_size must be between 1 and {SIDE} (the side of a digit, in pixels), got "
+            f"{distractor_size}"
+        )
+    compose = partial(clutter, size=size, num_distractors=num_distractors, distractor_size=distractor_size)
+    stores = compose_splits(
+        compose,
+        root=root,
+        download=download,
+        num_validation_digits=num_validation_digits,
+        num_images={"train": num_train, "validation": num_validation, "test": num_test},
+        seed=seed,
+    )
+    return assemble(
+        name="cluttered_mnist",
+        stores=stores,
+        num_levels=256,
+        class_names=DIGIT_NAMES,
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source=f"cluttered MNIST {size}x{size}, {num_distractors} fragments of {distractor_size} pixels, seed {seed}",
+    )
+
+
+def clutter(
+    digits: Store,
+    first: int,
+    num_images: int,
+    generator: Generator,
+    *,
+    size: int,
+    num_distractors: int,
+    distractor_size: int,
+) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
+    """Translated digits with fragments, and the class of the whole digit.
+
+    Picture i shows digit i of the split (from the start again when there are more pictures than digits), so that a test
+    on as many pictures as digits sees each digit once.
+    """
+    canvas = torch.zeros(num_images, size, size, dtype=torch.uint8)
+    images, labels = digits.gather(torch.arange(first, first + num_images) % len(digits))
+    paste_at_random(canvas, images[:, 0], generator)
+    for _ in range(num_distractors):
+        others, _ = digits.gather(draw(generator, len(digits), num_images))
+        room = SIDE - distractor_size + 1
+        top, left = draw(generator, room, num_images), draw(generator, room, num_images)
+        paste_at_random(canvas, crop(others[:, 0], distractor_size, top, left), generator)
+    return canvas[:, None], labels

@@ -1,0 +1,248 @@
+"""A data set as models and the trainer see it: measured, split by index, and a batch stream without state.
+
+Dimensions: N images of a split, B batch, C channels, H height, W width.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from genlab.data.randomness import permutation, uniform_noise
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError, DataError
+from genlab.randomness import derive_seed
+from genlab.types import Batch, ImageSpec
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Binarization = Literal["none", "threshold", "stochastic", "fixed"]
+
+_HASH_CHUNK = 4096  # images hashed at a time: bounds the memory that a mapped store takes
+
+
+class Dataset:
+    """Images in three splits, delivered on a device as floats in [0, 1].
+
+    Attributes:
+        name: Name of the source, as in ``dataset=<name>``.
+        spec: What was measured of the images as they are delivered (after binarisation).
+        binarization: ``none``; ``threshold`` (level / (num_levels - 1) >= threshold is 1); ``stochastic`` (1 with
+            probability level / (num_levels - 1), drawn afresh each time an image is seen in training and once per seed
+            in evaluation); ``fixed`` (the source itself is binary).
+        class_names: One name per class; empty when there are no labels.
+        provenance: One line for the results ledger.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        stores: Mapping[Split, Store],
+        num_levels: int,
+        class_names: tuple[str, ...],
+        binarization: Binarization,
+        threshold: float | None,
+        source: str,
+    ) -> None:
+        """Measure the images.
+
+        Args:
+            name: Name of the source.
+            stores: The three splits; validation and test may be empty.
+            num_levels: Number of values a stored sub-pixel can take.
+            class_names: One name per class.
+            binarization: See the class; ``fixed`` needs num_levels = 2.
+            threshold: Smallest grey value that becomes 1, in (0, 1]; used by ``threshold`` alone, None elsewhere.
+            source: What the images are, for the provenance line.
+
+        Raises:
+            DataError: The training split is empty.
+            ConfigurationError: The threshold is out of range.
+        """
+        if len(stores["train"]) == 0:
+            raise DataError(f"dataset {name} has no training images: widen the splits or the choice of classes")
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ConfigurationError(f"dataset.threshold must be above 0 and at most 1 (grey values), got {threshold}")
+        if binarization == "threshold" and threshold is None:
+            raise ValueError("binarisation at a threshold needs the threshold")
+        if binarization == "fixed" and num_levels != 2:
+            raise ValueError(f"fixed binarisation needs images of 2 levels, got {num_levels}")
+        _, channels, height, width = stores["train"].images.shape
+        self.name = name
+        self.class_names = class_names
+        self.binarization = binarization
+        self.spec = ImageSpec(
+            channels=channels,
+            height=height,
+            width=width,
+            num_levels=num_levels if binarization == "none" else 2,
+            num_classes=len(class_names),
+        )
+        sizes = "/".join(f"{len(stores[split]):,}" for split in SPLITS)
+        self.provenance = f"{source}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
+        self._stores = dict(stores)
+        self._max_level = num_levels - 1
+        # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
+        self._cut = None if threshold is None else math.ceil(threshold * self._max_level - 1e-6)
+        self._placed: dict[tuple[Split, torch.device], Store] = {}
+
+    def num_images(self, split: Split) -> int:
+        """Number of images of a split."""
+        return len(self._stores[split])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, hex, of the images and labels of all splits and of the choices that change what is delivered."""
+        choices: dict[str, object] = {"max_level": self._max_level, "binarization": self.binarization}
+        if self.binarization == "threshold":
+            choices["cut"] = self._cut
+        digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode())
+        for split in SPLITS:
+            store = self._stores[split]
+            digest.update(f"{split} {tuple(store.images.shape[1:])} {len(store)}".encode())
+            digest.update(store.labels.numpy().tobytes())
+            for start in range(0, len(store), _HASH_CHUNK):
+                rows = torch.arange(start, min(start + _HASH_CHUNK, len(store)))
+                digest.update(store.gather(rows)[0].numpy().data)
+        return digest.hexdigest()
+
+    def stream(self, *, batch_size: int, seed: int, device: torch.device) -> "BatchStream":
+        """The endless stream of training batches.
+
+        Args:
+            batch_size: Images in every batch.
+            seed: Seed of the order and of stochastic binarisation.
+            device: Where the batches are delivered.
+
+        Raises:
+            ConfigurationError: The batch size is not positive.
+        """
+        if batch_size < 1:
+            raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        return BatchStream(self, batch_size=batch_size, seed=seed, device=device)
+
+    def batches(
+        self, split: Split, *, batch_size: int, seed: int, device: torch.device, limit: int | None = None
+    ) -> Iterator[Batch]:
+        """One pass over a split in index order, the last, smaller batch included.
+
+        Args:
+            split: Which split.
+            batch_size: Images in every batch but the last.
+            seed: Seed of stochastic binarisation and of the choice that `limit` makes.
+            device: Where the batches are delivered.
+            limit: Visit only this many images: a seeded random choice, because files may be ordered by class (the fixed
+                binarised test set is) and the first images would then misrepresent the split. None visits all.
+        """
+        num_images = self.num_images(split)
+        indices = torch.arange(num_images)
+        if limit is not None and limit < num_images:
+            indices = self._random_rows(split, limit, seed).sort().values
+        for start in range(0, len(indices), batch_size):
+            yield self._evaluation_batch(split, indices[start : start + batch_size], seed, device)
+
+    def subset(self, split: Split, num_images: int, *, seed: int, device: torch.device) -> Batch:
+        """A seeded random choice of images without repetition; all images when the split has fewer."""
+        return self._evaluation_batch(split, self._random_rows(split, num_images, seed), seed, device)
+
+    def deliver(
+        self, split: Split, indices: Int[Tensor, " B"], positions: Int[Tensor, " B"], *, seed: int, device: torch.device
+    ) -> Batch:
+        """Gather, convert to floats and binarise, on the device.
+
+        Args:
+            split: Which split.
+            indices: Which images of the split.
+            positions: Which draw of stochastic binarisation each image gets (see `uniform_noise`).
+            seed: Seed of those draws.
+            device: Where the batch is delivered.
+        """
+        store = self.store_on(split, device)
+        levels, labels = store.gather(indices.to(store.images.device))
+        levels, labels = levels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        return Batch(images=self._images(levels, positions, seed), labels=labels)
+
+    def store_on(self, split: Split, device: torch.device) -> Store:
+        """The store of a split, on the device when it fits there; moved once."""
+        key = (split, device)
+        if key not in self._placed:
+            self._placed[key] = self._stores[split].placed(device)
+        return self._placed[key]
+
+    def _random_rows(self, split: Split, num_images: int, seed: int) -> Int[Tensor, " B"]:
+        return permutation(self.num_images(split), seed=derive_seed(seed, "subset", split))[:num_images]
+
+    def _evaluation_batch(self, split: Split, rows: Int[Tensor, " B"], seed: int, device: torch.device) -> Batch:
+        return self.deliver(split, rows, rows, seed=derive_seed(seed, "evaluation", split), device=device)
+
+    def _images(
+        self, levels: UInt8[Tensor, "B C H W"], positions: Int[Tensor, " B"], seed: int
+    ) -> Float[Tensor, "B C H W"]:
+        images = levels.to(torch.float32)
+        if self._cut is not None and self.binarization == "threshold":
+            return images.ge_(self._cut)  # in place: the conversion of a tensor of bool is ten times slower
+        # Division, not multiplication by the reciprocal: k / (num_levels - 1) to the last bit.
+        images = images.div_(self._max_level) if self._max_level > 1 else images
+        if self.binarization == "stochastic":
+            noise = uniform_noise(positions.to(levels.device), levels[0].numel(), seed=seed)
+            return noise.view(levels.shape).lt_(images)  # P(noise < g) = g, exact at g = 0 and g = 1
+        return images
+
+
+class BatchStream:
+    """Training batches without end, a pure function of the seed and the batch's index: there is no state to save.
+
+    The stream is the concatenation of one random permutation of the training images per epoch. Batch i holds positions
+    i * batch_size up to (i + 1) * batch_size of it, so every batch has the same size, a batch may span two epochs, and
+    each image comes exactly once per epoch.
+    """
+
+    def __init__(self, dataset: Dataset, *, batch_size: int, seed: int, device: torch.device) -> None:
+        self.batch_size = batch_size
+        self.num_images = dataset.num_images("train")
+        self._dataset = dataset
+        self._device = device
+        self._seed = seed
+        self._noise_seed = derive_seed(seed, "training")
+        self._index_device = dataset.store_on("train", device).images.device
+        self._epoch = -1  # of the memoised permutation; none yet
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def batch(self, index: int) -> Batch:
+        """The batch at an index of the stream, from 0."""
+        start = index * self.batch_size
+        stop = start + self.batch_size
+        pieces = []
+        position = start
+        while position < stop:
+            epoch, offset = divmod(position, self.num_images)
+            count = min(self.num_images - offset, stop - position)
+            pieces.append(self._permutation(epoch)[offset : offset + count])
+            position += count
+        indices = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        positions = torch.arange(start, stop, device=self._index_device)
+        return self._dataset.deliver("train", indices, positions, seed=self._noise_seed, device=self._device)
+
+    def _permutation(self, epoch: int) -> Int[Tensor, " N"]:
+        """The order of an epoch; the last one is kept, as consecutive batches share it."""
+        if epoch != self._epoch:
+            order = permutation(self.num_images, seed=derive_seed(self._seed, "order", epoch))
+            self._order = order.to(self._index_device)
+            self._epoch = epoch
+        return self._order
+
+
+def _binarization_phrase(binarization: Binarization, threshold: float | None, num_levels: int) -> str:
+    return {
+        "none": f", {num_levels} levels",
+        "threshold": f", binarised at grey value {threshold}",
+        "stochastic": ", binarised stochastically (a fresh draw each time in training)",
+        "fixed": "",
+    }[binarization]

@@ -1,0 +1,151 @@
+"""From an image file of any kind to the levels of a square picture, by rules that docs/datasets.md states.
+
+A file that breaks a rule is refused with its reason; what a file loses (further frames) is said.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+PILLOW_MAX_PIXELS = 89_478_485
+"""Above this Pillow itself warns of a decompression bomb."""
+
+Crop = Literal["center", "stretch", "none"]
+
+
+class RefusedImage(Exception):  # noqa: N818 - a verdict on a file, not a failure of the program
+    """A file that cannot be used; the message is the reason alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureRules:
+    """What every file is turned into.
+
+    Attributes:
+        size: Height and width in pixels.
+        crop: ``center`` takes the largest centred square and scales it; ``stretch`` scales the whole image to a
+            square; ``none`` takes only images that have the size already.
+        channels: 1 is grey (ITU-R 601 luma), 3 is red, green, blue.
+        background: Grey level, 0 .. 255, on which transparent images are laid.
+        max_pixels: Larger images are refused by their header, before they are decoded.
+    """
+
+    size: int
+    crop: Crop
+    channels: Literal[1, 3]
+    background: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded file: channels x size x size bytes in that order, and the number of frames of which it is the first."""
+
+    levels: bytes
+    num_frames: int
+
+
+@contextmanager
+def bombs_refused() -> Iterator[None]:
+    """Turn Pillow's warning of a decompression bomb into a refusal.
+
+    Filters of warnings belong to the whole process, so this is entered once, around all threads that decode.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def decode(path: Path, rules: PictureRules) -> Picture:
+    """Decode one file, within `bombs_refused`.
+
+    Raises:
+        RefusedImage: With the reason.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RefusedImage(f"cannot be read ({error.strerror or error})") from error
+    if not content:
+        raise RefusedImage("is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > rules.max_pixels:
+                raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {rules.max_pixels:,}")
+            _refuse_truncated(content, str(image.format))
+            num_frames = getattr(image, "n_frames", 1)
+            upright = ImageOps.exif_transpose(image)
+            scaled = _scale(_flatten(upright, rules), rules)
+    except UnidentifiedImageError as error:
+        raise RefusedImage(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise RefusedImage(f"has too many pixels (more than {PILLOW_MAX_PIXELS:,})") from error
+    except RefusedImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise RefusedImage(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
+    levels = np.asarray(scaled)
+    if rules.channels == 3:
+        levels = levels.transpose(2, 0, 1)
+    return Picture(levels=levels.tobytes(), num_frames=num_frames)
+
+
+def _refuse_truncated(content: bytes, image_format: str) -> None:
+    """Refuse files without their end, which Pillow would decode as far as they go."""
+    if image_format == "PNG":
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            image.verify()  # every chunk with its check sum, up to the last
+        return
+    if image_format == "JPEG":
+        # In entropy-coded data a marker cannot occur, so an end of image must follow the last start of scan.
+        truncated = content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+    else:
+        truncated = len(content) < 8 + int.from_bytes(content[4:8], "little")
+    if truncated:
+        raise RefusedImage("is truncated")
+
+
+def _flatten(image: Image.Image, rules: PictureRules) -> Image.Image:
+    """Eight bits per channel, opaque, with the channels asked for."""
+    if image.mode.startswith("I"):
+        image = _to_eight_bits(image)
+    if image.has_transparency_data:
+        # Straight to RGBA: Pillow then applies palettes and transparent colours of every mode.
+        transparent = image.convert("RGBA")
+        background = Image.new("RGBA", image.size, (rules.background,) * 3 + (255,))
+        image = Image.alpha_composite(background, transparent)
+    elif image.mode in ("P", "CMYK", "YCbCr"):
+        image = image.convert("RGB")
+    return image.convert("L" if rules.channels == 1 else "RGB")
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey to the nearest of 256 levels; Pillow's own conversion clips everything above 255 to white."""
+    if image.has_transparency_data:
+        raise RefusedImage("is 16-bit grey with a transparent level, for which there is no rule")
+    levels = np.asarray(image).astype(np.int64)
+    return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _scale(image: Image.Image, rules: PictureRules) -> Image.Image:
+    """To size x size pixels, antialiased bicubic; images that have the size already keep their bytes."""
+    width, height = image.size
+    if rules.crop == "none" and (width, height) != (rules.size, rules.size):
+        raise RefusedImage(
+            f"has {width}x{height} pixels instead of {rules.size}x{rules.size} (dataset.crop=center or stretch scale)"
+        )
+    box = (0, 0, width, height)
+    if rules.crop == "center":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        box = (left, top, left + side, top + side)
+    return image.resize((rules.size, rules.size), Image.Resampling.BICUBIC, box=box)

@@ -1,0 +1,94 @@
+"""scikit-learn's handwritten digits: real, embedded, no download.
+
+The test set of the UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998): 1,797 images of 8x8
+pixels, each the number of inked pixels in a 4x4 block of a scan, hence 17 levels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor
+
+from genlab.data.assembly import assemble
+from genlab.data.dataset import Dataset
+from genlab.data.randomness import permutation
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError
+from genlab.randomness import derive_seed
+
+NATIVE_SIZE = 8
+NATIVE_MAX_LEVEL = 16
+
+
+def digits(
+    *,
+    size: Literal[8, 16, 28],
+    num_validation: int,
+    num_test: int,
+    split_seed: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """The embedded digits, split by a seeded permutation.
+
+    Args:
+        size: Height and width in pixels. 8 is native, with 17 levels; 16 and 28 are enlarged by bicubic interpolation
+            and rounded to 256 levels (grey 0.5 stays grey 0.5, so that thresholding cuts the smooth surface).
+        num_validation: Images to validate on.
+        num_test: Images to test on.
+        split_seed: Seed of the permutation.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: See `assemble`.
+        num_labels_per_class: See `assemble`.
+        label_seed: See `assemble`.
+
+    Raises:
+        ConfigurationError: The splits are larger than the data.
+    """
+    from sklearn.datasets import load_digits  # slow to import, and of no use to the other sources
+
+    source = load_digits()
+    native = torch.from_numpy(source.images).to(torch.uint8)[:, None]
+    labels = torch.from_numpy(source.target).long()
+    num_train = len(labels) - num_validation - num_test
+    if num_validation < 0 or num_test < 0 or num_train < 1:
+        raise ConfigurationError(
+            f"dataset.num_validation and dataset.num_test must be at least 0 and sum to less than {len(labels)} (all "
+            f"digits), got {num_validation} and {num_test}"
+        )
+    order = permutation(len(labels), seed=derive_seed(split_seed, "digits"))
+    whole = Store(_enlarge(native, size)[order], labels[order])
+    boundary = num_train + num_validation
+    return assemble(
+        name="digits",
+        stores={
+            "train": Store(whole.images[:num_train], whole.labels[:num_train]),
+            "validation": Store(whole.images[num_train:boundary], whole.labels[num_train:boundary]),
+            "test": Store(whole.images[boundary:], whole.labels[boundary:]),
+        },
+        num_levels=NATIVE_MAX_LEVEL + 1 if size == NATIVE_SIZE else 256,
+        class_names=[str(digit) for digit in range(10)],
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source=f"scikit-learn digits {size}x{size}",
+    )
+
+
+def _enlarge(native: UInt8[Tensor, "N 1 8 8"], size: int) -> UInt8[Tensor, "N 1 S S"]:
+    """Levels 0 .. 16 as they are at native size; else bicubic (Keys' a = -1/2), as levels 0 .. 255."""
+    if size == NATIVE_SIZE:
+        return native
+    grey = native.to(torch.float64) / NATIVE_MAX_LEVEL
+    # antialias chooses a = -1/2, as Pillow does; without it torch uses -3/4, whose overshoot shows as ringing.
+    enlarged = F.interpolate(grey, size=(size, size), mode="bicubic", align_corners=False, antialias=True)
+    return (enlarged.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -1,0 +1,132 @@
+"""Files that are either whole and verified or absent."""
+
+import errno
+import hashlib
+import http.client
+import os
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from genlab.errors import StorageError
+
+TIMEOUT_SECONDS = 30.0  # of silence, not of the whole download
+_CHUNK_BYTES = 1 << 20
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class DownloadError(Exception):
+    """A file could not be fetched; the message is the reason alone."""
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file, hex: the sum that data sets of that time were published with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def exclusive_access(folder: Path, name: str) -> Iterator[None]:
+    """Let one process at a time (of a sweep, of torchrun) fetch into or build in a folder.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f".{name}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """The error of a path that cannot be written."""
+    return StorageError(f"cannot write {path}: {error.strerror or error}; free space there or set another folder")
+
+
+def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
+    """Build a data set of torchvision, which downloads when told to.
+
+    Raises:
+        DownloadError: The files are missing or damaged and could not be fetched.
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    from torchvision import datasets  # more than a second to import, and needless when the files are there
+
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torchvision sets none: behind a silent firewall it would hang
+    try:
+        return getattr(datasets, class_name)(root, **options)
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
+        if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+            raise storage_error(root, error) from error
+        raise DownloadError(" ".join(_reason(error).split())) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+def fetch(url: str, path: Path, *, md5: str) -> None:
+    """Download a file; it appears under its name only when its bytes are the published ones.
+
+    Args:
+        url: Where it is.
+        path: Where it goes; its folder is made.
+        md5: The published sum, hex.
+
+    Raises:
+        DownloadError: No answer, a cut connection, or other bytes than published.
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    # The process id keeps two runs that start together from writing into one file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _download(url, part)
+        found = file_md5(part)
+        if found != md5:
+            raise DownloadError(f"the file received has md5 {found} instead of {md5}")
+        part.replace(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        if part.exists():
+            part.unlink()
+
+
+def _download(url: str, part: Path) -> None:
+    try:
+        response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(_reason(error)) from error
+    with response, part.open("wb") as file:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        with tqdm(total=total, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1]) as bar:
+            while chunk := _read(response):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _read(response: http.client.HTTPResponse) -> bytes:
+    """Read on; apart from writing, whose failure is another error."""
+    try:
+        return response.read(_CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return str(reason) or type(error).__name__

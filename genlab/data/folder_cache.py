@@ -1,0 +1,158 @@
+"""The decoded bytes of a folder: written once, whole, under a name that says what they are made of."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from genlab.data.decoding import Picture, PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.download import exclusive_access, storage_error
+from genlab.data.store import map_images
+from genlab.errors import DataError
+
+_FORMAT = 1  # of the cache and of the rules in decoding.py: raise it when either changes
+_CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
+_log = getLogger(__name__)
+
+FileIdentity = tuple[str, int, int]
+"""Relative name, size in bytes, time of modification in nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedFolder:
+    """What a cache holds.
+
+    Attributes:
+        images: One picture per file that was not skipped, in the order of the files.
+        skipped: Name and reason of each file that was.
+    """
+
+    images: UInt8[Tensor, "M C H W"]
+    skipped: Mapping[str, str]
+
+
+class FolderCache:
+    """Decodes a folder the first time, and afterwards maps the bytes into memory."""
+
+    def __init__(self, place: Path, *, rules: PictureRules, max_skipped: int, num_workers: int) -> None:
+        """Choose the place and the rules.
+
+        Args:
+            place: Folder that holds the caches of all folders.
+            rules: What every file is turned into.
+            max_skipped: Refuse the folder when more files than this cannot be used.
+            num_workers: Threads that decode; Pillow releases the interpreter while it does.
+        """
+        self._place = place
+        self._rules = rules
+        self._max_skipped = max_skipped
+        self._num_workers = num_workers
+
+    def read(self, top: Path, files: Sequence[FileIdentity]) -> DecodedFolder:
+        """The pictures of these files, decoded now if they or the rules are new.
+
+        Raises:
+            DataError: More files than allowed cannot be used; all are listed with their reasons.
+            StorageError: The cache cannot be written.
+        """
+        # Names, sizes and times rather than contents: reading every byte would cost as much as decoding.
+        identity = json.dumps([_FORMAT, str(top), asdict(self._rules), list(files)])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        home = self._place / key
+        with exclusive_access(self._place, key):
+            manifest = self._valid_manifest(home)
+            if manifest is None:
+                manifest = self._write(top, [name for name, _, _ in files], home)
+        skipped: dict[str, str] = manifest["skipped"]
+        self._judge(top, skipped)
+        animated: dict[str, int] = manifest["animated"]
+        if animated:
+            names = ", ".join(f"{printable(name)} ({count} frames)" for name, count in animated.items())
+            _log.warning("of %d animated files only the first frame is used: %s", len(animated), names)
+        shape = (len(files) - len(skipped), self._rules.channels, self._rules.size, self._rules.size)
+        if shape[0] == 0:
+            raise DataError(f"not one file below {printable(str(top))} can be used:{_list(skipped)}")
+        return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
+
+    def _judge(self, top: Path, skipped: Mapping[str, str]) -> None:
+        """Accept the files that cannot be used, aloud, or refuse the folder."""
+        if len(skipped) > self._max_skipped:
+            raise DataError(
+                f"{len(skipped)} files below {printable(str(top))} cannot be used (at most {self._max_skipped} may be "
+                f"skipped: dataset.on_error, dataset.max_skipped):{_list(skipped)}"
+            )
+        if skipped:
+            _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))
+
+    def _valid_manifest(self, home: Path) -> dict[str, Any] | None:
+        """What is known of a cache, unless it is missing, from an older format or not whole."""
+        try:
+            manifest: dict[str, Any] = json.loads((home / "manifest.json").read_text())
+            num_bytes = (home / "images.u8").stat().st_size
+        except (OSError, ValueError):
+            return None
+        return manifest if manifest.get("num_bytes") == num_bytes else None
+
+    def _write(self, top: Path, names: Sequence[str], home: Path) -> dict[str, Any]:
+        """Decode all files into a folder beside the final one, and rename it when it is whole."""
+        part = home.with_name(f"{home.name}.part")
+        try:
+            for leftover in (part, home):  # of an interrupted run; a damaged cache
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            part.mkdir(parents=True)
+            manifest = self._decode_all(top, names, part / "images.u8")
+            (part / "manifest.json").write_text(json.dumps(manifest))
+            part.rename(home)
+        except OSError as error:
+            raise storage_error(home, error) from error
+        return manifest
+
+    def _decode_all(self, top: Path, names: Sequence[str], path: Path) -> dict[str, Any]:
+        skipped: dict[str, str] = {}
+        animated: dict[str, int] = {}
+        with (
+            path.open("wb") as file,
+            tqdm(total=len(names), desc=f"decoding {printable(top.name)}", unit="image") as bar,
+            bombs_refused(),
+            ThreadPoolExecutor(self._num_workers) as pool,
+        ):
+            for start in range(0, len(names), _CHUNK):
+                chunk = names[start : start + _CHUNK]
+                for name, result in zip(chunk, pool.map(lambda name: self._attempt(top / name), chunk), strict=True):
+                    if isinstance(result, RefusedImage):
+                        skipped[name] = str(result)
+                    else:
+                        file.write(result.levels)
+                        if result.num_frames > 1:
+                            animated[name] = result.num_frames
+                    bar.update()
+            file.flush()
+            os.fsync(file.fileno())
+            num_bytes = file.tell()
+        return {"num_bytes": num_bytes, "skipped": skipped, "animated": animated}
+
+    def _attempt(self, path: Path) -> Picture | RefusedImage:
+        try:
+            return decode(path, self._rules)
+        except RefusedImage as refusal:
+            return refusal
+
+
+def printable(name: str) -> str:
+    """A file name that any terminal and log can show, on one line: other characters are escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
+
+
+def _list(skipped: Mapping[str, str]) -> str:
+    return "".join(f"\n  {printable(name)} {reason}" for name, reason in skipped.items())

@@ -1,0 +1,113 @@
+"""Small colour photographs: CIFAR-10 and SVHN, through torchvision, which verifies their md5 at every reading."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from genlab.data.assembly import assemble, split_by_index
+from genlab.data.dataset import Dataset
+from genlab.data.download import DownloadError, exclusive_access, torchvision_dataset
+from genlab.data.location import describe_root, resolve_root
+from genlab.data.mnist import DIGIT_NAMES
+from genlab.data.store import Store
+from genlab.errors import DataError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def cifar10(
+    *,
+    root: str | None,
+    download: bool,
+    num_validation: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs, 32x32 in colour, 256 levels.
+
+    Args:
+        root: Folder that holds ``cifar-10-batches-py``; see `resolve_root`.
+        download: Fetch what is missing or damaged.
+        num_validation: The last so many images of the training files are the validation split.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: See `assemble`.
+        num_labels_per_class: See `assemble`.
+        label_seed: See `assemble`.
+
+    Raises:
+        DataError: A file is missing or damaged and could not be fetched.
+    """
+    files = [_read("CIFAR10", "CIFAR-10", root, download, train=train) for train in (True, False)]
+    whole, test = (
+        Store(torch.from_numpy(file.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(file.targets))
+        for file in files
+    )
+    train, validation = split_by_index(whole, num_validation=num_validation)
+    return assemble(
+        name="cifar10",
+        stores={"train": train, "validation": validation, "test": test},
+        num_levels=256,
+        class_names=CIFAR10_CLASSES,
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source="CIFAR-10",
+    )
+
+
+def svhn(
+    *,
+    root: str | None,
+    download: bool,
+    num_validation: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """Street View House Numbers (Netzer et al. 2011): 73,257 + 26,032 cropped digits, 32x32 in colour, 256 levels.
+
+    Arguments and errors are those of `cifar10`; the files are ``train_32x32.mat`` and ``test_32x32.mat``.
+    """
+    files = [_read("SVHN", "SVHN", root, download, split=split) for split in ("train", "test")]
+    whole, test = (Store(torch.from_numpy(file.data), torch.from_numpy(file.labels).long()) for file in files)
+    train, validation = split_by_index(whole, num_validation=num_validation)
+    return assemble(
+        name="svhn",
+        stores={"train": train, "validation": validation, "test": test},
+        num_levels=256,
+        class_names=DIGIT_NAMES,
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source="SVHN",
+    )
+
+
+def _read(class_name: str, title: str, root: str | None, download: bool, **options: object) -> Any:
+    """torchvision's data set, fetched where that is needed and allowed."""
+    folder = resolve_root(root)
+    try:
+        return torchvision_dataset(class_name, folder, download=False, **options)
+    except DownloadError:
+        reason = "dataset.download is false"
+    if download:
+        try:
+            with exclusive_access(folder, class_name):
+                return torchvision_dataset(class_name, folder, download=True, **options)
+        except DownloadError as error:
+            reason = str(error)
+    raise DataError(
+        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put its files "
+        f"there by hand as torchvision keeps them, or use dataset=digits, which needs no download"
+    )

@@ -1,0 +1,57 @@
+"""Randomness without state: every number is a function of a seed and a name, never of what was drawn before.
+
+The uniform noise of binarisation is a hash of (seed, image, sub-pixel) rather than the output of a generator, so that
+it is the same on every device, for every batch size and in whatever order the images are asked for.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+# Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (C. Wellons, hash-prospector, 2022).
+_SHIFTS = (16, 15, 15)
+_MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
+
+
+def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:
+    """A random order of 0 .. num_items - 1, on the CPU so that it does not depend on the device of the run."""
+    return torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))
+
+
+def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Hash 32-bit words held in int64 (so that no product overflows)."""
+    hashed = words ^ (words >> _SHIFTS[0])
+    hashed = (hashed * _MULTIPLIERS[0]) & _MASK
+    hashed = hashed ^ (hashed >> _SHIFTS[1])
+    hashed = (hashed * _MULTIPLIERS[1]) & _MASK
+    return hashed ^ (hashed >> _SHIFTS[2])
+
+
+def _hash_words_in_place(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """The same hash of int32 words, wrapping; half the memory traffic, which is all the cost there is.
+
+    A right shift of int32 drags the sign along, hence the masks.
+    """
+    words.bitwise_xor_((words >> _SHIFTS[0]).bitwise_and_(_MASK >> _SHIFTS[0])).mul_(_MULTIPLIERS[0])
+    words.bitwise_xor_((words >> _SHIFTS[1]).bitwise_and_(_MASK >> _SHIFTS[1])).mul_(_MULTIPLIERS[1])
+    return words.bitwise_xor_((words >> _SHIFTS[2]).bitwise_and_(_MASK >> _SHIFTS[2]))
+
+
+def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -> Float[Tensor, "B P"]:
+    """Uniform numbers in [0, 1), multiples of 2^-24, on the device of the positions.
+
+    Args:
+        positions: Which draw each row is: the same position gives the same row, whatever the other rows are.
+        num_pixels: P, numbers per row.
+        seed: Seed of all draws, 63 bits.
+    """
+    low, high = seed & _MASK, (seed >> 32) & _MASK
+    row = _hash_words((positions & _MASK) ^ low)
+    row = _hash_words(row ^ _hash_words(((positions >> 32) & _MASK) ^ high))  # (B,)
+    # The seed's hash as a Python number: a tensor made on an accelerator would be one more copy to it.
+    salt = int(_hash_words(torch.tensor(high)))
+    column = _hash_words(torch.arange(num_pixels, device=positions.device) ^ salt)  # (P,)
+    # .to(int32) keeps the low 32 bits: the words are a bit pattern, not a number.
+    words = row.to(torch.int32)[:, None] ^ column.to(torch.int32)  # (B, P)
+    return (_hash_words_in_place(words) >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)

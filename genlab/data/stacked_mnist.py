@@ -1,0 +1,83 @@
+"""Stacked MNIST: three digits as the channels of one colour picture, a thousand modes to cover.
+
+Metz et al. (2016, 1611.02163); 128,000 training pictures as in PacGAN (Lin et al. 2017, 1712.04086).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor
+
+from genlab.data.assembly import assemble
+from genlab.data.composition import compose_splits, draw
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+
+
+def stacked_mnist(
+    *,
+    root: str | None,
+    download: bool,
+    num_validation_digits: int,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    seed: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """Three independent digits, drawn with replacement; class 100 r + 10 g + b for digits r, g, b in red, green, blue.
+
+    Args:
+        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        download: Fetch MNIST if it is missing or damaged.
+        num_validation_digits: The last so many MNIST training digits make the validation pictures.
+        num_train: Pictures to train on.
+        num_validation: Pictures to validate on.
+        num_test: Pictures to test on.
+        seed: Seed of the composition.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: See `assemble`.
+        num_labels_per_class: See `assemble`.
+        label_seed: See `assemble`.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+        DataError: MNIST is missing or damaged and could not be fetched.
+    """
+    stores = compose_splits(
+        stack_digits,
+        root=root,
+        download=download,
+        num_validation_digits=num_validation_digits,
+        num_images={"train": num_train, "validation": num_validation, "test": num_test},
+        seed=seed,
+    )
+    return assemble(
+        name="stacked_mnist",
+        stores=stores,
+        num_levels=256,
+        class_names=[f"{number:03d}" for number in range(1000)],
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source=f"stacked MNIST, seed {seed}",
+    )
+
+
+def stack_digits(
+    digits: Store, first: int, num_images: int, generator: Generator
+) -> tuple[UInt8[Tensor, "B 3 28 28"], Int[Tensor, " B"]]:
+    """Random triples of digits and their classes."""
+    del first
+    indices = draw(generator, len(digits), num_images * 3)
+    images, labels = digits.gather(indices)
+    hundreds, tens, units = labels.view(-1, 3).unbind(1)
+    return images.view(-1, 3, *images.shape[2:]), 100 * hundreds + 10 * tens + units

@@ -1,0 +1,79 @@
+"""Where the bytes are: one store for ten images in memory and for ten million in a file.
+
+Dimensions: M images in the file, N images in view, B batch, C channels, H height, W width.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+DEVICE_MEMORY_SHARE = 0.25
+"""A store moves to an accelerator when it fills at most this share of the memory that is free there."""
+
+
+class Store:
+    """Images as integer levels in uint8, in memory or memory-mapped, and their labels.
+
+    Attributes:
+        images: Level of each sub-pixel, 0 .. num_levels - 1; a memory-mapped tensor reads from disk what is gathered.
+        labels: Class index or UNLABELLED, aligned with the view.
+        rows: The view: which rows of `images` are in it, in which order; None for all of them.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[Tensor, "M C H W"],
+        labels: Int[Tensor, " N"],
+        *,
+        rows: Int[Tensor, " N"] | None = None,
+    ) -> None:
+        if len(labels) != (len(images) if rows is None else len(rows)):
+            raise ValueError(f"a store needs one label per image, got {len(labels)} labels")
+        self.images = images
+        self.labels = labels
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the images in view, in bytes."""
+        return len(self) * self.images[0].numel() if len(self) else 0
+
+    def select(self, rows: Int[Tensor, " K"]) -> "Store":
+        """A view of some of the images; no image is copied."""
+        return Store(self.images, self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
+
+    def with_labels(self, labels: Int[Tensor, " N"]) -> "Store":
+        """The same images under other labels."""
+        return Store(self.images, labels, rows=self.rows)
+
+    def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
+        """Levels and labels of some images of the view, on the device where the store lies."""
+        rows = indices if self.rows is None else self.rows.index_select(0, indices)
+        return self.images.index_select(0, rows), self.labels.index_select(0, indices)
+
+    def placed(self, device: torch.device) -> "Store":
+        """This store on the device when it fits there (DEVICE_MEMORY_SHARE), else unchanged: gathered on the CPU."""
+        if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
+            return self
+        images = self.images if self.rows is None else self.images.index_select(0, self.rows)
+        return Store(images.to(device), self.labels.to(device))
+
+
+def map_images(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "M C H W"]:
+    """Memory-map a file of raw uint8 levels; what a caller writes into the tensor never reaches the file."""
+    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Free memory of an accelerator in bytes; infinite where the platform does not tell."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return float("inf")

@@ -1,0 +1,95 @@
+"""Two MNIST digits on one larger canvas, as DRAW generates them (Gregor et al. 2015, 1502.04623, section 4.3)."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations_with_replacement
+from typing import Literal
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor
+
+from genlab.data.assembly import assemble
+from genlab.data.composition import compose_splits, draw, paste_at_random, require_room
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+
+PAIRS = tuple(combinations_with_replacement(range(10), 2))
+"""The classes: which two digits there are, in whatever order."""
+
+
+def two_digit_mnist(
+    *,
+    size: int,
+    root: str | None,
+    download: bool,
+    num_validation_digits: int,
+    num_train: int,
+    num_validation: int,
+    num_test: int,
+    seed: int,
+    binarization: Literal["none", "threshold", "stochastic"],
+    threshold: float,
+    classes: Sequence[int] | None,
+    num_labels_per_class: int | None,
+    label_seed: int,
+) -> Dataset:
+    """Two independent digits at independent places where they fit; intensities add up, clipped at 1.
+
+    Args:
+        size: Side of the canvas in pixels; 60 in the paper.
+        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        download: Fetch MNIST if it is missing or damaged.
+        num_validation_digits: The last so many MNIST training digits make the validation pictures.
+        num_train: Pictures to train on.
+        num_validation: Pictures to validate on.
+        num_test: Pictures to test on.
+        seed: Seed of the composition.
+        binarization: See `Dataset`.
+        threshold: See `Dataset`.
+        classes: See `assemble`.
+        num_labels_per_class: See `assemble`.
+        label_seed: See `assemble`.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+        DataError: MNIST is missing or damaged and could not be fetched.
+    """
+    require_room(size)
+    stores = compose_splits(
+        partial(place_two_digits, size=size),
+        root=root,
+        download=download,
+        num_validation_digits=num_validation_digits,
+        num_images={"train": num_train, "validation": num_validation, "test": num_test},
+        seed=seed,
+    )
+    return assemble(
+        name="two_digit_mnist",
+        stores=stores,
+        num_levels=256,
+        class_names=[f"{low} {high}" for low, high in PAIRS],
+        binarization=binarization,
+        threshold=threshold,
+        classes=classes,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=label_seed,
+        source=f"two-digit MNIST {size}x{size}, seed {seed}",
+    )
+
+
+def place_two_digits(
+    digits: Store, first: int, num_images: int, generator: Generator, *, size: int
+) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
+    """Random pairs of digits on a canvas, and the index of each pair in PAIRS."""
+    del first
+    canvas = torch.zeros(num_images, size, size, dtype=torch.uint8)
+    labels = []
+    for _ in range(2):
+        images, digit = digits.gather(draw(generator, len(digits), num_images))
+        paste_at_random(canvas, images[:, 0], generator)
+        labels.append(digit)
+    classes = torch.empty(10, 10, dtype=torch.int64)
+    for index, (low, high) in enumerate(PAIRS):
+        classes[low, high] = classes[high, low] = index
+    return canvas[:, None], classes[labels[0], labels[1]]

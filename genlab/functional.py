@@ -1,0 +1,110 @@
+"""Pure mathematics of likelihoods and divergences, in nats; nothing is reduced over the batch.
+
+Dimensions are free (``*shape``) wherever a function acts on every element alone.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """KL(N(mu, sigma^2) || N(0, 1)) of every latent dimension, in nats.
+
+    The constant is 1/2 for each dimension of each step, so that the divergence of the prior from itself is 0
+    (arXiv:1502.04623, eq. 11, whose constant T/2 holds for one latent dimension).
+    """
+    return 0.5 * (mu.square() + torch.exp(2 * log_sigma) - 1) - log_sigma
+
+
+def log_normal_ratio(
+    latent: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """log N(z; 0, 1) - log N(z; mu, sigma^2) of every latent dimension, in nats, where z = mu + sigma * noise.
+
+    Its expectation over the noise is minus :func:`kl_to_standard_normal`.
+    """
+    return 0.5 * (noise.square() - latent.square()) + log_sigma
+
+
+def importance_weighted_nll(log_weights: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
+    """-log of the mean of K importance weights p(x, z_k) / q(z_k | x), in nats: an upper bound on -log p(x).
+
+    Its expectation falls as K grows and equals the variational bound at K = 1 (Burda et al. 2015, arXiv:1509.00519,
+    eq. 8 and theorem 1).
+    """
+    num_samples = torch.tensor(log_weights.shape[0], dtype=log_weights.dtype, device=log_weights.device)
+    return num_samples.log() - log_weights.logsumexp(0)
+
+
+def bernoulli_nll(logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """-log Bernoulli(x | sigmoid(logits)) of every sub-pixel, in nats, for x in {0, 1}.
+
+    Computed from logits: log(1e-10 + p) of a probability is wrong by nats as soon as p is within 1e-8 of 0 or 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, images, reduction="none")
+
+
+def binomial_nll(
+    logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape"], *, num_levels: int
+) -> Float[Tensor, "*shape"]:
+    """-log Binomial(k | num_levels - 1 trials, sigmoid(logits)) of every sub-pixel, in nats.
+
+    Args:
+        logits: Log-odds of one trial.
+        images: k / (num_levels - 1), the level k an integer in [0, num_levels - 1].
+        num_levels: Number of values of a sub-pixel, at least 2.
+    """
+    num_trials = num_levels - 1
+    count = images * num_trials
+    log_choose = torch.lgamma(count.new_tensor(num_levels)) - torch.lgamma(count + 1) - torch.lgamma(num_levels - count)
+    return num_trials * bernoulli_nll(logits, images) - log_choose
+
+
+def discretized_logistic_nll(
+    location: Float[Tensor, "*shape"],
+    log_scale: Float[Tensor, "*#shape"],
+    images: Float[Tensor, "*shape"],
+    *,
+    num_levels: int,
+) -> Float[Tensor, "*shape"]:
+    """-log of the probability that a logistic variable gives to the bin of every sub-pixel, in nats.
+
+    Levels lie at k / (num_levels - 1); a bin reaches half way to its neighbours, and the first and the last reach to
+    infinity, so that the probabilities of all levels sum to 1 (Kingma et al. 2016, arXiv:1606.04934, section 5.2;
+    Salimans et al. 2017, arXiv:1701.05517, eq. 2).
+
+    Args:
+        location: Location of the logistic, on the scale of the images.
+        log_scale: Log of its scale, on the same scale.
+        images: Levels divided by (num_levels - 1), in [0, 1].
+        num_levels: Number of values of a sub-pixel, at least 2.
+    """
+    width = 1 / (num_levels - 1)
+    inverse_scale = torch.exp(-log_scale)
+    upper = (images + 0.5 * width - location) * inverse_scale
+    lower = (images - 0.5 * width - location) * inverse_scale
+    # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)): no difference of nearly equal numbers, and
+    # u - l does not depend on the pixel. The edge bins lose the factors of the side on which they are open.
+    is_first = images < 0.5 * width
+    is_last = images > 1 - 0.5 * width
+    log_inner = torch.log(-torch.expm1(-width * inverse_scale))
+    log_below = F.logsigmoid(upper).masked_fill(is_last, 0)
+    log_above = F.logsigmoid(-lower).masked_fill(is_first, 0)
+    return -(log_below + log_above + torch.where(is_first | is_last, torch.zeros_like(log_inner), log_inner))
+
+
+def spherical_interpolation(
+    start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
+) -> Float[Tensor, "*shape"]:
+    """The point at `fraction` of the great arc from start to end, both taken as one flat vector each.
+
+    Unlike a straight line it keeps the norm that draws from a Gaussian have in many dimensions.
+    """
+    a, b = start.flatten(), end.flatten()
+    cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(torch.finfo(a.dtype).tiny)
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if angle < 1e-4:  # parallel: the arc is the line
+        return torch.lerp(start, end, fraction)
+    return (torch.sin((1 - fraction) * angle) * start + torch.sin(fraction * angle) * end) / torch.sin(angle)

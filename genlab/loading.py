@@ -1,0 +1,77 @@
+"""A trained model back from its run folder, without its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genlab.composition.builder import build
+from genlab.composition.runs import SavedRun, load_run
+from genlab.data.dataset import Dataset
+from genlab.errors import CheckpointError, ConfigurationError
+from genlab.metrics.ledger import Weights
+from genlab.models.base import Model
+from genlab.training.checkpoint import CheckpointFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model in evaluation mode and where its weights come from."""
+
+    run: SavedRun
+    model: Model
+    checkpoint: str
+    step: int
+    weights: Weights
+
+
+def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
+    """Rebuild a run's model with the weights of one of its checkpoints; the averaged weights where they were kept.
+
+    Args:
+        run_folder: The run.
+        checkpoint: ``best`` (the last where no measure chose one) or ``last``.
+        device: Where the model goes.
+
+    Raises:
+        ConfigurationError: The folder is no run, or its configuration is refused.
+        CheckpointError: No checkpoint verifies, or it belongs to another model.
+    """
+    run = load_run(run_folder)
+    folder = CheckpointFolder(run_folder / "checkpoints")
+    name = "best.pt" if checkpoint == "best" and folder.has("best.pt") else "last.pt"
+    state = folder.load(name, device=device) if name == "best.pt" else folder.newest(device=device)
+    model = run.build_model().to(device)
+    weights: Weights = "trained" if state["average"] is None else "averaged"
+    try:
+        model.load_state_dict(state["model"] if state["average"] is None else state["average"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{run_folder} holds weights of another model: {str(error).splitlines()[-1]}") from error
+    return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=state["step"], weights=weights)
+
+
+def build_dataset(run: SavedRun) -> Dataset:
+    """The data that a run was trained on, read again.
+
+    Raises:
+        DataError: They are not at hand.
+    """
+    dataset = build(run.configuration.dataset, "dataset")
+    if not isinstance(dataset, Dataset):
+        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {run.configuration.dataset['_target_']}")
+    return dataset
+
+
+def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Model:
+    """``genlab.load``: the trained model of a run, ready for ``sample`` and ``evaluate``.
+
+    Args:
+        run: A run folder.
+        checkpoint: ``best`` or ``last``.
+        device: A torch device.
+
+    Raises:
+        ConfigurationError: The folder is no run, or its configuration is refused.
+        CheckpointError: No checkpoint verifies, or it belongs to another model.
+    """
+    return load_trained(Path(run), checkpoint=checkpoint, device=torch.device(device)).model

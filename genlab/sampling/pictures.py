@@ -1,0 +1,104 @@
+"""Pictures on disk: grids as PNG, films as GIF."""
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from genlab.storage import replace_atomically
+
+# Frames of 120 ms are slow enough to follow a window and fast enough to see a stroke; the last one stays.
+FRAME_MILLISECONDS = 120
+LAST_FRAME_MILLISECONDS = 1500
+SMALLEST_SIDE = 56
+ROWS_OF_A_STRIP = 4
+
+
+def grid(
+    images: Float[Tensor, "N C H W"], *, num_columns: int | None = None, padding: int = 2
+) -> Float[Tensor, "C h w"]:
+    """Lay images out in rows, as square as their number allows, small ones enlarged by pixel repetition.
+
+    Args:
+        images: In [0, 1]; N may not fill the last row.
+        num_columns: Images in a row; the ceiling of the square root of N when None.
+        padding: Pixels of mid grey between images.
+    """
+    factor = max(1, math.ceil(SMALLEST_SIDE / max(images.shape[-2:])))
+    images = images.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+    num_images, channels, height, width = images.shape
+    columns = num_columns or math.ceil(math.sqrt(num_images))
+    rows = math.ceil(num_images / columns)
+    sheet = images.new_full((channels, rows * (height + padding) + padding, columns * (width + padding) + padding), 0.5)
+    for index, image in enumerate(images):
+        top = padding + index // columns * (height + padding)
+        left = padding + index % columns * (width + padding)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def strip(film: Float[Tensor, "T N C H W"], *, num_rows: int) -> Float[Tensor, "C h w"]:
+    """Time from left to right, one row for each of the first images."""
+    frames = film[:, :num_rows].transpose(0, 1)  # (N, T, C, H, W)
+    return grid(frames.flatten(0, 1), num_columns=film.shape[0])
+
+
+def save_picture(picture: Float[Tensor, "C H W"], path: Path) -> None:
+    """Write a PNG."""
+    _save(to_pillow(picture), path, "PNG")
+
+
+def save_film(film: Float[Tensor, "T N C H W"], path: Path) -> None:
+    """Write a GIF of the grid of N images over T frames that repeats for ever."""
+    frames = [to_pillow(grid(images)) for images in film]
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
+    first, *rest = [frame.quantize(64) if frame.mode == "RGB" else frame for frame in frames]
+    _save(first, path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+
+
+def sheet(picture: Float[Tensor, "..."]) -> Float[Tensor, "C h w"]:
+    """One picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W)."""
+    return strip(picture, num_rows=ROWS_OF_A_STRIP) if picture.dim() == 5 else grid(picture)
+
+
+def save_pictures(
+    pictures: Mapping[str, Tensor], folder: Path, *, names: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write what a model's ``visualize`` returned: grids as PNG, films as GIF and as a strip in PNG.
+
+    Args:
+        pictures: By name, (N, C, H, W) or (T, N, C, H, W), in [0, 1].
+        folder: Where to; made when missing.
+        names: File names, without suffix, that differ from the pictures' own.
+
+    Returns:
+        The files, in the order of the pictures.
+    """
+    paths = []
+    for name, picture in pictures.items():
+        stem = folder / (names or {}).get(name, name)
+        if picture.dim() == 5:
+            save_film(picture, stem.with_suffix(".gif"))
+            paths.append(stem.with_suffix(".gif"))
+        save_picture(sheet(picture), stem.with_suffix(".png"))
+        paths.append(stem.with_suffix(".png"))
+    return paths
+
+
+def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
+    """Values in [0, 1] to 8 bits, grey or RGB."""
+    levels = picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+    return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _save(image: Image.Image, path: Path, kind: str, **options: Any) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_atomically(path, buffer.getvalue())

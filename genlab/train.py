@@ -1,0 +1,154 @@
+"""`genlab train`: from a configuration to a trained model. Everything is put together here, and nowhere else."""
+
+import json
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from genlab.composition.application import JobContext
+from genlab.composition.builder import build
+from genlab.composition.environment import choose_device, describe_environment
+from genlab.composition.run_folder import claimed
+from genlab.composition.runs import build_model, load_run, resumed, save_configuration
+from genlab.composition.schema import (
+    RunConfiguration,
+    optimizer_factory,
+    optimizer_node,
+    read_run_configuration,
+    require_phases,
+    schedule_factory,
+)
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.storage import replace_atomically
+from genlab.training.trainer import Summary, Trainer
+
+_log = logging.getLogger(__name__)
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguration:
+    """The checked configuration of a new run, or of the run that ``resume`` names.
+
+    Raises:
+        ConfigurationError: Something in it does not fit.
+    """
+    if values.get("resume") is not None:
+        return resumed(load_run(str(values["resume"])), overrides)
+    return read_run_configuration(values)
+
+
+def run(configuration: RunConfiguration, context: JobContext) -> None:
+    """Train in the run folder, which this process holds until it ends."""
+    with claimed(context.run_folder, is_resumed=configuration.resume is not None):
+        train(configuration, context.run_folder, command=context.command)
+
+
+def train(configuration: RunConfiguration, run_folder: Path, *, command: str) -> Summary:
+    """Put a run together and carry it out.
+
+    Args:
+        configuration: Checked.
+        run_folder: An existing folder that this process holds.
+        command: The line that repeats the run, for environment.json.
+
+    Raises:
+        GenlabError: The run failed in a foreseen way.
+    """
+    _log.info("%s", _shown(configuration))
+    device = choose_device(configuration.device)
+    if configuration.num_threads is not None:
+        torch.set_num_threads(configuration.num_threads)
+    seed_everything(configuration.seed)
+
+    dataset = build(configuration.dataset, "dataset")
+    if not isinstance(dataset, Dataset):
+        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {configuration.dataset['_target_']}")
+    model = build_model(configuration, dataset.spec)
+    phases = tuple(phase.name for phase in model.phases())
+    require_phases(configuration.optimizer, phases)
+
+    trainer = Trainer(
+        model=model,
+        dataset=dataset,
+        optimizers={
+            phase: optimizer_factory(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
+            for phase in phases
+        },
+        schedule=schedule_factory(configuration.schedule),
+        settings=configuration.settings,
+        run_folder=run_folder,
+        device=device,
+        seed=configuration.seed,
+        hyperparameters=hyperparameters(configuration),
+    )
+
+    environment = describe_environment(command=command, device=device, seed=configuration.seed)
+    save_configuration(run_folder, configuration, dataset.spec)
+    replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
+    _log.info("%s", dataset.provenance)
+    _log.info("%s", _parameter_counts(model))
+    _log.info("run folder: %s", run_folder)
+    return trainer.fit(resume=configuration.resume is not None)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators from which a model draws its initial weights."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def hyperparameters(configuration: RunConfiguration) -> dict[str, bool | int | float | str]:
+    """The short flat view of a configuration that TensorBoard shows as columns: scalars by dotted key."""
+    groups = {
+        "model": configuration.model,
+        "dataset": configuration.dataset,
+        "optimizer": configuration.optimizer,
+        "schedule": configuration.schedule,
+        "trainer": configuration.trainer,
+    }
+    flat: dict[str, bool | int | float | str] = {"seed": configuration.seed}
+    for group, node in groups.items():
+        flat.update(_scalars(node, group))
+    return flat
+
+
+def _scalars(node: Mapping[str, Any], parent: str) -> dict[str, bool | int | float | str]:
+    flat: dict[str, bool | int | float | str] = {}
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            flat.update(_scalars(value, f"{parent}.{name}"))
+        elif isinstance(value, bool | int | float | str) and name != "_partial_":
+            flat[parent if name == "_target_" else f"{parent}.{name}"] = value
+    return flat
+
+
+def _shown(configuration: RunConfiguration) -> str:
+    nodes = {
+        "seed": configuration.seed,
+        "device": configuration.device,
+        "dataset": configuration.dataset,
+        "optimizer": configuration.optimizer,
+        "schedule": configuration.schedule,
+        "trainer": configuration.trainer,
+        "model": configuration.model,
+    }
+    return yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True).rstrip()
+
+
+def _parameter_counts(model: Model) -> str:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    parts = []
+    for name, child in model.named_children():
+        with suppress(StopIteration):
+            next(child.parameters())
+            parts.append(f"{name} {sum(parameter.numel() for parameter in child.parameters()):,}")
+    return f"{type(model).__name__}: {total:,} parameters ({', '.join(parts)})"

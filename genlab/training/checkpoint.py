@@ -1,0 +1,162 @@
+"""Checkpoints that survive a kill at any instant and are believed only when their bytes verify.
+
+A checkpoint is one torch file of tensors and plain values (read with ``weights_only=True`` and nothing else) and a
+sidecar with its SHA-256, step and the fingerprint of the model. The sidecar is renamed into place before the data:
+a sidecar without its data is harmless, data without its sidecar would look damaged.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from genlab.errors import CheckpointError
+from genlab.storage import replace_atomically
+
+_log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sidecar:
+    """What stands beside a checkpoint, readable without loading it."""
+
+    sha256: str
+    step: int
+    model_fingerprint: str
+    format: int = FORMAT
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the sorted names, shapes and types of a model's state: equal when a state fits."""
+    entries = sorted((name, list(value.shape), str(value.dtype)) for name, value in model.state_dict().items())
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+class CheckpointFolder:
+    """``last.pt``, ``previous.pt`` and ``best.pt`` of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Make the folder and sweep the temporary files of killed processes; call it holding the run's lock."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stray in self.path.glob(".*.tmp"):
+            stray.unlink()
+
+    def save_last(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
+        """Save as last.pt after making the former last.pt previous.pt."""
+        content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
+        last, previous = self.path / "last.pt", self.path / "previous.pt"
+        if last.exists():
+            # Between these two renames previous.pt's digest stands in last.json; `newest` accepts either sidecar.
+            last.replace(previous)
+            if _sidecar_path(last).exists():
+                _sidecar_path(last).replace(_sidecar_path(previous))
+        replace_atomically(_sidecar_path(last), sidecar)
+        replace_atomically(last, content)
+
+    def save_best(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
+        """Save as best.pt."""
+        content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
+        best = self.path / "best.pt"
+        if best.exists() and _sidecar_path(best).exists():
+            # A crash between the two writes below must leave one best checkpoint that verifies.
+            _sidecar_path(best).replace(self.path / "best_before.json")
+        replace_atomically(_sidecar_path(best), sidecar)
+        replace_atomically(best, content)
+        (self.path / "best_before.json").unlink(missing_ok=True)
+
+    def newest(self, *, device: torch.device, set_damaged_aside: bool = False) -> dict[str, Any]:
+        """The newest of last.pt and previous.pt that verifies.
+
+        Args:
+            device: Where the tensors go.
+            set_damaged_aside: Rename a damaged last.pt, so that the next save does not rotate it over the good one.
+
+        Raises:
+            CheckpointError: None verifies.
+        """
+        reasons = []
+        for name in ("last.pt", "previous.pt"):
+            try:
+                state = self.load(name, device=device)
+            except CheckpointError as error:
+                reasons.append(str(error))
+                continue
+            if reasons:
+                _log.warning("%s; going on from %s (step %d)", "; ".join(reasons), name, state["step"])
+                if set_damaged_aside and self.has("last.pt"):
+                    (self.path / "last.pt").replace(self.path / "last.pt.damaged")
+            return state
+        raise CheckpointError("no usable checkpoint: " + "; ".join(reasons))
+
+    def load(self, name: str, *, device: torch.device) -> dict[str, Any]:
+        """Read and verify one checkpoint.
+
+        Raises:
+            CheckpointError: It is missing or damaged, no sidecar vouches for it, or it holds anything but tensors and
+                plain values.
+        """
+        path = self.path / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+        if hashlib.sha256(content).hexdigest() not in {sidecar.sha256 for sidecar in self._sidecars()}:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 matches no sidecar")
+        return _deserialise(content, path=path, device=device)
+
+    @property
+    def last_step(self) -> int | None:
+        """The step that last.json speaks of, without loading anything."""
+        path = _sidecar_path(self.path / "last.pt")
+        return json.loads(path.read_text(encoding="utf-8"))["step"] if path.exists() else None
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    def _sidecars(self) -> list[Sidecar]:
+        sidecars = []
+        for path in self.path.glob("*.json"):
+            try:
+                sidecars.append(Sidecar(**json.loads(path.read_text(encoding="utf-8"))))
+            except (OSError, ValueError, TypeError):
+                _log.warning("%s is damaged and ignored", path)
+        return sidecars
+
+
+def _sidecar_path(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _serialise(state: Mapping[str, Any], *, step: int, fingerprint: str) -> tuple[bytes, bytes]:
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "step": step, **state}, buffer)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    sidecar = Sidecar(sha256=digest, step=step, model_fingerprint=fingerprint)
+    return content, json.dumps(asdict(sidecar), indent=1).encode()
+
+
+def _deserialise(content: bytes, *, path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the strange formats of hostile files, which are refused anyway
+            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a genlab checkpoint of format {FORMAT}")
+    return state

@@ -1,0 +1,104 @@
+"""Where a run's numbers and pictures go: metrics.jsonl (the truth), TensorBoard (a view of it), the terminal."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
+from tensorboard.compat.proto.summary_pb2 import SummaryMetadata
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.hparams.api_pb2 import Status
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+_log = logging.getLogger(__name__)
+
+HyperParameters = Mapping[str, bool | int | float | str]
+
+
+class RunLog:
+    """Writes one run's scalars and pictures; on resume it cuts what the lost steps had written."""
+
+    def __init__(self, folder: Path, *, start_step: int, hyperparameters: HyperParameters) -> None:
+        self._path = folder / "metrics.jsonl"
+        _cut_after(self._path, start_step)
+        self._file = self._path.open("a", encoding="utf-8")
+        # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one too.
+        self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
+        # No Experiment record: TensorBoard then shows the union of all runs' columns and every scalar as a live metric.
+        self._writer._get_file_writer().add_summary(
+            hparams_summary.hparams_pb(dict(hyperparameters), trial_id=folder.name)
+        )
+        self._board_works = True
+
+    def scalars(self, values: Mapping[str, float], *, step: int, images_seen: int, seconds: float) -> None:
+        """Write scalars by tag; a value that is not finite is null in metrics.jsonl."""
+        finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
+        record = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 3), **finite}
+        self._file.write(json.dumps(record) + "\n")
+        for tag, value in values.items():
+            self._board("add_scalar", tag, value, step)
+
+    def picture(self, tag: str, image: Tensor, *, step: int) -> None:
+        """Write one picture of shape (C, H, W) in [0, 1]."""
+        self._board("add_image", tag, image, step)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system; before each checkpoint, so that no saved step lacks its numbers."""
+        self._file.flush()
+        self._board("flush")
+
+    def close(self, *, succeeded: bool) -> None:
+        """End the session as TensorBoard's HPARAMS shows it."""
+        status = Status.STATUS_SUCCESS if succeeded else Status.STATUS_FAILURE
+        if self._board_works:
+            self._writer._get_file_writer().add_summary(_session_end(status))
+        self._file.close()
+        self._board("close")
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        self.close(succeeded=kind is None)
+
+    def _board(self, method: str, *arguments: Any) -> None:
+        if not self._board_works:
+            return
+        try:
+            getattr(self._writer, method)(*arguments)
+        except OSError as error:
+            self._board_works = False
+            _log.warning("TensorBoard's event file cannot be written (%s); metrics.jsonl goes on", error)
+
+
+def _session_end(status: int) -> SummaryProto:
+    content = HParamsPluginData(version=hparams_metadata.PLUGIN_DATA_VERSION)
+    content.session_end_info.CopyFrom(SessionEndInfo(status=status))
+    plugin = SummaryMetadata.PluginData(plugin_name=hparams_metadata.PLUGIN_NAME, content=content.SerializeToString())
+    value = SummaryProto.Value(
+        tag=hparams_metadata.SESSION_END_INFO_TAG,
+        tensor=hparams_metadata.NULL_TENSOR,
+        metadata=SummaryMetadata(plugin_data=plugin),
+    )
+    return SummaryProto(value=[value])
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Drop the lines of steps that the checkpoint does not know, and a last line that a kill left half written."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    path.write_text("".join(kept), encoding="utf-8")

@@ -1,0 +1,165 @@
+"""One phase's update: accumulate gradients, check them, clip them, step.
+
+The check costs no host read where the optimiser takes a ``found_inf`` flag (torch's fused ones do, on CUDA); on the
+CPU a read costs nothing, so a bad step is reported at once.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from genlab.errors import NonFiniteError
+from genlab.training.settings import TrainerSettings
+from genlab.types import Batch, Phase
+
+OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
+ScheduleFactory = Callable[..., LRScheduler]
+
+_AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Equal consecutive parts of a batch, as views."""
+    if parts == 1:
+        yield batch
+        return
+    for images, labels in zip(batch.images.chunk(parts), batch.labels.chunk(parts), strict=True):
+        yield Batch(images=images, labels=labels)
+
+
+class PhaseUpdate:
+    """The optimiser, schedule and gradient scaler of one phase."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        *,
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory,
+        settings: TrainerSettings,
+        device: torch.device,
+    ) -> None:
+        self.phase = phase
+        self.parameters = [parameter for module in phase.modules for parameter in module.parameters()]
+        if len({id(parameter) for parameter in self.parameters}) != len(self.parameters):
+            raise ValueError(f"phase {phase.name} lists a parameter twice")
+        self.optimizer = optimizer(self.parameters)
+        self.schedule = schedule(self.optimizer, num_steps=max(settings.num_steps, 1) * phase.repeats)
+        self._settings = settings
+        self._device = device
+        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+        self._flags_on_device = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
+        self._num_bad = torch.zeros((), device=device)
+
+    def run(self, batch: Batch) -> dict[str, Tensor]:
+        """One update of this phase's parameters.
+
+        Returns:
+            The phase's metrics, averaged over the batch, and ``gradient_norm`` before clipping; all on the device.
+
+        Raises:
+            NonFiniteError: The loss or the gradient norm is not finite; nothing was updated.
+        """
+        parts = self._settings.gradient_accumulation
+        sums: dict[str, Tensor] = {}
+        value = torch.zeros((), device=self._device)
+        for part in split_batch(batch, parts):
+            with self._autocast():
+                loss = self.phase.loss(part)
+            share = loss.value / parts if parts > 1 else loss.value
+            torch.autograd.backward(self._scaler.scale(share))
+            value = value + loss.value.detach()
+            for name, metric in loss.metrics.items():
+                metric = metric.detach() / parts if parts > 1 else metric.detach()
+                sums[name] = sums[name] + metric if name in sums else metric
+        sums["gradient_norm"] = self._step(value)
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums
+
+    def _step(self, value: Tensor) -> Tensor:
+        self._scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+        # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
+        suspect = value if self._scaler.is_enabled() else value + norm
+        if self._flags_on_device:
+            bad = torch.logical_not(torch.isfinite(suspect)).float()
+            self._num_bad += bad
+            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
+        elif not bool(torch.isfinite(suspect)):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise NonFiniteError(self._describe(value, norm))
+        if self._settings.max_gradient_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
+        scale = self._scaler.get_scale() if self._scaler.is_enabled() else 1.0
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:  # a lowered scale means a skipped step
+            self.schedule.step()
+        return norm.detach()
+
+    def take_num_bad(self) -> int:
+        """Updates withheld on the device since the last call; a host read, so call it only when metrics are written."""
+        if not self._flags_on_device:
+            return 0
+        num_bad = int(self._num_bad.item())
+        self._num_bad.zero_()
+        return num_bad
+
+    def _describe(self, value: Tensor, norm: Tensor) -> str:
+        return f"phase {self.phase.name}: loss {value.item():.6g}, gradient norm {norm.item():.6g}"
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self._settings.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=_AUTOCAST_TYPES[self._settings.precision])
+
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
+        """Take over a saved state.
+
+        Raises:
+            ValueError: The optimiser's state has other shapes than the parameters (torch itself would not notice).
+        """
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            for name, tensor in kept.items():
+                if isinstance(tensor, Tensor) and tensor.dim() > 0 and tensor.shape != parameter.shape:
+                    raise ValueError(
+                        f"optimiser state {name} of phase {self.phase.name} has shape {tuple(tensor.shape)}, "
+                        f"its parameter {tuple(parameter.shape)}"
+                    )
+        self.schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+
+
+class FrozenOutside:
+    """Switches gradients on for one phase's parameters and off for all others of the model.
+
+    A frozen network still passes gradients through, but collects none. With a single phase that trains everything
+    there is nothing to switch and nothing is spent.
+    """
+
+    def __init__(self, updates: list[PhaseUpdate], all_parameters: Iterable[torch.nn.Parameter]) -> None:
+        everything = list(all_parameters)
+        self._frozen = {}
+        for update in updates:
+            trained = {id(parameter) for parameter in update.parameters}
+            self._frozen[update.phase.name] = [p for p in everything if id(p) not in trained and p.requires_grad]
+
+    def enter(self, update: PhaseUpdate) -> None:
+        for parameter in self._frozen[update.phase.name]:
+            parameter.requires_grad_(False)
+
+    def leave(self, update: PhaseUpdate) -> None:
+        for parameter in self._frozen[update.phase.name]:
+            parameter.requires_grad_(True)

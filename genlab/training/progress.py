@@ -1,0 +1,60 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
+
+# Between plain lines; a log file should tell the story of a night in pages, not in megabytes.
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Step, time left, images per second and the main measures."""
+
+    def __init__(self, *, total: int, start: int) -> None:
+        self._on_terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=start, disable=not self._on_terminal, unit="step", dynamic_ncols=True)
+        self._total = total
+        self._start = start
+        self._started = time.monotonic()
+        self._last_line = -float("inf")
+        self._shown: dict[str, str] = {}
+
+    def advance(self) -> None:
+        self._bar.update()
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Take over the newest values by tag; tell them now on a terminal, at most every few seconds elsewhere."""
+        for tag, value in values.items():
+            kind, _, name = tag.partition("/")
+            if tag == "speed/images_per_second":
+                self._shown["images/s"] = f"{value:,.0f}"
+            elif kind == "validation" or (kind == "train" and not name.endswith(("learning_rate", "gradient_norm"))):
+                short = name.rpartition("/")[2]
+                self._shown[f"{kind} {short}" if kind == "validation" else name.replace("model/", "")] = f"{value:.4g}"
+        if self._on_terminal:
+            self._bar.set_postfix(self._shown, refresh=False)
+            return
+        now = time.monotonic()
+        if now - self._last_line < SECONDS_BETWEEN_LINES and step < self._total:
+            return
+        self._last_line = now
+        numbers = ", ".join(f"{name} {text}" for name, text in self._shown.items())
+        _log.info("step %d of %d, %s left, %s", step, self._total, self._time_left(step), numbers)
+
+    def _time_left(self, step: int) -> str:
+        done = max(step - self._start, 1)
+        seconds = (time.monotonic() - self._started) / done * (self._total - step)
+        return tqdm.format_interval(seconds)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._bar.close()

@@ -1,0 +1,76 @@
+"""The trainer's own settings: types and ranges here, numbers in ``configs/trainer``."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How a run spends its time. Steps are the clock; an interval of 0 means never.
+
+    Raises:
+        ValueError: A value is out of its range; the message names the key, the rule and the value.
+    """
+
+    num_steps: int
+    """Training steps in all; 0 evaluates only."""
+    batch_size: int
+    """Images per update, over all gradient-accumulation parts."""
+    gradient_accumulation: int
+    """Parts that one batch is split into, for batches that do not fit."""
+    max_gradient_norm: float | None
+    """Clip each phase's gradient to this global norm; null does not clip."""
+    ema_decay: float | None
+    """Decay of the exponential average of the weights that is evaluated and sampled in place of the raw weights."""
+    precision: Precision
+    """Type of the matrix products in training; evaluation is always float32."""
+    compile: bool
+    log_interval: int
+    validation_interval: int
+    validation_images: int | None
+    """Validate on the first so many images; null takes all of the split."""
+    sample_interval: int
+    num_sample_images: int
+    checkpoint_interval: int
+    max_minutes: float | None
+    """Stop, resumable, after this much time in this process."""
+    early_stopping_patience: int | None
+    """Stop after so many validations without a better selection measure."""
+    overfit_one_batch: bool
+    dry_run: bool
+    """Two steps, one validation batch, one set of pictures, then stop."""
+    profile: bool
+    """Write a trace of a few early steps for TensorBoard and Perfetto."""
+    on_non_finite: Literal["stop", "skip"]
+    max_skipped_steps: int
+    """With on_non_finite=skip, stop after so many skipped updates."""
+    test_at_end: bool
+    num_initialization_images: int
+    """Training images that a fresh model may look at to set its data-dependent initial values."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images"):
+            self._require(key, getattr(self, key) >= 1, "at least 1")
+        for key in ("num_steps", "validation_interval", "sample_interval", "checkpoint_interval", "max_skipped_steps"):
+            self._require(key, getattr(self, key) >= 0, "0 or more")
+        self._require("num_initialization_images", self.num_initialization_images >= 1, "at least 1")
+        for key in ("validation_images", "early_stopping_patience"):
+            self._require(key, getattr(self, key) is None or getattr(self, key) >= 1, "null or at least 1")
+        for key in ("max_gradient_norm", "max_minutes"):
+            value = getattr(self, key)
+            self._require(key, value is None or (value > 0 and math.isfinite(value)), "null or positive and finite")
+        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "null or between 0 and 1")
+        self._require(
+            "gradient_accumulation",
+            self.batch_size % self.gradient_accumulation == 0,
+            f"a divisor of trainer.batch_size ({self.batch_size})",
+        )
+        if self.early_stopping_patience is not None:
+            self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
+
+    def _require(self, key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise ValueError(f"trainer.{key} must be {rule}, got {getattr(self, key)}")

@@ -1,0 +1,411 @@
+"""The one training loop, for every model: steps as the clock, phases as the work of a step.
+
+Nothing in this file knows which model it trains.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genlab.data.dataset import Dataset, Split
+from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
+from genlab.models.base import Model
+from genlab.randomness import derive_seed
+from genlab.sampling.pictures import save_pictures, sheet
+from genlab.storage import replace_atomically
+from genlab.training.averaging import WeightAverage
+from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.training.evaluation import Average, average_measures
+from genlab.training.logging import HyperParameters, RunLog
+from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
+from genlab.training.profiling import trace_early_steps
+from genlab.training.progress import Progress
+from genlab.training.randomness import generator_for, seed_default_generators
+from genlab.training.settings import TrainerSettings
+from genlab.training.signals import StopRequest, listen_for_signals
+
+_log = logging.getLogger(__name__)
+
+Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """How a run stands; written to summary.json whenever it changes."""
+
+    status: Status = "running"
+    reason: str | None = None
+    step: int = 0
+    images_seen: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    """Training time over all processes of the run, validation and pictures included."""
+    num_parameters: int = 0
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    num_skipped_steps: int = 0
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why training ended before ``num_steps``."""
+
+    text: str
+    is_final: bool = False
+    """True where going on would make no sense, as after early stopping."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Trainer:
+    """Trains, validates, saves and resumes one model on one dataset in one run folder.
+
+    Args:
+        model: On any device; it is moved.
+        dataset: Where the batches come from.
+        optimizers: Phase name to a factory that takes the parameters.
+        schedule: A factory that takes an optimiser and ``num_steps``.
+        settings: Everything about time.
+        run_folder: An existing folder that this process holds the lock of.
+        device: Where to train.
+        seed: With the step, the source of all randomness.
+        hyperparameters: Columns of TensorBoard's HPARAMS.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        dataset: Dataset,
+        optimizers: Mapping[str, OptimizerFactory],
+        schedule: ScheduleFactory,
+        settings: TrainerSettings,
+        run_folder: Path,
+        device: torch.device,
+        seed: int,
+        hyperparameters: HyperParameters,
+    ) -> None:
+        self.model = model.to(device)
+        self.dataset = dataset
+        self.settings = settings
+        self.run_folder = run_folder
+        self.device = device
+        self.seed = seed
+        self.step = 0
+        self.summary = Summary(num_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
+        self._hyperparameters = hyperparameters
+        self._stream = dataset.stream(batch_size=settings.batch_size, seed=seed, device=device)
+        self._updates = [
+            PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
+            for phase in model.phases()
+        ]
+        self._draws_per_step = max(update.phase.repeats for update in self._updates)
+        self._frozen_outside = FrozenOutside(self._updates, model.parameters())
+        self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
+        self._fingerprint = model_fingerprint(model)
+        self._pending: dict[str, list[Tensor]] = {}  # metrics since the last log line, still on the device
+        self._validations_without_gain = 0
+        self._stop_reason: StopReason | None = None
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    # The table of contents ------------------------------------------------------------------------------------------
+
+    def fit(self, *, resume: bool) -> Summary:
+        """Train to ``num_steps``, or until a limit, a signal or a failure; then test.
+
+        Raises:
+            NonFiniteError: A loss or gradient was not finite; the last checkpoint is from before it.
+            StoppedBySignal: Saved, and resumable.
+            CheckpointError: ``resume`` found no usable checkpoint, or one of another model.
+        """
+        self.checkpoints.prepare()
+        if resume:
+            self._restore()
+        else:
+            self._initialize()
+        if self.settings.compile:
+            for module in self.model.compilable():
+                module.compile()
+        log = RunLog(self.run_folder, start_step=self.step, hyperparameters=self._hyperparameters)
+        with log, listen_for_signals() as request:
+            self._write_summary("running")
+            try:
+                self._train(log, request)
+            except NonFiniteError as error:
+                self._write_summary("diverged", str(error))
+                raise
+            except BaseException as error:
+                self._write_summary("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+                raise
+            if request.signal_number is not None:
+                self._write_summary("interrupted", f"signal {request.signal_number}")
+                raise StoppedBySignal(
+                    f"stopped by signal {request.signal_number} after step {self.step}; saved, resumable",
+                    request.signal_number,
+                )
+            finished = self._stop_reason is None or self._stop_reason.is_final
+            if self.settings.test_at_end and finished:
+                self._test(log)
+            self._write_summary(
+                "finished" if finished else "interrupted", None if self._stop_reason is None else str(self._stop_reason)
+            )
+        return self.summary
+
+    def _train(self, log: RunLog, request: StopRequest) -> None:
+        settings = self.settings
+        trace = trace_early_steps(self.run_folder, self.device) if settings.profile else nullcontext()
+        with trace as profiler, Progress(total=self._last_step, start=self.step) as progress:
+            window_start, window_step = time.monotonic(), self.step
+            while self.step < self._last_step:
+                self._training_step()
+                self.step += 1
+                if profiler is not None:
+                    profiler.step()
+                if self._due(settings.log_interval) or self.step == self._last_step:
+                    elapsed = time.monotonic() - window_start
+                    speed = (self.step - window_step) * self._images_per_step / max(elapsed, 1e-9)
+                    self._log_metrics(log, progress, images_per_second=speed)
+                    window_start, window_step = time.monotonic(), self.step
+                pause = time.monotonic()
+                stop = self._look_up_from_training(log, progress, request)
+                window_start += time.monotonic() - pause  # speed is that of training alone
+                progress.advance()
+                if stop:
+                    break
+            self._save(log)
+
+    def _look_up_from_training(self, log: RunLog, progress: Progress, request: StopRequest) -> bool:
+        """Whatever is due between two steps; True when training should stop here."""
+        settings = self.settings
+        last = self.step == self._last_step
+        stop = False
+        if settings.validation_interval and (last or self._due(settings.validation_interval)):
+            stop = self._validate(log, progress)
+        if settings.sample_interval and (last or self._due(settings.sample_interval)):
+            self._draw_pictures(log)
+        if self._due(settings.checkpoint_interval) or request.take_save_request():
+            self._save(log)
+        if settings.max_minutes is not None and time.monotonic() - self._started > 60 * settings.max_minutes:
+            self._stop_reason = StopReason(f"trainer.max_minutes={settings.max_minutes:g} is over; resume to go on")
+            stop = True
+        return stop or request.signal_number is not None
+
+    # A step ---------------------------------------------------------------------------------------------------------
+
+    def _training_step(self) -> None:
+        """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
+        seed_default_generators(derive_seed(self.seed, "step", self.step), self.device)
+        self.model.train()
+        for update in self._updates:
+            self._frozen_outside.enter(update)
+            try:
+                for repeat in range(update.phase.repeats):
+                    draw = 0 if self.settings.overfit_one_batch else self.step * self._draws_per_step + repeat
+                    self._record(update, update.run(self._stream.batch(draw)))
+            except NonFiniteError as error:
+                self._tolerate(error)
+            finally:
+                self._frozen_outside.leave(update)
+        if self._average is not None:
+            self._average.update(self.step)
+
+    def _record(self, update: PhaseUpdate, metrics: Mapping[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self._pending.setdefault(f"train/{update.phase.name}/{name}", []).append(value)
+
+    def _tolerate(self, error: NonFiniteError) -> None:
+        self.summary.num_skipped_steps += 1
+        if self.settings.on_non_finite == "skip" and self.summary.num_skipped_steps <= self.settings.max_skipped_steps:
+            _log.warning("step %d: %s; update skipped", self.step, error)
+            return
+        raise NonFiniteError(
+            f"step {self.step}: not finite, nothing updated ({error}); the last checkpoint is from before it; "
+            "try a lower optimizer.default.lr or trainer.max_gradient_norm"
+        ) from error
+
+    # What is due now and then ---------------------------------------------------------------------------------------
+
+    def _log_metrics(self, log: RunLog, progress: Progress, *, images_per_second: float) -> None:
+        for update in self._updates:
+            for _ in range(update.take_num_bad()):
+                self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device"))
+        values = {tag: float(torch.stack(kept).mean()) for tag, kept in self._pending.items()}
+        self._pending.clear()
+        for update in self._updates:
+            values[f"train/{update.phase.name}/learning_rate"] = float(update.schedule.get_last_lr()[0])
+        self.summary.final |= values
+        values["speed/images_per_second"] = images_per_second
+        self._write_scalars(log, values)
+        progress.show(self.step, values)
+
+    def _validate(self, log: RunLog, progress: Progress) -> bool:
+        """Measure on the validation split, keep the best checkpoint; True when early stopping says so."""
+        averages = self.evaluate("validation", limit=self.settings.validation_images)
+        values = {f"validation/{name}": mean for name, mean in scalar_means(averages).items()}
+        self._write_scalars(log, values)
+        self.summary.final |= values
+        progress.show(self.step, values)
+        chosen_by = self.model.selection_measure
+        if chosen_by is None:
+            return False
+        tag = f"validation/{chosen_by}"
+        if not self.summary.best or values[tag] < self.summary.best[tag]:
+            self.summary.best = {**values, "step": float(self.step)}
+            self._validations_without_gain = 0
+            if not self.settings.dry_run:
+                self.checkpoints.save_best(self._state(), step=self.step, fingerprint=self._fingerprint)
+            return False
+        self._validations_without_gain += 1
+        patience = self.settings.early_stopping_patience
+        if patience is None or self._validations_without_gain < patience:
+            return False
+        self._stop_reason = StopReason(f"{tag} has not improved for {patience} validations", is_final=True)
+        return True
+
+    def _test(self, log: RunLog) -> None:
+        """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
+        if self.summary.best and self.checkpoints.has("best.pt"):
+            self._load_weights(self.checkpoints.load("best.pt", device=self.device))
+        values = {f"test/{name}": mean for name, mean in scalar_means(self.evaluate("test")).items()}
+        self._write_scalars(log, values)
+        self.summary.test = values
+
+    def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
+        """Average the model's measures over a split, with the averaged weights where there are some.
+
+        The noise of an evaluation depends on the seed alone, so that curves over time compare like with like.
+        """
+        limit = self.settings.batch_size if self.settings.dry_run else limit
+        seed_default_generators(derive_seed(self.seed, "evaluate", split), self.device)
+        batches = self.dataset.batches(
+            split, batch_size=self.settings.batch_size, seed=self.seed, device=self.device, limit=limit
+        )
+        return average_measures(self._evaluated_model().evaluate, batches)
+
+    def _draw_pictures(self, log: RunLog) -> None:
+        """Grids and films from noise that stays the same through the run."""
+        num_images = self.settings.num_sample_images
+        batch = self.dataset.subset(
+            "validation", min(num_images, self.dataset.num_images("validation")), seed=self.seed, device=self.device
+        )
+        with torch.no_grad():
+            pictures = self._evaluated_model().visualize(
+                batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
+            )
+        save_pictures(pictures, self.run_folder / "samples", names={"samples": f"step_{self.step:08d}"})
+        for name, picture in pictures.items():
+            log.picture(name, sheet(picture), step=self.step)
+
+    # State ----------------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "seed": self.seed,
+            "model": self.model.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
+            "updates": {update.phase.name: update.state_dict() for update in self._updates},
+            "pending": {tag: torch.stack(kept) for tag, kept in self._pending.items()},
+            "best": dict(self.summary.best),
+            "validations_without_gain": self._validations_without_gain,
+            "num_skipped_steps": self.summary.num_skipped_steps,
+            "seconds": self._seconds(),
+        }
+
+    def _save(self, log: RunLog) -> None:
+        if self.settings.dry_run or (self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")):
+            return
+        log.flush()
+        self.checkpoints.save_last(self._state(), step=self.step, fingerprint=self._fingerprint)
+        self._write_summary("running")
+
+    def _initialize(self) -> None:
+        """Set the data-dependent initial values of a fresh model."""
+        seed_default_generators(derive_seed(self.seed, "initialize"), self.device)
+        num_images = min(self.settings.num_initialization_images, self.dataset.num_images("train"))
+        self.model.initialize(self.dataset.subset("train", num_images, seed=self.seed, device=self.device))
+        if self._average is not None:
+            self._average.load_state_dict(self.model.state_dict())
+
+    def _restore(self) -> None:
+        state = self.checkpoints.newest(device=self.device, set_damaged_aside=True)
+        self._load_weights(state)
+        if (state["average"] is None) != (self._average is None):
+            raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
+        try:
+            for update in self._updates:
+                update.load_state_dict(state["updates"][update.phase.name])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint's optimisers do not fit: {error}") from error
+        self.step = state["step"]
+        self._pending = {tag: list(kept) for tag, kept in state["pending"].items()}
+        self._validations_without_gain = state["validations_without_gain"]
+        self._seconds_before = state["seconds"]
+        self.summary.best = state["best"]
+        self.summary.num_skipped_steps = state["num_skipped_steps"]
+
+    def _load_weights(self, state: Mapping[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            if self._average is not None and state["average"] is not None:
+                self._average.load_state_dict(state["average"])
+        except RuntimeError as error:
+            raise CheckpointError(f"the checkpoint belongs to another model: {str(error).splitlines()[-1]}") from error
+
+    def _write_summary(self, status: Status, reason: str | None = None) -> None:
+        self.summary.status = status
+        self.summary.reason = reason
+        self.summary.step = self.step
+        self.summary.images_seen = self.step * self._images_per_step
+        self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
+        self.summary.seconds = round(self._seconds(), 3)
+        values = json.dumps(_finite(asdict(self.summary)), indent=1)
+        replace_atomically(self.run_folder / "summary.json", values.encode())
+
+    def _write_scalars(self, log: RunLog, values: Mapping[str, float]) -> None:
+        log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
+
+    # Facts ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _last_step(self) -> int:
+        return min(self.settings.num_steps, 2) if self.settings.dry_run else self.settings.num_steps
+
+    @property
+    def _images_per_step(self) -> int:
+        return self.settings.batch_size * self._draws_per_step
+
+    def _due(self, interval: int) -> bool:
+        return interval > 0 and self.step % interval == 0
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _evaluated_model(self) -> Model:
+        model = self.model if self._average is None else self._average.up_to_date()
+        return model.eval()
+
+
+def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
+    """The measures that are one number, without the curves."""
+    return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(kept) for key, kept in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,46 @@
+"""Small files in the formats of the real sources, for tests that need no download."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genlab.data.dataset import Binarization, Dataset
+from genlab.data.store import Store
+
+CPU = torch.device("cpu")
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def write_mnist(root: Path, *, num_train: int = 60, num_test: int = 20, folder: str = "MNIST") -> None:
+    """Random images that carry their label in the first pixel."""
+    random = np.random.default_rng(0)
+    for prefix, count in (("train", num_train), ("t10k", num_test)):
+        labels = np.arange(count) % 10
+        images = random.integers(0, 256, (count, 28, 28))
+        images[:, 0, 0] = labels
+        write_idx(root / folder / "raw" / f"{prefix}-images-idx3-ubyte", images)
+        write_idx(root / folder / "raw" / f"{prefix}-labels-idx1-ubyte", labels)
+
+
+def ramp_dataset(num_train: int = 7, *, binarization: Binarization = "none", num_levels: int = 256) -> Dataset:
+    """Images whose every pixel is the image's number, so that a batch tells which images it holds."""
+
+    def store(count: int) -> Store:
+        images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(count, 1, 2, 3).contiguous()
+        return Store(images, torch.arange(count))
+
+    return Dataset(
+        name="ramp",
+        stores={"train": store(num_train), "validation": store(5), "test": store(11)},
+        num_levels=num_levels,
+        class_names=tuple(str(index) for index in range(num_train)),
+        binarization=binarization,
+        threshold=0.5,
+        source="ramp",
+    )

@@ -1,0 +1,60 @@
+"""Every data set's YAML names its factory and gives exactly its arguments, of the types it takes."""
+
+import importlib
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from beartype.door import is_bearable
+
+from genlab.data.binarized_mnist import FILES
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "dataset").glob("*.yaml"))
+REAL_DATA = os.environ.get("GENLAB_DATA")
+NAMES = {
+    *("digits", "mnist", "binarized_mnist", "fashion_mnist", "kmnist", "emnist", "cifar10", "svhn"),
+    *("stacked_mnist", "two_digit_mnist", "cluttered_mnist", "folder"),
+}
+
+
+def _load(name: str):
+    path = next(path for path in CONFIGS if path.stem == name)
+    settings = yaml.safe_load(path.read_text())
+    module, function = settings.pop("_target_").rsplit(".", 1)
+    return getattr(importlib.import_module(module), function), settings
+
+
+def test_there_is_one_file_per_data_set():
+    assert {path.stem for path in CONFIGS} == NAMES
+    assert len(CONFIGS) == 12
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_yaml_is_the_signature(name):
+    factory, settings = _load(name)
+    assert factory.__name__ == name
+    parameters = inspect.signature(factory).parameters
+    assert list(settings) == list(parameters)
+    for key, parameter in parameters.items():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameter.default is inspect.Parameter.empty  # YAML is the only place of defaults
+        assert is_bearable(settings[key], parameter.annotation), key
+
+
+@pytest.mark.skipif(REAL_DATA is None, reason="needs the real files: set GENLAB_DATA")
+@pytest.mark.parametrize(
+    ("name", "sizes", "mean"),
+    [
+        ("mnist", [50_000, 10_000, 10_000], 0.1307),
+        ("binarized_mnist", [50_000, 10_000, 10_000], 0.1308),
+    ],
+)
+def test_real_files(name, sizes, mean):
+    factory, settings = _load(name)
+    data = factory(**(settings | {"download": False}))
+    assert [data.num_images(split) for split in FILES] == sizes
+    images = data.subset("train", 10_000, seed=0, device=torch.device("cpu")).images
+    assert abs(images.mean().item() - mean) < 0.002

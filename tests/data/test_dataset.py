@@ -1,0 +1,212 @@
+"""The batch stream as a pure function, binarisation as probability, evaluation in order."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genlab.data import dataset as module
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError, DataError
+from tests.data.sources import CPU, ramp_dataset
+
+
+def _numbers(batch) -> list[int]:
+    return (batch.images[:, 0, 0, 0] * 255).round().int().tolist()
+
+
+def _grey(level: int, count: int, *, binarization="stochastic", size: int = 20, threshold: float = 0.5) -> Dataset:
+    store = Store(torch.full((count, 1, size, size), level, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64))
+    return Dataset(
+        name="grey",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=256,
+        class_names=("0",),
+        binarization=binarization,
+        threshold=threshold,
+        source="grey",
+    )
+
+
+@given(num_images=st.integers(1, 30), batch_size=st.integers(1, 40), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_each_image_comes_once_per_epoch(num_images, batch_size, seed):
+    stream = ramp_dataset(num_images).stream(batch_size=batch_size, seed=seed, device=CPU)
+    num_batches = math.ceil(3 * num_images / batch_size)
+    batches = [stream.batch(index) for index in range(num_batches)]
+    assert {len(batch.labels) for batch in batches} == {batch_size}
+    order = [label for batch in batches for label in batch.labels.tolist()]
+    for epoch in range(3):
+        assert sorted(order[epoch * num_images : (epoch + 1) * num_images]) == list(range(num_images))
+
+
+def test_image_and_label_stay_together():
+    stream = ramp_dataset(30).stream(batch_size=8, seed=3, device=CPU)
+    for index in range(9):
+        assert _numbers(stream.batch(index)) == stream.batch(index).labels.tolist()
+
+
+@given(order=st.permutations(range(9)))
+@settings(max_examples=20, deadline=None)
+def test_batch_depends_on_seed_and_index_alone(order):
+    data = ramp_dataset(7, binarization="stochastic", num_levels=8)
+    stream = data.stream(batch_size=5, seed=1, device=CPU)
+    shuffled = {index: stream.batch(index) for index in order}
+    for index in range(9):
+        fresh = data.stream(batch_size=5, seed=1, device=CPU).batch(index)
+        assert torch.equal(fresh.images, shuffled[index].images)
+        assert torch.equal(fresh.labels, shuffled[index].labels)
+
+
+def test_epochs_and_seeds_have_different_orders():
+    data = ramp_dataset(50)
+    stream = data.stream(batch_size=50, seed=0, device=CPU)
+    orders = [stream.batch(index).labels.tolist() for index in range(3)]
+    orders.append(data.stream(batch_size=50, seed=1, device=CPU).batch(0).labels.tolist())
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_stream_does_not_touch_the_default_generator():
+    state = torch.get_rng_state()
+    data = ramp_dataset(7, binarization="stochastic", num_levels=8)
+    data.stream(batch_size=4, seed=0, device=CPU).batch(5)
+    data.subset("test", 3, seed=0, device=CPU)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_levels_are_exact_fractions():
+    images = ramp_dataset(256).subset("train", 256, seed=0, device=CPU).images
+    assert set(images.flatten().tolist()) == {(torch.tensor(k) / 255).item() for k in range(256)}
+
+
+@pytest.mark.parametrize("level", [0, 1, 51, 128, 254, 255])
+def test_mean_of_stochastic_binarisation_is_the_grey_level(level):
+    stream = _grey(level, 50).stream(batch_size=50, seed=0, device=CPU)
+    draws = torch.cat([stream.batch(index).images for index in range(20)])
+    p = level / 255
+    assert set(draws.unique().tolist()) <= {0.0, 1.0}
+    assert abs(draws.mean().item() - p) <= 4.5 * math.sqrt(p * (1 - p) / draws.numel())
+
+
+def test_stochastic_pixels_are_independent():
+    draws = torch.cat([_grey(128, 400).stream(batch_size=400, seed=0, device=CPU).batch(i).images for i in range(5)])
+    centred = draws.flatten(1) - draws.mean()
+    correlation = (centred.T @ centred / centred.var() / len(centred)).fill_diagonal_(0)  # between pixels
+    assert correlation.abs().max() < 6 / math.sqrt(len(centred))
+    between = centred @ centred.T / centred.var() / centred.shape[1]  # between images
+    assert between.fill_diagonal_(0).abs().max() < 6.5 / math.sqrt(centred.shape[1])
+
+
+def test_each_sight_of_an_image_is_a_fresh_draw():
+    stream = _grey(128, 1).stream(batch_size=1, seed=0, device=CPU)
+    draws = {tuple(stream.batch(index).images.flatten().tolist()) for index in range(20)}
+    assert len(draws) == 20
+
+
+def test_evaluation_draws_are_fixed_by_seed_whatever_the_batch_size():
+    data = _grey(100, 23)
+
+    def images(batch_size, seed):
+        return torch.cat([b.images for b in data.batches("test", batch_size=batch_size, seed=seed, device=CPU)])
+
+    assert torch.equal(images(23, 0), images(5, 0))
+    assert not torch.equal(images(23, 0), images(23, 1))
+
+
+def test_subset_draws_what_the_full_pass_draws():
+    data = ramp_dataset(7, binarization="stochastic", num_levels=11)
+    full = torch.cat([b.images for b in data.batches("test", batch_size=4, seed=2, device=CPU)])
+    chosen = data.subset("test", 6, seed=2, device=CPU)
+    assert torch.equal(chosen.images, full[chosen.labels])
+
+
+@pytest.mark.parametrize(("threshold", "lowest"), [(0.5, 128), (0.2, 51), (1.0, 255), (1 / 255, 1)])
+def test_threshold_is_the_smallest_grey_value_that_is_one(threshold, lowest):
+    for level in range(max(lowest - 2, 0), min(lowest + 2, 256)):
+        data = _grey(level, 1, binarization="threshold", threshold=threshold, size=1)
+        image = data.subset("train", 1, seed=0, device=CPU).images
+        assert image.item() == float(level >= lowest)
+
+
+@pytest.mark.parametrize("binarization", ["threshold", "stochastic"])
+def test_binarised_images_say_two_levels(binarization):
+    assert _grey(3, 1, binarization=binarization).spec.num_levels == 2
+    assert _grey(3, 1, binarization="none").spec.num_levels == 256
+
+
+def test_batches_keep_order_and_the_last_partial_batch():
+    batches = list(ramp_dataset().batches("test", batch_size=4, seed=0, device=CPU))
+    assert [len(batch.labels) for batch in batches] == [4, 4, 3]
+    assert [label for batch in batches for label in batch.labels.tolist()] == list(range(11))
+
+
+def test_limit_is_a_random_choice_in_order():
+    def labels(seed):
+        batches = ramp_dataset().batches("test", batch_size=2, seed=seed, device=CPU, limit=5)
+        return [label for batch in batches for label in batch.labels.tolist()]
+
+    assert all(labels(seed) == sorted(set(labels(seed))) and len(labels(seed)) == 5 for seed in range(5))
+    assert any(labels(seed) != list(range(5)) for seed in range(5))  # a file's first images are no fair sample
+    assert labels(1) == labels(1)
+
+
+def test_subset_is_a_choice_without_repetition():
+    chosen = ramp_dataset().subset("test", 8, seed=0, device=CPU).labels.tolist()
+    assert len(set(chosen)) == 8
+    assert len(ramp_dataset().subset("test", 99, seed=0, device=CPU).labels) == 11
+
+
+def test_fingerprint_tells_what_changes_the_images():
+    same = ramp_dataset().fingerprint
+    assert same == ramp_dataset().fingerprint
+    assert len(same) == 64
+    others = {ramp_dataset(6).fingerprint, ramp_dataset(binarization="stochastic").fingerprint}
+    others |= {_grey(3, 1, binarization="threshold", threshold=t).fingerprint for t in (0.5, 0.6)}
+    assert len(others | {same}) == 5
+
+
+def test_view_by_rows_delivers_the_same_as_a_copy():
+    base = torch.randint(0, 256, (9, 1, 2, 2), dtype=torch.uint8)
+    rows = torch.tensor([7, 1, 4, 4])
+    view = Store(base, torch.arange(9)).select(rows)
+    images, labels = view.gather(torch.tensor([3, 0, 1]))
+    assert torch.equal(images, base[[4, 7, 1]])
+    assert labels.tolist() == [4, 7, 1]
+    images, labels = view.select(torch.tensor([1, 2])).gather(torch.tensor([0, 1]))
+    assert torch.equal(images, base[[1, 4]])
+    assert view.num_bytes == 16
+
+
+def test_stores_that_do_not_fit_stay_where_they_are(monkeypatch):
+    store = Store(torch.zeros(10, 1, 4, 4, dtype=torch.uint8), torch.zeros(10, dtype=torch.int64))
+    meta = torch.device("meta")
+    monkeypatch.setattr("genlab.data.store._free_bytes", lambda device: 640.0)
+    assert store.placed(meta).images.device == meta
+    monkeypatch.setattr("genlab.data.store._free_bytes", lambda device: 639.0)
+    assert store.placed(meta) is store
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ConfigurationError, match="batch_size must be at least 1"):
+        ramp_dataset().stream(batch_size=0, seed=0, device=CPU)
+    with pytest.raises(ConfigurationError, match=r"dataset\.threshold must be above 0"):
+        _grey(3, 1, threshold=0.0)
+    with pytest.raises(DataError, match="no training images"):
+        _grey(3, 0)
+    assert set(get_args(module.Split)) == set(module.SPLITS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("binarization", ["none", "threshold", "stochastic"])
+def test_every_device_delivers_the_same(binarization):
+    data = ramp_dataset(200, binarization=binarization)
+    device = torch.device("cuda")
+    ours = data.stream(batch_size=64, seed=0, device=CPU)
+    theirs = data.stream(batch_size=64, seed=0, device=device)
+    for index in (0, 2, 3, 9):
+        assert torch.equal(ours.batch(index).images, theirs.batch(index).images.cpu())
+        assert torch.equal(ours.batch(index).labels, theirs.batch(index).labels.cpu())

@@ -1,0 +1,357 @@
+"""Folders of images: every rule for odd files, every refusal with its reason, a cache that notices changes."""
+
+import contextlib
+import io
+import logging
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from genlab.data.decoding import PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.folder import folder
+from genlab.errors import ConfigurationError, DataError
+from tests.data.sources import CPU
+
+RULES = PictureRules(size=8, crop="center", channels=3, background=255, max_pixels=1_000_000)
+GRADIENT = np.linspace(0, 65535, 64).reshape(8, 8)
+
+
+def _settings(tmp_path, **changes):
+    defaults = {
+        "root": str(tmp_path / "images"),
+        "size": 8,
+        "crop": "center",
+        "channels": 3,
+        "background": 255,
+        "max_pixels": 1_000_000,
+        "labels": "auto",
+        "validation_fraction": 0.2,
+        "test_fraction": 0.2,
+        "split_seed": 0,
+        "on_error": "fail",
+        "max_skipped": 10,
+        "cache": str(tmp_path / "cache"),
+        "num_workers": 2,
+        "binarization": "none",
+        "threshold": 0.5,
+        "classes": None,
+        "num_labels_per_class": None,
+        "label_seed": 0,
+    }
+    return defaults | changes
+
+
+def _save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+    return path
+
+
+def _noise(seed=0, size=(8, 8)):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
+
+
+def _levels(path, **changes):
+    rules = PictureRules(**({**RULES.__dict__} | changes))
+    with bombs_refused():
+        picture = decode(path, rules)
+    return np.frombuffer(picture.levels, np.uint8).reshape(rules.channels, rules.size, rules.size).astype(int)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def _bomb(side: int) -> bytes:
+    """A one-bit PNG of a few kilobytes that would decode to side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    row = zlib.compress(bytes((side // 8 + 1) * min(side, 64)), 9)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", row) + _chunk(b"IEND", b"")
+
+
+def test_images_of_the_right_size_keep_their_bytes(tmp_path):
+    image = _noise()
+    path = _save(tmp_path / "a.png", image)
+    assert np.array_equal(_levels(path), np.asarray(image).transpose(2, 0, 1))
+    assert np.array_equal(_levels(path, channels=1)[0], np.asarray(image.convert("L")))
+
+
+@pytest.mark.parametrize("bits", ["grey", "colour"])
+def test_sixteen_bits_become_the_nearest_eight(tmp_path, bits):
+    values = GRADIENT.astype(np.uint16)
+    path = tmp_path / "a.png"
+    if bits == "grey":
+        Image.fromarray(values).save(path)
+    else:
+        rows = b"".join(b"\0" + row.astype(">u2").repeat(3).tobytes() for row in values)
+        header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b""))
+    difference = np.abs(_levels(path)[0] - values / 257)
+    assert difference.max() <= (0.5 if bits == "grey" else 1.0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(tmp_path, orientation):
+    upright = np.zeros((8, 8, 3), np.uint8)
+    upright[:4, :4] = 200  # top left
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = _save(tmp_path / "a.png", Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    assert np.array_equal(_levels(path), upright.transpose(2, 0, 1))
+
+
+def test_transparency_is_laid_on_the_background(tmp_path):
+    image = np.zeros((8, 8, 4), np.uint8)
+    image[..., 0] = 200
+    image[:, 4:, 3] = 255  # the right half is opaque red, the left transparent
+    path = _save(tmp_path / "a.png", Image.fromarray(image))
+    for background in (0, 255):
+        levels = _levels(path, background=background)
+        assert (levels[:, :, :4] == background).all()
+        assert levels[:, 0, 7].tolist() == [200, 0, 0]
+    image[..., 3] = 51
+    path = _save(tmp_path / "b.png", Image.fromarray(image))
+    assert np.abs(_levels(path)[:, 0, 0] - np.array([0.2 * 200 + 0.8 * 255, 204, 204])).max() <= 1
+
+
+def test_palettes_transparent_colours_and_single_bits(tmp_path):
+    palette = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 3).convert("P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    opaque = _levels(_save(tmp_path / "a.png", palette))
+    assert opaque[:, 0, :3].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    holes = _levels(_save(tmp_path / "b.png", palette, transparency=1), background=7)
+    assert holes[:, 0, :3].T.tolist() == [[255, 0, 0], [7, 7, 7], [0, 0, 255]]
+    grey = Image.fromarray(np.full((8, 8), 9, np.uint8))
+    assert (_levels(_save(tmp_path / "c.png", grey, transparency=9), background=7) == 7).all()
+    bits = Image.fromarray(np.eye(8, dtype=bool))
+    assert np.array_equal(_levels(_save(tmp_path / "d.png", bits))[0], 255 * np.eye(8, dtype=int))
+
+
+def test_cmyk_is_converted(tmp_path):
+    red = Image.new("RGB", (8, 8), (250, 10, 10)).convert("CMYK")
+    levels = _levels(_save(tmp_path / "a.jpg", red, quality=95))
+    assert np.abs(levels[:, 4, 4] - np.array([250, 10, 10])).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_first_frame_of_an_animation_is_taken_and_said(tmp_path, suffix, caplog):
+    frames = [Image.new("RGB", (8, 8), (index * 90, 0, 0)) for index in range(3)]
+    for number in range(5):
+        path = tmp_path / "images" / f"{number}.{suffix}"
+        _save(path, frames[1], save_all=True, append_images=[frames[2], frames[0]], lossless=True)
+    assert _levels(path)[0, 0, 0] == 90
+    for _ in range(2):  # from the cache too
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            folder(**_settings(tmp_path))
+        assert f"0.{suffix} (3 frames)" in caplog.text
+
+
+@pytest.mark.parametrize("crop", ["center", "stretch", "none"])
+def test_crops(tmp_path, crop):
+    image = np.zeros((8, 24, 3), np.uint8)
+    image[:, 8:16] = 100
+    path = _save(tmp_path / "a.png", Image.fromarray(image))
+    if crop == "none":
+        with pytest.raises(RefusedImage, match="has 24x8 pixels instead of 8x8"):
+            _levels(path, crop=crop)
+        return
+    levels = _levels(path, crop=crop)
+    assert (levels == 100).all() == (crop == "center")
+    if crop == "stretch":
+        assert abs(levels.mean() - 100 / 3) < 1
+
+
+def _bad_files(folder_path):
+    """One file for each way to be bad, and a word of the reason."""
+    png, jpeg, webp = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    _noise(size=(40, 40)).save(png, "PNG")
+    _noise(size=(40, 40)).save(jpeg, "JPEG")
+    _noise(size=(40, 40)).save(webp, "WEBP")
+    gif = io.BytesIO()
+    _noise().save(gif, "GIF")
+    files = {
+        "empty.png": (b"", "is empty"),
+        "text.jpg": (b"not an image", "is not a PNG, JPEG or WEBP image"),
+        "renamed_gif.png": (gif.getvalue(), "is not a PNG"),
+        "cut_third.png": (png.getvalue()[: len(png.getvalue()) // 3], "damaged|truncated"),
+        "no_end.png": (png.getvalue()[:-10], "damaged|truncated"),
+        "cut_third.jpg": (jpeg.getvalue()[: len(jpeg.getvalue()) // 3], "damaged|truncated"),
+        "no_end.jpg": (jpeg.getvalue()[:-2], "truncated"),
+        "cut.webp": (webp.getvalue()[:-20], "damaged|truncated|is not a PNG"),
+        "flipped.png": (bytes(b ^ (0xFF if i == 900 else 0) for i, b in enumerate(png.getvalue())), "damaged"),
+        "large.png": (_bomb(2000), "2000x2000 pixels, more than dataset.max_pixels"),
+        "bomb.png": (_bomb(10_000), "too many pixels"),
+        "huge_bomb.png": (_bomb(60_000), "too many pixels"),
+    }
+    folder_path.mkdir(parents=True, exist_ok=True)
+    for name, (content, _) in files.items():
+        (folder_path / name).write_bytes(content)
+    (folder_path / "dangling.png").symlink_to(folder_path / "nowhere")
+    return {name: reason for name, (_, reason) in files.items()} | {"dangling.png": "cannot be read"}
+
+
+def test_every_bad_file_is_listed_once_with_its_reason(tmp_path):
+    expected = _bad_files(tmp_path / "images")
+    _save(tmp_path / "images" / "good.png", _noise())
+    for _ in range(2):  # decoding, and from what the first time learned
+        reasons = dict(expected)
+        with pytest.raises(DataError) as caught:
+            folder(**_settings(tmp_path))
+        first, *listed = str(caught.value).split("\n")
+        assert first.startswith(f"{len(reasons)} files below")
+        assert len(listed) == len(reasons)
+        for line in listed:
+            name, reason = line.strip().split(" ", 1)
+            assert any(word in reason for word in reasons.pop(name).split("|")), line
+    with bombs_refused(), pytest.raises(RefusedImage, match="too many pixels"):
+        decode(tmp_path / "images" / "bomb.png", RULES)
+
+
+def test_skipping_is_said_and_limited(tmp_path, caplog):
+    reasons = _bad_files(tmp_path / "images")
+    for index in range(10):
+        _save(tmp_path / "images" / f"good{index}.png", _noise(index))
+    with pytest.raises(DataError, match="at most 10 may be skipped"):
+        folder(**_settings(tmp_path, on_error="skip"))
+    with caplog.at_level(logging.WARNING):
+        data = folder(**_settings(tmp_path, on_error="skip", max_skipped=len(reasons)))
+    assert all(name in caplog.text for name in reasons)
+    assert data.provenance == "folder images 8x8, 13 files skipped, 256 levels, 6/2/2"
+    ours = {
+        bytes((b.images * 255).round().byte().numpy())
+        for s in ("train", "validation", "test")
+        for b in data.batches(s, batch_size=1, seed=0, device=CPU)
+    }
+    assert ours == {bytes(np.asarray(_noise(index)).transpose(2, 0, 1).tobytes()) for index in range(10)}
+
+
+def test_fuzzed_files_are_refused_or_decoded_never_more(tmp_path):
+    random = np.random.default_rng(0)
+    for suffix in ("PNG", "JPEG", "WEBP"):
+        buffer = io.BytesIO()
+        _noise(size=(20, 20)).save(buffer, suffix)
+        for number in range(60):
+            content = bytearray(buffer.getvalue())
+            for place in random.integers(0, len(content), 1 + number % 4):
+                content[place] = random.integers(256)
+            path = tmp_path / "fuzz"
+            path.write_bytes(content)
+            with contextlib.suppress(RefusedImage):
+                assert _levels(path).shape == (3, 8, 8)
+
+
+def test_flat_folders_have_no_labels_and_folders_of_folders_have(tmp_path):
+    for index in range(10):
+        _save(tmp_path / "images" / f"{index}.png", _noise(index))
+    flat = folder(**_settings(tmp_path))
+    assert flat.spec.num_classes == 0
+    assert flat.subset("train", 3, seed=0, device=CPU).labels.tolist() == [-1] * 3
+    for index in range(10):
+        shade = Image.new("RGB", (8, 8), (index % 2 * 100,) * 3)
+        _save(tmp_path / "classes" / ("ab"[index % 2]) / "deep" / f"{index}.png", shade)
+    data = folder(**_settings(tmp_path, root=str(tmp_path / "classes")))
+    assert data.class_names == ("a", "b")
+    batch = data.subset("train", 6, seed=0, device=CPU)
+    assert torch.equal((batch.images[:, 0, 0, 0] * 255 / 100).round().long(), batch.labels)
+    assert folder(**_settings(tmp_path, root=str(tmp_path / "classes"), labels="none")).spec.num_classes == 0
+    _save(tmp_path / "classes" / "stray.png", _noise())
+    with pytest.raises(DataError, match=r"1 of 11 lie in .*dataset\.labels=none"):
+        folder(**_settings(tmp_path, root=str(tmp_path / "classes")))
+    with pytest.raises(DataError, match=r"dataset\.labels=folders"):
+        folder(**_settings(tmp_path, labels="folders"))
+
+
+def test_splits_are_disjoint_and_complete(tmp_path):
+    for index in range(20):
+        _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
+    data = folder(**_settings(tmp_path))
+    numbers = [
+        round(number * 255)
+        for split in ("train", "validation", "test")
+        for batch in data.batches(split, batch_size=3, seed=0, device=CPU)
+        for number in batch.images[:, 0, 0, 0].tolist()
+    ]
+    assert sorted(numbers) == list(range(20))
+    assert [data.num_images(split) for split in ("train", "validation", "test")] == [12, 4, 4]
+    assert folder(**_settings(tmp_path, split_seed=1)).fingerprint != data.fingerprint
+
+
+def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):
+    for index in range(6):
+        _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
+    first = folder(**_settings(tmp_path)).fingerprint
+    (home,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+    calls = []
+    monkeypatch.setattr("genlab.data.folder_cache.decode", lambda *a: calls.append(a) or decode(*a))
+    assert folder(**_settings(tmp_path)).fingerprint == first
+    assert calls == []
+    with (home / "images.u8").open("r+b") as file:  # cut short
+        file.truncate(100)
+    assert folder(**_settings(tmp_path)).fingerprint == first
+    assert len(calls) == 6
+    (home / "manifest.json").write_text("{")
+    home.rename(home.with_name(home.name + ".part"))  # what an interrupted run leaves
+    assert folder(**_settings(tmp_path)).fingerprint == first
+    assert len(calls) == 12
+    _save(tmp_path / "images" / "3.png", Image.new("RGB", (8, 8), (77,) * 3))
+    assert folder(**_settings(tmp_path)).fingerprint != first
+    assert folder(**_settings(tmp_path, size=4)).spec.height == 4
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_empty_missing_and_useless_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"dataset\.root must be a folder of images"):
+        folder(**_settings(tmp_path))
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="has none"):
+        folder(**_settings(tmp_path))
+    (tmp_path / "images" / "notes.txt").write_text("")
+    (tmp_path / "images" / ".hidden.png").write_text("")
+    with pytest.raises(DataError, match=r"it holds 1 \.txt, 1 hidden files"):
+        folder(**_settings(tmp_path))
+    (tmp_path / "images" / "bad.png").write_bytes(b"")
+    with pytest.raises(DataError, match="not one file below"):
+        folder(**_settings(tmp_path, on_error="skip"))
+    with pytest.raises(ConfigurationError, match=r"dataset\.root must name the folder"):
+        folder(**_settings(tmp_path, root=None))
+
+
+def test_what_is_passed_over_is_said(tmp_path, caplog):
+    for index in range(5):
+        _save(tmp_path / "images" / f"{index}.png", _noise(index))
+    _save(tmp_path / "images" / "picture.gif", _noise())
+    with caplog.at_level(logging.WARNING):
+        folder(**_settings(tmp_path))
+    assert "1 .gif" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 0}, "size must be at least 1"),
+        ({"background": 256}, "background must be between 0 and 255"),
+        ({"max_pixels": 10**9}, "max_pixels must be between"),
+        ({"test_fraction": 0.8}, "sum to less than 1"),
+        ({"validation_fraction": float("nan")}, "sum to less than 1"),
+        ({"max_skipped": -1}, "must be at least 0"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        folder(**_settings(tmp_path, **changes))

@@ -1,0 +1,53 @@
+"""Noise by hashing: uniform, and the same as the hash written in Python's integers."""
+
+import torch
+from scipy import stats
+
+from genlab.data.randomness import permutation, uniform_noise
+from genlab.randomness import derive_seed
+
+
+def _hash(word: int) -> int:
+    word ^= word >> 16
+    word = word * 0x21F0AAAD % 2**32
+    word ^= word >> 15
+    word = word * 0x735A2D97 % 2**32
+    return word ^ word >> 15
+
+
+def _noise(position: int, pixel: int, seed: int) -> float:
+    low, high = seed % 2**32, seed >> 32
+    row = _hash(_hash(position % 2**32 ^ low) ^ _hash(position >> 32 ^ high))
+    return (_hash(row ^ _hash(pixel ^ _hash(high))) >> 8) / 2**24
+
+
+def test_noise_is_the_hash_of_seed_position_and_pixel():
+    seed = derive_seed(7, "test")
+    positions = torch.tensor([0, 1, 2**31, 2**40 + 3])
+    noise = uniform_noise(positions, 5, seed=seed)
+    expected = [[_noise(int(position), pixel, seed) for pixel in range(5)] for position in positions]
+    assert noise.tolist() == expected
+
+
+def test_noise_is_uniform_along_images_and_along_pixels():
+    for seed in range(3):
+        assert stats.kstest(uniform_noise(torch.arange(2), 20_000, seed=seed)[1].numpy(), "uniform").pvalue > 1e-4
+        assert stats.kstest(uniform_noise(torch.arange(20_000), 2, seed=seed)[:, 1].numpy(), "uniform").pvalue > 1e-4
+
+
+def test_streams_of_neighbouring_seeds_are_unrelated():
+    first = uniform_noise(torch.arange(200), 100, seed=derive_seed(0, "a"))
+    for seed in (derive_seed(1, "a"), derive_seed(0, "b"), derive_seed(0, "a") + 1):
+        other = uniform_noise(torch.arange(200), 100, seed=seed)
+        assert abs(torch.corrcoef(torch.stack([first.flatten(), other.flatten()]))[0, 1]) < 5 / 20_000**0.5
+
+
+def test_names_of_seeds_do_not_run_together():
+    seeds = {derive_seed(0), derive_seed(0, "a", 1), derive_seed(0, "a1"), derive_seed(0, "a", "b"), derive_seed(1)}
+    assert len(seeds) == 5
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_permutation_is_one():
+    assert permutation(100, seed=3).sort().values.tolist() == list(range(100))
+    assert permutation(100, seed=3).tolist() == permutation(100, seed=3).tolist()

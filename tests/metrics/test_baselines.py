@@ -1,0 +1,47 @@
+import math
+
+import pytest
+import torch
+
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.metrics.baselines import baseline_averages, level_log_probabilities
+
+CPU = torch.device("cpu")
+
+
+def dataset(levels: torch.Tensor, num_levels: int) -> Dataset:
+    store = Store(levels, torch.full((len(levels),), -1))
+    return Dataset(
+        name="tiny",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=num_levels,
+        class_names=(),
+        binarization="fixed" if num_levels == 2 else "none",
+        threshold=0.5,
+        source="tiny",
+    )
+
+
+@pytest.mark.parametrize("num_levels", [2, 5, 256])
+def test_probabilities_are_smoothed_counts(num_levels: int) -> None:
+    levels = torch.randint(0, num_levels, (40, 3, 2, 2), dtype=torch.uint8)
+    table = level_log_probabilities(dataset(levels, num_levels), seed=0, device=CPU).exp()
+    torch.testing.assert_close(table.sum(0), torch.ones(3, 2, 2, dtype=torch.float64))
+    count = (levels[:, 1, 0, 1] == 1).sum().item()
+    assert table[1, 1, 0, 1].item() == pytest.approx((count + 1) / (40 + num_levels))
+
+
+def test_uniform_is_log_levels_per_dimension() -> None:
+    levels = torch.randint(0, 256, (7, 3, 2, 2), dtype=torch.uint8)
+    average = baseline_averages(dataset(levels, 256), "test", seed=0, device=CPU)["baseline_uniform_nats"]
+    assert average.mean == pytest.approx(12 * 8 * math.log(2))
+
+
+def test_bernoulli_against_torch() -> None:
+    levels = torch.randint(0, 2, (30, 1, 3, 3), dtype=torch.uint8)
+    average = baseline_averages(dataset(levels, 2), "test", seed=0, device=CPU)["baseline_per_pixel_bernoulli_nats"]
+    probability = (levels.double().sum(0) + 1) / 32
+    expected = -torch.distributions.Bernoulli(probability).log_prob(levels.double()).sum((1, 2, 3)).mean()
+    assert average.mean == pytest.approx(expected.item())
+    assert average.num_examples == 30

@@ -1,0 +1,134 @@
+"""A small two-phase model with every kind of state a run must keep: batch norm, dropout noise, two optimisers."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.models.base import GenerativeModel
+from genlab.training.settings import TrainerSettings
+from genlab.training.trainer import Trainer
+from genlab.types import Batch, Loss, Phase
+
+
+class TinyGAN(GenerativeModel):
+    selection_measure = "gap_nats"
+
+    def __init__(self, *, generator_repeats: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.generator = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16))
+        self.discriminator = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.3), nn.LeakyReLU(0.2), nn.Linear(16, 1))
+        self._repeats = generator_repeats
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (
+            Phase(name="discriminator", modules=(self.discriminator,), loss=self.discriminator_loss, repeats=2),
+            Phase(name="generator", modules=(self.generator,), loss=self.generator_loss, repeats=self._repeats),
+        )
+
+    def fakes(self, num: int) -> torch.Tensor:
+        return self.generator(torch.randn(num, 3))
+
+    def discriminator_loss(self, batch: Batch) -> Loss:
+        real = self.discriminator(batch.images.flatten(1))
+        fake = self.discriminator(self.fakes(len(batch.images)))
+        value = F.softplus(-real).mean() + F.softplus(fake).mean()
+        return Loss(value=value, metrics={"adversarial_nats": value})
+
+    def generator_loss(self, batch: Batch) -> Loss:
+        value = F.softplus(-self.discriminator(self.fakes(len(batch.images)))).mean()
+        return Loss(value=value, metrics={"adversarial_nats": value})
+
+    def evaluate(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {"gap_nats": F.softplus(-self.discriminator(batch.images.flatten(1)))[:, 0]}
+
+    def sample(self, num_samples, *, labels=None, generator=None):
+        return torch.sigmoid(self.generator(torch.randn(num_samples, 3, generator=generator))).view(-1, 1, 4, 4)
+
+    def visualize(self, batch, *, num_samples, generator=None):
+        return {"samples": self.sample(num_samples, generator=generator)}
+
+
+def make_dataset(*, num_images: int = 37, binarization: Any = "stochastic") -> Dataset:
+    levels = torch.randint(0, 5, (num_images, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels = torch.full((num_images,), -1)
+    stores = {name: Store(levels, labels) for name in ("train", "validation", "test")}
+    return Dataset(
+        name="noise",
+        stores=stores,
+        num_levels=5,
+        class_names=(),
+        binarization=binarization,
+        threshold=0.5,
+        source="noise",
+    )
+
+
+DEFAULTS: dict[str, Any] = {
+    "num_steps": 20,
+    "batch_size": 8,
+    "gradient_accumulation": 1,
+    "max_gradient_norm": 5.0,
+    "ema_decay": 0.9,
+    "precision": "float32",
+    "compile": False,
+    "log_interval": 3,
+    "validation_interval": 5,
+    "validation_images": None,
+    "sample_interval": 0,
+    "num_sample_images": 4,
+    "checkpoint_interval": 4,
+    "max_minutes": None,
+    "early_stopping_patience": None,
+    "overfit_one_batch": False,
+    "dry_run": False,
+    "profile": False,
+    "on_non_finite": "stop",
+    "max_skipped_steps": 0,
+    "test_at_end": True,
+    "num_initialization_images": 16,
+}
+
+
+def make_settings(**changes: Any) -> TrainerSettings:
+    return TrainerSettings(**(DEFAULTS | changes))
+
+
+def cosine(optimizer: torch.optim.Optimizer, *, num_steps: int) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: 1 - step / (num_steps + 1))
+
+
+def make_trainer(folder: Path, model: nn.Module | None = None, lr: float = 1e-2, **changes: Any) -> Trainer:
+    model = model if model is not None else TinyGAN()
+    return Trainer(
+        model=model,
+        dataset=make_dataset(),
+        optimizers={
+            phase.name: functools.partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.9)) for phase in model.phases()
+        },
+        schedule=cosine,
+        settings=make_settings(**changes),
+        run_folder=folder,
+        device=torch.device("cpu"),
+        seed=3,
+        hyperparameters={"model": "tiny", "optimizer.lr": lr, "flag": True},
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Callable[[str], Path]:
+    def make(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    return make

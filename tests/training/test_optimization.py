@@ -1,0 +1,109 @@
+"""One phase's update against hand-computed ones."""
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from genlab.errors import NonFiniteError
+from genlab.training.optimization import PhaseUpdate
+from genlab.types import Batch, Loss, Phase
+from tests.training.conftest import cosine, make_settings
+
+CPU = torch.device("cpu")
+
+
+def make_batch(num: int = 8) -> Batch:
+    images = torch.rand(num, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    return Batch(images=images, labels=torch.full((num,), -1))
+
+
+def make_update(scale: float = 1.0, **changes: object) -> tuple[nn.Linear, PhaseUpdate]:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 3)
+
+    def loss(batch: Batch) -> Loss:
+        value = scale * layer(batch.images.flatten(1)).square().mean()
+        return Loss(value=value, metrics={"square_nats": value})
+
+    phase = Phase(name="only", modules=(layer,), loss=loss)
+    update = PhaseUpdate(
+        phase,
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+        schedule=cosine,
+        settings=make_settings(**changes),
+        device=CPU,
+    )
+    return layer, update
+
+
+def test_accumulated_parts_equal_one_batch() -> None:
+    whole, whole_update = make_update(gradient_accumulation=1, max_gradient_norm=None)
+    parts, parts_update = make_update(gradient_accumulation=4, max_gradient_norm=None)
+    whole_metrics, parts_metrics = whole_update.run(make_batch()), parts_update.run(make_batch())
+    torch.testing.assert_close(whole.weight, parts.weight)
+    for name, value in whole_metrics.items():
+        torch.testing.assert_close(value, parts_metrics[name])
+
+
+def test_clipping_is_by_the_global_norm_not_per_tensor() -> None:
+    layer, update = make_update(scale=100.0, max_gradient_norm=0.5)
+    before = [parameter.detach().clone() for parameter in layer.parameters()]
+    loss = 100.0 * layer(make_batch().images.flatten(1)).square().mean()
+    gradients = torch.autograd.grad(loss, list(layer.parameters()))
+    norm = torch.sqrt(sum(gradient.square().sum() for gradient in gradients))
+    metrics = update.run(make_batch())
+    torch.testing.assert_close(metrics["gradient_norm"], norm)
+    for old, new, gradient in zip(before, layer.parameters(), gradients, strict=True):
+        torch.testing.assert_close(new, old - 0.1 * gradient * 0.5 / norm, rtol=1e-4, atol=1e-6)
+
+
+def test_a_bad_gradient_changes_nothing() -> None:
+    layer, update = make_update(scale=float("inf"))
+    before = layer.weight.detach().clone()
+    with pytest.raises(NonFiniteError, match="phase only: loss inf"):
+        update.run(make_batch())
+    assert torch.equal(layer.weight, before)
+    assert layer.weight.grad is None
+    assert not update.optimizer.state
+
+
+def test_the_schedule_moves_once_per_update() -> None:
+    _, update = make_update(num_steps=9)
+    rates = []
+    for _ in range(3):
+        rates.append(update.schedule.get_last_lr()[0])
+        update.run(make_batch())
+    assert rates == pytest.approx([0.1, 0.09, 0.08])
+
+
+def test_optimiser_state_of_another_shape_is_refused() -> None:
+    _, update = make_update()
+    momentum = {name: torch.zeros(2, 2) for name in ("exp_avg", "exp_avg_sq")}
+    state = update.state_dict()
+    state["optimizer"]["state"] = {0: {"step": torch.tensor(1.0), **momentum}}  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), its parameter \(3, 4\)"):
+        update.load_state_dict(state)  # type: ignore[arg-type]
+
+
+def test_a_parameter_listed_twice_is_refused() -> None:
+    layer = nn.Linear(2, 2)
+    phase = Phase(name="twice", modules=(layer, layer), loss=lambda batch: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="twice"):
+        PhaseUpdate(phase, optimizer=torch.optim.SGD, schedule=cosine, settings=make_settings(), device=CPU)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_follows_float32(precision: str) -> None:
+    exact, exact_update = make_update(max_gradient_norm=None)
+    rough, rough_update = make_update(max_gradient_norm=None, precision=precision)
+    start = rough.weight.detach().clone()
+    exact_update.run(make_batch())
+    for _ in range(20):  # float16's scaler first lowers its scale until nothing overflows
+        rough_update.run(make_batch())
+        if not torch.equal(rough.weight, start):
+            break
+    torch.testing.assert_close(exact.weight, rough.weight, rtol=2e-2, atol=2e-3)
+    assert rough.weight.dtype == torch.float32
+    assert rough_update.schedule.last_epoch == 1
