@@ -36,22 +36,21 @@ def main() -> None:
     for batch in arguments.batches:
         rounds = [
             (
-                timed(clock, lambda: draw_plainly(plain, batch, arguments.pixels)) / arguments.pixels * 784,
-                timed(clock, lambda: draw_ours(ours, batch, arguments.bf16)),
+                timed(clock, draw_plainly, plain, batch, arguments.pixels) / arguments.pixels * 784,
+                timed(clock, draw_ours, ours, batch, arguments.bf16),
             )
             for _ in range(arguments.rounds)
         ]
         theirs = sorted(pair[0] for pair in rounds)[len(rounds) // 2]
         mine = sorted(pair[1] for pair in rounds)[len(rounds) // 2]
         least, aim = TARGETS.get(batch, (0, 0))
-        print(
-            f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {theirs / mine:7.0f} x (must {least}, aim {aim})"
-        )
+        ratio = f"{theirs / mine:7.0f} x (must {least}, aim {aim})"
+        print(f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {ratio}")
 
 
-def timed(clock: Callable[[], float], work: Callable[[], object]) -> float:
+def timed(clock: Callable[[], float], work: Callable[..., object], *arguments: object) -> float:
     start = clock()
-    work()
+    work(*arguments)
     return clock() - start
 
 

@@ -49,8 +49,8 @@ def num_mixture_parameters(num_channels: int, num_components: int) -> int:
 def split_mixture_parameters(raw: Float[Tensor, "*B N"], num_channels: int) -> MixtureParameters:
     """A network's output at a pixel as a mixture."""
     num_pairs = num_channels * (num_channels - 1) // 2
-    rows = raw.unflatten(-1, (1 + 2 * num_channels + num_pairs, -1))
-    logits, means, log_scales, coefficients = rows.split((1, num_channels, num_channels, num_pairs), -2)
+    rows = torch.unflatten(raw, -1, (1 + 2 * num_channels + num_pairs, -1))
+    logits, means, log_scales, coefficients = torch.split(rows, [1, num_channels, num_channels, num_pairs], -2)
     return MixtureParameters(
         log_weights=logits.squeeze(-2).log_softmax(-1),
         means=means,

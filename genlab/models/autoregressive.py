@@ -26,6 +26,7 @@ from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
 # More frames than this make a film longer to watch, not clearer.
 MOST_FILM_FRAMES = 32
+FILMED_IMAGES = 16
 UNSEEN_GREY = 0.5
 
 
@@ -236,13 +237,13 @@ class AutoregressiveModel(GenerativeModel):
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """A film of images appearing; one row per class; completions of a top half; where the model is unsure.
+        """Samples, a film of some of them appearing, every class where there are classes, completions, entropies.
 
         ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
         image with its entropy map, white being log K nats.
         """
         samples = self.sample(num_samples, generator=generator)
-        pictures = {"film": self._film(samples)}
+        pictures = {"samples": samples, "film": self._film(samples[:FILMED_IMAGES])}
         if self.num_classes and num_samples >= self.num_classes:
             each = num_samples // self.num_classes
             labels = torch.arange(self.num_classes).repeat_interleave(each)

@@ -16,6 +16,7 @@ K levels.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from genlab.types import ImageSpec
 
 def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
     """Equation 2: tanh(first half) * sigmoid(second half), within each colour group; halves the channels."""
-    signal, opening = x.unflatten(dim, (num_groups, 2, -1)).unbind(dim + 1)  # (B, G, p / G, ...)
+    signal, opening = torch.unflatten(x, dim, (num_groups, 2, -1)).unbind(dim + 1)  # (B, G, p / G, ...)
     return (signal.tanh() * opening.sigmoid()).flatten(dim, dim + 1)
 
 
@@ -123,8 +124,7 @@ class GatedNetwork(nn.Module):
         )
         widths = [channels, *head_channels, out_channels]
         self.head = nn.ModuleList(
-            MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B")
-            for before, after in zip(widths, widths[1:], strict=False)
+            MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B") for before, after in pairwise(widths)
         )
 
     def forward(self, x: Float[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out H W"]:
@@ -193,8 +193,8 @@ class GatedPixelCNN(AutoregressiveModel):
         )
 
     def logits(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C K H W"]:
-        logits = self.network(self.to_images(symbols), labels)
-        return logits.unflatten(1, (self.num_symbols, self.num_values))
+        logits: Tensor = self.network(self.to_images(symbols), labels)
+        return torch.unflatten(logits, 1, (self.num_symbols, self.num_values))
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
         # Here, because the decoder is written in terms of the network above.

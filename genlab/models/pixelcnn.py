@@ -15,6 +15,7 @@ Dimensions: B batch, n images drawn together, C channels, H height, W width, K l
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +73,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B stream H W"]) -> Float[Tensor, "B stream H W"]:
-        y = F.relu(x)
+        y: Tensor = F.relu(x)
         if self.reduce is not None:
             y = F.relu(self.reduce_norm(self.reduce(y)))  # (B, block, H, W)
         y = F.relu(self.spread_norm(self.spread(y)))  # (B, block, H, W)
@@ -138,8 +139,7 @@ class MaskedResidualNetwork(nn.Module):
         )
         widths = [stream_channels, *head_channels, out_channels]
         self.head = nn.ModuleList(
-            MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B")
-            for before, after in zip(widths, widths[1:], strict=False)
+            MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B") for before, after in pairwise(widths)
         )
         self.stream_position: nn.Parameter | None = None
         self.logit_position: nn.Parameter | None = None
@@ -221,7 +221,8 @@ class PixelCNN(AutoregressiveModel):
 
     def logits(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C K H W"]:
         del labels
-        return self.network(self.to_images(symbols)).unflatten(1, (self.num_symbols, self.num_values))
+        logits: Tensor = self.network(self.to_images(symbols))
+        return torch.unflatten(logits, 1, (self.num_symbols, self.num_values))
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
         # Here, because the decoder is written in terms of the network above.

@@ -106,7 +106,8 @@ class PixelCNNBlocks(AutoregressiveModel):
     def logits(self, symbols: Int[Tensor, "B 1 h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1 K h w"]:
         del labels
         one_hot = F.one_hot(symbols[:, 0], self.num_values).permute(0, 3, 1, 2).float()  # (B, K, h, w)
-        return self.network(one_hot)[:, None]
+        logits: Tensor = self.network(one_hot)
+        return logits[:, None]
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
         # Here, because the decoder is written in terms of the network of another model.

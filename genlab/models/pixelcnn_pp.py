@@ -37,6 +37,8 @@ from genlab.types import Batch, ImageSpec
 
 # Data-dependent initialisation leaves the residual branches small, so that the network starts near the identity.
 RESIDUAL_SCALE = 0.1
+# Means and variances over all pixels of so many images are already sharp; more only cost memory.
+INITIALIZATION_IMAGES = 64
 
 
 def concat_elu(x: Tensor, dim: int = 1) -> Tensor:
@@ -44,14 +46,16 @@ def concat_elu(x: Tensor, dim: int = 1) -> Tensor:
     return F.elu(torch.cat((x, -x), dim))
 
 
-def down_shifted(in_filters: int, out_filters: int, **options: float) -> WeightNormConv2d:
+def down_shifted(in_filters: int, out_filters: int, *, stride: int = 1, initial_scale: float = 1.0) -> WeightNormConv2d:
     """2x3: the row above and its own, a column to each side."""
-    return WeightNormConv2d(in_filters, out_filters, (2, 3), padding=(1, 1), **options)  # type: ignore[arg-type]
+    return WeightNormConv2d(in_filters, out_filters, (2, 3), padding=(1, 1), stride=stride, initial_scale=initial_scale)
 
 
-def down_right_shifted(in_filters: int, out_filters: int, **options: float) -> WeightNormConv2d:
+def down_right_shifted(
+    in_filters: int, out_filters: int, *, stride: int = 1, initial_scale: float = 1.0
+) -> WeightNormConv2d:
     """2x2: the row above and its own, the column to the left and its own."""
-    return WeightNormConv2d(in_filters, out_filters, (2, 2), padding=(1, 0), **options)  # type: ignore[arg-type]
+    return WeightNormConv2d(in_filters, out_filters, (2, 2), padding=(1, 0), stride=stride, initial_scale=initial_scale)
 
 
 class GatedResidualBlock(nn.Module):
@@ -78,7 +82,10 @@ class GatedResidualBlock(nn.Module):
 
     def class_bias(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out"] | None:
         """Added to (a, b); UNLABELLED is the last row."""
-        return None if self.classes is None else self.classes(labels % self.classes.num_embeddings)
+        if self.classes is None:
+            return None
+        bias: Tensor = self.classes(labels % self.classes.num_embeddings)
+        return bias
 
     def forward(
         self, x: Float[Tensor, "B F H W"], skip: Float[Tensor, "B S H W"] | None, labels: Int[Tensor, " B"]
@@ -88,7 +95,7 @@ class GatedResidualBlock(nn.Module):
             y = y + self.skip(concat_elu(skip))
         y = self.second(self.dropout(concat_elu(y)))  # (B, 2F, H, W)
         bias = self.class_bias(labels)
-        a, b = (y if bias is None else y + bias[:, :, None, None]).chunk(2, 1)
+        a, b = torch.chunk(y if bias is None else y + bias[:, :, None, None], 2, 1)
         return x + a * b.sigmoid()
 
 
@@ -158,7 +165,7 @@ class TwoStreamNetwork(nn.Module):
             if scale:
                 u, ul = self.u_downsample[scale - 1](u), self.ul_downsample[scale - 1](ul)
                 skips.append((u, ul))
-            for u_block, ul_block in zip(u_blocks, ul_blocks, strict=True):  # type: ignore[arg-type]
+            for u_block, ul_block in zip(_modules(u_blocks), _modules(ul_blocks), strict=True):
                 u = u_block(u, None, labels)
                 ul = ul_block(ul, u, labels)
                 skips.append((u, ul))
@@ -167,12 +174,17 @@ class TwoStreamNetwork(nn.Module):
         for step, (u_blocks, ul_blocks) in enumerate(zip(self.u_up, self.ul_up, strict=True)):
             if step:
                 u, ul = self.u_upsample[step - 1](u), self.ul_upsample[step - 1](ul)
-            for u_block, ul_block in zip(u_blocks, ul_blocks, strict=True):  # type: ignore[arg-type]
+            for u_block, ul_block in zip(_modules(u_blocks), _modules(ul_blocks), strict=True):
                 u_skip, ul_skip = skips.pop()
                 u = u_block(u, u_skip, labels)
                 ul = ul_block(ul, torch.cat((u, ul_skip), 1), labels)
         assert not skips
-        return self.output(F.elu(ul)).float()
+        raw: Tensor = self.output(F.elu(ul))
+        return raw.float()
+
+
+def _modules(blocks: nn.Module) -> list[nn.Module]:
+    return list(blocks.children())
 
 
 class PixelCNNPP(AutoregressiveModel):
@@ -227,8 +239,9 @@ class PixelCNNPP(AutoregressiveModel):
 
     def initialize(self, batch: Batch) -> None:
         """Gains and biases from a batch, arXiv:1602.07868, section 3; dropout stays on, as in training."""
+        images, labels = batch.images[:INITIALIZATION_IMAGES], batch.labels[:INITIALIZATION_IMAGES]
         with data_dependent_initialization(self.network):
-            self.network(2 * batch.images - 1, batch.labels)
+            self.network(2 * images - 1, labels)
 
     def mixture(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> MixtureParameters:
         """The distribution of every pixel given those before it, shapes (B, H, W, ...)."""

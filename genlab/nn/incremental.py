@@ -11,6 +11,8 @@ Everything here is channels last, without gradients, in one dtype; `n` is the nu
 Dimensions: n images, W columns, C channels, G groups.
 """
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -88,7 +90,7 @@ class PixelConvolution:
         out_channels, in_channels, rows, columns = weight.shape
         bounds_in = bounds_in or (0, in_channels)
         bounds_out = bounds_out or (0, out_channels)
-        self._group_slices = [slice(*pair) for pair in zip(bounds_out, bounds_out[1:], strict=False)]
+        self._group_slices = [slice(*pair) for pair in pairwise(bounds_out)]
         # (C_out, C_in, left + 1) -> ((left + 1) * C_in, C_out): tap-major, as a window of the row lies in memory.
         pixel_weight = weight[:, :, -1, : left + 1].permute(2, 1, 0).reshape(-1, out_channels)
         self.weights = [pixel_weight[:, part].contiguous() for part in self._group_slices]

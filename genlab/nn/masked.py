@@ -9,6 +9,7 @@ Paper: Pixel Recurrent Neural Networks, arXiv:1601.06759, section 3.4 and figure
 Dimensions: B batch, C channels, H height, W width, G groups, K kernel size.
 """
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -33,7 +34,7 @@ def group_bounds(num_channels: int, num_groups: int) -> tuple[int, ...]:
 def group_of_channel(num_channels: int, num_groups: int) -> Tensor:
     """The group of each channel, shape (num_channels,)."""
     bounds = group_bounds(num_channels, num_groups)
-    sizes = torch.tensor([high - low for low, high in zip(bounds, bounds[1:], strict=False)])
+    sizes = torch.tensor([high - low for low, high in pairwise(bounds)])
     return torch.repeat_interleave(torch.arange(num_groups), sizes)
 
 

@@ -51,7 +51,7 @@ class WeightNormConv2d(nn.Module):
 
     def weight(self) -> Float[Tensor, "C_out C_in K_h K_w"]:
         """Equation 2."""
-        length = self.direction.flatten(1).norm(dim=1)
+        length: Tensor = torch.linalg.vector_norm(self.direction.flatten(1), dim=1)
         return self.direction * (self.gain / length)[:, None, None, None]
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H_out W_out"]:
@@ -80,7 +80,7 @@ class WeightNormUpsample2d(nn.Module):
 
     def weight(self) -> Float[Tensor, "C_in C_out 2 K_w"]:
         """Equation 2; the norm runs over all but the output channel."""
-        length = self.direction.transpose(0, 1).flatten(1).norm(dim=1)
+        length: Tensor = torch.linalg.vector_norm(self.direction.transpose(0, 1).flatten(1), dim=1)
         return self.direction * (self.gain / length)[:, None, None]
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out 2*H 2*W"]:

@@ -4,6 +4,7 @@ Dimensions: n images, K values of a symbol.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,7 @@ def prefixes(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
 
 def parts(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
     """Group g -> the channels of group g, views."""
-    return [buffer[..., low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [buffer[..., low:high] for low, high in pairwise(bounds)]
 
 
 def fold(

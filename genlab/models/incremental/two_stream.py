@@ -4,6 +4,9 @@ The stream u of a row depends on the rows above only: it is computed once per ro
 ul is computed pixel by pixel. A scale of half the resolution moves on every second row and column; in between, its
 last outputs are kept, because the way up reads them.
 
+The private classes run once or more per pixel; their shapes stand in words, because checking them in tests would
+take longer than what they do.
+
 Dimensions: n images, W columns of a scale, F filters, K levels.
 """
 
@@ -60,7 +63,8 @@ class _RowBlock:
         if block.skip is not None:
             self._skip = (block.skip.weight()[:, :, 0, 0].to(dtype), block.skip.bias.to(dtype))
 
-    def row(self, x: Float[Tensor, "n W F"], skip: Float[Tensor, "n W F"] | None) -> Float[Tensor, "n W F"]:
+    def row(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """(n, W, F) to (n, W, F)."""
         self._first.push(concat_elu(x, -1))
         y = self._first.output()
         if self._skip is not None and skip is not None:
@@ -86,11 +90,13 @@ class _PixelBlock:
         self._skip_u = torch.cat((positive[:, :filters], negative[:, :filters]), 1)  # (F, 2F)
         self._skip_ul = torch.cat((positive[:, filters:], negative[:, filters:]), 1).t().contiguous()  # (2F or 0, F)
 
-    def begin_row(self, u: Float[Tensor, "n W F"]) -> None:
+    def begin_row(self, u: Tensor) -> None:
+        """Take in the row (n, W, F) of the stream u that the skip connection reads."""
         self._first.begin_row(F.linear(concat_elu(u, -1), self._skip_u, self._skip_bias))
         self._second.begin_row(self._class_bias)
 
-    def step(self, column: int, x: Float[Tensor, "n F"], skip: Float[Tensor, "n F"] | None) -> Float[Tensor, "n F"]:
+    def step(self, column: int, x: Tensor, skip: Tensor | None) -> Tensor:
+        """(n, F) to (n, F)."""
         self._first.inputs[0][column].copy_(concat_elu(x))
         y = self._first.output(column)
         if skip is not None:
@@ -127,19 +133,21 @@ class _Scale:
             self._lower = _Scale(network, scale + 1, labels, width // 2, dtype)
             u_down, ul_down = network.u_downsample[scale], network.ul_downsample[scale]
             u_up, ul_up = network.u_upsample[up - 1], network.ul_upsample[up - 1]
-            assert isinstance(u_down, WeightNormConv2d) and isinstance(ul_down, WeightNormConv2d)
-            assert isinstance(u_up, WeightNormUpsample2d) and isinstance(ul_up, WeightNormUpsample2d)
+            assert isinstance(u_down, WeightNormConv2d)
+            assert isinstance(ul_down, WeightNormConv2d)
+            assert isinstance(u_up, WeightNormUpsample2d)
+            assert isinstance(ul_up, WeightNormUpsample2d)
             self._u_downsample = _row_convolution(u_down, num_samples, width, dtype)
             self._ul_downsample = _pixel_convolution(ul_down, num_samples, width, dtype)
-            self._u_upsample = u_up.weight().to(dtype).split(1, 2)  # row parity -> (F, F, 1, 3)
+            self._u_upsample = torch.split(u_up.weight().to(dtype), 1, 2)  # row parity -> (F, F, 1, 3)
             self._u_upsample_bias = u_up.bias.to(dtype)
             self._ul_upsample = ul_up.weight().to(dtype).permute(2, 3, 0, 1).contiguous()  # (2, 2, F_in, F_out)
             self._ul_upsample_bias = ul_up.bias.to(dtype)
             self._lower_u = u_up.weight().new_zeros(0)
             self._lower_ul = ul_up.weight().new_zeros((num_samples, width // 2, ul_up.weight().shape[0]), dtype=dtype)
 
-    def begin_row(self, row: int, u: Float[Tensor, "n W F"]) -> Float[Tensor, "n W F"]:
-        """The stream u of one row, down and up again."""
+    def begin_row(self, row: int, u: Tensor) -> Tensor:
+        """The stream u of one row, (n, W, F), down and up again."""
         skips = [u]
         for u_block, ul_block in zip(self._u_down, self._ul_down, strict=True):
             u = u_block.row(u, None)
@@ -163,8 +171,8 @@ class _Scale:
         row = F.conv_transpose2d(channels_first, self._u_upsample[parity], self._u_upsample_bias, stride=(1, 2))
         return row[:, :, 0, 1:].transpose(1, 2)
 
-    def step(self, row: int, column: int, ul: Float[Tensor, "n F"]) -> Float[Tensor, "n F"]:
-        """The stream ul of one pixel, down and up again."""
+    def step(self, row: int, column: int, ul: Tensor) -> Tensor:
+        """The stream ul of one pixel, (n, F), down and up again."""
         skips = [ul]
         for block in self._ul_down:
             ul = block.step(column, ul, None)
