@@ -12,7 +12,7 @@ Adam as it comes. Everything that the model of this project does otherwise is an
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -76,23 +76,42 @@ class PlainPort(nn.Module):
         written = torch.bmm(fy.transpose(1, 2), torch.bmm(patch, fx))
         return written.reshape(-1, SIDE * SIDE) / gamma
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def unroll(self, x: Tensor, noise: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        """Canvas, mu, log sigma, noise and latent of every step."""
         x = x.reshape(-1, SIDE * SIDE)
         canvas = torch.zeros_like(x)
         h_enc, c_enc, h_dec, c_dec = (x.new_zeros(len(x), NUM_UNITS) for _ in range(4))
-        kl = x.new_zeros(len(x))
         for step in range(self.num_glimpses):
             x_hat = x - torch.sigmoid(canvas)
             glimpse = self.read(x, x_hat, h_dec)
             h_enc, c_enc = self.lstm_enc(torch.cat([glimpse, h_dec], 1), (h_enc, c_enc))
             mu, logsigma = self.mu(h_enc), self.logsigma(h_enc)
-            sigma = torch.exp(logsigma)
-            z = mu + sigma * (torch.randn(len(x), self.latent_size) if noise is None else noise[step])
+            e = torch.randn(len(x), self.latent_size) if noise is None else noise[step]
+            z = mu + torch.exp(logsigma) * e
             h_dec, c_dec = self.lstm_dec(z, (h_dec, c_dec))
             canvas = canvas + self.write(h_dec)
-            kl = kl + 0.5 * (mu.square() + sigma.square() - 2 * logsigma - 1).sum(1)
-        reconstruction = nn.functional.binary_cross_entropy_with_logits(canvas, x, reduction="none").sum(1)
-        return (reconstruction + kl).mean()
+            yield canvas, mu, logsigma, e, z
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The bound in nats, averaged over the batch."""
+        kl = x.new_zeros(len(x))
+        for step in self.unroll(x, noise):
+            canvas, mu, logsigma, _, _ = step
+            kl = kl + 0.5 * (mu.square() + torch.exp(logsigma).square() - 2 * logsigma - 1).sum(1)
+        return (bernoulli(canvas, x) + kl).mean()
+
+    def log_weight(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """log p(x, z) / q(z | x) of one draw for each image."""
+        ratio = x.new_zeros(len(x))
+        for step in self.unroll(x, noise):
+            canvas, _, logsigma, e, z = step
+            ratio = ratio + (0.5 * e.square() - 0.5 * z.square() + logsigma).sum(1)
+        return ratio - bernoulli(canvas, x)
+
+
+def bernoulli(canvas: Tensor, x: Tensor) -> Tensor:
+    x = x.reshape(-1, SIDE * SIDE)
+    return nn.functional.binary_cross_entropy_with_logits(canvas, x, reduction="none").sum(1)
 
 
 def build(setting: dict[str, int]) -> DRAW:
@@ -202,12 +221,18 @@ def measure(name: str, setting: dict[str, int], *, rounds: int, compiled: bool, 
         "plain port": training_step(lambda: port(images), port_parameters, torch.optim.Adam(port_parameters, **adam)),
         "genlab": training_step(ours, parameters, torch.optim.Adam(parameters, fused=True, **adam)),
     }
-    medians = {key: statistics.median(values) for key, values in time_interleaved(steps, rounds=rounds).items()}
     options = " ".join(["compiled"] * compiled + ["bf16"] * bf16) or "eager"
-    print(
-        f"{name:6} {options:14} plain port {1e3 * medians['plain port']:7.1f} ms  "
-        f"genlab {1e3 * medians['genlab']:7.1f} ms  ratio {medians['plain port'] / medians['genlab']:.2f}"
-    )
+    report(f"{name} {options}", time_interleaved(steps, rounds=rounds))
+
+
+def report(title: str, seconds: dict[str, list[float]]) -> None:
+    """One line: medians, and the ratio of the first to each of the others."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    base, *others = medians
+    line = f"{title:16} {base} {1e3 * medians[base]:.1f} ms"
+    for name in others:
+        line += f"; {name} {1e3 * medians[name]:.1f} ms, ratio {medians[base] / medians[name]:.2f}"
+    print(line)
 
 
 def main() -> None:

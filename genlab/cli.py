@@ -9,13 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import genlab
 from genlab.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 # Command to what it does and the key that a bare word stands for.
@@ -56,7 +53,7 @@ class Job:
     def __init__(self, command: str) -> None:
         self.command = command
 
-    def __call__(self, configuration: "DictConfig") -> None:
+    def __call__(self, configuration: Any) -> None:
         """Run the command on a composed configuration."""
         from genlab.composition.application import run_job
 

@@ -3,6 +3,9 @@
 import json
 import logging
 import random
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
@@ -26,10 +29,12 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError
+from genlab.metrics.baselines import baseline_averages
+from genlab.metrics.ledger import Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.storage import replace_atomically
-from genlab.training.trainer import Summary, Trainer
+from genlab.training.summary import Summary
+from genlab.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +73,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
-    dataset = build(configuration.dataset, "dataset")
-    if not isinstance(dataset, Dataset):
-        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {configuration.dataset['_target_']}")
+    dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)
@@ -95,8 +98,45 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
     _log.info("%s", dataset.provenance)
     _log.info("%s", _parameter_counts(model))
-    _log.info("run folder: %s", run_folder)
-    return trainer.fit(resume=configuration.resume is not None)
+    _log.info("run folder: %s", _from_here(run_folder))
+    summary = trainer.fit(resume=configuration.resume is not None)
+    _log.info("%s", _conclusion(trainer, run_folder))
+    return summary
+
+
+def _conclusion(trainer: Trainer, run_folder: Path) -> str:
+    """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
+    dataset, seed = trainer.dataset, trainer.seed
+    lines = []
+    if trainer.test_averages:
+        weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
+        measures = measures_from(trainer.test_averages, dataset=dataset, split="test", seed=seed, weights=weights)
+        if any(name.startswith("nll_") for name in trainer.test_averages):
+            baselines = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
+            measures += measures_from(baselines, dataset=dataset, split="test", seed=seed, weights="none")
+        lines.append(format_table(measures))
+    folder = _from_here(run_folder)
+    newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
+    lines += [f"pictures: {path}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
+    program, place = _program(), shlex.quote(str(folder))
+    if trainer.summary.status == "interrupted":
+        lines.append(f"{trainer.summary.reason}\n  {program} train resume={place}")
+    lines.append(f"next:\n  {program} sample run={place}\n  {program} evaluate run={place}\n  {program} board")
+    return "\n".join(lines)
+
+
+def _from_here(path: Path) -> Path:
+    """A path as a person in the working directory would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _program() -> str:
+    """How this program is called here: an environment that is not activated has no `genlab` on the path."""
+    script = Path(sys.executable).with_name("genlab")
+    if shutil.which("genlab") or not script.exists():
+        return "genlab"
+    return shlex.quote(str(_from_here(script)))
 
 
 def seed_everything(seed: int) -> None:
@@ -141,7 +181,7 @@ def _shown(configuration: RunConfiguration) -> str:
         "trainer": configuration.trainer,
         "model": configuration.model,
     }
-    return yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True).rstrip()
+    return str(yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True)).rstrip()
 
 
 def _parameter_counts(model: Model) -> str:

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
-from genlab.composition.composer import Composer, open_composer, plain, select_resolved, version_base
+from genlab.composition.composer import Composed, Composer, open_composer, plain, select_resolved, version_base
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
@@ -46,6 +45,7 @@ class JobContext:
     """The configuration tree: ours, then the user's."""
 
 
+@runtime_checkable
 class CommandModule(Protocol):
     """What a command's module offers; ``read`` checks and touches nothing, ``run`` acts."""
 
@@ -56,10 +56,11 @@ class CommandModule(Protocol):
         """Do it."""
 
 
+@runtime_checkable
 class PickledJob(Protocol):
     """The callable that Hydra is given."""
 
-    def __call__(self, configuration: DictConfig) -> None:
+    def __call__(self, configuration: Composed) -> None:
         """Run one job."""
 
     def module(self) -> CommandModule:
@@ -132,7 +133,7 @@ def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: Comman
     return _Plan(is_sweep=False, folder=folder)
 
 
-def _read(module: CommandModule, composed: DictConfig, overrides: Sequence[str]) -> None:
+def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> None:
     HydraConfig.instance().set_config(composed)
     module.read(plain(composed), [word for word in overrides if not word.lstrip("+~").startswith("hydra")])
 
@@ -157,10 +158,30 @@ def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iter
             num_yielded += 1
 
 
+class _Quiet:
+    """A job whose failure Hydra does not see, for Hydra would announce it in a line of its own."""
+
+    def __init__(self, job: PickledJob) -> None:
+        self.job = job
+        self.failure: Exception | None = None
+
+    def __call__(self, configuration: Composed) -> None:
+        try:
+            self.job(configuration)
+        except Exception as error:
+            self.failure = error
+
+    def module(self) -> CommandModule:
+        return self.job.module()
+
+
 def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Path) -> None:
     is_new = not folder.exists()
+    quiet = _Quiet(job)
     try:
-        run_hydra(command, words, job=job)
+        run_hydra(command, words, job=quiet)
+        if quiet.failure is not None:
+            raise quiet.failure
     except BaseException as error:
         _close_logs()
         if is_new and not leaves_folder_to_others(error):
@@ -194,7 +215,7 @@ def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
             os.environ[_FULL_ERROR] = former[1]
 
 
-def run_job(module: CommandModule, configuration: DictConfig) -> None:
+def run_job(module: CommandModule, configuration: Composed) -> None:
     """One job, in whatever process its launcher chose."""
     context = _context()
     try:

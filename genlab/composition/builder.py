@@ -21,13 +21,14 @@ PARTIAL = "_partial_"
 _HYDRA_ONLY = ("_args_", "_convert_", "_recursive_")
 
 
-def check(node: Any, key: str, *, run_time: Collection[str] = ()) -> int:
+def check(node: Any, key: str, *, run_time: Collection[str] = (), expects: type | None = None) -> int:
     """Bind a node and every node inside it to the signatures of their targets; nothing is called.
 
     Args:
         node: Plain data with ``_target_``.
         key: Key of the node, for messages.
         run_time: Arguments of the outermost target that the caller will supply.
+        expects: What the outermost target must be a subclass of, or be annotated to return.
 
     Returns:
         How many nodes were bound.
@@ -37,6 +38,8 @@ def check(node: Any, key: str, *, run_time: Collection[str] = ()) -> int:
     """
     _require_node(node, key)
     target = find_target(node[TARGET], key)
+    if expects is not None:
+        _require_kind(target, expects, key)
     arguments = _arguments(node, key)
     parameters = _parameters(target)
     _require_known_names(target, parameters, arguments, key, run_time)
@@ -46,19 +49,19 @@ def check(node: Any, key: str, *, run_time: Collection[str] = ()) -> int:
     for name, value in arguments.items():
         full_key = join(key, name)
         if _holds_nodes(value):
-            num_bound += _check_inside(value, full_key)
+            num_bound += _check_inside(value, full_key, _hint(parameters.get(name)))
         else:
             fit(value, _hint(parameters.get(name)), full_key)
     return num_bound
 
 
-def build(node: Mapping[str, Any], key: str, **run_time: Any) -> Any:
-    """What a checked node describes: its target called with the node's values and the run-time arguments.
+def build(node: Mapping[str, Any], key: str, *, expects: type | None = None, **run_time: Any) -> Any:
+    """What a node describes: its target called with the node's values and the run-time arguments.
 
     Raises:
         ConfigurationError: The node does not bind, or its target refused a value.
     """
-    check(node, key, run_time=tuple(run_time))
+    check(node, key, run_time=tuple(run_time), expects=expects)
     return _call(key, bind(node, key), **run_time)
 
 
@@ -92,14 +95,34 @@ def _build_inside(value: Any, key: str) -> Any:
     return value
 
 
-def _check_inside(value: Any, key: str) -> int:
+def _check_inside(value: Any, key: str, hint: Any = Any) -> int:
     if isinstance(value, Mapping):
         if TARGET in value:
-            return check(value, key)
+            expects = hint if isinstance(hint, type) and hint is not object and not _is_partial(value, key) else None
+            if expects is None:
+                _require_class(find_target(value[TARGET], key), key)
+            return check(value, key, expects=expects)
         return sum(_check_inside(item, join(key, str(name))) for name, item in value.items())
     if isinstance(value, list):
         return sum(_check_inside(item, f"{key}[{index}]") for index, item in enumerate(value))
     return 0
+
+
+def _require_kind(target: Callable[..., Any], expects: type, key: str) -> None:
+    """Not every function of an allowed package is a part: one that downloads a file is none."""
+    made = target if inspect.isclass(target) else inspect.signature(target).return_annotation
+    if not (inspect.isclass(made) and issubclass(made, expects)):
+        raise ConfigurationError(
+            f"{key}.{TARGET} must name a {expects.__name__}, or a function annotated to return one, "
+            f"got {target.__module__}.{target.__qualname__}"
+        )
+
+
+def _require_class(target: Callable[..., Any], key: str) -> None:
+    if not inspect.isclass(target):
+        raise ConfigurationError(
+            f"{key}.{TARGET} must name a class here, got the function {target.__module__}.{target.__qualname__}"
+        )
 
 
 def _call(key: str, factory: Callable[..., Any], **run_time: Any) -> Any:

@@ -40,7 +40,7 @@ def explain(error: BaseException) -> tuple[str, int]:
             return one_line(f"out of memory ({str(link) or type(link).__name__}); {way_out}"), (
                 MemoryExhaustedError.exit_code
             )
-    if any(_is_of_configuration(link) for link in chain):
+    if _is_of_configuration(error):
         return one_line(str(error)), ConfigurationError.exit_code
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return one_line(f"{text} (a bug of genlab; GENLAB_DEBUG=1 shows the traceback)"), BUG

@@ -6,7 +6,6 @@ from dataclasses import fields
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from beartype import BeartypeConf
 from beartype.door import is_bearable
 
 from genlab.composition.suggestions import way_out
@@ -14,12 +13,9 @@ from genlab.errors import ConfigurationError
 
 _T = TypeVar("_T")
 
-# PEP 484's numeric tower: an int will do for a float, as YAML's writers expect.
-_TOWER = BeartypeConf(is_pep484_tower=True)
-
 
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """The value in the form that the annotation asks for: YAML's lists become tuples where tuples are wanted.
+    """The value in the form that the annotation asks for: lists become tuples, whole numbers floats, where wanted.
 
     Args:
         value: Plain data: scalars, lists, dicts.
@@ -32,8 +28,8 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     _require_finite(value, key)
     if hint is Any or hint is object:
         return value
-    for candidate in (value, _as_tuples(value)):
-        if is_bearable(candidate, hint, conf=_TOWER) and _is_bool_only_where_wanted(candidate, hint):
+    for candidate in (value, _as_tuples(value), _as_floats(value), _as_tuples(_as_floats(value))):
+        if is_bearable(candidate, hint) and _is_bool_only_where_wanted(candidate, hint):
             return candidate
     choices = _literal_choices(hint)
     if choices and isinstance(value, str):
@@ -102,6 +98,12 @@ def _require_finite(value: Any, key: str) -> None:
 
 def _as_tuples(value: Any) -> Any:
     return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _as_floats(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_as_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _is_bool_only_where_wanted(value: Any, hint: Any) -> bool:

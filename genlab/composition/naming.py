@@ -3,7 +3,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from os import environ
 from typing import Any
@@ -74,7 +74,7 @@ def register_resolvers(started: datetime) -> None:
             raise KeyError(f"the environment variable {name} is not set")
         return environ.get(name, *default)
 
-    resolvers = {
+    resolvers: dict[str, Callable[..., str | None]] = {
         "genlab.started": lambda: stamp,
         "genlab.run_folder": run_folder,
         "genlab.job_folder": job_folder,
@@ -83,6 +83,6 @@ def register_resolvers(started: datetime) -> None:
     }
     # OmegaConf 2.4 renames the function and warns about the old name; 2.3 has an older one under the new name.
     is_renamed = tuple(map(int, omegaconf.__version__.split(".")[:2])) >= (2, 4)
-    register = OmegaConf.register_resolver if is_renamed else OmegaConf.register_new_resolver
+    register: Callable[..., None] = getattr(OmegaConf, "register_resolver" if is_renamed else "register_new_resolver")
     for name, resolver in resolvers.items():
         register(name, resolver, replace=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 
@@ -27,15 +27,7 @@ def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
         StorageError: It cannot be written.
     """
     _make(folder)
-    lock = FileLock(folder / LOCK_NAME, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise FolderInUseError(
-            f"{folder} is in use by {_owner(folder)}; wait, or choose another hydra.run.dir"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    lock = _acquired(folder)
     try:
         if not is_resumed:
             require_fresh(folder)
@@ -72,16 +64,7 @@ def require_free(folder: Path) -> None:
     """
     if not (folder / LOCK_NAME).is_file():
         return
-    lock = FileLock(folder / LOCK_NAME, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise FolderInUseError(
-            f"{folder} is in use by {_owner(folder)}; wait, or choose another hydra.run.dir"
-        ) from error
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
-    lock.release()
+    _acquired(folder).release()
 
 
 def is_untouched(folder: Path) -> bool:
@@ -105,6 +88,18 @@ def _is_of_a_start(entry: Path) -> bool:
     if entry.name == _HYDRA_FOLDER:
         return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
     return entry.name in (LOCK_NAME, _OWNER_NAME) or entry.suffix == ".log"
+
+
+def _acquired(folder: Path) -> BaseFileLock:
+    lock = FileLock(folder / LOCK_NAME, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        way_out = "wait, or choose another hydra.run.dir"
+        raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {way_out}") from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    return lock
 
 
 def _make(folder: Path) -> None:

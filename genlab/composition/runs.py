@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -48,11 +48,9 @@ def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
     """The model of a configuration for images of a given kind.
 
     Raises:
-        ConfigurationError: The target is no model, or refuses a value.
+        ConfigurationError: The target refuses a value.
     """
-    model = build(configuration.model, "model", spec=spec)
-    if not isinstance(model, Model):
-        raise ConfigurationError(f"model._target_ must name a Model, got {configuration.model['_target_']}")
+    model: Model = build(configuration.model, "model", expects=Model, spec=spec)
     return model
 
 

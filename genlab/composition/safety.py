@@ -7,8 +7,9 @@ callbacks and logging handlers by itself before the job starts.
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from genlab.composition.composer import Composed
 from genlab.errors import ConfigurationError
 
 _LOGGING_CLASSES = {
@@ -21,7 +22,7 @@ _LOGGING_CLASSES = {
 }
 
 
-def require_safe(configuration: DictConfig) -> None:
+def require_safe(configuration: Composed) -> None:
     """Check the ``hydra`` node of a composed configuration.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The configuration of a training run as checked plain values: the framework's keys have a schema, nodes a signature."""
+"""A training run's configuration as checked plain values: framework keys have a schema, nodes a signature."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.composition.builder import TARGET, accepted, bind, check
 from genlab.composition.fields import check_fields
-from genlab.composition.suggestions import way_out
+from genlab.composition.suggestions import nearest, way_out
+from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
+from genlab.models.base import Model
 from genlab.training.settings import TrainerSettings
 
 Node = dict[str, Any]
@@ -66,9 +68,11 @@ def read_run_configuration(values: Mapping[str, Any]) -> RunConfiguration:
     """
     configuration = check_fields(RunConfiguration, values, "")
     _ = configuration.settings
-    check(configuration.dataset, "dataset")
-    check(configuration.model, "model", run_time=("spec",))
+    check(configuration.dataset, "dataset", expects=Dataset)
+    check(configuration.model, "model", run_time=("spec",), expects=Model)
     for phase in configuration.optimizer:
+        if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
+            raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean '{DEFAULT_PHASE}'?")
         check_optimizer(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
     check_schedule(configuration.schedule)
     return configuration
@@ -101,7 +105,7 @@ def require_phases(optimizers: Mapping[str, Any], phases: tuple[str, ...]) -> No
 
 def check_optimizer(node: Node, key: str) -> None:
     """Bind an optimiser's node and try it on one parameter, since the ranges of its numbers are known only to torch."""
-    check(node, key, run_time=("params",))
+    check(node, key, run_time=("params",), expects=Optimizer)
     rate = node.get("lr")
     if isinstance(rate, int | float) and not rate > 0:
         raise ConfigurationError(f"{key}.lr must be positive, got {rate}")
@@ -112,7 +116,7 @@ def check_optimizer(node: Node, key: str) -> None:
 def check_schedule(node: Node) -> None:
     """Bind a schedule's node and try it on an optimiser of one parameter."""
     run_time = ("optimizer", *accepted(node, "schedule", ("num_steps",)))
-    check(node, "schedule", run_time=run_time)
+    check(node, "schedule", run_time=run_time, expects=LRScheduler)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with _torch_refusals_named("schedule"):
         schedule_factory(node)(optimizer, num_steps=1)

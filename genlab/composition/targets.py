@@ -19,8 +19,10 @@ from genlab.errors import ConfigurationError
 
 ALLOW_VARIABLE = "GENLAB_ALLOW"
 OWN_PACKAGES = ("genlab.models", "genlab.nn", "genlab.data", "genlab.training.schedules")
-ACTIVATIONS = ("CELU", "ELU", "GELU", "Hardswish", "Identity", "LeakyReLU", "Mish", "PReLU", "ReLU", "ReLU6", "SELU")
-ACTIVATIONS += ("Sigmoid", "SiLU", "Softplus", "Softsign", "Tanh")
+ACTIVATIONS = (
+    *("CELU", "ELU", "GELU", "Hardswish", "Identity", "LeakyReLU", "Mish", "PReLU", "ReLU", "ReLU6", "SELU"),
+    *("Sigmoid", "SiLU", "Softplus", "Softsign", "Tanh"),
+)
 _TORCH_MODULES = ("torch.optim", "torch.optim.lr_scheduler")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 
@@ -106,6 +108,6 @@ def _did_you_mean(name: str, valid: Any) -> str:
 
 def _refusal(target: str, where: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{where} must name something of {', '.join(OWN_PACKAGES)}, an optimizer or scheduler of torch or an activation "
-        f"of torch.nn, got {target}; for code of your own that you trust, set {ALLOW_VARIABLE}=its_package"
+        f"{where} must name something of {', '.join(OWN_PACKAGES)}, an optimizer or scheduler of torch or an "
+        f"activation of torch.nn, got {target}; for code of your own that you trust, set {ALLOW_VARIABLE}=its_package"
     )

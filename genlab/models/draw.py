@@ -11,8 +11,9 @@ Dimensions: B batch, T glimpses, Z latents of one glimpse, U units, H height, C 
 Inside, images and canvases have the layout (B, H, C, A) of genlab.nn.attention.
 """
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -21,133 +22,17 @@ from torch import Generator, Tensor, nn
 from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.models.base import GenerativeModel, require_no_labels
+from genlab.models.draw_glimpse import Given, Glimpse, Posterior, State
 from genlab.models.observation import ObservationModel, default_observation
-from genlab.models.ranges import require_at_least, require_window_size
+from genlab.models.ranges import require_count, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention, WriteAttention
-from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
+from genlab.nn.recurrent import Unrolled
 from genlab.types import Batch, ImageSpec, Loss, Phase
 
 _IMAGES_PER_ARC = 8
 
 # Rows of one pass of the importance-weighted bound: more need memory, fewer leave the matrix products waiting.
 _ROWS_PER_PASS = 1024
-
-
-class State(NamedTuple):
-    """What one glimpse hands to the next."""
-
-    canvas: Float[Tensor, "B H C A"]
-    encoder_hidden: Float[Tensor, "B U"]
-    encoder_cell: Float[Tensor, "B U"]
-    decoder_hidden: Float[Tensor, "B U"]
-    decoder_cell: Float[Tensor, "B U"]
-
-
-class Posterior(NamedTuple):
-    """q(z_t | x, z_<t), and the draw from it."""
-
-    mu: Float[Tensor, "B Z"]
-    log_sigma: Float[Tensor, "B Z"]
-    latent: Float[Tensor, "B Z"]
-
-
-class Given(NamedTuple):
-    """What the batch, not the state, gives to one glimpse."""
-
-    images: Float[Tensor, "B H C A"]
-    noise: Float[Tensor, "B Z"]
-    encoder_weight: Float[Tensor, "G J"]
-    encoder_bias: Float[Tensor, "... G"]
-    decoder_weight: Float[Tensor, "G K"]
-    decoder_bias: Float[Tensor, "... G"]
-
-
-class Taken(NamedTuple):
-    """What the two weights of :class:`Given` multiplied, for their gradients."""
-
-    encoder_inputs: Float[Tensor, "B J"]
-    decoder_inputs: Float[Tensor, "B K"]
-
-
-class Glimpse(nn.Module):
-    """One time step (eqs. 3 to 8): read, encode, draw a latent, decode, write.
-
-    Args:
-        spec: Size and channels of the images.
-        num_units: U, of the encoder and of the decoder.
-        latent_size: Z.
-        read: Attention of the reader; None reads the whole image.
-        write: Attention of the writer; None writes the whole image.
-        forget_bias: Initial bias of both forget gates.
-    """
-
-    def __init__(
-        self,
-        spec: ImageSpec,
-        *,
-        num_units: int,
-        latent_size: int,
-        read: ReadAttention | None,
-        write: WriteAttention | None,
-        forget_bias: float,
-    ) -> None:
-        super().__init__()
-        self.canvas_shape = (spec.height, spec.channels, spec.width)
-        self.num_pixels = spec.height * spec.channels * spec.width
-        self.latent_size = latent_size
-        self.read = read
-        self.write = write if write else nn.Linear(num_units, self.num_pixels)
-        num_read = 2 * (spec.channels * read.grid.num_filters**2 if read else self.num_pixels)
-        self.encoder = LSTMCell(num_inputs=num_read + num_units, num_units=num_units, forget_bias=forget_bias)
-        self.posterior = nn.Linear(num_units, 2 * latent_size)
-        self.decoder = LSTMCell(num_inputs=latent_size, num_units=num_units, forget_bias=forget_bias)
-
-    def encoder_weights(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, "G J"], Float[Tensor, "... G"]]:
-        """Weight and bias of the encoder's gates inside the loop, without what does not change there.
-
-        Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c): the first
-        half is the same at every glimpse, and only half of the largest product is left inside.
-        """
-        weight, bias = self.encoder.weight, self.encoder.bias
-        if self.read is not None:
-            return weight, bias
-        num_rest = weight.shape[1] - 2 * self.num_pixels
-        of_image, of_error, of_states = weight.split_with_sizes([self.num_pixels, self.num_pixels, num_rest], 1)
-        from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, G)
-        return torch.cat((-of_error, of_states), 1), from_image
-
-    def forward(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
-        """The next state, the posterior whose draw mu + sigma * noise led to it, and what the weights multiplied."""
-        mean = torch.sigmoid(state.canvas)
-        if self.read is None:
-            seen: tuple[Tensor, ...] = (mean.flatten(1),)
-        else:
-            # The patch of x_hat = x - sigmoid(c) (eq. 3) is a difference of patches, far smaller than one of images.
-            of_image, of_mean = self.read((given.images, mean), state.decoder_hidden)
-            seen = (of_image, of_image - of_mean)  # eq. 4
-        encoder_inputs = torch.cat((*seen, state.decoder_hidden, state.encoder_hidden), 1)
-        gates = torch.addmm(given.encoder_bias, encoder_inputs, given.encoder_weight.t())
-        encoder_hidden, encoder_cell = update_cell(gates, state.encoder_cell)  # eq. 5
-        mu, log_sigma = self.posterior(encoder_hidden).to(mean.dtype).chunk(2, 1)  # eqs. 1, 2
-        latent = torch.addcmul(mu, torch.exp(log_sigma), given.noise)  # eq. 6
-        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
-        gates = torch.addmm(given.decoder_bias, decoder_inputs, given.decoder_weight.t())
-        decoder_hidden, decoder_cell = update_cell(gates, state.decoder_cell)  # eq. 7
-        canvas = state.canvas + self.written(decoder_hidden)  # eq. 8
-        next_state = State(canvas, encoder_hidden, encoder_cell, decoder_hidden, decoder_cell)
-        return next_state, Posterior(mu, log_sigma, latent), Taken(encoder_inputs, decoder_inputs)
-
-    def generate(self, latent: Float[Tensor, "B Z"], state: State) -> State:
-        """The next state of the decoder alone, after a latent from anywhere (section 2.3)."""
-        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
-        gates = nn.functional.linear(decoder_inputs, self.decoder.weight, self.decoder.bias)
-        hidden, cell = update_cell(gates, state.decoder_cell)
-        return state._replace(canvas=state.canvas + self.written(hidden), decoder_hidden=hidden, decoder_cell=cell)
-
-    def written(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:
-        """What the state of the decoder adds to the canvas."""
-        added: Tensor = self.write(hidden)
-        return added.view(-1, *self.canvas_shape)
 
 
 class DRAW(GenerativeModel):
@@ -194,9 +79,9 @@ class DRAW(GenerativeModel):
         observation: Callable[..., ObservationModel] | None,
     ) -> None:
         super().__init__()
-        require_at_least("model.num_glimpses", num_glimpses, 1)
-        require_at_least("model.num_units", num_units, 1)
-        require_at_least("model.latent_size", latent_size, 1)
+        require_count("model.num_glimpses", num_glimpses)
+        require_count("model.num_units", num_units)
+        require_count("model.latent_size", latent_size)
         self.spec = spec
         self.num_glimpses = num_glimpses
         self.latent_size = latent_size
@@ -276,13 +161,16 @@ class DRAW(GenerativeModel):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """The bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats."""
+        """The bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats.
+
+        ``bits_per_dim`` is the bound again, in bits per sub-pixel.
+        """
         images = _to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             canvas = state.canvas
-        return _measures(self.observation.nll(canvas, images), _kl(posteriors).sum(0))
+        return _measures(self.observation.nll(canvas, images), _kl(posteriors).sum(0), images[0].numel())
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
@@ -298,14 +186,14 @@ class DRAW(GenerativeModel):
         Raises:
             ValueError: A negative number of samples.
         """
-        require_at_least("num_importance_samples", num_importance_samples, 0)
+        require_count("num_importance_samples", num_importance_samples, least=0)
         images = _to_lines(batch.images)
         posteriors, reconstructions = [], []
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             reconstructions.append(self.observation.nll(state.canvas, images))
         kl = _kl(posteriors)  # (T, B)
-        measures = _measures(reconstructions[-1], kl.sum(0))
+        measures = _measures(reconstructions[-1], kl.sum(0), images[0].numel())
         measures["kl_per_glimpse_nats"] = kl.t()
         measures["nll_upper_bound_by_glimpses_nats"] = (torch.stack(reconstructions) + kl.cumsum(0)).t()
         if num_importance_samples > 0:
@@ -361,7 +249,7 @@ class DRAW(GenerativeModel):
         ``canvases_reconstruction``, a film of each input with the window of each read in green beside its canvas
         with the window of each write in red; then ``interpolation`` joins the latents of neighbouring inputs.
         """
-        require_at_least("num_samples", num_samples, 1)
+        require_count("num_samples", num_samples)
         states = list(self._generate(self._noise(num_samples, generator)))
         canvases = self._canvas_images(num_samples, states)
         pictures = {"samples": canvases[-1], "canvases": self._film_of_writes(canvases, states)}
@@ -478,9 +366,11 @@ def _kl(posteriors: list[Posterior]) -> Float[Tensor, "T B"]:
     return kl_to_standard_normal(mu, log_sigma).sum(2)
 
 
-def _measures(reconstruction: Float[Tensor, " B"], kl: Float[Tensor, " B"]) -> dict[str, Tensor]:
+def _measures(reconstruction: Float[Tensor, " B"], kl: Float[Tensor, " B"], num_pixels: int) -> dict[str, Tensor]:
+    bound = reconstruction + kl
     return {
-        "nll_upper_bound_nats": reconstruction + kl,
+        "nll_upper_bound_nats": bound,
         "reconstruction_nats": reconstruction,
         "kl_nats": kl,
+        "bits_per_dim": bound / (num_pixels * math.log(2)),
     }

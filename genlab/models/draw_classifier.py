@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from genlab.drawing import GREEN, enlarge, enlargement, outline_window
 from genlab.models.base import Model
-from genlab.models.ranges import require_at_least, require_window_size
+from genlab.models.ranges import require_count, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -97,8 +97,8 @@ class DRAWClassifier(Model):
         learned_states: bool,
     ) -> None:
         super().__init__()
-        require_at_least("model.num_glimpses", num_glimpses, 1)
-        require_at_least("model.num_units", num_units, 1)
+        require_count("model.num_glimpses", num_glimpses)
+        require_count("model.num_units", num_units)
         require_window_size("model.read_size", read_size, spec)
         if spec.num_classes < 1:
             raise ValueError(
@@ -152,7 +152,7 @@ class DRAWClassifier(Model):
     ) -> dict[str, Float[Tensor, "..."]]:
         """``glimpses``: a film of the images with the window of each glimpse in green; nothing without a batch."""
         del generator
-        require_at_least("num_samples", num_samples, 1)
+        require_count("num_samples", num_samples)
         if batch is None:
             return {}
         images = batch.images[:num_samples]

@@ -18,7 +18,7 @@ from genlab.functional import bernoulli_nll, binomial_nll, discretized_logistic_
 from genlab.types import ImageSpec
 
 # Up to this many levels the binomial has a useful width; at 256 its standard deviation is at most 8 levels, far less
-# than real images vary, and the logistic with its learned scale fits better by hundreds of nats.
+# than real images vary, where the logistic learns its scale.
 _MOST_BINOMIAL_LEVELS = 32
 
 

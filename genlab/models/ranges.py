@@ -21,21 +21,23 @@ def require_between(key: str, value: float | int, low: float | int, high: float 
         raise ValueError(f"{key} must be between {low:g} and {high:g}{reason}, got {value}")
 
 
-def require_at_least(key: str, value: float | int, low: float | int) -> None:
-    """Refuse a value below `low`, infinity and NaN.
+def require_count(key: str, value: float | int, least: int = 1) -> None:
+    """Refuse what is no integer of at least `least`.
 
     Raises:
         ValueError: The value is refused.
     """
-    if not low <= value < float("inf"):
-        raise ValueError(f"{key} must be at least {low:g}, got {value}")
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f"{key} must be an integer of at least {least}, got {value}")
 
 
-def require_window_size(key: str, size: int | None, spec: ImageSpec) -> None:
+def require_window_size(key: str, size: float | int | None, spec: ImageSpec) -> None:
     """Refuse an attention window of more filters than the image has pixels; None stands for no window.
 
     Raises:
-        ValueError: The size is outside its range.
+        ValueError: The size is no integer, or outside its range.
     """
-    if size is not None:
-        require_between(key, size, 1, max(spec.height, spec.width), because="the image size")
+    if size is None:
+        return
+    require_between(key, size, 1, max(spec.height, spec.width), because="the image size")
+    require_count(key, size)

@@ -3,15 +3,12 @@
 Nothing in this file knows which model it trains.
 """
 
-import json
 import logging
-import math
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +18,6 @@ from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, sheet
-from genlab.storage import replace_atomically
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.evaluation import Average, average_measures
@@ -32,40 +28,9 @@ from genlab.training.progress import Progress
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.training.settings import TrainerSettings
 from genlab.training.signals import StopRequest, listen_for_signals
+from genlab.training.summary import Status, StopReason, Summary
 
 _log = logging.getLogger(__name__)
-
-Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
-
-
-@dataclass(kw_only=True)
-class Summary:
-    """How a run stands; written to summary.json whenever it changes."""
-
-    status: Status = "running"
-    reason: str | None = None
-    step: int = 0
-    images_seen: int = 0
-    epochs: float = 0.0
-    seconds: float = 0.0
-    """Training time over all processes of the run, validation and pictures included."""
-    num_parameters: int = 0
-    final: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    test: dict[str, float] = field(default_factory=dict)
-    num_skipped_steps: int = 0
-
-
-@dataclass(frozen=True)
-class StopReason:
-    """Why training ended before ``num_steps``."""
-
-    text: str
-    is_final: bool = False
-    """True where going on would make no sense, as after early stopping."""
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class Trainer:
@@ -104,6 +69,8 @@ class Trainer:
         self.seed = seed
         self.step = 0
         self.summary = Summary(num_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        self.test_averages: dict[str, Average] = {}
+        """Of the test after training; empty before it."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
         self._stream = dataset.stream(batch_size=settings.batch_size, seed=seed, device=device)
@@ -279,9 +246,9 @@ class Trainer:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         if self.summary.best and self.checkpoints.has("best.pt"):
             self._load_weights(self.checkpoints.load("best.pt", device=self.device))
-        values = {f"test/{name}": mean for name, mean in scalar_means(self.evaluate("test")).items()}
-        self._write_scalars(log, values)
-        self.summary.test = values
+        self.test_averages = self.evaluate("test")
+        self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
+        self._write_scalars(log, self.summary.test)
 
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
         """Average the model's measures over a split, with the averaged weights where there are some.
@@ -293,7 +260,8 @@ class Trainer:
         batches = self.dataset.batches(
             split, batch_size=self.settings.batch_size, seed=self.seed, device=self.device, limit=limit
         )
-        return average_measures(self._evaluated_model().evaluate, batches)
+        with _as_written():
+            return average_measures(self._evaluated_model().evaluate, batches)
 
     def _draw_pictures(self, log: RunLog) -> None:
         """Grids and films from noise that stays the same through the run."""
@@ -301,7 +269,7 @@ class Trainer:
         batch = self.dataset.subset(
             "validation", min(num_images, self.dataset.num_images("validation")), seed=self.seed, device=self.device
         )
-        with torch.no_grad():
+        with torch.no_grad(), _as_written():
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
@@ -372,8 +340,7 @@ class Trainer:
         self.summary.images_seen = self.step * self._images_per_step
         self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
         self.summary.seconds = round(self._seconds(), 3)
-        values = json.dumps(_finite(asdict(self.summary)), indent=1)
-        replace_atomically(self.run_folder / "summary.json", values.encode())
+        self.summary.write(self.run_folder / "summary.json")
 
     def _write_scalars(self, log: RunLog, values: Mapping[str, float]) -> None:
         log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
@@ -399,13 +366,12 @@ class Trainer:
         return model.eval()
 
 
+def _as_written() -> AbstractContextManager[object]:
+    """Run compiled modules eagerly: evaluation has other batch sizes, each of which would be compiled once more."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
     """The measures that are one number, without the curves."""
     return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(kept) for key, kept in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,8 @@ def test_names_tell_unit_and_kind() -> None:
     assert (unit_of("nll_nats"), kind_of("nll_nats")) == ("nats/image", "exact")
     assert (unit_of("bits_per_dim"), kind_of("nll_importance_weighted_nats")) == ("bits/dim", "upper bound")
     assert unit_of("error") == "1"
+    assert kind_of("bits_per_dim", ["nll_upper_bound_nats", "bits_per_dim"]) == "upper bound"
+    assert kind_of("bits_per_dim", ["nll_nats", "bits_per_dim"]) == "exact"
 
 
 def test_a_measure_carries_what_makes_it_comparable() -> None:

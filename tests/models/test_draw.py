@@ -6,6 +6,9 @@ tests/test_functional.py; 7, clipping by global norm, is the trainer's).
 
 import itertools
 import math
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 import torch
@@ -334,12 +337,12 @@ def test_autocast_keeps_canvas_states_and_loss_in_single_precision() -> None:
     [
         ({"read_size": 5}, r"model.read_size must be between 1 and 4 \(the image size\), got 5"),
         ({"write_size": 0}, r"model.write_size must be between 1 and 4 \(the image size\), got 0"),
-        ({"num_glimpses": 0}, "model.num_glimpses must be at least 1, got 0"),
-        ({"num_units": -1}, "model.num_units must be at least 1, got -1"),
-        ({"latent_size": 0}, "model.latent_size must be at least 1, got 0"),
+        ({"num_glimpses": 0}, "model.num_glimpses must be an integer of at least 1, got 0"),
+        ({"num_units": -1}, "model.num_units must be an integer of at least 1, got -1"),
+        ({"latent_size": 0}, "model.latent_size must be an integer of at least 1, got 0"),
     ],
 )
-def test_settings_out_of_range_are_refused_by_name(changes: dict[str, int], message: str) -> None:
+def test_settings_out_of_range_are_refused_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_draw(**changes)
 
@@ -351,15 +354,9 @@ def test_an_observation_model_is_built_from_the_measured_levels() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("read_size", [None, 2])
-def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: int | None) -> None:
-    torch.manual_seed(0)
-    model = make_draw(read_size=read_size)
-    batch = make_batch(model.spec, 4)
-    expected = seeded_loss(model, batch)
-    gradients = torch.autograd.grad(expected, list(model.parameters()))
-    for module in model.compilable():
-        module.compile()
-    compiled = seeded_loss(model, batch)
-    torch.testing.assert_close(compiled, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.autograd.grad(compiled, list(model.parameters())), gradients, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("read_size", ["None", "2"])
+def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: str) -> None:
+    """In a process of its own: the compiler cannot trace through the shape checks that pytest installs."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.models.compiled_draw", read_size]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr

@@ -47,7 +47,8 @@ def test_accumulated_parts_equal_one_batch() -> None:
         torch.testing.assert_close(value, parts_metrics[name])
 
 
-def test_clipping_is_by_the_global_norm_not_per_tensor() -> None:
+def test_listing_mistake_7_clipping_is_by_the_global_norm_not_per_tensor() -> None:
+    """DRAW's source document clips the norm of each tensor, which changes the gradient's direction."""
     layer, update = make_update(scale=100.0, max_gradient_norm=0.5)
     before = [parameter.detach().clone() for parameter in layer.parameters()]
     loss = 100.0 * layer(make_batch().images.flatten(1)).square().mean()

@@ -1,0 +1,151 @@
+"""`genlab doctor`: what this machine offers, and whether its arithmetic can be trusted."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab.composition.application import JobContext
+from genlab.composition.environment import describe_cpu, describe_device, git_state, versions
+from genlab.composition.fields import check_fields
+from genlab.data.location import describe_root, resolve_root
+from genlab.errors import GenlabError
+from genlab.functional import kl_to_standard_normal
+
+_GIGABYTE = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """The keys of configs/doctor.yaml."""
+
+    root: str | None
+    """Where to look for data, as dataset.root; null looks where a training run would."""
+
+
+class UnsoundNumericsError(GenlabError, RuntimeError):
+    """This machine computes something wrong."""
+
+    exit_code = 5
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DoctorSettings:
+    """The checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit.
+    """
+    del overrides
+    return check_fields(DoctorSettings, values, "")
+
+
+def run(settings: DoctorSettings, context: JobContext) -> None:
+    """Print the findings.
+
+    Raises:
+        UnsoundNumericsError: A check of the numerics failed.
+    """
+    del context
+    sections = {
+        "versions": _versions(),
+        "devices": _devices(),
+        "data": _data(settings.root),
+        "disk": _disk(settings.root),
+    }
+    for title, lines in sections.items():
+        print(title)
+        for line in lines:
+            print(f"  {line}")
+    failed = []
+    print("numerics")
+    for name, holds in NUMERICS.items():
+        is_sound = holds()
+        print(f"  {'ok  ' if is_sound else 'FAIL'} {name}")
+        failed += [] if is_sound else [name]
+    if failed:
+        raise UnsoundNumericsError(f"this machine fails: {', '.join(failed)}; reinstall torch, or use another device")
+
+
+def _versions() -> Iterator[str]:
+    yield ", ".join(f"{name} {number}" for name, number in versions().items())
+    state = git_state()
+    if state is not None:
+        yield f"clone at {state['commit'][:12]}{' with changes' if state['is_dirty'] else ''}"
+
+
+def _devices() -> Iterator[str]:
+    bfloat16 = "with" if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags() else "without"
+    yield f"cpu: {describe_cpu()}, {os.cpu_count()} cores, {bfloat16} bfloat16 instructions"
+    yield f"threads: {torch.get_num_threads()} (num_threads= or OMP_NUM_THREADS changes it)"
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        memory = torch.cuda.get_device_properties(device).total_memory / _GIGABYTE
+        yield f"{describe_device(device)}, {memory:.0f} GB, bfloat16 {torch.cuda.is_bf16_supported()}"
+    if torch.backends.mps.is_available():
+        yield "mps"
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        yield "no accelerator: device=auto takes the cpu"
+
+
+def _data(root: str | None) -> Iterator[str]:
+    yield f"looked for in {describe_root(root)}"
+    folder = resolve_root(root)
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    yield f"found: {', '.join(found)}" if found else "nothing there; dataset=digits needs nothing"
+
+
+def _disk(root: str | None) -> Iterator[str]:
+    for name, folder in (("here", Path.cwd()), ("data", resolve_root(root))):
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        free = shutil.disk_usage(existing).free / _GIGABYTE
+        writable = "writable" if os.access(existing, os.W_OK) else "not writable"
+        yield f"{name}: {free:.1f} GB free, {writable} ({existing})"
+
+
+def _cpu_flags() -> set[str]:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return set()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+
+
+def _kl_is_zero_at_the_prior() -> bool:
+    zeros = torch.zeros(2, 3)
+    return bool((kl_to_standard_normal(zeros, zeros) == 0).all())
+
+
+def _matmul_is_exact() -> bool:
+    # Whole numbers below 2^24 are exact in float32: the sum of k^2 for k < 100 is 328,350.
+    numbers = torch.arange(100.0)
+    return float((numbers[None] @ numbers[:, None]).item()) == 328350.0
+
+
+def _logsigmoid_is_stable() -> bool:
+    value = torch.nn.functional.logsigmoid(torch.tensor([-1000.0, 0.0]))
+    return value[0].item() == -1000.0 and math.isclose(value[1].item(), -math.log(2), rel_tol=1e-6)
+
+
+def _bfloat16_rounds() -> bool:
+    # 8 significant bits: 1 + 2^-9 rounds to 1.
+    one = torch.ones(1, 1, dtype=torch.bfloat16)
+    return float((one @ one).item()) == 1.0 and float(torch.tensor(1 + 2**-9, dtype=torch.bfloat16).item()) == 1.0
+
+
+def _same_seed_same_numbers() -> bool:
+    first, second = (torch.randn(8, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    return bool(torch.equal(first, second))
+
+
+NUMERICS: dict[str, Callable[[], bool]] = {
+    "KL(N(0, 1) || N(0, 1)) = 0": _kl_is_zero_at_the_prior,
+    "a product of whole numbers is exact": _matmul_is_exact,
+    "log sigmoid(-1000) = -1000": _logsigmoid_is_stable,
+    "bfloat16 products round as they should": _bfloat16_rounds,
+    "the same seed draws the same numbers": _same_seed_same_numbers,
+}

@@ -1,0 +1,24 @@
+"""`genlab models`: every option of ``model=``, ours and the user's, with the first line of its file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genlab.composition.application import JobContext
+from genlab.composition.catalogue import NoSettings, describe_options, read_nothing
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NoSettings:
+    """There is nothing to set.
+
+    Raises:
+        ConfigurationError: Something was set all the same.
+    """
+    del overrides
+    return read_nothing(values)
+
+
+def run(settings: NoSettings, context: JobContext) -> None:
+    """Print one line for each model."""
+    del settings
+    for line in describe_options("model", context.config_folders):
+        print(line)

@@ -1,0 +1,51 @@
+"""How a run stands, as summary.json tells it."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from genlab.storage import replace_atomically
+
+Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """How a run stands; written to summary.json whenever it changes."""
+
+    status: Status = "running"
+    reason: str | None = None
+    step: int = 0
+    images_seen: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    """Training time over all processes of the run, validation and pictures included."""
+    num_parameters: int = 0
+    final: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    num_skipped_steps: int = 0
+
+    def write(self, path: Path) -> None:
+        """Write atomically; what is not finite becomes null, as JSON has no NaN."""
+        replace_atomically(path, json.dumps(_finite(asdict(self)), indent=1).encode())
+
+
+@dataclass(frozen=True)
+class StopReason:
+    """Why training ended before ``num_steps``."""
+
+    text: str
+    is_final: bool = False
+    """True where going on would make no sense, as after early stopping."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(kept) for key, kept in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

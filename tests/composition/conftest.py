@@ -1,0 +1,41 @@
+"""The command line in this process, in a folder of its own."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from genlab.cli import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def genlab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Outcome]]:
+    """Runs ``genlab WORDS`` with an empty folder as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GENLAB_DEBUG", raising=False)
+    monkeypatch.delenv("GENLAB_ALLOW", raising=False)
+    handlers = list(logging.getLogger().handlers)
+
+    def run(*words: str) -> Outcome:
+        capfd.readouterr()
+        code = main(words)
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    yield run
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if handler not in handlers:
+            root.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,122 @@
+"""A run folder from somebody else is data: read within limits, checked, and rebuilt without its data set."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.runs import MAX_BYTES, load_run, resumed, runs_under, save_configuration
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.errors import ConfigurationError
+from genlab.types import ImageSpec
+from tests.composition.conftest import Outcome
+
+SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def configuration() -> RunConfiguration:
+    from datetime import datetime
+
+    from genlab.composition.naming import register_resolvers
+
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        return read_run_configuration(plain(composer.compose(["model.num_glimpses=2", "model.num_units=8"])))
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/digits_draw/2026-01-01_00-00-00-000000_x")
+    folder.mkdir(parents=True)
+    save_configuration(folder, configuration, SPEC)
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    change(values)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
+    run_folder: Path, configuration: RunConfiguration
+) -> None:
+    run = load_run(run_folder)
+    assert (run.configuration, run.spec) == (configuration, SPEC)
+    assert run.build_model().sample(2).shape == (2, 1, 8, 8)
+    assert isinstance(next(run.build_model().parameters()), torch.nn.Parameter)
+    assert list(runs_under(Path("outputs"))) == [run_folder]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["model"].update(_target_="os.system"), "must name something of genlab"),
+        (lambda values: values["model"].update(_target_="genlab.data.digits.digits"), "must name a Model"),
+        (lambda values: values["model"].update(num_units="${oc.env:HOME}"), "must be resolved"),
+        (lambda values: values["model"].update(num_unit=3), "did you mean 'num_units'"),
+        (lambda values: values.update(hydra={}), "hydra is not a key"),
+        (lambda values: values.pop("spec"), "holds no spec"),
+        (lambda values: values["spec"].update(height="8"), "spec.height must be a whole number"),
+        (lambda values: values["trainer"].pop("num_steps"), "trainer.num_steps is missing"),
+    ],
+)
+def test_a_changed_configuration_is_refused(
+    run_folder: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    edit(run_folder, change)
+    with pytest.raises(ConfigurationError, match=message):
+        load_run(run_folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"seed: !!python/object/apply:os.system ['touch MARKER']",
+        b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+        b"a: " + b"x" * MAX_BYTES,
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b"a: {",
+        b"",
+    ],
+    ids=["tag", "aliases", "large", "encoding", "list", "syntax", "empty"],
+)
+def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) -> None:
+    (run_folder / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        load_run(run_folder)
+    assert not Path("MARKER").exists()
+
+
+def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"did you mean '{run_folder}'"):
+        load_run(str(run_folder).replace("digits_draw", "digits_drw"))
+    with pytest.raises(ConfigurationError, match=f"the newest runs: {run_folder}"):
+        load_run("nothing-of-the-kind")
+
+
+def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder: Path) -> None:
+    run = load_run(run_folder)
+    changed = resumed(run, [f"resume={run_folder}", "trainer.num_steps=9", "device=cpu", "num_threads=1"])
+    assert (changed.settings.num_steps, changed.device, changed.num_threads) == (9, "cpu", 1)
+    assert changed.model == run.configuration.model
+    for override in ("seed=1", "model.num_glimpses=3", "trainer=gpu", "~trainer.num_steps", "dataset=mnist"):
+        with pytest.raises(ConfigurationError, match="cannot change on resume"):
+            resumed(run, [override])
+    with pytest.raises(ConfigurationError, match="did you mean 'num_steps'"):
+        resumed(run, ["trainer.num_step=9"])
+
+
+@pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
+def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
+    outcome = genlab(command)
+    assert outcome.code == 0, outcome.errors
+    assert outcome.output
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,99 @@
+"""A mistake on the command line costs one line with the way out, exit code 2, and no folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.composition.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+
+TYPOS = [
+    (["trian"], "train"),
+    (["train", "model=drw"], "draw"),
+    (["train", "modle=draw"], "model"),
+    (["train", "dataset=digitz"], "digits"),
+    (["train", "experiment=draw_mnits"], "draw_mnist"),
+    (["train", "recipe=drw"], "draw"),
+    (["train", "sede=1"], "seed"),
+    (["train", "devise=cpu"], "device"),
+    (["train", "trainer.num_step=3"], "trainer.num_steps"),
+    (["train", "model.red_size=3"], "model.read_size"),
+    (["train", "optimizer.default.lrr=1"], "optimizer.default.lr"),
+    (["train", "optimizer.defualt.lr=1e-3"], "default"),
+    (["train", "schedule.warmup=0.3"], "schedule.warmup_fraction"),
+    (["train", "+sed=1"], "seed"),
+    (["train", "++trainer.batchsize=3"], "batch_size"),
+    (["train", "+model.num_glimpse=3"], "num_glimpses"),
+    (["train", "trainer.precision=float23"], "float32"),
+    (["train", "model.initial_canvas=zeros"], "zero"),
+    (["train", "hydra.rn.dir=x"], "hydra.run.dir"),
+    (["train", "--confg-dir", "x"], "--config-dir"),
+    (["train", "-m", "model=draw,drw"], "draw"),
+    (["train", "model=drw", "--cfg", "job"], "draw"),
+    (["board", "foldre=x"], "folder"),
+]
+
+
+@pytest.mark.parametrize(("words", "suggestion"), TYPOS, ids=[" ".join(words) for words, _ in TYPOS])
+def test_a_typo_is_answered_with_the_nearest_name(
+    genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
+) -> None:
+    outcome = genlab(*words)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert f"did you mean '{suggestion}'?" in outcome.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+OUT_OF_RANGE = [
+    ("optimizer.default.lr=-1", "optimizer.default.lr must be positive, got -1"),
+    ("optimizer.default.lr=0", "optimizer.default.lr must be positive, got 0"),
+    ("optimizer.default.lr=nan", "optimizer.default.lr must be finite, got nan"),
+    ("optimizer.default.lr=inf", "optimizer.default.lr must be finite, got inf"),
+    ("optimizer.default.betas=[0.9,1.5]", "optimizer.default"),
+    ("optimizer.default.betas=0.9", "optimizer.default.betas must be a list"),
+    ("schedule.warmup_fraction=2", "schedule.warmup_fraction must be between 0 and 1, got 2"),
+    ("trainer.batch_size=0", "trainer.batch_size must be at least 1, got 0"),
+    ("trainer.num_steps=-1", "trainer.num_steps must be 0 or more, got -1"),
+    ("trainer.num_steps=true", "trainer.num_steps must be a whole number, got True"),
+    ("trainer.num_steps=2.5", "trainer.num_steps must be a whole number, got 2.5"),
+    ("trainer.max_minutes=.nan", "trainer.max_minutes must be"),
+    ("seed=-1", "seed must be between 0 and"),
+    ("device=gpu", "device must be auto, cpu, cuda, cuda:N or mps, got gpu"),
+    ("num_threads=0", "num_threads must be null or at least 1, got 0"),
+    ("model.read_size=wide", "model.read_size must be a whole number or null, got 'wide'"),
+    ("model.num_glimpses=[1,2]", "model.num_glimpses must be a whole number"),
+    ("model.spec=1", "model.spec"),
+    ("dataset=mnist\x00", "dataset"),
+    ("seed", "an override must be key=value, got 'seed'"),
+    ("dataset.root=ünï", "quote it"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), OUT_OF_RANGE, ids=[override for override, _ in OUT_OF_RANGE])
+def test_a_value_out_of_its_range_is_refused_before_a_folder_is_made(
+    genlab: Genlab, tmp_path: Path, override: str, message: str
+) -> None:
+    outcome = genlab("train", override)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert message in outcome.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+LATE = [
+    ("model.read_size=40", "model.read_size must be between 1 and"),
+    ("optimizer.discriminator.lr=1e-3", "the model has no phase 'discriminator'"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), LATE)
+def test_a_mistake_that_only_the_data_or_the_model_reveal_leaves_no_folder_either(
+    genlab: Genlab, tmp_path: Path, override: str, message: str
+) -> None:
+    outcome = genlab("train", override, "dataset.size=8")
+    assert outcome.code == 2
+    assert message in outcome.errors.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []

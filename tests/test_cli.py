@@ -1,0 +1,170 @@
+"""The command line as a user meets it: in subprocesses, few because each costs seconds."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from genlab.cli import Job
+
+GENLAB = [sys.executable, "-m", "genlab"]
+TINY = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "model.num_glimpses=2", "model.num_units=16"]
+TINY += ["trainer.sample_interval=0", "num_threads=1"]
+
+
+def call(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*GENLAB, *words], cwd=cwd, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
+    )
+
+
+def test_help_and_version_import_neither_torch_nor_hydra() -> None:
+    for flag in ("--help", "--version"):
+        program = f"""
+import sys
+from genlab.cli import main
+assert main(["{flag}"]) == 0
+assert not {{"torch", "hydra", "omegaconf", "numpy"}} & set(sys.modules), sorted(sys.modules)
+"""
+        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        assert "genlab" in result.stdout
+
+
+def test_help_answers_at_once(tmp_path: Path) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        assert call("--help", cwd=tmp_path).returncode == 0
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.2
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("genlab tr", {"train"}),
+        ("genlab train model=draw_n", {"model=draw_no_attention"}),
+        ("genlab train experiment=draw_mnist_", {"experiment=draw_mnist_quick"}),
+        ("genlab board fol", {"folder="}),
+    ],
+)
+def test_completion_in_a_real_bash(tmp_path: Path, line: str, expected: set[str]) -> None:
+    program = tmp_path / "genlab"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m genlab "$@"\n')
+    program.chmod(0o755)
+    script = f"""
+eval "$(genlab -sc install=bash 2>/dev/null | sed s/__main__.py/genlab/)"
+COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+hydra_bash_completion
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment, cwd=tmp_path
+    )
+    assert set(result.stdout.split()) == expected, result.stderr
+
+
+def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Path) -> None:
+    folder = tmp_path / "ünï run, a=b"
+    result = call("train", *TINY, f"hydra.run.dir='{folder}'", cwd=tmp_path, SECRET="canary-5137")
+    assert result.returncode == 0, result.stderr
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["spec"] == {"channels": 1, "height": 8, "width": 8, "num_levels": 2, "num_classes": 10}
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert environment["seed"] == 0
+    assert environment["num_threads"] == 1
+    assert "num_steps: 2" in result.stdout
+    composed = (folder / ".hydra" / "config.yaml").read_bytes()
+    assert not any(b"canary-5137" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+    refused = call("train", f"hydra.run.dir='{folder}'", cwd=tmp_path)
+    assert (refused.returncode, "resume=" in refused.stderr) == (2, True)
+    refused = call("train", f"resume={folder}", "model.num_glimpses=3", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "model.num_glimpses cannot change on resume" in refused.stderr
+
+    resumed = call("train", f"resume={folder}", "trainer.num_steps=3", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["step"] == 3
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["num_steps"] == 3
+    assert (folder / ".hydra" / "config.yaml").read_bytes() == composed
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_a_sweep_with_a_failed_job_runs_the_others_and_ends_with_nine(tmp_path: Path) -> None:
+    # 12 pixels are wider than the images: only the second job's model can know.
+    result = call("train", "-m", *TINY, "model.read_size=3,12,4", cwd=tmp_path)
+    assert result.returncode == 9, result.stderr
+    assert "job 1: model.read_size must be between 1 and 8" in result.stderr
+    jobs = sorted((tmp_path / "outputs" / "sweeps").glob("*/*_*"))
+    assert [job.name[0] for job in jobs] == ["0", "1", "2"]
+    assert [(job / "summary.json").exists() for job in jobs] == [True, False, True]
+
+
+def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
+    (tmp_path / "my_models.py").write_text(
+        "from genlab.models.draw import DRAW\n\nclass Mine(DRAW):\n    '''A model of one's own.'''\n"
+    )
+    group = tmp_path / "my" / "model"
+    group.mkdir(parents=True)
+    (group / "mine.yaml").write_text(
+        "# my own model\ndefaults:\n  - draw\n  - _self_\n_target_: my_models.Mine\nnum_units: 8\n"
+    )
+    words = ["--config-dir", "my", "model=mine", *TINY[:-3], "num_threads=1", "trainer.sample_interval=0"]
+    refused = call("train", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert refused.returncode == 2
+    assert "GENLAB_ALLOW" in refused.stderr
+    listed = call("models", "--config-dir", "my", cwd=tmp_path)
+    assert "my own model" in listed.stdout, listed.stderr
+    result = call("train", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), GENLAB_ALLOW="my_models")
+    assert result.returncode == 0, result.stderr
+    assert list((tmp_path / "outputs").glob("digits_mine/*/config.yaml"))
+
+
+def test_board_listens_on_this_machine_only() -> None:
+    from genlab.commands.board import BoardSettings, tensorboard_command
+
+    command = tensorboard_command(BoardSettings(folder="outputs", port=6006))
+    assert command[command.index("--host") + 1] == "localhost"
+    assert "--bind_all" not in command
+    assert command[command.index("--samples_per_plugin") + 1] == "images=200,scalars=5000"
+
+
+def test_a_job_can_be_sent_to_a_worker() -> None:
+    job = pickle.loads(pickle.dumps(Job("train")))  # noqa: S301 - our own bytes
+    assert job.command == "train"
+    assert OmegaConf.create({"x": "${genlab.job_folder:1,[]}"}).x == "1"
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_configuration(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    root = Path(__file__).resolve().parent.parent
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    result = subprocess.run(
+        [*install, "--target", str(tmp_path / "site"), str(root)], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    program = "import sys, genlab.cli; print(genlab.__file__); sys.exit(genlab.cli.main(['train', '--cfg', 'job']))"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(tmp_path / "site") in result.stdout
+    assert "num_steps" in result.stdout

@@ -1,0 +1,110 @@
+"""Every YAML of the tree composes and binds to the signatures of what it names."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from genlab.composition.builder import check
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.location import config_directory
+from genlab.composition.naming import register_resolvers
+from genlab.composition.schema import check_optimizer, check_schedule, optimizer_node, read_run_configuration
+
+GROUPS = ("dataset", "experiment", "model", "optimizer", "recipe", "schedule", "trainer")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def resolvers() -> None:
+    from datetime import datetime
+
+    register_resolvers(datetime(2026, 1, 1))
+
+
+def composed(*overrides: str) -> dict[str, object]:
+    with open_composer("train", config_dir=None) as composer:
+        return plain(composer.compose([*overrides]))
+
+
+def test_every_option_of_every_group_composes_and_binds() -> None:
+    seen = 0
+    for group in GROUPS:
+        names = options(group)
+        for name in names:
+            choice = [f"{group}={name}"]
+            if group == "dataset" and name == "folder":
+                choice.append("dataset.root=somewhere")
+            values = composed(*choice)
+            read_run_configuration(values)
+            seen += 1
+        assert names, group
+    files = [path for path in config_directory().rglob("*.yaml") if path.parent.name in GROUPS]
+    top_level = [path for path in files if path.parent.parent == config_directory()]
+    assert seen == len(top_level) >= 30
+
+
+def test_every_observation_binds() -> None:
+    names = options("model/observation")
+    assert len(names) >= 3
+    for name in names:
+        read_run_configuration(composed(f"model/observation={name}"))
+
+
+def test_every_other_target_of_the_tree_is_inside_a_group_seen_above() -> None:
+    outside = {
+        path.relative_to(config_directory()).parts[0]
+        for path in config_directory().rglob("*.yaml")
+        if "_target_" in path.read_text(encoding="utf-8")
+    }
+    assert outside <= set(GROUPS)
+
+
+def test_a_trainer_wins_over_the_recipe_which_wins_over_the_base() -> None:
+    def steps(*overrides: str) -> object:
+        return OmegaConf.select(OmegaConf.create(composed(*overrides)), "trainer.num_steps")
+
+    base, recipe, smoke = steps("recipe=none"), steps(), steps("trainer=smoke")
+    assert len({base, recipe, smoke}) == 3
+    assert steps("trainer=smoke", "trainer.num_steps=7") == 7
+
+
+def test_a_phase_is_merged_over_the_default_unless_it_names_a_target() -> None:
+    optimizers = {
+        "default": {"_target_": "torch.optim.Adam", "lr": 1e-3, "eps": 1e-8},
+        "discriminator": {"lr": 4e-4},
+        "generator": {"_target_": "torch.optim.SGD", "lr": 0.1},
+    }
+    assert optimizer_node(optimizers, "discriminator") == {**optimizers["default"], "lr": 4e-4}
+    assert optimizer_node(optimizers, "generator") == optimizers["generator"]
+    assert optimizer_node(optimizers, "other") == optimizers["default"]
+    for phase in optimizers:
+        check_optimizer(optimizer_node(optimizers, phase), f"optimizer.{phase}")
+
+
+def test_schedulers_of_torch_stand_beside_ours() -> None:
+    check_schedule({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 100, "gamma": 0.5})
+    check_schedule({"_target_": "genlab.training.schedules.constant"})
+
+
+def test_every_dataset_names_a_function_that_gives_a_dataset() -> None:
+    from genlab.data.dataset import Dataset
+
+    for name in options("dataset"):
+        node = composed(f"dataset={name}", *(["dataset.root=x"] if name == "folder" else []))["dataset"]
+        assert check(node, "dataset", expects=Dataset) >= 1
+
+
+def test_the_tree_is_found_beside_the_package_and_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import genlab
+
+    for place in ("genlab/configs", "configs"):
+        root = tmp_path / place.replace("/", "_")
+        (root / place).mkdir(parents=True)
+        (root / "genlab").mkdir(exist_ok=True)
+        (root / place / "train.yaml").write_text("")
+        monkeypatch.setattr(genlab, "__file__", str(root / "genlab" / "__init__.py"))
+        assert config_directory() == root / place
