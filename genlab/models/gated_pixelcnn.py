@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import Decoder
-from genlab.models.ranges import require_at_least, require_between
+from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 from genlab.types import ImageSpec
 
@@ -169,7 +169,7 @@ class GatedPixelCNN(AutoregressiveModel):
         class_conditional: bool,
         dropout: float,
     ) -> None:
-        require_at_least("model.num_layers", num_layers, 1)
+        require_count("model.num_layers", num_layers)
         require_between("model.dropout", dropout, 0.0, 0.99)
         if channels % spec.channels:
             raise ValueError(f"model.channels must be divisible by the {spec.channels} image channels, got {channels}")

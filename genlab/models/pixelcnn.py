@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import Decoder
-from genlab.models.ranges import require_at_least, require_between
+from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d
 from genlab.types import ImageSpec
 
@@ -119,7 +119,7 @@ class MaskedResidualNetwork(nn.Module):
         position_grid: tuple[int, int] | None,
     ) -> None:
         super().__init__()
-        require_at_least("model.num_blocks", num_blocks, 0)
+        require_count("model.num_blocks", num_blocks, 0)
         require_between("model.dropout", dropout, 0.0, 0.99)
         self.input = MaskedConv2d(in_channels, stream_channels, input_kernel, num_groups=num_groups, mask_type="A")
         self.input_norm = (

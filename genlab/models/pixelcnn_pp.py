@@ -31,7 +31,7 @@ from genlab.mixture import (
 )
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import Decoder
-from genlab.models.ranges import require_at_least, require_between
+from genlab.models.ranges import require_between, require_count
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d, data_dependent_initialization
 from genlab.types import Batch, ImageSpec
 
@@ -212,8 +212,8 @@ class PixelCNNPP(AutoregressiveModel):
         class_conditional: bool,
         dropout: float,
     ) -> None:
-        require_at_least("model.filters", filters, 1)
-        require_at_least("model.num_components", num_components, 1)
+        require_count("model.filters", filters)
+        require_count("model.num_components", num_components)
         require_between("model.dropout", dropout, 0.0, 0.99)
         factor = 2 ** (len(blocks_down) - 1)
         if not blocks_down or spec.height % factor or spec.width % factor:

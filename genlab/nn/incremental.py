@@ -3,8 +3,8 @@
 A causal convolution has taps in the rows above and taps in the current row. The rows above are complete before
 the first pixel of a row is drawn, so their part is one convolution for the whole row; what remains per pixel is
 one matrix product with the pixels to the left and the pixel itself. Only the rows that a kernel still reaches are
-kept. Fast generation by caching: arXiv:1704.06001; the split into rows and pixels is described in
-docs/design/incremental-sampling.md.
+kept. Source of the idea: Fast Generation for Convolutional Autoregressive Models, arXiv:1704.06001, which caches per
+layer; the split of each kernel into whole rows and pixels is ours.
 
 Everything here is channels last, without gradients, in one dtype; `n` is the number of images drawn together.
 

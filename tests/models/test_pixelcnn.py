@@ -126,7 +126,7 @@ def test_completion_and_sampling_exist():
 
 
 def test_unusable_choices_are_named():
-    with pytest.raises(ValueError, match=r"model\.num_blocks must be at least 0"):
+    with pytest.raises(ValueError, match=r"model\.num_blocks must be an integer of at least 0"):
         make(PixelCNN, num_blocks=-1)
     with pytest.raises(ValueError, match=r"model\.dropout must be between 0 and 0\.99"):
         make(PixelCNN, dropout=1.0)
