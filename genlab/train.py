@@ -67,7 +67,6 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     Raises:
         GenlabError: The run failed in a foreseen way.
     """
-    _log.info("%s", _shown(configuration))
     device = choose_device(configuration.device)
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
@@ -96,6 +95,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     environment = describe_environment(command=command, device=device, seed=configuration.seed)
     save_configuration(run_folder, configuration, dataset.spec)
     replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
+    _log.info("%s", _shown(configuration))
     _log.info("%s", dataset.provenance)
     _log.info("%s", _parameter_counts(model))
     _log.info("run folder: %s", _from_here(run_folder))

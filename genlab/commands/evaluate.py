@@ -83,7 +83,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     num_batches = -(-num_images // settings.batch_size)
     averages = average_measures(
         lambda batch: trained.model.diagnose(batch, num_importance_samples=settings.num_importance_samples),
-        tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None),
+        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
     )
     measures = measures_from(
         averages,

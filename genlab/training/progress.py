@@ -15,12 +15,19 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Step, time left, images per second and the main measures."""
+    """Step, epoch, time left, images per second and the main measures.
 
-    def __init__(self, *, total: int, start: int) -> None:
+    Args:
+        total: Steps of the run.
+        start: The step it goes on from.
+        steps_per_epoch: Steps in which every training image comes once.
+    """
+
+    def __init__(self, *, total: int, start: int, steps_per_epoch: float) -> None:
         self._on_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, disable=not self._on_terminal, unit="step", dynamic_ncols=True)
         self._total = total
+        self._steps_per_epoch = steps_per_epoch
         self._start = start
         self._started = time.monotonic()
         self._last_line = -float("inf")
@@ -38,15 +45,16 @@ class Progress:
             elif kind == "validation" or (kind == "train" and not name.endswith(("learning_rate", "gradient_norm"))):
                 short = name.rpartition("/")[2]
                 self._shown[f"{kind} {short}" if kind == "validation" else name.replace("model/", "")] = f"{value:.4g}"
+        epoch = f"{step / self._steps_per_epoch:.1f}"
         if self._on_terminal:
-            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.set_postfix({"epoch": epoch} | self._shown, refresh=False)
             return
         now = time.monotonic()
         if now - self._last_line < SECONDS_BETWEEN_LINES and step < self._total:
             return
         self._last_line = now
         numbers = ", ".join(f"{name} {text}" for name, text in self._shown.items())
-        _log.info("step %d of %d, %s left, %s", step, self._total, self._time_left(step), numbers)
+        _log.info("step %d of %d (epoch %s), %s left, %s", step, self._total, epoch, self._time_left(step), numbers)
 
     def _time_left(self, step: int) -> str:
         done = max(step - self._start, 1)

@@ -134,7 +134,9 @@ class Trainer:
     def _train(self, log: RunLog, request: StopRequest) -> None:
         settings = self.settings
         trace = trace_early_steps(self.run_folder, self.device) if settings.profile else nullcontext()
-        with trace as profiler, Progress(total=self._last_step, start=self.step) as progress:
+        steps_per_epoch = self.dataset.num_images("train") / self._images_per_step
+        bar = Progress(total=self._last_step, start=self.step, steps_per_epoch=steps_per_epoch)
+        with trace as profiler, bar as progress:
             window_start, window_step = time.monotonic(), self.step
             while self.step < self._last_step:
                 self._training_step()

@@ -1,0 +1,93 @@
+"""What the trainer relies on, for every model of the configuration tree."""
+
+from datetime import datetime
+
+import pytest
+import torch
+
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.location import config_directory
+from genlab.composition.naming import register_resolvers
+from genlab.composition.runs import build_model
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.models.base import GenerativeModel, Model
+from genlab.types import Batch, ImageSpec
+
+MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
+SPECS = {
+    "binary": ImageSpec(channels=1, height=12, width=8, num_levels=2, num_classes=3),
+    "few levels": ImageSpec(channels=1, height=12, width=12, num_levels=5, num_classes=3),
+    "colour": ImageSpec(channels=3, height=12, width=8, num_levels=256, num_classes=3),
+}
+
+
+def test_the_models_are_seen() -> None:
+    assert len(MODELS) >= 3
+
+
+def configuration(name: str) -> RunConfiguration:
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        return read_run_configuration(plain(composer.compose([f"model={name}"])))
+
+
+def make(name: str, spec: ImageSpec) -> tuple[Model, Batch]:
+    torch.manual_seed(0)
+    model = build_model(configuration(name), spec)
+    levels = torch.randint(0, spec.num_levels, (6, spec.channels, spec.height, spec.width))
+    batch = Batch(images=levels / (spec.num_levels - 1), labels=torch.randint(0, spec.num_classes, (6,)))
+    model.initialize(batch)
+    return model, batch
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
+    spec = SPECS[kind]
+    model, batch = make(name, spec)
+    phases = model.phases()
+    assert len({phase.name for phase in phases}) == len(phases)
+    trained = set()
+    for phase in phases:
+        own = {id(parameter) for module in phase.modules for parameter in module.parameters()}
+        trained |= own
+        model.zero_grad()
+        loss = phase.loss(batch)
+        loss.value.backward()
+        assert torch.isfinite(loss.value)
+        assert all(not metric.requires_grad for metric in loss.metrics.values())
+        assert not {"loss", "nll", "kl"} & loss.metrics.keys(), "a quantity carries its unit"
+        for parameter_name, parameter in model.named_parameters():
+            if id(parameter) in own:
+                assert parameter.grad is not None, f"{phase.name} never reaches {parameter_name}"
+    assert trained == {id(parameter) for parameter in model.parameters()}
+
+    model.eval()
+    measures = model.evaluate(batch)
+    assert all(len(values) == 6 for values in measures.values())
+    if model.selection_measure is not None:
+        assert measures[model.selection_measure].shape == (6,)
+    pictures = model.visualize(batch, num_samples=4)
+    for picture in pictures.values():
+        assert picture.dim() in (4, 5)
+        assert picture.min() >= 0
+        assert picture.max() <= 1
+    if isinstance(model, GenerativeModel):
+        assert model.sample(3).shape == (3, spec.channels, spec.height, spec.width)
+        assert "samples" in pictures
+        assert "samples" in model.visualize(None, num_samples=2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_state_survives_a_round_trip(name: str) -> None:
+    model, batch = make(name, SPECS["binary"])
+    other, _ = make(name, SPECS["binary"])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    other.load_state_dict(model.state_dict())
+    results = []
+    for candidate in (model.eval(), other.eval()):
+        torch.manual_seed(1)
+        results.append(candidate.evaluate(batch))
+    assert all(torch.equal(values, results[1][name]) for name, values in results[0].items())
