@@ -1,0 +1,1 @@
+"""Drawing from autoregressive models with every activation computed once."""

@@ -1,0 +1,116 @@
+"""Weight-normalised convolutions whose output sees above, or above and to the left, by where they are padded.
+
+Papers: PixelCNN++, arXiv:1701.05517, section 2.3 and figure 2; Weight Normalization, arXiv:1602.07868, sections 2
+(equation 2) and 3 (data-dependent initialisation).
+
+Dimensions: B batch, H height, W width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# As in the paper's own program; the direction's length is irrelevant, only its spread over directions matters.
+DIRECTION_STD = 0.05
+SMALLEST_STD = 1e-6
+
+
+class WeightNormConv2d(nn.Module):
+    """A convolution with weight g v / |v|, norm per output channel, padded at the top and at the sides only.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        kernel_size: Rows and columns; the last row acts on the output's own row.
+        padding: Zero columns to the left and to the right.
+        stride: In both directions.
+        initial_scale: Standard deviation of the output after :func:`data_dependent_initialization`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int] = (1, 1),
+        *,
+        padding: tuple[int, int] = (0, 0),
+        stride: int = 1,
+        initial_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(out_channels, in_channels, *kernel_size) * DIRECTION_STD)
+        self.gain = nn.Parameter(torch.full((out_channels,), initial_scale))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.padding = padding
+        self.stride = stride
+        self.initial_scale = initial_scale
+
+    def weight(self) -> Float[Tensor, "C_out C_in K_h K_w"]:
+        """Equation 2."""
+        length: Tensor = torch.linalg.vector_norm(self.direction.flatten(1), dim=1)
+        return self.direction * (self.gain / length)[:, None, None, None]
+
+    def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H_out W_out"]:
+        rows, columns = self.direction.shape[2:]
+        if (rows, columns) != (1, 1):
+            x = F.pad(x, (*self.padding, rows - 1, 0))
+        return F.conv2d(x, self.weight(), self.bias, self.stride)
+
+
+class WeightNormUpsample2d(nn.Module):
+    """A transposed convolution of stride 2 with two kernel rows: rows 2 r and 2 r + 1 come from row r alone.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output.
+        num_columns: 2: columns 2 c and 2 c + 1 come from column c alone; 3: column 2 c - 1 as well.
+        initial_scale: Standard deviation of the output after :func:`data_dependent_initialization`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, num_columns: int, *, initial_scale: float = 1.0) -> None:
+        super().__init__()
+        self.direction = nn.Parameter(torch.randn(in_channels, out_channels, 2, num_columns) * DIRECTION_STD)
+        self.gain = nn.Parameter(torch.full((out_channels,), initial_scale))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.initial_scale = initial_scale
+
+    def weight(self) -> Float[Tensor, "C_in C_out 2 K_w"]:
+        """Equation 2; the norm runs over all but the output channel."""
+        length: Tensor = torch.linalg.vector_norm(self.direction.transpose(0, 1).flatten(1), dim=1)
+        return self.direction * (self.gain / length)[:, None, None]
+
+    def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out 2*H 2*W"]:
+        x_up = F.conv_transpose2d(x, self.weight(), self.bias, stride=2)
+        first = self.direction.shape[3] - 2
+        return x_up[..., first : first + 2 * x.shape[3]]
+
+
+@contextmanager
+def data_dependent_initialization(network: nn.Module) -> Iterator[None]:
+    """Within it, a forward pass sets gain and bias of every layer above so that its output is normalised.
+
+    Each output channel gets mean 0 and standard deviation `initial_scale` on that batch, from the first layer to the
+    last in the order in which they run (arXiv:1602.07868, section 3, equations 5 and 6).
+    """
+
+    def normalize(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        del inputs
+        assert isinstance(module, WeightNormConv2d | WeightNormUpsample2d)
+        mean = output.mean((0, 2, 3))
+        factor = module.initial_scale / output.std((0, 2, 3)).clamp(min=SMALLEST_STD)
+        module.gain.mul_(factor)
+        module.bias.sub_(mean).mul_(factor)
+        return (output - mean[:, None, None]) * factor[:, None, None]
+
+    layers = [m for m in network.modules() if isinstance(m, WeightNormConv2d | WeightNormUpsample2d)]
+    handles = [layer.register_forward_hook(normalize) for layer in layers]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
