@@ -1,6 +1,9 @@
 """`genlab sample`: pictures from a trained run, as its model allows."""
 
-from collections.abc import Mapping, Sequence
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +14,9 @@ from genlab.composition.application import JobContext
 from genlab.composition.environment import choose_device
 from genlab.composition.fields import check_fields
 from genlab.data.dataset import Split
-from genlab.errors import DataError
+from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
+from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
 from genlab.training.randomness import generator_for, seed_default_generators
@@ -32,6 +36,9 @@ class SampleSettings:
     checkpoint: Literal["best", "last"]
     split: Split | None
     folder: str | None
+    temperature: float | None
+    label: int | None
+    given_rows: int | None
     seed: int
     device: str
     num_threads: int | None
@@ -64,16 +71,43 @@ def run(settings: SampleSettings, context: JobContext) -> None:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
     batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
-    with torch.no_grad():
+    with torch.no_grad(), _refusals_of_the_model():
         pictures = trained.model.visualize(
             batch,
             num_samples=settings.num_samples,
             generator=generator_for(settings.seed, "sample", device=device),
+            **_options(trained.model, settings),
         )
     folder = trained.run.folder / "samples" / f"seed_{settings.seed}" if settings.folder is None else settings.folder
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
     for path in save_pictures(pictures, Path(folder)):
         print(path)
+
+
+@contextmanager
+def _refusals_of_the_model() -> Iterator[None]:
+    """A value that only the model can judge is still the user's to change."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _options(model: Model, settings: SampleSettings) -> dict[str, Any]:
+    """The settings that only some models have, as far as they were given.
+
+    Raises:
+        ConfigurationError: One was given that this model does not have.
+    """
+    accepted = inspect.signature(model.visualize).parameters
+    given = {name: getattr(settings, name) for name in ("temperature", "label", "given_rows")}
+    for name, value in given.items():
+        if value is not None and name not in accepted:
+            raise ConfigurationError(f"{name} must be null for {type(model).__name__}, which has no such choice")
+    options = {name: value for name, value in given.items() if value is not None}
+    if "progress" in accepted:
+        options["progress"] = sys.stderr.isatty()
+    return options
 
 
 def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -235,23 +235,46 @@ class AutoregressiveModel(GenerativeModel):
     # ---- pictures
 
     def visualize(
-        self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
+        self,
+        batch: Batch | None,
+        *,
+        num_samples: int,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        label: int | None = None,
+        given_rows: int | None = None,
+        progress: bool = False,
     ) -> dict[str, Float[Tensor, "..."]]:
         """Samples, a film of some of them appearing, every class where there are classes, completions, entropies.
 
         ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
         image with its entropy map, white being log K nats.
+
+        Args:
+            batch: Images to complete and to map; None leaves both out.
+            num_samples: At most this many images in each picture.
+            generator: Source of the uniforms.
+            temperature: Divides the logits.
+            label: The class of all samples; None draws classes uniformly where the model is class-conditional.
+            given_rows: Rows from the top that a completion keeps; None keeps half of the image.
+            progress: Show a bar with the time left.
+
+        Raises:
+            ValueError: A class was given to a model without classes, or an argument is out of its range.
         """
-        samples = self.sample(num_samples, generator=generator)
+        draw: dict[str, Any] = {"generator": generator, "temperature": temperature, "progress": progress}
+        labels = None if label is None else torch.full((num_samples,), label)
+        samples = self.sample(num_samples, labels=labels, **draw)
         pictures = {"samples": samples, "film": self._film(samples[:FILMED_IMAGES])}
-        if self.num_classes and num_samples >= self.num_classes:
+        if self.num_classes and label is None and num_samples >= self.num_classes:
             each = num_samples // self.num_classes
             labels = torch.arange(self.num_classes).repeat_interleave(each)
-            pictures["class_grid"] = self.sample(len(labels), labels=labels, generator=generator)
+            pictures["class_grid"] = self.sample(len(labels), labels=labels, **draw)
         if batch is not None:
             shown = batch.images[: max(num_samples // 4, 1)]
             labels = batch.labels[: len(shown)]
-            pictures["completions"] = self._completions(shown, labels, generator)
+            rows = self.grid[0] // 2 * (self.spec.height // self.grid[0]) if given_rows is None else given_rows
+            pictures["completions"] = self._completions(shown, labels, rows, **draw)
             entropies = self.entropy_map(Batch(images=shown, labels=labels)) / math.log(self.num_values)
             entropies = self._to_pixels(entropies).expand_as(shown)
             pictures["entropy"] = torch.stack((shown, entropies), 1).flatten(0, 1)
@@ -265,14 +288,12 @@ class AutoregressiveModel(GenerativeModel):
         visible = torch.arange(self.spec.height, device=images.device) < seen[:, None]  # (T, H)
         return torch.where(visible[:, None, None, :, None], images, UNSEEN_GREY)
 
-    def _completions(self, images: Tensor, labels: Tensor, generator: Generator | None) -> Tensor:
-        tall = self.spec.height // self.grid[0]
-        given = self.grid[0] // 2 * tall
+    def _completions(self, images: Tensor, labels: Tensor, given: int, **draw: Any) -> Tensor:
         repeated = images.repeat_interleave(2, 0)
         classes = labels.repeat_interleave(2, 0) if self.num_classes else None
         if classes is not None and bool((classes == UNLABELLED).any()):
             classes = None
-        completed = self.complete(repeated, given, labels=classes, generator=generator)
+        completed = self.complete(repeated, given, labels=classes, **draw)
         hidden = images.clone()
         hidden[:, :, given:] = UNSEEN_GREY
         return torch.stack((hidden, completed[::2], completed[1::2], images), 1).flatten(0, 1)

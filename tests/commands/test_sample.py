@@ -53,3 +53,39 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], trained_run: Path
     outcome = genlab("sample", f"run={trained_run}", "num_samples=0")
     assert (outcome.code, outcome.errors) == (2, "genlab: error: num_samples must be at least 1, got 0\n")
     assert genlab("sample", f"run={trained_run}", "device=cuda:7").code == 2
+
+
+@pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2"])
+def test_a_setting_that_a_model_does_not_have_is_refused(
+    genlab: Callable[..., Outcome], trained_run: Path, word: str
+) -> None:
+    outcome = genlab("sample", f"run={trained_run}", word)
+    name = word.partition("=")[0]
+    assert (outcome.code, outcome.errors) == (
+        2,
+        f"genlab: error: {name} must be null for DRAW, which has no such choice\n",
+    )
+
+
+def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
+    genlab: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0"]
+    model = ["model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.class_conditional=true"]
+    assert genlab("train", *model, *tiny, f"hydra.run.dir={folder}").code == 0
+    words = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"folder={tmp_path / 'a'}"]
+    outcome = genlab("sample", *words)
+    assert outcome.code == 0, outcome.errors
+    assert {"samples.png", "film.gif", "class_grid.png", "completions.png", "entropy.png"} <= {
+        path.name for path in (tmp_path / "a").iterdir()
+    }
+    assert genlab("sample", *words, "label=2").code == 0
+    for word, message in (
+        ("label=10", "labels must be 20 classes between 0 and 9"),
+        ("temperature=0.0", "temperature must be positive"),
+        ("given_rows=9", "given must be between 0 and 8 rows"),
+    ):
+        outcome = genlab("sample", *words, word)
+        assert outcome.code == 2
+        assert message in outcome.errors
