@@ -45,7 +45,8 @@ check: setup-dev ## lint, format, types, import contracts
 	@$(BIN)/lint-imports
 
 bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
-	@for program in benchmarks/*.py; do echo "== $$program"; OMP_NUM_THREADS=1 $(BIN)/python $$program || exit 1; done
+	@for program in $$(grep -l '^def main' benchmarks/*.py); do name=$$(basename $$program .py); \
+		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 board: setup ## TensorBoard on outputs/
 	@$(BIN)/genlab board
