@@ -32,6 +32,7 @@ class Progress:
         self._started = time.monotonic()
         self._last_line = -float("inf")
         self._shown: dict[str, str] = {}
+        self._unsaid = ""  # the newest line that came too soon after another; the last one is told at the end
 
     def advance(self) -> None:
         self._bar.update()
@@ -49,12 +50,15 @@ class Progress:
         if self._on_terminal:
             self._bar.set_postfix({"epoch": epoch} | self._shown, refresh=False)
             return
+        numbers = ", ".join(f"{name} {text}" for name, text in self._shown.items())
+        line = f"step {step} of {self._total} (epoch {epoch}), {self._time_left(step)} left, {numbers}"
         now = time.monotonic()
-        if now - self._last_line < SECONDS_BETWEEN_LINES and step < self._total:
+        if now - self._last_line < SECONDS_BETWEEN_LINES:
+            self._unsaid = line
             return
         self._last_line = now
-        numbers = ", ".join(f"{name} {text}" for name, text in self._shown.items())
-        _log.info("step %d of %d (epoch %s), %s left, %s", step, self._total, epoch, self._time_left(step), numbers)
+        self._unsaid = ""
+        _log.info("%s", line)
 
     def _time_left(self, step: int) -> str:
         done = max(step - self._start, 1)
@@ -66,3 +70,5 @@ class Progress:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._bar.close()
+        if self._unsaid:
+            _log.info("%s", self._unsaid)

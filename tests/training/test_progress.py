@@ -11,7 +11,7 @@ def test_plain_lines_tell_step_epoch_and_measures(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO), Progress(total=100, start=0, steps_per_epoch=40.0) as shown:
         shown.show(50, values)
         shown.show(51, {"train/model/nll_nats": 80.0})  # too soon for another line
-        shown.show(100, {"validation/nll_nats": 79.0})  # the last step always speaks
+        shown.show(100, {"validation/nll_nats": 79.0})  # too, but the last numbers are always told
     first, last = caplog.messages
     assert first.startswith("step 50 of 100 (epoch 1.2), ")
     assert "nll_nats 81.23, images/s 1,234" in first
