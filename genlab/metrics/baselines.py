@@ -37,7 +37,7 @@ def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device
 def baseline_averages(
     dataset: Dataset, split: Split, *, seed: int, device: torch.device, limit: int | None = None
 ) -> dict[str, Average]:
-    """Nats per image of the uniform model and of independent sub-pixels (Bernoulli for two levels).
+    """Nats per image and bits per sub-pixel of the uniform model and of independent sub-pixels (Bernoulli for two levels).
 
     Args:
         dataset: Its training split sets the probabilities.
@@ -48,14 +48,16 @@ def baseline_averages(
     """
     spec = dataset.spec
     table = level_log_probabilities(dataset, seed=seed, device=device)
-    name = "baseline_per_pixel_bernoulli_nats" if spec.num_levels == 2 else "baseline_per_pixel_categorical_nats"
+    independent = "baseline_per_pixel_bernoulli" if spec.num_levels == 2 else "baseline_per_pixel_categorical"
     num_dimensions = spec.channels * spec.height * spec.width
 
     def evaluate(batch: Batch) -> dict[str, Tensor]:
         levels = _levels(batch, spec).cpu()
         log_likelihood = table.gather(0, levels).sum((1, 2, 3))
         uniform = torch.full_like(log_likelihood, num_dimensions * math.log(spec.num_levels))
-        return {name: -log_likelihood, "baseline_uniform_nats": uniform}
+        nats = {independent: -log_likelihood, "baseline_uniform": uniform}
+        bits = {f"{name}_bits_per_dim": values / (num_dimensions * math.log(2)) for name, values in nats.items()}
+        return {f"{name}_nats": values for name, values in nats.items()} | bits
 
     batches = dataset.batches(split, batch_size=BATCH_SIZE, seed=seed, device=device, limit=limit)
     return average_measures(evaluate, batches)
