@@ -37,7 +37,7 @@ def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device
 def baseline_averages(
     dataset: Dataset, split: Split, *, seed: int, device: torch.device, limit: int | None = None
 ) -> dict[str, Average]:
-    """Nats per image and bits per sub-pixel of the uniform model and of independent sub-pixels (Bernoulli for two levels).
+    """Nats per image and bits per sub-pixel of the uniform model and of independent sub-pixels.
 
     Args:
         dataset: Its training split sets the probabilities.
