@@ -29,14 +29,15 @@ setup-dev: $(VENV)/installed-dev
 train: setup ## train DRAW on the embedded digits: minutes on two cores
 	@$(BIN)/genlab train model=draw
 
+# One thread a process: two test processes on two cores would only fight over them.
 test: setup-dev ## the tests, under five minutes on two cores
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-slow: setup-dev ## the tests that take longer
-	@$(BIN)/python -m pytest -m slow -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -q
 
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
-	@$(BIN)/python -m pytest -m gpu -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q
 
 check: setup-dev ## lint, format, types, import contracts
 	@$(BIN)/ruff check .

@@ -30,7 +30,6 @@ from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 from genlab.types import ImageSpec
 
-
 # tanh(a) sigmoid(b) of standard normal a and b has a standard deviation of 0.34: without a gain the signal fades from
 # layer to layer, and the vertical stack, which has no residual connection, hardly speaks.
 _INITIAL_GAIN = 3.0
