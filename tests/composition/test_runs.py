@@ -13,7 +13,7 @@ from genlab.composition.runs import MAX_BYTES, load_run, resumed, runs_under, sa
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.types import ImageSpec
-from tests.composition.conftest import Outcome
+from tests.conftest import Outcome
 
 SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 

@@ -9,7 +9,7 @@ import yaml
 from genlab.composition.builder import build, check
 from genlab.composition.targets import ACTIVATIONS, find_target
 from genlab.errors import ConfigurationError
-from tests.composition.conftest import Outcome
+from tests.conftest import Outcome
 
 HOSTILE = [
     ("os.system", {"command": "touch MARKER"}),

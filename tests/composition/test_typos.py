@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.composition.conftest import Outcome
+from tests.conftest import Outcome
 
 Genlab = Callable[..., Outcome]
 
