@@ -1,4 +1,4 @@
-"""The command line in this process, in a folder of its own."""
+"""What all tests share: the command line in this process, and no GPU test without a GPU."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from genlab.cli import main
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @dataclass(frozen=True)
