@@ -118,5 +118,7 @@ def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch
     except DataError as error:
         print(f"without reconstructions: {error}")
         return None
-    num_images = min(settings.num_samples, dataset.num_images(settings.split))
-    return dataset.subset(settings.split, num_images, seed=settings.seed, device=device)
+    if dataset.num_images(settings.split) == 0:
+        print(f"without reconstructions: split {settings.split} of dataset {dataset.name} is empty")
+        return None
+    return dataset.subset(settings.split, settings.num_samples, seed=settings.seed, device=device)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from genlab.errors import (
     ConfigurationError,
+    DataError,
     FolderInUseError,
     GenlabError,
     MemoryExhaustedError,
@@ -26,6 +27,8 @@ def explain(error: BaseException) -> tuple[str, int]:
     """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if isinstance(error, DataError):  # the files that cannot be used follow, one a line
+        return "\n  ".join(one_line(line) for line in str(error).splitlines()), error.exit_code
     if isinstance(error, GenlabError):
         return one_line(str(error)), error.exit_code
     chain = list(_chain(error))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
+from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, sheet
@@ -46,6 +46,9 @@ class Trainer:
         device: Where to train.
         seed: With the step, the source of all randomness.
         hyperparameters: Columns of TensorBoard's HPARAMS.
+
+    Raises:
+        DataError: A split that the settings ask to measure is empty.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Trainer:
         seed: int,
         hyperparameters: HyperParameters,
     ) -> None:
+        _require_images(dataset, "validation", settings.validation_interval > 0, "trainer.validation_interval=0")
+        _require_images(dataset, "test", settings.test_at_end, "trainer.test_at_end=false")
         self.model = model.to(device)
         self.dataset = dataset
         self.settings = settings
@@ -268,9 +273,8 @@ class Trainer:
     def _draw_pictures(self, log: RunLog) -> None:
         """Grids and films from noise that stays the same through the run."""
         num_images = self.settings.num_sample_images
-        batch = self.dataset.subset(
-            "validation", min(num_images, self.dataset.num_images("validation")), seed=self.seed, device=self.device
-        )
+        split: Split = "validation" if self.dataset.num_images("validation") else "train"
+        batch = self.dataset.subset(split, num_images, seed=self.seed, device=self.device)
         with torch.no_grad(), _as_written():
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
@@ -366,6 +370,11 @@ class Trainer:
     def _evaluated_model(self) -> Model:
         model = self.model if self._average is None else self._average.up_to_date()
         return model.eval()
+
+
+def _require_images(dataset: Dataset, split: Split, is_measured: bool, way_out: str) -> None:
+    if is_measured and dataset.num_images(split) == 0:
+        raise DataError(f"split {split} of dataset {dataset.name} is empty: widen it, or set {way_out}")
 
 
 def _as_written() -> AbstractContextManager[object]:

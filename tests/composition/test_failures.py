@@ -58,3 +58,8 @@ def test_a_bug_says_how_to_see_its_traceback() -> None:
     bug = AssertionError("x")
     bug.__context__ = ValueError("y")
     assert explain(bug)[1] == 1
+
+
+def test_files_that_cannot_be_used_stand_one_a_line() -> None:
+    message, code = explain(DataError("2 files cannot be used:\na.png is  empty\nb.png is truncated"))
+    assert (message, code) == ("2 files cannot be used:\n  a.png is empty\n  b.png is truncated", 3)

@@ -107,11 +107,13 @@ def cosine(optimizer: torch.optim.Optimizer, *, num_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 1 - step / (num_steps + 1))
 
 
-def make_trainer(folder: Path, model: nn.Module | None = None, lr: float = 1e-2, **changes: Any) -> Trainer:
+def make_trainer(
+    folder: Path, model: nn.Module | None = None, lr: float = 1e-2, dataset: Dataset | None = None, **changes: Any
+) -> Trainer:
     model = model if model is not None else TinyGAN()
     return Trainer(
         model=model,
-        dataset=make_dataset(),
+        dataset=dataset or make_dataset(),
         optimizers={
             phase.name: functools.partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.9)) for phase in model.phases()
         },

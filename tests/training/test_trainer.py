@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
+from genlab.data.store import Store
+from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss
@@ -277,6 +278,21 @@ def test_another_model_is_refused(run_folder: Callable[[str], Path]) -> None:
     make_trainer(folder, num_steps=2, ema_decay=None).fit(resume=False)
     with pytest.raises(CheckpointError, match="another model"):
         make_trainer(folder, Wider(), ema_decay=None).fit(resume=True)
+
+
+def test_an_empty_split_is_told_before_the_first_batch(run_folder: Callable[[str], Path]) -> None:
+    def trainer(**changes: Any) -> Trainer:
+        dataset = make_dataset()
+        empty = Store(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        dataset._stores["validation"] = dataset._stores["test"] = empty
+        return make_trainer(run_folder("a"), dataset=dataset, **changes)
+
+    with pytest.raises(DataError, match=r"split validation of dataset noise is empty: .*validation_interval=0"):
+        trainer()
+    with pytest.raises(DataError, match=r"split test .*test_at_end=false"):
+        trainer(validation_interval=0)
+    summary = trainer(validation_interval=0, test_at_end=False, sample_interval=10).fit(resume=False)
+    assert summary.status == "finished"
 
 
 def test_golden_losses(run_folder: Callable[[str], Path]) -> None:
