@@ -66,6 +66,9 @@ class Model(nn.Module, ABC):
 class GenerativeModel(Model):
     """A model that draws images."""
 
+    num_classes: int = 0
+    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+
     @abstractmethod
     def sample(
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
