@@ -40,6 +40,8 @@ class Loss:
     value: Float[Tensor, ""]
     metrics: Mapping[str, Float[Tensor, ""]]
     """Quantity with its unit (``kl_nats``) to a scalar, averaged over the batch."""
+    handed_on: object = None
+    """What a later phase of the same step may use (see :attr:`Phase.receives`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,14 @@ class Phase:
     """Key of its optimiser, of its part of the checkpoint and of its metrics."""
     modules: tuple[nn.Module, ...]
     """What it trains; every other parameter of the model is frozen meanwhile."""
-    loss: Callable[[Batch], Loss]
+    loss: Callable[..., Loss]
+    """Takes a Batch; where :attr:`receives`, also what the phase before handed on."""
     repeats: int = 1
     """Updates per training step, each on a batch of its own (n_critic of a Wasserstein GAN)."""
+    project: Callable[[], None] | None = None
+    """Called after each update, to bring the weights back into a set (weight clipping)."""
+    records: tuple[nn.Module, ...] = ()
+    """Modules that this phase does not train but whose graph it hands on to a later phase, so they are not frozen."""
+    receives: bool = False
+    """Whether the loss takes, as a second argument, the ``handed_on`` of the last update of the phase before; None where
+    that update was skipped."""

@@ -4,7 +4,7 @@ The check costs no host read where the optimiser takes a ``found_inf`` flag (tor
 CPU a read costs nothing, so a bad step is reported at once.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -55,11 +55,16 @@ class PhaseUpdate:
         self._flags_on_device = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
         self._num_bad = torch.zeros((), device=device)
 
-    def run(self, batch: Batch) -> dict[str, Tensor]:
+    def run(self, batch: Batch, received: Sequence[object] = ()) -> tuple[dict[str, Tensor], list[object]]:
         """One update of this phase's parameters.
 
+        Args:
+            batch: Images of the update.
+            received: What the phase before handed on, one object per gradient-accumulation part.
+
         Returns:
-            The phase's metrics, averaged over the batch, and ``gradient_norm`` before clipping; all on the device.
+            The phase's metrics, averaged over the batch, and ``gradient_norm`` before clipping, all on the device; and
+            what it hands on.
 
         Raises:
             NonFiniteError: The loss or the gradient norm is not finite; nothing was updated.
@@ -67,9 +72,14 @@ class PhaseUpdate:
         parts = self._settings.gradient_accumulation
         sums: dict[str, Tensor] = {}
         value = torch.zeros((), device=self._device)
-        for part in split_batch(batch, parts):
+        handed_on: list[object] = []
+        for index, part in enumerate(split_batch(batch, parts)):
             with self._autocast():
-                loss = self.phase.loss(part)
+                if self.phase.receives:
+                    loss = self.phase.loss(part, received[index] if received else None)
+                else:
+                    loss = self.phase.loss(part)
+            handed_on.append(loss.handed_on)
             share = loss.value / parts if parts > 1 else loss.value
             torch.autograd.backward(self._scaler.scale(share))
             value = value + loss.value.detach()
@@ -78,7 +88,9 @@ class PhaseUpdate:
                 sums[name] = sums[name] + metric if name in sums else metric
         sums["gradient_norm"] = self._step(value)
         self.optimizer.zero_grad(set_to_none=True)
-        return sums
+        if self.phase.project is not None:
+            self.phase.project()
+        return sums, handed_on
 
     def _step(self, value: Tensor) -> Tensor:
         self._scaler.unscale_(self.optimizer)
@@ -154,6 +166,7 @@ class FrozenOutside:
         self._frozen = {}
         for update in updates:
             trained = {id(parameter) for parameter in update.parameters}
+            trained |= {id(parameter) for module in update.phase.records for parameter in module.parameters()}
             self._frozen[update.phase.name] = [p for p in everything if id(p) not in trained and p.requires_grad]
 
     def enter(self, update: PhaseUpdate) -> None:

@@ -183,16 +183,20 @@ class Trainer:
         """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
         seed_default_generators(derive_seed(self.seed, "step", self.step), self.device)
         self.model.train()
+        received: list[object] = []
         for update in self._updates:
+            handed_on = received
             self._frozen_outside.enter(update)
             try:
                 for repeat in range(update.phase.repeats):
                     draw = 0 if self.settings.overfit_one_batch else self.step * self._draws_per_step + repeat
-                    self._record(update, update.run(self._stream.batch(draw)))
+                    metrics, handed_on = update.run(self._stream.batch(draw), received)
+                    self._record(update, metrics)
             except NonFiniteError as error:
                 self._tolerate(error)
             finally:
                 self._frozen_outside.leave(update)
+            received = handed_on
         if self._average is not None:
             self._average.update(self.step)
 

@@ -1,5 +1,6 @@
 """One phase's update against hand-computed ones."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from genlab.errors import NonFiniteError
-from genlab.training.optimization import PhaseUpdate
+from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.types import Batch, Loss, Phase
 from tests.training.conftest import cosine, make_settings
 
@@ -41,7 +42,7 @@ def make_update(scale: float = 1.0, **changes: object) -> tuple[nn.Linear, Phase
 def test_accumulated_parts_equal_one_batch() -> None:
     whole, whole_update = make_update(gradient_accumulation=1, max_gradient_norm=None)
     parts, parts_update = make_update(gradient_accumulation=4, max_gradient_norm=None)
-    whole_metrics, parts_metrics = whole_update.run(make_batch()), parts_update.run(make_batch())
+    (whole_metrics, _), (parts_metrics, _) = whole_update.run(make_batch()), parts_update.run(make_batch())
     torch.testing.assert_close(whole.weight, parts.weight)
     for name, value in whole_metrics.items():
         torch.testing.assert_close(value, parts_metrics[name])
@@ -54,7 +55,7 @@ def test_listing_mistake_7_clipping_is_by_the_global_norm_not_per_tensor() -> No
     loss = 100.0 * layer(make_batch().images.flatten(1)).square().mean()
     gradients = torch.autograd.grad(loss, list(layer.parameters()))
     norm = torch.sqrt(sum(gradient.square().sum() for gradient in gradients))
-    metrics = update.run(make_batch())
+    metrics, _ = update.run(make_batch())
     torch.testing.assert_close(metrics["gradient_norm"], norm)
     for old, new, gradient in zip(before, layer.parameters(), gradients, strict=True):
         torch.testing.assert_close(new, old - 0.1 * gradient * 0.5 / norm, rtol=1e-4, atol=1e-6)
@@ -108,3 +109,65 @@ def test_reduced_precision_follows_float32(precision: str) -> None:
     torch.testing.assert_close(exact.weight, rough.weight, rtol=2e-2, atol=2e-3)
     assert rough.weight.dtype == torch.float32
     assert rough_update.schedule.last_epoch == 1
+
+
+def test_what_is_handed_on_reaches_the_next_phase_part_by_part_and_none_after_a_skip() -> None:
+    layer, _ = make_update()
+    seen: list[object] = []
+
+    def loss(batch: Batch, received: object) -> Loss:
+        seen.append(received)
+        return Loss(value=layer(batch.images.flatten(1)).mean(), metrics={}, handed_on=len(batch.images))
+
+    update = PhaseUpdate(
+        Phase(name="second", modules=(layer,), loss=loss, receives=True),
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+        schedule=cosine,
+        settings=make_settings(gradient_accumulation=2),
+        device=CPU,
+    )
+    _, handed_on = update.run(make_batch(), ["first part", "second part"])
+    assert seen == ["first part", "second part"]
+    assert handed_on == [4, 4]
+    update.run(make_batch())
+    assert seen[2:] == [None, None]
+
+
+def test_weights_are_projected_after_each_update() -> None:
+    layer, _ = make_update()
+
+    @torch.no_grad()
+    def clip() -> None:
+        layer.weight.clamp_(-0.01, 0.01)
+
+    phase = Phase(
+        name="only",
+        modules=(layer,),
+        loss=lambda batch: Loss(value=layer(batch.images.flatten(1)).square().mean(), metrics={}),
+        project=clip,
+    )
+    update = PhaseUpdate(
+        phase,
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+        schedule=cosine,
+        settings=make_settings(),
+        device=CPU,
+    )
+    update.run(make_batch())
+    assert layer.weight.abs().max() <= 0.01
+
+
+def test_recorded_modules_are_not_frozen() -> None:
+    trained, recorded, other = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
+    phase = Phase(name="only", modules=(trained,), loss=lambda batch: Loss(value=trained.weight.sum(), metrics={}))
+    recording = dataclasses.replace(phase, records=(recorded,))
+    update = PhaseUpdate(
+        recording,
+        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
+        schedule=cosine,
+        settings=make_settings(),
+        device=CPU,
+    )
+    frozen = FrozenOutside([update], [*trained.parameters(), *recorded.parameters(), *other.parameters()])
+    frozen.enter(update)
+    assert [module.weight.requires_grad for module in (trained, recorded, other)] == [True, True, False]
