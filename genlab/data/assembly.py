@@ -1,6 +1,7 @@
 """From the images of a source to a data set: the choices that every source shares."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -53,20 +54,20 @@ def assemble(
         chosen = {split: select_classes(store, kept) for split, store in chosen.items()}
         names = tuple(names[index] for index in kept)
         source += f", classes {' '.join(names)}"
-    if num_labels_per_class is not None:
-        labels = hide_labels(
-            chosen["train"].labels, num_classes=len(names), num_labels_per_class=num_labels_per_class, seed=label_seed
-        )
-        chosen["train"] = chosen["train"].with_labels(labels)
-        source += f", {num_labels_per_class} labels per class"
-    return Dataset(
-        name=name,
-        stores=chosen,
-        num_levels=num_levels,
-        class_names=names,
-        binarization=binarization,
-        threshold=threshold,
-        source=source,
+    measure = partial(
+        Dataset, name=name, num_levels=num_levels, class_names=names, binarization=binarization, threshold=threshold
+    )
+    labelled = measure(stores=chosen, source=source)
+    if num_labels_per_class is None:
+        return labelled
+    train = chosen["train"]
+    labels = hide_labels(
+        train.labels, num_classes=len(names), num_labels_per_class=num_labels_per_class, seed=label_seed
+    )
+    return measure(
+        stores={**chosen, "train": train.with_labels(labels)},
+        source=f"{source}, {num_labels_per_class} labels per class, label seed {label_seed}",
+        fully_labelled=labelled,
     )
 
 

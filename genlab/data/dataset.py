@@ -18,7 +18,7 @@ from genlab.data.randomness import permutation, uniform_noise
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
 from genlab.randomness import derive_seed
-from genlab.types import Batch, ImageSpec
+from genlab.types import UNLABELLED, Batch, ImageSpec
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -38,6 +38,9 @@ class Dataset:
             in evaluation); ``fixed`` (the source itself is binary).
         class_names: One name per class; empty when there are no labels.
         provenance: One line for the results ledger.
+        fully_labelled: These images with the training labels that `num_labels_per_class` hides; the data set itself
+            where none is hidden. Its fingerprint does not depend on which labels are hidden, so it is what a reference
+            classifier is trained on and cached under, and nothing else may look at it.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Dataset:
         binarization: Binarization,
         threshold: float | None,
         source: str,
+        fully_labelled: "Dataset | None" = None,
     ) -> None:
         """Measure the images.
 
@@ -61,6 +65,7 @@ class Dataset:
             binarization: See the class; ``fixed`` needs num_levels = 2.
             threshold: Smallest grey value that becomes 1, in (0, 1]; used by ``threshold`` alone, None elsewhere.
             source: What the images are, for the provenance line.
+            fully_labelled: The same images with all labels, where some are hidden here.
 
         Raises:
             DataError: The training split is empty.
@@ -86,6 +91,7 @@ class Dataset:
             num_classes=len(class_names),
         )
         sizes = "/".join(f"{len(stores[split]):,}" for split in SPLITS)
+        self.fully_labelled = self if fully_labelled is None else fully_labelled
         self.provenance = f"{source}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
         self._stores = dict(stores)
         self._max_level = num_levels - 1
@@ -113,20 +119,30 @@ class Dataset:
                 digest.update(store.gather(rows)[0].numpy().data)
         return digest.hexdigest()
 
-    def stream(self, *, batch_size: int, seed: int, device: torch.device) -> "BatchStream":
+    def labelled_rows(self, split: Split) -> Int[Tensor, " L"]:
+        """Which images of a split have a label, in index order."""
+        return (self._stores[split].labels != UNLABELLED).nonzero().squeeze(1)
+
+    def stream(
+        self, *, batch_size: int, seed: int, device: torch.device, num_labelled: int | None = None
+    ) -> "BatchStream":
         """The endless stream of training batches.
 
         Args:
             batch_size: Images in every batch.
             seed: Seed of the order and of stochastic binarisation.
             device: Where the batches are delivered.
+            num_labelled: For semi-supervised learning: so many labelled images at the head of every batch, and the
+                labels of the others hidden. None delivers each image with the label that it has.
 
         Raises:
-            ConfigurationError: The batch size is not positive.
+            ConfigurationError: A number is out of range, or there is no labelled image.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
-        return BatchStream(self, batch_size=batch_size, seed=seed, device=device)
+        if num_labelled is None:
+            return BatchStream(self, batch_size=batch_size, seed=seed, device=device)
+        return SemiSupervisedStream(self, batch_size=batch_size, num_labelled=num_labelled, seed=seed, device=device)
 
     def batches(
         self, split: Split, *, batch_size: int, seed: int, device: torch.device, limit: int | None = None
@@ -206,35 +222,89 @@ class BatchStream:
 
     def __init__(self, dataset: Dataset, *, batch_size: int, seed: int, device: torch.device) -> None:
         self.batch_size = batch_size
-        self.num_images = dataset.num_images("train")
         self._dataset = dataset
         self._device = device
-        self._seed = seed
         self._noise_seed = derive_seed(seed, "training")
         self._index_device = dataset.store_on("train", device).images.device
-        self._epoch = -1  # of the memoised permutation; none yet
-        self._order = torch.empty(0, dtype=torch.int64)
+        self._images = _Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
         """The batch at an index of the stream, from 0."""
         start = index * self.batch_size
-        stop = start + self.batch_size
+        positions = torch.arange(start, start + self.batch_size, device=self._index_device)
+        return self._dataset.deliver(
+            "train", self._indices(index), positions, seed=self._noise_seed, device=self._device
+        )
+
+    def _indices(self, index: int) -> Int[Tensor, " B"]:
+        """Which training images a batch holds."""
+        return self._images.take(index, self.batch_size)
+
+
+class SemiSupervisedStream(BatchStream):
+    """Batches of a fixed number of labelled images, then images of the whole training split with their labels hidden.
+
+    Labelled images and all images each follow permutations of their own, so that among the first each comes equally
+    often, and so among the others. A labelled image comes among the others too, as one image of the split.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, batch_size: int, num_labelled: int, seed: int, device: torch.device
+    ) -> None:
+        super().__init__(dataset, batch_size=batch_size, seed=seed, device=device)
+        if not 1 <= num_labelled < batch_size:
+            raise ConfigurationError(
+                f"trainer.num_labelled_per_batch must be between 1 and {batch_size - 1} (trainer.batch_size less one), "
+                f"got {num_labelled}"
+            )
+        rows = dataset.labelled_rows("train")
+        if len(rows) == 0:
+            raise ConfigurationError(
+                f"trainer.num_labelled_per_batch needs labelled images, and dataset {dataset.name} has none to train "
+                "on: set it to null"
+            )
+        self.num_labelled = num_labelled
+        self._rows = rows.to(self._index_device)
+        self._labelled = _Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
+
+    def batch(self, index: int) -> Batch:
+        """The batch at an index of the stream, from 0."""
+        batch = super().batch(index)
+        batch.labels[self.num_labelled :] = UNLABELLED  # gathered, hence the batch's own
+        return batch
+
+    def _indices(self, index: int) -> Int[Tensor, " B"]:
+        labelled = self._rows.index_select(0, self._labelled.take(index, self.num_labelled))
+        return torch.cat([labelled, self._images.take(index, self.batch_size - self.num_labelled)])
+
+
+class _Epochs:
+    """The concatenation of one random permutation of 0 .. num_items - 1 per epoch."""
+
+    def __init__(self, num_items: int, *, seed: int, purpose: str, device: torch.device) -> None:
+        self._num_items = num_items
+        self._seed = seed
+        self._purpose = purpose
+        self._device = device
+        self._epoch = -1  # of the memoised permutation; none yet
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def take(self, index: int, count: int) -> Int[Tensor, " K"]:
+        """Positions index * count up to (index + 1) * count."""
+        position, stop = index * count, (index + 1) * count
         pieces = []
-        position = start
         while position < stop:
-            epoch, offset = divmod(position, self.num_images)
-            count = min(self.num_images - offset, stop - position)
-            pieces.append(self._permutation(epoch)[offset : offset + count])
-            position += count
-        indices = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        positions = torch.arange(start, stop, device=self._index_device)
-        return self._dataset.deliver("train", indices, positions, seed=self._noise_seed, device=self._device)
+            epoch, offset = divmod(position, self._num_items)
+            length = min(self._num_items - offset, stop - position)
+            pieces.append(self._permutation(epoch)[offset : offset + length])
+            position += length
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _permutation(self, epoch: int) -> Int[Tensor, " N"]:
         """The order of an epoch; the last one is kept, as consecutive batches share it."""
         if epoch != self._epoch:
-            order = permutation(self.num_images, seed=derive_seed(self._seed, "order", epoch))
-            self._order = order.to(self._index_device)
+            order = permutation(self._num_items, seed=derive_seed(self._seed, self._purpose, epoch))
+            self._order = order.to(self._device)
             self._epoch = epoch
         return self._order
 

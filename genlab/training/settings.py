@@ -19,6 +19,9 @@ class TrainerSettings:
     """Training steps in all; 0 evaluates only."""
     batch_size: int
     """Images per update, over all gradient-accumulation parts."""
+    num_labelled_per_batch: int | None
+    """For semi-supervised models: so many images of each batch keep their labels, the others come without; null
+    delivers every label there is."""
     gradient_accumulation: int
     """Parts that one batch is split into, for batches that do not fit."""
     max_gradient_norm: float | None
@@ -68,6 +71,14 @@ class TrainerSettings:
             self.batch_size % self.gradient_accumulation == 0,
             f"a divisor of trainer.batch_size ({self.batch_size})",
         )
+        if self.num_labelled_per_batch is not None:
+            self._require(
+                "num_labelled_per_batch",
+                1 <= self.num_labelled_per_batch < self.batch_size,
+                f"null or between 1 and {self.batch_size - 1} (trainer.batch_size less one)",
+            )
+            # Labelled images come first: the parts of a batch would be of different kinds.
+            self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with num_labelled_per_batch")
         if self.early_stopping_patience is not None:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
 

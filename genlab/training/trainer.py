@@ -78,7 +78,9 @@ class Trainer:
         """Of the test after training; empty before it."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
-        self._stream = dataset.stream(batch_size=settings.batch_size, seed=seed, device=device)
+        self._stream = dataset.stream(
+            batch_size=settings.batch_size, seed=seed, device=device, num_labelled=settings.num_labelled_per_batch
+        )
         self._updates = [
             PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
             for phase in model.phases()

@@ -64,6 +64,21 @@ def test_only_training_labels_are_hidden():
     assert test.tolist() == [0, 1, 2, 2, 1, 0, 2]
 
 
+def test_hidden_labels_are_said_and_tell_the_data_apart():
+    everything, few, others = _assemble(), _assemble(num_labels_per_class=1), _assemble(num_labels_per_class=2)
+    assert few.provenance == "test, 1 labels per class, label seed 0, 256 levels, 7/7/7"
+    assert len({data.fingerprint for data in (everything, few, others)}) == 3
+
+
+def test_the_full_labels_stay_at_hand_for_a_reference_classifier():
+    everything, few = _assemble(), _assemble(num_labels_per_class=1, label_seed=5)
+    assert everything.fully_labelled is everything
+    assert few.fully_labelled.fingerprint == everything.fingerprint
+    assert few.fully_labelled.provenance == everything.provenance
+    assert few.labelled_rows("train").numel() == 3
+    assert few.fully_labelled.labelled_rows("train").tolist() == list(range(7))
+
+
 def test_the_last_images_validate():
     train, validation = split_by_index(_store([0, 1, 2, 3, 4]), num_validation=2)
     assert train.gather(torch.arange(3))[0].flatten().tolist() == [0, 1, 2]

@@ -12,6 +12,7 @@ from genlab.data import dataset as module
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.types import UNLABELLED
 from tests.data.sources import CPU, ramp_dataset
 
 
@@ -60,6 +61,73 @@ def test_batch_depends_on_seed_and_index_alone(order):
         fresh = data.stream(batch_size=5, seed=1, device=CPU).batch(index)
         assert torch.equal(fresh.images, shuffled[index].images)
         assert torch.equal(fresh.labels, shuffled[index].labels)
+
+
+def _partly_labelled(num_images: int, num_labelled: int, *, binarization="none") -> Dataset:
+    """Images whose every pixel is the image's number; of the odd ones, the first `num_labelled` have it as label."""
+    images = torch.arange(num_images, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 3).contiguous()
+    labels = torch.arange(num_images)
+    labels[(labels % 2 == 0) | (labels >= 2 * num_labelled)] = UNLABELLED
+    return Dataset(
+        name="partly",
+        stores={split: Store(images, labels) for split in module.SPLITS},
+        num_levels=256,
+        class_names=tuple(str(index) for index in range(num_images)),
+        binarization=binarization,
+        threshold=0.5,
+        source="partly",
+    )
+
+
+@given(data=st.data(), batch_size=st.integers(2, 20), seed=st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_semi_supervised_batches_hold_labelled_images_then_any_without_label(data, batch_size, seed):
+    num_labelled = data.draw(st.integers(1, batch_size - 1))
+    stream = _partly_labelled(23, 4).stream(batch_size=batch_size, seed=seed, device=CPU, num_labelled=num_labelled)
+    batches = [stream.batch(index) for index in range(math.ceil(3 * 23 / min(num_labelled, batch_size - num_labelled)))]
+    labelled, others = [], []
+    for batch in batches:
+        assert len(batch.labels) == batch_size
+        assert (batch.labels[num_labelled:] == UNLABELLED).all()
+        assert _numbers(batch)[:num_labelled] == batch.labels[:num_labelled].tolist()
+        labelled += batch.labels[:num_labelled].tolist()
+        others += _numbers(batch)[num_labelled:]
+    for epoch in range(3):  # each labelled image equally often, and so each image of the split among the others
+        assert sorted(labelled[4 * epoch : 4 * (epoch + 1)]) == [1, 3, 5, 7]
+        assert sorted(others[23 * epoch : 23 * (epoch + 1)]) == list(range(23))
+
+
+@given(order=st.permutations(range(9)))
+@settings(max_examples=20, deadline=None)
+def test_semi_supervised_batch_depends_on_seed_and_index_alone(order):
+    data = _partly_labelled(23, 4, binarization="stochastic")
+    stream = data.stream(batch_size=7, seed=1, device=CPU, num_labelled=3)
+    shuffled = {index: stream.batch(index) for index in order}
+    for index in range(9):
+        fresh = data.stream(batch_size=7, seed=1, device=CPU, num_labelled=3).batch(index)
+        assert torch.equal(fresh.images, shuffled[index].images)
+        assert torch.equal(fresh.labels, shuffled[index].labels)
+    assert not torch.equal(data.stream(batch_size=7, seed=2, device=CPU, num_labelled=3).batch(0).images, fresh.images)
+
+
+def test_hiding_labels_in_a_batch_hides_none_in_the_store():
+    data = _partly_labelled(23, 4)
+    data.stream(batch_size=20, seed=0, device=CPU, num_labelled=1).batch(0)
+    assert data.labelled_rows("train").tolist() == [1, 3, 5, 7]
+
+
+def test_without_a_share_of_labelled_images_every_label_is_delivered():
+    batch = _partly_labelled(23, 4).stream(batch_size=23, seed=0, device=CPU).batch(0)
+    assert sorted(batch.labels[batch.labels != UNLABELLED].tolist()) == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize(("num_labelled", "num_given"), [(0, 4), (7, 4), (-1, 4), (3, 0)])
+def test_impossible_shares_of_labelled_images_are_refused(num_labelled, num_given):
+    message = r"num_labelled_per_batch needs labelled images, and dataset partly has none"
+    if num_given:
+        message = rf"num_labelled_per_batch must be between 1 and 6 .*, got {num_labelled}"
+    with pytest.raises(ConfigurationError, match=message):
+        _partly_labelled(23, num_given).stream(batch_size=7, seed=0, device=CPU, num_labelled=num_labelled)
 
 
 def test_epochs_and_seeds_have_different_orders():
@@ -201,12 +269,13 @@ def test_bad_settings_are_refused():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("num_labelled", [None, 20])
 @pytest.mark.parametrize("binarization", ["none", "threshold", "stochastic"])
-def test_every_device_delivers_the_same(binarization):
+def test_every_device_delivers_the_same(binarization, num_labelled):
     data = ramp_dataset(200, binarization=binarization)
     device = torch.device("cuda")
-    ours = data.stream(batch_size=64, seed=0, device=CPU)
-    theirs = data.stream(batch_size=64, seed=0, device=device)
+    ours = data.stream(batch_size=64, seed=0, device=CPU, num_labelled=num_labelled)
+    theirs = data.stream(batch_size=64, seed=0, device=device, num_labelled=num_labelled)
     for index in (0, 2, 3, 9):
         assert torch.equal(ours.batch(index).images, theirs.batch(index).images.cpu())
         assert torch.equal(ours.batch(index).labels, theirs.batch(index).labels.cpu())

@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from genlab.data.dataset import Dataset
+from genlab.data.assembly import assemble
+from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
-from genlab.types import Batch, Loss, Phase
+from genlab.types import UNLABELLED, Batch, Loss, Phase
 
 
 class TinyGAN(GenerativeModel):
@@ -58,17 +59,22 @@ class TinyGAN(GenerativeModel):
         return {"samples": self.sample(num_samples, generator=generator)}
 
 
-def make_dataset(*, num_images: int = 37, binarization: Any = "stochastic") -> Dataset:
+def make_dataset(
+    *, num_images: int = 37, binarization: Any = "stochastic", num_labels_per_class: int | None = None
+) -> Dataset:
+    """Noise; in two classes where labels are asked for."""
     levels = torch.randint(0, 5, (num_images, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    labels = torch.full((num_images,), -1)
-    stores = {name: Store(levels, labels) for name in ("train", "validation", "test")}
-    return Dataset(
+    labels = torch.arange(num_images) % 2 if num_labels_per_class else torch.full((num_images,), UNLABELLED)
+    return assemble(
         name="noise",
-        stores=stores,
+        stores={split: Store(levels, labels) for split in SPLITS},
         num_levels=5,
-        class_names=(),
+        class_names=("even", "odd") if num_labels_per_class else (),
         binarization=binarization,
         threshold=0.5,
+        classes=None,
+        num_labels_per_class=num_labels_per_class,
+        label_seed=0,
         source="noise",
     )
 
@@ -76,6 +82,7 @@ def make_dataset(*, num_images: int = 37, binarization: Any = "stochastic") -> D
 DEFAULTS: dict[str, Any] = {
     "num_steps": 20,
     "batch_size": 8,
+    "num_labelled_per_batch": None,
     "gradient_accumulation": 1,
     "max_gradient_norm": 5.0,
     "ema_decay": 0.9,

@@ -8,6 +8,7 @@ from tests.training.conftest import DEFAULTS, make_settings
 BAD = {
     "num_steps": -1,
     "batch_size": 0,
+    "num_labelled_per_batch": 8,
     "gradient_accumulation": 3,
     "max_gradient_norm": float("nan"),
     "ema_decay": 1.0,
@@ -38,3 +39,10 @@ def test_no_default_stands_in_code() -> None:
 def test_a_patience_without_validation_would_have_no_effect() -> None:
     with pytest.raises(ValueError, match="null when nothing is validated"):
         make_settings(early_stopping_patience=3, validation_interval=0)
+
+
+def test_parts_of_a_batch_must_be_alike() -> None:
+    with pytest.raises(
+        ValueError, match=r"^trainer\.gradient_accumulation must be 1 with num_labelled_per_batch, got 2$"
+    ):
+        make_settings(num_labelled_per_batch=4, gradient_accumulation=2)

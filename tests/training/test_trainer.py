@@ -96,6 +96,19 @@ def test_resume_is_bitwise_equal_to_the_uninterrupted_run(
     assert json.loads((cut / "summary.json").read_text())["status"] == "finished"
 
 
+def test_resume_is_bitwise_equal_on_partly_labelled_data(run_folder: Callable[[str], Path]) -> None:
+    def trainer(folder: Path, model: TinyGAN | None = None) -> Trainer:
+        return make_trainer(folder, model, dataset=make_dataset(num_labels_per_class=3), num_labelled_per_batch=3)
+
+    whole, cut = run_folder("whole"), run_folder("cut")
+    trainer(whole).fit(resume=False)
+    with pytest.raises(StoppedBySignal):
+        trainer(cut, StopAt(5)).fit(resume=False)
+    trainer(cut).fit(resume=True)
+    assert_states_equal(last_state(whole), last_state(cut))
+    assert scalars(whole) == scalars(cut)
+
+
 def test_resume_from_an_older_checkpoint_cuts_the_lost_lines(run_folder: Callable[[str], Path]) -> None:
     whole, cut = run_folder("whole"), run_folder("cut")
     make_trainer(whole).fit(resume=False)
