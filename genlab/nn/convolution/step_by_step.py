@@ -1,0 +1,149 @@
+"""Convolution and pooling in NumPy loops, one function per step of the derivation: slow, obvious, the tests' oracle.
+
+The walk through it is docs/convolution.md. Windows are square, images lie as (m, H, W, C); nothing is differentiated
+automatically. :mod:`genlab.nn.convolution.functions` computes the same without a loop over pixels.
+
+Dimensions: m images, H height, W width, C channels, f window size; `_prev` is the layer's input.
+"""
+
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+Mode = Literal["max", "average"]
+
+
+def zero_pad(X: Float[np.ndarray, "m H W C"], pad: int) -> Float[np.ndarray, "m H_pad W_pad C"]:
+    """Surround every image with `pad` rows and columns of zeros."""
+    return np.pad(X, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+
+def num_positions(size: int, f: int, *, stride: int, pad: int = 0) -> int:
+    """How often a window of f pixels fits along a padded side: floor((size + 2 pad - f) / stride) + 1.
+
+    Raises:
+        ValueError: It does not fit once.
+    """
+    if f > size + 2 * pad:
+        raise ValueError(f"f must be at most {size + 2 * pad} (the padded image), got {f}")
+    return (size + 2 * pad - f) // stride + 1
+
+
+def window_at(h: int, w: int, *, f: int, stride: int) -> tuple[slice, slice]:
+    """The rows and columns of the (padded) input that output pixel (h, w) sees."""
+    top, left = h * stride, w * stride
+    return slice(top, top + f), slice(left, left + f)
+
+
+def conv_single_step(
+    a_slice_prev: Float[np.ndarray, "f f C_prev"], W: Float[np.ndarray, "f f C_prev"], b: Float[np.ndarray, "1 1 1"]
+) -> float:
+    """One output pixel of one filter: the products are summed, and the bias is added once."""
+    return float(np.sum(a_slice_prev * W) + b.item())
+
+
+def conv_forward(
+    A_prev: Float[np.ndarray, "m H_prev W_prev C_prev"],
+    W: Float[np.ndarray, "f f C_prev C"],
+    b: Float[np.ndarray, "1 1 1 C"],
+    *,
+    stride: int,
+    pad: int,
+) -> Float[np.ndarray, "m H W C"]:
+    """Every filter at every position of its window.
+
+    Raises:
+        ValueError: The window is larger than the padded image.
+    """
+    m, H_prev, W_prev, _ = A_prev.shape
+    f, C = W.shape[0], W.shape[3]
+    n_H = num_positions(H_prev, f, stride=stride, pad=pad)
+    n_W = num_positions(W_prev, f, stride=stride, pad=pad)
+    A_prev_pad = zero_pad(A_prev, pad)
+    Z = np.zeros((m, n_H, n_W, C))
+    for i, h, w, c in np.ndindex(Z.shape):
+        rows, columns = window_at(h, w, f=f, stride=stride)
+        Z[i, h, w, c] = conv_single_step(A_prev_pad[i, rows, columns], W[..., c], b[..., c])
+    return Z
+
+
+def conv_backward(
+    dZ: Float[np.ndarray, "m H W C"],
+    A_prev: Float[np.ndarray, "m H_prev W_prev C_prev"],
+    W: Float[np.ndarray, "f f C_prev C"],
+    *,
+    stride: int,
+    pad: int,
+) -> tuple[
+    Float[np.ndarray, "m H_prev W_prev C_prev"], Float[np.ndarray, "f f C_prev C"], Float[np.ndarray, "1 1 1 C"]
+]:
+    """The gradients (dA_prev, dW, db) of a scalar whose gradient with respect to the output is dZ.
+
+    Every output pixel is a product of window and filter, so it hands its gradient times the filter to the window, its
+    gradient times the window to the filter, and its gradient to the bias; what meets is added.
+    """
+    f = W.shape[0]
+    H_prev, W_prev = A_prev.shape[1:3]
+    A_prev_pad = zero_pad(A_prev, pad)
+    dA_prev_pad = np.zeros(A_prev_pad.shape)
+    dW = np.zeros(W.shape)
+    db = np.zeros((1, 1, 1, W.shape[3]))
+    for i, h, w, c in np.ndindex(dZ.shape):
+        rows, columns = window_at(h, w, f=f, stride=stride)
+        dA_prev_pad[i, rows, columns] += W[..., c] * dZ[i, h, w, c]
+        dW[..., c] += A_prev_pad[i, rows, columns] * dZ[i, h, w, c]
+        db[..., c] += dZ[i, h, w, c]
+    # Cut off by position from the start: `pad:-pad` would be empty for a pad of 0.
+    return dA_prev_pad[:, pad : pad + H_prev, pad : pad + W_prev], dW, db
+
+
+def create_mask_from_window(x: Float[np.ndarray, "f_h f_w"]) -> Bool[np.ndarray, "f_h f_w"]:
+    """True at the maximum; of several equal ones, at the first in reading order, as in PyTorch.
+
+    `x == x.max()` would be true at all of them and multiply the gradient by their number.
+    """
+    mask = np.zeros(x.shape, dtype=bool)
+    mask[np.unravel_index(np.argmax(x), x.shape)] = True
+    return mask
+
+
+def distribute_value(dz: float, shape: tuple[int, int]) -> Float[np.ndarray, "f_h f_w"]:
+    """The gradient of a mean: equal shares of dz."""
+    return np.full(shape, dz / (shape[0] * shape[1]))
+
+
+def pool_forward(
+    A_prev: Float[np.ndarray, "m H_prev W_prev C"], *, f: int, stride: int, mode: Mode
+) -> Float[np.ndarray, "m H W C"]:
+    """The maximum or the mean of every window, channel by channel, without padding.
+
+    Raises:
+        ValueError: The window is larger than the image.
+    """
+    m, H_prev, W_prev, C = A_prev.shape
+    A = np.zeros((m, num_positions(H_prev, f, stride=stride), num_positions(W_prev, f, stride=stride), C))
+    reduce = np.max if mode == "max" else np.mean
+    for i, h, w, c in np.ndindex(A.shape):
+        rows, columns = window_at(h, w, f=f, stride=stride)
+        A[i, h, w, c] = reduce(A_prev[i, rows, columns, c])
+    return A
+
+
+def pool_backward(
+    dA: Float[np.ndarray, "m H W C"],
+    A_prev: Float[np.ndarray, "m H_prev W_prev C"],
+    *,
+    f: int,
+    stride: int,
+    mode: Mode,
+) -> Float[np.ndarray, "m H_prev W_prev C"]:
+    """The gradient dA_prev: each window gets the gradient of its own output pixel (h, w), whatever the stride."""
+    dA_prev = np.zeros(A_prev.shape)
+    for i, h, w, c in np.ndindex(dA.shape):
+        rows, columns = window_at(h, w, f=f, stride=stride)
+        if mode == "max":
+            dA_prev[i, rows, columns, c] += create_mask_from_window(A_prev[i, rows, columns, c]) * dA[i, h, w, c]
+        else:
+            dA_prev[i, rows, columns, c] += distribute_value(float(dA[i, h, w, c]), (f, f))
+    return dA_prev
