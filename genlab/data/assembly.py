@@ -27,6 +27,7 @@ def assemble(
     num_labels_per_class: int | None,
     label_seed: int,
     source: str,
+    has_class_per_channel: bool = False,
 ) -> Dataset:
     """Choose classes, hide labels, and measure.
 
@@ -42,6 +43,7 @@ def assemble(
             None keeps all. Validation and test keep their labels.
         label_seed: Seed of that choice.
         source: What the images are, for the provenance line.
+        has_class_per_channel: See `Dataset`; no longer so among chosen classes, which are numbered anew.
 
     Raises:
         ConfigurationError: A class does not exist, is named twice or has too few images.
@@ -55,7 +57,13 @@ def assemble(
         names = tuple(names[index] for index in kept)
         source += f", classes {' '.join(names)}"
     measure = partial(
-        Dataset, name=name, num_levels=num_levels, class_names=names, binarization=binarization, threshold=threshold
+        Dataset,
+        name=name,
+        num_levels=num_levels,
+        class_names=names,
+        binarization=binarization,
+        threshold=threshold,
+        has_class_per_channel=has_class_per_channel and classes is None,
     )
     labelled = measure(stores=chosen, source=source)
     if num_labels_per_class is None:

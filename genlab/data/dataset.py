@@ -37,6 +37,8 @@ class Dataset:
             probability level / (num_levels - 1), drawn afresh each time an image is seen in training and once per seed
             in evaluation); ``fixed`` (the source itself is binary).
         class_names: One name per class; empty when there are no labels.
+        has_class_per_channel: Whether a class is one class for each channel, as in stacked MNIST, spelt as a number
+            whose leading digit is the first channel's class.
         provenance: One line for the results ledger.
         fully_labelled: These images with the training labels that `num_labels_per_class` hides; the data set itself
             where none is hidden. Its fingerprint does not depend on which labels are hidden, so it is what a reference
@@ -53,6 +55,7 @@ class Dataset:
         binarization: Binarization,
         threshold: float | None,
         source: str,
+        has_class_per_channel: bool = False,
         fully_labelled: "Dataset | None" = None,
     ) -> None:
         """Measure the images.
@@ -65,6 +68,7 @@ class Dataset:
             binarization: See the class; ``fixed`` needs num_levels = 2.
             threshold: Smallest grey value that becomes 1, in (0, 1]; used by ``threshold`` alone, None elsewhere.
             source: What the images are, for the provenance line.
+            has_class_per_channel: See the class.
             fully_labelled: The same images with all labels, where some are hidden here.
 
         Raises:
@@ -82,6 +86,7 @@ class Dataset:
         _, channels, height, width = stores["train"].images.shape
         self.name = name
         self.class_names = class_names
+        self.has_class_per_channel = has_class_per_channel
         self.binarization = binarization
         self.spec = ImageSpec(
             channels=channels,

@@ -69,6 +69,7 @@ def stacked_mnist(
         num_labels_per_class=num_labels_per_class,
         label_seed=label_seed,
         source=f"stacked MNIST, seed {seed}",
+        has_class_per_channel=True,
     )
 
 

@@ -141,3 +141,10 @@ def test_impossible_compositions_are_refused(root):
         cluttered_mnist(root=root, size=100, num_distractors=-1, distractor_size=9, **CHOICES)
     with pytest.raises(ConfigurationError, match=r"dataset\.num_validation must be"):
         stacked_mnist(root=root, **(CHOICES | {"num_validation_digits": 0}))
+
+
+def test_only_a_stacked_picture_of_all_classes_has_a_class_per_channel(root):
+    builders = _builders(root)
+    assert builders["stacked"]().has_class_per_channel
+    assert not builders["stacked"](classes=list(range(500))).has_class_per_channel
+    assert not builders["two"]().has_class_per_channel

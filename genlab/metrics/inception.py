@@ -1,0 +1,124 @@
+"""The features of Inception-v3 from a weights file: what published FID, KID and Inception scores look at.
+
+The network is TensorFlow's of December 2015, whose weights circulate converted for PyTorch as
+``pt_inception-2015-12-05-6726825d.pth`` (pytorch-fid) and ``weights-inception-2015-12-05-6726825d.pth``
+(torch-fidelity). torchvision's network has the same layers and names; it pools otherwise in the last branch of nine of
+its blocks, which is set right here. Nothing is downloaded.
+
+Dimensions: B batch, C channels, H height, W width, F = 2,048 features, K = 1,008 classes.
+"""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genlab.errors import CheckpointError
+from genlab.metrics.features import Description
+
+SIDE = 299
+NUM_CLASSES = 1008
+_BLOCKS_OF_AVERAGES = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b")
+_BLOCK_OF_MAXIMA = "Mixed_7c"
+
+
+class InceptionFeatures:
+    """Inception-v3 as an extractor of features and (bias-free, as published scores have them) logits.
+
+    Args:
+        weights: A file of one of the two names above.
+        device: Where the network goes.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, refused, or of another network.
+    """
+
+    name = "inception"
+
+    def __init__(self, weights: Path, *, device: torch.device) -> None:
+        try:
+            content = weights.read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"inception_weights {weights} cannot be read ({error.strerror})") from error
+        self.identity = f"{self.name} {hashlib.sha256(content).hexdigest()[:8]}"
+        self.network = _network(content, weights).to(device).eval().requires_grad_(False)
+
+    def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
+        """Features and logits of images in [0, 1]; grey ones are repeated over three channels."""
+        levels = 255 * images.expand(-1, 3, -1, -1)
+        features: Tensor = self.network((resize_as_tensorflow(levels) - 128) / 128)
+        return Description(features, features @ self.network.get_submodule("fc").get_parameter("weight").t())
+
+
+def resize_as_tensorflow(images: Float[Tensor, "B C H W"], *, side: int = SIDE) -> Float[Tensor, "B C S S"]:
+    """Bilinear, with pixel i of the result at i * H / S of the image: no half-pixel offset, unlike torch's."""
+    return _interpolation(images.shape[2], side, images) @ images @ _interpolation(images.shape[3], side, images).t()
+
+
+def _interpolation(size: int, side: int, like: Tensor) -> Float[Tensor, "S H"]:
+    places = torch.arange(side, dtype=torch.float64) * size / side
+    lower = places.long()
+    upper = (lower + 1).clamp_max(size - 1)
+    share = (places - lower).unsqueeze(1)
+    identity = torch.eye(size, dtype=torch.float64)
+    return ((1 - share) * identity[lower] + share * identity[upper]).to(like)
+
+
+def _network(content: bytes, path: Path) -> nn.Module:
+    from torchvision.models import inception_v3  # more than a second to import
+
+    # Random initial values are a minute's work that the file overwrites.
+    network: nn.Module = inception_v3(
+        weights=None, num_classes=NUM_CLASSES, aux_logits=False, transform_input=False, init_weights=False
+    )
+    try:
+        network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"inception_weights {path} does not hold Inception-v3 of 2015: {reason}") from error
+    for name in _BLOCKS_OF_AVERAGES:
+        setattr(network, name, _Repooled(network.get_submodule(name), _average_of_what_is_there))
+    setattr(network, _BLOCK_OF_MAXIMA, _Repooled(network.get_submodule(_BLOCK_OF_MAXIMA), _maximum))
+    return _UpToFeatures(network)
+
+
+class _Repooled(nn.Module):
+    """A block of torchvision's whose last branch pools in another way before its convolution."""
+
+    def __init__(self, block: nn.Module, pool: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.block = block
+        self.pool = pool
+
+    def forward(self, maps: Tensor) -> Tensor:
+        branches = self.block._forward(maps)  # type: ignore[operator]
+        pooled = self.block.get_submodule("branch_pool")(self.pool(maps))
+        return torch.cat([*branches[:-1], pooled], 1)
+
+
+class _UpToFeatures(nn.Module):
+    """The network without its last layer, which is kept beside."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.fc = network.get_submodule("fc")
+        network.fc = nn.Identity()
+        self.trunk = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.trunk(images)
+        return features
+
+
+def _average_of_what_is_there(maps: Tensor) -> Tensor:
+    return F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+
+
+def _maximum(maps: Tensor) -> Tensor:
+    return F.max_pool2d(maps, 3, stride=1, padding=1)

@@ -1,0 +1,45 @@
+"""Inception-style score: are samples of a clear class, and of all classes alike?
+
+Salimans et al. 2016, arXiv:1606.03498, section 4:
+
+    exp(E_x KL(p(y | x) || p(y))), between 1 and the number of classes, with the class probabilities of some classifier
+
+With Inception-v3's probabilities this is the Inception score. Weaknesses: it never looks at real images; one perfect
+picture of each class scores highest; it says nothing outside the classes of its classifier (Barratt & Sharma 2018,
+arXiv:1801.01973). Its value depends on the number of images in a part, so counts and parts belong to it.
+
+Dimensions: N images, K classes.
+"""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+# As published: ten parts of 5,000 images.
+NUM_PARTS = 10
+
+
+def inception_style_score(logits: Float[Tensor, "N K"], *, num_parts: int = NUM_PARTS) -> tuple[float, float]:
+    """Mean over parts of the images, in the order in which they come, and its standard error.
+
+    Papers print the standard deviation over parts, which is sqrt(num_parts) times that standard error.
+
+    Args:
+        logits: Class log-probabilities up to a constant; images sorted by class must be shuffled first.
+        num_parts: In how many equal parts (but for rounding) the images are cut, at least 2.
+
+    Raises:
+        ValueError: There are fewer images than parts, or fewer than two parts.
+    """
+    if not 2 <= num_parts <= len(logits):
+        raise ValueError(f"a score needs at least 2 parts and an image in each, got {len(logits)} in {num_parts}")
+    log_probabilities = logits.double().log_softmax(1)
+    scores = log_probabilities.new_tensor([_score(part) for part in log_probabilities.tensor_split(num_parts)])
+    return float(scores.mean()), float(scores.std()) / math.sqrt(num_parts)
+
+
+def _score(log_probabilities: Float[Tensor, "N K"]) -> float:
+    marginal = log_probabilities.logsumexp(0) - math.log(len(log_probabilities))  # log p(y)
+    divergences = (log_probabilities.exp() * (log_probabilities - marginal)).sum(1)  # KL(p(y | x) || p(y))
+    return math.exp(divergences.mean())
