@@ -47,11 +47,22 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
     assert seen == len(top_level) >= 30
 
 
-def test_every_observation_binds() -> None:
-    names = options("model/observation")
-    assert len(names) >= 3
-    for name in names:
-        read_run_configuration(composed(f"model/observation={name}"))
+def test_every_part_of_a_model_binds() -> None:
+    parts = {
+        path.relative_to(config_directory()).with_suffix("") for path in (config_directory() / "model").glob("*/*.yaml")
+    }
+    assert len(parts) >= 20
+    for part in parts:
+        model = "draw" if part.parent.name == "observation" else "gan"
+        read_run_configuration(composed(f"model={model}", f"{part.parent.as_posix()}={part.name}"))
+
+
+def test_every_technique_binds() -> None:
+    names = options("technique")
+    assert len(names) >= 9
+    values = composed("model=gan", f"technique=[{','.join(names)}]")
+    read_run_configuration(values)
+    assert set(OmegaConf.select(OmegaConf.create(values), "model.techniques")) == set(names)
 
 
 def test_every_other_target_of_the_tree_is_inside_a_group_seen_above() -> None:
@@ -60,7 +71,7 @@ def test_every_other_target_of_the_tree_is_inside_a_group_seen_above() -> None:
         for path in config_directory().rglob("*.yaml")
         if "_target_" in path.read_text(encoding="utf-8")
     }
-    assert outside <= set(GROUPS)
+    assert outside <= {*GROUPS, "technique"}
 
 
 def test_a_trainer_wins_over_the_recipe_which_wins_over_the_base() -> None:

@@ -9,7 +9,8 @@ run time (a measured ImageSpec, the parameters of a model) are named by the call
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from genlab.composition.fields import fit, join
 from genlab.composition.suggestions import way_out
@@ -98,14 +99,22 @@ def _build_inside(value: Any, key: str) -> Any:
 def _check_inside(value: Any, key: str, hint: Any = Any) -> int:
     if isinstance(value, Mapping):
         if TARGET in value:
-            expects = hint if isinstance(hint, type) and hint is not object and not _is_partial(value, key) else None
+            expects = None if _is_partial(value, key) else _expected_class(hint)
             if expects is None:
                 _require_class(find_target(value[TARGET], key), key)
             return check(value, key, expects=expects)
-        return sum(_check_inside(item, join(key, str(name))) for name, item in value.items())
+        of_values = get_args(hint)[1] if len(get_args(hint)) == 2 and get_origin(hint) is Mapping else Any
+        return sum(_check_inside(item, join(key, str(name)), of_values) for name, item in value.items())
     if isinstance(value, list):
         return sum(_check_inside(item, f"{key}[{index}]") for index, item in enumerate(value))
     return 0
+
+
+def _expected_class(hint: Any) -> type | None:
+    """The one class that an annotation asks for, None beside it allowed; None where it asks for none in particular."""
+    parts = [part for part in get_args(hint) if part is not type(None)] if get_origin(hint) is UnionType else [hint]
+    (only,) = parts if len(parts) == 1 else (Any,)
+    return only if isinstance(only, type) and only not in (object, Any) else None
 
 
 def _require_kind(target: Callable[..., Any], expects: type, key: str) -> None:

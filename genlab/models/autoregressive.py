@@ -11,8 +11,6 @@ K values of a symbol.
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from genlab.models.base import GenerativeModel, require_no_labels
+from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels
 from genlab.models.incremental.sampler import Decoder, draw_symbols
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
@@ -99,7 +97,7 @@ class AutoregressiveModel(GenerativeModel):
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             nats = self.nll(self.to_symbols(batch.images), batch.labels)
         return {"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)}
 
@@ -109,7 +107,7 @@ class AutoregressiveModel(GenerativeModel):
     @torch.no_grad()
     def entropy_map(self, batch: Batch) -> Float[Tensor, "B S h w"]:
         """Entropy of the prediction of each symbol of given images, nats, between 0 and log K."""
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             log_probabilities = self.logits(self.to_symbols(batch.images), batch.labels).log_softmax(2)
         return -(log_probabilities.exp() * log_probabilities).sum(2)
 
@@ -182,7 +180,7 @@ class AutoregressiveModel(GenerativeModel):
         uniforms = self.uniforms(len(labels), generator=generator)
         device = labels.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
-        with torch.no_grad(), _evaluation_mode(self), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), evaluation_mode(self), torch.autocast(device.type, enabled=False):
             symbols = draw_symbols(
                 self.decoder(labels, dtype=dtype),
                 uniforms,
@@ -302,15 +300,3 @@ class AutoregressiveModel(GenerativeModel):
         """Average over the symbols of a site, repeated over the site's pixels."""
         tall, wide = self.spec.height // self.grid[0], self.spec.width // self.grid[1]
         return sites.mean(1, keepdim=True).repeat_interleave(tall, 2).repeat_interleave(wide, 3)
-
-
-@contextmanager
-def _evaluation_mode(model: AutoregressiveModel) -> Iterator[None]:
-    """Every module in evaluation mode for a while, whatever mode each was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

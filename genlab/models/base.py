@@ -6,6 +6,8 @@ generator (which the trainer seeds from the seed and the step) or from the gener
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from jaxtyping import Float, Int
@@ -88,3 +90,15 @@ def require_no_labels(labels: Tensor | None, model: Model) -> None:
     """
     if labels is not None:
         raise ValueError(f"{type(model).__name__} is not class-conditional: it cannot sample given labels")
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode for a while, whatever mode each was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

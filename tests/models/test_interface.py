@@ -1,5 +1,6 @@
 """What the trainer relies on, for every model of the configuration tree."""
 
+import functools
 from datetime import datetime
 
 import pytest
@@ -28,6 +29,7 @@ def test_the_models_are_seen() -> None:
     assert len(MODELS) >= 9
 
 
+@functools.cache
 def configuration(name: str) -> RunConfiguration:
     register_resolvers(datetime(2026, 1, 1))
     with open_composer("train", config_dir=None) as composer:

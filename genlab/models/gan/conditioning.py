@@ -1,0 +1,165 @@
+"""What else the two networks are told, or asked: nothing, the class, hidden codes, or which of K classes.
+
+Dimensions: B batch, N images, K conditions, E extra inputs of the generator, O outputs of the discriminator.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from genlab.models.gan.discriminator import Judgement
+from genlab.types import ImageSpec, Loss
+
+Labels = Int[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What conditioning asks of the networks."""
+
+    num_inputs: int = 0
+    """E: inputs of the generator beside the noise."""
+    num_conditions: int = 0
+    """K: inputs of the discriminator beside the image."""
+    num_outputs: int = 1
+    """O."""
+
+
+class Conditioning(nn.Module, ABC):
+    """The information that a GAN has beside images and noise. The base class has none."""
+
+    num_classes: int = 0
+    """Classes that samples can be drawn of."""
+
+    @abstractmethod
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        """Inputs and outputs of the networks.
+
+        Raises:
+            ValueError: The data lack what the conditioning needs.
+        """
+
+    def build_head(self, num_features: int) -> None:
+        """Make what reads the discriminator's features, once their number is known."""
+
+    def draw(
+        self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
+    ) -> Float[Tensor, "N E"]:
+        """The generator's extra inputs; of the given classes where the model has classes."""
+        del labels, generator
+        return torch.empty(num, 0, device=device)
+
+    def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
+        """The discriminator's extra inputs."""
+        return torch.empty(len(labels), 0, device=labels.device)
+
+    def judged_as_real(self, labels: Labels) -> Bool[Tensor, " B"] | None:
+        """Which training images the adversarial game shows as real; None is all of them."""
+        del labels
+        return None
+
+    def scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
+        """How real an image looks."""
+        return outputs[:, 0]
+
+    def discriminator_term(
+        self, supervised: Judgement | None, labels: Labels, fake: Judgement, inputs: Float[Tensor, "B E"]
+    ) -> Loss | None:
+        """A term of the discriminator's loss.
+
+        Args:
+            supervised: Judgement of the images that the game left out, of all images where it left out none; None where
+                there are no such images.
+            labels: Of these images.
+            fake: Judgement of generated images, detached from the generator.
+            inputs: The generator's extra inputs that they were drawn from.
+        """
+        del supervised, labels, fake, inputs
+        return None
+
+    def generator_term(self, fake: Judgement, inputs: Float[Tensor, "B E"]) -> Loss | None:
+        """A term of the generator's loss."""
+        del fake, inputs
+        return None
+
+    def measures(self, outputs: Float[Tensor, "B O"], labels: Labels) -> dict[str, Float[Tensor, " B"]]:
+        """What the discriminator's outputs say of given images, per image."""
+        del outputs, labels
+        return {}
+
+
+class Unconditional(Conditioning):
+    """Images and noise only."""
+
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        del spec
+        return Sizes()
+
+
+class ClassLabels(Conditioning):
+    """Both networks are told the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
+
+    Differs from the paper: the label is joined to the first layer instead of passing a layer of its own. An image
+    without a label has no class at all: zeros.
+    """
+
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        if spec.num_classes == 0:
+            raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
+        self.num_classes = spec.num_classes
+        return Sizes(num_inputs=spec.num_classes, num_conditions=spec.num_classes)
+
+    def draw(
+        self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
+    ) -> Float[Tensor, "N E"]:
+        if labels is None:
+            place = device if generator is None else generator.device
+            labels = torch.randint(self.num_classes, (num,), generator=generator, device=place)
+        return self.conditions(labels.to(device))
+
+    def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
+        return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
+
+
+class ClassPrediction(Conditioning):
+    """The discriminator names one of K classes, or fake: semi-supervised learning (arXiv:1606.03498, section 5).
+
+    The logit of the class "fake" is fixed at zero, so that D(x) = Z(x) / (Z(x) + 1) with Z the sum of the exponentials
+    of the K logits: the score log Z is the logit of D. Images with a label serve the classifier alone; those without
+    one are the real images of the game. Where every image has a label, all are both.
+    """
+
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        if spec.num_classes == 0:
+            raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
+        return Sizes(num_outputs=spec.num_classes)
+
+    def judged_as_real(self, labels: Labels) -> Bool[Tensor, " B"] | None:
+        unlabelled = labels < 0
+        # A batch of labelled images alone, as in a fully labelled data set, would leave the game without real images.
+        return unlabelled if bool(unlabelled.any()) else None
+
+    def scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
+        return outputs.logsumexp(1)
+
+    def discriminator_term(
+        self, supervised: Judgement | None, labels: Labels, fake: Judgement, inputs: Float[Tensor, "B E"]
+    ) -> Loss | None:
+        del fake, inputs
+        if supervised is None:
+            return None
+        cross_entropy = F.cross_entropy(supervised.outputs, labels)
+        error = (supervised.outputs.detach().argmax(1) != labels).float().mean()
+        return Loss(
+            value=cross_entropy, metrics={"cross_entropy_nats": cross_entropy.detach(), "labelled_error": error}
+        )
+
+    def measures(self, outputs: Float[Tensor, "B O"], labels: Labels) -> dict[str, Float[Tensor, " B"]]:
+        return {
+            "cross_entropy_nats": F.cross_entropy(outputs, labels, reduction="none"),
+            "error": (outputs.argmax(1) != labels).float(),
+        }

@@ -1,0 +1,130 @@
+"""Deep convolutional GAN (Radford, Metz, Chintala 2015, arXiv:1511.06434), for any image size divisible by 4.
+
+Differs from the paper:
+- the number of halvings follows the image: down to a side of at most 4 or an odd one (28 -> 7, 64 -> 4);
+- the discriminator's normalisation can be left out, as gradient penalties need.
+
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    Normalization,
+    initialize_normal,
+    normalized,
+    require_divisible_by_four,
+    with_planes,
+)
+from genlab.models.ranges import require_between, require_count
+from genlab.types import ImageSpec
+
+# Section 4: all weights from N(0, 0.02).
+_WEIGHT_STD = 0.02
+# One pixel more on each side, stride 2: each layer exactly halves or doubles.
+_KERNEL, _STRIDE, _PADDING = 4, 2, 1
+
+
+def num_halvings(spec: ImageSpec) -> int:
+    """How often the image is halved: at least twice, then until a side is odd or the smaller one at most 4."""
+    height, width, count = spec.height, spec.width, 0
+    while height % 2 == 0 and width % 2 == 0 and (count < 2 or min(height, width) > 4):
+        height, width, count = height // 2, width // 2, count + 1
+    return count
+
+
+class DCGANGenerator(GeneratorNetwork):
+    """A projection to a small map, then transposed convolutions that double it; ReLU, tanh at the end.
+
+    Args:
+        spec: The images.
+        num_inputs: I.
+        channels: Of the largest hidden map; each smaller one has twice as many.
+        normalization: Of every layer but the last; None is none.
+
+    Raises:
+        ValueError: An argument is out of range, or the image size is not divisible by 4.
+    """
+
+    def __init__(self, *, spec: ImageSpec, num_inputs: int, channels: int, normalization: Normalization | None) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        require_count("model.generator.channels", channels)
+        halvings = num_halvings(spec)
+        widths = [channels * 2**index for index in reversed(range(halvings))]
+        self.shape = (widths[0], spec.height >> halvings, spec.width >> halvings)
+        has_bias = normalization is None
+        self.project = nn.Linear(num_inputs, widths[0] * self.shape[1] * self.shape[2], bias=has_bias)
+        self.project_norm = normalized(normalization, widths[0])
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias),
+                normalized(normalization, after),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING))
+        initialize_normal(self, std=_WEIGHT_STD)
+
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        x = torch.unflatten(self.project(inputs), 1, self.shape)
+        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = F.relu(self.project_norm(x))
+        images: Tensor = self.layers(x).tanh()
+        return images
+
+
+class DCGANDiscriminator(DiscriminatorNetwork):
+    """Strided convolutions with leaky ReLUs; no pooling and no hidden fully connected layer.
+
+    Args:
+        spec: The images.
+        num_conditions: K, joined to the image as constant channels.
+        channels: Of the first map; each smaller one has twice as many.
+        normalization: Of every layer but the first; None is none.
+        leak: Slope of the leaky ReLUs below zero, in [0, 1).
+
+    Raises:
+        ValueError: An argument is out of range, or the image size is not divisible by 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        num_conditions: int,
+        channels: int,
+        normalization: Normalization | None,
+        leak: float,
+    ) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        require_count("model.discriminator.channels", channels)
+        require_between("model.discriminator.leak", leak, 0.0, 0.99)
+        halvings = num_halvings(spec)
+        widths = [spec.channels + num_conditions, *(channels * 2**index for index in range(halvings))]
+        layers: list[nn.Module] = []
+        for index, (before, after) in enumerate(pairwise(widths)):
+            # The first layer stays unnormalised (section 3): it would otherwise lose the images' contrast.
+            normalization_here = normalization if index else None
+            has_bias = normalization_here is None
+            layers.append(nn.Conv2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias))
+            if normalization_here is not None:
+                layers.append(normalization_here(after))
+            layers.append(nn.LeakyReLU(leak))
+        self.layers = nn.Sequential(*layers)
+        self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
+        initialize_normal(self, std=_WEIGHT_STD)
+
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.layers(x).flatten(1)
+        return features

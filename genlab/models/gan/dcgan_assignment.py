@@ -1,0 +1,92 @@
+"""The convolutional GAN of the CS231n assignment, which follows InfoGAN's appendix C.1 (arXiv:1606.03657).
+
+Differs from the assignment:
+- batch normalisation after a linear layer is one-dimensional, and the second linear layer has its ReLU;
+- the batch size is nowhere in the networks;
+- images with a side below 16 are padded in the discriminator, so that its two 5x5 convolutions fit.
+
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    initialize_xavier,
+    require_divisible_by_four,
+    with_planes,
+)
+from genlab.models.ranges import require_between
+from genlab.types import ImageSpec
+
+# With a smaller side, two 5x5 convolutions without padding and two poolings leave nothing.
+_SMALLEST_UNPADDED_SIDE = 16
+
+
+class AssignmentGenerator(GeneratorNetwork):
+    """FC 1024, FC 128 maps of a quarter of the side, two transposed 4x4 convolutions of stride 2, tanh.
+
+    Args:
+        spec: The images.
+        num_inputs: I.
+
+    Raises:
+        ValueError: The image size is not divisible by 4.
+    """
+
+    def __init__(self, *, spec: ImageSpec, num_inputs: int) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        self.shape = (128, spec.height // 4, spec.width // 4)
+        num_small = 128 * self.shape[1] * self.shape[2]
+        self.project = nn.Sequential(
+            *(nn.Linear(num_inputs, 1024), nn.BatchNorm1d(1024), nn.ReLU()),
+            *(nn.Linear(1024, num_small), nn.BatchNorm1d(num_small), nn.ReLU()),
+        )
+        self.layers = nn.Sequential(
+            *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
+            nn.ConvTranspose2d(64, spec.channels, 4, 2, 1),
+        )
+        initialize_xavier(self)
+
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        x = torch.unflatten(self.project(inputs), 1, self.shape)
+        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
+        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last)).tanh()
+        return images
+
+
+class AssignmentDiscriminator(DiscriminatorNetwork):
+    """32 and 64 5x5 convolutions with max-pooling, then FC 1024; leaky ReLUs.
+
+    Args:
+        spec: The images.
+        num_conditions: K, joined to the image as constant channels.
+        leak: Slope of the leaky ReLUs below zero, in [0, 1).
+
+    Raises:
+        ValueError: The leak is out of range, or the image size is not divisible by 4.
+    """
+
+    def __init__(self, *, spec: ImageSpec, num_conditions: int, leak: float) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        require_between("model.discriminator.leak", leak, 0.0, 0.99)
+        padding = 0 if min(spec.height, spec.width) >= _SMALLEST_UNPADDED_SIDE else 2
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(spec.channels + num_conditions, 32, 5, padding=padding), nn.LeakyReLU(leak), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 5, padding=padding), nn.LeakyReLU(leak), nn.MaxPool2d(2)),
+        )
+        lost = 4 - 2 * padding
+        height, width = (((side - lost) // 2 - lost) // 2 for side in (spec.height, spec.width))
+        self.num_features = 1024
+        self.hidden = nn.Sequential(nn.Linear(64 * height * width, self.num_features), nn.LeakyReLU(leak))
+        initialize_xavier(self)
+
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.hidden(self.layers(x).flatten(1))
+        return features

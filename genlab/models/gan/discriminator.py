@@ -1,0 +1,70 @@
+"""The discriminator: a network's features, layers that techniques add to them, and linear outputs.
+
+Dimensions: B batch, R real images, C channels, H height, W width, F features, K conditions, O outputs.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.networks import DiscriminatorNetwork
+
+
+class Judgement(NamedTuple):
+    """What a discriminator says of a batch."""
+
+    features: Float[Tensor, "B F"]
+    """Of the network itself; feature matching compares them, and further heads read them."""
+    outputs: Float[Tensor, "B O"]
+
+
+class Discriminator(nn.Module):
+    """Features, then what techniques add to them, then one linear layer.
+
+    Args:
+        network: From images to features.
+        feature_layer: Between the features and the outputs; what it gives may be wider.
+        num_joint_features: Width after the feature layer.
+        num_outputs: O: 1, or the number of classes.
+    """
+
+    def __init__(
+        self, network: DiscriminatorNetwork, *, feature_layer: nn.Module, num_joint_features: int, num_outputs: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.feature_layer = feature_layer
+        self.output = nn.Linear(num_joint_features, num_outputs)
+        nn.init.xavier_uniform_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    @property
+    def couples_images(self) -> bool:
+        """Whether the judgement of one image in training depends on the others of its batch."""
+        return not isinstance(self.feature_layer, nn.Identity) or self.normalizes_batches
+
+    @property
+    def normalizes_batches(self) -> bool:
+        """Whether the network has batch normalisation."""
+        return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in self.network.modules())
+
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Judgement:
+        features = self.network(images, conditions)
+        return Judgement(features=features, outputs=self.output(self.feature_layer(features)))
+
+    def judge_both(
+        self,
+        real: Float[Tensor, "R C H W"],
+        fake: Float[Tensor, "B C H W"],
+        real_conditions: Float[Tensor, "R K"],
+        fake_conditions: Float[Tensor, "B K"],
+    ) -> tuple[Judgement, Judgement]:
+        """Judge real and generated images, each batch on its own where images of a batch influence each other."""
+        if self.couples_images:
+            return self(real, real_conditions), self(fake, fake_conditions)
+        # One pass over both is the same function, and fills the matrix products better.
+        both = self(torch.cat((real, fake)), torch.cat((real_conditions, fake_conditions)))
+        parts = torch.tensor_split(both.features, [len(real)]), torch.tensor_split(both.outputs, [len(real)])
+        return Judgement(parts[0][0], parts[1][0]), Judgement(parts[0][1], parts[1][1])

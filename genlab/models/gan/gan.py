@@ -1,0 +1,384 @@
+"""Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661): two networks and a game.
+
+A GAN is its parts: noise, a generator, a discriminator, an objective, conditioning, and techniques by name. Every
+preset of the literature is a choice of these in YAML. Inside, images are in [-1, 1].
+
+Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels
+from genlab.models.gan.conditioning import Conditioning
+from genlab.models.gan.discriminator import Discriminator, Judgement
+from genlab.models.gan.infogan import HiddenCodes
+from genlab.models.gan.latent import Latent
+from genlab.models.gan.networks import DiscriminatorNetwork, GeneratorNetwork
+from genlab.models.gan.objectives import Objective
+from genlab.models.gan.techniques.base import (
+    Contest,
+    LayerTechnique,
+    ObjectiveTechnique,
+    Parts,
+    Technique,
+    TermTechnique,
+    WeightTechnique,
+)
+from genlab.models.ranges import require_count
+from genlab.types import Batch, ImageSpec, Loss, Phase
+
+_IMAGES_PER_PATH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Images of the generator and what they were drawn from."""
+
+    images: Float[Tensor, "B C H W"]
+    extra_inputs: Float[Tensor, "B E"]
+
+
+class GAN(GenerativeModel):
+    """A generator and a discriminator trained in turn.
+
+    Args:
+        spec: The images.
+        latent: The noise.
+        generator: Called with ``spec`` and ``num_inputs``.
+        discriminator: Called with ``spec`` and ``num_conditions``.
+        objective: The two losses.
+        conditioning: What else the networks are told or asked.
+        techniques: By name; None leaves one out.
+        n_critic: Updates of the discriminator per update of the generator.
+        reuses_generated: Whether the generator's update scores the images of the discriminator's last update again
+            instead of drawing new ones: cheaper, and a little different from the papers.
+
+    Raises:
+        ValueError: An argument is out of range, or a part does not fit the data or another part.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        latent: Latent,
+        generator: Callable[..., GeneratorNetwork],
+        discriminator: Callable[..., DiscriminatorNetwork],
+        objective: Objective,
+        conditioning: Conditioning,
+        techniques: Mapping[str, Technique | None],
+        n_critic: int,
+        reuses_generated: bool,
+    ) -> None:
+        super().__init__()
+        require_count("model.n_critic", n_critic)
+        self.spec = spec
+        self.latent = latent
+        self.n_critic = n_critic
+        self.reuses_generated = reuses_generated
+        self.conditioning = conditioning
+        sizes = conditioning.sizes(spec)
+        self.num_classes = conditioning.num_classes
+        self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
+
+        network = discriminator(spec=spec, num_conditions=sizes.num_conditions)
+        parts = Parts(
+            generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs),
+            network=network,
+            feature_layer=nn.Identity(),
+            num_features=network.num_features,
+            draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=torch.device("cpu"))[0],
+        )
+        conditioning.build_head(network.num_features)
+        used = [technique for technique in techniques.values() if technique is not None]
+        for technique in used:
+            if isinstance(technique, LayerTechnique):
+                technique.rebuild(parts)
+            if isinstance(technique, ObjectiveTechnique):
+                objective = technique.wrap(objective)
+        self.objective = objective
+        self.generator = parts.generator
+        self.discriminator = Discriminator(
+            parts.network,
+            feature_layer=parts.feature_layer,
+            num_joint_features=parts.num_features,
+            num_outputs=sizes.num_outputs,
+        )
+        for technique in self._weight_techniques:
+            technique.parametrize(self.discriminator)
+        for term in self._terms:
+            term.prepare(self.generator, self.discriminator)
+
+    # Looked up rather than kept: a copy of the model must find its own techniques.
+
+    @property
+    def _weight_techniques(self) -> list[WeightTechnique]:
+        return [technique for technique in self.techniques.values() if isinstance(technique, WeightTechnique)]
+
+    @property
+    def _terms(self) -> list[TermTechnique]:
+        return [technique for technique in self.techniques.values() if isinstance(technique, TermTechnique)]
+
+    # ---- training
+
+    def phases(self) -> tuple[Phase, ...]:
+        """The discriminator, ``n_critic`` times, then the generator with the head that reads codes."""
+        discriminator = Phase(
+            name="discriminator",
+            modules=(self.discriminator,),
+            loss=self._discriminator_loss,
+            repeats=self.n_critic,
+            project=self._project if self._weight_techniques else None,
+            records=(self.generator,) if self.reuses_generated else (),
+        )
+        generator = Phase(
+            name="generator",
+            modules=(self.generator, self.conditioning),
+            loss=self._generator_loss,
+            receives=self.reuses_generated,
+        )
+        return (discriminator, generator)
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return (self.generator, self.discriminator)
+
+    def _discriminator_loss(self, batch: Batch) -> Loss:
+        generated = self._generate(len(batch.images), labels=self._labels_to_draw(batch))
+        chosen = self.conditioning.judged_as_real(batch.labels)
+        images, conditions = _to_network(batch.images), self.conditioning.conditions(batch.labels)
+        real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
+        fake = generated.images.detach()
+        real_judgement, fake_judgement = self.discriminator.judge_both(real, fake, real_conditions, conditions)
+        real_scores, fake_scores = self._scores(real_judgement), self._scores(fake_judgement)
+        adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
+
+        supervised: Judgement | None = real_judgement
+        labels = batch.labels
+        if chosen is not None:
+            left_out = ~chosen
+            labels = labels[left_out]
+            supervised = self.discriminator(images[left_out], conditions[left_out]) if len(labels) else None
+        contest = self._contest(real, fake, real_conditions, conditions, fake_judgement)
+        extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
+        extra += [term.discriminator_term(contest) for term in self._terms]
+        loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra)
+        with torch.no_grad():
+            metrics = {"score_real": real_scores.mean(), "score_fake": fake_scores.mean()}
+            threshold = self.objective.decision_threshold
+            if threshold is not None:
+                metrics["accuracy_real"] = (real_scores > threshold).float().mean()
+                metrics["accuracy_fake"] = (fake_scores <= threshold).float().mean()
+        return Loss(
+            value=loss.value,
+            metrics={**loss.metrics, **metrics},
+            handed_on=generated if self.reuses_generated else None,
+        )
+
+    def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
+        labels = self._labels_to_draw(batch)
+        generated = self._generate(len(batch.images), labels=labels) if received is None else received
+        conditions = self.conditioning.conditions(batch.labels)
+        judgement = self.discriminator(generated.images, conditions)
+        chosen = self.conditioning.judged_as_real(batch.labels)
+        images = _to_network(batch.images)
+        real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
+        contest = self._contest(real, generated.images, real_conditions, conditions, judgement)
+        extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
+        extra += [term.generator_term(contest) for term in self._terms]
+        adversarial = self.objective.generator_loss(self._scores(judgement))
+        counts = not any(term.replaces_objective for term in self._terms)
+        return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, counts=counts)
+
+    def _contest(
+        self, real: Tensor, fake: Tensor, real_conditions: Tensor, fake_conditions: Tensor, judgement: Judgement
+    ) -> Contest:
+        return Contest(
+            generator=self.generator,
+            discriminator=self.discriminator,
+            real=real,
+            fake=fake,
+            real_conditions=real_conditions,
+            fake_conditions=fake_conditions,
+            fake_judgement=judgement,
+            score=self.conditioning.scores,
+        )
+
+    def _project(self) -> None:
+        for technique in self._weight_techniques:
+            technique.project(self.discriminator)
+
+    def _scores(self, judgement: Judgement) -> Float[Tensor, " B"]:
+        # In fp32 under autocast, too: losses are sums of small differences.
+        return self.conditioning.scores(judgement.outputs.float())
+
+    def _labels_to_draw(self, batch: Batch) -> Int[Tensor, " B"] | None:
+        """Generated images get the classes of the real ones, so that a pair differs in nothing else."""
+        return batch.labels if self.num_classes else None
+
+    # ---- drawing
+
+    @property
+    def _device(self) -> torch.device:
+        return self.discriminator.output.bias.device
+
+    def _inputs(
+        self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
+    ) -> tuple[Float[Tensor, "N I"], Float[Tensor, "N E"]]:
+        """The generator's inputs, and the part of them that conditioning adds to the noise."""
+        noise = self.latent.draw(num, generator=generator, device=device)
+        extra = self.conditioning.draw(num, labels=labels, generator=generator, device=device)
+        return torch.cat((noise, extra), 1), extra
+
+    def _generate(
+        self, num: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Generated:
+        inputs, extra = self._inputs(num, labels=labels, generator=generator, device=self._device)
+        return Generated(images=self.generator(inputs), extra_inputs=extra)
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """Draw images in [0, 1], in evaluation mode.
+
+        Args:
+            num_samples: How many.
+            labels: Their classes; drawn uniformly where the model is class-conditional and none are given.
+            generator: Source of the noise; torch's default generator when None.
+
+        Raises:
+            ValueError: Labels were given to a model without class conditioning, or are no classes of it.
+        """
+        require_count("num_samples", num_samples)
+        if self.num_classes == 0:
+            require_no_labels(labels, self)
+        elif labels is not None and bool(((labels < 0) | (labels >= self.num_classes)).any()):
+            raise ValueError(f"labels must be between 0 and {self.num_classes - 1}, got {labels.tolist()}")
+        with evaluation_mode(self):
+            return _to_unit(self._generate(num_samples, labels=labels, generator=generator).images)
+
+    # ---- measures
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
+        """What the discriminator makes of given images and of as many generated ones, in evaluation mode.
+
+        Scores, and, where the objective has a threshold between real and fake, the share judged rightly (1 or 0 per
+        image). On held-out images they show a discriminator that knows its training images by heart.
+        """
+        with evaluation_mode(self):
+            conditions = self.conditioning.conditions(batch.labels)
+            generated = self._generate(len(batch.images), labels=self._labels_to_draw(batch))
+            real = self.discriminator(_to_network(batch.images), conditions)
+            fake = self.discriminator(generated.images, conditions)
+            real_scores, fake_scores = self._scores(real), self._scores(fake)
+            measures = {"score_real": real_scores, "score_fake": fake_scores}
+            threshold = self.objective.decision_threshold
+            if threshold is not None:
+                measures["accuracy_real"] = (real_scores > threshold).float()
+                measures["accuracy_fake"] = (fake_scores <= threshold).float()
+            return measures | self.conditioning.measures(real.outputs, batch.labels)
+
+    @torch.no_grad()
+    def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
+        """The category that the code head reads in each image; None where the model has no categorical code."""
+        if not isinstance(self.conditioning, HiddenCodes):
+            return None
+        with evaluation_mode(self):
+            empty = images.new_empty(len(images), 0)
+            return self.conditioning.read_category(self.discriminator.network(_to_network(images), empty))
+
+    # ---- pictures
+
+    @torch.no_grad()
+    def visualize(
+        self,
+        batch: Batch | None,
+        *,
+        num_samples: int,
+        generator: Generator | None = None,
+        label: int | None = None,
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Samples; paths between two draws; every class, where there are classes; traversals of hidden codes.
+
+        ``interpolation``: each row goes from one draw to another. ``class_grid``: one class per row, the noise of a
+        column is the same in all rows. ``traversal_k``: one category per row, the k-th continuous code grows from -2 to
+        2 along it.
+
+        Args:
+            batch: Not looked at.
+            num_samples: At most this many images in each picture, but one at least of each class or category.
+            generator: Source of the noise.
+            label: The class of all samples.
+
+        Raises:
+            ValueError: A class was given to a model without classes.
+        """
+        del batch
+        labels = None if label is None else torch.full((num_samples,), label, device=self._device)
+        pictures = {"samples": self.sample(num_samples, labels=labels, generator=generator)}
+        with evaluation_mode(self):
+            pictures["interpolation"] = self._interpolation(num_samples, generator)
+            if self.num_classes and label is None:
+                pictures["class_grid"] = self._class_grid(num_samples, generator)
+            if isinstance(self.conditioning, HiddenCodes):
+                pictures |= self._traversals(self.conditioning, num_samples, generator)
+        return pictures
+
+    def _interpolation(self, num_samples: int, generator: Generator | None) -> Tensor:
+        length = min(_IMAGES_PER_PATH, num_samples)
+        num_paths = max(num_samples // length, 1)
+        start, end = (self.latent.draw(num_paths, generator=generator, device=self._device) for _ in range(2))
+        extra = self.conditioning.draw(num_paths, labels=None, generator=generator, device=self._device)
+        fractions = torch.linspace(0, 1, length).tolist() if length > 1 else [0.0]
+        points = [
+            self.latent.between(a, b, fraction) for a, b in zip(start, end, strict=True) for fraction in fractions
+        ]
+        return self._images_of(torch.stack(points), extra.repeat_interleave(length, 0))
+
+    def _class_grid(self, num_samples: int, generator: Generator | None) -> Tensor:
+        columns = max(num_samples // self.num_classes, 1)
+        noise = self.latent.draw(columns, generator=generator, device=self._device).repeat(self.num_classes, 1)
+        labels = torch.arange(self.num_classes, device=self._device).repeat_interleave(columns)
+        return self._images_of(noise, self.conditioning.conditions(labels))
+
+    def _traversals(self, codes: HiddenCodes, num_samples: int, generator: Generator | None) -> dict[str, Tensor]:
+        """The noise is one draw for the whole picture, so that only the codes differ."""
+        columns = max(num_samples // codes.num_categories, 2)
+        num = columns * codes.num_categories
+        noise = self.latent.draw(1, generator=generator, device=self._device).expand(num, -1)
+        categories = torch.arange(codes.num_categories, device=self._device).repeat_interleave(columns)
+        values = torch.linspace(-2, 2, columns, device=self._device).repeat(codes.num_categories)
+        pictures = {}
+        for index in range(codes.num_continuous):
+            continuous = torch.zeros(num, codes.num_continuous, device=self._device)
+            continuous[:, index] = values
+            pictures[f"traversal_{index + 1}"] = self._images_of(noise, codes.inputs(categories, continuous))
+        return pictures
+
+    def _images_of(self, noise: Float[Tensor, "N Z"], extra: Float[Tensor, "N E"]) -> Float[Tensor, "N C H W"]:
+        return _to_unit(self.generator(torch.cat((noise, extra), 1)))
+
+
+def _to_network(images: Tensor) -> Tensor:
+    return images * 2 - 1
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    return (images.float() + 1) / 2
+
+
+def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, counts: bool = True) -> Loss:
+    """The objective and its further terms; an objective that does not count is still logged."""
+    metrics = {name: adversarial.detach()}
+    value = adversarial if counts else torch.zeros_like(adversarial)
+    for term in extra:
+        if term is not None:
+            value = value + term.value
+            metrics |= term.metrics
+    return Loss(value=value, metrics=metrics)

@@ -1,0 +1,64 @@
+"""What a generator starts from: noise of a known distribution, and paths through it.
+
+Dimensions: N images, Z size of the noise.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from genlab.functional import spherical_interpolation
+from genlab.models.ranges import require_count
+
+
+class Latent(ABC):
+    """Independent noise of a fixed size.
+
+    Args:
+        size: Z, at least 1.
+
+    Raises:
+        ValueError: The size is out of range.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        require_count("model.latent.size", size)
+        self.size = size
+
+    @abstractmethod
+    def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
+        """Independent draws, made on the generator's device where one is given."""
+
+    @abstractmethod
+    def between(
+        self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
+    ) -> Float[Tensor, "*shape"]:
+        """A point on the path from one draw to another that stays where draws are likely."""
+
+
+class UniformNoise(Latent):
+    """Uniform on (-1, 1) in every dimension; paths are straight, which a convex support allows."""
+
+    def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
+        place = device if generator is None else generator.device
+        return torch.empty(num, self.size, device=place).uniform_(-1, 1, generator=generator).to(device)
+
+    def between(
+        self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
+    ) -> Float[Tensor, "*shape"]:
+        return torch.lerp(start, end, fraction)
+
+
+class GaussianNoise(Latent):
+    """Standard normal; paths are great arcs, because a straight line passes through a middle that draws never reach."""
+
+    def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
+        place = device if generator is None else generator.device
+        return torch.randn(num, self.size, generator=generator, device=place).to(device)
+
+    def between(
+        self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
+    ) -> Float[Tensor, "*shape"]:
+        return spherical_interpolation(start, end, fraction)

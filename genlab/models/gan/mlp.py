@@ -1,0 +1,125 @@
+"""Fully connected networks, as in the first GANs and in the CS231n assignment.
+
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    Normalization,
+    initialize_xavier,
+    normalized,
+)
+from genlab.models.ranges import require_between, require_count
+from genlab.types import ImageSpec
+
+Activation = Callable[[], nn.Module]
+
+
+class MLPGenerator(GeneratorNetwork):
+    """Hidden layers with a normalisation and an activation each, then one tanh per sub-pixel.
+
+    Args:
+        spec: The images.
+        num_inputs: I.
+        hidden: Widths of the hidden layers.
+        activation: After each of them.
+        normalization: Before each activation; None is none.
+
+    Raises:
+        ValueError: A width is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        num_inputs: int,
+        hidden: Sequence[int],
+        activation: Activation,
+        normalization: Normalization | None,
+    ) -> None:
+        super().__init__()
+        for width in hidden:
+            require_count("model.generator.hidden", width)
+        self.shape = (spec.channels, spec.height, spec.width)
+        layers: list[nn.Module] = []
+        for before, after in pairwise((num_inputs, *hidden)):
+            layers += [nn.Linear(before, after), normalized(normalization, after), activation()]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], spec.channels * spec.height * spec.width))
+        initialize_xavier(self)
+
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        flat: Tensor = self.layers(inputs).tanh()
+        return torch.unflatten(flat, 1, self.shape)
+
+
+class GaussianNoiseLayer(nn.Module):
+    """Adds N(0, std) in training, nothing in evaluation (arXiv:1606.03498, the code of its MNIST experiments)."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return x + self.std * torch.randn_like(x) if self.training else x
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"
+
+
+class MLPDiscriminator(DiscriminatorNetwork):
+    """Hidden layers with leaky ReLUs on the flattened image.
+
+    Args:
+        spec: The images.
+        num_conditions: K, joined to the flattened image.
+        hidden: Widths of the hidden layers; the last is F.
+        leak: Slope of the leaky ReLUs below zero, in [0, 1).
+        input_noise: Standard deviation of the noise added to the inputs in training, in units of [-1, 1].
+        hidden_noise: The same for the outputs of every hidden layer but the last, whose clean values are matched by
+            feature matching.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        num_conditions: int,
+        hidden: Sequence[int],
+        leak: float,
+        input_noise: float,
+        hidden_noise: float,
+    ) -> None:
+        super().__init__()
+        for width in hidden:
+            require_count("model.discriminator.hidden", width)
+        require_between("model.discriminator.leak", leak, 0.0, 0.99)
+        require_between("model.discriminator.input_noise", input_noise, 0.0, 10.0)
+        require_between("model.discriminator.hidden_noise", hidden_noise, 0.0, 10.0)
+        widths = (spec.channels * spec.height * spec.width + num_conditions, *hidden)
+        layers: list[nn.Module] = [GaussianNoiseLayer(input_noise)] if input_noise else []
+        for index, (before, after) in enumerate(pairwise(widths)):
+            if index and hidden_noise:
+                layers.append(GaussianNoiseLayer(hidden_noise))
+            layers += [nn.Linear(before, after), nn.LeakyReLU(leak)]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = hidden[-1]
+        initialize_xavier(self)
+
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        x = images.flatten(1)
+        if conditions.shape[1]:
+            x = torch.cat((x, conditions), 1)  # (B, C * H * W + K)
+        features: Tensor = self.layers(x)
+        return features

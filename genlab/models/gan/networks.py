@@ -1,0 +1,114 @@
+"""What every generator and discriminator has in common.
+
+Networks see images in [-1, 1]; the GAN converts at its door. Nothing here knows the batch size: the last, smaller
+batch of an epoch is a batch like any other.
+
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import init
+
+from genlab.types import ImageSpec
+
+Normalization = Callable[[int], nn.Module]
+"""Called with the number of features."""
+
+
+class GeneratorNetwork(nn.Module, ABC):
+    """Noise, with what conditioning adds to it, to images in [-1, 1]."""
+
+    @abstractmethod
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        """Draw one image for each input."""
+
+
+class DiscriminatorNetwork(nn.Module, ABC):
+    """Images, with what conditioning adds to them, to features; the score is a linear function of these.
+
+    Attributes:
+        num_features: F.
+    """
+
+    num_features: int
+
+    @abstractmethod
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        """Features of images in [-1, 1]; K is 0 without conditioning."""
+
+
+class Unnormalized(nn.Identity):
+    """The place of a normalisation where there is none: a technique may put one here.
+
+    Args:
+        num_features: Features, or channels, that pass.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch normalisation per feature, to be named in configurations."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation per channel, to be named in configurations."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+
+
+def normalized(normalization: Normalization | None, num_features: int) -> nn.Module:
+    """The normalisation of one layer, or its place."""
+    return Unnormalized(num_features) if normalization is None else normalization(num_features)
+
+
+def with_planes(images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B channels H W"]:
+    """Each condition as one more channel, constant over the image."""
+    if conditions.shape[1] == 0:
+        return images
+    planes = conditions[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat((images, planes), 1)  # (B, C + K, H, W)
+
+
+def require_divisible_by_four(spec: ImageSpec) -> None:
+    """Refuse images that two halvings do not fit.
+
+    Raises:
+        ValueError: The height or the width is no multiple of 4.
+    """
+    if spec.height % 4 or spec.width % 4:
+        raise ValueError(
+            "model: a convolutional GAN needs an image height and width divisible by 4, "
+            f"got {spec.height}x{spec.width}: resize or pad the data, or use model=gan"
+        )
+
+
+def initialize_normal(network: nn.Module, *, std: float) -> None:
+    """Weights of all linear and convolutional layers from N(0, std), as in arXiv:1511.06434; biases zero."""
+    for module in _weighted(network):
+        init.normal_(module.weight, 0.0, std)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+
+
+def initialize_xavier(network: nn.Module) -> None:
+    """Xavier-uniform weights of all linear and convolutional layers (Glorot & Bengio 2010); biases zero."""
+    for module in _weighted(network):
+        init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            init.zeros_(module.bias)
+
+
+def _weighted(network: nn.Module) -> list[nn.Linear | nn.Conv2d | nn.ConvTranspose2d]:
+    return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]

@@ -1,0 +1,146 @@
+"""What the two networks play for, as functions of the discriminator's scores.
+
+A score is an unbounded number per image, larger for what looks real; no network here ends in a sigmoid. The
+discriminator's loss is E[real(D(x))] + E[fake(D(G(z)))], averaged over the batch; each objective says what `real`,
+`fake` and the generator's loss are.
+
+Dimensions: B batch.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from genlab.models.ranges import require_between
+
+Scores = Float[Tensor, " B"]
+
+
+class Objective(ABC):
+    """The losses of a two-player game."""
+
+    unit: ClassVar[str]
+    """What its losses are measured in, as the last part of their names."""
+    decision_threshold: ClassVar[float | None]
+    """The score above which an image is taken for real; None for a critic, whose scores have no such point."""
+
+    @abstractmethod
+    def real(self, scores: Scores) -> Scores:
+        """What each score costs the discriminator if its image is real."""
+
+    @abstractmethod
+    def fake(self, scores: Scores) -> Scores:
+        """What each score costs the discriminator if its image is generated."""
+
+    @abstractmethod
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        """What the scores of its images cost the generator."""
+
+    def discriminator_loss(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, ""]:
+        """Both terms, each averaged over its own images."""
+        return self.real(real_scores).mean() + self.fake(fake_scores).mean()
+
+
+class NonSaturating(Objective):
+    """Cross-entropy; G maximises log D(G(z)) (Goodfellow et al. 2014, arXiv:1406.2661, section 3)."""
+
+    unit = "nats"
+    decision_threshold = 0.0
+
+    def real(self, scores: Scores) -> Scores:
+        return F.softplus(-scores)  # -log sigmoid(s)
+
+    def fake(self, scores: Scores) -> Scores:
+        return F.softplus(scores)  # -log(1 - sigmoid(s))
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return F.softplus(-scores).mean()
+
+
+class Minimax(NonSaturating):
+    """Cross-entropy; G minimises log(1 - D(G(z))), equation 1 of arXiv:1406.2661: saturates when D wins."""
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return -F.softplus(scores).mean()
+
+
+class LeastSquares(Objective):
+    """Least squares with targets 1 for real, 0 for fake, 1 for the generator (arXiv:1611.04076, equation 9)."""
+
+    unit = "squared_score"
+    decision_threshold = 0.5
+
+    def real(self, scores: Scores) -> Scores:
+        return (scores - 1).square() / 2
+
+    def fake(self, scores: Scores) -> Scores:
+        return scores.square() / 2
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return self.real(scores).mean()
+
+
+class Wasserstein(Objective):
+    """The difference of mean scores (arXiv:1701.07875, equation 2); a technique must keep the critic Lipschitz."""
+
+    unit = "score"
+    decision_threshold = None
+
+    def real(self, scores: Scores) -> Scores:
+        return -scores
+
+    def fake(self, scores: Scores) -> Scores:
+        return scores
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return -scores.mean()
+
+
+class Hinge(Objective):
+    """Hinges at +1 and -1 for the discriminator, the mean score for the generator (arXiv:1705.02894)."""
+
+    unit = "score"
+    decision_threshold = 0.0
+
+    def real(self, scores: Scores) -> Scores:
+        return F.relu(1 - scores)
+
+    def fake(self, scores: Scores) -> Scores:
+        return F.relu(1 + scores)
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return -scores.mean()
+
+
+class SmoothedObjective(Objective):
+    """Another objective whose real images count as real with a weight below one, and as fake with the rest.
+
+    For cross-entropy this is the target `real_target` in place of 1; for least squares it is the same up to a constant.
+
+    Args:
+        objective: What is smoothed.
+        real_target: Between 0.5 and 1; 1 changes nothing.
+
+    Raises:
+        ValueError: The target is out of range.
+    """
+
+    def __init__(self, objective: Objective, *, real_target: float) -> None:
+        require_between("real_target", real_target, 0.5, 1.0)
+        self.unit = objective.unit  # type: ignore[misc]
+        self.decision_threshold = objective.decision_threshold  # type: ignore[misc]
+        self._objective = objective
+        self._real_target = real_target
+
+    def real(self, scores: Scores) -> Scores:
+        target = self._real_target
+        return target * self._objective.real(scores) + (1 - target) * self._objective.fake(scores)
+
+    def fake(self, scores: Scores) -> Scores:
+        return self._objective.fake(scores)
+
+    def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
+        return self._objective.generator_loss(scores)

@@ -1,0 +1,1 @@
+"""Techniques that combine with any GAN, one per file; :mod:`genlab.models.gan.techniques.base` says where they act."""

@@ -1,0 +1,30 @@
+"""Feature matching (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
+
+from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.ranges import require_between
+from genlab.types import Loss
+
+
+class FeatureMatching(TermTechnique):
+    """The generator matches the mean of the discriminator's features over a batch, || E f(x) - E f(G(z)) ||^2.
+
+    The batch's mean is matched, never one image's features with another's.
+
+    Args:
+        weight: Of the term.
+        replaces_objective: Whether the generator's own objective is left out, as in the paper.
+
+    Raises:
+        ValueError: The weight is not positive.
+    """
+
+    def __init__(self, *, weight: float, replaces_objective: bool) -> None:
+        super().__init__()
+        require_between("model.techniques.feature_matching.weight", weight, 1e-6, 1e6)
+        self.weight = weight
+        self.replaces_objective = replaces_objective
+
+    def generator_term(self, contest: Contest) -> Loss:
+        difference = contest.real_features.float().mean(0) - contest.fake_judgement.features.float().mean(0)
+        distance = difference.square().sum()
+        return Loss(value=self.weight * distance, metrics={"feature_distance_squared": distance.detach()})

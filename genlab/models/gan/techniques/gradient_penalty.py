@@ -1,0 +1,69 @@
+"""Gradient penalty of the critic (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
+
+Dimensions: B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.discriminator import Discriminator
+from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.ranges import require_between
+from genlab.types import Loss
+
+
+class GradientPenalty(TermTechnique):
+    """lambda E[(|| grad D(x) || - 1)^2] at points on straight lines between real and generated images.
+
+    One point per pair of images, so one mixing coefficient per pair, shape (B, 1, 1, 1). The penalty is computed in
+    fp32 under autocast, because its gradient is a second derivative, and outside of compiled code, which cannot be
+    differentiated twice.
+
+    Args:
+        weight: lambda; 10 in the paper.
+
+    Raises:
+        ValueError: The weight is not positive.
+    """
+
+    def __init__(self, *, weight: float) -> None:
+        super().__init__()
+        require_between("model.techniques.gradient_penalty.weight", weight, 1e-6, 1e6)
+        self.weight = weight
+
+    def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        del generator
+        if discriminator.normalizes_batches:
+            raise ValueError(
+                "model.techniques.gradient_penalty penalises each image's gradient, which batch normalisation mixes "
+                "(arXiv:1704.00028, section 4): set model.discriminator.normalization=null"
+            )
+
+    def discriminator_term(self, contest: Contest) -> Loss:
+        num = min(len(contest.real), len(contest.fake))
+        real, fake = contest.real[:num].float(), contest.fake[:num].detach().float()
+        share = torch.rand(num, 1, 1, 1, device=real.device)
+        points = torch.lerp(fake, real, share).requires_grad_(True)
+        conditions = contest.real_conditions[:num].float()
+        norms = gradient_norms(lambda images: contest.score(contest.discriminator(images, conditions).outputs), points)
+        penalty = (norms - 1).square().mean()
+        return Loss(
+            value=self.weight * penalty,
+            metrics={"gradient_penalty": penalty.detach(), "critic_gradient_norm": norms.detach().mean()},
+        )
+
+
+def gradient_norms(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
+    """Euclidean norm of the gradient of each image's score by the image, itself differentiable.
+
+    Args:
+        score: From images to one score each, (B,).
+        points: Where; they require gradients.
+    """
+    with torch.autocast(points.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+        (gradients,) = torch.autograd.grad(score(points).sum(), points, create_graph=True)
+    norms: Tensor = gradients.flatten(1).norm(dim=1)
+    return norms

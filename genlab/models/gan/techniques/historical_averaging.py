@@ -1,0 +1,53 @@
+"""Historical averaging (Salimans et al. 2016, arXiv:1606.03498, section 3.3)."""
+
+import torch
+from torch import Tensor, nn
+
+from genlab.models.gan.discriminator import Discriminator
+from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.ranges import require_between
+from genlab.types import Loss
+
+
+class HistoricalAveraging(TermTechnique):
+    """Each network pays for its distance from its own past, || theta - (1 / t) sum_i theta[i] ||^2.
+
+    The averages are buffers: they are in every checkpoint, and a resumed run goes on from them.
+
+    Args:
+        weight: Of the term; the paper gives none.
+
+    Raises:
+        ValueError: The weight is not positive.
+    """
+
+    num_seen: Tensor
+
+    def __init__(self, *, weight: float) -> None:
+        super().__init__()
+        require_between("model.techniques.historical_averaging.weight", weight, 1e-12, 1e6)
+        self.weight = weight
+        self.register_buffer("num_seen", torch.zeros(2))  # of the generator, of the discriminator
+
+    def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        for name, network in (("generator", generator), ("discriminator", discriminator)):
+            for index, parameter in enumerate(network.parameters()):
+                self.register_buffer(f"{name}_{index}", torch.zeros_like(parameter))
+
+    def discriminator_term(self, contest: Contest) -> Loss:
+        return self._term("discriminator", contest.discriminator, 1)
+
+    def generator_term(self, contest: Contest) -> Loss:
+        return self._term("generator", contest.generator, 0)
+
+    def _term(self, name: str, network: nn.Module, place: int) -> Loss:
+        parameters: list[Tensor] = list(network.parameters())
+        averages = [self.get_buffer(f"{name}_{index}") for index in range(len(parameters))]
+        with torch.no_grad():
+            self.num_seen[place] += 1
+            steps = torch._foreach_sub(parameters, averages)
+            torch._foreach_div_(steps, self.num_seen[place])
+            torch._foreach_add_(averages, steps)
+        distances = torch._foreach_norm(torch._foreach_sub(parameters, averages))
+        distance = torch.stack(distances).square().sum()
+        return Loss(value=self.weight * distance, metrics={"historical_distance_squared": distance.detach()})

@@ -1,0 +1,95 @@
+"""Virtual batch normalisation of the generator (Salimans et al. 2016, arXiv:1606.03498, section 3.5).
+
+Dimensions: B batch, R reference inputs, I inputs, F features or channels, C channels, H height, W width.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.gan.networks import Unnormalized
+from genlab.models.gan.techniques.base import LayerTechnique, Parts
+from genlab.models.ranges import require_count
+
+_EPSILON = 1e-5
+
+
+class VirtualBatchNorm(nn.Module):
+    """Normalises each example by the statistics of a reference batch and of the example itself.
+
+    The first R rows are the reference batch. Row i is normalised by the mean and variance of the reference batch
+    joined by row i, R + 1 examples in all; a reference row by those of the reference batch. No row depends on any
+    other row that is not of the reference.
+
+    Args:
+        num_features: F.
+        num_reference: R.
+    """
+
+    def __init__(self, num_features: int, *, num_reference: int) -> None:
+        super().__init__()
+        self.num_reference = num_reference
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    def forward(self, x: Float[Tensor, "rows F ..."]) -> Float[Tensor, "rows F ..."]:
+        spatial = tuple(range(2, x.dim()))
+        # In fp32 under autocast, too: a variance as a difference of squares loses half of the digits.
+        wide = x.float()
+        means = wide.mean(spatial, keepdim=True) if spatial else wide  # (rows, F, 1, 1), each example's own
+        squares = wide.square().mean(spatial, keepdim=True) if spatial else wide.square()
+        reference_mean = means[: self.num_reference].mean(0, keepdim=True)
+        reference_square = squares[: self.num_reference].mean(0, keepdim=True)
+        share = torch.full((len(x), *[1] * (x.dim() - 1)), 1 / (self.num_reference + 1), device=x.device)
+        share[: self.num_reference] = 0
+        mean = torch.lerp(reference_mean.expand_as(means), means, share)
+        square = torch.lerp(reference_square.expand_as(squares), squares, share)
+        scale = (square - mean.square()).clamp_min(0).add(_EPSILON).rsqrt()
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        normalized = (wide - mean) * scale * self.weight.view(shape) + self.bias.view(shape)
+        return normalized.to(x.dtype)
+
+
+class ReferencedGenerator(nn.Module):
+    """A generator that sees the reference inputs in front of every batch.
+
+    Args:
+        network: With virtual batch normalisation inside.
+        reference: Drawn once, at the start; a buffer, hence in every checkpoint.
+    """
+
+    reference: Tensor
+
+    def __init__(self, network: nn.Module, reference: Float[Tensor, "R I"]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("reference", reference)
+
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        images: Tensor = self.network(torch.cat((self.reference, inputs)))
+        return images[len(self.reference) :]
+
+
+class VirtualBatchNormalization(LayerTechnique):
+    """Every normalisation of the generator, and every place of one, becomes a virtual one.
+
+    The generator only, as in the paper, because the reference batch makes every pass larger.
+
+    Args:
+        num_reference: Size of the reference batch, at least 2.
+
+    Raises:
+        ValueError: The number is out of range.
+    """
+
+    def __init__(self, *, num_reference: int) -> None:
+        super().__init__()
+        require_count("model.techniques.virtual_batch_norm.num_reference", num_reference, 2)
+        self.num_reference = num_reference
+
+    def rebuild(self, parts: Parts) -> None:
+        for name, module in list(parts.generator.named_modules()):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | Unnormalized):
+                virtual = VirtualBatchNorm(module.num_features, num_reference=self.num_reference)
+                parts.generator.set_submodule(name, virtual)
+        parts.generator = ReferencedGenerator(parts.generator, parts.draw_inputs(self.num_reference))

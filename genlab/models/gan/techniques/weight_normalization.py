@@ -1,0 +1,20 @@
+"""Weight normalisation of the discriminator (Salimans & Kingma 2016, arXiv:1602.07868)."""
+
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from genlab.models.gan.discriminator import Discriminator
+from genlab.models.gan.techniques.base import WeightTechnique, require_plain_weight
+
+
+class WeightNormalization(WeightTechnique):
+    """Each row of a weight matrix, or each filter, as a length and a direction, as in arXiv:1606.03498's experiments.
+
+    Differs from the paper: no data-dependent initial values.
+    """
+
+    def parametrize(self, discriminator: Discriminator) -> None:
+        for module in discriminator.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                require_plain_weight(module)
+                weight_norm(module)
