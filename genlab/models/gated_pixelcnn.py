@@ -9,6 +9,9 @@ Differs from the paper:
     - Weights start three times as large as PyTorch's default; the paper does not say how its own start.
     - The unconditional bias of a layer and the class's contribution V h are one table with a row per class and one
       for images without a label.
+    - Optional: a learned bias per position, on the horizontal stack after the first layer and on the logits; in the
+      paper only a condition may give a bias that varies over the image (section 2.3). Off unless the configuration
+      says so.
 
 Order: raster order of pixels, within a pixel R, G, B.
 
@@ -37,8 +40,11 @@ _INITIAL_GAIN = 3.0
 
 def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
     """Equation 2: tanh(first half) * sigmoid(second half), within each colour group; halves the channels."""
-    signal, opening = torch.unflatten(x, dim, (num_groups, 2, -1)).unbind(dim + 1)  # (B, G, p / G, ...)
-    return (signal.tanh() * opening.sigmoid()).flatten(dim, dim + 1)
+    pieces = x.chunk(2 * num_groups, dim)  # signal and opening of the first group, of the second, ...
+    # Gathered, not viewed: on the CPU tanh and sigmoid of channels-last slices would fall back to scalar code, and
+    # the gradient of a view over five dimensions would leave the channels-last format.
+    signal, opening = torch.cat(pieces[0::2], dim), torch.cat(pieces[1::2], dim)  # (B, p, ...)
+    return signal.tanh() * opening.sigmoid()
 
 
 class GatedLayer(nn.Module):
@@ -91,8 +97,10 @@ class GatedLayer(nn.Module):
     def forward(
         self, vertical: Float[Tensor, "B C_in H W"], horizontal: Float[Tensor, "B C_in H W"], labels: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B p H W"], Float[Tensor, "B p H W"]]:
-        v = self.vertical(vertical)  # (B, 2p, H, W)
-        h = self.horizontal(horizontal) + self.vertical_to_horizontal(v)  # (B, 2p, H, W)
+        # Channels last is faster on the CPU and on tensor cores; a copy in the first layer only.
+        v = self.vertical(vertical).contiguous(memory_format=torch.channels_last)  # (B, 2p, H, W)
+        h = self.horizontal(horizontal).contiguous(memory_format=torch.channels_last)  # (B, 2p, H, W)
+        h = h + self.vertical_to_horizontal(v)
         if self.classes is not None:
             for_v, for_h = self.class_biases(labels)
             v, h = v + for_v[:, :, None, None], h + for_h[:, :, None, None]
@@ -101,7 +109,21 @@ class GatedLayer(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """Gated layers, then 1x1 convolutions on the horizontal stack, then logits."""
+    """Gated layers, then 1x1 convolutions on the horizontal stack, then logits.
+
+    Args:
+        in_channels: Of the images, and the number of colour groups.
+        out_channels: Logits per pixel, grouped by colour.
+        num_layers: Gated layers.
+        channels: p.
+        input_kernel: Side of the first layer's kernels.
+        kernel_size: Side of the other layers' kernels.
+        head_channels: Widths of the 1x1 convolutions before the logits.
+        num_classes: Rows of the class tables; 0 for none.
+        dropout: On the gated features of the horizontal stack, in training.
+        position_grid: Height and width of a learned bias per position, added to the horizontal stack after the first
+            layer and to the logits; None has none.
+    """
 
     def __init__(
         self,
@@ -115,6 +137,7 @@ class GatedNetwork(nn.Module):
         head_channels: Sequence[int],
         num_classes: int,
         dropout: float,
+        position_grid: tuple[int, int] | None,
     ) -> None:
         super().__init__()
         num_groups = in_channels
@@ -134,18 +157,23 @@ class GatedNetwork(nn.Module):
         self.head = nn.ModuleList(
             MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B") for before, after in pairwise(widths)
         )
+        self.stream_position: nn.Parameter | None = None
+        self.logit_position: nn.Parameter | None = None
+        if position_grid is not None:
+            self.stream_position = nn.Parameter(torch.zeros(channels, *position_grid))
+            self.logit_position = nn.Parameter(torch.zeros(out_channels, *position_grid))
 
     def forward(self, x: Float[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out H W"]:
         vertical = horizontal = x
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             vertical, horizontal = layer(vertical, horizontal, labels)
-            # Faster on the CPU and on tensor cores; a copy in the first layer only.
-            vertical = vertical.contiguous(memory_format=torch.channels_last)
-            horizontal = horizontal.contiguous(memory_format=torch.channels_last)
+            if index == 0 and self.stream_position is not None:
+                horizontal = horizontal + self.stream_position.to(horizontal.dtype)
         x = horizontal
         for convolution in self.head:
             x = convolution(F.relu(x))
-        return x.float()
+        x = x.float()
+        return x if self.logit_position is None else x + self.logit_position
 
 
 class GatedPixelCNN(AutoregressiveModel):
@@ -160,6 +188,7 @@ class GatedPixelCNN(AutoregressiveModel):
         head_channels: Widths of the 1x1 convolutions before the logits.
         class_conditional: Whether the class is an input; images marked UNLABELLED have a row of their own.
         dropout: On the gated features of the horizontal stack, in training.
+        position_bias: Whether a bias per position is learned; without it, a border looks like black pixels.
 
     Raises:
         ValueError: An argument is out of range, or classes were asked for and the images have none.
@@ -176,6 +205,7 @@ class GatedPixelCNN(AutoregressiveModel):
         head_channels: Sequence[int],
         class_conditional: bool,
         dropout: float,
+        position_bias: bool,
     ) -> None:
         require_count("model.num_layers", num_layers)
         require_between("model.dropout", dropout, 0.0, 0.99)
@@ -198,6 +228,7 @@ class GatedPixelCNN(AutoregressiveModel):
             head_channels=head_channels,
             num_classes=self.num_classes,
             dropout=dropout,
+            position_grid=self.grid if position_bias else None,
         )
 
     def logits(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C K H W"]:

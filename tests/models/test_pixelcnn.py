@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genlab.models.gated_pixelcnn import GatedPixelCNN
+from genlab.models.gated_pixelcnn import GatedPixelCNN, gate
 from genlab.models.pixelcnn import PixelCNN, ResidualBlock
 from genlab.models.pixelcnn_blocks import PixelCNNBlocks
 from genlab.models.pixelcnn_pp import PixelCNNPP
@@ -55,7 +55,7 @@ def make_open(kind, spec=None, **changes):
     if kind is PixelCNN:
         changes = {"num_blocks": 4, "position_bias": False} | changes
     elif kind is GatedPixelCNN:
-        changes = {"num_layers": 5} | changes
+        changes = {"num_layers": 5, "position_bias": False} | changes
     model = make(kind, spec or make_spec(height=8, width=9), **changes)
     # Small positive weights cannot cancel, keep every ReLU open and no tanh shut: a zero gradient means no path.
     for parameter in model.parameters():
@@ -81,6 +81,14 @@ def test_the_plain_stack_has_a_blind_spot_to_the_upper_right():
 def test_the_gated_network_sees_everything_before_a_pixel():
     model = make_open(GatedPixelCNN, input_kernel=3, num_layers=9)
     assert torch.equal(seen_by(model, 6, 4)[0], before(6, 4))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_gate_acts_within_each_colour_group(memory_format):
+    x = torch.randn(2, 12, 3, 4).contiguous(memory_format=memory_format)
+    groups = [x[:, 4 * g : 4 * g + 2].tanh() * x[:, 4 * g + 2 : 4 * g + 4].sigmoid() for g in range(3)]
+    torch.testing.assert_close(gate(x, 3), torch.cat(groups, 1))
+    assert gate(x, 3).is_contiguous(memory_format=memory_format)
 
 
 def test_pixelcnn_pp_sees_everything_before_a_pixel():

@@ -34,6 +34,7 @@ GATED: dict[str, Any] = {
     "head_channels": [7],
     "class_conditional": False,
     "dropout": 0.1,
+    "position_bias": True,
 }
 TWO_STREAM: dict[str, Any] = {
     "filters": 4,

@@ -96,26 +96,38 @@ class GatedDecoder:
         no_offset = torch.zeros_like(self._layers[-1].output_bias)
         self._head = PointwiseHead(network.head, no_offset, len(labels), dtype)
         self._image_row = no_offset.new_zeros((len(labels), width, len(self._head.inputs)), dtype=dtype)
+        # Group -> (H, W, p / G) and (H, W, K): added in fp32, as in the full pass.
+        self._stream_position = _by_group(network.stream_position, len(self._head.inputs))
+        self._logit_position = _by_group(network.logit_position, len(self._head.inputs))
+        self._row = 0
 
     def begin_row(self, row: int) -> None:
-        del row
+        self._row = row
         # The first layer sees the rows above only; for the later ones, this row's features are their own row.
         vertical = self._image_row
         for layer in self._layers:
             vertical = layer.begin_row(vertical)
 
     def advance(self, column: int, channel: int) -> None:
-        for layer, following in zip(self._layers, self._layers[1:], strict=False):
-            layer.step(column, channel, following.horizontal.inputs[channel][column])
-        first = self._head.inputs[channel]
-        self._layers[-1].step(column, channel, first)
-        first.relu_()
+        outputs = [layer.horizontal.inputs[channel][column] for layer in self._layers[1:]]
+        outputs.append(self._head.inputs[channel])
+        self._layers[0].step(column, channel, outputs[0])
+        if self._stream_position is not None:
+            outputs[0].add_(self._stream_position[channel][self._row, column])
+        for layer, output in zip(self._layers[1:], outputs[1:], strict=True):
+            layer.step(column, channel, output)
+        outputs[-1].relu_()
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
-        del column
-        return self._head.logits(channel)
+        logits = self._head.logits(channel)
+        return logits if self._logit_position is None else logits + self._logit_position[channel][self._row, column]
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         feature = self._encode(symbols)
         self._layers[0].horizontal.inputs[channel][column].copy_(feature)
         self._image_row[:, column, channel : channel + 1] = feature
+
+
+def _by_group(position: Tensor | None, num_groups: int) -> tuple[Tensor, ...] | None:
+    """A bias per position (C, H, W), channels last and cut into its colour groups, all of one size."""
+    return None if position is None else position.detach().permute(1, 2, 0).contiguous().chunk(num_groups, 2)

@@ -73,7 +73,13 @@ def test_pixelcnn(spec, normalization, **choices):
 
 
 @CHEAP
-@given(spec=SPECS, input_kernel=KERNELS, kernel_size=KERNELS, num_layers=st.integers(1, 3))
+@given(
+    spec=SPECS,
+    input_kernel=KERNELS,
+    kernel_size=KERNELS,
+    num_layers=st.integers(1, 3),
+    position_bias=st.booleans(),
+)
 def test_gated_pixelcnn(spec, **choices):
     check(make(GatedPixelCNN, spec, class_conditional=spec.num_classes > 0, **choices))
 
