@@ -29,10 +29,13 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
+from genlab.loading import load_class_predictor
 from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.storage import replace_atomically
+from genlab.training.collapse import ClassPredictor
+from genlab.training.settings import TrainerSettings
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -90,6 +93,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         device=device,
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration),
+        class_predictor=class_predictor_for(configuration.settings, dataset, device),
     )
 
     environment = describe_environment(command=command, device=device, seed=configuration.seed)
@@ -102,6 +106,18 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     summary = trainer.fit(resume=configuration.resume is not None)
     _log.info("%s", _conclusion(trainer, run_folder))
     return summary
+
+
+def class_predictor_for(settings: TrainerSettings, dataset: Dataset, device: torch.device) -> ClassPredictor | None:
+    """The classifier that the watch for collapse counts modes with, if one is asked for.
+
+    Raises:
+        ConfigurationError: ``trainer.watch_classifier`` names no run of a classifier of such images.
+        CheckpointError: Its weights cannot be used.
+    """
+    if settings.watch_interval == 0 or settings.watch_classifier is None:
+        return None
+    return load_class_predictor(Path(settings.watch_classifier), spec=dataset.spec, device=device)
 
 
 def _conclusion(trainer: Trainer, run_folder: Path) -> str:

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+MAX_WATCH_IMAGES = 1024
+"""All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -50,6 +53,17 @@ class TrainerSettings:
     on_non_finite: Literal["stop", "skip"]
     max_skipped_steps: int
     """With on_non_finite=skip, stop after so many skipped updates."""
+    watch_interval: int
+    """How often a generative model is watched for collapse (see :mod:`genlab.training.collapse`)."""
+    watch_images: int
+    """Images drawn each time; each look costs their sampling and at most a tenth of a second."""
+    watch_classifier: str | None
+    """Run folder of the classifier that counts modes."""
+    min_diversity_ratio: float | None
+    """Alarm when the images' diversity is below this share of the training images'; null never."""
+    min_modes_covered: int | None
+    """Alarm when the images fall into fewer classes than this; null never."""
+    on_collapse: Literal["warn", "stop"]
     test_at_end: bool
     num_initialization_images: int
     """Training images that a fresh model may look at to set its data-dependent initial values."""
@@ -57,12 +71,15 @@ class TrainerSettings:
     def __post_init__(self) -> None:
         for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images"):
             self._require(key, getattr(self, key) >= 1, "at least 1")
-        for key in ("num_steps", "validation_interval", "sample_interval", "checkpoint_interval", "max_skipped_steps"):
+        for key in (
+            *("num_steps", "validation_interval", "sample_interval", "checkpoint_interval", "watch_interval"),
+            "max_skipped_steps",
+        ):
             self._require(key, getattr(self, key) >= 0, "0 or more")
         self._require("num_initialization_images", self.num_initialization_images >= 1, "at least 1")
-        for key in ("validation_images", "early_stopping_patience"):
+        for key in ("validation_images", "early_stopping_patience", "min_modes_covered"):
             self._require(key, getattr(self, key) is None or getattr(self, key) >= 1, "null or at least 1")
-        for key in ("max_gradient_norm", "max_minutes"):
+        for key in ("max_gradient_norm", "max_minutes", "min_diversity_ratio"):
             value = getattr(self, key)
             self._require(key, value is None or (value > 0 and math.isfinite(value)), "null or positive and finite")
         self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "null or between 0 and 1")
@@ -79,6 +96,11 @@ class TrainerSettings:
             )
             # Labelled images come first: the parts of a batch would be of different kinds.
             self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with num_labelled_per_batch")
+        self._require("watch_images", 2 <= self.watch_images <= MAX_WATCH_IMAGES, f"between 2 and {MAX_WATCH_IMAGES}")
+        if self.on_collapse == "stop":
+            self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
+            bounds = (self.min_diversity_ratio, self.min_modes_covered)
+            self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
         if self.early_stopping_patience is not None:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
 

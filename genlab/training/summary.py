@@ -27,6 +27,8 @@ class Summary:
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     num_skipped_steps: int = 0
+    collapse: dict[str, Any] | None = None
+    """What the watch for collapse says (:meth:`genlab.training.collapse.CollapseWatch.report`); null when it is off."""
 
     def write(self, path: Path) -> None:
         """Write atomically; what is not finite becomes null, as JSON has no NaN."""

@@ -20,6 +20,7 @@ from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, sheet
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import Average, average_measures
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
@@ -46,8 +47,10 @@ class Trainer:
         device: Where to train.
         seed: With the step, the source of all randomness.
         hyperparameters: Columns of TensorBoard's HPARAMS.
+        class_predictor: What the watch for collapse counts modes with.
 
     Raises:
+        ConfigurationError: The settings ask for what this model or these data cannot give.
         DataError: A split that the settings ask to measure is empty.
     """
 
@@ -63,6 +66,7 @@ class Trainer:
         device: torch.device,
         seed: int,
         hyperparameters: HyperParameters,
+        class_predictor: ClassPredictor | None = None,
     ) -> None:
         _require_images(dataset, "validation", settings.validation_interval > 0, "trainer.validation_interval=0")
         _require_images(dataset, "test", settings.test_at_end, "trainer.test_at_end=false")
@@ -88,6 +92,13 @@ class Trainer:
         self._draws_per_step = max(update.phase.repeats for update in self._updates)
         self._frozen_outside = FrozenOutside(self._updates, model.parameters())
         self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
+        self._watch = (
+            CollapseWatch(
+                model=model, dataset=dataset, predictor=class_predictor, settings=settings, seed=seed, device=device
+            )
+            if settings.watch_interval > 0
+            else None
+        )
         self._fingerprint = model_fingerprint(model)
         self._pending: dict[str, list[Tensor]] = {}  # metrics since the last log line, still on the device
         self._validations_without_gain = 0
@@ -172,6 +183,8 @@ class Trainer:
             stop = self._validate(log, progress)
         if settings.sample_interval and (last or self._due(settings.sample_interval)):
             self._draw_pictures(log)
+        if self._watch is not None and (last or self._due(settings.watch_interval)):
+            stop = self._look_for_collapse(self._watch, log) or stop
         if self._due(settings.checkpoint_interval) or request.take_save_request():
             self._save(log)
         if settings.max_minutes is not None and time.monotonic() - self._started > 60 * settings.max_minutes:
@@ -255,6 +268,17 @@ class Trainer:
         self._stop_reason = StopReason(f"{tag} has not improved for {patience} validations", is_final=True)
         return True
 
+    def _look_for_collapse(self, watch: CollapseWatch, log: RunLog) -> bool:
+        """Measure the diversity of what the model draws; True when an alarm should stop the run."""
+        with _as_written():
+            values = watch.look(self._evaluated_model(), step=self.step)
+        self._write_scalars(log, values)
+        self.summary.final |= values
+        if self.settings.on_collapse == "warn" or not watch.is_alarmed:
+            return False
+        self._stop_reason = StopReason(f"collapsed: {watch.description()}", is_final=True)
+        return True
+
     def _test(self, log: RunLog) -> None:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         if self.summary.best and self.checkpoints.has("best.pt"):
@@ -302,6 +326,7 @@ class Trainer:
             "best": dict(self.summary.best),
             "validations_without_gain": self._validations_without_gain,
             "num_skipped_steps": self.summary.num_skipped_steps,
+            "collapse": None if self._watch is None else self._watch.state_dict(),
             "seconds": self._seconds(),
         }
 
@@ -336,6 +361,8 @@ class Trainer:
         self._seconds_before = state["seconds"]
         self.summary.best = state["best"]
         self.summary.num_skipped_steps = state["num_skipped_steps"]
+        if self._watch is not None and state["collapse"] is not None:
+            self._watch.load_state_dict(state["collapse"])
 
     def _load_weights(self, state: Mapping[str, Any]) -> None:
         try:
@@ -352,6 +379,7 @@ class Trainer:
         self.summary.images_seen = self.step * self._images_per_step
         self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
         self.summary.seconds = round(self._seconds(), 3)
+        self.summary.collapse = None if self._watch is None else self._watch.report()
         self.summary.write(self.run_folder / "summary.json")
 
     def _write_scalars(self, log: RunLog, values: Mapping[str, float]) -> None:

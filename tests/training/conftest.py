@@ -15,6 +15,7 @@ from genlab.data.assembly import assemble
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel
+from genlab.training.collapse import ClassPredictor
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
 from genlab.types import UNLABELLED, Batch, Loss, Phase
@@ -101,6 +102,12 @@ DEFAULTS: dict[str, Any] = {
     "profile": False,
     "on_non_finite": "stop",
     "max_skipped_steps": 0,
+    "watch_interval": 0,
+    "watch_images": 16,
+    "watch_classifier": None,
+    "min_diversity_ratio": None,
+    "min_modes_covered": None,
+    "on_collapse": "warn",
     "test_at_end": True,
     "num_initialization_images": 16,
 }
@@ -115,7 +122,12 @@ def cosine(optimizer: torch.optim.Optimizer, *, num_steps: int) -> LambdaLR:
 
 
 def make_trainer(
-    folder: Path, model: nn.Module | None = None, lr: float = 1e-2, dataset: Dataset | None = None, **changes: Any
+    folder: Path,
+    model: nn.Module | None = None,
+    lr: float = 1e-2,
+    dataset: Dataset | None = None,
+    class_predictor: ClassPredictor | None = None,
+    **changes: Any,
 ) -> Trainer:
     model = model if model is not None else TinyGAN()
     return Trainer(
@@ -130,6 +142,7 @@ def make_trainer(
         device=torch.device("cpu"),
         seed=3,
         hyperparameters={"model": "tiny", "optimizer.lr": lr, "flag": True},
+        class_predictor=class_predictor,
     )
 
 

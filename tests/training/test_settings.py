@@ -21,6 +21,11 @@ BAD = {
     "max_minutes": 0.0,
     "early_stopping_patience": 0,
     "max_skipped_steps": -1,
+    "watch_interval": -1,
+    "watch_images": 1,
+    "min_diversity_ratio": 0.0,
+    "min_modes_covered": 0,
+    "on_collapse": "stop",
     "num_initialization_images": 0,
 }
 
@@ -46,3 +51,9 @@ def test_parts_of_a_batch_must_be_alike() -> None:
         ValueError, match=r"^trainer\.gradient_accumulation must be 1 with num_labelled_per_batch, got 2$"
     ):
         make_settings(num_labelled_per_batch=4, gradient_accumulation=2)
+
+
+def test_stopping_on_collapse_needs_a_bound() -> None:
+    with pytest.raises(ValueError, match=r"^trainer\.on_collapse must be warn without a bound .*, got stop$"):
+        make_settings(on_collapse="stop", watch_interval=5)
+    make_settings(on_collapse="stop", watch_interval=5, min_diversity_ratio=0.5)
