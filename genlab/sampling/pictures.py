@@ -1,8 +1,9 @@
 """Pictures on disk: grids as PNG, films as GIF."""
 
 import io
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ FRAME_MILLISECONDS = 120
 LAST_FRAME_MILLISECONDS = 1500
 SMALLEST_SIDE = 56
 ROWS_OF_A_STRIP = 4
+# Of the film of a training run: some megabytes at most, and seconds to write and to watch.
+MAX_FRAMES = 40
+MAX_FILM_SIDE = 640
+
+_log = logging.getLogger(__name__)
 
 
 def grid(
@@ -56,10 +62,34 @@ def save_picture(picture: Float[Tensor, "C H W"], path: Path) -> None:
 
 def save_film(film: Float[Tensor, "T N C H W"], path: Path) -> None:
     """Write a GIF of the grid of N images over T frames that repeats for ever."""
-    frames = [to_pillow(grid(images)) for images in film]
-    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
-    first, *rest = [frame.quantize(64) if frame.mode == "RGB" else frame for frame in frames]
-    _save(first, path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
+    _save_frames([to_pillow(grid(images)) for images in film], path)
+
+
+def save_training_film(folder: Path) -> Path | None:
+    """Make ``training.gif`` of the grids ``step_*.png`` that training left in a folder.
+
+    At most MAX_FRAMES grids are taken, evenly spaced from the first to the last, and scaled down to MAX_FILM_SIDE
+    pixels. A file that is no whole picture, or of another size than the last (it shows another number of images), is
+    left out with a warning.
+
+    Returns:
+        The film; None where there are not two grids to make it of.
+    """
+    paths = sorted(folder.glob("step_*.png"))
+    count = min(MAX_FRAMES, len(paths))
+    chosen = [paths[round(index * (len(paths) - 1) / max(count - 1, 1))] for index in range(count)]
+    grids = [(path, picture) for path in chosen if (picture := _read_picture(path)) is not None]
+    frames = []
+    for path, picture in grids:
+        if picture.size != grids[-1][1].size:
+            _log.warning("%s is left out of the film of training: it has another size than the last grid", path)
+            continue
+        picture.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))
+        frames.append(picture)
+    if len(frames) < 2:
+        return None
+    _save_frames(frames, folder / "training.gif")
+    return folder / "training.gif"
 
 
 def sheet(picture: Float[Tensor, "..."]) -> Float[Tensor, "C h w"]:
@@ -95,6 +125,23 @@ def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
     """Values in [0, 1] to 8 bits, grey or RGB."""
     levels = picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).contiguous().numpy())
+
+
+def _read_picture(path: Path) -> Image.Image | None:
+    """A whole picture in grey or RGB; None, with a warning, where the file holds none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("L" if picture.mode == "L" else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
+        _log.warning("%s is left out of the film of training: %s", path, error)
+        return None
+
+
+def _save_frames(frames: Sequence[Image.Image], path: Path) -> None:
+    """Write a GIF that repeats for ever and holds its last frame."""
+    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
+    first, *rest = [frame.quantize(64) if frame.mode == "RGB" else frame for frame in frames]
+    _save(first, path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
 
 
 def _save(image: Image.Image, path: Path, kind: str, **options: Any) -> None:

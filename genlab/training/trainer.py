@@ -17,7 +17,7 @@ from genlab.data.dataset import Dataset, Split
 from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
-from genlab.sampling.pictures import save_pictures, sheet
+from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
@@ -141,6 +141,8 @@ class Trainer:
                     f"stopped by signal {request.signal_number} after step {self.step}; saved, resumable",
                     request.signal_number,
                 )
+            if self.settings.sample_interval > 0:
+                save_training_film(self.run_folder / "samples")
             finished = self._stop_reason is None or self._stop_reason.is_final
             if self.settings.test_at_end and finished:
                 self._test(log)

@@ -1,9 +1,12 @@
+import logging
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
-from genlab.sampling.pictures import grid, save_film, save_picture, strip
+from genlab.sampling.pictures import MAX_FILM_SIDE, MAX_FRAMES, grid, save_film, save_picture, save_training_film, strip
 
 
 def test_grid_places_each_image_in_reading_order() -> None:
@@ -48,3 +51,69 @@ def test_gif_has_every_frame_and_holds_the_last(tmp_path: Path) -> None:
         image.seek(5)
         assert image.info["duration"] > 1000
         assert image.convert("L").getpixel((10, 10)) > 250
+
+
+def write_grids(folder: Path, levels: list[int], *, size: tuple[int, int] = (30, 20), mode: str = "L") -> None:
+    for step, level in enumerate(levels):
+        Image.new("L", size, level).convert(mode).save(folder / f"step_{100 * step:08d}.png")
+
+
+def levels_of(film: Path) -> list[int]:
+    with Image.open(film) as image:
+        levels = []
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            levels.append(image.convert("L").getpixel((3, 3)))
+        return levels
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_film_of_training_shows_the_grids_in_order(tmp_path: Path, mode: str) -> None:
+    write_grids(tmp_path, [0, 200, 100, 50], mode=mode)
+    film = save_training_film(tmp_path)
+    assert film == tmp_path / "training.gif"
+    assert levels_of(film) == [0, 200, 100, 50]
+    with Image.open(film) as image:
+        assert image.info["loop"] == 0
+        image.seek(3)
+        assert image.info["duration"] > 1000
+
+
+@pytest.mark.parametrize("num_grids", [MAX_FRAMES, MAX_FRAMES + 1, 100, 250])
+def test_a_long_training_gives_evenly_chosen_frames(tmp_path: Path, num_grids: int) -> None:
+    write_grids(tmp_path, list(range(num_grids)))
+    levels = levels_of(save_training_film(tmp_path))
+    assert len(levels) == MAX_FRAMES
+    assert (levels[0], levels[-1]) == (0, num_grids - 1)
+    gaps = {after - before for before, after in pairwise(levels)}
+    assert max(gaps) - min(gaps) <= 1
+    assert min(gaps) >= 1
+
+
+def test_large_grids_are_scaled_down(tmp_path: Path) -> None:
+    write_grids(tmp_path, [1, 2], size=(4 * MAX_FILM_SIDE, 2 * MAX_FILM_SIDE))
+    with Image.open(save_training_film(tmp_path)) as image:
+        assert image.size == (MAX_FILM_SIDE, MAX_FILM_SIDE // 2)
+
+
+def test_bad_pictures_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_grids(tmp_path, [0, 50, 100, 150, 200, 250])
+    whole = (tmp_path / "step_00000100.png").read_bytes()
+    (tmp_path / "step_00000100.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "step_00000200.png").write_bytes(b"")
+    (tmp_path / "step_00000300.png").write_bytes(whole[:-30] + b"damaged" + whole[-23:])
+    Image.new("L", (31, 20), 7).save(tmp_path / "step_00000400.png")
+    (tmp_path / "step_00000600.png").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert levels_of(save_training_film(tmp_path)) == [0, 250]
+    told = [record.getMessage().split(" is left out")[0] for record in caplog.records]
+    assert sorted(told) == [str(tmp_path / f"step_{step:08d}.png") for step in (100, 200, 300, 400, 600)]
+
+
+def test_one_grid_makes_no_film(tmp_path: Path) -> None:
+    assert save_training_film(tmp_path / "missing") is None
+    write_grids(tmp_path, [5])
+    assert save_training_film(tmp_path) is None
+    (tmp_path / "step_00000100.png").write_bytes(b"no picture")
+    assert save_training_film(tmp_path) is None
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step_00000000.png", "step_00000100.png"]

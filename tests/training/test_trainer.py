@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from genlab.data.store import Store
@@ -221,6 +222,21 @@ def test_dry_run_runs_everything_once_and_saves_nothing(run_folder: Callable[[st
     assert "validation/gap_nats" in summary.final
     assert (folder / "samples" / "step_00000002.png").exists()
     assert not list((folder / "checkpoints").iterdir())
+
+
+def test_the_film_of_training_is_the_same_after_a_resumption(run_folder: Callable[[str], Path]) -> None:
+    whole, cut, never = run_folder("whole"), run_folder("cut"), run_folder("never")
+    make_trainer(whole, sample_interval=5).fit(resume=False)
+    with pytest.raises(StoppedBySignal):
+        make_trainer(cut, StopAt(7), sample_interval=5).fit(resume=False)
+    assert not (cut / "samples" / "training.gif").exists()
+    make_trainer(cut, sample_interval=5).fit(resume=True)
+    film = (whole / "samples" / "training.gif").read_bytes()
+    assert (cut / "samples" / "training.gif").read_bytes() == film
+    with Image.open(whole / "samples" / "training.gif") as image:
+        assert image.n_frames == 4
+    make_trainer(never, sample_interval=0).fit(resume=False)
+    assert not (never / "samples").exists()
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_measure(run_folder: Callable[[str], Path]) -> None:
