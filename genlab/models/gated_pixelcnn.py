@@ -6,7 +6,7 @@ Paper: Conditional Image Generation with PixelCNN Decoders, van den Oord et al.,
 Differs from the paper:
     - The vertical n x n kernel has only the rows that it may see: above in the first layer, up to its own afterwards
       (its features already belong to the rows above). Each layer's reach upwards is n // 2 rows, as in the paper.
-    - Weights start three times as large as PyTorch's default; the paper does not say how its own start.
+    - The weights of gated layers start with a variance of 1 / fan-in; the paper does not say how its own start.
     - The unconditional bias of a layer and the class's contribution V h are one table with a row per class and one
       for images without a label.
     - Optional: a learned bias per position, on the horizontal stack after the first layer and on the logits; in the
@@ -19,6 +19,7 @@ Dimensions: B batch, n images drawn together, C channels, H height, W width, p f
 K levels.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -33,9 +34,10 @@ from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 from genlab.types import ImageSpec
 
-# tanh(a) sigmoid(b) of standard normal a and b has a standard deviation of 0.34: without a gain the signal fades from
-# layer to layer, and the vertical stack, which has no residual connection, hardly speaks.
-_INITIAL_GAIN = 3.0
+# PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
+# layer; with three times this variance a convolution passes the variance of its input on. Larger weights shut the gates
+# and learn more slowly.
+_INITIAL_GAIN = math.sqrt(3.0)
 
 
 def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
