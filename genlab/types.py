@@ -61,5 +61,5 @@ class Phase:
     records: tuple[nn.Module, ...] = ()
     """Modules that this phase does not train but whose graph it hands on to a later phase, so they are not frozen."""
     receives: bool = False
-    """Whether the loss takes, as a second argument, the ``handed_on`` of the last update of the phase before; None where
-    that update was skipped."""
+    """Whether the loss takes, as a second argument, the ``handed_on`` of the last update of the phase before, or None
+    where that update was skipped."""
