@@ -3,24 +3,38 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 from tqdm import tqdm
 
 from genlab.composition.application import JobContext
 from genlab.composition.environment import choose_device, git_state
 from genlab.composition.fields import check_fields
-from genlab.data.dataset import Split
-from genlab.errors import DataError
-from genlab.loading import build_dataset, load_trained
+from genlab.data.dataset import Dataset, Split
+from genlab.errors import ConfigurationError, DataError
+from genlab.loading import TrainedModel, build_dataset, load_trained
 from genlab.metrics.baselines import baseline_averages
-from genlab.metrics.ledger import as_json, format_table, measures_from
+from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
+from genlab.metrics.generation import training_classes
+from genlab.metrics.inception import InceptionFeatures
+from genlab.metrics.ledger import Measure, as_json, format_table, measures_from, measures_of_samples
+from genlab.metrics.matching import CodePredictor, code_averages
+from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
+from genlab.models.base import GenerativeModel
 from genlab.randomness import derive_seed
+from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
+from genlab.sampling.pictures import save_picture
 from genlab.storage import replace_atomically
-from genlab.training.evaluation import average_measures
+from genlab.training.evaluation import Average, average_measures
 from genlab.training.randomness import seed_default_generators
+
+_MAX_CLASSES_SHOWN = 64
+_BAR_WIDTH = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +50,12 @@ class EvaluateSettings:
     split: Split
     num_images: int | None
     num_importance_samples: int
+    quality: bool | None
+    num_generated: int
+    reference_split: Split
+    classifier: str | None
+    inception_weights: str | None
+    parzen: bool
     batch_size: int
     seed: int
     device: str
@@ -48,6 +68,29 @@ class EvaluateSettings:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.num_images is not None and self.num_images < 1:
             raise ValueError(f"num_images must be null or at least 1, got {self.num_images}")
+        if self.num_generated < LEAST_IMAGES:
+            raise ValueError(f"num_generated must be at least {LEAST_IMAGES}, got {self.num_generated}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured, and in which surroundings."""
+
+    settings: EvaluateSettings
+    trained: TrainedModel
+    dataset: Dataset
+    device: torch.device
+
+    def enter(self, averages: Mapping[str, Average], *, is_baseline: bool = False) -> list[Measure]:
+        """Measures of given images as lines of the ledger."""
+        return measures_from(
+            averages,
+            dataset=self.dataset,
+            split=self.settings.split,
+            seed=self.settings.seed,
+            weights="none" if is_baseline else self.trained.weights,
+            num_importance_samples=self.settings.num_importance_samples,
+        )
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSettings:
@@ -64,6 +107,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     """Measure, print, write.
 
     Raises:
+        ConfigurationError: A setting does not fit the run.
         DataError: The split is empty or its data are missing.
         CheckpointError: No checkpoint can be used.
     """
@@ -71,48 +115,150 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
-    dataset = build_dataset(trained.run)
-    num_images = min(settings.num_images or dataset.num_images(settings.split), dataset.num_images(settings.split))
-    if num_images == 0:
-        raise DataError(f"split {settings.split} of dataset {dataset.name} is empty; choose another split")
-
-    seed_default_generators(derive_seed(settings.seed, "evaluate", settings.split), device)
-    batches = dataset.batches(
-        settings.split, batch_size=settings.batch_size, seed=settings.seed, device=device, limit=num_images
-    )
-    num_batches = -(-num_images // settings.batch_size)
-    averages = average_measures(
-        lambda batch: trained.model.diagnose(batch, num_importance_samples=settings.num_importance_samples),
-        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
-    )
-    measures = measures_from(
-        averages,
-        dataset=dataset,
-        split=settings.split,
-        seed=settings.seed,
-        weights=trained.weights,
-        num_importance_samples=settings.num_importance_samples,
-    )
-    baselines = measures_from(
-        baseline_averages(dataset, settings.split, seed=settings.seed, device=device, limit=num_images),
-        dataset=dataset,
-        split=settings.split,
-        seed=settings.seed,
-        weights="none",
-    )
+    evaluation = Evaluation(settings=settings, trained=trained, dataset=build_dataset(trained.run), device=device)
     print(
-        f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {dataset.provenance}"
+        f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
+        f"{evaluation.dataset.provenance}"
     )
+    # What can be refused is refused before anything is measured.
+    generator = _model_to_sample(evaluation)
+    classifier, extractors = (None, []) if generator is None else _extractors(evaluation)
+    measures, baselines = _measures_of_images(evaluation)
+    report = Report() if generator is None else _comparison(evaluation, generator, extractors).report()
+    enter = partial(measures_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=settings.seed)
+    measures += enter(report.estimates, weights=trained.weights)
+    baselines += enter(report.baselines, weights="none")
     print(format_table([*measures, *baselines]))
+    if report.histogram is not None:
+        print(_histogram(evaluation.dataset, report.histogram))
+    for name, picture in report.pictures.items():
+        path = trained.run.folder / "samples" / f"{name}.png"
+        save_picture(picture, path)
+        print(f"picture: {path}")
     record = {
         "command": context.command,
         "git": git_state(),
         "checkpoint": trained.checkpoint,
         "step": trained.step,
-        "provenance": dataset.provenance,
+        "provenance": evaluation.dataset.provenance,
+        "classifier": None if classifier is None else _about(classifier),
         "measures": as_json(measures),
         "baselines": as_json(baselines),
     }
     path = trained.run.folder / "evaluation.json"
     replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
     print(f"written to {path}")
+
+
+def _measures_of_images(evaluation: Evaluation) -> tuple[list[Measure], list[Measure]]:
+    """What the model says of given images, and what needs no model."""
+    settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
+    num_images = _num_images(dataset, settings.split, settings.num_images)
+    model = evaluation.trained.model
+    seed_default_generators(derive_seed(settings.seed, "evaluate", settings.split), device)
+    batches = dataset.batches(
+        settings.split, batch_size=settings.batch_size, seed=settings.seed, device=device, limit=num_images
+    )
+    num_batches = -(-num_images // settings.batch_size)
+    averages = average_measures(
+        lambda batch: model.diagnose(batch, num_importance_samples=settings.num_importance_samples),
+        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
+    )
+    if isinstance(model, CodePredictor) and dataset.spec.num_classes > 0:
+        averages |= code_averages(
+            model,
+            dataset,
+            settings.split,
+            limit=num_images,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            device=device,
+        )
+    if not any(name.startswith("nll_") for name in averages):
+        return evaluation.enter(averages), []
+    baselines = baseline_averages(dataset, settings.split, seed=settings.seed, device=device, limit=num_images)
+    return evaluation.enter(averages), evaluation.enter(baselines, is_baseline=True)
+
+
+def _num_images(dataset: Dataset, split: Split, limit: int | None) -> int:
+    available = dataset.num_images(split)
+    if available == 0:
+        raise DataError(f"split {split} of dataset {dataset.name} is empty; choose another split")
+    return available if limit is None else min(limit, available)
+
+
+def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
+    """The model, where its samples are to be measured: on request, or because it has no likelihood to be judged by."""
+    settings, model = evaluation.settings, evaluation.trained.model
+    if not isinstance(model, GenerativeModel):
+        if settings.quality:
+            raise ConfigurationError(f"quality must be null or false for {type(model).__name__}, which draws no images")
+        return None
+    has_likelihood = (model.selection_measure or "").startswith("nll_")
+    if settings.quality is False or (settings.quality is None and has_likelihood):
+        return None
+    count = _num_images(evaluation.dataset, settings.reference_split, settings.num_images)
+    if count < LEAST_IMAGES:
+        raise DataError(
+            f"samples are compared with at least {LEAST_IMAGES} images, got {count} of split "
+            f"{settings.reference_split} (num_images, reference_split)"
+        )
+    return model
+
+
+def _extractors(evaluation: Evaluation) -> tuple[ReferenceClassifier | None, list[FeatureExtractor]]:
+    """What to look through: the classifier where there can be one, and Inception where its weights are given."""
+    settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
+    inception: list[FeatureExtractor] = []
+    if settings.inception_weights is not None:
+        inception.append(InceptionFeatures(Path(settings.inception_weights), device=device))
+    reason = why_no_classifier(dataset)
+    if settings.classifier is not None:
+        found = load_classifier(Path(settings.classifier), spec=dataset.spec, device=device)
+    elif reason is None:
+        node, num_threads = evaluation.trained.run.configuration.dataset, settings.num_threads
+        found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print)
+    else:
+        print(
+            f"without measures on a classifier's features: {reason}; classifier=RUN names one, inception_weights=FILE "
+            "gives other features"
+        )
+        return None, inception
+    return found, [ClassifierFeatures(found.classifier, weights_id=found.weights_id), *inception]
+
+
+def _comparison(evaluation: Evaluation, model: GenerativeModel, extractors: Sequence[FeatureExtractor]) -> Comparison:
+    settings = evaluation.settings
+    protocol = Protocol(
+        num_generated=settings.num_generated,
+        reference_split=settings.reference_split,
+        num_reference=settings.num_images,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        parzen=settings.parzen,
+    )
+    return Comparison(model, evaluation.dataset, extractors, protocol, device=evaluation.device)
+
+
+def _about(classifier: ReferenceClassifier) -> dict[str, Any]:
+    return {
+        "weights": classifier.weights_id,
+        "run": str(classifier.run_folder),
+        "test_error": classifier.test_error,
+    }
+
+
+def _histogram(dataset: Dataset, counts: Int[Tensor, " K"]) -> str:
+    """One line a class: its share of the samples beside that of the training images, and a bar of the former."""
+    if len(counts) > _MAX_CLASSES_SHOWN:
+        return f"class histogram of {len(counts):,} classes: in evaluation.json"
+    names = dataset.class_names or tuple(map(str, range(len(counts))))
+    training = training_classes(dataset)
+    shares = (counts / counts.sum()).tolist()
+    of_training = [""] * len(counts) if training is None else [f"{share:6.1%}" for share in training / training.sum()]
+    width = max(len("class"), *map(len, names))
+    lines = [f"{'class':<{width}}  samples  training"]
+    for name, share, other in zip(names, shares, of_training, strict=True):
+        bar = "#" * round(_BAR_WIDTH * share / max(shares))
+        lines.append(f"{name:<{width}}  {share:7.1%}  {other:>8}  {bar}".rstrip())
+    return "\n".join(lines)

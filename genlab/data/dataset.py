@@ -167,11 +167,11 @@ class Dataset:
         if limit is not None and limit < num_images:
             indices = self._random_rows(split, limit, seed).sort().values
         for start in range(0, len(indices), batch_size):
-            yield self._evaluation_batch(split, indices[start : start + batch_size], seed, device)
+            yield self.at(split, indices[start : start + batch_size], seed, device)
 
     def subset(self, split: Split, num_images: int, *, seed: int, device: torch.device) -> Batch:
         """A seeded random choice of images without repetition; all images when the split has fewer."""
-        return self._evaluation_batch(split, self._random_rows(split, num_images, seed), seed, device)
+        return self.at(split, self._random_rows(split, num_images, seed), seed, device)
 
     def deliver(
         self, split: Split, indices: Int[Tensor, " B"], positions: Int[Tensor, " B"], *, seed: int, device: torch.device
@@ -200,7 +200,8 @@ class Dataset:
     def _random_rows(self, split: Split, num_images: int, seed: int) -> Int[Tensor, " B"]:
         return permutation(self.num_images(split), seed=derive_seed(seed, "subset", split))[:num_images]
 
-    def _evaluation_batch(self, split: Split, rows: Int[Tensor, " B"], seed: int, device: torch.device) -> Batch:
+    def at(self, split: Split, rows: Int[Tensor, " B"], seed: int, device: torch.device) -> Batch:
+        """The images of a split at some indices, as `batches` delivers them."""
         return self.deliver(split, rows, rows, seed=derive_seed(seed, "evaluation", split), device=device)
 
     def _images(

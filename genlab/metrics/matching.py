@@ -15,20 +15,25 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from genlab.data.dataset import Dataset, Split
+from genlab.training.evaluation import Average, average_measures
+from genlab.types import Batch
+
 UNMATCHED = -1
+NUM_MATCHING_IMAGES = 10_000
+Matching = Literal["many_to_one", "one_to_one"]
+MATCHINGS: tuple[Matching, ...] = ("many_to_one", "one_to_one")
 
 
 @runtime_checkable
 class CodePredictor(Protocol):
-    """A model that reads a categorical code off an image."""
+    """A model that may read a categorical code off an image."""
 
-    def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"]:
-        """The likeliest category of each image, from 0."""
+    def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
+        """The likeliest category of each image, from 0; None where the model as configured has no such code."""
 
 
-def match_codes(
-    codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching: Literal["many_to_one", "one_to_one"]
-) -> Int[Tensor, " Q"]:
+def match_codes(codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching: Matching) -> Int[Tensor, " Q"]:
     """The class of each code.
 
     Args:
@@ -60,3 +65,55 @@ def code_errors(
     """
     matched = torch.cat((classes, torch.tensor([UNMATCHED])))[codes.clamp_max(len(classes))]
     return (matched != labels).double()
+
+
+def code_averages(
+    model: CodePredictor,
+    dataset: Dataset,
+    split: Split,
+    *,
+    limit: int | None,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Average]:
+    """Errors of a model's code on a split, its categories matched on up to 10,000 training images.
+
+    Nothing where the model has no code.
+
+    Args:
+        model: In evaluation mode, on the device.
+        dataset: Labelled.
+        split: Where the error is measured.
+        limit: Measure a random choice of so many images; None takes all.
+        batch_size: Images at a time.
+        seed: Of that choice, of the training images' and of binarisation.
+        device: Where the model is.
+    """
+    codes, labels = [], []
+    for batch in dataset.fully_labelled.batches(
+        "train", batch_size=batch_size, seed=seed, device=device, limit=NUM_MATCHING_IMAGES
+    ):
+        read = _codes(model, batch)
+        if read is None:
+            return {}
+        codes.append(read)
+        labels.append(batch.labels.cpu())
+    matchings = {
+        f"code_error_{matching}": match_codes(torch.cat(codes), torch.cat(labels), matching=matching)
+        for matching in MATCHINGS
+    }
+
+    def evaluate(batch: Batch) -> dict[str, Tensor]:
+        predicted, expected = _codes(model, batch), batch.labels.cpu()
+        assert predicted is not None
+        return {name: code_errors(predicted, expected, classes=classes) for name, classes in matchings.items()}
+
+    batches = dataset.batches(split, batch_size=batch_size, seed=seed, device=device, limit=limit)
+    return average_measures(evaluate, batches)
+
+
+@torch.no_grad()
+def _codes(model: CodePredictor, batch: Batch) -> Int[Tensor, " B"] | None:
+    codes = model.predict_code(batch.images)
+    return None if codes is None else codes.cpu()

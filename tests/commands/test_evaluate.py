@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import genlab
+from genlab.cli import main
 from genlab.data.digits import digits
 from tests.conftest import Outcome
 
@@ -89,6 +90,10 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
         (["num_importance_samples=-1"], 2, "num_importance_samples must be 0 or more, got -1"),
         (["num_images=0"], 2, "num_images must be null or at least 1, got 0"),
         (["bach_size=3"], 2, "batch_size"),
+        (["num_generated=49"], 2, "num_generated must be at least 50, got 49"),
+        (["quality=true", "reference_split=train", "num_images=20"], 3, "at least 50 images, got 20"),
+        (["quality=true", "num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
+        (["quality=true", "num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -118,3 +123,124 @@ def test_damaged_and_foreign_checkpoints_are_refused(
     assert outcome.code == 4
     assert "another model" in outcome.errors
     assert outcome.errors.count("\n") == 1
+
+
+@pytest.fixture(name="classifier_run", scope="session")
+def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "classifier", "trainer.num_steps=20")
+
+
+@pytest.fixture(name="cgan_run", scope="session")
+def trained_cgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "cgan")
+
+
+@pytest.fixture(name="infogan_run", scope="session")
+def trained_infogan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "infogan")
+
+
+@pytest.fixture(autouse=True)
+def no_classifier_from_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / model
+    tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
+    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def measured(genlab: Callable[..., Outcome], run: Path, *words: str) -> tuple[dict[str, dict[str, object]], str]:
+    outcome = genlab("evaluate", f"run={run}", "num_generated=60", "num_importance_samples=0", *words)
+    assert outcome.code == 0, outcome.errors
+    record = json.loads((run / "evaluation.json").read_text())
+    return {measure["name"]: measure for measure in [*record["measures"], *record["baselines"]]}, outcome.output
+
+
+def test_samples_are_measured_where_there_is_no_likelihood(
+    genlab: Callable[..., Outcome], cgan_run: Path, classifier_run: Path
+) -> None:
+    run = cgan_run
+    measures, output = measured(genlab, run, f"classifier={classifier_run}", "parzen=true", "seed=3")
+    frechet = measures["frechet_distance_classifier"]
+    assert frechet["features"].startswith("classifier ")
+    assert (frechet["num_generated"], frechet["num_examples"], frechet["split"]) == (60, 300, "test")
+    assert (frechet["seed"], frechet["kind"]) == (3, "estimate")
+    assert 0 <= measures["conditional_accuracy_classifier"]["value"] <= 1
+    assert len(measures["class_histogram_classifier"]["value"]) == 10
+    assert "parzen_log_likelihood_nats" in measures
+    assert not any(name.startswith("baseline_uniform") for name in measures)
+    assert "class  samples  training" in output
+    for name in ("real_beside_generated", "nearest_neighbours"):
+        assert (run / "samples" / f"{name}.png").is_file()
+        assert f"{name}.png" in output
+    record = json.loads((run / "evaluation.json").read_text())
+    assert record["classifier"]["run"] == str(classifier_run)
+    again, _ = measured(genlab, run, f"classifier={classifier_run}", "parzen=true", "seed=3", "batch_size=17")
+    for name, measure in measures.items():
+        if measure["num_generated"] is not None:
+            assert again[name]["value"] == pytest.approx(measure["value"], rel=1e-4, abs=1e-6), name
+
+
+def test_samples_of_a_likelihood_model_are_measured_on_request(
+    genlab: Callable[..., Outcome], trained_run: Path, classifier_run: Path
+) -> None:
+    plain, _ = measured(genlab, trained_run)
+    assert not any(measure["num_generated"] for measure in plain.values())
+    with_samples, output = measured(genlab, trained_run, "quality=true", f"classifier={classifier_run}")
+    assert plain.items() <= with_samples.items()
+    assert "frechet_distance_classifier" in with_samples
+    assert "nll_upper_bound_nats" in output
+
+
+def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_run: Path) -> None:
+    measures, _ = measured(genlab, infogan_run, "quality=false")
+    assert 0 <= measures["code_error_many_to_one"]["value"] <= 1
+    assert measures["code_error_one_to_one"]["num_examples"] == 300
+    assert measures["code_error_one_to_one"]["num_generated"] is None
+
+
+def test_of_one_class_only_what_needs_no_classifier_is_measured(
+    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = train_tiny(tmp_path_factory, "gan", "dataset.classes=[3]", "dataset.num_test=600")
+    measures, output = measured(genlab, run)
+    assert "without measures on a classifier's features: dataset digits has one class, 3" in output
+    assert {name for name, measure in measures.items() if measure["num_generated"]} == {
+        "nearest_training_distance_pixels",
+        "baseline_real_nearest_training_distance_pixels",
+    }
+
+
+def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_run: Path) -> None:
+    outcome = genlab("evaluate", f"run={classifier_run}", "quality=true")
+    assert (outcome.code, outcome.errors) == (
+        2,
+        "genlab: error: quality must be null or false for Classifier, which draws no images\n",
+    )
+    measures, _ = measured(genlab, classifier_run)
+    assert set(measures) == {"cross_entropy_nats", "error"}
+
+
+def test_every_measure_is_explained(
+    genlab: Callable[..., Outcome],
+    tmp_path_factory: pytest.TempPathFactory,
+    trained_run: Path,
+    classifier_run: Path,
+    cgan_run: Path,
+    infogan_run: Path,
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
+    small = ("model.num_layers=2", "model.channels=4")
+    exact_run = train_tiny(tmp_path_factory, "gated_pixelcnn", *small)
+    names = set(measured(genlab, cgan_run, f"classifier={classifier_run}", "parzen=true")[0])
+    for run in (infogan_run, exact_run, classifier_run):
+        names |= set(measured(genlab, run, "quality=false")[0])
+    names |= set(measured(genlab, trained_run, "num_importance_samples=2")[0])
+    assert len(names) > 30
+    for name in names:
+        name = name.removeprefix("baseline_real_")
+        general = name.removesuffix("_classifier") + "_<features>" if name.endswith("_classifier") else name
+        assert f"`{name}`" in page or f"`{general}`" in page, f"docs/measures.md does not define {name}"

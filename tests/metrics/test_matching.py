@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.metrics.matching import UNMATCHED, CodePredictor, code_errors, match_codes
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.metrics.matching import UNMATCHED, CodePredictor, code_averages, code_errors, match_codes
 
 
 def test_one_to_one_against_all_permutations() -> None:
@@ -43,3 +45,41 @@ def test_a_model_with_a_code_is_known_by_its_method(has_method: bool) -> None:
             return torch.zeros(len(images), dtype=torch.int64)
 
     assert isinstance(Predictor() if has_method else nn.Module(), CodePredictor) == has_method
+
+
+class Fixed(nn.Module):
+    """Reads the brightness of an image as its code; the fourth category never appears in training."""
+
+    def __init__(self, *, has_code: bool) -> None:
+        super().__init__()
+        self.has_code = has_code
+
+    def predict_code(self, images: torch.Tensor) -> torch.Tensor | None:
+        return (images[:, 0, 0, 0] * 3).round().long() if self.has_code else None
+
+
+def test_codes_are_matched_on_training_images_and_judged_on_the_split() -> None:
+    def store(levels: list[int], labels: list[int]) -> Store:
+        return Store(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1), torch.tensor(labels))
+
+    data = Dataset(
+        name="tiny",
+        stores={
+            "train": store([0, 0, 1, 1, 2], [2, 2, 0, 0, 1]),
+            "validation": store([0], [0]),
+            "test": store([0, 1, 2, 3], [2, 0, 0, 1]),
+        },
+        num_levels=4,
+        class_names=("a", "b", "c"),
+        binarization="none",
+        threshold=None,
+        source="tiny",
+    )
+    settings = {"limit": None, "batch_size": 3, "seed": 0, "device": torch.device("cpu")}
+    averages = code_averages(Fixed(has_code=True), data, "test", **settings)
+    assert {name: average.mean for name, average in averages.items()} == {
+        "code_error_many_to_one": 0.5,
+        "code_error_one_to_one": 0.5,
+    }
+    assert averages["code_error_one_to_one"].num_examples == 4
+    assert code_averages(Fixed(has_code=False), data, "test", **settings) == {}

@@ -1,0 +1,315 @@
+"""Every measure of a model's samples, from drawing them to the entries of the ledger.
+
+Dimensions: N images, C channels, H height, W width, F features, K classes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from genlab.data.dataset import Dataset, Split
+from genlab.metrics.distances import nearest
+from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
+from genlab.metrics.frechet import fit_gaussian, frechet_distance
+from genlab.metrics.generation import draw_images, draw_labels, training_classes
+from genlab.metrics.inception_score import NUM_PARTS, inception_style_score
+from genlab.metrics.kernel import kernel_distance
+from genlab.metrics.ledger import OF_REAL_IMAGES, Estimate
+from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISION, manifold_scores
+from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
+from genlab.metrics.parzen import parzen_estimate
+from genlab.models.base import GenerativeModel
+from genlab.sampling.comparisons import beside, with_neighbours
+
+LEAST_IMAGES = 50
+"""Below it a measure of samples says nothing."""
+# Where real images for the baseline come from, the first that is not the reference: the classifier has learned the
+# training images by heart, so they look better to it than a perfect model's samples would.
+_SPLITS_FOR_THE_BASELINE: tuple[Split, ...] = ("validation", "test", "train")
+_IMAGES_WITH_NEIGHBOURS = 1000
+_IMAGES_SHOWN_WITH_NEIGHBOURS = 10
+_NEIGHBOURS_SHOWN = 3
+_IMAGES_SHOWN_BESIDE = 64
+_IMAGES_TO_CHOOSE_A_BANDWIDTH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is compared with what, besides the model and the data."""
+
+    num_generated: int
+    reference_split: Split
+    num_reference: int | None
+    """A random choice of so many reference images; None takes all."""
+    seed: int
+    batch_size: int
+    parzen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was found."""
+
+    estimates: list[Estimate] = field(default_factory=list)
+    baselines: list[Estimate] = field(default_factory=list)
+    """The same measures of real images of another split in the place of the generated ones."""
+    histogram: Int[Tensor, " K"] | None = None
+    """Samples in each class of the classifier; None without one."""
+    pictures: dict[str, Float[Tensor, "C h w"]] = field(default_factory=dict)
+
+
+class Comparison:
+    """Generated images and the real ones that they are held against.
+
+    Args:
+        model: In evaluation mode, on the device.
+        dataset: Real images; its reference and training splits have some.
+        extractors: What to look through.
+        protocol: What is compared with what.
+        device: Where the networks are.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        dataset: Dataset,
+        extractors: Sequence[FeatureExtractor],
+        protocol: Protocol,
+        *,
+        device: torch.device,
+    ) -> None:
+        self.dataset = dataset
+        self.extractors = extractors
+        self.protocol = protocol
+        self.device = device
+        self.class_counts = training_classes(dataset)
+        count = protocol.num_generated
+        self.labels: Int[Tensor, " N"] | None = None
+        if model.num_classes > 0:
+            counts = self.class_counts if self.class_counts is not None else torch.ones(model.num_classes).long()
+            self.labels = draw_labels(counts, count, seed=protocol.seed)
+        self.generated = draw_images(model, count, labels=self.labels, seed=protocol.seed, device=device)
+        self.reference = torch.cat(list(self._real(protocol.reference_split, protocol.num_reference)))
+
+    def report(self) -> Report:
+        """Measure everything."""
+        report = Report(pictures={"real_beside_generated": self._beside()})
+        real = self._other_real_images()
+        for extractor in self.extractors:
+            report = self._through(extractor, real, report)
+        if self.protocol.parzen:
+            report.estimates.append(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
+            if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
+                centres = torch.cat(list(self._real("train", len(self.generated))))
+                report.baselines.append(_as_baseline(self._parzen(centres, chooser=self._chooser_of_bandwidths)))
+        return self._neighbours(report)
+
+    def _other_real_images(self) -> Float[Tensor, "N C H W"] | None:
+        """At most as many real images as were generated, from another split than the reference; None if too few."""
+        for split in _SPLITS_FOR_THE_BASELINE:
+            if split != self.protocol.reference_split and self.dataset.num_images(split) >= LEAST_IMAGES:
+                return torch.cat(list(self._real(split, len(self.generated))))
+        return None
+
+    def _through(self, extractor: FeatureExtractor, real: Tensor | None, report: Report) -> Report:
+        """Everything that one extractor sees."""
+        reference = describe_all(extractor, self._in_batches(self.reference))
+        generated = describe_all(extractor, self._in_batches(self.generated))
+        report.estimates.extend(distribution_estimates(extractor, reference, generated))
+        described = None if real is None else describe_all(extractor, self._in_batches(real))
+        if described is not None:
+            baselines = distribution_estimates(extractor, reference, described)
+            report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
+        if not isinstance(extractor, ClassifierFeatures):
+            return report
+        predictions = generated.logits.argmax(1)
+        report.estimates.extend(class_estimates(extractor, predictions, training_counts=self.class_counts))
+        if self.labels is not None:
+            report.estimates.append(conditional_accuracy(extractor, predictions, self.labels))
+        if described is not None:
+            baselines = class_estimates(extractor, described.logits.argmax(1), training_counts=self.class_counts)
+            report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
+        num_modes = extractor.classifier.spec.num_classes
+        return replace(report, histogram=class_histogram(predictions, num_modes=num_modes))
+
+    def _neighbours(self, report: Report) -> Report:
+        """Distances to the nearest training images, by pixels and by the classifier's features, and a picture."""
+        looks: list[FeatureExtractor | None] = [None]
+        looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
+        count = min(_IMAGES_WITH_NEIGHBOURS, len(self.generated))
+        images = self.generated[:count]
+        if self.protocol.reference_split != "train":
+            images = torch.cat((images, self.reference[:_IMAGES_WITH_NEIGHBOURS]))
+        shown = []
+        for extractor in looks:
+            distances, numbers = self._nearest_training(images, extractor)
+            report.estimates.append(self._neighbour_estimate(distances[:count], extractor))
+            if len(images) > count:
+                baseline = self._neighbour_estimate(distances[count:], extractor)
+                report.baselines.append(_as_baseline(baseline))
+            shown.append(self._training_images(numbers[:_IMAGES_SHOWN_WITH_NEIGHBOURS]))
+        picture = with_neighbours(images[:_IMAGES_SHOWN_WITH_NEIGHBOURS], shown)
+        return replace(report, pictures={**report.pictures, "nearest_neighbours": picture})
+
+    def _nearest_training(
+        self, images: Float[Tensor, "N C H W"], extractor: FeatureExtractor | None
+    ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+        """Distances and numbers of the nearest few training images, by pixels where no extractor is given."""
+        stream = self._real("train", None)
+        if extractor is None:
+            return nearest(images.flatten(1), (batch.flatten(1) for batch in stream), num_neighbours=_NEIGHBOURS_SHOWN)
+        points = describe_all(extractor, self._in_batches(images)).features
+        candidates = (describe_all(extractor, [batch.to(self.device)]).features for batch in stream)
+        return nearest(points, candidates, num_neighbours=_NEIGHBOURS_SHOWN)
+
+    def _neighbour_estimate(self, distances: Float[Tensor, "N k"], extractor: FeatureExtractor | None) -> Estimate:
+        return Estimate(
+            name=f"nearest_training_distance_{'pixels' if extractor is None else extractor.name}",
+            **_mean_and_error(distances[:, 0]),
+            unit="1",
+            protocol=f"of {self.dataset.num_images('train'):,} training",
+            features=None if extractor is None else extractor.identity,
+            num_generated=len(distances),
+            num_reference=0,
+        )
+
+    def _training_images(self, numbers: Int[Tensor, "N k"]) -> Float[Tensor, "N k C H W"]:
+        images = self.dataset.at("train", numbers.flatten(), self.protocol.seed, torch.device("cpu")).images
+        return images.view(*numbers.shape, *images.shape[1:])
+
+    @property
+    def _chooser_of_bandwidths(self) -> Split:
+        has_validation = self.dataset.num_images("validation") > 0
+        return "validation" if has_validation and self.protocol.reference_split != "validation" else "train"
+
+    def _parzen(self, centres: Tensor, *, chooser: Split) -> Estimate:
+        choosing = torch.cat(list(self._real(chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH)))
+        estimate = parzen_estimate(centres, validation=choosing, test=self.reference)
+        return Estimate(
+            name="parzen_log_likelihood_nats",
+            value=estimate.log_likelihood_nats,
+            standard_error=estimate.standard_error,
+            unit="nats",
+            protocol=f"bandwidth {estimate.bandwidth:.3f}",
+            features=None,
+            num_generated=len(centres),
+            num_reference=len(self.reference),
+        )
+
+    def _beside(self) -> Float[Tensor, "C h w"]:
+        return beside(self.reference[:_IMAGES_SHOWN_BESIDE], self.generated[:_IMAGES_SHOWN_BESIDE])
+
+    def _real(self, split: Split, limit: int | None) -> Iterator[Tensor]:
+        """Real images on the CPU, batch by batch."""
+        protocol = self.protocol
+        batches = self.dataset.batches(
+            split, batch_size=protocol.batch_size, seed=protocol.seed, device=torch.device("cpu"), limit=limit
+        )
+        return (batch.images for batch in batches)
+
+    def _in_batches(self, images: Tensor) -> Iterator[Tensor]:
+        parts = tqdm(
+            torch.split(images, self.protocol.batch_size), desc="looking", unit="batch", leave=False, disable=None
+        )
+        return (part.to(self.device) for part in parts)
+
+
+def distribution_estimates(
+    extractor: FeatureExtractor, reference: Description, generated: Description
+) -> list[Estimate]:
+    """Frechet and kernel distance, Inception-style score, precision, recall, density and coverage."""
+
+    def estimate(name: str, value: float, error: float | None, protocol: str = "") -> Estimate:
+        return Estimate(
+            name=f"{name}_{extractor.name}",
+            value=value,
+            standard_error=error,
+            unit="1",
+            protocol=protocol,
+            features=extractor.identity,
+            num_generated=len(generated.features),
+            num_reference=len(reference.features),
+        )
+
+    frechet = frechet_distance(fit_gaussian(reference.features), fit_gaussian(generated.features))
+    score, score_error = inception_style_score(generated.logits)
+    without_reference = replace(
+        estimate("inception_style_score", score, score_error, f"{NUM_PARTS} parts"), num_reference=0
+    )
+    scores = manifold_scores(reference.features, generated.features)
+    entries = [
+        estimate("frechet_distance", frechet, None),
+        estimate("kernel_distance", *kernel_distance(reference.features, generated.features), "cubic, all pairs"),
+        without_reference,
+    ]
+    for name, values in scores._asdict().items():
+        neighbours = NEIGHBOURS_OF_PRECISION if name in ("precision", "recall") else NEIGHBOURS_OF_DENSITY
+        mean = _mean_and_error(values)
+        entries.append(estimate(name, mean["value"], mean["standard_error"], f"k={neighbours}"))
+    return entries
+
+
+def class_estimates(
+    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], *, training_counts: Int[Tensor, " K"] | None
+) -> list[Estimate]:
+    """Shares of the classes, classes covered, and divergences of the shares from uniform and from the training set's.
+
+    Args:
+        extractor: Whose classes.
+        predictions: The class of each image.
+        training_counts: Training images in each class; None leaves their divergence out.
+    """
+    num_modes = extractor.classifier.spec.num_classes
+    counts = class_histogram(predictions, num_modes=num_modes)
+
+    def estimate(name: str, value: float | list[float], unit: str, protocol: str = "") -> Estimate:
+        return Estimate(
+            name=f"{name}_{extractor.name}",
+            value=value,
+            standard_error=None,
+            unit=unit,
+            protocol=protocol,
+            features=extractor.identity,
+            num_generated=len(predictions),
+            num_reference=0,
+        )
+
+    entries = [
+        estimate("class_histogram", (counts.double() / len(predictions)).tolist(), "1"),
+        estimate("modes_covered", float(modes_covered(predictions, num_modes=num_modes)), "modes", f"of {num_modes:,}"),
+        estimate("modes_kl_to_uniform_nats", histogram_divergence(counts), "nats"),
+    ]
+    # Infinite where a class occurs that training lacks, which no ledger can hold.
+    if training_counts is not None and training_counts[counts > 0].all():
+        entries.append(
+            estimate("modes_kl_to_training_nats", histogram_divergence(counts, training_counts.double()), "nats")
+        )
+    return entries
+
+
+def conditional_accuracy(
+    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], labels: Int[Tensor, " N"]
+) -> Estimate:
+    """Share of the images whose class, by the classifier, is the one they were drawn for."""
+    return Estimate(
+        name=f"conditional_accuracy_{extractor.name}",
+        **_mean_and_error((predictions == labels).double()),
+        unit="1",
+        protocol="training labels",
+        features=extractor.identity,
+        num_generated=len(predictions),
+        num_reference=0,
+    )
+
+
+def _mean_and_error(values: Float[Tensor, " N"]) -> dict[str, float]:
+    return {"value": float(values.mean()), "standard_error": float(values.std()) / math.sqrt(len(values))}
+
+
+def _as_baseline(estimate: Estimate) -> Estimate:
+    return replace(estimate, name=f"{OF_REAL_IMAGES}{estimate.name}")

@@ -1,0 +1,184 @@
+"""The classifier that samples are measured with: from the cache, trained when it is not there, or a run of the user's.
+
+It is trained like any other model, by the configuration of `genlab train model=classifier` on the data of the run that
+is measured, and kept as a run folder under the fingerprint of those data. Loading it never unpickles anything.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.data.dataset import Dataset
+from genlab.data.download import exclusive_access, storage_error
+from genlab.data.location import user_cache
+from genlab.errors import ConfigurationError
+from genlab.loading import load_trained
+from genlab.models.classifier import LEAST_SIDE, Classifier
+from genlab.train import train
+from genlab.types import ImageSpec
+
+OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
+"""What follows `genlab train`."""
+_HIDDEN_LABELS = "num_labels_per_class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceClassifier:
+    """A trained classifier in evaluation mode."""
+
+    classifier: Classifier
+    weights_id: str
+    """Eight hex digits of the SHA-256 of its weights."""
+    run_folder: Path
+    test_error: float | None
+    """Share of test images in a wrong class; None where that run was not tested."""
+
+
+def why_no_classifier(dataset: Dataset) -> str | None:
+    """Why none can be trained on these data, or None where one can."""
+    if dataset.spec.num_classes == 0:
+        return f"dataset {dataset.name} has no labels"
+    if dataset.spec.num_classes == 1:
+        return f"dataset {dataset.name} has one class, {dataset.class_names[0]}"
+    if min(dataset.spec.height, dataset.spec.width) < LEAST_SIDE:
+        return f"the images of dataset {dataset.name} are smaller than {LEAST_SIDE}x{LEAST_SIDE}"
+    return None
+
+
+def load_classifier(run_folder: Path, *, spec: ImageSpec, device: torch.device) -> ReferenceClassifier:
+    """The classifier of a run that the user names.
+
+    Args:
+        run_folder: A run of ``model=classifier``.
+        spec: Of the images it will be shown.
+        device: Where it goes.
+
+    Raises:
+        ConfigurationError: The run is none of a classifier, or of one for other images.
+        CheckpointError: Its checkpoint cannot be used.
+    """
+    trained = load_trained(run_folder, checkpoint="best", device=device)
+    if not isinstance(trained.model, Classifier):
+        raise ConfigurationError(
+            f"classifier must be a run of model=classifier, got {run_folder}, a run of {type(trained.model).__name__}"
+        )
+    learned = trained.run.spec
+    wanted, found = ((each.channels, each.height, each.width) for each in (spec, learned))
+    if wanted != found or (spec.num_classes and spec.num_classes != learned.num_classes):
+        raise ConfigurationError(
+            f"classifier must have learned images like those of the run (channels, height, width {wanted}, "
+            f"{spec.num_classes} classes), got {run_folder}, which learned {found}, {learned.num_classes} classes"
+        )
+    return ReferenceClassifier(
+        classifier=trained.model,
+        weights_id=_weights_id(trained.model),
+        run_folder=run_folder,
+        test_error=_test_error(run_folder),
+    )
+
+
+def reference_classifier(
+    dataset: Dataset,
+    node: Mapping[str, Any],
+    *,
+    device: torch.device,
+    num_threads: int | None,
+    tell: Callable[[str], None],
+) -> ReferenceClassifier:
+    """The classifier of these data, trained now if the cache has none. One process trains; others wait for it.
+
+    Args:
+        dataset: Data on which one can be trained (:func:`why_no_classifier`).
+        node: The configuration that the data were built from.
+        device: Where to train it, and where it goes.
+        num_threads: As in `genlab train`.
+        tell: Takes the line that says what is going to take minutes, and the line that says what was found.
+
+    Raises:
+        GenlabError: Training failed in a foreseen way.
+    """
+    configuration = _configuration(dataset, node, device=device, num_threads=num_threads)
+    cache = user_cache() / "classifiers"
+    name = _name(dataset, configuration)
+    home = cache / name
+    with exclusive_access(cache, name):
+        if _status(home) != "finished":
+            tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
+            _train_into(home, configuration)
+    found = load_classifier(home, spec=dataset.spec, device=device)
+    error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
+    tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")
+    return found
+
+
+def _configuration(
+    dataset: Dataset, node: Mapping[str, Any], *, device: torch.device, num_threads: int | None
+) -> RunConfiguration:
+    """That of `genlab train model=classifier` on the same images, with the labels that the run did not see."""
+    overrides = [
+        *OVERRIDES,
+        f"model.per_channel={str(dataset.has_class_per_channel).lower()}",
+        f"trainer.test_at_end={str(dataset.num_images('test') > 0).lower()}",
+    ]
+    if dataset.num_images("validation") == 0:
+        overrides.append("trainer.validation_interval=0")
+    with open_composer("train", config_dir=None) as composer:
+        values = plain(composer.compose(overrides))
+    labelled = {**node, _HIDDEN_LABELS: None} if _HIDDEN_LABELS in node else dict(node)
+    return read_run_configuration({**values, "dataset": labelled, "device": str(device), "num_threads": num_threads})
+
+
+def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
+    """The data's fingerprint, and that of everything that makes the classifier what it is."""
+    recipe = [configuration.model, configuration.optimizer, configuration.schedule, configuration.trainer]
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    return f"{dataset.name}_{dataset.fully_labelled.fingerprint[:16]}_{digest[:8]}"
+
+
+def _train_into(home: Path, configuration: RunConfiguration) -> None:
+    """Train in a folder beside the final one, and rename it when it is whole."""
+    part = home.with_name(f"{home.name}.part")
+    try:
+        for leftover in (part, home):  # of an interrupted start; a damaged cache
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise storage_error(home, error) from error
+    train(configuration, part, command="genlab train model=classifier")
+    part.rename(home)
+
+
+def _status(run_folder: Path) -> str | None:
+    status: str | None = _summary(run_folder).get("status")
+    return status
+
+
+def _test_error(run_folder: Path) -> float | None:
+    error: float | None = _summary(run_folder).get("test", {}).get("test/error")
+    return error
+
+
+def _summary(run_folder: Path) -> dict[str, Any]:
+    """What a run said of itself; empty where it says nothing."""
+    try:
+        summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return summary
+
+
+def _weights_id(classifier: Classifier) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(classifier.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]

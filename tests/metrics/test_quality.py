@@ -1,0 +1,143 @@
+"""Samples measured as a whole: known generators get the values that they must have."""
+
+import math
+
+import pytest
+import torch
+
+from genlab.data.digits import digits
+from genlab.metrics.features import ClassifierFeatures
+from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
+from genlab.metrics.quality import Comparison, Protocol, Report
+from genlab.models.base import GenerativeModel
+from genlab.models.classifier import Classifier
+from genlab.types import Batch, Phase
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(name="data", scope="module")
+def small_digits():
+    return digits(
+        size=8,
+        num_validation=200,
+        num_test=300,
+        split_seed=0,
+        binarization="none",
+        threshold=0.5,
+        classes=None,
+        num_labels_per_class=None,
+        label_seed=0,
+    )
+
+
+@pytest.fixture(name="classifier", scope="module")
+def trained_classifier(data) -> Classifier:
+    torch.manual_seed(0)
+    model = Classifier(data.spec, width=8, num_features=16, dropout=0.0, per_channel=False)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    stream = data.stream(batch_size=128, seed=0, device=CPU)
+    for step in range(60):
+        optimizer.zero_grad()
+        model.loss(stream.batch(step)).value.backward()
+        optimizer.step()
+    return model.eval()
+
+
+class Parrot(GenerativeModel):
+    """Draws training images, of one class, of a given class, or of any."""
+
+    def __init__(self, data, *, only: int | None = None, num_classes: int = 0) -> None:
+        super().__init__()
+        batch = data.subset("train", 2000, seed=0, device=CPU)
+        self.images, self.labels = batch.images, batch.labels
+        self.only = only
+        self.num_classes = num_classes
+
+    def phases(self) -> tuple[Phase, ...]:
+        return ()
+
+    def evaluate(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return {}
+
+    def sample(self, num_samples, *, labels=None, generator=None):
+        if labels is not None:
+            rows = torch.stack([(self.labels == label).nonzero()[0, 0] for label in labels])
+            return self.images[rows]
+        pool = self.images if self.only is None else self.images[self.labels == self.only]
+        return pool[torch.randint(len(pool), (num_samples,), generator=generator)]
+
+
+def measure(data, classifier: Classifier, model: Parrot, **changes: object) -> tuple[Report, dict[str, float]]:
+    settings = {
+        "num_generated": 300,
+        "reference_split": "test",
+        "num_reference": None,
+        "seed": 0,
+        "batch_size": 100,
+        "parzen": False,
+    }
+    protocol = Protocol(**(settings | changes))
+    extractors = [] if classifier is None else [ClassifierFeatures(classifier, weights_id="0")]
+    report = Comparison(model, data, extractors, protocol, device=CPU).report()
+    return report, {estimate.name: estimate.value for estimate in [*report.estimates, *report.baselines]}
+
+
+def test_a_parrot_is_good_a_collapsed_one_is_not(data, classifier: Classifier) -> None:
+    _, good = measure(data, classifier, Parrot(data), parzen=True)
+    report, collapsed = measure(data, classifier, Parrot(data, only=3), parzen=True)
+    assert good["frechet_distance_classifier"] < collapsed["frechet_distance_classifier"] / 5
+    assert good["kernel_distance_classifier"] < collapsed["kernel_distance_classifier"] / 5
+    for name in ("recall", "coverage", "inception_style_score"):
+        assert good[f"{name}_classifier"] > 1.5 * collapsed[f"{name}_classifier"]
+    assert good["parzen_log_likelihood_nats"] > collapsed["parzen_log_likelihood_nats"] + 5
+    assert good["modes_covered_classifier"] == 10
+    assert collapsed["modes_covered_classifier"] <= 2
+    assert collapsed["modes_kl_to_uniform_nats_classifier"] == pytest.approx(math.log(10), abs=0.1)
+    assert good["modes_kl_to_training_nats_classifier"] < 0.05
+    assert report.histogram.argmax() == 3
+    assert sum(collapsed["class_histogram_classifier"]) == pytest.approx(1)
+    # A parrot is what the distance to the nearest training image is there to find.
+    assert good["nearest_training_distance_pixels"] == pytest.approx(0, abs=1e-6)
+    assert good["baseline_real_nearest_training_distance_pixels"] > 0.5
+
+
+def test_the_baseline_is_the_measure_of_other_real_images(data, classifier: Classifier) -> None:
+    report, values = measure(data, classifier, Parrot(data))
+    _, collapsed = measure(data, classifier, Parrot(data, only=3))
+    assert values["baseline_real_frechet_distance_classifier"] < collapsed["frechet_distance_classifier"] / 5
+    names = {estimate.name for estimate in report.estimates}
+    assert {estimate.name for estimate in report.baselines} == {f"baseline_real_{name}" for name in names}
+    counts = {estimate.name: (estimate.num_generated, estimate.num_reference) for estimate in report.baselines}
+    assert counts["baseline_real_frechet_distance_classifier"] == (200, 300)  # all validation images, all test images
+
+
+def test_labels_asked_for_are_found_again(data, classifier: Classifier) -> None:
+    model = Parrot(data, num_classes=10)
+    model.images = torch.cat([model.images[model.labels == k][:1] for k in range(10)])
+    model.labels = torch.arange(10)
+    right = (classifier.predict(model.images) == model.labels).double()
+    labels = draw_labels(training_classes(data), 300, seed=0)
+    _, values = measure(data, classifier, model)
+    assert values["conditional_accuracy_classifier"] == pytest.approx(right[labels].mean().item())
+
+
+def test_without_a_classifier_only_pixels_are_measured(data) -> None:
+    report, values = measure(data, None, Parrot(data), reference_split="train", num_reference=400)
+    assert set(values) == {"nearest_training_distance_pixels"}
+    assert report.histogram is None
+    assert set(report.pictures) == {"real_beside_generated", "nearest_neighbours"}
+
+
+def test_the_seed_alone_decides_the_samples(data) -> None:
+    count = IMAGES_AT_ONCE + 30
+    drawn = [draw_images(Parrot(data), count, labels=None, seed=seed, device=CPU) for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0][:30], drawn[0][IMAGES_AT_ONCE:])
+
+
+def test_labels_are_drawn_as_often_as_in_training() -> None:
+    counts = torch.tensor([0, 30, 10])
+    shares = torch.bincount(draw_labels(counts, 20000, seed=3), minlength=3) / 20000
+    torch.testing.assert_close(shares, counts / 40, atol=0.02, rtol=0)
