@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from genlab.composition.builder import build
 from genlab.composition.runs import SavedRun, load_run
@@ -15,8 +12,6 @@ from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.training.checkpoint import CheckpointFolder
-from genlab.training.collapse import ClassPredictor
-from genlab.types import ImageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,39 +48,6 @@ def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> 
     except RuntimeError as error:
         raise CheckpointError(f"{run_folder} holds weights of another model: {str(error).splitlines()[-1]}") from error
     return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=state["step"], weights=weights)
-
-
-@runtime_checkable
-class _PredictsClasses(Protocol):
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"]: ...
-
-
-def load_class_predictor(run_folder: Path, *, spec: ImageSpec, device: torch.device) -> ClassPredictor:
-    """The classifier of a run, as the watch for collapse counts modes with it.
-
-    Args:
-        run_folder: The run of a model with ``predict``, such as ``model=classifier``.
-        spec: Of the images that it will be shown.
-        device: Where they are.
-
-    Raises:
-        ConfigurationError: The folder is no run of a classifier, or its images have another shape.
-        CheckpointError: No checkpoint verifies.
-    """
-    trained = load_trained(run_folder, checkpoint="best", device=device)
-    if not isinstance(trained.model, _PredictsClasses):
-        raise ConfigurationError(
-            f"trainer.watch_classifier must be a run of a classifier (model=classifier), got {run_folder}, a run of "
-            f"{type(trained.model).__name__}"
-        )
-    learned = trained.run.spec
-    shape, theirs = ((each.channels, each.height, each.width) for each in (spec, learned))
-    if shape != theirs:
-        raise ConfigurationError(
-            f"trainer.watch_classifier must have learned images of shape {shape} (channels, height, width), got "
-            f"{run_folder}, which learned {theirs}"
-        )
-    return ClassPredictor(name=str(run_folder), num_modes=learned.num_classes, predict=trained.model.predict)
 
 
 def build_dataset(run: SavedRun) -> Dataset:

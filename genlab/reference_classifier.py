@@ -22,7 +22,6 @@ from genlab.data.location import user_cache
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
 from genlab.models.classifier import LEAST_SIDE, Classifier
-from genlab.train import train
 from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
@@ -53,13 +52,16 @@ def why_no_classifier(dataset: Dataset) -> str | None:
     return None
 
 
-def load_classifier(run_folder: Path, *, spec: ImageSpec, device: torch.device) -> ReferenceClassifier:
+def load_classifier(
+    run_folder: Path, *, spec: ImageSpec, device: torch.device, key: str = "classifier"
+) -> ReferenceClassifier:
     """The classifier of a run that the user names.
 
     Args:
         run_folder: A run of ``model=classifier``.
         spec: Of the images it will be shown.
         device: Where it goes.
+        key: Of the setting that names it, for messages.
 
     Raises:
         ConfigurationError: The run is none of a classifier, or of one for other images.
@@ -68,13 +70,13 @@ def load_classifier(run_folder: Path, *, spec: ImageSpec, device: torch.device) 
     trained = load_trained(run_folder, checkpoint="best", device=device)
     if not isinstance(trained.model, Classifier):
         raise ConfigurationError(
-            f"classifier must be a run of model=classifier, got {run_folder}, a run of {type(trained.model).__name__}"
+            f"{key} must be a run of model=classifier, got {run_folder}, a run of {type(trained.model).__name__}"
         )
     learned = trained.run.spec
     wanted, found = ((each.channels, each.height, each.width) for each in (spec, learned))
     if wanted != found or (spec.num_classes and spec.num_classes != learned.num_classes):
         raise ConfigurationError(
-            f"classifier must have learned images like those of the run (channels, height, width {wanted}, "
+            f"{key} must have learned images like those of the run (channels, height, width {wanted}, "
             f"{spec.num_classes} classes), got {run_folder}, which learned {found}, {learned.num_classes} classes"
         )
     return ReferenceClassifier(
@@ -92,6 +94,7 @@ def reference_classifier(
     device: torch.device,
     num_threads: int | None,
     tell: Callable[[str], None],
+    train: Callable[..., object],
 ) -> ReferenceClassifier:
     """The classifier of these data, trained now if the cache has none. One process trains; others wait for it.
 
@@ -101,6 +104,7 @@ def reference_classifier(
         device: Where to train it, and where it goes.
         num_threads: As in `genlab train`.
         tell: Takes the line that says what is going to take minutes, and the line that says what was found.
+        train: :func:`genlab.train.train`, which is handed in because a training run may ask for a classifier too.
 
     Raises:
         GenlabError: Training failed in a foreseen way.
@@ -112,7 +116,7 @@ def reference_classifier(
     with exclusive_access(cache, name):
         if _status(home) != "finished":
             tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
-            _train_into(home, configuration)
+            _train_into(home, configuration, train)
     found = load_classifier(home, spec=dataset.spec, device=device)
     error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
     tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")
@@ -143,7 +147,7 @@ def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
     return f"{dataset.name}_{dataset.fully_labelled.fingerprint[:16]}_{digest[:8]}"
 
 
-def _train_into(home: Path, configuration: RunConfiguration) -> None:
+def _train_into(home: Path, configuration: RunConfiguration, train: Callable[..., object]) -> None:
     """Train in a folder beside the final one, and rename it when it is whole."""
     part = home.with_name(f"{home.name}.part")
     try:

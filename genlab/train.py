@@ -29,13 +29,13 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
-from genlab.loading import load_class_predictor
+from genlab.errors import ConfigurationError
 from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Weights, format_table, measures_from
 from genlab.models.base import Model
+from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.storage import replace_atomically
 from genlab.training.collapse import ClassPredictor
-from genlab.training.settings import TrainerSettings
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -93,7 +93,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         device=device,
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration),
-        class_predictor=class_predictor_for(configuration.settings, dataset, device),
+        class_predictor=class_predictor_for(configuration, dataset, device),
     )
 
     environment = describe_environment(command=command, device=device, seed=configuration.seed)
@@ -108,16 +108,37 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     return summary
 
 
-def class_predictor_for(settings: TrainerSettings, dataset: Dataset, device: torch.device) -> ClassPredictor | None:
+def class_predictor_for(
+    configuration: RunConfiguration, dataset: Dataset, device: torch.device
+) -> ClassPredictor | None:
     """The classifier that the watch for collapse counts modes with, if one is asked for.
 
     Raises:
-        ConfigurationError: ``trainer.watch_classifier`` names no run of a classifier of such images.
+        ConfigurationError: ``trainer.watch_classifier`` names no run of a classifier of such images, or is ``auto`` for
+            data that teach no classes.
         CheckpointError: Its weights cannot be used.
     """
+    settings = configuration.settings
     if settings.watch_interval == 0 or settings.watch_classifier is None:
         return None
-    return load_class_predictor(Path(settings.watch_classifier), spec=dataset.spec, device=device)
+    if settings.watch_classifier != "auto":
+        folder = Path(settings.watch_classifier)
+        found = load_classifier(folder, spec=dataset.spec, device=device, key="trainer.watch_classifier")
+    elif (reason := why_no_classifier(dataset)) is not None:
+        raise ConfigurationError(
+            f"trainer.watch_classifier must be null or the run of a classifier, got auto: {reason}"
+        )
+    else:
+        found = reference_classifier(
+            dataset,
+            configuration.dataset,
+            device=device,
+            num_threads=configuration.num_threads,
+            tell=_log.info,
+            train=train,
+        )
+    num_modes = found.classifier.spec.num_classes
+    return ClassPredictor(name=str(found.run_folder), num_modes=num_modes, predict=found.classifier.predict)
 
 
 def _conclusion(trainer: Trainer, run_folder: Path) -> str:

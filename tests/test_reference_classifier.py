@@ -17,6 +17,7 @@ from genlab.data.digits import digits
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
+from genlab.train import train
 from tests.conftest import Outcome
 
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def in_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
 
 def fetch(told: list[str], **changes: Any) -> module.ReferenceClassifier:
     dataset, node = make(**changes)
-    return reference_classifier(dataset, node, device=CPU, num_threads=None, tell=told.append)
+    return reference_classifier(dataset, node, device=CPU, num_threads=None, tell=told.append, train=train)
 
 
 def test_it_is_trained_once_and_then_found(told: list[str], tmp_path: Path) -> None:
@@ -136,10 +137,11 @@ def test_a_cached_classifier_is_a_run_like_any_other(told: list[str], tmp_path: 
 def test_of_two_processes_one_trains_and_one_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import torch; from genlab import reference_classifier as m; from genlab.data.digits import digits\n"
+        "from genlab.train import train\n"
         "m.OVERRIDES = (*m.OVERRIDES, 'trainer=smoke')\n"
         f"node = {NODE!r}\n"
         "found = m.reference_classifier(digits(**node), {'_target_': 'genlab.data.digits.digits', **node},\n"
-        "    device=torch.device('cpu'), num_threads=1, tell=print)\n"
+        "    device=torch.device('cpu'), num_threads=1, tell=print, train=train)\n"
     )
     monkeypatch.setenv("HOME", str(tmp_path))
     processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -5,10 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from genlab import reference_classifier
+from genlab.loading import load_trained
 from tests.conftest import Outcome
 
-TINY = ("dataset.size=8", "model.num_glimpses=2", "model.num_units=16", "num_threads=1", "device=cpu")
+CPU_AND_SIZE = ("dataset.size=8", "num_threads=1", "device=cpu")
+TINY = (*CPU_AND_SIZE, "model.num_glimpses=2", "model.num_units=16")
 ONE_LOOK = ("trainer.num_steps=2", "trainer.watch_interval=2", "trainer.test_at_end=false")
 
 
@@ -16,7 +20,7 @@ ONE_LOOK = ("trainer.num_steps=2", "trainer.watch_interval=2", "trainer.test_at_
 def trained_classifier(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
     folder = tmp_path / "classifier"
     outcome = genlab(
-        *("train", "model=draw_classifier", "model.read_size=4", *TINY, f"hydra.run.dir={folder}"),
+        *("train", "model=classifier", *CPU_AND_SIZE, f"hydra.run.dir={folder}"),
         *("trainer=smoke", "trainer.num_steps=1", "trainer.test_at_end=false"),
     )
     assert outcome.code == 0, outcome.errors
@@ -36,14 +40,36 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
 
     outcome = genlab("train", "model=draw", *TINY[1:], "dataset.size=16", "trainer=smoke", *watch)
     assert outcome.code == 2
-    assert "must have learned images of shape (1, 16, 16)" in outcome.errors
+    assert "trainer.watch_classifier must have learned images like those of the run" in outcome.errors
     watch = (*ONE_LOOK, f"trainer.watch_classifier={folder}")
     outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *watch)
     assert outcome.code == 2
-    assert "trainer.watch_classifier must be a run of a classifier" in outcome.errors
+    assert "trainer.watch_classifier must be a run of model=classifier" in outcome.errors
+
+
+def test_the_watch_fetches_the_classifier_of_the_data(
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(reference_classifier, "OVERRIDES", (*reference_classifier.OVERRIDES, "trainer=smoke"))
+    words = ("train", "model=draw", *TINY, "trainer=smoke", "dataset.num_labels_per_class=5")
+    plain, watched = tmp_path / "plain", tmp_path / "watched"
+    assert genlab(*words, *ONE_LOOK, f"hydra.run.dir={plain}").code == 0
+    outcome = genlab(*words, *ONE_LOOK, "trainer.watch_classifier=auto", f"hydra.run.dir={watched}")
+    assert outcome.code == 0, outcome.errors
+    collapse = json.loads((watched / "summary.json").read_text())["collapse"]
+    assert Path(collapse["classifier"]).parent == tmp_path / ".cache" / "genlab" / "classifiers"
+    assert 1 <= collapse["modes_covered"] <= 10
+    # Training the classifier in between leaves no trace in the run that asked for it.
+    ours, theirs = (load_trained(run, checkpoint="last", device=torch.device("cpu")).model for run in (plain, watched))
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+
+    outcome = genlab(*words[:-1], *ONE_LOOK, "trainer.watch_classifier=auto", "dataset.classes=[3]")
+    assert outcome.code == 2
+    assert "must be null or the run of a classifier, got auto: dataset digits has one class, 3" in outcome.errors
 
 
 def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
-    outcome = genlab("train", "model=draw_classifier", "model.read_size=4", *TINY, "trainer=smoke", *ONE_LOOK)
+    outcome = genlab("train", "model=classifier", *CPU_AND_SIZE, "trainer=smoke", *ONE_LOOK)
     assert outcome.code == 2
-    assert "trainer.watch_interval must be 0 for DRAWClassifier, which draws no images to watch" in outcome.errors
+    assert "trainer.watch_interval must be 0 for Classifier, which draws no images to watch" in outcome.errors

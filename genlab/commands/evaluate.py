@@ -30,6 +30,7 @@ from genlab.randomness import derive_seed
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
 from genlab.storage import replace_atomically
+from genlab.train import train
 from genlab.training.evaluation import Average, average_measures
 from genlab.training.randomness import seed_default_generators
 
@@ -217,7 +218,7 @@ def _extractors(evaluation: Evaluation) -> tuple[ReferenceClassifier | None, lis
         found = load_classifier(Path(settings.classifier), spec=dataset.spec, device=device)
     elif reason is None:
         node, num_threads = evaluation.trained.run.configuration.dataset, settings.num_threads
-        found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print)
+        found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print, train=train)
     else:
         print(
             f"without measures on a classifier's features: {reason}; classifier=RUN names one, inception_weights=FILE "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -145,10 +145,6 @@ class DRAWClassifier(Model):
         *_, last = self._unroll(images)
         logits: Tensor = self.classify(last.hidden)
         return logits.to(images.dtype)
-
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"]:
-        """The likeliest class of each image."""
-        return self.logits(images).argmax(1)
 
     @torch.no_grad()
     def visualize(

@@ -185,8 +185,8 @@ class CollapseWatch:
             return
         if self._predictor is None:
             raise ConfigurationError(
-                f"trainer.min_modes_covered needs a classifier to count modes with, got {bound}: name the run of "
-                "one as trainer.watch_classifier, or set it to null"
+                f"trainer.min_modes_covered needs a classifier to count modes with, got {bound}: set "
+                "trainer.watch_classifier to auto or to the run of one, or the bound to null"
             )
         num_modes, num_images = self._predictor.num_modes, self._settings.watch_images
         most = min(num_modes, num_images)

@@ -58,7 +58,8 @@ class TrainerSettings:
     watch_images: int
     """Images drawn each time; each look costs their sampling and at most a tenth of a second."""
     watch_classifier: str | None
-    """Run folder of the classifier that counts modes."""
+    """The classifier that counts modes: a run folder; ``auto`` takes that of the data from the cache or trains it; null
+    counts none."""
     min_diversity_ratio: float | None
     """Alarm when the images' diversity is below this share of the training images'; null never."""
     min_modes_covered: int | None

@@ -20,6 +20,10 @@ NAMES = {
 }
 
 
+VARIANTS = {"digits_grey": "digits", "digits_few_labels": "digits_grey"}
+"""Files that say what they change in another one."""
+
+
 def _load(name: str):
     path = next(path for path in CONFIGS if path.stem == name)
     settings = yaml.safe_load(path.read_text())
@@ -28,8 +32,21 @@ def _load(name: str):
 
 
 def test_there_is_one_file_per_data_set():
-    assert {path.stem for path in CONFIGS} == NAMES
-    assert len(CONFIGS) == 12
+    assert {path.stem for path in CONFIGS} == NAMES | VARIANTS.keys()
+    assert len(CONFIGS) == 14
+
+
+@pytest.mark.parametrize(("name", "base"), VARIANTS.items())
+def test_a_variant_changes_values_of_its_base(name, base):
+    changes = yaml.safe_load((CONFIGS[0].parent / f"{name}.yaml").read_text())
+    assert changes.pop("defaults") == [base, "_self_"]
+    while base in VARIANTS:
+        base = VARIANTS[base]
+    factory, settings = _load(base)
+    assert changes
+    for key, value in changes.items():
+        assert is_bearable(value, inspect.signature(factory).parameters[key].annotation), key
+        assert value != settings[key]
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
