@@ -99,14 +99,17 @@ def _build_inside(value: Any, key: str) -> Any:
 def _check_inside(value: Any, key: str, hint: Any = Any) -> int:
     if isinstance(value, Mapping):
         if TARGET in value:
-            expects = None if _is_partial(value, key) else _expected_class(hint)
+            expects = _expected_class(hint)
             if expects is None:
                 _require_class(find_target(value[TARGET], key), key)
+            elif _is_partial(value, key):
+                raise ConfigurationError(f"{key}.{PARTIAL} must be false: a finished {expects.__name__} stands here")
             return check(value, key, expects=expects)
         of_values = get_args(hint)[1] if len(get_args(hint)) == 2 and get_origin(hint) is Mapping else Any
         return sum(_check_inside(item, join(key, str(name)), of_values) for name, item in value.items())
     if isinstance(value, list):
         return sum(_check_inside(item, f"{key}[{index}]") for index, item in enumerate(value))
+    fit(value, hint, key)
     return 0
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.composition.builder import build, check
+from genlab.composition.builder import bind, build, check
 from genlab.composition.targets import ACTIVATIONS, find_target
 from genlab.errors import ConfigurationError
+from genlab.models.gan.techniques.label_smoothing import LabelSmoothing
 from tests.conftest import Outcome
 
 HOSTILE = [
@@ -149,3 +150,57 @@ def test_nodes_become_plain_objects_and_partials() -> None:
     bias = {"_target_": "genlab.nn.attention.AttentionBias", "log_variance": 1, "log_stride": 0.0, "log_gamma": 2.0}
     built = build(bias, "model.read_bias")
     assert (built.log_variance, built.log_stride, built.log_gamma) == (1.0, 0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["+model.techniques.x._target_=torch.nn.ReLU"],
+            "model.techniques.x._target_ must name a Technique, or a function annotated to return one, got torch.nn.",
+        ),
+        (
+            ["+model.techniques.x._target_=genlab.models.gan.objectives.Hinge"],
+            "model.techniques.x._target_ must name a Technique",
+        ),
+        (
+            ["technique=[label_smoothing]", "+model.techniques.x._target_=torch.nn.ReLU"],
+            "model.techniques.x._target_ must name a Technique",
+        ),
+        (
+            ["technique=[label_smoothing]", "+model.techniques.x=3"],
+            "model.techniques.x must be Technique or null, got 3",
+        ),
+        (
+            ["technique=[label_smoothing]", "+model.techniques.label_smoothing._partial_=true"],
+            "model.techniques.label_smoothing._partial_ must be false: a finished Technique stands here",
+        ),
+        (
+            ["model.objective._target_=genlab.models.gan.conditioning.Unconditional"],
+            "model.objective._target_ must name a Objective",
+        ),
+        (
+            ["+model.objective._partial_=true"],
+            "model.objective._partial_ must be false: a finished Objective stands here",
+        ),
+    ],
+)
+def test_a_part_of_a_model_is_of_the_kind_that_its_place_asks_for(
+    genlab: Callable[..., Outcome], tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    outcome = genlab("train", "model=gan", *overrides)
+    assert outcome.code == 2
+    assert outcome.errors.startswith(f"genlab: error: {message}"), outcome.errors
+    assert len(outcome.errors.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nodes_of_a_mapping_become_the_objects_that_its_annotation_asks_for() -> None:
+    smoothing = {"_target_": "genlab.models.gan.techniques.label_smoothing.LabelSmoothing", "real_target": 0.9}
+    node = {"_target_": "genlab.models.gan.gan.GAN", "techniques": {"smoothing": smoothing, "off": None}}
+    assert check({**node, "_partial_": True}, "model") == 2
+    techniques = bind(node, "model").keywords["techniques"]
+    assert isinstance(techniques["smoothing"], LabelSmoothing)
+    assert techniques["off"] is None
+    with pytest.raises(ConfigurationError, match=r"model\.techniques\.smoothing\.target is not an argument of LabelSm"):
+        check({**node, "_partial_": True, "techniques": {"smoothing": {**smoothing, "target": 1}}}, "model")

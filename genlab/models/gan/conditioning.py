@@ -1,6 +1,7 @@
 """What else the two networks are told, or asked: nothing, the class, hidden codes, or which of K classes.
 
-Dimensions: B batch, N images, K conditions, E extra inputs of the generator, O outputs of the discriminator.
+Dimensions: B batch, L labelled images, N images, K conditions, E extra inputs of the generator, O outputs of
+the discriminator.
 """
 
 from abc import ABC, abstractmethod
@@ -67,7 +68,7 @@ class Conditioning(nn.Module, ABC):
         return outputs[:, 0]
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Labels, fake: Judgement, inputs: Float[Tensor, "B E"]
+        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
     ) -> Loss | None:
         """A term of the discriminator's loss.
 
@@ -147,7 +148,7 @@ class ClassPrediction(Conditioning):
         return outputs.logsumexp(1)
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Labels, fake: Judgement, inputs: Float[Tensor, "B E"]
+        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
     ) -> Loss | None:
         del fake, inputs
         if supervised is None:

@@ -2,7 +2,8 @@
 
 Differs from the paper:
 - the number of halvings follows the image: down to a side of at most 4 or an odd one (28 -> 7, 64 -> 4);
-- the discriminator's normalisation can be left out, as gradient penalties need.
+- the discriminator's normalisation can be left out, as gradient penalties need;
+- the discriminator's last, linear layer starts Xavier-uniform, as in every GAN here.
 
 Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
 """

@@ -41,6 +41,8 @@ class Generated:
 
     images: Float[Tensor, "B C H W"]
     extra_inputs: Float[Tensor, "B E"]
+    conditions: Float[Tensor, "B K"]
+    """What the discriminator is told of them."""
 
 
 class GAN(GenerativeModel):
@@ -148,12 +150,12 @@ class GAN(GenerativeModel):
         return (self.generator, self.discriminator)
 
     def _discriminator_loss(self, batch: Batch) -> Loss:
-        generated = self._generate(len(batch.images), labels=self._labels_to_draw(batch))
+        generated = self._generate_for(batch)
         chosen = self.conditioning.judged_as_real(batch.labels)
         images, conditions = _to_network(batch.images), self.conditioning.conditions(batch.labels)
         real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
-        fake = generated.images.detach()
-        real_judgement, fake_judgement = self.discriminator.judge_both(real, fake, real_conditions, conditions)
+        fake, fake_conditions = generated.images.detach(), generated.conditions
+        real_judgement, fake_judgement = self.discriminator.judge_both(real, fake, real_conditions, fake_conditions)
         real_scores, fake_scores = self._scores(real_judgement), self._scores(fake_judgement)
         adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
 
@@ -163,7 +165,7 @@ class GAN(GenerativeModel):
             left_out = ~chosen
             labels = labels[left_out]
             supervised = self.discriminator(images[left_out], conditions[left_out]) if len(labels) else None
-        contest = self._contest(real, fake, real_conditions, conditions, fake_judgement)
+        contest = self._contest(real, fake, real_conditions, fake_conditions, fake_judgement)
         extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
         extra += [term.discriminator_term(contest) for term in self._terms]
         loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra)
@@ -180,14 +182,12 @@ class GAN(GenerativeModel):
         )
 
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
-        labels = self._labels_to_draw(batch)
-        generated = self._generate(len(batch.images), labels=labels) if received is None else received
-        conditions = self.conditioning.conditions(batch.labels)
-        judgement = self.discriminator(generated.images, conditions)
+        generated = self._generate_for(batch) if received is None else received
+        judgement = self.discriminator(generated.images, generated.conditions)
         chosen = self.conditioning.judged_as_real(batch.labels)
-        images = _to_network(batch.images)
+        images, conditions = _to_network(batch.images), self.conditioning.conditions(batch.labels)
         real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
-        contest = self._contest(real, generated.images, real_conditions, conditions, judgement)
+        contest = self._contest(real, generated.images, real_conditions, generated.conditions, judgement)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
         extra += [term.generator_term(contest) for term in self._terms]
         adversarial = self.objective.generator_loss(self._scores(judgement))
@@ -216,10 +216,6 @@ class GAN(GenerativeModel):
         # In fp32 under autocast, too: losses are sums of small differences.
         return self.conditioning.scores(judgement.outputs.float())
 
-    def _labels_to_draw(self, batch: Batch) -> Int[Tensor, " B"] | None:
-        """Generated images get the classes of the real ones, so that a pair differs in nothing else."""
-        return batch.labels if self.num_classes else None
-
     # ---- drawing
 
     @property
@@ -234,11 +230,12 @@ class GAN(GenerativeModel):
         extra = self.conditioning.draw(num, labels=labels, generator=generator, device=device)
         return torch.cat((noise, extra), 1), extra
 
-    def _generate(
-        self, num: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
-    ) -> Generated:
-        inputs, extra = self._inputs(num, labels=labels, generator=generator, device=self._device)
-        return Generated(images=self.generator(inputs), extra_inputs=extra)
+    def _generate_for(self, batch: Batch) -> Generated:
+        """As many images as the batch has, of the same classes, so that a pair differs in nothing else."""
+        labels = batch.labels if self.num_classes else None
+        inputs, extra = self._inputs(len(batch.images), labels=labels, generator=None, device=self._device)
+        conditions = self.conditioning.conditions(batch.labels)
+        return Generated(images=self.generator(inputs), extra_inputs=extra, conditions=conditions)
 
     @torch.no_grad()
     def sample(
@@ -257,10 +254,13 @@ class GAN(GenerativeModel):
         require_count("num_samples", num_samples)
         if self.num_classes == 0:
             require_no_labels(labels, self)
-        elif labels is not None and bool(((labels < 0) | (labels >= self.num_classes)).any()):
-            raise ValueError(f"labels must be between 0 and {self.num_classes - 1}, got {labels.tolist()}")
+        elif labels is not None and (
+            len(labels) != num_samples or bool((labels < 0).any() | (labels >= self.num_classes).any())
+        ):
+            raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         with evaluation_mode(self):
-            return _to_unit(self._generate(num_samples, labels=labels, generator=generator).images)
+            inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
+            return _to_unit(self.generator(inputs))
 
     # ---- measures
 
@@ -272,10 +272,9 @@ class GAN(GenerativeModel):
         image). On held-out images they show a discriminator that knows its training images by heart.
         """
         with evaluation_mode(self):
-            conditions = self.conditioning.conditions(batch.labels)
-            generated = self._generate(len(batch.images), labels=self._labels_to_draw(batch))
-            real = self.discriminator(_to_network(batch.images), conditions)
-            fake = self.discriminator(generated.images, conditions)
+            generated = self._generate_for(batch)
+            real = self.discriminator(_to_network(batch.images), generated.conditions)
+            fake = self.discriminator(generated.images, generated.conditions)
             real_scores, fake_scores = self._scores(real), self._scores(fake)
             measures = {"score_real": real_scores, "score_fake": fake_scores}
             threshold = self.objective.decision_threshold
@@ -312,9 +311,9 @@ class GAN(GenerativeModel):
 
         Args:
             batch: Not looked at.
-            num_samples: At most this many images in each picture, but one at least of each class or category.
+            num_samples: At most this many images in each picture, but one at least of each class, two of each category.
             generator: Source of the noise.
-            label: The class of all samples.
+            label: The class of all images.
 
         Raises:
             ValueError: A class was given to a model without classes.
@@ -323,18 +322,19 @@ class GAN(GenerativeModel):
         labels = None if label is None else torch.full((num_samples,), label, device=self._device)
         pictures = {"samples": self.sample(num_samples, labels=labels, generator=generator)}
         with evaluation_mode(self):
-            pictures["interpolation"] = self._interpolation(num_samples, generator)
+            pictures["interpolation"] = self._interpolation(num_samples, label, generator)
             if self.num_classes and label is None:
                 pictures["class_grid"] = self._class_grid(num_samples, generator)
             if isinstance(self.conditioning, HiddenCodes):
                 pictures |= self._traversals(self.conditioning, num_samples, generator)
         return pictures
 
-    def _interpolation(self, num_samples: int, generator: Generator | None) -> Tensor:
+    def _interpolation(self, num_samples: int, label: int | None, generator: Generator | None) -> Tensor:
         length = min(_IMAGES_PER_PATH, num_samples)
         num_paths = max(num_samples // length, 1)
         start, end = (self.latent.draw(num_paths, generator=generator, device=self._device) for _ in range(2))
-        extra = self.conditioning.draw(num_paths, labels=None, generator=generator, device=self._device)
+        labels = None if label is None else torch.full((num_paths,), label, device=self._device)
+        extra = self.conditioning.draw(num_paths, labels=labels, generator=generator, device=self._device)
         fractions = torch.linspace(0, 1, length).tolist() if length > 1 else [0.0]
         points = [
             self.latent.between(a, b, fraction) for a, b in zip(start, end, strict=True) for fraction in fractions

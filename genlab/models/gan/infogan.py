@@ -8,7 +8,8 @@ Differs from the paper:
 - the bound is a term of both phases: in the discriminator's it teaches the shared features, in the generator's the
   generator and Q's own layers, so that each parameter belongs to one optimiser.
 
-Dimensions: B batch, F features, E codes as the generator gets them, K categories, D continuous codes.
+Dimensions: B batch, L labelled images, F features, E codes as the generator gets them, K categories, D
+continuous codes.
 """
 
 import math
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.models.gan.conditioning import Conditioning, Labels, Sizes
+from genlab.models.gan.conditioning import Conditioning, Sizes
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
 from genlab.types import ImageSpec, Loss
@@ -103,11 +104,11 @@ class HiddenCodes(Conditioning):
     def draw(
         self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
     ) -> Float[Tensor, "N E"]:
+        del labels
         place = device if generator is None else generator.device
-        if labels is None:
-            labels = torch.randint(self.num_categories, (num,), generator=generator, device=place)
+        categories = torch.randint(self.num_categories, (num,), generator=generator, device=place)
         continuous = torch.empty(num, self.num_continuous, device=place).uniform_(-1, 1, generator=generator)
-        return self.inputs(labels.to(device), continuous.to(device))
+        return self.inputs(categories.to(device), continuous.to(device))
 
     def inputs(self, categories: Int[Tensor, " N"], continuous: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
         """The codes as the generator gets them: the category one-hot, then the continuous ones."""
@@ -115,7 +116,7 @@ class HiddenCodes(Conditioning):
         return torch.cat((one_hot, continuous), 1)  # (N, K + D)
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Labels, fake: Judgement, inputs: Float[Tensor, "B E"]
+        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
     ) -> Loss:
         del supervised, labels
         return self._negative_bound(fake, inputs)

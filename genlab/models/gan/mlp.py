@@ -34,7 +34,7 @@ class MLPGenerator(GeneratorNetwork):
         normalization: Before each activation; None is none.
 
     Raises:
-        ValueError: A width is out of range.
+        ValueError: A width is out of range, or there is none.
     """
 
     def __init__(
@@ -47,8 +47,7 @@ class MLPGenerator(GeneratorNetwork):
         normalization: Normalization | None,
     ) -> None:
         super().__init__()
-        for width in hidden:
-            require_count("model.generator.hidden", width)
+        _require_widths("model.generator.hidden", hidden)
         self.shape = (spec.channels, spec.height, spec.width)
         layers: list[nn.Module] = []
         for before, after in pairwise((num_inputs, *hidden)):
@@ -102,8 +101,7 @@ class MLPDiscriminator(DiscriminatorNetwork):
         hidden_noise: float,
     ) -> None:
         super().__init__()
-        for width in hidden:
-            require_count("model.discriminator.hidden", width)
+        _require_widths("model.discriminator.hidden", hidden)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         require_between("model.discriminator.input_noise", input_noise, 0.0, 10.0)
         require_between("model.discriminator.hidden_noise", hidden_noise, 0.0, 10.0)
@@ -123,3 +121,10 @@ class MLPDiscriminator(DiscriminatorNetwork):
             x = torch.cat((x, conditions), 1)  # (B, C * H * W + K)
         features: Tensor = self.layers(x)
         return features
+
+
+def _require_widths(key: str, hidden: Sequence[int]) -> None:
+    if not hidden:
+        raise ValueError(f"{key} must list at least one width, got []")
+    for width in hidden:
+        require_count(key, width)

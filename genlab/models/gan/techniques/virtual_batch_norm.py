@@ -34,19 +34,28 @@ class VirtualBatchNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows F ..."]) -> Float[Tensor, "rows F ..."]:
         spatial = tuple(range(2, x.dim()))
-        # In fp32 under autocast, too: a variance as a difference of squares loses half of the digits.
+        # In fp32 under autocast, too: statistics of many numbers lose digits.
         wide = x.float()
-        means = wide.mean(spatial, keepdim=True) if spatial else wide  # (rows, F, 1, 1), each example's own
-        squares = wide.square().mean(spatial, keepdim=True) if spatial else wide.square()
-        reference_mean = means[: self.num_reference].mean(0, keepdim=True)
-        reference_square = squares[: self.num_reference].mean(0, keepdim=True)
-        share = torch.full((len(x), *[1] * (x.dim() - 1)), 1 / (self.num_reference + 1), device=x.device)
-        share[: self.num_reference] = 0
-        mean = torch.lerp(reference_mean.expand_as(means), means, share)
-        square = torch.lerp(reference_square.expand_as(squares), squares, share)
-        scale = (square - mean.square()).clamp_min(0).add(_EPSILON).rsqrt()
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        normalized = (wide - mean) * scale * self.weight.view(shape) + self.bias.view(shape)
+        reference = wide[: self.num_reference]
+        reference_variance, reference_mean = torch.var_mean(reference, (0, *spatial), correction=0, keepdim=True)
+        if spatial:
+            own_variance, own_mean = torch.var_mean(wide, spatial, correction=0, keepdim=True)  # (rows, F, 1, 1)
+        else:
+            own_variance, own_mean = torch.zeros_like(wide), wide  # (rows, F)
+        own_share = torch.full_like(own_mean, 1 / (self.num_reference + 1))
+        own_share[: self.num_reference] = 0
+        # Mean and variance of a mixture of two parts. A difference of squares would be simpler, and lose all digits
+        # where the mean is large.
+        distance = own_mean - reference_mean
+        mean = reference_mean + own_share * distance
+        variance = (
+            reference_variance
+            + own_share * (own_variance - reference_variance)
+            + own_share * (1 - own_share) * distance.square()
+        )
+        shape = (1, -1, *[1] * len(spatial))
+        scale = (variance + _EPSILON).rsqrt() * self.weight.view(shape)
+        normalized = (wide - mean) * scale + self.bias.view(shape)
         return normalized.to(x.dtype)
 
 

@@ -1,0 +1,174 @@
+"""Class labels reach both networks; semi-supervised learning is a softmax over K + 1 classes."""
+
+import functools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from genlab.models.gan.conditioning import ClassLabels, ClassPrediction, Conditioning, Unconditional
+from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
+from genlab.models.gan.gan import GAN
+from genlab.models.gan.techniques.feature_matching import FeatureMatching
+from genlab.types import UNLABELLED, Batch
+from tests.models.gan.tiny import gradients, make_gan
+from tests.models.tiny import make_batch, make_spec
+
+SPEC = make_spec(num_classes=3)
+CONVOLUTIONAL = {
+    "generator": functools.partial(DCGANGenerator, channels=2, normalization=None),
+    "discriminator": functools.partial(DCGANDiscriminator, channels=2, normalization=None, leak=0.2),
+}
+
+
+def supervised_gan(**changes: object) -> GAN:
+    torch.manual_seed(0)
+    return make_gan(SPEC, conditioning=ClassPrediction(), **changes)
+
+
+def with_labels(labels: list[int]) -> Batch:
+    images = make_batch(SPEC, len(labels)).images
+    return Batch(images=images, labels=torch.tensor(labels))
+
+
+@pytest.mark.parametrize("networks", [{}, CONVOLUTIONAL], ids=["mlp", "dcgan"])
+def test_the_label_changes_images_and_scores(networks: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    model = make_gan(SPEC, conditioning=ClassLabels(), **networks)
+    images = [
+        model.sample(2, labels=torch.full((2,), label), generator=Generator().manual_seed(1)) for label in range(3)
+    ]
+    batch = make_batch(SPEC, 4)
+    scores = [
+        model.evaluate(Batch(images=batch.images, labels=torch.full((4,), label)))["score_real"] for label in range(3)
+    ]
+    for values in (images, scores):
+        for first, second in ((0, 1), (0, 2), (1, 2)):
+            assert not torch.isclose(values[first], values[second], rtol=1e-6).all()
+
+
+def test_both_phases_pair_an_image_with_its_own_class() -> None:
+    """The generator and the discriminator get the label of the same row."""
+    torch.manual_seed(0)
+    model = make_gan(SPEC, conditioning=ClassLabels())
+    batch = make_batch(SPEC, 5)
+    one_hot = F.one_hot(batch.labels, 3).float()
+    seen: dict[str, list[Tensor]] = {"generator": [], "network": []}
+    model.generator.register_forward_pre_hook(lambda _, given: seen["generator"].append(given[0][:, 3:]))
+    model.discriminator.network.register_forward_pre_hook(lambda _, given: seen["network"].append(given[1]))
+    for phase in model.phases():
+        phase.loss(batch)
+    assert [torch.equal(given, one_hot) for given in seen["generator"]] == [True, True]
+    for given in seen["network"]:
+        assert all(torch.equal(part, one_hot) for part in given.split(5))
+
+
+def test_an_image_without_a_label_has_no_class() -> None:
+    conditioning = ClassLabels()
+    conditioning.sizes(SPEC)
+    assert conditioning.conditions(torch.tensor([2, UNLABELLED])).tolist() == [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+
+
+def test_classes_are_drawn_uniformly_where_none_are_given() -> None:
+    conditioning = ClassLabels()
+    conditioning.sizes(SPEC)
+    drawn = conditioning.draw(3000, labels=None, generator=Generator().manual_seed(0), device=torch.device("cpu"))
+    assert torch.equal(drawn.sum(1), torch.ones(3000))
+    torch.testing.assert_close(drawn.mean(0), torch.full((3,), 1 / 3), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize("conditioning", [ClassLabels(), ClassPrediction()])
+def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
+    with pytest.raises(ValueError, match=r"model\.conditioning needs images with labels.*use model=gan"):
+        make_gan(make_spec(num_classes=0), conditioning=conditioning)
+
+
+def test_a_score_is_the_logit_of_not_being_the_last_of_k_plus_one_classes() -> None:
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(20, 3, dtype=torch.float64)
+    joint = torch.cat((logits, torch.zeros(20, 1, dtype=torch.float64)), 1).softmax(1)
+    scores = ClassPrediction().scores(logits)
+    torch.testing.assert_close(scores.sigmoid(), 1 - joint[:, 3])
+    total = logits.exp().sum(1)
+    torch.testing.assert_close(scores.sigmoid(), total / (total + 1))
+    # What is real, and of which class, are the two factors of the joint probability.
+    torch.testing.assert_close(joint[:, :3], logits.softmax(1) * scores.sigmoid()[:, None])
+    assert ClassPrediction().scores(torch.full((1, 3), 500.0)).item() == pytest.approx(500 + math.log(3))
+
+
+def test_labelled_rows_serve_the_classifier_and_unlabelled_ones_the_game() -> None:
+    model = supervised_gan()
+    batch = with_labels([2, UNLABELLED, 0, UNLABELLED, UNLABELLED])
+    torch.manual_seed(1)
+    loss = model.phases()[0].loss(batch)
+    rows = {"labelled": [0, 2], "unlabelled": [1, 3, 4]}
+    outputs = {
+        name: model.discriminator(2 * batch.images[chosen] - 1, torch.empty(len(chosen), 0)).outputs
+        for name, chosen in rows.items()
+    }
+    cross_entropy = F.cross_entropy(outputs["labelled"], torch.tensor([2, 0]))
+    torch.testing.assert_close(loss.metrics["cross_entropy_nats"], cross_entropy.detach())
+    torch.manual_seed(1)
+    fake = model.generator(model.latent.draw(5, generator=None, device=torch.device("cpu")))
+    fake_scores = model.discriminator(fake, torch.empty(5, 0)).outputs.logsumexp(1)
+    game = F.softplus(-outputs["unlabelled"].logsumexp(1)).mean() + F.softplus(fake_scores).mean()
+    torch.testing.assert_close(loss.metrics["adversarial_nats"], game.detach())
+    torch.testing.assert_close(loss.value, game + cross_entropy)
+
+
+def test_the_labels_of_the_game_are_never_looked_at() -> None:
+    """Hidden labels do not reach the loss, and each labelled one does."""
+    model = supervised_gan()
+    losses = []
+    for labels in ([0, UNLABELLED], [1, UNLABELLED]):
+        torch.manual_seed(1)
+        images = torch.linspace(0, 1, 32).view(2, 1, 4, 4)
+        losses.append(model.phases()[0].loss(Batch(images=images, labels=torch.tensor(labels))))
+    torch.testing.assert_close(*[loss.metrics["adversarial_nats"] for loss in losses])
+    assert not torch.isclose(*[loss.metrics["cross_entropy_nats"] for loss in losses])
+
+
+@pytest.mark.parametrize("labels", [[UNLABELLED] * 4, [0, 1, 2, 1]], ids=["unlabelled", "labelled"])
+def test_batches_of_one_kind(labels: list[int]) -> None:
+    model = supervised_gan(techniques={"matching": FeatureMatching(weight=1.0, replaces_objective=True)})
+    batch = with_labels(labels)
+    for phase in model.phases():
+        loss = phase.loss(batch)
+        assert torch.isfinite(loss.value)
+        found = gradients(model, loss.value)
+        assert all(bool(torch.isfinite(gradient).all()) for gradient in found.values())
+        if phase.name == "discriminator":
+            assert ("cross_entropy_nats" in loss.metrics) == (labels[0] >= 0)
+            assert "score_real" in loss.metrics
+            assert torch.isfinite(loss.metrics["score_real"])
+
+
+def test_feature_matching_looks_at_the_unlabelled_images() -> None:
+    model = supervised_gan(techniques={"matching": FeatureMatching(weight=1.0, replaces_objective=True)})
+    batch = with_labels([1, UNLABELLED, UNLABELLED])
+    changed = Batch(images=torch.cat((torch.zeros(1, 1, 4, 4), batch.images[1:])), labels=batch.labels)
+    values = []
+    for given in (batch, changed):
+        torch.manual_seed(1)
+        values.append(model.phases()[1].loss(given).value)
+    assert torch.equal(*values)
+
+
+def test_measures_are_those_of_a_classifier() -> None:
+    model = supervised_gan()
+    batch = make_batch(SPEC, 6)
+    measures = model.evaluate(batch)
+    logits = model.discriminator(2 * batch.images - 1, torch.empty(6, 0)).outputs
+    torch.testing.assert_close(measures["cross_entropy_nats"], F.cross_entropy(logits, batch.labels, reduction="none"))
+    assert torch.equal(measures["error"], (logits.argmax(1) != batch.labels).float())
+    with pytest.raises(ValueError, match="not class-conditional"):
+        model.sample(2, labels=torch.zeros(2, dtype=torch.long))
+
+
+def test_without_conditioning_the_networks_see_images_and_noise_alone() -> None:
+    model = make_gan(SPEC, conditioning=Unconditional())
+    assert model.num_classes == 0
+    assert model.generator(torch.zeros(2, 3)).shape == (2, 1, 4, 4)
+    assert model.discriminator.output.out_features == 1

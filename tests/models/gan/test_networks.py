@@ -1,0 +1,233 @@
+"""What all networks share: initial values, sizes, counts of parameters, outputs without bounds."""
+
+import functools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator, num_halvings
+from genlab.models.gan.dcgan_assignment import AssignmentDiscriminator, AssignmentGenerator
+from genlab.models.gan.mlp import GaussianNoiseLayer, MLPDiscriminator, MLPGenerator
+from genlab.models.gan.networks import (
+    BatchNorm1d,
+    BatchNorm2d,
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    initialize_normal,
+    initialize_xavier,
+    with_planes,
+)
+from genlab.types import ImageSpec
+from tests.models.gan.tiny import make_discriminator
+from tests.models.tiny import make_spec
+
+GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
+    "mlp": functools.partial(MLPGenerator, hidden=[8], activation=nn.ReLU, normalization=BatchNorm1d),
+    "dcgan": functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
+    "plain dcgan": functools.partial(DCGANGenerator, channels=2, normalization=None),
+    "assignment": AssignmentGenerator,
+}
+DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
+    "mlp": functools.partial(MLPDiscriminator, hidden=[8, 6], leak=0.01, input_noise=0.1, hidden_noise=0.2),
+    "dcgan": functools.partial(DCGANDiscriminator, channels=2, normalization=BatchNorm2d, leak=0.2),
+    "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, normalization=None, leak=0.2),
+    "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
+}
+SIZES = [(4, 4), (8, 8), (12, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
+
+
+def mnist(**changes: int) -> ImageSpec:
+    return make_spec(height=28, width=28, **changes)
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_the_assignments_counts_of_parameters() -> None:
+    """CS231n's own checks: noise of 4, images of 28x28."""
+    mlp = MLPDiscriminator(
+        spec=mnist(), num_conditions=0, hidden=[256, 256], leak=0.01, input_noise=0.0, hidden_noise=0.0
+    )
+    assert num_parameters(make_discriminator(mlp)) == 267_009
+    wide = MLPGenerator(spec=mnist(), num_inputs=4, hidden=[1024, 1024], activation=nn.ReLU, normalization=None)
+    assert num_parameters(wide) == 1_858_320
+    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01)
+    assert num_parameters(make_discriminator(convolutional)) == 1_102_721
+    assert num_parameters(AssignmentGenerator(spec=mnist(), num_inputs=4)) == 6_580_801
+
+
+def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and_its_relu() -> None:
+    project = AssignmentGenerator(spec=mnist(), num_inputs=4).project
+    assert [type(layer) for layer in project] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2
+    torch.manual_seed(0)
+    outputs = project(torch.randn(16, 4))
+    assert outputs.min() == 0
+    assert 0.3 < (outputs == 0).float().mean() < 0.7
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_every_generator_fits_every_size_and_batch(name: str, channels: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    network = GENERATORS[name](spec=make_spec(channels=channels, height=height, width=width), num_inputs=3)
+    for num in (2, 3):  # nothing remembers a batch size
+        images = network(torch.randn(num, 3))
+        assert images.shape == (num, channels, height, width)
+        assert images.abs().max() <= 1
+    assert network.eval()(torch.randn(1, 3)).shape == (1, channels, height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_every_discriminator_fits_every_size_and_batch(name: str, channels: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    spec = make_spec(channels=channels, height=height, width=width)
+    network = DISCRIMINATORS[name](spec=spec, num_conditions=2)
+    for num in (2, 3):
+        features = network(torch.randn(num, channels, height, width), torch.randn(num, 2))
+        assert features.shape == (num, network.num_features)
+    one = network.eval()(torch.randn(1, channels, height, width), torch.randn(1, 2))
+    assert one.shape == (1, network.num_features)
+
+
+@pytest.mark.parametrize("name", ["dcgan", "assignment"])
+def test_a_size_that_is_not_divisible_by_four_is_refused(name: str) -> None:
+    spec = make_spec(height=30, width=32)
+    for make in (
+        lambda: GENERATORS[name](spec=spec, num_inputs=3),
+        lambda: DISCRIMINATORS[name](spec=spec, num_conditions=0),
+    ):
+        with pytest.raises(ValueError, match=r"divisible by 4, got 30x32: resize or pad the data, or use model=gan"):
+            make()
+
+
+def test_a_fully_connected_network_takes_any_size() -> None:
+    spec = make_spec(height=5, width=3)
+    images = GENERATORS["mlp"](spec=spec, num_inputs=3)(torch.randn(2, 3))
+    assert DISCRIMINATORS["mlp"](spec=spec, num_conditions=0)(images, torch.empty(2, 0)).shape == (2, 6)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_no_discriminator_ends_in_a_sigmoid(name: str) -> None:
+    """An output is linear in the last layer: doubled weights double it, without bound."""
+    torch.manual_seed(0)
+    discriminator = make_discriminator(DISCRIMINATORS[name](spec=make_spec(), num_conditions=0)).eval()
+    images = torch.randn(5, 1, 4, 4)
+    outputs = discriminator(images, torch.empty(5, 0)).outputs
+    with torch.no_grad():
+        discriminator.output.weight.mul_(1e6)
+    larger = discriminator(images, torch.empty(5, 0)).outputs
+    torch.testing.assert_close(larger, 1e6 * outputs, rtol=1e-4, atol=1e-2)
+    assert larger.abs().max() > 100
+    assert not any(isinstance(module, nn.Sigmoid) for module in discriminator.modules())
+
+
+def test_halvings_end_at_a_small_or_an_odd_side() -> None:
+    sides = {(8, 8): 2, (12, 8): 2, (28, 28): 2, (32, 32): 3, (64, 64): 4, (64, 128): 4, (48, 48): 4, (4, 4): 2}
+    for (height, width), expected in sides.items():
+        assert num_halvings(make_spec(height=height, width=width)) == expected, (height, width)
+
+
+def test_dcgans_five_rules() -> None:
+    """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
+    spec = make_spec(height=64, width=64, channels=3)
+    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
+    discriminator = DCGANDiscriminator(spec=spec, num_conditions=0, channels=128, normalization=BatchNorm2d, leak=0.2)
+    modules = [*generator.modules(), *discriminator.modules()]
+    assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
+    assert not any(isinstance(module, nn.Linear) for module in discriminator.modules())
+    assert [m.out_channels for m in generator.layers if isinstance(m, nn.ConvTranspose2d)] == [512, 256, 128, 3]
+    assert generator.shape == (1024, 4, 4)
+    assert [m.out_channels for m in discriminator.layers if isinstance(m, nn.Conv2d)] == [128, 256, 512, 1024]
+    block = [nn.Conv2d, BatchNorm2d, nn.LeakyReLU]
+    assert [type(m) for m in discriminator.layers] == [nn.Conv2d, nn.LeakyReLU, *block * 3]
+    assert isinstance(generator.layers[-1], nn.ConvTranspose2d)
+    assert isinstance(generator.project_norm, BatchNorm2d)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(200, 300), nn.Conv2d(30, 40, 5), nn.ConvTranspose2d(30, 40, 4)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_initial_values(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    initialize_normal(nn.Sequential(layer), std=0.02)
+    assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
+    initialize_xavier(nn.Sequential(layer))
+    receptive = layer.weight[0, 0].numel()
+    bound = (6 / (receptive * (layer.weight.shape[0] + layer.weight.shape[1]))) ** 0.5
+    assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
+    assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
+
+
+def test_xavier_values_reach_the_fully_connected_networks() -> None:
+    torch.manual_seed(0)
+    for network in (
+        MLPGenerator(spec=mnist(), num_inputs=96, hidden=[300, 200], activation=nn.ReLU, normalization=None),
+        MLPDiscriminator(
+            spec=mnist(), num_conditions=0, hidden=[300, 200], leak=0.01, input_noise=0.0, hidden_noise=0.0
+        ),
+    ):
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                bound = (6 / (layer.in_features + layer.out_features)) ** 0.5
+                assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+                assert not layer.bias.any()
+
+
+def test_conditions_become_constant_channels() -> None:
+    images, conditions = torch.rand(2, 3, 4, 5), torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    joined = with_planes(images, conditions)
+    assert torch.equal(joined[:, :3], images)
+    assert torch.equal(joined[1, 4], torch.full((4, 5), 2.0))
+    assert joined.shape == (2, 5, 4, 5)
+    assert with_planes(images, torch.empty(2, 0)) is images
+
+
+def test_noise_between_the_layers_is_of_training_alone_and_leaves_the_matched_features_clean() -> None:
+    torch.manual_seed(0)
+    network = MLPDiscriminator(
+        spec=make_spec(), num_conditions=0, hidden=[8, 7, 6], leak=0.0, input_noise=0.3, hidden_noise=0.5
+    )
+    layers = list(network.layers)
+    noisy = [layer.std for layer in layers if isinstance(layer, GaussianNoiseLayer)]
+    assert noisy == [0.3, 0.5, 0.5]
+    assert isinstance(layers[-1], nn.LeakyReLU)
+    images = torch.rand(2, 1, 4, 4)
+    empty = torch.empty(2, 0)
+    assert not torch.equal(network(images, empty), network(images, empty))
+    network.eval()
+    assert torch.equal(network(images, empty), network(images, empty))
+    added = GaussianNoiseLayer(0.3)(torch.zeros(100_000))
+    assert added.std().item() == pytest.approx(0.3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GENERATORS["mlp"](spec=make_spec(), num_inputs=3, hidden=[]), "generator.hidden must list at least"),
+        (lambda: GENERATORS["mlp"](spec=make_spec(), num_inputs=3, hidden=[4, 0]), "generator.hidden must be an int"),
+        (
+            lambda: DISCRIMINATORS["mlp"](spec=make_spec(), num_conditions=0, hidden=[]),
+            "discriminator.hidden must list at least one width",
+        ),
+        (lambda: DISCRIMINATORS["mlp"](spec=make_spec(), num_conditions=0, leak=1.0), "discriminator.leak must be"),
+        (
+            lambda: DISCRIMINATORS["mlp"](spec=make_spec(), num_conditions=0, input_noise=-1.0),
+            "discriminator.input_noise must be",
+        ),
+        (lambda: GENERATORS["dcgan"](spec=make_spec(), num_inputs=3, channels=0), "generator.channels must be"),
+        (lambda: DISCRIMINATORS["dcgan"](spec=make_spec(), num_conditions=0, leak=-0.1), "discriminator.leak must be"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,152 @@
+"""Every preset of the configuration tree, alone and with every technique: two real training steps each."""
+
+import copy
+import functools
+from datetime import datetime
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from genlab.composition.builder import build
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.location import config_directory
+from genlab.composition.naming import register_resolvers
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.models.gan.gan import GAN
+from genlab.types import UNLABELLED, Batch, ImageSpec
+from tests.models.gan.tiny import copies, make_updates, training_step
+
+SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=17, num_classes=3)
+PRESETS = sorted(
+    path.stem
+    for path in (config_directory() / "model").glob("*.yaml")
+    if "genlab.models.gan.gan.GAN" in path.read_text() or "  - gan\n" in path.read_text()
+)
+TECHNIQUES = sorted(path.stem for path in (config_directory() / "technique").glob("*.yaml"))
+BATCH_NORM = "batch normalisation mixes"
+TWICE = "spectral_normalization and weight_normalization exclude each other"
+REFUSED = {
+    **{(preset, "gradient_penalty"): BATCH_NORM for preset in ("cgan", "dcgan", "improved_gan", "infogan", "wgan")},
+    ("semi_supervised_gan", "spectral_normalization"): TWICE,
+    ("sngan", "weight_normalization"): TWICE,
+}
+# Values at which a step costs milliseconds and moves something. Every other value is the preset's.
+TINY: dict[str, dict[str, Any]] = {
+    "latent": {"size": 4},
+    "generator": {"channels": 2, "hidden": [6, 6]},
+    "discriminator": {"channels": 2, "hidden": [7, 6]},
+    "conditioning": {"num_hidden": 5},
+    "minibatch_discrimination": {"num_kernels": 3, "kernel_size": 2},
+    "virtual_batch_norm": {"num_reference": 3},
+    "weight_clipping": {"bound": 0.5},  # six layers of 0.01 leave no gradient within fp32
+}
+
+
+def shrink(node: dict[str, Any], name: str) -> None:
+    node |= {key: value for key, value in TINY.get(name, {}).items() if key in node}
+
+
+@functools.cache
+def composed(*overrides: str) -> dict[str, Any]:
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        node: dict[str, Any] = plain(composer.compose([*overrides]))["model"]
+    for name, part in (*node.items(), *node["techniques"].items()):
+        if isinstance(part, dict):
+            shrink(part, name)
+    return node
+
+
+def make(preset: str, technique: str | None = None) -> GAN:
+    torch.manual_seed(0)
+    node = copy.deepcopy(composed(f"model={preset}"))
+    if technique is not None:
+        every = composed("model=gan", f"technique=[{','.join(TECHNIQUES)}]")["techniques"]
+        node["techniques"][technique] = every[technique]
+    model = build(node, "model", expects=Model, spec=SPEC)
+    assert isinstance(model, GAN)
+    return model
+
+
+def make_batch() -> Batch:
+    labels = torch.tensor([0, 1, 2, UNLABELLED, UNLABELLED])
+    return Batch(images=torch.rand(5, 1, 8, 8), labels=labels)
+
+
+def test_the_presets_and_the_techniques_are_seen() -> None:
+    assert len(PRESETS) == 11
+    assert len(TECHNIQUES) == 9
+    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) == 92
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_with_every_technique(preset: str, technique: str) -> None:
+    if (preset, technique) in REFUSED:
+        with pytest.raises(ConfigurationError, match=REFUSED[preset, technique]) as refused:
+            make(preset, technique)
+        assert "\n" not in str(refused.value)
+        return
+    model = make(preset, technique)
+    assert technique in model.techniques
+    parameters = dict(model.named_parameters())
+    updates = make_updates(model)
+    for _ in range(2):
+        changed = training_step(model, updates, make_batch())
+        assert all(names for names in changed.values())
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in parameters.values())
+    assert torch.isfinite(model.sample(2)).all()
+
+
+@pytest.mark.parametrize("reuses", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_phase_changes_its_own_parameters_and_nothing_else(preset: str, reuses: bool) -> None:
+    model = make(preset)
+    model.reuses_generated = reuses
+    before = copies(dict(model.named_parameters()))
+    changed = training_step(model, make_updates(model), make_batch())
+    own = {
+        phase.name: {
+            name
+            for name, parameter in model.named_parameters()
+            if any(parameter is mine for module in phase.modules for mine in module.parameters())
+        }
+        for phase in model.phases()
+    }
+    assert own["discriminator"] | own["generator"] == before.keys()
+    assert not own["discriminator"] & own["generator"]
+    for name, names in changed.items():
+        assert names <= own[name]
+        assert len(names) >= 0.7 * len(own[name]), "a phase moves nearly all of its parameters"
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_preset_ends_in_a_sigmoid(preset: str) -> None:
+    model = make(preset)
+    assert not any(isinstance(module, nn.Sigmoid) for module in model.modules())
+    assert isinstance(model.discriminator.output, nn.Linear)
+
+
+def test_what_each_preset_is_made_of() -> None:
+    expected = {
+        "gan": ("UniformNoise", "MLPGenerator", "NonSaturating", "Unconditional", 1),
+        "dcgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "Unconditional", 1),
+        "dcgan_assignment": ("UniformNoise", "AssignmentGenerator", "NonSaturating", "Unconditional", 1),
+        "lsgan": ("UniformNoise", "MLPGenerator", "LeastSquares", "Unconditional", 1),
+        "wgan": ("UniformNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
+        "wgan_gp": ("GaussianNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
+        "sngan": ("GaussianNoise", "DCGANGenerator", "Hinge", "Unconditional", 1),
+        "cgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "ClassLabels", 1),
+        "infogan": ("UniformNoise", "AssignmentGenerator", "NonSaturating", "HiddenCodes", 1),
+        "improved_gan": ("UniformNoise", "ReferencedGenerator", "SmoothedObjective", "Unconditional", 1),
+        "semi_supervised_gan": ("UniformNoise", "MLPGenerator", "NonSaturating", "ClassPrediction", 1),
+    }
+    assert expected.keys() == set(PRESETS)
+    for preset, parts in expected.items():
+        model = make(preset)
+        kinds = (model.latent, model.generator, model.objective, model.conditioning)
+        assert (*(type(part).__name__ for part in kinds), model.n_critic) == parts, preset
