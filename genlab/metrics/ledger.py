@@ -1,13 +1,13 @@
 """The ledger: a number together with everything that decides what it may be compared with."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
+from genlab.metrics.names import Kind, kind_of, unit_of
 from genlab.training.evaluation import Average
 
-Kind = Literal["exact", "upper bound", "part of a bound", "estimate"]
 Weights = Literal["trained", "averaged", "none"]
 OF_REAL_IMAGES = "baseline_real_"
 """Begins the name of a measure of real images that stand in the place of samples."""
@@ -56,29 +56,6 @@ class Measure:
     """Generated images that were measured; None where none were."""
     features: str | None = None
     protocol: str | None = None
-
-
-def unit_of(name: str) -> str:
-    """The unit that a measure's name ends with; names without one are plain ratios."""
-    if name.endswith("_nats"):
-        return "nats/image"
-    if name.endswith("bits_per_dim"):
-        return "bits/dim"
-    return "1"
-
-
-def kind_of(name: str, beside: Collection[str] = ()) -> Kind:
-    """Whether a measure is a bound: by its name, because house rules ask names to say so.
-
-    Args:
-        name: The measure.
-        beside: The measures of the same evaluation: bits per dimension are what the nats beside them are.
-    """
-    if "upper_bound" in name or "importance_weighted" in name:
-        return "upper bound"
-    if name == "bits_per_dim" and "nll_upper_bound_nats" in beside:
-        return "upper bound"
-    return "part of a bound" if name in ("reconstruction_nats", "kl_nats", "kl_per_glimpse_nats") else "exact"
 
 
 def measures_from(

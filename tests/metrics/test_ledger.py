@@ -7,11 +7,10 @@ from genlab.metrics.ledger import (
     Estimate,
     as_json,
     format_table,
-    kind_of,
     measures_from,
     measures_of_samples,
-    unit_of,
 )
+from genlab.metrics.names import direction_of, kind_of, unit_of
 from genlab.training.evaluation import Average
 from tests.metrics.test_baselines import dataset
 
@@ -23,6 +22,11 @@ def test_names_tell_unit_and_kind() -> None:
     assert unit_of("error") == "1"
     assert kind_of("bits_per_dim", ["nll_upper_bound_nats", "bits_per_dim"]) == "upper bound"
     assert kind_of("bits_per_dim", ["nll_nats", "bits_per_dim"]) == "exact"
+    assert (direction_of("nll_nats"), direction_of("recall_classifier"), direction_of("score_real")) == (
+        "lower",
+        "higher",
+        None,
+    )
 
 
 def test_a_measure_carries_what_makes_it_comparable() -> None:
