@@ -260,13 +260,13 @@ class SemiSupervisedStream(BatchStream):
         super().__init__(dataset, batch_size=batch_size, seed=seed, device=device)
         if not 1 <= num_labelled < batch_size:
             raise ConfigurationError(
-                f"trainer.num_labelled_per_batch must be between 1 and {batch_size - 1} (trainer.batch_size less one), "
+                f"the labelled images of a batch must be between 1 and {batch_size - 1} (the batch size less one), "
                 f"got {num_labelled}"
             )
         rows = dataset.labelled_rows("train")
         if len(rows) == 0:
             raise ConfigurationError(
-                f"trainer.num_labelled_per_batch needs labelled images, and dataset {dataset.name} has none to train "
+                f"trainer.labelled_fraction needs labelled images, and dataset {dataset.name} has none to train "
                 "on: set it to null"
             )
         self.num_labelled = num_labelled

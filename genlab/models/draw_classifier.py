@@ -22,7 +22,7 @@ from genlab.models.base import Model
 from genlab.models.ranges import require_count, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
-from genlab.types import Batch, ImageSpec, Loss, Phase
+from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
 
 class Glance(NamedTuple):
@@ -125,11 +125,17 @@ class DRAWClassifier(Model):
         return (self.step,)
 
     def loss(self, batch: Batch) -> Loss:
-        """Cross-entropy of the class after the last glimpse, in nats, and the share of errors."""
+        """Cross-entropy after the last glimpse in nats, and the share of errors, averaged over the labelled images."""
         logits = self.logits(batch.images)
-        cross_entropy = F.cross_entropy(logits, batch.labels)
-        error = (logits.detach().argmax(1) != batch.labels).float().mean()
-        return Loss(value=cross_entropy, metrics={"cross_entropy_nats": cross_entropy.detach(), "error": error})
+        is_labelled = batch.labels != UNLABELLED
+        num_labelled = is_labelled.sum().clamp_min(1)
+        total = F.cross_entropy(logits, batch.labels, ignore_index=UNLABELLED, reduction="sum")
+        cross_entropy = total / num_labelled
+        is_wrong = (logits.detach().argmax(1) != batch.labels) & is_labelled
+        return Loss(
+            value=cross_entropy,
+            metrics={"cross_entropy_nats": cross_entropy.detach(), "error": is_wrong.sum() / num_labelled},
+        )
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:

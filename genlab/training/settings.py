@@ -22,9 +22,9 @@ class TrainerSettings:
     """Training steps in all; 0 evaluates only."""
     batch_size: int
     """Images per update, over all gradient-accumulation parts."""
-    num_labelled_per_batch: int | None
-    """For semi-supervised models: so many images of each batch keep their labels, the others come without; null
-    delivers every label there is."""
+    labelled_fraction: float | None
+    """For semi-supervised models: this share of each batch keeps its labels, the others come without; null delivers
+    every label there is."""
     gradient_accumulation: int
     """Parts that one batch is split into, for batches that do not fit."""
     max_gradient_norm: float | None
@@ -89,14 +89,11 @@ class TrainerSettings:
             self.batch_size % self.gradient_accumulation == 0,
             f"a divisor of trainer.batch_size ({self.batch_size})",
         )
-        if self.num_labelled_per_batch is not None:
-            self._require(
-                "num_labelled_per_batch",
-                1 <= self.num_labelled_per_batch < self.batch_size,
-                f"null or between 1 and {self.batch_size - 1} (trainer.batch_size less one)",
-            )
+        if self.labelled_fraction is not None:
+            self._require("labelled_fraction", 0 < self.labelled_fraction < 1, "null or between 0 and 1")
+            self._require("batch_size", self.batch_size > 1, "at least 2 with labelled_fraction")
             # Labelled images come first: the parts of a batch would be of different kinds.
-            self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with num_labelled_per_batch")
+            self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with labelled_fraction")
         self._require("watch_images", 2 <= self.watch_images <= MAX_WATCH_IMAGES, f"between 2 and {MAX_WATCH_IMAGES}")
         if self.on_collapse == "stop":
             self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
@@ -104,6 +101,13 @@ class TrainerSettings:
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
         if self.early_stopping_patience is not None:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
+
+    @property
+    def num_labelled(self) -> int | None:
+        """Images of a batch that keep their labels: one at least, and one at least does not."""
+        if self.labelled_fraction is None:
+            return None
+        return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
 
     def _require(self, key: str, holds: bool, rule: str) -> None:
         if not holds:

@@ -77,13 +77,16 @@ class Trainer:
         self.device = device
         self.seed = seed
         self.step = 0
-        self.summary = Summary(num_parameters=sum(parameter.numel() for parameter in model.parameters()))
+        self.summary = Summary(
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            selected_by=None if model.selection_measure is None else f"validation/{model.selection_measure}",
+        )
         self.test_averages: dict[str, Average] = {}
         """Of the test after training; empty before it."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
         self._stream = dataset.stream(
-            batch_size=settings.batch_size, seed=seed, device=device, num_labelled=settings.num_labelled_per_batch
+            batch_size=settings.batch_size, seed=seed, device=device, num_labelled=settings.num_labelled
         )
         self._updates = [
             PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
@@ -253,10 +256,9 @@ class Trainer:
         self._write_scalars(log, values)
         self.summary.final |= values
         progress.show(self.step, values)
-        chosen_by = self.model.selection_measure
-        if chosen_by is None:
+        tag = self.summary.selected_by
+        if tag is None:
             return False
-        tag = f"validation/{chosen_by}"
         if not self.summary.best or values[tag] < self.summary.best[tag]:
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0

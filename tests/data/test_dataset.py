@@ -123,9 +123,9 @@ def test_without_a_share_of_labelled_images_every_label_is_delivered():
 
 @pytest.mark.parametrize(("num_labelled", "num_given"), [(0, 4), (7, 4), (-1, 4), (3, 0)])
 def test_impossible_shares_of_labelled_images_are_refused(num_labelled, num_given):
-    message = r"num_labelled_per_batch needs labelled images, and dataset partly has none"
+    message = r"labelled_fraction needs labelled images, and dataset partly has none"
     if num_given:
-        message = rf"num_labelled_per_batch must be between 1 and 6 .*, got {num_labelled}"
+        message = rf"labelled images of a batch must be between 1 and 6 .*, got {num_labelled}"
     with pytest.raises(ConfigurationError, match=message):
         _partly_labelled(23, num_given).stream(batch_size=7, seed=0, device=CPU, num_labelled=num_labelled)
 

@@ -7,7 +7,7 @@ import torch
 
 from genlab.models.draw_classifier import DRAWClassifier
 from genlab.nn.attention import AttentionBias
-from genlab.types import Batch, ImageSpec
+from genlab.types import UNLABELLED, Batch, ImageSpec
 from tests.models.tiny import make_batch, make_spec, randomize
 
 
@@ -80,3 +80,14 @@ def test_data_without_classes_and_windows_larger_than_the_image_are_refused() ->
         make_classifier(make_spec())
     with pytest.raises(ValueError, match=r"model.read_size must be between 1 and 4 \(the image size\), got 9"):
         make_classifier(read_size=9)
+
+
+def test_images_without_a_label_do_not_count() -> None:
+    spec = make_spec(num_classes=3)
+    model = make_classifier(spec)
+    batch = make_batch(spec, 6)
+    hidden = torch.cat((batch.labels[:4], torch.full((2,), UNLABELLED)))
+    partly = model.loss(Batch(images=batch.images, labels=hidden))
+    labelled = model.loss(Batch(images=batch.images[:4], labels=batch.labels[:4]))
+    torch.testing.assert_close(partly.value, labelled.value)
+    torch.testing.assert_close(partly.metrics["error"], labelled.metrics["error"])

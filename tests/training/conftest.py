@@ -83,7 +83,7 @@ def make_dataset(
 DEFAULTS: dict[str, Any] = {
     "num_steps": 20,
     "batch_size": 8,
-    "num_labelled_per_batch": None,
+    "labelled_fraction": None,
     "gradient_accumulation": 1,
     "max_gradient_norm": 5.0,
     "ema_decay": 0.9,

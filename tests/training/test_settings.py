@@ -8,7 +8,7 @@ from tests.training.conftest import DEFAULTS, make_settings
 BAD = {
     "num_steps": -1,
     "batch_size": 0,
-    "num_labelled_per_batch": 8,
+    "labelled_fraction": 1.0,
     "gradient_accumulation": 3,
     "max_gradient_norm": float("nan"),
     "ema_decay": 1.0,
@@ -47,10 +47,8 @@ def test_a_patience_without_validation_would_have_no_effect() -> None:
 
 
 def test_parts_of_a_batch_must_be_alike() -> None:
-    with pytest.raises(
-        ValueError, match=r"^trainer\.gradient_accumulation must be 1 with num_labelled_per_batch, got 2$"
-    ):
-        make_settings(num_labelled_per_batch=4, gradient_accumulation=2)
+    with pytest.raises(ValueError, match=r"^trainer\.gradient_accumulation must be 1 with labelled_fraction, got 2$"):
+        make_settings(labelled_fraction=0.5, gradient_accumulation=2)
 
 
 def test_stopping_on_collapse_needs_a_bound() -> None:

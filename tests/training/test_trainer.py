@@ -99,7 +99,7 @@ def test_resume_is_bitwise_equal_to_the_uninterrupted_run(
 
 def test_resume_is_bitwise_equal_on_partly_labelled_data(run_folder: Callable[[str], Path]) -> None:
     def trainer(folder: Path, model: TinyGAN | None = None) -> Trainer:
-        return make_trainer(folder, model, dataset=make_dataset(num_labels_per_class=3), num_labelled_per_batch=3)
+        return make_trainer(folder, model, dataset=make_dataset(num_labels_per_class=3), labelled_fraction=0.4)
 
     whole, cut = run_folder("whole"), run_folder("cut")
     trainer(whole).fit(resume=False)
