@@ -23,6 +23,8 @@ class Summary:
     seconds: float = 0.0
     """Training time over all processes of the run, validation and pictures included."""
     num_parameters: int = 0
+    selected_by: str | None = None
+    """Tag of the validation measure that chooses the best checkpoint; null for a model that has none."""
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
