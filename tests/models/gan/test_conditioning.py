@@ -35,7 +35,6 @@ def with_labels(labels: list[int]) -> Batch:
 
 @pytest.mark.parametrize("networks", [{}, CONVOLUTIONAL], ids=["mlp", "dcgan"])
 def test_the_label_changes_images_and_scores(networks: dict[str, object]) -> None:
-    torch.manual_seed(0)
     model = make_gan(SPEC, conditioning=ClassLabels(), **networks)
     images = [
         model.sample(2, labels=torch.full((2,), label), generator=Generator().manual_seed(1)) for label in range(3)
@@ -51,7 +50,6 @@ def test_the_label_changes_images_and_scores(networks: dict[str, object]) -> Non
 
 def test_both_phases_pair_an_image_with_its_own_class() -> None:
     """The generator and the discriminator get the label of the same row."""
-    torch.manual_seed(0)
     model = make_gan(SPEC, conditioning=ClassLabels())
     batch = make_batch(SPEC, 5)
     one_hot = F.one_hot(batch.labels, 3).float()
@@ -86,7 +84,6 @@ def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
 
 
 def test_a_score_is_the_logit_of_not_being_the_last_of_k_plus_one_classes() -> None:
-    torch.manual_seed(0)
     logits = 3 * torch.randn(20, 3, dtype=torch.float64)
     joint = torch.cat((logits, torch.zeros(20, 1, dtype=torch.float64)), 1).softmax(1)
     scores = ClassPrediction().scores(logits)

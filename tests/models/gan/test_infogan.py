@@ -78,7 +78,6 @@ def test_a_perfect_q_has_all_the_information() -> None:
 
 
 def test_any_other_q_is_scored_by_its_log_likelihood() -> None:
-    torch.manual_seed(0)
     inputs = drawn()
     logits, mean, log_std = torch.randn(500, K), torch.randn(500, D), 0.3 * torch.randn(500, D)
     found = information(logits, mean, log_std, inputs, categorical_weight=2.0, continuous_weight=0.3)

@@ -62,7 +62,6 @@ def test_the_assignments_counts_of_parameters() -> None:
 def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and_its_relu() -> None:
     project = AssignmentGenerator(spec=mnist(), num_inputs=4).project
     assert [type(layer) for layer in project] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2
-    torch.manual_seed(0)
     outputs = project(torch.randn(16, 4))
     assert outputs.min() == 0
     assert 0.3 < (outputs == 0).float().mean() < 0.7
@@ -72,7 +71,6 @@ def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_generator_fits_every_size_and_batch(name: str, channels: int, height: int, width: int) -> None:
-    torch.manual_seed(0)
     network = GENERATORS[name](spec=make_spec(channels=channels, height=height, width=width), num_inputs=3)
     for num in (2, 3):  # nothing remembers a batch size
         images = network(torch.randn(num, 3))
@@ -85,7 +83,6 @@ def test_every_generator_fits_every_size_and_batch(name: str, channels: int, hei
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_every_discriminator_fits_every_size_and_batch(name: str, channels: int, height: int, width: int) -> None:
-    torch.manual_seed(0)
     spec = make_spec(channels=channels, height=height, width=width)
     network = DISCRIMINATORS[name](spec=spec, num_conditions=2)
     for num in (2, 3):
@@ -115,7 +112,6 @@ def test_a_fully_connected_network_takes_any_size() -> None:
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_no_discriminator_ends_in_a_sigmoid(name: str) -> None:
     """An output is linear in the last layer: doubled weights double it, without bound."""
-    torch.manual_seed(0)
     discriminator = make_discriminator(DISCRIMINATORS[name](spec=make_spec(), num_conditions=0)).eval()
     images = torch.randn(5, 1, 4, 4)
     outputs = discriminator(images, torch.empty(5, 0)).outputs
@@ -156,7 +152,6 @@ def test_dcgans_five_rules() -> None:
     ids=lambda layer: type(layer).__name__,
 )
 def test_initial_values(layer: nn.Module) -> None:
-    torch.manual_seed(0)
     initialize_normal(nn.Sequential(layer), std=0.02)
     assert layer.weight.std().item() == pytest.approx(0.02, rel=0.03)
     assert torch.equal(layer.bias, torch.zeros_like(layer.bias))
@@ -169,7 +164,6 @@ def test_initial_values(layer: nn.Module) -> None:
 
 
 def test_xavier_values_reach_the_fully_connected_networks() -> None:
-    torch.manual_seed(0)
     for network in (
         MLPGenerator(spec=mnist(), num_inputs=96, hidden=[300, 200], activation=nn.ReLU, normalization=None),
         MLPDiscriminator(
@@ -193,7 +187,6 @@ def test_conditions_become_constant_channels() -> None:
 
 
 def test_noise_between_the_layers_is_of_training_alone_and_leaves_the_matched_features_clean() -> None:
-    torch.manual_seed(0)
     network = MLPDiscriminator(
         spec=make_spec(), num_conditions=0, hidden=[8, 7, 6], leak=0.0, input_noise=0.3, hidden_noise=0.5
     )

@@ -15,7 +15,6 @@ def network() -> DiscriminatorNetwork:
 
 
 def test_it_is_the_squared_distance_of_mean_features() -> None:
-    torch.manual_seed(0)
     discriminator = make_discriminator(network())
     real, fake = torch.randn(7, 1, 4, 4), torch.randn(4, 1, 4, 4)  # the two batches need not be of one size
     contest = make_contest(discriminator, real, fake)
@@ -28,7 +27,6 @@ def test_it_is_the_squared_distance_of_mean_features() -> None:
 
 
 def test_another_order_of_the_same_images_costs_nothing() -> None:
-    torch.manual_seed(0)
     real = torch.randn(6, 1, 4, 4)
     contest = make_contest(make_discriminator(network()), real, real.flip(0))
     loss = FeatureMatching(weight=1.0, replaces_objective=True).generator_term(contest)
@@ -36,7 +34,6 @@ def test_another_order_of_the_same_images_costs_nothing() -> None:
 
 
 def test_the_real_features_carry_no_gradient_and_the_generated_ones_do() -> None:
-    torch.manual_seed(0)
     discriminator = make_discriminator(network())
     real = torch.randn(5, 1, 4, 4, requires_grad=True)
     fake = torch.randn(5, 1, 4, 4, requires_grad=True)
@@ -48,7 +45,6 @@ def test_the_real_features_carry_no_gradient_and_the_generated_ones_do() -> None
 
 @pytest.mark.parametrize("replaces", [True, False])
 def test_it_stands_in_place_of_the_objective_or_beside_it(replaces: bool) -> None:
-    torch.manual_seed(0)
     model = make_gan(None, FeatureMatching(weight=2.0, replaces_objective=replaces))
     batch = make_batch(model.spec, 5)
     _, generator = model.phases()

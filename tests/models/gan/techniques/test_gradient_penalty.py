@@ -24,7 +24,6 @@ from tests.models.tiny import make_batch, make_spec
 @pytest.mark.parametrize("length", [0.0, 0.3, 1.0, 4.0])
 def test_penalty_of_a_linear_critic(length: float) -> None:
     """The gradient of w . x is w everywhere: the penalty is (|w| - 1)^2."""
-    torch.manual_seed(0)
     discriminator = make_discriminator(FlatPixels(make_spec()))
     with torch.no_grad():
         discriminator.output.weight.mul_(length / discriminator.output.weight.norm())
@@ -44,7 +43,6 @@ def test_penalty_of_a_linear_critic(length: float) -> None:
 
 def test_every_pair_of_images_has_one_point_on_its_line() -> None:
     """Neither one coefficient per pixel nor one for the whole batch: shape (B, 1, 1, 1)."""
-    torch.manual_seed(0)
     network = FlatPixels(make_spec(channels=3))
     discriminator = make_discriminator(network)
     real, fake = torch.randn(500, 3, 4, 4), torch.randn(500, 3, 4, 4)
@@ -69,7 +67,6 @@ def test_fewer_real_images_than_generated_ones_make_fewer_pairs() -> None:
 
 def test_its_gradient_is_that_of_finite_differences() -> None:
     """A derivative of a derivative, in float64."""
-    torch.manual_seed(0)
     discriminator = make_discriminator(make_mlp_discriminator()(spec=make_spec(), num_conditions=0)).double()
     points = torch.randn(4, 1, 4, 4, dtype=torch.float64, requires_grad=True)
 
@@ -98,14 +95,12 @@ def test_its_gradient_is_that_of_finite_differences() -> None:
 
 
 def test_the_norms_are_those_of_each_image_alone() -> None:
-    torch.manual_seed(0)
     points = torch.randn(3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     norms = gradient_norms(lambda x: x.pow(3).flatten(1).sum(1), points)
     torch.testing.assert_close(norms, (3 * points.detach() ** 2).flatten(1).norm(dim=1))
 
 
 def test_it_is_computed_in_fp32_under_autocast() -> None:
-    torch.manual_seed(0)
     discriminator = make_discriminator(make_mlp_discriminator()(spec=make_spec(), num_conditions=0))
     real, fake = torch.randn(8, 1, 4, 4), torch.randn(8, 1, 4, 4)
     results = []
@@ -123,7 +118,6 @@ def test_it_is_computed_in_fp32_under_autocast() -> None:
 
 
 def test_it_trains_the_discriminator_alone() -> None:
-    torch.manual_seed(0)
     model = make_gan(None, GradientPenalty(weight=10.0))
     loss = model.phases()[0].loss(make_batch(model.spec, 4))
     plain = loss.metrics["adversarial_nats"]

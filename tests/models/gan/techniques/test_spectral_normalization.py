@@ -22,7 +22,6 @@ def largest_singular_values(discriminator: nn.Module) -> list[float]:
 
 
 def test_the_largest_singular_value_converges_to_one() -> None:
-    torch.manual_seed(0)
     techniques = SpectralNormalization(num_power_iterations=1), MinibatchDiscrimination(num_kernels=3, kernel_size=2)
     model = make_gan(None, *techniques, discriminator=DCGAN)
     with torch.no_grad():
@@ -36,7 +35,6 @@ def test_the_largest_singular_value_converges_to_one() -> None:
 
 
 def test_it_follows_the_weights_through_training() -> None:
-    torch.manual_seed(0)
     model = make_gan(None, SpectralNormalization(num_power_iterations=1), discriminator=DCGAN)
     updates = make_updates(model)
     for _ in range(30):
@@ -45,7 +43,6 @@ def test_it_follows_the_weights_through_training() -> None:
 
 
 def test_the_singular_vectors_are_in_the_checkpoint_and_only_training_moves_them() -> None:
-    torch.manual_seed(0)
     model = make_gan(None, SpectralNormalization(num_power_iterations=1))
     names = [name for name in model.state_dict() if name.endswith((".0._u", ".0._v"))]
     assert len(names) == 2 * 3

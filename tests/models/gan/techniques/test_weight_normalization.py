@@ -14,7 +14,6 @@ DCGAN = functools.partial(DCGANDiscriminator, channels=3, normalization=None, le
 
 
 def test_every_row_is_its_length_times_a_unit_vector() -> None:
-    torch.manual_seed(0)
     model = make_gan(None, WeightNormalization(), discriminator=DCGAN)
     updates = make_updates(model)
     for _ in range(3):
