@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # Of the matrix of distances that is in memory at one time.
-_MAX_ENTRIES = 2**23
+_MAX_ENTRIES = 2**22
 
 
 def squared_distances(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:

@@ -6,10 +6,14 @@ from typing import Literal
 Kind = Literal["exact", "upper bound", "part of a bound", "estimate"]
 Direction = Literal["lower", "higher"]
 
-_LOWER = ("nll_", "bits_per_dim", "frechet_distance_", "kernel_distance_", "modes_kl_to_", "code_error_")
-_LOWER += ("error", "cross_entropy_nats")
-_HIGHER = ("inception_style_score_", "precision_", "recall_", "density_", "coverage_", "modes_covered_")
-_HIGHER += ("conditional_accuracy_", "parzen_log_likelihood_nats")
+_LOWER = (
+    *("nll_", "bits_per_dim", "cross_entropy_nats", "error", "code_error_"),
+    *("frechet_distance_", "kernel_distance_", "modes_kl_to_"),
+)
+_HIGHER = (
+    *("precision_", "recall_", "density_", "coverage_", "modes_covered_"),
+    *("inception_style_score_", "conditional_accuracy_", "parzen_log_likelihood_nats"),
+)
 
 
 def unit_of(name: str) -> str:

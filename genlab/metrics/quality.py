@@ -51,9 +51,9 @@ class Protocol:
     parzen: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Report:
-    """What was found."""
+    """What was found so far."""
 
     estimates: list[Estimate] = field(default_factory=list)
     baselines: list[Estimate] = field(default_factory=list)
@@ -98,16 +98,19 @@ class Comparison:
 
     def report(self) -> Report:
         """Measure everything."""
-        report = Report(pictures={"real_beside_generated": self._beside()})
+        report = Report()
         real = self._other_real_images()
         for extractor in self.extractors:
-            report = self._through(extractor, real, report)
+            self._look_through(extractor, real, report)
         if self.protocol.parzen:
             report.estimates.append(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
             if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
                 centres = torch.cat(list(self._real("train", len(self.generated))))
                 report.baselines.append(_as_baseline(self._parzen(centres, chooser=self._chooser_of_bandwidths)))
-        return self._neighbours(report)
+        self._find_neighbours(report)
+        shown = torch.cat(list(self._real(self.protocol.reference_split, _IMAGES_SHOWN_BESIDE)))
+        report.pictures["real_beside_generated"] = beside(shown, self.generated[:_IMAGES_SHOWN_BESIDE])
+        return report
 
     def _other_real_images(self) -> Float[Tensor, "N C H W"] | None:
         """At most as many real images as were generated, from another split than the reference; None if too few."""
@@ -116,7 +119,7 @@ class Comparison:
                 return torch.cat(list(self._real(split, len(self.generated))))
         return None
 
-    def _through(self, extractor: FeatureExtractor, real: Tensor | None, report: Report) -> Report:
+    def _look_through(self, extractor: FeatureExtractor, real: Tensor | None, report: Report) -> None:
         """Everything that one extractor sees."""
         reference = describe_all(extractor, self._in_batches(self.reference))
         generated = describe_all(extractor, self._in_batches(self.generated))
@@ -126,7 +129,7 @@ class Comparison:
             baselines = distribution_estimates(extractor, reference, described)
             report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
         if not isinstance(extractor, ClassifierFeatures):
-            return report
+            return
         predictions = generated.logits.argmax(1)
         report.estimates.extend(class_estimates(extractor, predictions, training_counts=self.class_counts))
         if self.labels is not None:
@@ -134,17 +137,16 @@ class Comparison:
         if described is not None:
             baselines = class_estimates(extractor, described.logits.argmax(1), training_counts=self.class_counts)
             report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
-        num_modes = extractor.classifier.spec.num_classes
-        return replace(report, histogram=class_histogram(predictions, num_modes=num_modes))
+        report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
 
-    def _neighbours(self, report: Report) -> Report:
+    def _find_neighbours(self, report: Report) -> None:
         """Distances to the nearest training images, by pixels and by the classifier's features, and a picture."""
         looks: list[FeatureExtractor | None] = [None]
         looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
         count = min(_IMAGES_WITH_NEIGHBOURS, len(self.generated))
         images = self.generated[:count]
         if self.protocol.reference_split != "train":
-            images = torch.cat((images, self.reference[:_IMAGES_WITH_NEIGHBOURS]))
+            images = torch.cat((images, *self._real(self.protocol.reference_split, _IMAGES_WITH_NEIGHBOURS)))
         shown = []
         for extractor in looks:
             distances, numbers = self._nearest_training(images, extractor)
@@ -153,14 +155,16 @@ class Comparison:
                 baseline = self._neighbour_estimate(distances[count:], extractor)
                 report.baselines.append(_as_baseline(baseline))
             shown.append(self._training_images(numbers[:_IMAGES_SHOWN_WITH_NEIGHBOURS]))
-        picture = with_neighbours(images[:_IMAGES_SHOWN_WITH_NEIGHBOURS], shown)
-        return replace(report, pictures={**report.pictures, "nearest_neighbours": picture})
+        report.pictures["nearest_neighbours"] = with_neighbours(images[:_IMAGES_SHOWN_WITH_NEIGHBOURS], shown)
 
     def _nearest_training(
         self, images: Float[Tensor, "N C H W"], extractor: FeatureExtractor | None
     ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """Distances and numbers of the nearest few training images, by pixels where no extractor is given."""
-        stream = self._real("train", None)
+        num_batches = -(-self.dataset.num_images("train") // self.protocol.batch_size)
+        stream = tqdm(
+            self._real("train", None), total=num_batches, desc="nearest", unit="batch", leave=False, disable=None
+        )
         if extractor is None:
             return nearest(images.flatten(1), (batch.flatten(1) for batch in stream), num_neighbours=_NEIGHBOURS_SHOWN)
         points = describe_all(extractor, self._in_batches(images)).features
@@ -200,9 +204,6 @@ class Comparison:
             num_generated=len(centres),
             num_reference=len(self.reference),
         )
-
-    def _beside(self) -> Float[Tensor, "C h w"]:
-        return beside(self.reference[:_IMAGES_SHOWN_BESIDE], self.generated[:_IMAGES_SHOWN_BESIDE])
 
     def _real(self, split: Split, limit: int | None) -> Iterator[Tensor]:
         """Real images on the CPU, batch by batch."""

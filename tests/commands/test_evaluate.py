@@ -214,6 +214,18 @@ def test_of_one_class_only_what_needs_no_classifier_is_measured(
     }
 
 
+@pytest.mark.gpu
+def test_samples_are_measured_on_a_gpu(
+    genlab: Callable[..., Outcome], cgan_run: Path, infogan_run: Path, classifier_run: Path
+) -> None:
+    on_cpu, _ = measured(genlab, cgan_run, f"classifier={classifier_run}", "device=cpu")
+    on_gpu, _ = measured(genlab, cgan_run, f"classifier={classifier_run}", "device=cuda")
+    assert on_cpu.keys() == on_gpu.keys()
+    name = "baseline_real_frechet_distance_classifier"  # of images that no generator of the device drew
+    assert on_gpu[name]["value"] == pytest.approx(on_cpu[name]["value"], rel=1e-3)
+    assert "code_error_one_to_one" in measured(genlab, infogan_run, "device=cuda", "quality=false")[0]
+
+
 def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_run: Path) -> None:
     outcome = genlab("evaluate", f"run={classifier_run}", "quality=true")
     assert (outcome.code, outcome.errors) == (

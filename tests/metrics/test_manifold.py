@@ -18,7 +18,7 @@ def radius(points: np.ndarray, index: int, num_neighbours: int) -> float:
     return np.sort(np.linalg.norm(others - points[index], axis=1))[num_neighbours - 1]
 
 
-@pytest.mark.parametrize("piece", [11, 2**23])
+@pytest.mark.parametrize("piece", [11, 2**22])
 def test_against_loops(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "_MAX_ENTRIES", piece)
     real, generated = draw(23, seed=1), draw(17, seed=2, shift=0.8)
