@@ -12,19 +12,33 @@ from importlib import import_module
 from typing import Any
 
 import genlab
+from genlab.composition.syntax import Flag, Syntax, expanded
 from genlab.errors import ConfigurationError
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
-# Command to what it does and the key that a bare word stands for.
-COMMANDS: dict[str, tuple[str, str | None]] = {
-    "train": ("train a model, or go on from a run with resume=RUN; -m sweeps", None),
-    "sample": ("draw pictures from a trained run: run=RUN", "run"),
-    "evaluate": ("measure a trained run on test data: run=RUN", "run"),
-    "models": ("list the models: paper, objective, what they need", None),
-    "datasets": ("list the data sets", None),
-    "doctor": ("versions, devices, data found, disk, a self-check of the numerics", None),
-    "board": ("TensorBoard on a folder of runs, with settings that keep every picture", "folder"),
+COMMANDS: dict[str, tuple[str, Syntax]] = {
+    "train": ("train a model, or go on from a run with resume=RUN; -m sweeps", Syntax()),
+    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run")),
+    "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run")),
+    "compare": (
+        "runs side by side, like ranked with like: RUN... or folders; --sort, --csv, --json, --html",
+        Syntax(
+            "runs",
+            takes_several=True,
+            flags={
+                "--sort": Flag("sort"),
+                "--csv": Flag("csv", suffix=".csv", default="-"),
+                "--json": Flag("json", suffix=".json", default="-"),
+                "--html": Flag("html", suffix=".html", default="comparison.html"),
+            },
+        ),
+    ),
+    "models": ("list the models: paper, objective, what they need", Syntax()),
+    "datasets": ("list the data sets", Syntax()),
+    "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
+    "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),
 }
+"""Command to what it does and what its line may hold."""
 _COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 
@@ -91,7 +105,8 @@ def _dispatch(words: list[str]) -> int:
         raise ConfigurationError(f"there is no command '{command}'; {way_out(command, COMMANDS, kind='commands')}")
     from genlab.composition.application import launch
 
-    launch(command, rest, job=Job(command), bare_word=COMMANDS[command][1])
+    syntax = COMMANDS[command][1]
+    launch(command, expanded(rest, syntax), job=Job(command), bare_word=syntax.bare_word)
     return 0
 
 

@@ -1,0 +1,97 @@
+"""`genlab compare`: runs side by side, like ranked with like, as a table, CSV, JSON or a page."""
+
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genlab.comparison.ranking import sorted_runs
+from genlab.comparison.runs import Run, read_runs
+from genlab.comparison.table import WIDTH, as_csv, as_json, as_text
+from genlab.composition.application import JobContext
+from genlab.composition.fields import check_fields
+from genlab.errors import ConfigurationError
+from genlab.storage import replace_atomically
+
+_STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """The keys of configs/compare.yaml.
+
+    Raises:
+        ValueError: There is nothing to compare, or the page has no file.
+    """
+
+    runs: tuple[str, ...]
+    sort: str | None
+    csv: str | None
+    json: str | None
+    html: str | None
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("runs must name at least one run or folder of runs")
+        if self.html == _STANDARD_OUTPUT:
+            raise ValueError("html must be a file, got -")
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CompareSettings:
+    """The checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit, or a file has no folder to lie in.
+    """
+    del overrides
+    settings = check_fields(CompareSettings, values, "")
+    for name in ("csv", "json", "html"):
+        place = getattr(settings, name)
+        if place is not None and not Path(place).parent.is_dir():
+            raise ConfigurationError(f"{name} must be a file in an existing folder, got {place}")
+    return settings
+
+
+def run(settings: CompareSettings, context: JobContext) -> None:
+    """Read, rank, print, write.
+
+    Raises:
+        ConfigurationError: There are no runs, or the sort column does not exist.
+    """
+    del context
+    runs = read_runs(map(Path, settings.runs))
+    if settings.sort is not None:
+        runs = sorted_runs(runs, settings.sort)
+    texts = {
+        place: form(runs) for place, form in ((settings.csv, as_csv), (settings.json, as_json)) if place is not None
+    }
+    if _STANDARD_OUTPUT in texts:
+        print(texts.pop(_STANDARD_OUTPUT).rstrip("\n"))
+    else:
+        print(as_text(runs, width=shutil.get_terminal_size((WIDTH, 0)).columns))
+    for place, text in texts.items():
+        _write(Path(place), text)
+    if settings.html is not None:
+        _write(Path(settings.html), _page(runs, command=shlex.join(_line(settings))))
+
+
+def _line(settings: CompareSettings) -> list[str]:
+    """What a person would type for these settings."""
+    words = ["genlab", "compare", *settings.runs]
+    for name in ("sort", "csv", "json", "html"):
+        value = getattr(settings, name)
+        words += [] if value is None else [f"--{name}", value]
+    return words
+
+
+def _page(runs: Sequence[Run], *, command: str) -> str:
+    from genlab.comparison.page import as_page  # Pillow is needed for nothing else here
+
+    return as_page(runs, command=command)
+
+
+def _write(path: Path, text: str) -> None:
+    replace_atomically(path, text.encode())
+    print(f"written to {path}")

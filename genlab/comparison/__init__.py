@@ -1,0 +1,1 @@
+"""Runs set side by side, and results beside published ones; reads the files of run folders, and nothing of torch."""

@@ -1,0 +1,253 @@
+"""A comparison as one HTML file that needs nothing else: to read on a phone, to print, to send.
+
+Every text from a run passes through :func:`html.escape`; beside that, the page's own policy lets a browser run no
+script but ours and load nothing at all.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image
+
+import genlab
+from genlab.comparison.charts import Line, chart, swatch
+from genlab.comparison.ranking import Column, columns_of, differing
+from genlab.comparison.runs import Run, Scalar, curves, describe_seconds, newest_samples
+from genlab.comparison.table import cell_text, legend, parameter_text, remarks, shown
+
+MAX_DRAWN = 24
+"""Runs whose curves and samples are shown; more would be neither legible nor light."""
+MAX_PICTURE_SIDE = 480
+MAX_PICTURE_PIXELS = 64_000_000
+_JPEG_QUALITY = 85
+# Tags that few want to see first.
+_ASIDE = ("learning_rate", "gradient_norm", "images_per_second")
+_FIRST = ("validation/", "quality/", "modes/", "test/")
+
+
+def as_page(runs: Sequence[Run], *, command: str) -> str:
+    """The whole page.
+
+    Args:
+        runs: In the order of the tables; the first 24 are drawn.
+        command: The line that made the page.
+    """
+    resources = files("genlab.comparison")
+    style, script = ((resources / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
+    title = f"{len(runs)} run{'' if len(runs) == 1 else 's'} compared"
+    columns = [column for column in columns_of(runs) if column.direction is not None]
+    now = datetime.now().strftime("%Y-%m-%d %H:%M")
+    body = [
+        f"<h1>{title}</h1>",
+        f'<p class="soft">{now}, genlab {genlab.__version__}: <code>{_text(command)}</code></p>',
+        _section("Runs", _overview(runs)),
+        _section("Measures", _measures(runs, columns) + _list([*legend(columns), *remarks(runs, columns)])),
+        _section("Curves", _curves(runs[:MAX_DRAWN])),
+        _section("Samples", _samples(runs[:MAX_DRAWN])),
+        _section("What differs", _differences(runs)),
+        _section("How to repeat each run", "".join(_repetition(number, run) for number, run in _numbered(runs))),
+    ]
+    if len(runs) > MAX_DRAWN:
+        body.insert(2, f"<p>Curves and samples are those of the first {MAX_DRAWN} runs.</p>")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=True)}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{style}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + f"\n<script>{script}</script></body></html>\n"
+    )
+
+
+def _overview(runs: Sequence[Run]) -> str:
+    head = (
+        "#",
+        "run",
+        "model",
+        "data",
+        "status",
+        "step",
+        "time",
+        "images/s",
+        "parameters",
+        "seed",
+        "commit",
+        "hardware",
+    )
+    rows = []
+    for number, run in _numbered(runs):
+        step = None if run.step is None else f"{run.step:,}"
+        cells = [
+            f'<th scope="row">{number}</th>',
+            f'<td class="name">{_text(run.name)}</td>',
+            _cell(run.model),
+            _cell(run.dataset),
+            _cell(run.status),
+            _cell(step, sort_by=run.step),
+            _cell(None if run.seconds is None else describe_seconds(run.seconds), sort_by=run.seconds),
+            _cell(_grouped(run.images_per_second), sort_by=run.images_per_second),
+            _cell(_grouped(run.num_parameters), sort_by=run.num_parameters),
+            _cell(run.seed),
+            _cell(run.commit),
+            _cell(run.hardware),
+        ]
+        rows.append("".join(cells))
+    return _table(head, rows, kind="sortable")
+
+
+def _measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
+    if not columns:
+        return "<p>No run has a measure that orders models.</p>"
+    rows = []
+    for index, run in enumerate(runs):
+        row = [f'<th scope="row">{index + 1}</th>', f'<td class="name">{_text(run.name)}</td>']
+        for column in columns:
+            cell = column.cells.get(index)
+            best = ' class="best"' if cell is not None and cell.is_best else ""
+            value = "" if cell is None else f' data-value="{cell.record.value!r}"'
+            row.append(f"<td{best}{value}>{_text(cell_text(cell, column))}</td>")
+        rows.append("".join(row))
+    on_screen = _table(("#", "run", *(column.title for column in columns)), rows, kind="sortable")
+    return f'<div class="screen">{on_screen}</div><div class="paper">{_upright_measures(runs, columns)}</div>'
+
+
+def _upright_measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
+    """The same for paper, which is higher than wide and cannot be scrolled."""
+    rows = []
+    for column in columns:
+        cells = [column.cells.get(index) for index in range(len(runs))]
+        rows.append(f'<th scope="row">{_text(column.title)}</th>' + "".join(_cell(cell_text(c, column)) for c in cells))
+    return _table(("", *(f"#{number}" for number, _ in _numbered(runs))), rows, kind="keys")
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    by_tag: dict[str, list[Line]] = {}
+    drawn = []
+    for number, run in _numbered(runs):
+        found = curves(run.folder)
+        drawn += [(number, run)] if found else []
+        for tag, points in found.items():
+            by_tag.setdefault(tag, []).append(Line(number, points))
+    tags = sorted(
+        (tag for tag in by_tag if not tag.startswith("test/")), key=lambda tag: (not tag.startswith(_FIRST), tag)
+    )
+    charts = {tag: drawing for tag in tags if (drawing := chart(tag, by_tag[tag]))}
+    if not charts:
+        return "<p>No run has written a curve.</p>"
+    names = "".join(f"<li>{swatch(number)}#{number} {_text(run.name)}</li>" for number, run in drawn)
+    aside = [tag for tag in charts if tag.endswith(_ASIDE)]
+    text = f'<ul class="legend">{names}</ul>' + _figures(charts, [tag for tag in charts if tag not in aside])
+    if aside:
+        text += f"<details><summary>{', '.join(map(_text, aside))}</summary>{_figures(charts, aside)}</details>"
+    return text
+
+
+def _figures(charts: dict[str, str], tags: Iterable[str]) -> str:
+    figures = "".join(f"<figure><figcaption>{_text(tag)}</figcaption>{charts[tag]}</figure>" for tag in tags)
+    return f'<div class="charts">{figures}</div>'
+
+
+def _samples(runs: Sequence[Run]) -> str:
+    figures = []
+    for number, run in _numbered(runs):
+        path = newest_samples(run.folder)
+        if path is None:
+            continue
+        address = _embedded(path)
+        caption = f"#{number} {_text(run.name)}, {_text(path.stem.replace('_', ' '))}"
+        if address is None:
+            figures.append(f'<figure><figcaption class="problem">{caption}: cannot be read</figcaption></figure>')
+        else:
+            alternative = escape(f"Samples of run {number}, {shown(run.name)}", quote=True)
+            figures.append(
+                f'<figure><img src="{address}" alt="{alternative}"><figcaption>{caption}</figcaption></figure>'
+            )
+    return f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No run has drawn samples.</p>"
+
+
+def _embedded(path: Path) -> str | None:
+    """A picture as a data URI, no larger than it is shown; None where the file holds none."""
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PICTURE_PIXELS:
+                return None
+            small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow says of bad files
+        return None
+    small.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
+    buffer = io.BytesIO()
+    if small.mode == "L":
+        small.save(buffer, "PNG", optimize=True)
+    else:
+        small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    kind = "png" if small.mode == "L" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    keys = differing(runs)
+    if not keys:
+        return "<p>Nothing in the configurations that can be read.</p>"
+    head = ("key", *(f"#{number}" for number, _ in _numbered(runs)))
+    rows = [
+        f'<th scope="row">{_text(key)}</th>' + "".join(_cell(parameter_text(run, key)) for run in runs) for key in keys
+    ]
+    return _table(head, rows, kind="keys")
+
+
+def _repetition(number: int, run: Run) -> str:
+    facts = [
+        f"commit {run.commit}" if run.commit else "",
+        run.hardware or "",
+        f"seed {run.seed}" if run.seed is not None else "",
+    ]
+    lines = [f"{run.status}: {run.reason}"] if run.reason else []
+    problems = "".join(f'<p class="problem">{_text(line)}</p>' for line in (*lines, *run.problems))
+    commands = "\n".join(map(_text, run.commands)) or "not known: no .hydra/hydra.yaml and no environment.json"
+    return (
+        f'<section class="run"><h3>#{number} {_text(run.name)}</h3><pre>{commands}</pre>'
+        f'<p class="soft">{_text(", ".join(fact for fact in facts if fact))}</p>{problems}</section>'
+    )
+
+
+def _numbered(runs: Sequence[Run]) -> Iterator[tuple[int, Run]]:
+    return enumerate(runs, start=1)
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{content}</section>"
+
+
+def _table(head: Sequence[str], rows: Sequence[str], *, kind: str) -> str:
+    heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    table = f'<table class="{kind}"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
+
+
+def _cell(value: Scalar, *, sort_by: int | float | None = None) -> str:
+    order = "" if sort_by is None else f' data-value="{sort_by!r}"'
+    return f"<td{order}>{_text(value)}</td>"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>" if lines else ""
+
+
+def _grouped(number: int | float | None) -> str | None:
+    return None if number is None else f"{number:,.0f}"
+
+
+def _text(value: Scalar) -> str:
+    return escape(shown(value), quote=True)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,223 @@
+"""Which values of which runs are ranked against each other, and one line for each refusal to."""
+
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from genlab.comparison.measures import UNKNOWN, Record
+from genlab.comparison.runs import Run, Scalar
+from genlab.composition.suggestions import nearest
+from genlab.errors import ConfigurationError
+from genlab.metrics.names import Direction
+
+# These say the same less plainly, where one of the others differs as well.
+_IMPLIED = ("fingerprint of the data", "number of images")
+_MAX_TOLD = 4  # quantities that a shared line is told of by name
+_OF_THE_DATA = ("dataset", "binarisation", "split")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A value of one run in a column."""
+
+    record: Record
+    group: str
+    """The letter of the values that this one is ranked with; "" where it is ranked with none."""
+    rank: int | None
+    """1 is the best of the group; None of a value alone, not rankable, or of a quantity without direction."""
+
+    @property
+    def is_best(self) -> bool:
+        """Whether it is the best, or one of the best, of at least two."""
+        return self.rank == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A quantity over the runs that have it."""
+
+    quantity: str
+    direction: Direction | None
+    cells: Mapping[int, Cell]
+    """By position of the run."""
+    refusals: tuple[str, ...]
+    """Why some are not ranked with others, one line each; runs by their number, counted from 1 with "#"."""
+    remarks: tuple[str, ...]
+    """What to keep in mind of a rank that was given."""
+
+    @property
+    def title(self) -> str:
+        """The quantity and which values of it are better."""
+        return f"{self.quantity} ({self.direction})" if self.direction is not None else self.quantity
+
+    @property
+    def num_groups(self) -> int:
+        """How many sets of values there are that cannot be ranked with each other."""
+        return len({cell.group for cell in self.cells.values() if cell.group})
+
+
+def columns_of(runs: Sequence[Run]) -> list[Column]:
+    """Every quantity that a run has, those that order models first, each in the order in which they were met."""
+    quantities: dict[str, None] = {}
+    for run in runs:
+        quantities |= dict.fromkeys(record.quantity for record in run.records)
+    columns = [_column(quantity, runs) for quantity in quantities]
+    return sorted(columns, key=lambda column: column.direction is None)
+
+
+def told_once(columns: Sequence[Column]) -> list[str]:
+    """The refusals, then the remarks, of all columns: a line that several share is told once, with their names."""
+    lines: dict[str, list[str]] = {}
+    for part in ([column.refusals for column in columns], [column.remarks for column in columns]):
+        for column, texts in zip(columns, part, strict=True):
+            for text in texts:
+                lines.setdefault(text, []).append(column.quantity)
+    return [f"{text} ({_listed(quantities)})" for text, quantities in lines.items()]
+
+
+def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
+    """The runs by a measure, best first within each comparable group, or by a property or hyper-parameter, ascending.
+
+    Args:
+        runs: In any order.
+        by: A measure as a column calls it, ``name``, ``status``, ``step``, ``seconds``, ``images_per_second``,
+            ``num_parameters``, or a key of the configuration. Runs without it come last.
+
+    Raises:
+        ConfigurationError: No run has anything of this name.
+    """
+    columns = {column.quantity: column for column in columns_of(runs)}
+    if by in columns:
+        sign = -1 if columns[by].direction == "higher" else 1
+        cells = columns[by].cells
+        keys = {index: (0, cell.group or "~", sign * cell.record.value) for index, cell in cells.items()}
+        return [runs[index] for index in sorted(range(len(runs)), key=lambda index: keys.get(index, (1, "", 0.0)))]
+    properties = ("name", "status", "step", "seconds", "images_per_second", "num_parameters")
+    parameters = {key for run in runs for key in run.configuration}
+    if by in properties:
+        values: list[Scalar] = [getattr(run, by) for run in runs]
+    elif by in parameters:
+        values = [run.configuration.get(by) for run in runs]
+    else:
+        listed = (*(column.quantity for column in columns.values() if column.direction is not None), *properties)
+        guess = nearest(by, (*columns, *properties, *parameters))
+        question = f"did you mean '{guess}'? " if guess else ""
+        raise ConfigurationError(
+            f"sort has no column '{by}'; {question}(columns: {', '.join(listed)}, and the keys of the configuration)"
+        )
+    order = sorted(range(len(runs)), key=lambda index: _ascending(values[index]))
+    return [runs[index] for index in order]
+
+
+def differing(runs: Sequence[Run]) -> dict[str, tuple[Scalar, ...]]:
+    """The keys of the configuration on which runs differ; a key that a run lacks is None there.
+
+    Runs whose configuration cannot be read have no say.
+    """
+    readable = [run for run in runs if run.configuration]
+    keys = sorted({key for run in readable for key in run.configuration})
+    absent = object()
+    return {
+        key: tuple(run.configuration.get(key) for run in runs)
+        for key in keys
+        if len({repr(run.configuration.get(key, absent)) for run in readable}) > 1
+    }
+
+
+def _column(quantity: str, runs: Sequence[Run]) -> Column:
+    records = {index: record for index, run in enumerate(runs) for record in run.records if record.quantity == quantity}
+    direction = next(iter(records.values())).direction
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    unknown = []
+    for index, record in records.items():
+        conditions = record.conditions
+        if conditions is None:
+            unknown.append(index)
+        else:
+            groups.setdefault(tuple(conditions.items()), []).append(index)
+    # The letter a goes to the largest group, with which the others are then told not to be ranked.
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    cells = {index: Cell(record=records[index], group="", rank=None) for index in unknown}
+    for number, (_, members) in enumerate(ordered):
+        for index in members:
+            rank = _rank(index, members, records, direction)
+            cells[index] = Cell(record=records[index], group=_letter(number), rank=rank)
+    return Column(
+        quantity=quantity,
+        direction=direction,
+        cells=cells,
+        refusals=() if direction is None else tuple(_refusals(ordered, unknown, runs)),
+        remarks=() if direction is None else tuple(_remarks([members for _, members in ordered], records)),
+    )
+
+
+def _rank(index: int, members: Sequence[int], records: Mapping[int, Record], direction: Direction | None) -> int | None:
+    if direction is None or len(members) < 2:
+        return None
+    sign = 1 if direction == "lower" else -1
+    return 1 + sum(sign * records[other].value < sign * records[index].value for other in members)
+
+
+def _refusals(
+    ordered: Sequence[tuple[tuple[tuple[str, str], ...], list[int]]],
+    unknown: Sequence[int],
+    runs: Sequence[Run],
+) -> list[str]:
+    lines = []
+    for conditions, members in ordered[1:]:
+        first_conditions, first = ordered[0]
+        reasons = _differences(dict(conditions), dict(first_conditions))
+        lines.append(f"{_numbered(members)} not ranked with {_numbered(first)}: {'; '.join(reasons)}")
+    if unknown and len(unknown) + len(ordered) > 1:
+        way = f"genlab evaluate run={runs[unknown[0]].folder}" if len(unknown) == 1 else "genlab evaluate run=RUN"
+        lines.append(f"{_numbered(unknown)} not ranked: no evaluation.json says on which images and how; {way}")
+    return lines
+
+
+def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    names = [name for name in ours if ours[name] != theirs.get(name)]
+    if any(name in _OF_THE_DATA for name in names):
+        names = [name for name in names if name not in _IMPLIED]
+    return [f"{name} {ours[name]}, not {theirs.get(name, UNKNOWN)}" for name in names]
+
+
+def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> list[str]:
+    lines = []
+    for members in groups:
+        if len(members) < 2:
+            continue
+        bounds = [index for index in members if records[index].is_bound]
+        best = min(records[index].value for index in members)
+        if bounds and len(bounds) < len(members) and all(records[index].value > best for index in bounds):
+            lines.append(
+                f"{_numbered(bounds)} {'is a bound' if len(bounds) == 1 else 'are bounds'}, whose true "
+                "value may be lower than the best exact one"
+            )
+        seeds = Counter(records[index].seed for index in members if not records[index].monitored)
+        if len(seeds) > 1:
+            lines.append(
+                f"measured with the seeds {', '.join(map(str, seeds))}, which draw other noise, other samples "
+                "and another stochastic binarisation"
+            )
+    return lines
+
+
+def _listed(quantities: Sequence[str]) -> str:
+    told = ", ".join(quantities[:_MAX_TOLD])
+    return told if len(quantities) <= _MAX_TOLD else f"{told} and {len(quantities) - _MAX_TOLD} more"
+
+
+def _ascending(value: Scalar) -> tuple[int, float, str]:
+    """Numbers by size, then texts, then what is missing."""
+    if value is None:
+        return (2, 0.0, "")
+    return (1, 0.0, value) if isinstance(value, str) else (0, float(value), "")
+
+
+def _letter(number: int) -> str:
+    return string.ascii_lowercase[number] if number < len(string.ascii_lowercase) else f"z{number}"
+
+
+def _numbered(members: Sequence[int]) -> str:
+    return ", ".join(f"#{index + 1}" for index in members)

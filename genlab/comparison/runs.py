@@ -1,0 +1,311 @@
+"""Run folders as their files tell of them: a missing or damaged file is a remark on a run, never the end of a table."""
+
+import json
+import os
+import shlex
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from genlab.comparison.measures import Record, records_of_evaluation, records_of_summary, records_of_validation
+from genlab.composition.suggestions import nearest
+from genlab.errors import ConfigurationError
+
+Scalar = bool | int | float | str | None
+
+MAX_YAML_BYTES = 1_000_000
+# A running process writes its log line more often than this.
+SILENCE_SECONDS = 600
+_MARKS = ("summary.json", "config.yaml", "metrics.jsonl", ".hydra")
+_SPEED = "speed/images_per_second"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a folder of runs ten times as fast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is known of one run; None and empty where its files do not say."""
+
+    folder: Path
+    name: str
+    """The folder as far as it differs from those of the other runs."""
+    status: str
+    reason: str | None
+    """Why it ended as it did, in the words of the run."""
+    problems: tuple[str, ...]
+    """What is wrong with its files, one line each."""
+    model: str | None
+    dataset: str | None
+    experiment: str | None
+    overrides: tuple[str, ...]
+    """Of its first start."""
+    commands: tuple[str, ...]
+    """The lines that repeat it: the first start, and the last resumption where there was one."""
+    commit: str | None
+    """The first digits of the commit, with "+" where the clone had changes."""
+    hardware: str | None
+    configuration: Mapping[str, Scalar]
+    """By dotted key; a list stands as its JSON."""
+    step: int | None
+    num_steps: int | None
+    seconds: float | None
+    images_per_second: float | None
+    """The median over the lines of its log."""
+    num_parameters: int | None
+    records: tuple[Record, ...]
+
+    @property
+    def seed(self) -> Scalar:
+        """The seed of training."""
+        return self.configuration.get("seed")
+
+
+def read_runs(places: Iterable[Path]) -> list[Run]:
+    """Every run at or below some folders, each once, in the order given and by path below each.
+
+    Raises:
+        ConfigurationError: A place does not exist or holds no run.
+    """
+    folders: dict[Path, Path] = {}
+    for place in places:
+        found = list(folders_of_runs(place))
+        if not found:
+            raise ConfigurationError(_nothing_in(place))
+        for folder in found:
+            folders.setdefault(folder.resolve(), folder)
+    shared = os.path.commonpath([path.parent for path in folders])
+    return [read_run(folder, name=path.relative_to(shared).as_posix()) for path, folder in folders.items()]
+
+
+def folders_of_runs(place: Path) -> Iterator[Path]:
+    """The run folders at or below a folder, sorted, those that a failed start left included."""
+    if any((place / mark).exists() for mark in _MARKS):
+        yield place
+    elif place.is_dir():
+        for below in sorted(place.iterdir()):
+            if below.is_dir() and not below.is_symlink() and not below.name.startswith("."):
+                yield from folders_of_runs(below)
+
+
+def read_run(folder: Path, *, name: str) -> Run:
+    """One run.
+
+    Args:
+        folder: A run folder, in whatever state.
+        name: What to call it.
+    """
+    problems: list[str] = []
+    summary = _read_json(folder / "summary.json", problems)
+    environment = _read_json(folder / "environment.json", problems)
+    configuration = _read_yaml(folder / "config.yaml", problems)
+    hydra = _node(_read_yaml(folder / ".hydra" / "hydra.yaml", []), "hydra")
+    has_evaluation = (folder / "evaluation.json").exists()
+    evaluation = _read_json(folder / "evaluation.json", problems) if has_evaluation else {}
+    choices = _node(_node(hydra, "runtime"), "choices")
+    overrides = tuple(map(str, _list(_node(hydra, "overrides").get("task"))))
+    step = _whole(summary.get("step"))
+    measured = records_of_evaluation(evaluation, problems)
+    if not measured:
+        measured = records_of_summary(summary, configuration)
+    at = _whole(evaluation.get("step"))
+    if measured and at is not None and step is not None and evaluation.get("checkpoint") == "last.pt" and at < step:
+        problems.append(f"evaluation.json is of step {at:,}, the run is at step {step:,}: genlab evaluate run={folder}")
+    return Run(
+        folder=folder,
+        name=name,
+        status=_status(folder, summary),
+        reason=_text(summary.get("reason")) or (None if summary else _last_error(folder)),
+        problems=tuple(problems),
+        model=_text(choices.get("model")) or _last_part(_node(configuration, "model").get("_target_")),
+        dataset=_text(choices.get("dataset")) or _last_part(_node(configuration, "dataset").get("_target_")),
+        experiment=_text(choices.get("experiment")),
+        overrides=overrides,
+        commands=_commands(overrides, has_overrides=bool(hydra), last=_text(environment.get("command"))),
+        commit=_commit(environment),
+        hardware=_hardware(environment),
+        configuration=flat({key: value for key, value in configuration.items() if key not in ("resume", "spec")}),
+        step=step,
+        num_steps=_whole(_node(configuration, "trainer").get("num_steps")),
+        seconds=_number(summary.get("seconds")),
+        images_per_second=_speed(folder / "metrics.jsonl"),
+        num_parameters=_whole(summary.get("num_parameters")),
+        records=(*measured, *records_of_validation(summary, configuration)),
+    )
+
+
+def flat(node: Mapping[str, Any], parent: str = "") -> dict[str, Scalar]:
+    """Nested plain data by dotted key; ``model._target_`` becomes ``model``, a list its JSON."""
+    found: dict[str, Scalar] = {}
+    for name, value in node.items():
+        key = f"{parent}.{name}" if parent else str(name)
+        if isinstance(value, Mapping):
+            found |= flat(value, key)
+        elif name == "_target_":
+            found[parent] = str(value)
+        elif name != "_partial_":
+            found[key] = value if isinstance(value, Scalar) else json.dumps(value, default=str)
+    return found
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
+    """Every tag of metrics.jsonl as (step, value) in order of the steps; None where a value was not finite."""
+    found: dict[str, list[tuple[int, float | None]]] = {}
+    for record in _lines(folder / "metrics.jsonl"):
+        step = _whole(record.get("step"))
+        if step is None:
+            continue
+        for tag, value in record.items():
+            if "/" in tag and (value is None or _number(value) is not None):
+                found.setdefault(tag, []).append((step, _number(value)))
+    return {tag: sorted(points, key=lambda point: point[0]) for tag, points in found.items()}
+
+
+def newest_samples(folder: Path) -> Path | None:
+    """The last grid of samples that training drew."""
+    return max((folder / "samples").glob("step_*.png"), default=None)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a metrics.jsonl; a line that a kill left half written is left out."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(record, dict):
+                    yield record
+    except OSError:
+        return
+
+
+def _speed(path: Path) -> float | None:
+    speeds = [speed for record in _lines(path) if (speed := _number(record.get(_SPEED))) is not None]
+    return statistics.median(speeds) if speeds else None
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        problems.append(f"no {path.name}")
+        return {}
+    except (OSError, ValueError, RecursionError):
+        problems.append(f"{path.name} cannot be read")
+        return {}
+    if isinstance(content, dict):
+        return content
+    problems.append(f"{path.name} holds no keys and values")
+    return {}
+
+
+def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise ValueError("too large")
+        text = path.read_text(encoding="utf-8")
+        # A few nested aliases make a gigabyte of a kilobyte.
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
+            raise ValueError("aliases")
+        content = yaml.load(text, Loader=_Loader)  # a safe loader: plain data only
+    except FileNotFoundError:
+        problems.append(f"no {path.name}")
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        problems.append(f"{path.name} cannot be read")
+        return {}
+    if isinstance(content, dict):
+        return {str(key): value for key, value in content.items()}
+    problems.append(f"{path.name} holds no keys and values")
+    return {}
+
+
+def _status(folder: Path, summary: Mapping[str, Any]) -> str:
+    status = _text(summary.get("status"))
+    if status is None:
+        return "unknown"
+    if status != "running":
+        return status
+    written = [path.stat().st_mtime for name in ("summary.json", "metrics.jsonl") if (path := folder / name).exists()]
+    silence = time.time() - max(written, default=0.0)
+    return "running" if silence < SILENCE_SECONDS else f"running, silent for {describe_seconds(silence)}"
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration in the unit that a person would use."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
+
+
+def _last_error(folder: Path) -> str | None:
+    """What the log of a run that never started says."""
+    try:
+        lines = (folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    errors = [line.partition(" ERROR genlab: ")[2] for line in lines if " ERROR genlab: " in line]
+    return errors[-1] if errors else None
+
+
+def _commands(overrides: tuple[str, ...], *, has_overrides: bool, last: str | None) -> tuple[str, ...]:
+    first = (shlex.join(["genlab", "train", *overrides]),) if has_overrides else ()
+    if last is None or (first and "resume=" not in last):
+        return first
+    return (*first, last)
+
+
+def _commit(environment: Mapping[str, Any]) -> str | None:
+    git = _node(environment, "git")
+    commit = _text(git.get("commit"))
+    return None if commit is None else f"{commit[:7]}{'+' if git.get('is_dirty') else ''}"
+
+
+def _hardware(environment: Mapping[str, Any]) -> str | None:
+    device, threads = _text(environment.get("device")), _whole(environment.get("num_threads"))
+    if device != "cpu":
+        return device
+    count = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{_text(environment.get('cpu')) or 'cpu'}{count}"
+
+
+def _nothing_in(place: Path) -> str:
+    if not place.exists() and place.parent.is_dir():
+        guess = nearest(place.name, [path.name for path in place.parent.iterdir() if path.is_dir()])
+        if guess:
+            return f"there is no folder {place}; did you mean '{place.parent / guess}'?"
+    what = "no run in" if place.exists() else "no folder"
+    return f"there is {what} {place}; train first, or name a run or a folder of runs"
+
+
+def _node(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    node = values.get(key)
+    return node if isinstance(node, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < float("inf") else None
+
+
+def _last_part(target: Any) -> str | None:
+    return target.rpartition(".")[2] if isinstance(target, str) else None

@@ -1,0 +1,234 @@
+"""A comparison as text for a terminal, as CSV and as JSON."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from genlab.comparison.measures import Record
+from genlab.comparison.ranking import Cell, Column, columns_of, differing, told_once
+from genlab.comparison.runs import Run, Scalar, describe_seconds
+
+WIDTH = 120
+MAX_REASON = 200
+_GAP = "  "
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TARGET = re.compile(r"[a-z_]\w*(\.\w+)+", re.ASCII)
+_PLAIN = (
+    *("name", "status", "reason", "model", "dataset", "experiment", "commit", "hardware", "seed"),
+    *("step", "num_steps", "seconds", "images_per_second", "num_parameters"),
+)
+
+Rows = list[tuple[str, ...]]
+
+
+def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
+    """Blocks of aligned columns, none wider than the terminal: the runs, what differs, the measures, the remarks."""
+    columns = [column for column in columns_of(runs) if column.direction is not None]
+    blocks = [
+        _aligned(overview(runs), width=width),
+        *_titled("what differs", _aligned(_upright(_differing_rows(runs)), width=width)),
+        *_titled("measures", _aligned(_upright(_measure_rows(runs, columns)), width=width)),
+        "\n".join([*legend(columns), *remarks(runs, columns)]),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def overview(runs: Sequence[Run]) -> Rows:
+    """One row a run: what it is, how it stands, what it cost."""
+    rows: Rows = [("#", "run", "model", "data", "status", "step", "time", "images/s", "parameters")]
+    for number, run in enumerate(runs, start=1):
+        rows.append(
+            (
+                f"{number}",
+                shown(run.name),
+                shown(run.model),
+                shown(run.dataset),
+                shown(run.status),
+                "" if run.step is None else f"{run.step:,}",
+                "" if run.seconds is None else describe_seconds(run.seconds),
+                "" if run.images_per_second is None else f"{run.images_per_second:,.0f}",
+                "" if run.num_parameters is None else f"{run.num_parameters:,}",
+            )
+        )
+    return rows
+
+
+def legend(columns: Sequence[Column]) -> list[str]:
+    """What the marks in the columns mean, as far as they occur."""
+    cells = [cell for column in columns for cell in column.cells.values()]
+    words = {word for cell in cells for word in cell.record.words}
+    lines = []
+    if any(cell.is_best for cell in cells):
+        lines.append("*: the best of those it is ranked with; whether lower or higher is better stands beside the name")
+    if any(column.num_groups > 1 for column in columns):
+        lines.append("a, b, ...: only values with the same letter in a column are ranked with each other")
+    if "bound" in words:
+        lines.append("bound: an upper bound on the negative log-likelihood; the true value is at most that")
+    if "EMA" in words:
+        lines.append("EMA: of the exponential average of the weights")
+    return lines
+
+
+def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
+    """Why what is not ranked, what to keep in mind of what is, and what is wrong with runs."""
+    lines = told_once(columns)
+    for number, run in enumerate(runs, start=1):
+        if run.reason is not None:
+            lines.append(f"#{number} {run.status}: {shown(run.reason)[:MAX_REASON]}")
+        lines += [f"#{number}: {problem}" for problem in run.problems]
+    return [shown(line) for line in lines]
+
+
+def cell_text(cell: Cell | None, column: Column) -> str:
+    """A value with the words and marks that belong to it; "" where a run has none."""
+    if cell is None:
+        return ""
+    letter = cell.group if column.num_groups > 1 and column.direction is not None else ""
+    mark = f"{letter}{'*' if cell.is_best else ''}"
+    return " ".join(part for part in (rounded(cell.record), *cell.record.words, mark) if part)
+
+
+def rounded(record: Record) -> str:
+    """Two decimals of numbers above ten, four of others; counts as they are."""
+    value = record.value
+    if record.unit == "modes":
+        return f"{value:,.0f}"
+    if abs(value) >= 10:
+        return f"{value:,.2f}"
+    return f"{value:.4f}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
+
+
+def shown(value: Scalar) -> str:
+    """A value as text that moves no cursor: what cannot be printed becomes a question mark."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else repr(value)
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def as_csv(runs: Sequence[Run]) -> str:
+    """One row a run: overview, differing keys, and four columns for each measure."""
+    columns, keys = columns_of(runs), differing(runs)
+    header = ["run", "folder", "model", "dataset", "status", "step", "seconds", "images_per_second", "num_parameters"]
+    header += ["commit", "hardware", "command", *keys]
+    for column in columns:
+        header += [column.quantity] + [f"{column.quantity}:{part}" for part in ("kind", "weights", "group", "rank")]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    for index, run in enumerate(runs):
+        row: list[Scalar] = [run.name, str(run.folder), run.model, run.dataset, run.status, run.step, run.seconds]
+        row += [run.images_per_second, run.num_parameters, run.commit, run.hardware, "; ".join(run.commands)]
+        row += [values[index] for values in keys.values()]
+        for column in columns:
+            cell = column.cells.get(index)
+            row += [None] * 5 if cell is None else _in_csv(cell)
+        writer.writerow([_harmless(value) for value in row])
+    return buffer.getvalue()
+
+
+def as_json(runs: Sequence[Run]) -> str:
+    """Everything, for programs."""
+    columns, keys = columns_of(runs), differing(runs)
+    content = {
+        "runs": [_run_as_json(run, index, columns) for index, run in enumerate(runs)],
+        "differing": {key: list(values) for key, values in keys.items()},
+        "remarks": told_once(columns),
+    }
+    return json.dumps(content, indent=1)
+
+
+def _run_as_json(run: Run, index: int, columns: Sequence[Column]) -> dict[str, Any]:
+    measures = {
+        column.quantity: {
+            **{name: value for name, value in vars(cell.record).items() if name != "monitored"},
+            "direction": column.direction,
+            "group": cell.group or None,
+            "rank": cell.rank,
+        }
+        for column in columns
+        if (cell := column.cells.get(index)) is not None
+    }
+    return {
+        "number": index + 1,
+        "folder": str(run.folder),
+        **{name: getattr(run, name) for name in _PLAIN},
+        "commands": list(run.commands),
+        "problems": list(run.problems),
+        "measures": measures,
+    }
+
+
+def parameter_text(run: Run, key: str) -> str:
+    """A value of the configuration, of a target the last part; "-" where the run has no such key."""
+    if key not in run.configuration:
+        return "-"
+    value = run.configuration[key]
+    if isinstance(value, str) and _TARGET.fullmatch(value):
+        return value.rpartition(".")[2]
+    return "null" if value is None else shown(value)
+
+
+def _differing_rows(runs: Sequence[Run]) -> Rows:
+    """The keys that all runs have: what only some have belongs to another model, and the model is told already."""
+    readable = [run for run in runs if run.configuration]
+    keys = [key for key in differing(runs) if all(key in run.configuration for run in readable)]
+    if not keys:
+        return []
+    rows: Rows = [("#", *keys)]
+    rows += [(f"{index + 1}", *(parameter_text(run, key) for key in keys)) for index, run in enumerate(runs)]
+    return rows
+
+
+def _measure_rows(runs: Sequence[Run], columns: Sequence[Column]) -> Rows:
+    if not columns:
+        return []
+    rows: Rows = [("#", *(column.title for column in columns))]
+    for index in range(len(runs)):
+        rows.append((f"{index + 1}", *(cell_text(column.cells.get(index), column) for column in columns)))
+    return rows
+
+
+def _upright(rows: Rows) -> Rows:
+    """The longer side downwards, where there is more room."""
+    return list(zip(*rows, strict=True)) if rows and len(rows[0]) > len(rows) else rows
+
+
+def _aligned(rows: Rows, *, width: int) -> str:
+    """Rows under their header; columns that do not fit stand below, each part with the first column again."""
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    parts: list[list[int]] = []
+    used = 0
+    for column in range(1, len(widths)):
+        needed = len(_GAP) + widths[column]
+        if not parts or used + needed > width:
+            parts.append([0])
+            used = widths[0]
+        parts[-1].append(column)
+        used += needed
+    return "\n\n".join("\n".join(_lines(rows, part, widths)) for part in parts)
+
+
+def _lines(rows: Rows, columns: Sequence[int], widths: Sequence[int]) -> list[str]:
+    lines = [_GAP.join(row[column].ljust(widths[column]) for column in columns).rstrip() for row in rows]
+    lines.insert(1, _GAP.join("-" * widths[column] for column in columns))
+    return lines
+
+
+def _titled(title: str, block: str) -> list[str]:
+    return [f"{title}\n{block}"] if block else []
+
+
+def _in_csv(cell: Cell) -> list[Scalar]:
+    record = cell.record
+    return [record.value, record.kind, record.weights, cell.group or None, cell.rank]
+
+
+def _harmless(value: Scalar) -> Scalar:
+    """A text that a spreadsheet would take for a formula is marked as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -1,0 +1,81 @@
+"""What a command's line may hold besides ``key=value`` and the options of Hydra: bare words and flags of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+# Of Hydra's options: the word that follows is none of ours.
+_TAKE_A_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+
+
+class Flag(NamedTuple):
+    """Short for an override: ``--html page.html`` is ``html=page.html``."""
+
+    key: str
+    suffix: str = ""
+    """The next word is the value if it ends in this; "" takes any."""
+    default: str | None = None
+    """The value when no such word follows; None where one must."""
+
+
+class Syntax(NamedTuple):
+    """Of one command."""
+
+    bare_word: str | None = None
+    """Key that a word without ``=`` stands for."""
+    takes_several: bool = False
+    """Whether bare words gather in a list."""
+    flags: Mapping[str, Flag] = MappingProxyType({})
+
+
+def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
+    """The line as key=value and options of Hydra alone."""
+    line = _without_flags(words, syntax.flags)
+    return _gathered(line, syntax.bare_word) if syntax.takes_several and syntax.bare_word else line
+
+
+def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
+    """Each flag becomes the override that it stands for; ``--flag=value`` works too."""
+    line: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        name, has_value, value = word.partition("=")
+        flag = flags.get(name)
+        if flag is None:
+            line.append(word)
+        elif has_value:
+            line.append(_override(flag, value))
+        elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
+            line.append(_override(flag, remaining.pop(0)))
+        else:
+            line.append(_override(flag, flag.default or ""))
+    return line
+
+
+def _gathered(words: Sequence[str], key: str) -> list[str]:
+    """The line with its bare words (those without ``=``, and existing paths) in one list under a key, in front."""
+    bare: list[str] = []
+    others: list[str] = []
+    for before, word in zip(("", *words), words, strict=False):
+        is_free = not word.startswith("-") and before not in _TAKE_A_VALUE
+        (bare if is_free and ("=" not in word or Path(word).exists()) else others).append(word)
+    return [f"{key}=[{','.join(map(quoted, bare))}]", *others] if bare else others
+
+
+def quoted(text: str) -> str:
+    """A text as a value that Hydra reads literally, whatever is in it."""
+    escaped, backslashes = "", 0
+    for character in text:
+        # Hydra halves the backslashes before a quote, and only those.
+        escaped += "\\" * (backslashes + 1) + "'" if character == "'" else character
+        backslashes = backslashes + 1 if character == "\\" else 0
+    return f"'{escaped}{chr(92) * backslashes}'"
+
+
+def _override(flag: Flag, value: str) -> str:
+    return f"{flag.key}={quoted(value)}"

@@ -1,0 +1,126 @@
+"""`genlab compare` as a user meets it."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.composition.composer import parse_overrides
+from genlab.composition.syntax import Flag, Syntax, expanded
+from tests.conftest import Outcome
+
+
+@pytest.fixture
+def two_runs(trained_run: Path, tmp_path: Path) -> Path:
+    """A really trained run and a copy of it under an unpleasant name."""
+    folder = tmp_path / "some runs"
+    for name in ("one", "the other, lr=0.1"):
+        shutil.copytree(trained_run, folder / name, ignore=shutil.ignore_patterns("evaluation.json"))
+    return folder
+
+
+def test_a_table_of_really_trained_runs(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+    outcome = genlab("compare", str(two_runs))
+    assert outcome.code == 0, outcome.errors
+    table = outcome.output
+    assert "the other, lr=0.1" in table
+    assert "validation/nll_nats (lower)" in table
+    assert "bound *" in table  # both: the same weights give the same bound
+
+
+def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+    names = [str(path) for path in sorted(two_runs.iterdir())]
+    outcome = genlab("compare", *names, "--json")
+    assert outcome.code == 0, outcome.errors
+    content = json.loads(outcome.output)
+    assert [run["folder"] for run in content["runs"]] == names
+    assert content["runs"][0]["commands"][0].startswith("genlab train model=draw trainer=smoke")
+
+
+def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path) -> None:
+    words = ["--csv", "t.csv", "--json=t.json", "--html", "--sort", "name"]
+    outcome = genlab("compare", str(two_runs), *words)
+    assert outcome.code == 0, outcome.errors
+    assert [row["run"] for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))] == [
+        "one",
+        "the other, lr=0.1",
+    ]
+    assert len(json.loads((tmp_path / "t.json").read_text())["runs"]) == 2
+    page = (tmp_path / "comparison.html").read_text()
+    assert page.count('<img src="data:image/png') == 2
+    assert "genlab compare &#x27;" in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "some runs", "t.csv", "t.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nowhere"], "there is no folder nowhere"),
+        ([], "there is no folder outputs"),
+        (["some runs", "--sort", "nll_nat"], "sort has no column 'nll_nat'"),
+        (["some runs", "html=-"], "html must be a file"),
+        (
+            ["some runs", "--html", "nowhere/page.html"],
+            "html must be a file in an existing folder, got nowhere/page.html",
+        ),
+        (["runs=[]"], "runs must name at least one"),
+    ],
+)
+def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, words: list[str], told: str) -> None:
+    outcome = genlab("compare", *words)
+    assert outcome.code == 2
+    assert told in outcome.errors
+    assert len(outcome.errors.strip().splitlines()) == 1
+
+
+def test_a_comparison_imports_no_torch(two_runs: Path) -> None:
+    program = f"""
+import sys
+from genlab.cli import main
+assert main(["compare", {str(two_runs)!r}, "--html", {str(two_runs / "p.html")!r}]) == 0
+assert not {{"torch", "numpy", "tensorboard"}} & set(sys.modules), sorted(sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+SYNTAX = Syntax(
+    "runs",
+    takes_several=True,
+    flags={"--sort": Flag("sort"), "--csv": Flag("csv", suffix=".csv", default="-")},
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides", "others"),
+    [
+        (["a", "b c"], {"runs": ["a", "b c"]}, []),
+        (["--csv", "a"], {"csv": "-", "runs": ["a"]}, []),
+        (["--csv", "a.csv", "b"], {"csv": "a.csv", "runs": ["b"]}, []),
+        (["--csv=x,y.csv"], {"csv": "x,y.csv"}, []),
+        (["--sort", "-nll", "a'b\\"], {"sort": "-nll", "runs": ["a'b\\"]}, []),
+        (
+            ["a", "sort=step", "--config-dir", "my", "--cfg", "job"],
+            {"runs": ["a"], "sort": "step"},
+            ["--config-dir", "my", "--cfg", "job"],
+        ),
+        (["a", "--sort"], {"runs": ["a"], "sort": ""}, []),
+    ],
+)
+def test_flags_and_bare_words_become_overrides(
+    line: list[str], overrides: dict[str, object], others: list[str]
+) -> None:
+    result = expanded(line, SYNTAX)
+    read = {parsed.key_or_group: parsed.value() for parsed in parse_overrides([word for word in result if "=" in word])}
+    assert read == overrides
+    assert [word for word in result if "=" not in word] == others
+
+
+def test_a_command_without_syntax_is_left_alone() -> None:
+    assert expanded(["a", "--csv", "b=1"], Syntax("run")) == ["a", "--csv", "b=1"]

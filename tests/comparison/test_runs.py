@@ -1,0 +1,131 @@
+"""What a folder of runs says, and that no file in it can end the reading."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from genlab.comparison.runs import curves, flat, newest_samples, read_run, read_runs
+from genlab.errors import ConfigurationError
+from tests.comparison.conftest import RunMaker, entry
+
+
+def test_a_folder_is_searched_and_each_run_counted_once(make_run: RunMaker, tmp_path: Path) -> None:
+    first, second = make_run("digits_draw/one"), make_run("sweeps/then/0_lr-1")
+    (first / "samples" / "deeper").mkdir(parents=True)
+    (first / "samples" / "deeper" / "summary.json").write_text("{}")
+    runs = read_runs([tmp_path / "outputs", second, first])
+    assert [run.folder for run in runs] == [first, second]
+    assert [run.name for run in runs] == ["digits_draw/one", "sweeps/then/0_lr-1"]
+    assert [run.name for run in read_runs([second])] == ["0_lr-1"]
+
+
+def test_what_a_run_says(make_run: RunMaker) -> None:
+    folder = make_run(
+        "a", overrides=("model=draw", "dataset.root=/my data"), curve=[1.0, 2.0, 3.0], measures=[entry("nll_nats", 1.0)]
+    )
+    run = read_run(folder, name="a")
+    assert (run.status, run.model, run.dataset, run.step, run.num_parameters) == (
+        *("finished", "draw", "binarized_mnist"),
+        *(100, 1234),
+    )
+    assert run.commands == ("genlab train model=draw 'dataset.root=/my data'",)
+    assert (run.commit, run.hardware, run.images_per_second) == ("0123456", "A Processor, 1 thread", 51.0)
+    assert run.configuration["model"] == "genlab.models.draw.DRAW"
+    assert run.configuration["optimizer.default.lr"] == 1e-3
+    assert run.problems == ()
+    assert [record.name for record in run.records] == ["nll_nats"]
+
+
+def test_a_resumed_run_is_repeated_by_its_first_line_and_its_last(make_run: RunMaker) -> None:
+    folder = make_run("a")
+    environment = json.loads((folder / "environment.json").read_text())
+    environment |= {"command": "genlab train resume=outputs/a trainer.num_steps=200", "git": {"commit": "ab" * 20}}
+    environment["git"]["is_dirty"] = True
+    (folder / "environment.json").write_text(json.dumps(environment))
+    run = read_run(folder, name="a")
+    assert run.commands == ("genlab train model=draw", "genlab train resume=outputs/a trainer.num_steps=200")
+    assert run.commit == "abababa+"
+    shutil.rmtree(folder / ".hydra")
+    assert read_run(folder, name="a").commands == ("genlab train resume=outputs/a trainer.num_steps=200",)
+
+
+BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "environment.json", "evaluation.json", "config.yaml"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"{", b"[1, 2]", b"null", BOMB.encode(), b"!!python/name:os.system"]
+)
+def test_no_damaged_file_ends_the_reading(make_run: RunMaker, name: str, content: bytes) -> None:
+    folder = make_run("a", measures=[entry("nll_nats", 1.0)])
+    (folder / name).write_bytes(content)
+    (problem,) = read_run(folder, name="a").problems
+    assert problem.startswith(name)
+
+
+def test_missing_files_are_told(make_run: RunMaker) -> None:
+    folder = make_run("a")
+    for name in ("summary.json", "environment.json", "metrics.jsonl"):
+        (folder / name).unlink()
+    run = read_run(folder, name="a")
+    assert run.status == "unknown"
+    assert run.problems == ("no summary.json", "no environment.json")
+    assert (run.images_per_second, run.hardware, run.commit) == (None, None, None)
+
+
+def test_a_job_that_never_started_tells_why(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep" / "1_read_size-12"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "train.log").write_text("2026-01-01 INFO genlab: x\n2026-01-01 ERROR genlab: model.read_size is wrong\n")
+    (run,) = read_runs([tmp_path])
+    assert (run.status, run.reason) == ("unknown", "model.read_size is wrong")
+
+
+def test_a_running_run_that_is_silent_is_told_apart(make_run: RunMaker) -> None:
+    folder = make_run("a", summary={"status": "running"})
+    assert read_run(folder, name="a").status == "running"
+    for name in ("summary.json", "metrics.jsonl"):
+        os.utime(folder / name, (time.time() - 7300,) * 2)
+    assert read_run(folder, name="a").status == "running, silent for 2.0 h"
+
+
+def test_an_evaluation_of_earlier_weights_is_told(make_run: RunMaker) -> None:
+    folder = make_run("a", measures=[entry("nll_nats", 1.0)])
+    record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.pt"}
+    (folder / "evaluation.json").write_text(json.dumps(record))
+    (problem,) = read_run(folder, name="a").problems
+    assert "evaluation.json is of step 90, the run is at step 100" in problem
+
+
+def test_curves_keep_gaps_and_leave_out_half_written_lines(make_run: RunMaker) -> None:
+    folder = make_run("a", curve=[1.0, None, 3.0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 30, "train/mod')
+    assert curves(folder)["train/model/nll_nats"] == [(0, 1.0), (10, None), (20, 3.0)]
+    assert set(curves(folder)) == {"train/model/nll_nats", "speed/images_per_second"}
+    assert curves(folder / "nowhere") == {}
+
+
+def test_the_newest_samples(make_run: RunMaker) -> None:
+    assert newest_samples(make_run("a")) is None
+    folder = make_run("b", has_samples=True)
+    assert newest_samples(folder) == folder / "samples" / "step_00000100.png"
+
+
+def test_nested_data_by_dotted_key() -> None:
+    node = yaml.safe_load("a: {_target_: x.Y, _partial_: true, b: [1, 2], c: {d: null}}")
+    assert flat(node) == {"a": "x.Y", "a.b": "[1, 2]", "a.c.d": None}
+
+
+def test_a_place_without_runs_is_refused_with_the_nearest_name(make_run: RunMaker, tmp_path: Path) -> None:
+    make_run("digits_draw/one")
+    with pytest.raises(ConfigurationError, match=r"did you mean '.*digits_draw'"):
+        read_runs([tmp_path / "outputs" / "digit_draw"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigurationError, match=r"no run in .*empty"):
+        read_runs([tmp_path / "empty"])
