@@ -92,16 +92,6 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-def test_a_sweep_with_a_failed_job_runs_the_others_and_ends_with_nine(tmp_path: Path) -> None:
-    # 12 pixels are wider than the images: only the second job's model can know.
-    result = call("train", "-m", *TINY, "model.read_size=3,12,4", cwd=tmp_path)
-    assert result.returncode == 9, result.stderr
-    assert "job 1: model.read_size must be between 1 and 8" in result.stderr
-    jobs = sorted((tmp_path / "outputs" / "sweeps").glob("*/*_*"))
-    assert [job.name[0] for job in jobs] == ["0", "1", "2"]
-    assert [(job / "summary.json").exists() for job in jobs] == [True, False, True]
-
-
 def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     (tmp_path / "my_models.py").write_text(
         "from genlab.models.draw import DRAW\n\nclass Mine(DRAW):\n    '''A model of one's own.'''\n"

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,13 +17,19 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from genlab.composition.composer import Composed, Composer, open_composer, plain, select_resolved, version_base
+from genlab.composition.composer import Composed, Composer, open_composer, plain, quoted, select_resolved, version_base
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
 from genlab.composition.run_folder import require_free, require_fresh, tidy
 from genlab.composition.safety import require_safe
 from genlab.composition.suggestions import nearest
+from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
+from genlab.composition.sweep.folder import SweepFolder, SweepPlan
+from genlab.composition.sweep.lifeline import hold_lifeline
+from genlab.composition.sweep.process import look_after_job
+from genlab.composition.sweep.search import interval_ends
+from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.errors import ConfigurationError, StoppedBySignal, SweepError
 
 MAX_CHECKED_AHEAD = 64
@@ -80,11 +86,18 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         GenlabError: What the user can be told in a line.
         SweepError: Jobs of a sweep failed, after the others ran.
     """
+    hold_lifeline()
     register_resolvers(datetime.now())
     options = _parse(words)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
     flags = _flags(words, options.overrides)
+    former = continued(overrides) if options.multirun else None
+    if former is not None:
+        overrides = list(former.words)
+        if options.config_dir is None and former.config_dir is not None:
+            options.config_dir = former.config_dir
+            flags += ["--config-dir", former.config_dir]
     if options.hydra_help or options.shell_completion:
         run_hydra(command, [*overrides, *flags], job=job)
         return
@@ -97,7 +110,17 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     if plan is None:
         run_hydra(command, [*overrides, *flags], job=job)
     elif plan.is_sweep:
-        _sweep(command, [*overrides, f"hydra.sweep.dir={_quoted(plan.folder)}", *flags], job=job)
+        line = [*overrides, f"hydra.sweep.dir={quoted(plan.folder)}", *flags]
+        if plan.settings is None:
+            _sweep(command, line, job=job)
+        else:
+            conduct(
+                SweepFolder(Path(plan.folder)),
+                plan.settings,
+                SweepPlan(words=tuple(overrides), config_dir=options.config_dir, jobs=plan.jobs),
+                command=command,
+                run=lambda: run_hydra(command, line, job=job),
+            )
     else:
         _run_once(command, [*overrides, *flags], job=job, folder=Path(plan.folder))
 
@@ -106,6 +129,9 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
 class _Plan:
     is_sweep: bool
     folder: str
+    settings: SweepSettings | None = None
+    """Of a sweep that keeps a table of its jobs."""
+    jobs: tuple[tuple[str, ...], ...] | None = None
 
 
 def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool) -> _Plan:
@@ -113,17 +139,24 @@ def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: Comman
     if is_sweep:
         whole = composer.compose(overrides, is_sweep=True)
         require_safe(whole)
+        settings = settings_of(whole)
+        jobs = None if settings is None else planned_jobs(overrides, whole, settings)
         for job_overrides in _jobs_one_change_apart(composer, overrides):
             composed = composer.compose(job_overrides)
             require_safe(composed)
             if composed.get("resume") is not None:
                 raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
             _read(module, composed, job_overrides)
-        return _Plan(is_sweep=True, folder=str(select_resolved(whole, "hydra.sweep.dir")))
+        folder = str(select_resolved(whole, "hydra.sweep.dir"))
+        if settings is not None and settings.resume is not None:
+            folder = settings.resume
+        return _Plan(is_sweep=True, folder=folder, settings=settings, jobs=jobs)
     composed = composer.compose(overrides)
     require_safe(composed)
     if composed.hydra.mode == RunMode.MULTIRUN:
         return _check_ahead(composer, overrides, module=module, is_sweep=True)
+    if settings_of(composed) is not None:
+        refuse_without_sweep(overrides)
     _read(module, composed, overrides)
     folder = str(select_resolved(composed, "hydra.run.dir"))
     if composed.hydra.run.dir != ".":
@@ -147,6 +180,8 @@ def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iter
         elif override.is_discrete_sweep():
             key = override.get_key_element()
             values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            values.append([f"{override.get_key_element()}={end}" for end in interval_ends(override)])
     first = [alternatives[0] for alternatives in values]
     yield first
     num_yielded = 1
@@ -215,8 +250,16 @@ def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
             os.environ[_FULL_ERROR] = former[1]
 
 
-def run_job(module: CommandModule, configuration: Composed) -> None:
-    """One job, in whatever process its launcher chose."""
+def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:
+    """One job, in whatever process its launcher chose; one of a sweep that keeps a table gets a process of its own."""
+    settings = settings_of(configuration)
+    if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        look_after_job(command, settings)
+        return
+    _run_here(module(), configuration)
+
+
+def _run_here(module: CommandModule, configuration: Composed) -> None:
     context = _context()
     try:
         settings = module.read(plain(configuration), context.overrides)
@@ -281,15 +324,8 @@ def _rewritten(word: str, bare_word: str | None) -> str:
         word = f"{bare_word}={word}"
     path = _PATH_KEY.fullmatch(word)
     if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
-        return f"{path['key']}={_quoted(path['value'])}"
+        return f"{path['key']}={quoted(path['value'])}"
     return f"++{word}" if _PHASE_KEY.match(word) else word
-
-
-def _quoted(text: str) -> str:
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    doubled = "\\" * trailing
-    return f"'{escaped}{doubled}'"
 
 
 def _write_into_log(message: str, bug: BaseException | None) -> None:

@@ -26,6 +26,7 @@ from genlab.composition.failures import one_line
 from genlab.composition.fields import join
 from genlab.composition.location import config_directory
 from genlab.composition.suggestions import nearest_key, way_out
+from genlab.composition.sweep.settings import NODE as SWEEP_NODE
 from genlab.errors import ConfigurationError
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
@@ -74,7 +75,12 @@ class Composer:
         try:
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigurationError(self._explain(error)) from error
+            chosen = [
+                line
+                for line, override in zip(overrides, parsed, strict=True)
+                if "/" in override.key_or_group and not override.is_sweep_override()
+            ]
+            raise ConfigurationError(self._explain(error, chosen)) from error
         self._require_options(parsed, composed.hydra.runtime.choices)
         return composed
 
@@ -99,18 +105,18 @@ class Composer:
         if isinstance(value, str) and value not in options:
             raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
 
-    def _explain(self, error: Exception) -> str:
+    def _explain(self, error: Exception, chosen: Sequence[str]) -> str:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             return f"{group} has no option '{option}'; {way_out(option, error.options, kind='options')}"
         text = one_line(str(error))
         unknown = _NOT_OVERRIDABLE.search(text)
         if unknown:
-            return self._explain_unknown_key(unknown.group(1))
+            return self._explain_unknown_key(unknown.group(1), chosen)
         return text.partition(" Config search path:")[0]
 
-    def _explain_unknown_key(self, key: str) -> str:
-        composed = self._compose([], is_sweep=False)
+    def _explain_unknown_key(self, key: str, chosen: Sequence[str]) -> str:
+        composed = self._compose(chosen, is_sweep=False)
         with_hydra = key.startswith("hydra")
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
@@ -169,12 +175,13 @@ def option_names(override: Override) -> list[Any]:
 
 
 def plain(configuration: Composed) -> dict[str, Any]:
-    """The job's part of a composed configuration, resolved, as plain data.
+    """The job's part of a composed configuration, resolved, as plain data: without the nodes of Hydra and of the sweep.
 
     Raises:
         ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
     """
     job = without_hydra(configuration)
+    job.pop(SWEEP_NODE, None)
     try:
         content = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -209,6 +216,14 @@ def keys_of(node: Any, parent: str = "") -> Iterator[str]:
             key = join(parent, str(name))
             yield key
             yield from keys_of(value, key)
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever is in it."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    doubled = "\\" * trailing
+    return f"'{escaped}{doubled}'"
 
 
 def _explain_grammar(override: str) -> str:

@@ -19,14 +19,14 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 def slug(overrides: Sequence[str]) -> str:
     """A folder-safe, shell-safe summary of command-line overrides; empty when there are none.
 
-    Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra`` and the
-    groups that already stand in the folder's name are left out. At most 80 characters: a longer one is cut and
+    Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra`` and ``sweep``
+    and the groups that already stand in the folder's name are left out. At most 80 characters: a longer one is cut and
     ends in a hash of all overrides.
 
     >>> slug(["trainer.num_steps=10", "optimizer.default.lr=4e-4"])
     'num_steps-10_lr-4e-4'
     """
-    told = [override for override in overrides if not re.match(r"[+~]*(hydra[./]|model=|dataset=)", override)]
+    told = [override for override in overrides if not re.match(r"[+~]*(hydra[./]|sweep\.|model=|dataset=)", override)]
     parts = [_short(override) for override in told]
     text = "_".join(part for part in parts if part)
     if len(text) <= MAX_SLUG_LENGTH:

@@ -1,6 +1,7 @@
 """One process per run folder: claimed for life, probed before anything is built, tidied when nothing came of it."""
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,13 @@ def tidy(folder: Path) -> None:
         if place == Path.cwd() or any(place.iterdir()):
             break
         place.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run has left, for another attempt in the same folder; the logs stay."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not _is_of_a_start(entry):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _is_of_a_start(entry: Path) -> bool:

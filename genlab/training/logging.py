@@ -28,7 +28,8 @@ class RunLog:
     def __init__(self, folder: Path, *, start_step: int, hyperparameters: HyperParameters) -> None:
         self._path = folder / "metrics.jsonl"
         _cut_after(self._path, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        # Line by line, for a sweep reads along: the search for settings stops a run whose curve is behind the others'.
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
         # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one too.
         self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
         # No Experiment record: TensorBoard then shows the union of all runs' columns and every scalar as a live metric.

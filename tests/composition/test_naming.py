@@ -16,7 +16,7 @@ from genlab.composition.naming import MAX_SLUG_LENGTH, register_resolvers, slug
     ("overrides", "expected"),
     [
         ([], ""),
-        (["model=draw", "dataset=mnist", "hydra.run.dir=x", "hydra/launcher=joblib"], ""),
+        (["model=draw", "dataset=mnist", "hydra.run.dir=x", "hydra/launcher=local", "sweep.measure=a/b"], ""),
         (["trainer.num_steps=10", "++optimizer.default.lr=4e-4"], "num_steps-10_lr-4e-4"),
         (["dataset.root='/a b/ünï/c d'"], "root-c-d"),
         (["resume=outputs/x/y"], "resume-y"),

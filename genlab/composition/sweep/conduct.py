@@ -1,0 +1,254 @@
+"""A sweep from its command to its table: planned ahead, conducted by Hydra, concluded whatever happens."""
+
+import importlib.util
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from genlab.composition.builder import TARGET
+from genlab.composition.composer import Composed, parse_overrides, quoted
+from genlab.composition.failures import one_line
+from genlab.composition.fields import check_fields
+from genlab.composition.run_folder import claimed
+from genlab.composition.sweep.folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
+from genlab.composition.sweep.process import await_free, from_here, tell
+from genlab.composition.sweep.report import Row, told, write_tables
+from genlab.composition.sweep.search import Search, SearchSettings, SearchSpace, search_space
+from genlab.composition.sweep.settings import NODE, SweepSettings, settings_of
+from genlab.composition.targets import find_target
+from genlab.errors import ConfigurationError, GenlabError, SweepError
+
+_RESUME = f"{NODE}.resume"
+_TPE = "hydra_plugins.genlab_tpe.sweeper.TPESweeper"
+_BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+# Packages of the extra without which a choice cannot work, by a part of the target that it names.
+_NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
+_NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
+
+
+def continued(words: Sequence[str]) -> SweepPlan | None:
+    """The plan of the sweep that ``sweep.resume`` names, with what this command line changes in it.
+
+    Args:
+        words: The overrides of ``genlab train -m``: those of the sweep or none, beside any of ``hydra`` and ``sweep``.
+
+    Returns:
+        None when no sweep is named.
+
+    Raises:
+        ConfigurationError: There is no such sweep, or the command is of another.
+    """
+    parsed = parse_overrides(words)
+    named = [override.value() for override in parsed if override.key_or_group == _RESUME]
+    if not named or named[-1] is None:
+        return None
+    plan = SweepFolder(Path(str(named[-1]))).read_plan()
+    given = [word for word, override in zip(words, parsed, strict=True) if not _is_about_sweep(override)]
+    former = parse_overrides(plan.words)
+    jobs = [word for word, override in zip(plan.words, former, strict=True) if not _is_about_sweep(override)]
+    if given and given != jobs:
+        raise ConfigurationError(
+            f"{_RESUME} goes on with the same sweep: give its overrides or none; they are {shlex.join(jobs)}"
+        )
+    about = {
+        override.key_or_group: word
+        for word, override in zip(plan.words, former, strict=True)
+        if _is_about_sweep(override)
+    }
+    about |= {
+        override.key_or_group: word for word, override in zip(words, parsed, strict=True) if _is_about_sweep(override)
+    }
+    return SweepPlan(words=(*jobs, *about.values()), config_dir=plan.config_dir, jobs=plan.jobs)
+
+
+def refuse_without_sweep(overrides: Sequence[str]) -> None:
+    """A setting of the sweep has no effect on a single run.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        if key.startswith(f"{NODE}.") and not override.is_sweep_override():
+            raise ConfigurationError(f"{key} is about a sweep; add -m")
+
+
+def planned_jobs(
+    overrides: Sequence[str], whole: Composed, settings: SweepSettings
+) -> tuple[tuple[str, ...], ...] | None:
+    """The overrides of every job, in the order of their numbers; None where a search makes them.
+
+    Raises:
+        ConfigurationError: A package is missing, or a setting has no effect.
+    """
+    _require_packages(whole)
+    target = str(whole.hydra.sweeper.get("_target_"))
+    if target == _TPE:
+        _search_of(whole, overrides)
+        if settings.measure is None and _selection_measure(whole) is None:
+            raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
+    if target != _BASIC:
+        return None
+    of_jobs = _of_jobs(whole, overrides)
+    for override in of_jobs:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigurationError(
+                f"{override.input_line}: only a search can choose from an interval; add hydra/sweeper=tpe"
+            )
+    (jobs,) = BasicSweeper.split_arguments(of_jobs, None)
+    seeds = {word for job in jobs for word in job if word.lstrip("+").startswith("seed=")}
+    if settings.aggregate_seeds and len(seeds) < 2:
+        raise ConfigurationError("sweep.aggregate_seeds=true needs more than one seed: seed=0,1,2")
+    return tuple(tuple(job) for job in jobs)
+
+
+def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> Search:
+    """The search that a composed configuration describes.
+
+    Args:
+        whole: With its ``hydra`` and ``sweep`` nodes.
+        overrides: Of the command line.
+        folder: Of the sweep.
+
+    Raises:
+        ConfigurationError: A setting does not fit, or there is nothing to search.
+    """
+    comparison = settings_of(whole)
+    if comparison is None:
+        raise ConfigurationError("hydra/sweeper=tpe searches settings of genlab train only")
+    settings, space = _search_of(whole, overrides)
+    return Search(SweepFolder(folder), comparison=comparison, settings=settings, space=space)
+
+
+def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSettings, SearchSpace]:
+    node: Any = OmegaConf.to_container(whole.hydra.sweeper, resolve=True)
+    del node["_target_"]
+    return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_of_jobs(whole, overrides))
+
+
+def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
+    """What the jobs are made of: the sweeper's own parameters, then the command line."""
+    params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.get("params") or {}).items()]
+    return [override for override in parse_overrides([*params, *overrides]) if not _is_about_sweep(override)]
+
+
+def conduct(
+    sweep: SweepFolder, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[], None]
+) -> None:
+    """Hold the sweep's folder, let Hydra run the jobs, and say what came of them.
+
+    Args:
+        sweep: Where it lies, new or to be resumed.
+        settings: How runs are compared.
+        plan: What to keep for a resumption.
+        command: Name of the command.
+        run: Hands the line to Hydra.
+
+    Raises:
+        ConfigurationError: The folder holds another sweep.
+        FolderInUseError: Another process conducts this sweep.
+        SweepError: Jobs failed, or the launcher did.
+    """
+    if settings.resume is None and (sweep.path / PLAN_NAME).exists():
+        raise ConfigurationError(
+            f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {_way_on(sweep, command)}"
+        )
+    failure: Exception | None = None
+    with claimed(sweep.path, is_resumed=True), _termination_raised():
+        words = [word for word in plan.words if not word.startswith(f"{_RESUME}=")]
+        sweep.write_plan(
+            SweepPlan(words=tuple(words), config_dir=plan.config_dir, jobs=plan.jobs),
+            command=shlex.join(["genlab", command, "-m", *words]),
+        )
+        tell(f"sweep folder: {from_here(sweep.path)}")
+        try:
+            run()
+        except Exception as error:
+            failure = error
+        except BaseException:
+            _conclude(sweep, settings)
+            tell(f"stopped; to go on:\n  {_way_on(sweep, command)}")
+            raise
+        rows = _conclude(sweep, settings)
+    _raise_for(rows, failure, way_on=_way_on(sweep, command))
+
+
+def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
+    for record in sweep.records():
+        if record.status == "running":
+            await_free(sweep.run_folder(record))
+            sweep.settle(record)
+    rows = write_tables(sweep, settings)
+    tell(f"\n{told(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    return rows
+
+
+def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -> None:
+    if isinstance(failure, GenlabError):
+        raise failure
+    if failure is not None:
+        text = one_line(f"{type(failure).__name__}: {failure}")
+        raise SweepError(f"the sweep ended early: {text}; to go on: {way_on}") from failure
+    failed = [row.record for row in rows if row.record.has_failed]
+    if failed:
+        named = ", ".join(f"job {record.number} {record.status}" for record in failed)
+        raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); to run them again: {way_on}")
+
+
+def _selection_measure(whole: Composed) -> str | None:
+    measure: str | None = getattr(find_target(whole.model.get(TARGET), "model"), "selection_measure", None)
+    return measure
+
+
+def _require_packages(whole: Composed) -> None:
+    for kind in ("sweeper", "launcher"):
+        target = str(whole.hydra[kind].get("_target_"))
+        for part, module in _NEEDED.items():
+            if part in target.split(".") and not _is_installed(module):
+                choice = whole.hydra.runtime.choices[f"hydra/{kind}"]
+                raise ConfigurationError(
+                    f"hydra/{kind}={choice} needs packages that are not installed: pip install 'genlab[sweep]'"
+                )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """SIGTERM ends the sweep as Ctrl-C does: jobs save and go, the table is written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _is_about_sweep(override: Override) -> bool:
+    return str(override.key_or_group).startswith((f"{NODE}.", "hydra.", "hydra/"))
+
+
+def _way_on(sweep: SweepFolder, command: str) -> str:
+    path = str(from_here(sweep.path))
+    word = f"{_RESUME}={path}"
+    return shlex.join(["genlab", command, "-m", word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"])

@@ -1,0 +1,208 @@
+"""One job of a sweep, looked after while it runs in a process of its own.
+
+Whatever launcher Hydra has started this in, the job itself is an ordinary `genlab train` in the job's folder. So a job
+that fails, diverges, is killed or is taken by a shortage of memory ends nothing but itself, leaves no memory behind
+for the next, and can be repeated and resumed as any run.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from genlab.composition.composer import quoted
+from genlab.composition.run_folder import clear, require_free
+from genlab.composition.sweep.folder import DONE, JobRecord, JobStatus, SweepFolder, read_summary
+from genlab.composition.sweep.following import MetricsFollower
+from genlab.composition.sweep.lifeline import VARIABLE
+from genlab.composition.sweep.report import write_tables
+from genlab.composition.sweep.settings import NODE, SweepSettings
+from genlab.errors import CheckpointError, FolderInUseError, NonFiniteError
+
+OUTPUT_NAME = "output.log"
+_POLL_SECONDS = 0.2
+_LEAVING_SECONDS = 60.0
+_MAX_TOLD = 3
+_ERROR_PREFIX = "genlab: error: "
+# What Hydra's own keys say about this sweep, and not about a job.
+_OF_SWEEP = (
+    "hydra.mode",
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra/launcher",
+    "hydra.launcher",
+    "hydra/sweeper",
+    "hydra.sweeper",
+)
+
+
+def look_after_job(command: str, settings: SweepSettings) -> None:
+    """Run the job that Hydra has composed, unless it is done; its failure is written down and not raised.
+
+    Args:
+        command: Name of the command.
+        settings: Of the sweep, for its table.
+    """
+    config = HydraConfig.get()
+    sweep = SweepFolder(Path(str(config.sweep.dir)))
+    run_folder = Path(str(config.runtime.output_dir))
+    record = JobRecord(
+        number=int(config.job.num),
+        overrides=_of_job(config.overrides.task),
+        folder=os.path.relpath(run_folder, sweep.path),
+        status="running",
+    )
+    await_free(run_folder)
+    former = sweep.record(record.number)
+    if former is not None and former.status == "running":
+        former = sweep.settle(former)
+    if former is not None and former.status in DONE:
+        tell(f"job {record.number}: {former.status} before")
+        return
+    words = _words_of_job(record, run_folder, former)
+    sweep.write_record(record)
+    tell(f"job {record.number}: {_told_choices(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
+    ended = _run([sys.executable, "-m", "genlab", command, *words], record, sweep, run_folder)
+    sweep.write_record(ended)
+    write_tables(sweep, settings)
+    tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
+
+
+def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
+    """What makes this job differ from the others."""
+    typed = sweep.read_plan().words
+    return " ".join(word for word in record.overrides if word not in typed)
+
+
+def from_here(path: Path) -> Path:
+    """A path as a person in the working directory would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def tell(text: str) -> None:
+    """A line on the terminal at once, also from the worker of a launcher."""
+    print(text, flush=True)  # noqa: T201
+
+
+def await_free(run_folder: Path) -> None:
+    """Give a job that lost its guardian the time to save and go."""
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            require_free(run_folder)
+            return
+        except FolderInUseError:
+            time.sleep(_POLL_SECONDS)
+
+
+def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None) -> list[str]:
+    """The job's line: a run with a checkpoint goes on from it, anything else begins again in the cleared folder."""
+    config = HydraConfig.get()
+    flags = []
+    if config.job.config_name != config.job.name:
+        flags += ["--config-name", str(config.job.config_name)]
+    for source in config.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", str(source.path)]
+    own = [str(word) for word in config.overrides.hydra if not str(word).lstrip("+~").startswith(_OF_SWEEP)]
+    has_checkpoint = any((run_folder / "checkpoints").glob("*.pt")) and (run_folder / "config.yaml").is_file()
+    if has_checkpoint and (former is None or former.exit_code != CheckpointError.exit_code):
+        return [*flags, f"resume={quoted(str(run_folder))}", *own]
+    clear(run_folder)
+    return [*flags, *record.overrides, f"hydra.run.dir={quoted(str(run_folder))}", *own]
+
+
+def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, run_folder: Path) -> JobRecord:
+    log = run_folder / OUTPUT_NAME
+    follower = MetricsFollower(run_folder / "metrics.jsonl")
+    follower.new_records()  # of an earlier process
+    is_pruned = False
+
+    def look() -> bool:
+        nonlocal is_pruned
+        for values in follower.new_records():
+            told = {tag: value for tag, value in values.items() if tag.startswith("validation/")}
+            if told:
+                shown = ", ".join(
+                    f"{tag} {value:.6g}" for tag, value in list(told.items())[:_MAX_TOLD] if value is not None
+                )
+                tell(f"job {record.number}: step {values['step']}: {shown}")
+        is_pruned = sweep.is_asked_to_prune(record.number)
+        return is_pruned
+
+    with log.open("ab") as output:
+        start = output.tell()
+        started = subprocess.Popen(
+            line,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Out of the terminal's reach: one interruption reaches it once, from its guardian.
+            start_new_session=True,
+            env={**os.environ, VARIABLE: "1", "GENLAB_DEBUG": "1"},
+        )
+    with started as process:
+        try:
+            exit_code = _wait(process, look)
+        except BaseException:
+            sweep.write_record(_stopped(record, process, run_folder))
+            raise
+    status, reason = _status(exit_code, run_folder, _last_error(log, start), is_pruned=is_pruned)
+    return replace(record, status=status, reason=reason, exit_code=exit_code)
+
+
+def _wait(process: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
+    """Until the process ends; asks it to stop once ``look`` says so."""
+    assert process.stdin is not None
+    while True:
+        try:
+            return process.wait(timeout=_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if look() and not process.stdin.closed:
+                process.stdin.close()
+
+
+def _stopped(record: JobRecord, process: subprocess.Popen[bytes], run_folder: Path) -> JobRecord:
+    """Let the job save and go; at a second interruption it is not asked any more."""
+    assert process.stdin is not None
+    try:
+        process.stdin.close()
+        exit_code = process.wait()
+    except BaseException:
+        process.kill()
+        exit_code = process.wait()
+    if exit_code == 0 and read_summary(run_folder).get("status") == "finished":
+        return replace(record, status="finished", exit_code=0)
+    return replace(record, status="interrupted", reason="the sweep was stopped", exit_code=exit_code)
+
+
+def _status(exit_code: int, run_folder: Path, error: str | None, *, is_pruned: bool) -> tuple[JobStatus, str | None]:
+    """How a process ended, in a word and a line."""
+    summary = read_summary(run_folder)
+    if exit_code == 0:
+        return ("interrupted" if summary.get("status") == "interrupted" else "finished"), summary.get("reason")
+    if is_pruned and (exit_code > 128 or exit_code < 0):
+        return "pruned", f"after step {summary.get('step', 0)}: others were better by then"
+    if exit_code < 0:
+        return "killed", f"signal {-exit_code}" + (", as when memory is short" if exit_code == -9 else "")
+    if exit_code > 128:
+        return "interrupted", error or f"signal {exit_code - 128}"
+    reason = error or f"exit code {exit_code}"
+    return ("diverged" if exit_code == NonFiniteError.exit_code else "failed"), reason
+
+
+def _last_error(log: Path, start: int) -> str | None:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    errors = [line.removeprefix(_ERROR_PREFIX) for line in lines if line.startswith(_ERROR_PREFIX)]
+    return errors[-1] if errors else None
+
+
+def _of_job(overrides: Sequence[object]) -> tuple[str, ...]:
+    return tuple(word for word in map(str, overrides) if not word.lstrip("+~").startswith(f"{NODE}."))

@@ -1,0 +1,150 @@
+"""What becomes of a job's process is written down in a word and a line, and ends nothing else."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from genlab.composition.sweep import process
+from genlab.composition.sweep.folder import JobRecord, SweepFolder, SweepPlan
+
+RECORD = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="running")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    folder = SweepFolder(tmp_path)
+    folder.write_plan(
+        SweepPlan(words=("seed=0,1",), config_dir=None, jobs=(("seed=0",), ("seed=1",))), command="genlab"
+    )
+    (tmp_path / "0_x").mkdir()
+    return folder
+
+
+def run(program: str, sweep: SweepFolder) -> JobRecord:
+    return process._run([sys.executable, "-c", program], RECORD, sweep, sweep.path / "0_x")
+
+
+def summary(sweep: SweepFolder, **content: object) -> None:
+    (sweep.path / "0_x" / "summary.json").write_text(json.dumps(content))
+
+
+ENDS = [
+    ("pass", "finished", None, 0),
+    ("raise SystemExit(3)", "failed", "exit code 3", 3),
+    ("import sys; print('genlab: error: no data', file=sys.stderr); sys.exit(3)", "failed", "no data", 3),
+    ("import sys; print('genlab: error: step 7: nan'); sys.exit(5)", "diverged", "step 7: nan", 5),
+    ("import sys; print('genlab: error: out of memory'); sys.exit(6)", "failed", "out of memory", 6),
+    ("import os; os.kill(os.getpid(), 9)", "killed", "signal 9, as when memory is short", -9),
+    ("import os; os.kill(os.getpid(), 6)", "killed", "signal 6", -6),
+    ("raise SystemExit(143)", "interrupted", "signal 15", 143),
+]
+
+
+@pytest.mark.parametrize(("program", "status", "reason", "exit_code"), ENDS)
+def test_an_end_in_a_word_and_a_line(
+    sweep: SweepFolder, program: str, status: str, reason: str | None, exit_code: int
+) -> None:
+    ended = run(program, sweep)
+    assert (ended.status, ended.reason, ended.exit_code) == (status, reason, exit_code)
+    assert ended.has_failed == (exit_code != 0)
+
+
+def test_a_run_that_its_time_limit_stopped_has_not_failed(sweep: SweepFolder) -> None:
+    summary(sweep, status="interrupted", reason="trainer.max_minutes=1 is over; resume to go on")
+    ended = run("pass", sweep)
+    assert (ended.status, ended.has_failed) == ("interrupted", False)
+    assert ended.reason is not None
+    assert "max_minutes" in ended.reason
+
+
+def test_only_the_last_attempts_output_is_searched_for_the_reason(sweep: SweepFolder) -> None:
+    run("import sys; print('genlab: error: of the first attempt'); sys.exit(3)", sweep)
+    assert run("raise SystemExit(1)", sweep).reason == "exit code 1"
+
+
+# A job that holds its lifeline: it says so, and then trains for ever.
+HELD = """
+import signal, sys, time
+from genlab.composition.sweep.lifeline import hold_lifeline
+stopped = []
+signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+hold_lifeline()
+print("held", flush=True)
+while not stopped:
+    time.sleep(0.02)
+print("saved", flush=True)
+sys.exit(143)
+"""
+
+
+def wait_for(log: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not (log.exists() and text in log.read_text()):
+        assert time.monotonic() < deadline, f"no '{text}' in {log}"
+        time.sleep(0.02)
+
+
+def test_a_pruned_job_saves_and_is_no_failure(sweep: SweepFolder) -> None:
+    log = sweep.path / "0_x" / "output.log"
+
+    def ask() -> None:
+        wait_for(log, "held")
+        sweep.ask_to_prune(0)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    ended = run(HELD, sweep)
+    asking.join()
+    assert (ended.status, ended.exit_code, ended.has_failed) == ("pruned", 143, False)
+    assert log.read_text() == "held\nsaved\n"
+
+
+def test_an_interruption_lets_the_job_save_and_is_passed_on(sweep: SweepFolder) -> None:
+    log = sweep.path / "0_x" / "output.log"
+
+    def interrupt() -> None:
+        wait_for(log, "held")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(HELD, sweep)
+    interrupting.join()
+    record = sweep.record(0)
+    assert record is not None
+    assert (record.status, record.exit_code) == ("interrupted", 143)
+    assert log.read_text() == "held\nsaved\n"
+
+
+def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_path: Path) -> None:
+    program = tmp_path / "guardian.py"
+    program.write_text(
+        "import sys\nfrom pathlib import Path\nfrom genlab.composition.sweep import process\n"
+        "from genlab.composition.sweep.folder import JobRecord, SweepFolder\n"
+        f"record = JobRecord(number=0, overrides=(), folder='0_x', status='running')\n"
+        f"folder = SweepFolder(Path({str(sweep.path)!r}))\n"
+        f"process._run([sys.executable, '-c', {HELD!r}], record, folder, folder.path / '0_x')\n"
+    )
+    guardian = subprocess.Popen([sys.executable, str(program)])
+    log = sweep.path / "0_x" / "output.log"
+    try:
+        wait_for(log, "held")
+    finally:
+        guardian.kill()
+        guardian.wait()
+    wait_for(log, "saved")
+
+
+def test_without_the_variable_there_is_no_lifeline() -> None:
+    program = "from genlab.composition.sweep.lifeline import hold_lifeline; hold_lifeline(); import threading; "
+    program += "assert threading.active_count() == 1"
+    result = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, timeout=60)
+    assert result.returncode == 0

@@ -1,0 +1,250 @@
+"""Whole sweeps as a user meets them, of real runs in real processes; few are quick, for each costs seconds."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+
+TINY = [
+    "trainer=smoke",
+    "trainer.num_steps=2",
+    "trainer.batch_size=8",
+    "trainer.validation_interval=1",
+    "num_threads=1",
+]
+TINY += ["trainer.validation_images=8", "trainer.num_initialization_images=8", "trainer.sample_interval=0"]
+TINY += ["model.num_glimpses=2", "dataset.size=8"]
+LONG = [*TINY, "trainer.num_steps=100000", "trainer.checkpoint_interval=20", "trainer.validation_interval=50"]
+
+
+def table(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "summary.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def only_sweep(root: Path) -> Path:
+    (sweep,) = (root / "outputs" / "sweeps").iterdir()
+    return sweep
+
+
+def start(root: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "genlab", *words],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # else the interruption of a test would reach the tests
+    )
+
+
+def wait_for(root: Path, pattern: str) -> Path:
+    deadline = time.monotonic() + 150
+    while not (found := sorted(root.glob(pattern))):
+        assert time.monotonic() < deadline, f"no {pattern}"
+        time.sleep(0.05)
+    return found[0]
+
+
+def process_of(run: Path) -> int:
+    """The process that holds a run folder, as the folder itself says."""
+    return int((run / ".owner").read_text(encoding="utf-8").split()[1])
+
+
+def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: Genlab, tmp_path: Path) -> None:
+    # 12 pixels are wider than the images: only the second job's model can know.
+    outcome = genlab("train", "-m", *TINY, "model.num_units=8", "model.read_size=3,12", "seed=1")
+    assert outcome.code == 9, outcome.errors
+    assert "1 of 2 jobs did not finish (job 1 failed)" in outcome.errors
+    sweep = only_sweep(tmp_path)
+    done, failed = table(sweep)
+    assert (done["status"], done["model.read_size"], done["measure"]) == (
+        "finished",
+        "3",
+        "validation/nll_upper_bound_nats",
+    )
+    assert (failed["status"], failed["value"], failed["exit_code"]) == ("failed", "", "2")
+    assert failed["reason"].startswith("model.read_size must be between 1 and 8")
+    plan = yaml.safe_load((sweep / "sweep.yaml").read_text(encoding="utf-8"))
+    assert [job[-2:] for job in plan["jobs"]] == [["model.read_size=3", "seed=1"], ["model.read_size=12", "seed=1"]]
+    best = json.loads((sweep / done["folder"] / "summary.json").read_text(encoding="utf-8"))["best"]
+    assert float(done["value"]) == best["validation/nll_upper_bound_nats"]
+    config = (sweep / done["folder"] / "config.yaml").read_text(encoding="utf-8")
+    assert "sweep" not in yaml.safe_load(config)
+    (command,) = [line.strip() for line in outcome.output.splitlines() if line.startswith("  genlab train")]
+    assert command == f"genlab train {' '.join(TINY)} model.num_units=8 model.read_size=3 seed=1"
+    assert (sweep / failed["folder"] / "output.log").read_text(encoding="utf-8").count("Traceback") >= 1
+
+    # Its failed job alone; the other is not touched, and the sweep's own settings may change.
+    before = (sweep / done["folder"] / "train.log").read_bytes()
+    again = genlab("train", "-m", f"sweep.resume={sweep}", "sweep.measure=test/nll_upper_bound_nats")
+    assert again.code == 9
+    assert "job 0: finished before" in again.output
+    assert (sweep / done["folder"] / "train.log").read_bytes() == before
+    assert table(sweep)[0]["measure"] == "test/nll_upper_bound_nats"
+
+
+REFUSED = [
+    (["-m", "sweep.resume=nowhere"], "sweep.resume must be a folder of a sweep"),
+    (["sweep.measure=test/x"], "sweep.measure is about a sweep; add -m"),
+    (["-m", "seed=0,1", "sweep.measure=x"], "sweep.measure must be a tag"),
+    (["-m", "seed=0,1", "sweep.mesure=test/x"], "did you mean 'sweep.measure'?"),
+    (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false"),
+    (["-m", "model=draw,pixelcnn", "sweep.aggregate_seeds=true"], "needs more than one seed"),
+    (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
+    (["-m", "hydra/sweeper=tpe", "seed=1"], "needs something to search"),
+    (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1"),
+    (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trails=3"], "did you mean 'hydra.sweeper.n_trials'?"),
+    (["-m", "hydra/sweeper=tpe", "optimizer.default.lr=interval(-1,1)"], "optimizer.default.lr must be positive"),
+    (["-m", "hydra/sweeper=tpe", "model=dcgan", "seed=1,2"], "sweep.measure must be given"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+def test_a_mistake_costs_a_line_and_leaves_no_folder(
+    genlab: Genlab, tmp_path: Path, words: list[str], message: str
+) -> None:
+    outcome = genlab("train", *words)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert message in outcome.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "hidden"),
+    [
+        ("hydra/sweeper=tpe", "optuna"),
+        ("hydra/launcher=local", "hydra_plugins.hydra_joblib_launcher"),
+        ("hydra/launcher=slurm", "hydra_plugins.hydra_submitit_launcher"),
+    ],
+)
+def test_a_missing_package_is_said_in_a_line(
+    genlab: Genlab, monkeypatch: pytest.MonkeyPatch, choice: str, hidden: str
+) -> None:
+    from genlab.composition.sweep import conduct
+
+    is_installed = conduct._is_installed
+    monkeypatch.setattr(conduct, "_is_installed", lambda name: name != hidden and is_installed(name))
+    outcome = genlab("train", "-m", choice, "seed=1,2")
+    assert outcome.code == 2
+    assert f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'" in outcome.errors
+
+
+def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_path: Path) -> None:
+    from genlab.composition.sweep.folder import SweepFolder, SweepPlan
+
+    sweep = SweepFolder(tmp_path)
+    sweep.write_plan(SweepPlan(words=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
+    outcome = genlab("train", "-m", "seed=0,2", f"sweep.resume={tmp_path}")
+    assert outcome.code == 2
+    assert "give its overrides or none; they are seed=0,1" in outcome.errors
+
+
+@pytest.mark.slow
+def test_jobs_that_are_killed_or_diverge_end_nothing_and_a_stopped_sweep_goes_on(tmp_path: Path) -> None:
+    words = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
+    sweep_process = start(tmp_path, *words)
+    for number, number_of_signal in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
+        run = wait_for(tmp_path, f"outputs/sweeps/*/{number}_*/checkpoints/last.pt").parent.parent
+        os.kill(process_of(run), number_of_signal)
+    wait_for(tmp_path, "outputs/sweeps/*/2_*/checkpoints/last.pt")
+    sweep_process.send_signal(signal.SIGINT)
+    output, _ = sweep_process.communicate(timeout=100)
+    assert sweep_process.returncode == 130, output
+    sweep = only_sweep(tmp_path)
+    assert [(row["status"], row["reason"], row["exit_code"]) for row in table(sweep)] == [
+        ("killed", "signal 9, as when memory is short", "-9"),
+        ("interrupted", table(sweep)[1]["reason"], "143"),
+        ("interrupted", "the sweep was stopped", "143"),
+    ]
+    assert f"genlab train -m sweep.resume={sweep.relative_to(tmp_path)}" in output
+
+    # Killed without a word, the sweep leaves a job that saves and goes by itself.
+    steps = [json.loads((run / "summary.json").read_text())["step"] for run in sorted(sweep.glob("?_*"))]
+    sweep_process = start(tmp_path, "train", "-m", f"sweep.resume={sweep}")
+    run = sorted(sweep.glob("0_*"))[0]
+    deadline = time.monotonic() + 100
+    while json.loads((run / "summary.json").read_text())["step"] <= steps[0]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    sweep_process.kill()
+    sweep_process.communicate(timeout=100)
+    while json.loads((run / "summary.json").read_text())["status"] != "interrupted":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    # SIGTERM is answered as Ctrl-C is.
+    sweep_process = start(tmp_path, "train", "-m", f"sweep.resume={sweep}")
+    while "running" not in (sweep / "jobs" / "0.json").read_text():
+        time.sleep(0.05)
+    time.sleep(1)
+    sweep_process.terminate()
+    output, _ = sweep_process.communicate(timeout=100)
+    assert sweep_process.returncode == 143, output
+
+
+@pytest.mark.slow
+def test_a_diverging_job_has_its_own_word(genlab: Genlab, tmp_path: Path) -> None:
+    words = [
+        "optimizer=sgd",
+        "recipe=none",
+        "optimizer.default.lr=1e30,1e-3",
+        "trainer.num_steps=20",
+        "model.num_units=8",
+    ]
+    outcome = genlab("train", "-m", *TINY, *words, "model.num_units=8")
+    assert outcome.code == 9
+    assert [row["status"] for row in table(only_sweep(tmp_path))] == ["diverged", "finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["local", "slurm_rehearsal"])
+def test_a_launcher_runs_jobs_in_workers_and_a_failed_one_ends_nothing(tmp_path: Path, launcher: str) -> None:
+    words = [f"hydra/launcher={launcher}", "model.num_units=8", "model.read_size=3,12,4"]
+    process = start(tmp_path, "train", "-m", *TINY, *words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 9, output
+    assert [row["status"] for row in table(only_sweep(tmp_path))] == ["finished", "failed", "finished"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_of_several_at_once_saves_every_job(tmp_path: Path) -> None:
+    process = start(tmp_path, "train", "-m", "hydra/launcher=local", *LONG, "model.num_units=8,9")
+    for number in (0, 1):
+        wait_for(tmp_path, f"outputs/sweeps/*/{number}_*/checkpoints/last.pt")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    sweep = only_sweep(tmp_path)
+    assert [row["status"] for row in table(sweep)] == ["interrupted", "interrupted"]
+    for run in sweep.glob("?_*"):
+        assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_search_prunes_real_runs_and_names_the_best(tmp_path: Path) -> None:
+    words = ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_finished_before_pruning=1"]
+    # With a rate this small a run learns nothing: behind after the first validation, it need not go on.
+    words += ["optimizer.default.lr=choice(1e-2,1e-9)", "hydra.sweeper.seed=1", "trainer.validation_images=64"]
+    words += ["trainer.num_steps=3000", "trainer.validation_interval=100", "model.num_units=8"]
+    process = start(tmp_path, "train", "-m", *TINY, *words)
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, output
+    rows = table(only_sweep(tmp_path))
+    statuses = {row["optimizer.default.lr"]: row["status"] for row in rows}
+    assert statuses == {"1e-2": "finished", "1e-9": "pruned"}, output
+    assert "best: job" in output
+    assert "optimizer.default.lr=1e-2" in output.split("best: job")[1]
