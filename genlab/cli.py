@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
             },
         ),
     ),
+    "report": (
+        "published results beside those of runs: RUN... or folders; --write FILE",
+        Syntax("runs", takes_several=True, flags={"--write": Flag("write")}),
+    ),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets", Syntax()),
     "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
@@ -71,7 +75,7 @@ class Job:
         """Run the command on a composed configuration."""
         from genlab.composition.application import run_job
 
-        run_job(self.command, self.module, configuration)
+        run_job(self.module(), configuration)
 
     def module(self) -> Any:
         """The module of the command, with its ``read`` and ``run``; importing it may import torch."""

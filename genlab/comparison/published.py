@@ -1,0 +1,212 @@
+"""Published results, from the headers of the experiments, beside those of runs.
+
+An experiment's file opens with comments of this form, which :func:`read_experiment` alone knows::
+
+    # @package _global_
+    # Title: what is reproduced, with the paper.
+    # command:    genlab train experiment=NAME
+    # cost:       20 minutes of one CPU core
+    # measures:   nll_upper_bound_nats, nll_importance_weighted_nats
+    # published:  nll_upper_bound_nats = 80.97 +- 0.1 (arXiv:1502.04623, table 2)
+    # ours:       docs/results.md
+
+``measures`` are lines of the ledger; ``published`` is ``none``, perhaps with a remark, or one entry for each value. A
+field goes on in the following comment lines that are indented.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from genlab.comparison.measures import Record
+from genlab.comparison.runs import Run, describe_seconds
+from genlab.comparison.table import rounded, shown
+from genlab.errors import ConfigurationError
+
+BEGIN = "<!-- genlab report: begin -->"
+END = "<!-- genlab report: end -->"
+FIELDS = ("command", "cost", "measures", "published", "ours")
+
+_FIELD = re.compile(rf"({'|'.join(FIELDS)}): +(.*)")
+_ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- [\d.]+)? \(.+\)", re.ASCII)
+# Overrides that change where or how fast a run goes, and not what it is.
+_NEUTRAL = ("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/")
+_HEADER = ("experiment", "measure", "published", "ours", "gap", "of", "run", "cost", "commit, seed", "hardware")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A value that a paper reports."""
+
+    value: float
+    told: str
+    """With its deviation and its source, as the header gives it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """An experiment as its header tells of it."""
+
+    name: str
+    command: str
+    cost: str
+    measures: tuple[str, ...]
+    """Of the ledger, in the order in which they are reported."""
+    published: dict[str, Published]
+    """By measure; empty where nothing was published."""
+    remark: str
+    """What the header says where nothing was published: "none" at least."""
+    ours: str
+
+
+def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
+    """The experiments of configuration trees, by name; of two with one name that of the first tree.
+
+    Raises:
+        ConfigurationError: A header is incomplete.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for path in (folder / "experiment").glob("*.yaml"):
+            found.setdefault(path.stem, path)
+    return [read_experiment(found[name]) for name in sorted(found)]
+
+
+def read_experiment(path: Path) -> Experiment:
+    """The header of an experiment's file.
+
+    Raises:
+        ConfigurationError: It is incomplete, or a value is not in the form given above.
+    """
+    fields: dict[str, list[str]] = {}
+    last: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.removeprefix("#").strip()
+        match = _FIELD.fullmatch(text)
+        if match:
+            last = fields.setdefault(match[1], [])
+            last.append(match[2].strip())
+        else:
+            last.append(text)
+    missing = [name for name in FIELDS if name not in fields]
+    if missing:
+        raise ConfigurationError(f"{path}: the header lacks '# {missing[0]}:'; it needs {', '.join(FIELDS)}")
+    measures = tuple(name.strip() for name in " ".join(fields["measures"]).split(","))
+    published = _published(fields["published"], path)
+    unknown = [name for name in published if name not in measures]
+    if unknown:
+        raise ConfigurationError(f"{path}: {unknown[0]} is published and not among '# measures:'")
+    joined = {name: " ".join(fields[name]) for name in ("command", "cost", "ours")}
+    remark = "" if published else " ".join(fields["published"])
+    return Experiment(name=path.stem, measures=measures, published=published, remark=remark, **joined)
+
+
+def _published(lines: Sequence[str], path: Path) -> dict[str, Published]:
+    if lines[0] == "none" or lines[0].startswith("none;"):
+        return {}
+    entries: list[str] = []
+    for line in lines:
+        if " = " in line.partition("(")[0]:
+            entries.append(line)
+        else:
+            entries[-1:] = [f"{' '.join(entries[-1:])} {line}".strip()]
+    found = {}
+    for entry in entries:
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
+            raise ConfigurationError(
+                f"{path}: published must be 'none', 'none; remark' or 'measure = value (source)', got '{entry}'"
+            )
+        found[match["measure"]] = Published(value=float(match["value"]), told=entry.partition(" = ")[2])
+    return found
+
+
+def as_markdown(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
+    """A table with a row for each measure of each run of an experiment, and "not run" for the rest."""
+    rows: list[tuple[str, ...]] = [_HEADER, tuple("---" for _ in _HEADER)]
+    for experiment in experiments:
+        own: list[Run | None] = [run for run in runs if run.experiment == experiment.name]
+        for run in own or [None]:
+            for position, measure in enumerate(experiment.measures):
+                rows.append(_row(experiment, measure, run, is_first=position == 0))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def replaced_between_markers(text: str, table: str, *, where: str) -> str:
+    """A Markdown file with a new table between its markers, the rest as it is.
+
+    Raises:
+        ConfigurationError: The markers are not there, once each and in their order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before or END in after:
+        raise ConfigurationError(f"{where} must hold the lines '{BEGIN}' and '{END}', once each, around the table")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def _row(experiment: Experiment, measure: str, run: Run | None, *, is_first: bool) -> tuple[str, ...]:
+    published = experiment.published.get(measure)
+    remark = experiment.remark if is_first and experiment.remark else "none"
+    told = (
+        f"`{experiment.name}`" if is_first else "",
+        f"`{measure}`",
+        _in_cell(remark if published is None else published.told.replace("+-", "±")),
+    )
+    if run is None:
+        return (*told, "not run", "", "", "", _in_cell(experiment.cost) if is_first else "", "", "")
+    record = next((record for record in run.records if record.name == measure), None)
+    return (
+        *told,
+        _state(run) if record is None else f"**{rounded(record)}**{_error(record)}",
+        "" if record is None or published is None else _gap(record.value, published.value),
+        "" if record is None else _protocol(record),
+        _in_cell(_settings(run)) if is_first else "",
+        describe_seconds(run.seconds) if is_first and run.seconds is not None else "",
+        _in_cell(f"{run.commit or 'unknown'}, {shown(run.seed)}") if is_first else "",
+        _in_cell(shown(run.hardware)) if is_first else "",
+    )
+
+
+def _state(run: Run) -> str:
+    if run.status == "finished":
+        return "not measured: `genlab evaluate`"
+    total = "" if run.num_steps is None else f" of {run.num_steps:,}"
+    return _in_cell(f"{shown(run.status)} after {run.step or 0:,}{total} steps")
+
+
+def _error(record: Record) -> str:
+    return "" if record.standard_error is None else f" ± {record.standard_error:.2g}"
+
+
+def _gap(ours: float, published: float) -> str:
+    gap = ours - published
+    return f"{gap:+.3g}" + ("" if published == 0 else f" ({gap / published:+.1%})")
+
+
+def _protocol(record: Record) -> str:
+    """What the number is of, in a few words."""
+    parts = [
+        "upper bound" if record.is_bound else "",
+        "" if record.num_importance_samples is None else f"K={record.num_importance_samples}",
+        "" if record.num_generated is None else f"{record.num_generated:,} samples",
+        f"{record.num_examples:,} {record.split} images" if record.num_examples else record.split,
+        "averaged weights" if record.weights == "averaged" else "",
+        record.features or "",
+    ]
+    return _in_cell(", ".join(part for part in parts if part))
+
+
+def _settings(run: Run) -> str:
+    """What the command line changed of the experiment, and how far the run went."""
+    changed = [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
+    steps = "" if run.step is None else f"{run.step:,} steps"
+    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in changed)) if part)
+
+
+def _in_cell(text: str) -> str:
+    """A text that ends neither its cell nor its table, and brings no markup of HTML."""
+    return text.replace("|", "\\|").replace("<", "&lt;")

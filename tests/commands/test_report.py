@@ -1,0 +1,46 @@
+"""`genlab report` on a really trained run of an experiment."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.comparison.published import BEGIN, END
+from tests.commands.conftest import TINY
+from tests.conftest import Outcome
+
+
+@pytest.fixture
+def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
+    folder = tmp_path / "outputs" / "run"
+    experiment = ["experiment=draw_document", "dataset=digits"]
+    outcome = genlab("train", *experiment, *TINY, f"hydra.run.dir={folder}")
+    assert outcome.code == 0, outcome.errors
+    return folder
+
+
+def test_the_table_is_printed_or_written_between_the_markers(
+    genlab: Callable[..., Outcome], run_of_an_experiment: Path, tmp_path: Path
+) -> None:
+    outcome = genlab("report")
+    assert outcome.code == 0, outcome.errors
+    (line,) = [line for line in outcome.output.splitlines() if "`draw_document`" in line]
+    assert "3 steps, `dataset=digits`" in line
+    assert "**" in line  # the test that ended training
+    results = tmp_path / "results.md"
+    results.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    outcome = genlab("report", str(run_of_an_experiment), "--write", "results.md")
+    assert outcome.code == 0, outcome.errors
+    written = results.read_text().splitlines()
+    assert (written[0], written[-1]) == ("above", "below")
+    assert line in written
+    assert "old" not in written
+
+
+def test_what_would_lose_results_is_refused(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.md").write_text(f"{BEGIN}\nold\n{END}\n")
+    outcome = genlab("report", str(trained_run), "--write", "results.md")
+    assert (outcome.code, "no run of an experiment" in outcome.errors) == (2, True)
+    assert "old" in (tmp_path / "results.md").read_text()
+    outcome = genlab("report", str(trained_run), "--write", "result.md")
+    assert (outcome.code, "write must be an existing file" in outcome.errors) == (2, True)

@@ -1,0 +1,159 @@
+"""Headers of experiments, and the table that sets them beside runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from genlab.comparison.published import (
+    BEGIN,
+    END,
+    Experiment,
+    as_markdown,
+    read_experiment,
+    read_experiments,
+    replaced_between_markers,
+)
+from genlab.comparison.runs import read_runs
+from genlab.composition.location import config_directory
+from genlab.errors import ConfigurationError
+from genlab.metrics.names import direction_of
+from tests.comparison.conftest import RunMaker, entry
+
+HEADER = """# @package _global_
+# A model (Somebody 2015, arXiv:1502.04623).
+# command:    genlab train experiment=x num_threads=1,
+#             then genlab evaluate run=RUN
+# cost:       20 minutes
+# measures:   nll_upper_bound_nats,
+#             parzen_log_likelihood_nats, error
+# published:  nll_upper_bound_nats = 80.0 (arXiv:1502.04623, table 2,
+#             of another network)
+#             parzen_log_likelihood_nats = -132 +- 1.8 (somewhere)
+# ours:       docs/results.md
+defaults:
+  - override /model: draw
+# cost:       no longer the header
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_experiment_has_a_complete_header() -> None:
+    experiments = read_experiments([config_directory()])
+    assert len(experiments) == len(list((config_directory() / "experiment").glob("*.yaml"))) >= 16
+    for experiment in experiments:
+        assert f"experiment={experiment.name}" in experiment.command
+        assert experiment.cost
+        assert experiment.ours
+        assert bool(experiment.published) != experiment.remark.startswith("none")
+        for measure in experiment.measures:
+            assert direction_of(measure) is not None, f"{experiment.name}: {measure}"
+        for published in experiment.published.values():
+            assert re.search(r"arXiv:\d{4}\.\d{4,5}", published.told), experiment.name
+
+
+def test_a_header_is_read_with_its_continuations(tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    assert experiment.command == "genlab train experiment=x num_threads=1, then genlab evaluate run=RUN"
+    assert experiment.measures == ("nll_upper_bound_nats", "parzen_log_likelihood_nats", "error")
+    assert experiment.published["nll_upper_bound_nats"].value == 80.0
+    assert experiment.published["nll_upper_bound_nats"].told == ("80.0 (arXiv:1502.04623, table 2, of another network)")
+    assert experiment.published["parzen_log_likelihood_nats"].value == -132.0
+    assert (experiment.cost, experiment.remark) == ("20 minutes", "")
+
+
+def test_nothing_published_keeps_its_remark(tmp_path: Path) -> None:
+    text = re.sub(
+        r"# published:.*?# ours", "# published:  none; but much\n#             expected\n# ours", HEADER, flags=re.S
+    )
+    experiment = read_experiment(written(tmp_path, text))
+    assert (experiment.published, experiment.remark) == ({}, "none; but much expected")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("# cost:       20 minutes\n", ""), "lacks '# cost:'"),
+        (("nll_upper_bound_nats = 80.0 (", "about 80 ("), "published must be 'none'"),
+        (("80.0 (arXiv:1502.04623, table 2,\n#             of another network)", "80.0"), "published must be"),
+        (("parzen_log_likelihood_nats, error", "error"), "parzen_log_likelihood_nats is published and not among"),
+    ],
+)
+def test_an_incomplete_header_is_refused(tmp_path: Path, change: tuple[str, str], told: str) -> None:
+    assert change[0] in HEADER
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        read_experiment(written(tmp_path, HEADER.replace(*change)))
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 82.0, kind="upper bound", weights="averaged"), entry("nll_nats", 1.0)]
+    make_run(
+        "a",
+        choices={"experiment": "x"},
+        overrides=("experiment=x", "num_threads=1", "hydra.run.dir=a", "model.num_glimpses=2", "model.name='p|q'"),
+        measures=measures,
+        summary={"seconds": 1200.0},
+    )
+    make_run("b", choices={"experiment": "x"}, summary={"status": "interrupted", "step": 40, "test": {}})
+    make_run("c", measures=measures)
+    first, second, third, *others = rows(as_markdown([experiment], read_runs([tmp_path])))
+    assert first == [
+        "`x`",
+        "`nll_upper_bound_nats`",
+        "80.0 (arXiv:1502.04623, table 2, of another network)",
+        "**82.00** ± 0.1",
+        "+2 (+2.5%)",
+        "upper bound, 10,000 test images, averaged weights",
+        "100 steps, `model.num_glimpses=2`, `model.name='p\\|q'`",
+        "20 min",
+        "0123456, 0",
+        "A Processor, 1 thread",
+    ]
+    assert second[:5] == [
+        "",
+        "`parzen_log_likelihood_nats`",
+        "-132 ± 1.8 (somewhere)",
+        "not measured: `genlab evaluate`",
+        "",
+    ]
+    assert third[2] == "none"
+    assert [row[3] for row in others] == ["interrupted after 40 of 100 steps"] * 3
+
+
+def test_an_experiment_without_a_run_says_so(tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    found = rows(as_markdown([experiment], []))
+    assert [row[3] for row in found] == ["not run"] * 3
+    assert [row[7] for row in found] == ["20 minutes", "", ""]
+    assert {len(row) for row in found} == {10}
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = f"# Results\n{BEGIN}\nold | table\n{END}\nand more\n"
+    once = replaced_between_markers(text, "| new |", where="x.md")
+    assert once == f"# Results\n{BEGIN}\n| new |\n{END}\nand more\n"
+    assert replaced_between_markers(once, "| new |", where="x.md") == once
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{BEGIN}{END}"])
+def test_a_file_without_its_markers_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"x\.md must hold the lines"):
+        replaced_between_markers(text, "| new |", where="x.md")
+
+
+def test_a_users_experiment_gives_way_to_ours(tmp_path: Path) -> None:
+    for folder, cost in (("ours", "1 minute"), ("theirs", "2 minutes")):
+        (tmp_path / folder / "experiment").mkdir(parents=True)
+        written(tmp_path / folder / "experiment", HEADER.replace("20 minutes", cost))
+    found: list[Experiment] = read_experiments([tmp_path / "ours", tmp_path / "theirs"])
+    assert [(experiment.name, experiment.cost) for experiment in found] == [("x", "1 minute")]
