@@ -75,7 +75,7 @@ class Job:
         """Run the command on a composed configuration."""
         from genlab.composition.application import run_job
 
-        run_job(self.module(), configuration)
+        run_job(self.command, self.module, configuration)
 
     def module(self) -> Any:
         """The module of the command, with its ``read`` and ``run``; importing it may import torch."""
