@@ -19,7 +19,7 @@ from genlab.composition.application import JobContext
 from genlab.composition.builder import build
 from genlab.composition.environment import choose_device, describe_environment
 from genlab.composition.run_folder import claimed
-from genlab.composition.runs import build_model, load_run, resumed, save_configuration
+from genlab.composition.runs import build_model, load_run, resumed, save_configuration, save_evaluation
 from genlab.composition.schema import (
     RunConfiguration,
     optimizer_factory,
@@ -31,7 +31,7 @@ from genlab.composition.schema import (
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.baselines import baseline_averages
-from genlab.metrics.ledger import Weights, format_table, measures_from
+from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.storage import replace_atomically
@@ -104,7 +104,19 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     _log.info("%s", _parameter_counts(model))
     _log.info("run folder: %s", _from_here(run_folder))
     summary = trainer.fit(resume=configuration.resume is not None)
-    _log.info("%s", _conclusion(trainer, run_folder))
+    measures, baselines = _ledger(trainer)
+    if measures:
+        is_best = bool(summary.best)
+        save_evaluation(
+            run_folder,
+            command=command,
+            checkpoint="best.pt" if is_best else "last.pt",
+            step=int(summary.best["step"]) if is_best else summary.step,
+            dataset=dataset,
+            measures=measures,
+            baselines=baselines,
+        )
+    _log.info("%s", _conclusion(trainer, run_folder, [*measures, *baselines]))
     return summary
 
 
@@ -141,17 +153,20 @@ def class_predictor_for(
     return ClassPredictor(name=str(found.run_folder), num_modes=num_modes, predict=found.classifier.predict)
 
 
-def _conclusion(trainer: Trainer, run_folder: Path) -> str:
+def _ledger(trainer: Trainer) -> tuple[list[Measure], list[Measure]]:
+    """The measures of the test that ended training, and those of what needs no model; empty without a test."""
+    averages, dataset, seed = trainer.test_averages, trainer.dataset, trainer.seed
+    weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
+    measures = measures_from(averages, dataset=dataset, split="test", seed=seed, weights=weights)
+    if not any(name.startswith("nll_") for name in averages):
+        return measures, []
+    baselines = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
+    return measures, measures_from(baselines, dataset=dataset, split="test", seed=seed, weights="none")
+
+
+def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Measure]) -> str:
     """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
-    dataset, seed = trainer.dataset, trainer.seed
-    lines = []
-    if trainer.test_averages:
-        weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
-        measures = measures_from(trainer.test_averages, dataset=dataset, split="test", seed=seed, weights=weights)
-        if any(name.startswith("nll_") for name in trainer.test_averages):
-            baselines = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
-            measures += measures_from(baselines, dataset=dataset, split="test", seed=seed, weights="none")
-        lines.append(format_table(measures))
+    lines = [format_table(measures)] if measures else []
     folder = _from_here(run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     lines += [f"pictures: {path}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]

@@ -73,3 +73,22 @@ def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
     outcome = genlab("train", "model=classifier", *CPU_AND_SIZE, "trainer=smoke", *ONE_LOOK)
     assert outcome.code == 2
     assert "trainer.watch_interval must be 0 for Classifier, which draws no images to watch" in outcome.errors
+
+
+def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    steps = ("trainer.num_steps=3", "trainer.validation_interval=2")
+    outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *steps, f"hydra.run.dir={folder}", "seed=4")
+    assert outcome.code == 0, outcome.errors
+    summary = json.loads((folder / "summary.json").read_text())
+    record = json.loads((folder / "evaluation.json").read_text())
+    by_name = {measure["name"]: measure for measure in record["measures"]}
+    assert by_name["nll_upper_bound_nats"]["value"] == summary["test"]["test/nll_upper_bound_nats"]
+    assert (by_name["nll_upper_bound_nats"]["split"], by_name["nll_upper_bound_nats"]["seed"]) == ("test", 4)
+    assert (record["checkpoint"], record["step"]) == ("best.pt", summary["best"]["step"])
+    assert {measure["weights"] for measure in record["baselines"]} == {"none"}
+
+    untested = tmp_path / "untested"
+    words = ("train", "model=draw", *TINY, "trainer=smoke", *steps, "trainer.test_at_end=false")
+    assert genlab(*words, f"hydra.run.dir={untested}").code == 0
+    assert not (untested / "evaluation.json").exists()

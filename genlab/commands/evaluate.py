@@ -1,6 +1,5 @@
 """`genlab evaluate`: the ledger of a trained run, printed and kept in RUN/evaluation.json."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.composition.application import JobContext
-from genlab.composition.environment import choose_device, git_state
+from genlab.composition.environment import choose_device
 from genlab.composition.fields import check_fields
+from genlab.composition.runs import save_evaluation
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
@@ -22,14 +22,13 @@ from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.generation import training_classes
 from genlab.metrics.inception import InceptionFeatures
-from genlab.metrics.ledger import Measure, as_json, format_table, measures_from, measures_of_samples
+from genlab.metrics.ledger import Measure, format_table, measures_from, measures_of_samples
 from genlab.metrics.matching import CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
 from genlab.randomness import derive_seed
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
-from genlab.storage import replace_atomically
 from genlab.train import train
 from genlab.training.evaluation import Average, average_measures
 from genlab.training.randomness import seed_default_generators
@@ -136,18 +135,16 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         path = trained.run.folder / "samples" / f"{name}.png"
         save_picture(picture, path)
         print(f"picture: {path}")
-    record = {
-        "command": context.command,
-        "git": git_state(),
-        "checkpoint": trained.checkpoint,
-        "step": trained.step,
-        "provenance": evaluation.dataset.provenance,
-        "classifier": None if classifier is None else _about(classifier),
-        "measures": as_json(measures),
-        "baselines": as_json(baselines),
-    }
-    path = trained.run.folder / "evaluation.json"
-    replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
+    path = save_evaluation(
+        trained.run.folder,
+        command=context.command,
+        checkpoint=trained.checkpoint,
+        step=trained.step,
+        dataset=evaluation.dataset,
+        measures=measures,
+        baselines=baselines,
+        classifier=None if classifier is None else _about(classifier),
+    )
     print(f"written to {path}")
 
 

@@ -226,7 +226,7 @@ def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _status(folder: Path, summary: Mapping[str, Any]) -> str:
-    status = _text(summary.get("status"))
+    status = _status_in_sweep(folder) or _text(summary.get("status"))
     if status is None:
         return "unknown"
     if status != "running":
@@ -234,6 +234,13 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
     written = [path.stat().st_mtime for name in ("summary.json", "metrics.jsonl") if (path := folder / name).exists()]
     silence = time.time() - max(written, default=0.0)
     return "running" if silence < SILENCE_SECONDS else f"running, silent for {describe_seconds(silence)}"
+
+
+def _status_in_sweep(folder: Path) -> str | None:
+    """What the sweep that a run belongs to says of it, if the run itself could not: that it was killed or stopped."""
+    job = _read_json(folder.parent / "jobs" / f"{folder.name.partition('_')[0]}.json", [])
+    status = _text(job.get("status"))
+    return status if job.get("folder") == folder.name and status in ("killed", "failed", "pruned") else None
 
 
 def describe_seconds(seconds: float) -> str:

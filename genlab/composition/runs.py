@@ -1,5 +1,6 @@
 """Runs on disk: their configuration as plain data, believed no more than one from a stranger."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,16 +12,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genlab.composition.builder import build
 from genlab.composition.composer import parse_overrides
+from genlab.composition.environment import git_state
 from genlab.composition.failures import one_line
 from genlab.composition.fields import check_fields
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.composition.suggestions import nearest
+from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
+from genlab.metrics.ledger import Measure, as_json
 from genlab.models.base import Model
 from genlab.storage import replace_atomically
 from genlab.types import ImageSpec
 
 CONFIG_NAME = "config.yaml"
+EVALUATION_NAME = "evaluation.json"
 SPEC_KEY = "spec"
 MAX_BYTES = 1_000_000
 _RUNS_ROOT = "outputs"
@@ -77,6 +82,44 @@ def save_configuration(folder: Path, configuration: RunConfiguration, spec: Imag
     values = {field.name: getattr(configuration, field.name) for field in fields(configuration)}
     text = yaml.safe_dump({**values, "resume": None, SPEC_KEY: asdict(spec)}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())
+
+
+def save_evaluation(
+    folder: Path,
+    *,
+    command: str,
+    checkpoint: str,
+    step: int,
+    dataset: Dataset,
+    measures: Sequence[Measure],
+    baselines: Sequence[Measure],
+    classifier: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write evaluation.json: the ledger of the newest test or evaluation, in place of the one before.
+
+    Args:
+        folder: The run.
+        command: The line that measured.
+        checkpoint: File name of the weights.
+        step: Of the weights.
+        dataset: What was measured on.
+        measures: Of the model.
+        baselines: Of what needs no model.
+        classifier: What is known of the classifier whose features were used.
+    """
+    record = {
+        "command": command,
+        "git": git_state(),
+        "checkpoint": checkpoint,
+        "step": step,
+        "provenance": dataset.provenance,
+        "classifier": classifier,
+        "measures": as_json(measures),
+        "baselines": as_json(baselines),
+    }
+    path = folder / EVALUATION_NAME
+    replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
+    return path
 
 
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:

@@ -64,18 +64,14 @@ def _gathered(words: Sequence[str], key: str) -> list[str]:
     for before, word in zip(("", *words), words, strict=False):
         is_free = not word.startswith("-") and before not in _TAKE_A_VALUE
         (bare if is_free and ("=" not in word or Path(word).exists()) else others).append(word)
-    return [f"{key}=[{','.join(map(quoted, bare))}]", *others] if bare else others
-
-
-def quoted(text: str) -> str:
-    """A text as a value that Hydra reads literally, whatever is in it."""
-    escaped, backslashes = "", 0
-    for character in text:
-        # Hydra halves the backslashes before a quote, and only those.
-        escaped += "\\" * (backslashes + 1) + "'" if character == "'" else character
-        backslashes = backslashes + 1 if character == "\\" else 0
-    return f"'{escaped}{chr(92) * backslashes}'"
+    return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
 
 
 def _override(flag: Flag, value: str) -> str:
-    return f"{flag.key}={quoted(value)}"
+    return f"{flag.key}={_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    from genlab.composition.composer import quoted  # it brings Hydra, which `genlab --help` does without
+
+    return quoted(text)

@@ -94,6 +94,16 @@ def test_a_running_run_that_is_silent_is_told_apart(make_run: RunMaker) -> None:
     assert read_run(folder, name="a").status == "running, silent for 2.0 h"
 
 
+def test_a_job_of_a_sweep_that_was_killed_is_not_running(make_run: RunMaker) -> None:
+    folder = make_run("sweep/3_seed-3", summary={"status": "running"})
+    (folder.parent / "jobs").mkdir()
+    job = {"number": 3, "folder": "3_seed-3", "status": "killed", "exit_code": -9}
+    (folder.parent / "jobs" / "3.json").write_text(json.dumps(job))
+    assert read_run(folder, name="a").status == "killed"
+    (folder.parent / "jobs" / "3.json").write_text(json.dumps(job | {"folder": "3_seed-4"}))
+    assert read_run(folder, name="a").status == "running"
+
+
 def test_an_evaluation_of_earlier_weights_is_told(make_run: RunMaker) -> None:
     folder = make_run("a", measures=[entry("nll_nats", 1.0)])
     record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.pt"}
