@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ class RunLog:
             hparams_summary.hparams_pb(dict(hyperparameters), trial_id=folder.name)
         )
         self._board_works = True
+        self._has_layout = False
 
     def scalars(self, values: Mapping[str, float], *, step: int, images_seen: int, seconds: float) -> None:
         """Write scalars by tag; a value that is not finite is null in metrics.jsonl."""
@@ -45,6 +46,9 @@ class RunLog:
         self._file.write(json.dumps(record) + "\n")
         for tag, value in values.items():
             self._board("add_scalar", tag, value, step)
+        if not self._has_layout and (charts := charts_across_phases(values)):
+            self._board("add_custom_scalars", {"phases": charts})
+            self._has_layout = True
 
     def picture(self, tag: str, image: Tensor, *, step: int) -> None:
         """Write one picture of shape (C, H, W) in [0, 1]."""
@@ -77,6 +81,20 @@ class RunLog:
         except OSError as error:
             self._board_works = False
             _log.warning("TensorBoard's event file cannot be written (%s); metrics.jsonl goes on", error)
+
+
+def charts_across_phases(tags: Iterable[str]) -> dict[str, list[str | list[str]]]:
+    """A chart for each quantity that several phases log, such as the two losses of a GAN, as CUSTOM SCALARS takes them.
+
+    Args:
+        tags: Those of one log line; ``train/<phase>/<quantity>`` count.
+    """
+    by_quantity: dict[str, list[str]] = {}
+    for tag in tags:
+        parts = tag.split("/")
+        if parts[0] == "train" and len(parts) == 3:
+            by_quantity.setdefault(parts[2], []).append(f"^{tag}$")  # TensorBoard takes them for regular expressions
+    return {quantity: ["Multiline", lines] for quantity, lines in by_quantity.items() if len(lines) > 1}
 
 
 def _session_end(status: int) -> SummaryProto:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from genlab.training.logging import RunLog
+from genlab.training.logging import RunLog, charts_across_phases
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -91,3 +92,20 @@ def test_a_full_disk_under_tensorboard_does_not_end_a_run(tmp_path: Path, caplog
     writer.close()
     assert "metrics.jsonl goes on" in caplog.text
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_losses_of_a_game_share_a_chart(tmp_path: Path) -> None:
+    names = ("train/discriminator/adversarial_nats", "train/generator/adversarial_nats")
+    log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "gan"})
+    for step in (1, 2):
+        log.scalars(dict.fromkeys((*names, "train/generator/only_here"), 1.0), step=step, images_seen=8, seconds=0.1)
+    log.close(succeeded=True)
+    (event,) = read(tmp_path).Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
+    (chart,) = category.chart
+    assert chart.title == "adversarial_nats"
+    assert list(chart.multiline.tag) == [f"^{name}$" for name in names]
+
+
+def test_a_model_of_one_phase_has_no_charts_across_phases() -> None:
+    assert charts_across_phases(["train/model/nll_nats", "validation/nll_nats", "speed/images_per_second"]) == {}
