@@ -121,11 +121,11 @@ def test_a_block_adds_its_input_once():
 
 def test_an_untrained_deep_network_starts_near_the_uniform_distribution():
     """That program's first loss is above 100,000 nats on 784 binary pixels; log 2 per pixel is 543."""
-    torch.manual_seed(0)  # one start in ten is more than 30 nats away, the last bias being drawn too
     settings = RESIDUAL | {"num_blocks": 15, "stream_channels": 32, "block_channels": 16}
     model = PixelCNN(spec=make_spec(height=28, width=28), **settings).eval()
     nats = model.evaluate(make_batch(model.spec, 4))["nll_nats"]
-    torch.testing.assert_close(nats, torch.full((4,), 784 * math.log(2)), atol=30, rtol=0)
+    # The logits' own bias is drawn too: 0.6 to 87 nats away in 40 starts.
+    torch.testing.assert_close(nats, torch.full((4,), 784 * math.log(2)), atol=300, rtol=0)
 
 
 def test_completion_and_sampling_exist():
