@@ -162,24 +162,31 @@ def conduct(
         raise ConfigurationError(
             f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {_way_on(sweep, command)}"
         )
+    way_on = _way_on(sweep, command)
     failure: Exception | None = None
-    with claimed(sweep.path, is_resumed=True), _termination_raised():
+    with claimed(sweep.path, is_resumed=True):
         words = [word for word in plan.words if not word.startswith(f"{_RESUME}=")]
         sweep.write_plan(
             SweepPlan(words=tuple(words), config_dir=plan.config_dir, jobs=plan.jobs),
             command=shlex.join(["genlab", command, "-m", *words]),
         )
+        sweep.forget_stop()
         tell(f"sweep folder: {from_here(sweep.path)}")
-        try:
-            run()
-        except Exception as error:
-            failure = error
-        except BaseException:
-            _conclude(sweep, settings)
-            tell(f"stopped; to go on:\n  {_way_on(sweep, command)}")
-            raise
-        rows = _conclude(sweep, settings)
-    _raise_for(rows, failure, way_on=_way_on(sweep, command))
+        with _signals_stop(sweep):
+            try:
+                run()
+            except Exception as error:
+                failure = error
+            except BaseException:
+                _conclude(sweep, settings)
+                tell(f"stopped; to go on:\n  {way_on}")
+                raise
+            rows = _conclude(sweep, settings)
+        number = sweep.stop_signal()
+        if number is not None:
+            tell(f"stopped; to go on:\n  {way_on}")
+            raise SystemExit(128 + number)
+    _raise_for(rows, failure, way_on=way_on)
 
 
 def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -228,20 +235,27 @@ def _is_installed(module: str) -> bool:
 
 
 @contextmanager
-def _termination_raised() -> Iterator[None]:
-    """SIGTERM ends the sweep as Ctrl-C does: jobs save and go, the table is written."""
+def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
+    """The first SIGINT or SIGTERM asks the jobs to save and stop, wherever they run; a second one ends this process.
+
+    An exception raised at once would make joblib kill its workers and all that they have started.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # Python delivers signals to the main thread only
         return
 
-    def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if sweep.stop_signal() is not None:
+            raise KeyboardInterrupt
+        sweep.ask_to_stop(number)
+        tell("stopping: jobs that run will save first; once more ends them at once")
 
-    former = signal.signal(signal.SIGTERM, leave)
+    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _is_about_sweep(override: Override) -> bool:

@@ -5,6 +5,7 @@
     sweep.yaml         the command as it was typed, and every job's overrides (null where a search makes them)
     jobs/3.json        how job 3 stands
     jobs/3.prune       somebody asks job 3 to stop, for others are better
+    jobs/stop          somebody asks every job to stop, and none to start
     summary.csv        a row for each job; seeds.csv with sweep.aggregate_seeds=true
     3_seed-3/          the run folder of job 3
 
@@ -12,6 +13,8 @@ Files, not messages: jobs may run on another machine that shares nothing but thi
 """
 
 import json
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +28,9 @@ from genlab.storage import replace_atomically
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
 SEEDS_NAME = "seeds.csv"
+STOPPED = "the sweep was stopped"
 _JOBS_NAME = "jobs"
+_STOP_NAME = "stop"
 
 JobStatus = Literal["waiting", "running", "finished", "pruned", "interrupted", "killed", "diverged", "failed"]
 DONE: tuple[JobStatus, ...] = ("finished", "pruned")
@@ -139,13 +144,30 @@ class SweepFolder:
         """Whether that was asked."""
         return (self.path / _JOBS_NAME / f"{number}.prune").exists()
 
+    def ask_to_stop(self, signal_number: int) -> None:
+        """Ask every job to stop, because this process got a signal."""
+        text = f"{signal_number} {_this_process()}\n"
+        replace_atomically(self.path / _JOBS_NAME / _STOP_NAME, text.encode())
+
+    def forget_stop(self) -> None:
+        """Begin as if nobody had asked."""
+        (self.path / _JOBS_NAME / _STOP_NAME).unlink(missing_ok=True)
+
+    def stop_signal(self, *, of_this_process: bool = False) -> int | None:
+        """The signal for which every job shall stop; None when nobody, or another process than is meant, asked."""
+        try:
+            number, _, asker = (self.path / _JOBS_NAME / _STOP_NAME).read_text(encoding="utf-8").strip().partition(" ")
+        except OSError:
+            return None
+        return None if of_this_process and asker != _this_process() else int(number)
+
     def settle(self, record: JobRecord) -> JobRecord:
         """Put down a job whose process and whose guardian are gone: where it stands is in its run folder."""
         summary = self.run_summary(record)
         if summary.get("status") == "finished":
             settled = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
         else:
-            settled = replace(record, status="interrupted", reason="the sweep was stopped")
+            settled = replace(record, status="interrupted", reason=STOPPED)
         self.write_record(settled)
         return settled
 
@@ -157,6 +179,10 @@ def read_summary(run_folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _this_process() -> str:
+    return f"PID {os.getpid()} on {socket.gethostname()}"
 
 
 def _words(words: Sequence[Any]) -> tuple[str, ...]:

@@ -6,10 +6,13 @@ for the next, and can be repeated and resumed as any run.
 """
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from genlab.composition.composer import quoted
 from genlab.composition.run_folder import clear, require_free
-from genlab.composition.sweep.folder import DONE, JobRecord, JobStatus, SweepFolder, read_summary
+from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder, read_summary
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.lifeline import VARIABLE
 from genlab.composition.sweep.report import write_tables
@@ -47,6 +50,9 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
     Args:
         command: Name of the command.
         settings: Of the sweep, for its table.
+
+    Raises:
+        SystemExit: This process was told to end the sweep, and the job has saved.
     """
     config = HydraConfig.get()
     sweep = SweepFolder(Path(str(config.sweep.dir)))
@@ -57,6 +63,16 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
         folder=os.path.relpath(run_folder, sweep.path),
         status="running",
     )
+    if sweep.stop_signal() is None:
+        with _interruptions_left_to_conductor():
+            _look_after(command, record, sweep, settings)
+    number = sweep.stop_signal(of_this_process=True)
+    if number is not None:
+        raise SystemExit(128 + number)  # Hydra would go on with the next job after any Exception
+
+
+def _look_after(command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings) -> None:
+    run_folder = sweep.run_folder(record)
     await_free(run_folder)
     former = sweep.record(record.number)
     if former is not None and former.status == "running":
@@ -67,10 +83,24 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
     words = _words_of_job(record, run_folder, former)
     sweep.write_record(record)
     tell(f"job {record.number}: {_told_choices(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
-    ended = _run([sys.executable, "-m", "genlab", command, *words], record, sweep, run_folder)
+    ended = _run([sys.executable, "-m", "genlab", command, *words], record, sweep)
     sweep.write_record(ended)
     write_tables(sweep, settings)
     tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
+
+
+@contextmanager
+def _interruptions_left_to_conductor() -> Iterator[None]:
+    """In the worker of a launcher, Ctrl-C is for the process that conducts the sweep, which gets it too."""
+    is_worker = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_worker or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
@@ -117,23 +147,15 @@ def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None)
     return [*flags, *record.overrides, f"hydra.run.dir={quoted(str(run_folder))}", *own]
 
 
-def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, run_folder: Path) -> JobRecord:
+def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder) -> JobRecord:
+    run_folder = sweep.run_folder(record)
     log = run_folder / OUTPUT_NAME
     follower = MetricsFollower(run_folder / "metrics.jsonl")
     follower.new_records()  # of an earlier process
-    is_pruned = False
 
-    def look() -> bool:
-        nonlocal is_pruned
-        for values in follower.new_records():
-            told = {tag: value for tag, value in values.items() if tag.startswith("validation/")}
-            if told:
-                shown = ", ".join(
-                    f"{tag} {value:.6g}" for tag, value in list(told.items())[:_MAX_TOLD] if value is not None
-                )
-                tell(f"job {record.number}: step {values['step']}: {shown}")
-        is_pruned = sweep.is_asked_to_prune(record.number)
-        return is_pruned
+    def shall_stop() -> bool:
+        _tell_validations(record, run_folder, follower)
+        return sweep.is_asked_to_prune(record.number) or sweep.stop_signal() is not None
 
     with log.open("ab") as output:
         start = output.tell()
@@ -142,54 +164,67 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, run_folder:
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Out of the terminal's reach: one interruption reaches it once, from its guardian.
+            # Out of the terminal's reach: an interruption is the sweep's to pass on.
             start_new_session=True,
             env={**os.environ, VARIABLE: "1", "GENLAB_DEBUG": "1"},
         )
     with started as process:
         try:
-            exit_code = _wait(process, look)
-        except BaseException:
-            sweep.write_record(_stopped(record, process, run_folder))
+            exit_code = _wait(process, shall_stop)
+        except BaseException as error:
+            exit_code = _end(process, at_once=isinstance(error, KeyboardInterrupt))
+            sweep.write_record(replace(record, status="interrupted", reason=STOPPED, exit_code=exit_code))
             raise
-    status, reason = _status(exit_code, run_folder, _last_error(log, start), is_pruned=is_pruned)
+    status, reason = _status(exit_code, record, sweep, _last_error(log, start))
     return replace(record, status=status, reason=reason, exit_code=exit_code)
 
 
-def _wait(process: subprocess.Popen[bytes], look: Callable[[], bool]) -> int:
-    """Until the process ends; asks it to stop once ``look`` says so."""
+def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFollower) -> None:
+    for values in follower.new_records():
+        measures = {tag: value for tag, value in values.items() if tag.startswith("validation/") and value is not None}
+        if measures:
+            chosen = read_summary(run_folder).get("selected_by")
+            shown = [chosen] if chosen in measures else list(measures)[:_MAX_TOLD]
+            text = ", ".join(f"{tag} {measures[tag]:.6g}" for tag in shown)
+            tell(f"job {record.number}: step {values['step']}: {text}")
+
+
+def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> int:
+    """Until the process ends; lets go of it once it shall stop."""
     assert process.stdin is not None
     while True:
         try:
             return process.wait(timeout=_POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            if look() and not process.stdin.closed:
+            if shall_stop() and not process.stdin.closed:
                 process.stdin.close()
 
 
-def _stopped(record: JobRecord, process: subprocess.Popen[bytes], run_folder: Path) -> JobRecord:
-    """Let the job save and go; at a second interruption it is not asked any more."""
+def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> int:
+    """Let a job save and go, or not even that."""
     assert process.stdin is not None
     try:
         process.stdin.close()
-        exit_code = process.wait()
-    except BaseException:
-        process.kill()
-        exit_code = process.wait()
-    if exit_code == 0 and read_summary(run_folder).get("status") == "finished":
-        return replace(record, status="finished", exit_code=0)
-    return replace(record, status="interrupted", reason="the sweep was stopped", exit_code=exit_code)
+        if not at_once:
+            return process.wait()
+    except KeyboardInterrupt:
+        pass
+    process.kill()
+    return process.wait()
 
 
-def _status(exit_code: int, run_folder: Path, error: str | None, *, is_pruned: bool) -> tuple[JobStatus, str | None]:
+def _status(exit_code: int, record: JobRecord, sweep: SweepFolder, error: str | None) -> tuple[JobStatus, str | None]:
     """How a process ended, in a word and a line."""
-    summary = read_summary(run_folder)
+    summary = sweep.run_summary(record)
+    has_let_go = exit_code in (128 + signal.SIGTERM, -signal.SIGTERM)  # saved, or not yet listening
     if exit_code == 0:
         return ("interrupted" if summary.get("status") == "interrupted" else "finished"), summary.get("reason")
-    if is_pruned and (exit_code > 128 or exit_code < 0):
+    if has_let_go and sweep.stop_signal() is not None:
+        return "interrupted", STOPPED
+    if has_let_go and sweep.is_asked_to_prune(record.number):
         return "pruned", f"after step {summary.get('step', 0)}: others were better by then"
     if exit_code < 0:
-        return "killed", f"signal {-exit_code}" + (", as when memory is short" if exit_code == -9 else "")
+        return "killed", f"signal {-exit_code}" + (", as when memory is short" if exit_code == -signal.SIGKILL else "")
     if exit_code > 128:
         return "interrupted", error or f"signal {exit_code - 128}"
     reason = error or f"exit code {exit_code}"

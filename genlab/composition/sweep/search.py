@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from genlab.composition.sweep.folder import SweepFolder, read_summary
+from genlab.composition.sweep.folder import DONE, JobRecord, SweepFolder, read_summary
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.report import measured
 from genlab.composition.sweep.settings import SweepSettings
@@ -159,10 +159,18 @@ class Search:
         study = self._open_study()
         for trials in self._unfinished(study):
             self._try(trials, launch)
+            if self._is_stopped():
+                return
         space = self._space.distributions()
-        while (num_left := self._settings.n_trials - len(study.get_trials(deepcopy=False))) > 0:
+        while not self._is_stopped() and (num_left := self._num_left(study)) > 0:
             num = min(num_left, self._settings.n_jobs)
             self._try([study.ask(space) for _ in range(num)], launch)
+
+    def _num_left(self, study: "Study") -> int:
+        return self._settings.n_trials - len(study.get_trials(deepcopy=False))
+
+    def _is_stopped(self) -> bool:
+        return self._sweep.stop_signal() is not None
 
     def _open_study(self) -> "Study":
         import optuna
@@ -207,12 +215,13 @@ class Search:
         with self._watched(trials):
             launch(jobs, trials[0].number)
         for trial in trials:
-            self._tell(trial)
+            record = self._sweep.record(trial.number)
+            if not self._is_stopped() or (record is not None and record.status in DONE):
+                self._tell(trial, record)  # the others are left open, for a resumption
 
-    def _tell(self, trial: "Trial") -> None:
+    def _tell(self, trial: "Trial", record: JobRecord | None) -> None:
         from optuna.trial import TrialState
 
-        record = self._sweep.record(trial.number)
         status = "failed" if record is None else record.status
         trial.set_user_attr("status", status)
         if record is not None and record.reason is not None:

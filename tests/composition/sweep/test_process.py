@@ -28,7 +28,7 @@ def sweep(tmp_path: Path) -> SweepFolder:
 
 
 def run(program: str, sweep: SweepFolder) -> JobRecord:
-    return process._run([sys.executable, "-c", program], RECORD, sweep, sweep.path / "0_x")
+    return process._run([sys.executable, "-c", program], RECORD, sweep)
 
 
 def summary(sweep: SweepFolder, **content: object) -> None:
@@ -106,22 +106,62 @@ def test_a_pruned_job_saves_and_is_no_failure(sweep: SweepFolder) -> None:
     assert log.read_text() == "held\nsaved\n"
 
 
-def test_an_interruption_lets_the_job_save_and_is_passed_on(sweep: SweepFolder) -> None:
+def test_a_stopped_sweeps_job_saves_and_goes(sweep: SweepFolder) -> None:
     log = sweep.path / "0_x" / "output.log"
+
+    def ask() -> None:
+        wait_for(log, "held")
+        sweep.ask_to_stop(signal.SIGINT)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    ended = run(HELD, sweep)
+    asking.join()
+    assert (ended.status, ended.reason, ended.exit_code) == ("interrupted", "the sweep was stopped", 143)
+    assert log.read_text() == "held\nsaved\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "left", "exit_code"),
+    [(KeyboardInterrupt, "held\n", -9), (SystemExit, "held\nsaved\n", 143)],
+)
+def test_a_guardian_that_must_go_takes_its_job_along(
+    sweep: SweepFolder, error: type[BaseException], left: str, exit_code: int
+) -> None:
+    """A second Ctrl-C is impatient; the end of a SLURM job's time, which submitit turns into SystemExit, is not."""
+    log = sweep.path / "0_x" / "output.log"
+
+    def leave(*_: object) -> None:
+        raise error
+
+    former = signal.signal(signal.SIGUSR1, leave)
 
     def interrupt() -> None:
         wait_for(log, "held")
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGUSR1)
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
-    with pytest.raises(KeyboardInterrupt):
-        run(HELD, sweep)
-    interrupting.join()
+    try:
+        with pytest.raises(error):
+            run(HELD, sweep)
+    finally:
+        interrupting.join()
+        signal.signal(signal.SIGUSR1, former)
     record = sweep.record(0)
     assert record is not None
-    assert (record.status, record.exit_code) == ("interrupted", 143)
-    assert log.read_text() == "held\nsaved\n"
+    assert (record.status, record.exit_code) == ("interrupted", exit_code)
+    assert log.read_text() == left
+
+
+def test_who_asked_to_stop_is_known(sweep: SweepFolder) -> None:
+    assert sweep.stop_signal() is None
+    sweep.ask_to_stop(signal.SIGTERM)
+    assert (sweep.stop_signal(), sweep.stop_signal(of_this_process=True)) == (15, 15)
+    (sweep.path / "jobs" / "stop").write_text("2 PID 1 on elsewhere\n")
+    assert (sweep.stop_signal(), sweep.stop_signal(of_this_process=True)) == (2, None)
+    sweep.forget_stop()
+    assert sweep.stop_signal() is None
 
 
 def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_path: Path) -> None:
@@ -131,7 +171,7 @@ def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_p
         "from genlab.composition.sweep.folder import JobRecord, SweepFolder\n"
         f"record = JobRecord(number=0, overrides=(), folder='0_x', status='running')\n"
         f"folder = SweepFolder(Path({str(sweep.path)!r}))\n"
-        f"process._run([sys.executable, '-c', {HELD!r}], record, folder, folder.path / '0_x')\n"
+        f"process._run([sys.executable, '-c', {HELD!r}], record, folder)\n"
     )
     guardian = subprocess.Popen([sys.executable, str(program)])
     log = sweep.path / "0_x" / "output.log"
