@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from genlab.models.base import Model
 from genlab.models.ranges import require_count
+from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
 LEAST_SIDE: Final = 8
@@ -35,6 +36,7 @@ class Classifier(Model):
         per_channel: Whether the class is a tuple of one class per channel, as in stacked MNIST, spelt as a number
             with the first channel's class as its leading digit. The network then looks at one channel at a time, and
             p(class | image) is the product over channels; the features of the channels stand one after another.
+        layers: What the convolutions and poolings are made of.
 
     Raises:
         ValueError: An argument is outside its range, or the images are too small or without classes.
@@ -42,7 +44,16 @@ class Classifier(Model):
 
     selection_measure = "cross_entropy_nats"
 
-    def __init__(self, spec: ImageSpec, *, width: int, num_features: int, dropout: float, per_channel: bool) -> None:
+    def __init__(
+        self,
+        spec: ImageSpec,
+        *,
+        width: int,
+        num_features: int,
+        dropout: float,
+        per_channel: bool,
+        layers: ConvolutionLayers,
+    ) -> None:
         super().__init__()
         require_count("model.width", width)
         require_count("model.num_features", num_features)
@@ -63,7 +74,7 @@ class Classifier(Model):
         channels, height, side_width = spec.channels // num_looks, spec.height, spec.width
         blocks = []
         while min(height, side_width) >= 2 * _LEAST_MAP:
-            blocks.append(_block(channels, width))
+            blocks.append(_block(channels, width, layers))
             channels, width, height, side_width = width, 2 * width, height // 2, side_width // 2
         self.blocks = nn.Sequential(*blocks)
         self.hidden = nn.Sequential(
@@ -127,12 +138,12 @@ class Classifier(Model):
         return self.logits(images).argmax(1)
 
 
-def _block(in_channels: int, out_channels: int) -> nn.Module:
+def _block(in_channels: int, out_channels: int, layers: ConvolutionLayers) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        layers.conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
+        layers.max_pool2d(2),
     )
 
 

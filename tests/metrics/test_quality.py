@@ -11,6 +11,7 @@ from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, 
 from genlab.metrics.quality import Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
 from genlab.models.classifier import Classifier
+from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import Batch, Phase
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def small_digits():
 @pytest.fixture(name="classifier", scope="module")
 def trained_classifier(data) -> Classifier:
     torch.manual_seed(0)
-    model = Classifier(data.spec, width=8, num_features=16, dropout=0.0, per_channel=False)
+    model = Classifier(data.spec, width=8, num_features=16, dropout=0.0, per_channel=False, layers=builtin_layers())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     stream = data.stream(batch_size=128, seed=0, device=CPU)
     for step in range(60):

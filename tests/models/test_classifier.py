@@ -7,12 +7,19 @@ import torch
 
 from genlab.data.digits import digits
 from genlab.models.classifier import Classifier
+from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import UNLABELLED, Batch, ImageSpec
 from tests.models.tiny import make_batch, make_spec, randomize
 
 
 def make_classifier(spec: ImageSpec | None = None, **changes: object) -> Classifier:
-    settings = {"width": 4, "num_features": 6, "dropout": 0.0, "per_channel": False} | changes
+    settings = {
+        "width": 4,
+        "num_features": 6,
+        "dropout": 0.0,
+        "per_channel": False,
+        "layers": builtin_layers(),
+    } | changes
     return Classifier(spec or make_spec(num_classes=3, height=8, width=12), **settings)
 
 

@@ -25,6 +25,7 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between, require_count
+from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
 # Section 4: all weights from N(0, 0.02).
@@ -49,12 +50,21 @@ class DCGANGenerator(GeneratorNetwork):
         num_inputs: I.
         channels: Of the largest hidden map; each smaller one has twice as many.
         normalization: Of every layer but the last; None is none.
+        layers: What the convolutions are made of.
 
     Raises:
         ValueError: An argument is out of range, or the image size is not divisible by 4.
     """
 
-    def __init__(self, *, spec: ImageSpec, num_inputs: int, channels: int, normalization: Normalization | None) -> None:
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        num_inputs: int,
+        channels: int,
+        normalization: Normalization | None,
+        layers: ConvolutionLayers,
+    ) -> None:
         super().__init__()
         require_divisible_by_four(spec)
         require_count("model.generator.channels", channels)
@@ -64,14 +74,16 @@ class DCGANGenerator(GeneratorNetwork):
         has_bias = normalization is None
         self.project = nn.Linear(num_inputs, widths[0] * self.shape[1] * self.shape[2], bias=has_bias)
         self.project_norm = normalized(normalization, widths[0])
-        layers: list[nn.Module] = []
+        hidden: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias),
+            hidden += [
+                layers.conv_transpose2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias),
                 normalized(normalization, after),
                 nn.ReLU(),
             ]
-        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING))
+        self.layers = nn.Sequential(
+            *hidden, layers.conv_transpose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING)
+        )
         initialize_normal(self, std=_WEIGHT_STD)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
@@ -91,6 +103,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         num_conditions: K, joined to the image as constant channels.
         channels: Of the first map; each smaller one has twice as many.
         normalization: Of every layer but the first; None is none.
+        layers: What the convolutions are made of.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
 
     Raises:
@@ -105,6 +118,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         channels: int,
         normalization: Normalization | None,
         leak: float,
+        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
         require_divisible_by_four(spec)
@@ -112,16 +126,16 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         halvings = num_halvings(spec)
         widths = [spec.channels + num_conditions, *(channels * 2**index for index in range(halvings))]
-        layers: list[nn.Module] = []
+        hidden: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             # The first layer stays unnormalised (section 3): it would otherwise lose the images' contrast.
             normalization_here = normalization if index else None
             has_bias = normalization_here is None
-            layers.append(nn.Conv2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias))
+            hidden.append(layers.conv2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias))
             if normalization_here is not None:
-                layers.append(normalization_here(after))
-            layers.append(nn.LeakyReLU(leak))
-        self.layers = nn.Sequential(*layers)
+                hidden.append(normalization_here(after))
+            hidden.append(nn.LeakyReLU(leak))
+        self.layers = nn.Sequential(*hidden)
         self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
         initialize_normal(self, std=_WEIGHT_STD)
 

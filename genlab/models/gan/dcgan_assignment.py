@@ -20,6 +20,7 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between
+from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
 # With a smaller side, two 5x5 convolutions without padding and two poolings leave nothing.
@@ -32,12 +33,13 @@ class AssignmentGenerator(GeneratorNetwork):
     Args:
         spec: The images.
         num_inputs: I.
+        layers: What the convolutions are made of.
 
     Raises:
         ValueError: The image size is not divisible by 4.
     """
 
-    def __init__(self, *, spec: ImageSpec, num_inputs: int) -> None:
+    def __init__(self, *, spec: ImageSpec, num_inputs: int, layers: ConvolutionLayers) -> None:
         super().__init__()
         require_divisible_by_four(spec)
         self.shape = (128, spec.height // 4, spec.width // 4)
@@ -47,8 +49,8 @@ class AssignmentGenerator(GeneratorNetwork):
             *(nn.Linear(1024, num_small), nn.BatchNorm1d(num_small), nn.ReLU()),
         )
         self.layers = nn.Sequential(
-            *(nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
-            nn.ConvTranspose2d(64, spec.channels, 4, 2, 1),
+            *(layers.conv_transpose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
+            layers.conv_transpose2d(64, spec.channels, 4, 2, 1),
         )
         initialize_xavier(self)
 
@@ -66,19 +68,22 @@ class AssignmentDiscriminator(DiscriminatorNetwork):
         spec: The images.
         num_conditions: K, joined to the image as constant channels.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
+        layers: What the convolutions and poolings are made of.
 
     Raises:
         ValueError: The leak is out of range, or the image size is not divisible by 4.
     """
 
-    def __init__(self, *, spec: ImageSpec, num_conditions: int, leak: float) -> None:
+    def __init__(self, *, spec: ImageSpec, num_conditions: int, leak: float, layers: ConvolutionLayers) -> None:
         super().__init__()
         require_divisible_by_four(spec)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         padding = 0 if min(spec.height, spec.width) >= _SMALLEST_UNPADDED_SIDE else 2
         self.layers = nn.Sequential(
-            *(nn.Conv2d(spec.channels + num_conditions, 32, 5, padding=padding), nn.LeakyReLU(leak), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 5, padding=padding), nn.LeakyReLU(leak), nn.MaxPool2d(2)),
+            layers.conv2d(spec.channels + num_conditions, 32, 5, padding=padding),
+            *(nn.LeakyReLU(leak), layers.max_pool2d(2)),
+            layers.conv2d(32, 64, 5, padding=padding),
+            *(nn.LeakyReLU(leak), layers.max_pool2d(2)),
         )
         lost = 4 - 2 * padding
         height, width = (((side - lost) // 2 - lost) // 2 for side in (spec.height, spec.width))

@@ -30,6 +30,7 @@ from genlab.models.gan.techniques.base import (
     WeightTechnique,
 )
 from genlab.models.ranges import require_count
+from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import Batch, ImageSpec, Loss, Phase
 
 _IMAGES_PER_PATH = 8
@@ -51,8 +52,9 @@ class GAN(GenerativeModel):
     Args:
         spec: The images.
         latent: The noise.
-        generator: Called with ``spec`` and ``num_inputs``.
-        discriminator: Called with ``spec`` and ``num_conditions``.
+        generator: Called with ``spec``, ``num_inputs`` and ``layers``.
+        discriminator: Called with ``spec``, ``num_conditions`` and ``layers``.
+        layers: What convolutions are made of.
         objective: The two losses.
         conditioning: What else the networks are told or asked.
         techniques: By name; None leaves one out.
@@ -71,6 +73,7 @@ class GAN(GenerativeModel):
         latent: Latent,
         generator: Callable[..., GeneratorNetwork],
         discriminator: Callable[..., DiscriminatorNetwork],
+        layers: ConvolutionLayers,
         objective: Objective,
         conditioning: Conditioning,
         techniques: Mapping[str, Technique | None],
@@ -88,9 +91,9 @@ class GAN(GenerativeModel):
         self.num_classes = conditioning.num_classes
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
-        network = discriminator(spec=spec, num_conditions=sizes.num_conditions)
+        network = discriminator(spec=spec, num_conditions=sizes.num_conditions, layers=layers)
         parts = Parts(
-            generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs),
+            generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs, layers=layers),
             network=network,
             feature_layer=nn.Identity(),
             num_features=network.num_features,

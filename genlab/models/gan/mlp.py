@@ -16,8 +16,10 @@ from genlab.models.gan.networks import (
     Normalization,
     initialize_xavier,
     normalized,
+    require_builtin_layers,
 )
 from genlab.models.ranges import require_between, require_count
+from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
 Activation = Callable[[], nn.Module]
@@ -32,6 +34,7 @@ class MLPGenerator(GeneratorNetwork):
         hidden: Widths of the hidden layers.
         activation: After each of them.
         normalization: Before each activation; None is none.
+        layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
         ValueError: A width is out of range, or there is none.
@@ -45,14 +48,16 @@ class MLPGenerator(GeneratorNetwork):
         hidden: Sequence[int],
         activation: Activation,
         normalization: Normalization | None,
+        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
+        require_builtin_layers(layers)
         _require_widths("model.generator.hidden", hidden)
         self.shape = (spec.channels, spec.height, spec.width)
-        layers: list[nn.Module] = []
+        stack: list[nn.Module] = []
         for before, after in pairwise((num_inputs, *hidden)):
-            layers += [nn.Linear(before, after), normalized(normalization, after), activation()]
-        self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], spec.channels * spec.height * spec.width))
+            stack += [nn.Linear(before, after), normalized(normalization, after), activation()]
+        self.layers = nn.Sequential(*stack, nn.Linear(hidden[-1], spec.channels * spec.height * spec.width))
         initialize_xavier(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
@@ -85,6 +90,7 @@ class MLPDiscriminator(DiscriminatorNetwork):
         input_noise: Standard deviation of the noise added to the inputs in training, in units of [-1, 1].
         hidden_noise: The same for the outputs of every hidden layer but the last, whose clean values are matched by
             feature matching.
+        layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
         ValueError: An argument is out of range.
@@ -99,19 +105,21 @@ class MLPDiscriminator(DiscriminatorNetwork):
         leak: float,
         input_noise: float,
         hidden_noise: float,
+        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
+        require_builtin_layers(layers)
         _require_widths("model.discriminator.hidden", hidden)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         require_between("model.discriminator.input_noise", input_noise, 0.0, 10.0)
         require_between("model.discriminator.hidden_noise", hidden_noise, 0.0, 10.0)
         widths = (spec.channels * spec.height * spec.width + num_conditions, *hidden)
-        layers: list[nn.Module] = [GaussianNoiseLayer(input_noise)] if input_noise else []
+        stack: list[nn.Module] = [GaussianNoiseLayer(input_noise)] if input_noise else []
         for index, (before, after) in enumerate(pairwise(widths)):
             if index and hidden_noise:
-                layers.append(GaussianNoiseLayer(hidden_noise))
-            layers += [nn.Linear(before, after), nn.LeakyReLU(leak)]
-        self.layers = nn.Sequential(*layers)
+                stack.append(GaussianNoiseLayer(hidden_noise))
+            stack += [nn.Linear(before, after), nn.LeakyReLU(leak)]
+        self.layers = nn.Sequential(*stack)
         self.num_features = hidden[-1]
         initialize_xavier(self)
 

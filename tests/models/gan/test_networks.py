@@ -19,10 +19,12 @@ from genlab.models.gan.networks import (
     initialize_xavier,
     with_planes,
 )
+from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import ImageSpec
 from tests.models.gan.tiny import make_discriminator
 from tests.models.tiny import make_spec
 
+LAYERS = builtin_layers()
 GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
     "mlp": functools.partial(MLPGenerator, hidden=[8], activation=nn.ReLU, normalization=BatchNorm1d),
     "dcgan": functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
@@ -35,6 +37,8 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, normalization=None, leak=0.2),
     "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
 }
+for parts in (GENERATORS, DISCRIMINATORS):
+    parts.update({name: functools.partial(part, layers=LAYERS) for name, part in parts.items()})
 SIZES = [(4, 4), (8, 8), (12, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 
 
@@ -49,18 +53,26 @@ def num_parameters(module: nn.Module) -> int:
 def test_the_assignments_counts_of_parameters() -> None:
     """CS231n's own checks: noise of 4, images of 28x28."""
     mlp = MLPDiscriminator(
-        spec=mnist(), num_conditions=0, hidden=[256, 256], leak=0.01, input_noise=0.0, hidden_noise=0.0
+        spec=mnist(),
+        num_conditions=0,
+        hidden=[256, 256],
+        leak=0.01,
+        input_noise=0.0,
+        hidden_noise=0.0,
+        layers=LAYERS,
     )
     assert num_parameters(make_discriminator(mlp)) == 267_009
-    wide = MLPGenerator(spec=mnist(), num_inputs=4, hidden=[1024, 1024], activation=nn.ReLU, normalization=None)
+    wide = MLPGenerator(
+        spec=mnist(), num_inputs=4, hidden=[1024, 1024], activation=nn.ReLU, normalization=None, layers=LAYERS
+    )
     assert num_parameters(wide) == 1_858_320
-    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01)
+    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01, layers=LAYERS)
     assert num_parameters(make_discriminator(convolutional)) == 1_102_721
-    assert num_parameters(AssignmentGenerator(spec=mnist(), num_inputs=4)) == 6_580_801
+    assert num_parameters(AssignmentGenerator(spec=mnist(), num_inputs=4, layers=LAYERS)) == 6_580_801
 
 
 def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and_its_relu() -> None:
-    project = AssignmentGenerator(spec=mnist(), num_inputs=4).project
+    project = AssignmentGenerator(spec=mnist(), num_inputs=4, layers=LAYERS).project
     assert [type(layer) for layer in project] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2
     outputs = project(torch.randn(16, 4))
     assert outputs.min() == 0
@@ -132,8 +144,10 @@ def test_halvings_end_at_a_small_or_an_odd_side() -> None:
 def test_dcgans_five_rules() -> None:
     """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
     spec = make_spec(height=64, width=64, channels=3)
-    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
-    discriminator = DCGANDiscriminator(spec=spec, num_conditions=0, channels=128, normalization=BatchNorm2d, leak=0.2)
+    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d, layers=LAYERS)
+    discriminator = DCGANDiscriminator(
+        spec=spec, num_conditions=0, channels=128, normalization=BatchNorm2d, leak=0.2, layers=LAYERS
+    )
     modules = [*generator.modules(), *discriminator.modules()]
     assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
     assert not any(isinstance(module, nn.Linear) for module in discriminator.modules())
@@ -165,9 +179,22 @@ def test_initial_values(layer: nn.Module) -> None:
 
 def test_xavier_values_reach_the_fully_connected_networks() -> None:
     for network in (
-        MLPGenerator(spec=mnist(), num_inputs=96, hidden=[300, 200], activation=nn.ReLU, normalization=None),
+        MLPGenerator(
+            spec=mnist(),
+            num_inputs=96,
+            hidden=[300, 200],
+            activation=nn.ReLU,
+            normalization=None,
+            layers=LAYERS,
+        ),
         MLPDiscriminator(
-            spec=mnist(), num_conditions=0, hidden=[300, 200], leak=0.01, input_noise=0.0, hidden_noise=0.0
+            spec=mnist(),
+            num_conditions=0,
+            hidden=[300, 200],
+            leak=0.01,
+            input_noise=0.0,
+            hidden_noise=0.0,
+            layers=LAYERS,
         ),
     ):
         for layer in network.modules():
@@ -188,7 +215,13 @@ def test_conditions_become_constant_channels() -> None:
 
 def test_noise_between_the_layers_is_of_training_alone_and_leaves_the_matched_features_clean() -> None:
     network = MLPDiscriminator(
-        spec=make_spec(), num_conditions=0, hidden=[8, 7, 6], leak=0.0, input_noise=0.3, hidden_noise=0.5
+        spec=make_spec(),
+        num_conditions=0,
+        hidden=[8, 7, 6],
+        leak=0.0,
+        input_noise=0.3,
+        hidden_noise=0.5,
+        layers=LAYERS,
     )
     layers = list(network.layers)
     noisy = [layer.std for layer in layers if isinstance(layer, GaussianNoiseLayer)]

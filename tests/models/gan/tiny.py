@@ -15,6 +15,7 @@ from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.objectives import NonSaturating
 from genlab.models.gan.techniques.base import Contest, Technique
+from genlab.nn.convolution.layers import builtin_layers
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.types import Batch, ImageSpec
 from tests.models.tiny import make_spec
@@ -22,12 +23,13 @@ from tests.training.conftest import cosine, make_settings
 
 
 def make_mlp_generator(*, normalization: Callable[[int], nn.Module] | None = None) -> Callable[..., MLPGenerator]:
-    return functools.partial(MLPGenerator, hidden=[8, 7], activation=nn.Tanh, normalization=normalization)
+    settings = {"hidden": [8, 7], "activation": nn.Tanh, "normalization": normalization}
+    return functools.partial(MLPGenerator, layers=builtin_layers(), **settings)
 
 
 def make_mlp_discriminator(**noise: float) -> Callable[..., MLPDiscriminator]:
     settings = {"hidden": [9, 6], "leak": 0.2, "input_noise": 0.0, "hidden_noise": 0.0}
-    return functools.partial(MLPDiscriminator, **(settings | noise))
+    return functools.partial(MLPDiscriminator, layers=builtin_layers(), **(settings | noise))
 
 
 def make_gan(spec: ImageSpec | None = None, *techniques: Technique, **changes: Any) -> GAN:
@@ -35,6 +37,7 @@ def make_gan(spec: ImageSpec | None = None, *techniques: Technique, **changes: A
         "latent": UniformNoise(size=3),
         "generator": make_mlp_generator(),
         "discriminator": make_mlp_discriminator(),
+        "layers": builtin_layers(),
         "objective": NonSaturating(),
         "conditioning": Unconditional(),
         "techniques": {f"technique_{index}": technique for index, technique in enumerate(techniques)},
