@@ -136,6 +136,7 @@ def test_the_wheel_carries_the_configuration(tmp_path: Path) -> None:
         [*install, "--target", str(tmp_path / "site"), str(root)], capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
+    assert (tmp_path / "site" / "hydra_plugins" / "genlab_tpe" / "sweeper.py").is_file()
     program = "import sys, genlab.cli; print(genlab.__file__); sys.exit(genlab.cli.main(['train', '--cfg', 'job']))"
     result = subprocess.run(
         [sys.executable, "-c", program],

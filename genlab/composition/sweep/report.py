@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genlab.composition.suggestions import way_out
 from genlab.composition.sweep.folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.composition.sweep.settings import SweepSettings
 from genlab.storage import replace_atomically
 
 _SEED = "seed"
+# Of summary.json, in the order in which a measure is looked for.
+_PARTS = ("best", "test", "final")
 _MAX_CELL = 60
 
 
@@ -30,6 +33,8 @@ class Row:
     """None when the run has not measured it."""
     seconds: float | None
     """Of training, over all processes of the run."""
+    tags: frozenset[str]
+    """Of everything that the run has measured."""
 
     @property
     def competes(self) -> bool:
@@ -59,9 +64,15 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     for record, choices in zip(records, varying(overrides), strict=True):
         summary = sweep.run_summary(record)
         measure, value = measured(summary, settings.measure)
-        seconds = summary.get("seconds")
         rows.append(
-            Row(record=record, choices=choices, measure=measure, value=value, seconds=seconds if seconds else None)
+            Row(
+                record=record,
+                choices=choices,
+                measure=measure,
+                value=value,
+                seconds=summary.get("seconds") or None,
+                tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
+            )
         )
     return rows
 
@@ -74,7 +85,7 @@ def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | Non
         measure: Tag; None takes the one the run selects by.
     """
     tag = measure or summary.get("selected_by")
-    for part in ("best", "test", "final"):
+    for part in _PARTS:
         value = (summary.get(part) or {}).get(tag)
         if isinstance(value, int | float) and math.isfinite(value):
             return tag, float(value)
@@ -175,10 +186,13 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:
-        wanted = f"none has {settings.measure}" if settings.measure else "none has a measure that it selects by"
-        finished = any(row.record.exit_code == 0 for row in rows)
-        way_out = "; choose one of its tags with sweep.measure=..." if finished else ""
-        return f"best: none, for {wanted if finished else 'none has finished'}{way_out}"
+        finished = [row for row in rows if row.record.exit_code == 0]
+        if not finished:
+            return "best: none, for none has finished"
+        tags = sorted(set().union(*(row.tags for row in finished)))
+        if settings.measure is None:
+            return f"best: none, for none selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
+        return f"best: none, for none has measured {settings.measure}; {way_out(settings.measure, tags, kind='tags')}"
     kinds = ", ".join(sorted({str(row.measure) for row in competing}))
     return (
         f"best: not chosen, for the runs select by different measures ({kinds}); sweep.measure=... names one they share"

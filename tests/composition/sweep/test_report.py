@@ -101,9 +101,18 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     )
 
 
-def test_a_measure_that_nobody_has_is_said_to_be_missing(sweep: SweepFolder) -> None:
-    chosen = settings(measure="quality/x")
-    assert "none has quality/x; choose one of its tags" in told(rows_of(sweep, chosen), chosen, program="genlab")
+def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:
+    chosen = settings(measure="test/nll_nat")
+    text = told(rows_of(sweep, chosen), chosen, program="genlab")
+    assert "none has measured test/nll_nat; did you mean 'test/nll_nats'? (tags: test/nll_nats, validation/nll" in text
+
+
+def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) -> None:
+    for run in sweep.path.glob("*_x"):
+        (run / "summary.json").write_text(json.dumps({"selected_by": None, "final": {"train/discriminator/x": 1.0}}))
+    assert "sweep.measure=... names one of train/discriminator/x" in told(
+        rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
+    )
 
 
 def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) -> None:

@@ -214,6 +214,32 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Sta
 
 
 @pytest.mark.slow
+def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had_happened(
+    genlab: Genlab, start: Start, tmp_path: Path
+) -> None:
+    steps = ["trainer.num_steps=400", "trainer.checkpoint_interval=20", "trainer.validation_interval=100"]
+    process = start("train", "-m", *TINY, *steps, "model.num_units=8", "seed=0,1")
+    wait_for(tmp_path, "outputs/sweeps/*/1_*/checkpoints/last.pt")
+    process.kill()
+    process.wait()
+    sweep = only_sweep(tmp_path)
+    first = (sweep / table(sweep)[0]["folder"] / "train.log").read_bytes()
+    resumed = genlab("train", "-m", f"sweep.resume={sweep}")
+    assert resumed.code == 0, resumed.errors
+    rows = table(sweep)
+    assert [row["status"] for row in rows] == ["finished", "finished"]
+    assert (sweep / rows[0]["folder"] / "train.log").read_bytes() == first
+    assert "job 0: finished before" in resumed.output
+    log = (sweep / rows[1]["folder"] / "output.log").read_text(encoding="utf-8")
+    assert log.count("DRAW: ") == 2, "the second job began once and went on once"
+
+    whole = genlab("train", *TINY, *steps, "model.num_units=8", "seed=1", "hydra.run.dir=whole")
+    assert whole.code == 0
+    best = json.loads((tmp_path / "whole" / "summary.json").read_text(encoding="utf-8"))["best"]
+    assert float(rows[1]["value"]) == best["validation/nll_upper_bound_nats"]
+
+
+@pytest.mark.slow
 def test_a_diverging_job_has_its_own_word(genlab: Genlab, tmp_path: Path) -> None:
     words = [
         "optimizer=sgd",
