@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels
+from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.incremental.sampler import Decoder, draw_symbols
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
@@ -264,9 +264,9 @@ class AutoregressiveModel(GenerativeModel):
         labels = None if label is None else torch.full((num_samples,), label)
         samples = self.sample(num_samples, labels=labels, **draw)
         pictures = {"samples": samples, "film": self._film(samples[:FILMED_IMAGES])}
-        if self.num_classes and label is None and num_samples >= self.num_classes:
-            each = num_samples // self.num_classes
-            labels = torch.arange(self.num_classes).repeat_interleave(each)
+        if self.num_classes and label is None:
+            side = table_side(self.num_classes, num_samples)
+            labels = torch.arange(side).repeat_interleave(side)
             pictures["class_grid"] = self.sample(len(labels), labels=labels, **draw)
         if batch is not None:
             shown = batch.images[: max(num_samples // 4, 1)]

@@ -5,6 +5,7 @@ and keeps no state between calls but its parameters and buffers. All randomness 
 generator (which the trainer seeds from the seed and the step) or from the generator it is handed.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,15 @@ class GenerativeModel(Model):
         Raises:
             ValueError: Labels were given to a model without class conditioning.
         """
+
+
+def table_side(num_kinds: int, num_samples: int) -> int:
+    """Rows, and columns, of a picture with one kind (class, category) per row.
+
+    Pictures are laid out as square as their number allows, so that only a square table keeps its rows. All kinds are
+    shown up to ten; of more, the first as far as `num_samples` images go.
+    """
+    return num_kinds if num_kinds <= 10 else min(num_kinds, math.isqrt(num_samples))
 
 
 def require_no_labels(labels: Tensor | None, model: Model) -> None:

@@ -6,6 +6,7 @@ preset of the literature is a choice of these in YAML. Inside, images are in [-1
 Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels
+from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.infogan import HiddenCodes
@@ -32,8 +33,6 @@ from genlab.models.gan.techniques.base import (
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import Batch, ImageSpec, Loss, Phase
-
-_IMAGES_PER_PATH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +313,7 @@ class GAN(GenerativeModel):
 
         Args:
             batch: Not looked at.
-            num_samples: At most this many images in each picture, but one at least of each class, two of each category.
+            num_samples: At most this many images in each picture, but for square tables of up to ten kinds.
             generator: Source of the noise.
             label: The class of all images.
 
@@ -333,8 +332,7 @@ class GAN(GenerativeModel):
         return pictures
 
     def _interpolation(self, num_samples: int, label: int | None, generator: Generator | None) -> Tensor:
-        length = min(_IMAGES_PER_PATH, num_samples)
-        num_paths = max(num_samples // length, 1)
+        length = num_paths = math.isqrt(num_samples)
         start, end = (self.latent.draw(num_paths, generator=generator, device=self._device) for _ in range(2))
         labels = None if label is None else torch.full((num_paths,), label, device=self._device)
         extra = self.conditioning.draw(num_paths, labels=labels, generator=generator, device=self._device)
@@ -345,21 +343,20 @@ class GAN(GenerativeModel):
         return self._images_of(torch.stack(points), extra.repeat_interleave(length, 0))
 
     def _class_grid(self, num_samples: int, generator: Generator | None) -> Tensor:
-        columns = max(num_samples // self.num_classes, 1)
-        noise = self.latent.draw(columns, generator=generator, device=self._device).repeat(self.num_classes, 1)
-        labels = torch.arange(self.num_classes, device=self._device).repeat_interleave(columns)
+        side = table_side(self.num_classes, num_samples)
+        noise = self.latent.draw(side, generator=generator, device=self._device).repeat(side, 1)
+        labels = torch.arange(side, device=self._device).repeat_interleave(side)
         return self._images_of(noise, self.conditioning.conditions(labels))
 
     def _traversals(self, codes: HiddenCodes, num_samples: int, generator: Generator | None) -> dict[str, Tensor]:
         """The noise is one draw for the whole picture, so that only the codes differ."""
-        columns = max(num_samples // codes.num_categories, 2)
-        num = columns * codes.num_categories
-        noise = self.latent.draw(1, generator=generator, device=self._device).expand(num, -1)
-        categories = torch.arange(codes.num_categories, device=self._device).repeat_interleave(columns)
-        values = torch.linspace(-2, 2, columns, device=self._device).repeat(codes.num_categories)
+        side = table_side(codes.num_categories, num_samples)
+        noise = self.latent.draw(1, generator=generator, device=self._device).expand(side**2, -1)
+        categories = torch.arange(side, device=self._device).repeat_interleave(side)
+        values = torch.linspace(-2, 2, side, device=self._device).repeat(side)
         pictures = {}
         for index in range(codes.num_continuous):
-            continuous = torch.zeros(num, codes.num_continuous, device=self._device)
+            continuous = torch.zeros(side**2, codes.num_continuous, device=self._device)
             continuous[:, index] = values
             pictures[f"traversal_{index + 1}"] = self._images_of(noise, codes.inputs(categories, continuous))
         return pictures
