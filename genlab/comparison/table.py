@@ -14,6 +14,7 @@ from genlab.comparison.runs import Run, Scalar, describe_seconds
 WIDTH = 120
 MAX_REASON = 200
 _GAP = "  "
+_ABSENT = "-"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _TARGET = re.compile(r"[a-z_]\w*(\.\w+)+", re.ASCII)
 _PLAIN = (
@@ -28,7 +29,7 @@ def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
     """Blocks of aligned columns, none wider than the terminal: the runs, what differs, the measures, the remarks."""
     columns = [column for column in columns_of(runs) if column.direction is not None]
     blocks = [
-        _aligned(overview(runs), width=width),
+        _aligned(_fitting(overview(runs), width), width=width),
         *_titled("what differs", _aligned(_upright(_differing_rows(runs)), width=width)),
         *_titled("measures", _aligned(_upright(_measure_rows(runs, columns)), width=width)),
         "\n".join([*legend(columns), *remarks(runs, columns)]),
@@ -165,7 +166,7 @@ def _run_as_json(run: Run, index: int, columns: Sequence[Column]) -> dict[str, A
 def parameter_text(run: Run, key: str) -> str:
     """A value of the configuration, of a target the last part; "-" where the run has no such key."""
     if key not in run.configuration:
-        return "-"
+        return _ABSENT
     value = run.configuration[key]
     if isinstance(value, str) and _TARGET.fullmatch(value):
         return value.rpartition(".")[2]
@@ -173,9 +174,8 @@ def parameter_text(run: Run, key: str) -> str:
 
 
 def _differing_rows(runs: Sequence[Run]) -> Rows:
-    """The keys that all runs have: what only some have belongs to another model, and the model is told already."""
-    readable = [run for run in runs if run.configuration]
-    keys = [key for key in differing(runs) if all(key in run.configuration for run in readable)]
+    """The keys on which runs that have them differ: what only one model has at all is told by the model's name."""
+    keys = [key for key in differing(runs) if len({parameter_text(run, key) for run in runs} - {_ABSENT}) > 1]
     if not keys:
         return []
     rows: Rows = [("#", *keys)]
@@ -195,6 +195,12 @@ def _measure_rows(runs: Sequence[Run], columns: Sequence[Column]) -> Rows:
 def _upright(rows: Rows) -> Rows:
     """The longer side downwards, where there is more room."""
     return list(zip(*rows, strict=True)) if rows and len(rows[0]) > len(rows) else rows
+
+
+def _fitting(rows: Rows, width: int) -> Rows:
+    """The names of the runs last where they are too long to stand before the rest."""
+    needed = sum(len(_GAP) + max(map(len, column)) for column in zip(*rows, strict=True))
+    return rows if needed <= width else [(row[0], *row[2:], row[1]) for row in rows]
 
 
 def _aligned(rows: Rows, *, width: int) -> str:

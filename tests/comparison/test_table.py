@@ -62,3 +62,28 @@ def test_the_json_holds_what_decides_comparability(make_run: RunMaker, tmp_path:
     assert content["runs"][2]["measures"]["nll_nats"]["rank"] is None
     assert content["differing"] == {"seed": [0, 5, 0]}
     assert content["remarks"] == ["#3 not ranked with #1, #2: binarisation stochastic, not fixed (nll_nats)"]
+
+
+def test_keys_that_only_one_model_has_are_left_to_the_page(make_run: RunMaker, tmp_path: Path) -> None:
+    make_run("a")
+    make_run("b", configuration={"model": {"_target_": "genlab.models.draw.DRAW", "num_glimpses": 4}})
+    make_run("c", configuration={"model": {"_target_": "genlab.models.gan.gan.GAN", "n_critic": 1}})
+    lines = [line.split() for line in as_text(read_runs([tmp_path])).splitlines()]
+    assert ["#", "model", "model.num_glimpses"] in lines
+    assert [line for line in lines if len(line) == 3][2:] == [["1", "DRAW", "8"], ["2", "DRAW", "4"], ["3", "GAN", "-"]]
+
+
+def test_long_names_stand_last(make_run: RunMaker, tmp_path: Path) -> None:
+    make_run("a" * 90)
+    blocks = as_text(read_runs([tmp_path]), width=80).split("\n\n")
+    assert blocks[0].splitlines()[0].split() == [
+        "#",
+        "model",
+        "data",
+        "status",
+        "step",
+        "time",
+        "images/s",
+        "parameters",
+    ]
+    assert blocks[1].splitlines()[2].split() == ["1", "a" * 90]
