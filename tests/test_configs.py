@@ -71,7 +71,23 @@ def test_every_other_target_of_the_tree_is_inside_a_group_seen_above() -> None:
         for path in config_directory().rglob("*.yaml")
         if "_target_" in path.read_text(encoding="utf-8")
     }
-    assert outside <= {*GROUPS, "technique"}
+    assert outside <= {*GROUPS, "technique", "hydra"}
+
+
+def test_every_launcher_and_sweeper_of_the_tree_is_a_plugin_that_takes_its_keys() -> None:
+    pytest.importorskip("submitit")
+    from hydra.core.plugins import Plugins
+    from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
+
+    paths = sorted((config_directory() / "hydra").glob("launcher/*.yaml"))
+    paths += sorted((config_directory() / "hydra").glob("sweeper/*.yaml"))
+    nodes = {path.stem: OmegaConf.to_container(OmegaConf.load(path), resolve=False) for path in paths}
+    assert set(nodes) == {"local", "slurm", "slurm_rehearsal", "tpe"}
+    known = {f"{plugin.__module__}.{plugin.__name__}" for plugin in Plugins.instance().discover()}
+    assert {node["_target_"] for node in nodes.values()} <= known
+    # The plugins take any keyword; what submitit understands stands in their schemas.
+    for name, schema in (("slurm", SlurmQueueConf), ("slurm_rehearsal", LocalQueueConf)):
+        OmegaConf.merge(OmegaConf.structured(schema), nodes[name])
 
 
 def test_a_trainer_wins_over_the_recipe_which_wins_over_the_base() -> None:

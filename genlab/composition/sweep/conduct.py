@@ -191,8 +191,7 @@ def conduct(
 
 def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     for record in sweep.records():
-        if record.status == "running":
-            await_free(sweep.run_folder(record))
+        if record.status == "running" and await_free(sweep.run_folder(record)) is None:
             sweep.settle(record)
     rows = write_tables(sweep, settings)
     tell(f"\n{told(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")

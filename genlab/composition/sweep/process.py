@@ -73,7 +73,11 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
 
 def _look_after(command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings) -> None:
     run_folder = sweep.run_folder(record)
-    await_free(run_folder)
+    holder = await_free(run_folder)
+    if holder is not None:
+        sweep.write_record(replace(record, status="failed", reason=holder, exit_code=FolderInUseError.exit_code))
+        tell(f"job {record.number}: failed: {holder}")
+        return
     former = sweep.record(record.number)
     if former is not None and former.status == "running":
         former = sweep.settle(former)
@@ -119,14 +123,20 @@ def tell(text: str) -> None:
     print(text, flush=True)  # noqa: T201
 
 
-def await_free(run_folder: Path) -> None:
-    """Give a job that lost its guardian the time to save and go."""
+def await_free(run_folder: Path) -> str | None:
+    """Give a job that lost its guardian the time to save and go.
+
+    Returns:
+        None, or who holds the folder if somebody will not leave.
+    """
     deadline = time.monotonic() + _LEAVING_SECONDS
-    while time.monotonic() < deadline:
+    while True:
         try:
             require_free(run_folder)
-            return
-        except FolderInUseError:
+            return None
+        except FolderInUseError as error:
+            if time.monotonic() > deadline:
+                return str(error)
             time.sleep(_POLL_SECONDS)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from genlab.composition.sweep import process
 from genlab.composition.sweep.folder import JobRecord, SweepFolder, SweepPlan
+from genlab.composition.sweep.settings import SweepSettings
 
 RECORD = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="running")
 
@@ -188,3 +189,29 @@ def test_without_the_variable_there_is_no_lifeline() -> None:
     program += "assert threading.active_count() == 1"
     result = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, timeout=60)
     assert result.returncode == 0
+
+
+def test_a_folder_that_somebody_holds_is_left_alone(sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_LEAVING_SECONDS", 0.1)
+    folder = sweep.path / "0_x"
+    (folder / "metrics.jsonl").write_text("precious\n")
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom pathlib import Path\nfrom genlab.composition.run_folder import claimed\n"
+            f"with claimed(Path({str(folder)!r}), is_resumed=True):\n    print(flush=True)\n    sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
+        process._look_after("train", RECORD, sweep, settings)
+    record = sweep.record(0)
+    assert record is not None
+    assert (record.status, record.exit_code) == ("failed", 8)
+    assert f"in use by PID {holder.pid}" in str(record.reason)
+    assert (folder / "metrics.jsonl").read_text() == "precious\n"
