@@ -121,6 +121,16 @@ def test_board_listens_on_this_machine_only() -> None:
     assert command[command.index("--samples_per_plugin") + 1] == "images=200,scalars=5000"
 
 
+def test_a_reader_that_leaves_is_no_bug() -> None:
+    process = subprocess.Popen([*GENLAB, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141
+
+
 def test_a_job_can_be_sent_to_a_worker() -> None:
     job = pickle.loads(pickle.dumps(Job("train")))  # noqa: S301 - our own bytes
     assert job.command == "train"
