@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genlab.composition.sweep.folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 
 Genlab = Callable[..., Outcome]
@@ -111,6 +113,31 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
     assert table(sweep)[0]["measure"] == "test/nll_upper_bound_nats"
 
 
+def documented() -> list[list[str]]:
+    text = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    lines = [line for block in text.split("```")[1::2] for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("genlab ")]
+
+
+def test_the_documented_commands_pass_every_check_before_the_first_job(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genlab.composition import application
+
+    plans: list[SweepPlan] = []
+    monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))
+    commands = [words for words in documented() if "sweep.resume=" not in " ".join(words)]
+    assert len(commands) >= 2
+    for words in commands:
+        outcome = genlab(*words)
+        assert outcome.code == 0, outcome.errors
+    grid, search = plans[:2]
+    assert grid.jobs is not None
+    assert len(grid.jobs) == 9
+    assert search.jobs is None
+    assert list(tmp_path.iterdir()) == []
+
+
 REFUSED = [
     (["-m", "sweep.resume=nowhere"], "sweep.resume must be a folder of a sweep"),
     (["sweep.measure=test/x"], "sweep.measure is about a sweep; add -m"),
@@ -159,8 +186,6 @@ def test_a_missing_package_is_said_in_a_line(
 
 
 def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_path: Path) -> None:
-    from genlab.composition.sweep.folder import SweepFolder, SweepPlan
-
     sweep = SweepFolder(tmp_path)
     sweep.write_plan(SweepPlan(words=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
     outcome = genlab("train", "-m", "seed=0,2", f"sweep.resume={tmp_path}")
