@@ -20,6 +20,7 @@ from genlab.models.gan.networks import (
     GeneratorNetwork,
     Normalization,
     initialize_normal,
+    lay_out_for_convolutions,
     normalized,
     require_divisible_by_four,
     with_planes,
@@ -85,6 +86,7 @@ class DCGANGenerator(GeneratorNetwork):
             *hidden, layers.conv_transpose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING)
         )
         initialize_normal(self, std=_WEIGHT_STD)
+        lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         x = torch.unflatten(self.project(inputs), 1, self.shape)
@@ -138,6 +140,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         self.layers = nn.Sequential(*hidden)
         self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
         initialize_normal(self, std=_WEIGHT_STD)
+        lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
         x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)

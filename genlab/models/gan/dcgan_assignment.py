@@ -16,6 +16,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
     initialize_xavier,
+    lay_out_for_convolutions,
     require_divisible_by_four,
     with_planes,
 )
@@ -53,6 +54,7 @@ class AssignmentGenerator(GeneratorNetwork):
             layers.conv_transpose2d(64, spec.channels, 4, 2, 1),
         )
         initialize_xavier(self)
+        lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         x = torch.unflatten(self.project(inputs), 1, self.shape)
@@ -90,6 +92,7 @@ class AssignmentDiscriminator(DiscriminatorNetwork):
         self.num_features = 1024
         self.hidden = nn.Sequential(nn.Linear(64 * height * width, self.num_features), nn.LeakyReLU(leak))
         initialize_xavier(self)
+        lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
         x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)

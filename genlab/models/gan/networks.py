@@ -113,6 +113,11 @@ def initialize_normal(network: nn.Module, *, std: float) -> None:
             init.zeros_(module.bias)
 
 
+def lay_out_for_convolutions(network: nn.Module) -> None:
+    """Keep convolution weights in the memory order that activations have: otherwise each pass reorders them."""
+    network.to(memory_format=torch.channels_last)
+
+
 def initialize_xavier(network: nn.Module) -> None:
     """Xavier-uniform weights of all linear and convolutional layers (Glorot & Bengio 2010); biases zero."""
     for module in _weighted(network):
