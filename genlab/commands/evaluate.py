@@ -1,4 +1,4 @@
-"""`genlab evaluate`: the ledger of a trained run, printed and kept in RUN/evaluation.json."""
+"""`genlab evaluate`: the ledger of a trained run in RUN/evaluation.json, or likelihoods of given images beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.composition.application import JobContext
+from genlab.composition.composer import parse_overrides
 from genlab.composition.environment import choose_device
 from genlab.composition.fields import check_fields
-from genlab.composition.runs import save_evaluation
+from genlab.composition.runs import save_evaluation, save_likelihoods
 from genlab.data.dataset import Dataset, Split
+from genlab.data.folder_cache import printable
+from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
 from genlab.metrics.baselines import baseline_averages
@@ -23,6 +26,7 @@ from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.generation import training_classes
 from genlab.metrics.inception import InceptionFeatures
 from genlab.metrics.ledger import Measure, format_table, measures_from, measures_of_samples
+from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
 from genlab.metrics.matching import CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
@@ -33,6 +37,9 @@ from genlab.train import train
 from genlab.training.evaluation import Average, average_measures
 from genlab.training.randomness import seed_default_generators
 
+_KEYS_OF_GIVEN_IMAGES = frozenset(
+    {"run", "images", "checkpoint", "num_importance_samples", "batch_size", "seed", "device", "num_threads"}
+)
 _MAX_CLASSES_SHOWN = 64
 _BAR_WIDTH = 40
 
@@ -56,6 +63,7 @@ class EvaluateSettings:
     classifier: str | None
     inception_weights: str | None
     parzen: bool
+    images: str | None
     batch_size: int
     seed: int
     device: str
@@ -99,8 +107,14 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
     Raises:
         ConfigurationError: Something in them does not fit.
     """
-    del overrides
-    return check_fields(EvaluateSettings, values, "")
+    settings = check_fields(EvaluateSettings, values, "")
+    if settings.images is not None:
+        for override in parse_overrides(overrides):
+            if override.key_or_group not in _KEYS_OF_GIVEN_IMAGES:
+                raise ConfigurationError(
+                    f"{override.key_or_group} has no effect on the likelihoods of given images: leave it out, or images"
+                )
+    return settings
 
 
 def run(settings: EvaluateSettings, context: JobContext) -> None:
@@ -115,6 +129,9 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+    if settings.images is not None:
+        _measure_given_images(Path(settings.images).expanduser(), settings, trained, device, context.command)
+        return
     evaluation = Evaluation(settings=settings, trained=trained, dataset=build_dataset(trained.run), device=device)
     print(
         f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
@@ -146,6 +163,42 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         classifier=None if classifier is None else _about(classifier),
     )
     print(f"written to {path}")
+
+
+def _measure_given_images(
+    path: Path, settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str
+) -> None:
+    """The likelihood of each picture, without the run's data."""
+    model = trained.model
+    if not has_likelihood(model):
+        raise ConfigurationError(f"images must be null for {type(model).__name__}, which gives images no likelihood")
+    if isinstance(model, GenerativeModel) and model.num_classes > 0:
+        raise ConfigurationError(
+            f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
+            "their likelihood depends"
+        )
+    given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
+    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
+    seed_default_generators(derive_seed(settings.seed, "evaluate", "images"), device)
+    batches = given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device)
+    num_batches = -(-len(given.names) // settings.batch_size)
+    measures = likelihoods(
+        model,
+        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
+        num_importance_samples=settings.num_importance_samples,
+    )
+    print(format_likelihoods([printable(name) for name in given.names], measures))
+    record = {
+        "checkpoint": trained.checkpoint,
+        "step": trained.step,
+        "weights": trained.weights,
+        "seed": settings.seed,
+        "source": str(path.absolute()),
+        "account": given.account,
+        "fingerprint": given.dataset.fingerprint,
+        **likelihoods_as_json(given.names, measures),
+    }
+    print(f"written to {save_likelihoods(trained.run.folder, command=command, record=record)}")
 
 
 def _measures_of_images(evaluation: Evaluation) -> tuple[list[Measure], list[Measure]]:
@@ -192,8 +245,7 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
         if settings.quality:
             raise ConfigurationError(f"quality must be null or false for {type(model).__name__}, which draws no images")
         return None
-    has_likelihood = (model.selection_measure or "").startswith("nll_")
-    if settings.quality is False or (settings.quality is None and has_likelihood):
+    if settings.quality is False or (settings.quality is None and has_likelihood(model)):
         return None
     count = _num_images(evaluation.dataset, settings.reference_split, settings.num_images)
     if count < LEAST_IMAGES:

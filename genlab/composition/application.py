@@ -34,7 +34,7 @@ from genlab.errors import ConfigurationError, StoppedBySignal, SweepError
 
 MAX_CHECKED_AHEAD = 64
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir))=(?P<value>.+)", re.DOTALL)
+_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 

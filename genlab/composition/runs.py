@@ -26,6 +26,7 @@ from genlab.types import ImageSpec
 
 CONFIG_NAME = "config.yaml"
 EVALUATION_NAME = "evaluation.json"
+LIKELIHOODS_NAME = "likelihoods.json"
 SPEC_KEY = "spec"
 MAX_BYTES = 1_000_000
 _RUNS_ROOT = "outputs"
@@ -117,7 +118,21 @@ def save_evaluation(
         "measures": as_json(measures),
         "baselines": as_json(baselines),
     }
-    path = folder / EVALUATION_NAME
+    return _save_record(folder / EVALUATION_NAME, record)
+
+
+def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -> Path:
+    """Write likelihoods.json: of the images that were given last, in place of those before.
+
+    Args:
+        folder: The run.
+        command: The line that measured.
+        record: What was measured, and how.
+    """
+    return _save_record(folder / LIKELIHOODS_NAME, {"command": command, "git": git_state(), **record})
+
+
+def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
     replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
     return path
 

@@ -140,9 +140,7 @@ def _scale(image: Image.Image, rules: PictureRules) -> Image.Image:
     """To size x size pixels, antialiased bicubic; images that have the size already keep their bytes."""
     width, height = image.size
     if rules.crop == "none" and (width, height) != (rules.size, rules.size):
-        raise RefusedImage(
-            f"has {width}x{height} pixels instead of {rules.size}x{rules.size} (dataset.crop=center or stretch scale)"
-        )
+        raise RefusedImage(f"has {width}x{height} pixels instead of {rules.size}x{rules.size}")
     box = (0, 0, width, height)
     if rules.crop == "center":
         side = min(width, height)

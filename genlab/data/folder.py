@@ -96,7 +96,7 @@ def folder(
     if root is None:
         raise ConfigurationError("dataset.root must name the folder of images, got null")
     top = Path(root).expanduser().absolute()
-    files = scan(top)
+    files = scan(top, key="dataset.root")
     class_names = _class_names(files, labels, top)
     decoded = FolderCache(
         Path(cache).expanduser().absolute() if cache else user_cache() / "folders",
@@ -123,14 +123,18 @@ def folder(
     )
 
 
-def scan(top: Path) -> list[ImageFile]:
+def scan(top: Path, *, key: str) -> list[ImageFile]:
     """The image files below a folder, sorted by name; what is passed over is logged.
+
+    Args:
+        top: The folder.
+        key: The setting that named it, for the errors.
 
     Raises:
         DataError: The folder does not exist, cannot be listed or holds no image.
     """
     if not top.is_dir():
-        raise DataError(f"dataset.root must be a folder of images, and {printable(str(top))} is none")
+        raise DataError(f"{key} must be a folder of images, and {printable(str(top))} is none")
     files, ignored = [], Counter[str]()
     for folder_path, folder_names, file_names in os.walk(top, onerror=_refuse_folder):
         ignored["linked folders"] += sum(Path(folder_path, name).is_symlink() for name in folder_names)
@@ -149,7 +153,7 @@ def scan(top: Path) -> list[ImageFile]:
     passed_over = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(ignored.items()) if count)
     if not files:
         found = f" (it holds {passed_over})" if passed_over else ""
-        raise DataError(f"dataset.root must hold PNG, JPEG or WebP files, {printable(str(top))} has none{found}")
+        raise DataError(f"{key} must hold PNG, JPEG or WebP files, {printable(str(top))} has none{found}")
     if passed_over:
         _log.warning("%s: passed over, being no PNG, JPEG or WebP: %s", top, passed_over)
     return sorted(files, key=lambda file: file.name)

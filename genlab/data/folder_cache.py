@@ -87,9 +87,10 @@ class FolderCache:
     def _judge(self, top: Path, skipped: Mapping[str, str]) -> None:
         """Accept the files that cannot be used, aloud, or refuse the folder."""
         if len(skipped) > self._max_skipped:
+            scaling = "; dataset.crop=center or stretch scale" if self._rules.crop == "none" else ""
             raise DataError(
                 f"{len(skipped)} files below {printable(str(top))} cannot be used (at most {self._max_skipped} may be "
-                f"skipped: dataset.on_error, dataset.max_skipped):{_list(skipped)}"
+                f"skipped: dataset.on_error, dataset.max_skipped{scaling}):{_list(skipped)}"
             )
         if skipped:
             _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))

@@ -138,9 +138,9 @@ def format_table(measures: Sequence[Measure]) -> str:
     """The measures that are one number, as aligned text: of given images, then of samples; curves follow."""
     numbers = [measure for measure in measures if not isinstance(measure.value, list)]
     of_samples = [measure for measure in numbers if measure.num_generated is not None]
-    blocks = [_aligned([measure for measure in numbers if measure.num_generated is None], _COLUMNS)]
+    blocks = [_table([measure for measure in numbers if measure.num_generated is None], _COLUMNS)]
     real = {measure.name: measure for measure in of_samples if measure.name.startswith(OF_REAL_IMAGES)}
-    blocks.append(_aligned([measure for measure in of_samples if measure.name not in real], _columns_of_samples(real)))
+    blocks.append(_table([measure for measure in of_samples if measure.name not in real], _columns_of_samples(real)))
     curves = [
         f"{measure.name}: " + " ".join(f"{point:.2f}" for point in measure.value)
         for measure in measures
@@ -170,15 +170,22 @@ def _columns_of_samples(real: Mapping[str, Measure]) -> tuple[Column, ...]:
     )
 
 
-def _aligned(measures: Sequence[Measure], columns: Sequence[Column]) -> str:
+def aligned(*blocks: Sequence[Sequence[str]]) -> str:
+    """Blocks of rows in columns of equal width, a rule between one block and the next."""
+    widths = [max(map(len, column)) for column in zip(*(row for block in blocks for row in block), strict=True)]
+    rule = "\n" + "  ".join("-" * width for width in widths) + "\n"
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+    return rule.join("\n".join(map(line, block)) for block in blocks)
+
+
+def _table(measures: Sequence[Measure], columns: Sequence[Column]) -> str:
     if not measures:
         return ""
-    rows = [tuple(header for header, _ in columns)]
-    rows += [tuple(cell(measure) for _, cell in columns) for measure in measures]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    heads = [[header for header, _ in columns]]
+    return aligned(heads, [[cell(measure) for _, cell in columns] for measure in measures])
 
 
 def _with_importance_samples(measure: Measure) -> str:

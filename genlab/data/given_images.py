@@ -1,0 +1,175 @@
+"""Pictures that a user names, read as the data of a run are, so that a likelihood of them means what the run's does.
+
+Where the run's data were pictures in files (`dataset=folder`), its own rules turn these into images. Elsewhere a file
+is refused when that would take scaling or lose its colours, and a likelihood would be of another picture than the file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from genlab.data.dataset import Binarization, Dataset
+from genlab.data.decoding import PILLOW_MAX_PIXELS, PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.folder import folder, scan
+from genlab.data.folder_cache import printable
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError, DataError
+from genlab.types import UNLABELLED, ImageSpec
+
+THRESHOLD = 0.5
+"""Grey value at which files become black and white for a run whose data have no threshold of their own."""
+_MAX_REFUSED_LISTED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What turns a file into an image of a run.
+
+    Attributes:
+        spec: The run's images.
+        rules: What every file is decoded by.
+        refuses_colour: Whether a file must be grey already. It is decoded in colour, to see that.
+        binarization: Of the run's data.
+        threshold: Smallest grey value that becomes 1; None where the run's images are not binary.
+    """
+
+    spec: ImageSpec
+    rules: PictureRules
+    refuses_colour: bool
+    binarization: Binarization
+    threshold: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenImages:
+    """Files and their images.
+
+    Attributes:
+        names: Of the files, relative to their folder.
+        dataset: Their images in the order of the files, all of them in the training split.
+        account: One line: what was done to them.
+    """
+
+    names: Sequence[str]
+    dataset: Dataset
+    account: str
+
+
+def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
+    """How the files that a user names become images of a run.
+
+    Args:
+        node: The run's ``dataset``.
+        spec: What that data set measured.
+
+    Raises:
+        ConfigurationError: The run's images have a form that no file is turned into.
+    """
+    if spec.height != spec.width or spec.channels not in (1, 3):
+        raise ConfigurationError(
+            "images must be null for this run: files become square pictures of 1 or 3 channels, and its images are "
+            f"{_form(spec)}"
+        )
+    is_folder = node["_target_"] == f"{folder.__module__}.{folder.__qualname__}"
+    if is_folder:
+        rules = PictureRules(**{field.name: node[field.name] for field in fields(PictureRules)})
+    else:
+        rules = PictureRules(size=spec.height, crop="none", channels=3, background=255, max_pixels=PILLOW_MAX_PIXELS)
+    binarization: Binarization = node.get("binarization", "fixed" if spec.num_levels == 2 else "none")
+    own_threshold = node["threshold"] if binarization == "threshold" else THRESHOLD
+    return Reading(
+        spec=spec,
+        rules=rules,
+        refuses_colour=not is_folder and spec.channels == 1,
+        binarization=binarization,
+        threshold=own_threshold if spec.num_levels == 2 else None,
+    )
+
+
+def read_images(path: Path, reading: Reading) -> GivenImages:
+    """Read a picture, or all PNG, JPEG and WebP files below a folder, sorted by name.
+
+    Raises:
+        DataError: There is no such file or folder, it holds no picture, or files that cannot be used.
+    """
+    if path.is_file():
+        top, names = path.parent, [path.name]
+    elif path.exists():
+        top, names = path, [file.name for file in scan(path, key="images")]
+    else:
+        raise DataError(f"images must be a picture or a folder of pictures, and {printable(str(path))} does not exist")
+    levels, num_animated = _decode_all(top, names, reading)
+    num_levels, store = 256, levels
+    if reading.threshold is None and reading.spec.num_levels != 256:
+        num_levels = reading.spec.num_levels
+        store = levels.float().mul(num_levels - 1).div(255).round().byte()
+    unlabelled = torch.full((len(names),), UNLABELLED)
+    none = Store(store[:0], unlabelled[:0])
+    dataset = Dataset(
+        name="given images",
+        stores={"train": Store(store, unlabelled), "validation": none, "test": none},
+        num_levels=num_levels,
+        class_names=(),
+        binarization="none" if reading.threshold is None else "threshold",
+        threshold=reading.threshold,
+        source=printable(path.name),
+    )
+    return GivenImages(names=names, dataset=dataset, account=_account(levels, num_animated, reading))
+
+
+def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C S S"], int]:
+    """Levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
+    channels, size = reading.rules.channels, reading.rules.size
+    levels, refused, num_animated = [], [], 0
+    with bombs_refused():
+        for name in tqdm(names, desc="decoding", unit="image", leave=False, disable=None):
+            try:
+                picture = decode(top / name, reading.rules)
+                image = torch.frombuffer(bytearray(picture.levels), dtype=torch.uint8).view(channels, size, size)
+                levels.append(_without_colour(image) if reading.refuses_colour else image)
+            except RefusedImage as refusal:
+                refused.append(f"{printable(name)} {refusal}")
+            else:
+                num_animated += picture.num_frames > 1
+    if refused:
+        more = len(refused) - _MAX_REFUSED_LISTED
+        listed = "; ".join(refused[:_MAX_REFUSED_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        raise DataError(
+            f"{len(refused)} of {len(names)} files in {printable(str(top))} cannot be read as images of the run "
+            f"({_form(reading.spec)}): {listed}"
+        )
+    return torch.stack(levels), num_animated
+
+
+def _without_colour(image: UInt8[Tensor, "3 S S"]) -> UInt8[Tensor, "1 S S"]:
+    if not (image == image[:1]).all():
+        raise RefusedImage("is in colour")
+    return image[:1]
+
+
+def _form(spec: ImageSpec) -> str:
+    kind = {1: "grey", 3: "in colour"}.get(spec.channels, f"of {spec.channels} channels")
+    return f"{spec.width}x{spec.height}, {kind}"
+
+
+def _account(levels: UInt8[Tensor, "N C S S"], num_animated: int, reading: Reading) -> str:
+    spec, plural = reading.spec, "" if len(levels) == 1 else "s"
+    account = f"{len(levels):,} given image{plural}, {_form(spec)}"
+    if reading.threshold is not None:
+        num_binary = int(((levels == 0) | (levels == 255)).flatten(1).all(1).sum())
+        of_the_run = {
+            "threshold": "as the run's data are",
+            "stochastic": "where the run's data are binarised stochastically",
+        }.get(reading.binarization, "where the run's data are binary in their files")
+        account += f", binarised at grey value {reading.threshold} {of_the_run} (binary already: {num_binary:,})"
+    elif spec.num_levels == 256:
+        account += ", 256 levels"
+    else:
+        account += f", 256 levels rounded to {spec.num_levels}"
+    return account + (f"; of {num_animated:,} animated files the first frame" if num_animated else "")

@@ -1,0 +1,144 @@
+"""Likelihoods of pictures that a user names, against the model itself."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import genlab
+from genlab.cli import main
+from genlab.models.base import Model
+from genlab.randomness import derive_seed
+from genlab.types import Batch
+from tests.conftest import Outcome
+
+NUM_IMAGES = 5
+
+
+def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
+    run = tmp_path_factory.mktemp("outputs") / model
+    tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
+    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={run}"]) == 0
+    return run
+
+
+@pytest.fixture(name="exact_run", scope="session")
+def trained_exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "gated_pixelcnn", "model.num_layers=2", "model.channels=4")
+
+
+@pytest.fixture(name="pictures")
+def named_pictures(tmp_path: Path) -> tuple[Path, Batch]:
+    """A folder, whose name is one that a shell and Hydra must be told about, and what is in it."""
+    folder = tmp_path / "my pictures, of 2024"
+    folder.mkdir()
+    levels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 8, 8), dtype=np.uint8)
+    for index, image in enumerate(levels):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    images = torch.from_numpy(levels)[:, None].ge(128).float()
+    return folder, Batch(images=images, labels=torch.full((NUM_IMAGES,), -1))
+
+
+def test_each_picture_has_the_exact_value_of_the_model(
+    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]
+) -> None:
+    folder, batch = pictures
+    outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", "batch_size=2")
+    assert (outcome.code, outcome.errors) == (0, "")
+    record = json.loads((exact_run / "likelihoods.json").read_text())
+    expected = _load(exact_run).evaluate(batch)
+    assert [image["file"] for image in record["images"]] == [f"{index}.png" for index in range(NUM_IMAGES)]
+    assert [measure["name"] for measure in record["measures"]] == ["nll_nats", "bits_per_dim"]
+    for measure in record["measures"]:
+        values = expected[measure["name"]].double()
+        assert [image[measure["name"]] for image in record["images"]] == pytest.approx(values.tolist(), rel=1e-5)
+        assert measure["mean"] == pytest.approx(values.mean().item(), rel=1e-5)
+        assert measure["standard_error"] == pytest.approx(values.std().item() / NUM_IMAGES**0.5, rel=1e-4)
+        assert measure["kind"] == "exact"
+    said, *table, _ = outcome.output.splitlines()
+    assert "binarised at grey value 0.5 as the run's data are (binary already: 0)" in said
+    assert [line.split() for line in table[:3]] == [
+        ["file", "nll_nats", "bits_per_dim"],
+        ["nats/image", "bits/dim"],
+        ["exact", "exact"],
+    ]
+    assert [line.split() for line in table[4 : 4 + NUM_IMAGES]] == [
+        [f"{index}.png", f"{nats:.2f}", f"{bits:.4f}"]
+        for index, (nats, bits) in enumerate(zip(*(values.tolist() for values in expected.values()), strict=True))
+    ]
+    assert table[-2].startswith("mean of 5")
+    assert table[-2].split()[3] == f"{expected['nll_nats'].mean():.2f}"
+    assert str(exact_run / "likelihoods.json") in outcome.output
+
+
+def test_bounds_are_said_to_be_bounds(
+    genlab: Callable[..., Outcome], trained_run: Path, pictures: tuple[Path, Batch]
+) -> None:
+    folder, batch = pictures
+    words = ("evaluate", f"run={trained_run}", f"images={folder}", "num_importance_samples=3", "seed=4")
+    outcome = genlab(*words)
+    assert outcome.code == 0, outcome.errors
+    record = json.loads((trained_run / "likelihoods.json").read_text())
+    assert {measure["name"]: measure["kind"] for measure in record["measures"]} == {
+        "nll_upper_bound_nats": "upper bound",
+        "bits_per_dim": "upper bound",
+        "nll_importance_weighted_nats": "upper bound",
+    }
+    assert "nll_importance_weighted_nats (K=3)" in outcome.output
+    assert outcome.output.count("upper bound") == 3
+    model = _load(trained_run)
+    torch.manual_seed(derive_seed(4, "evaluate", "images"))
+    expected = model.diagnose(batch, num_importance_samples=3)
+    for measure in record["measures"]:
+        values = [image[measure["name"]] for image in record["images"]]
+        assert values == pytest.approx(expected[measure["name"]].tolist(), rel=1e-5)
+    assert genlab(*words).output == outcome.output
+    without = genlab(*words[:3], "num_importance_samples=0")
+    assert "importance_weighted" not in without.output
+
+
+def test_models_that_give_files_no_likelihood_are_refused(
+    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
+) -> None:
+    small = ("model.num_layers=2", "model.channels=4", "model.class_conditional=true")
+    reasons = {
+        train_tiny(tmp_path_factory, "gan"): "GAN, which gives images no likelihood",
+        train_tiny(tmp_path_factory, "gated_pixelcnn", *small): "a class-conditional GatedPixelCNN: files do not tell",
+    }
+    for run, reason in reasons.items():
+        outcome = genlab("evaluate", f"run={run}", f"images={pictures[0]}")
+        assert (outcome.code, outcome.output) == (2, "")
+        assert f"images must be null for {reason}" in outcome.errors
+        assert outcome.errors.count("\n") == 1
+        assert not (run / "likelihoods.json").exists()
+
+
+def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]) -> None:
+    folder, _ = pictures
+    cut = folder.parent / "cut.png"
+    cut.write_bytes((folder / "0.png").read_bytes()[:-20])
+    cases = {
+        "images=nowhere": (3, "nowhere does not exist"),
+        f"images={cut}": (3, "cut.png is damaged"),
+        f"images={exact_run / 'checkpoints'}": (3, "images must hold PNG, JPEG or WebP files"),
+        f"images={exact_run / 'config.yaml'}": (3, "config.yaml is not a PNG, JPEG or WEBP image"),
+    }
+    for word, (code, message) in cases.items():
+        outcome = genlab("evaluate", f"run={exact_run}", word)
+        assert outcome.code == code
+        assert message in outcome.errors
+        assert outcome.errors.count("\n") == 1
+    for key in ("split=test", "quality=false", "num_images=3"):
+        outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", key)
+        assert outcome.code == 2
+        assert f"{key.split('=')[0]} has no effect on the likelihoods of given images" in outcome.errors
+    assert genlab("evaluate", f"run={exact_run}", "images=null", "split=validation").code == 0
+
+
+def _load(run: Path) -> Model:
+    model: Model = genlab.load(run)
+    return model
