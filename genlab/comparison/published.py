@@ -9,9 +9,14 @@ An experiment's file opens with comments of this form, which :func:`read_experim
     # measures:   nll_upper_bound_nats, nll_importance_weighted_nats
     # published:  nll_upper_bound_nats = 80.97 +- 0.1 (arXiv:1502.04623, table 2)
     # ours:       docs/results.md
+    # differs:    from the paper in what
+    # expected:   nll_upper_bound_nats = 85.12 +- 0.5 (one run; docs/results.md)
+    # twin:       NAME_quick
 
-``measures`` are lines of the ledger; ``published`` is ``none``, perhaps with a remark, or one entry for each value. A
-field goes on in the following comment lines that are indented.
+``measures`` are lines of the ledger; ``published`` is ``none``, perhaps with a remark, or one entry for each value. The
+last two may be missing: ``expected`` is what a repetition of this very experiment should reach, with a tolerance, in
+the form of ``published``; ``twin`` is the experiment that stands for it on two CPU cores. A field goes on in the
+following comment lines that are indented.
 """
 
 import re
@@ -26,20 +31,35 @@ from genlab.errors import ConfigurationError
 
 BEGIN = "<!-- genlab report: begin -->"
 END = "<!-- genlab report: end -->"
-FIELDS = ("command", "cost", "measures", "published", "ours")
+FIELDS = ("command", "cost", "measures", "published", "ours", "differs")
+OPTIONAL_FIELDS = ("expected", "twin")
 
-_FIELD = re.compile(rf"({'|'.join(FIELDS)}): +(.*)")
-_ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- [\d.]+)? \(.+\)", re.ASCII)
+_FIELD = re.compile(rf"({'|'.join((*FIELDS, *OPTIONAL_FIELDS))}): +(.*)")
+_ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- (?P<deviation>[\d.]+))? \(.+\)", re.ASCII)
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = ("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/")
-_HEADER = ("experiment", "measure", "published", "ours", "gap", "of", "run", "cost", "commit, seed", "hardware")
+_HEADER = (
+    "experiment",
+    "measure",
+    "published",
+    "expected",
+    "ours",
+    "gap",
+    "of",
+    "run",
+    "cost",
+    "commit, seed",
+    "hardware",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """A value that a paper reports."""
+    """A value that a paper reports, or that a run of ours reached before."""
 
     value: float
+    deviation: float | None
+    """Of what is expected, the tolerance."""
     told: str
     """With its deviation and its source, as the header gives it."""
 
@@ -49,6 +69,8 @@ class Experiment:
     """An experiment as its header tells of it."""
 
     name: str
+    title: str
+    """What is reproduced, with the paper."""
     command: str
     cost: str
     measures: tuple[str, ...]
@@ -58,6 +80,12 @@ class Experiment:
     remark: str
     """What the header says where nothing was published: "none" at least."""
     ours: str
+    differs: str
+    """From the paper, or from the experiment whose twin it is."""
+    expected: dict[str, Published]
+    """By measure, each with a tolerance; empty where nothing was measured."""
+    twin: str | None
+    """The experiment that stands for this one on two CPU cores."""
 
 
 def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
@@ -80,11 +108,14 @@ def read_experiment(path: Path) -> Experiment:
         ConfigurationError: It is incomplete, or a value is not in the form given above.
     """
     fields: dict[str, list[str]] = {}
-    last: list[str] = []
+    title: list[str] = []
+    last = title
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         text = line.removeprefix("#").strip()
+        if text.startswith("@package"):
+            continue
         match = _FIELD.fullmatch(text)
         if match:
             last = fields.setdefault(match[1], [])
@@ -95,16 +126,29 @@ def read_experiment(path: Path) -> Experiment:
     if missing:
         raise ConfigurationError(f"{path}: the header lacks '# {missing[0]}:'; it needs {', '.join(FIELDS)}")
     measures = tuple(name.strip() for name in " ".join(fields["measures"]).split(","))
-    published = _published(fields["published"], path)
-    unknown = [name for name in published if name not in measures]
-    if unknown:
-        raise ConfigurationError(f"{path}: {unknown[0]} is published and not among '# measures:'")
-    joined = {name: " ".join(fields[name]) for name in ("command", "cost", "ours")}
-    remark = "" if published else " ".join(fields["published"])
-    return Experiment(name=path.stem, measures=measures, published=published, remark=remark, **joined)
+    published = _entries("published", fields["published"], path)
+    expected = _entries("expected", fields.get("expected", ["none"]), path)
+    for field, entries in (("published", published), ("expected", expected)):
+        for name, entry in entries.items():
+            if name not in measures:
+                raise ConfigurationError(f"{path}: {name} is {field} and not among '# measures:'")
+            if field == "expected" and entry.deviation is None:
+                raise ConfigurationError(
+                    f"{path}: {name} is expected without a tolerance: 'value +- tolerance (source)'"
+                )
+    return Experiment(
+        name=path.stem,
+        title=" ".join(title),
+        measures=measures,
+        published=published,
+        remark="" if published else " ".join(fields["published"]),
+        expected=expected,
+        twin=fields["twin"][0] if "twin" in fields else None,
+        **{name: " ".join(fields[name]) for name in ("command", "cost", "ours", "differs")},
+    )
 
 
-def _published(lines: Sequence[str], path: Path) -> dict[str, Published]:
+def _entries(field: str, lines: Sequence[str], path: Path) -> dict[str, Published]:
     if lines[0] == "none" or lines[0].startswith("none;"):
         return {}
     entries: list[str] = []
@@ -118,9 +162,13 @@ def _published(lines: Sequence[str], path: Path) -> dict[str, Published]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ConfigurationError(
-                f"{path}: published must be 'none', 'none; remark' or 'measure = value (source)', got '{entry}'"
+                f"{path}: {field} must be 'none', 'none; remark' or 'measure = value (source)', got '{entry}'"
             )
-        found[match["measure"]] = Published(value=float(match["value"]), told=entry.partition(" = ")[2])
+        found[match["measure"]] = Published(
+            value=float(match["value"]),
+            deviation=None if match["deviation"] is None else float(match["deviation"]),
+            told=entry.partition(" = ")[2],
+        )
     return found
 
 
@@ -149,19 +197,20 @@ def replaced_between_markers(text: str, table: str, *, where: str) -> str:
 
 
 def _row(experiment: Experiment, measure: str, run: Run | None, *, is_first: bool) -> tuple[str, ...]:
-    published = experiment.published.get(measure)
+    published, expected = experiment.published.get(measure), experiment.expected.get(measure)
     remark = experiment.remark if is_first and experiment.remark else "none"
     told = (
         f"`{experiment.name}`" if is_first else "",
         f"`{measure}`",
         _in_cell(remark if published is None else published.told.replace("+-", "±")),
+        "" if expected is None else f"{expected.value:g} ± {expected.deviation:g}",
     )
     if run is None:
         return (*told, "not run", "", "", "", _in_cell(experiment.cost) if is_first else "", "", "")
     record = next((record for record in run.records if record.name == measure), None)
     return (
         *told,
-        _state(run) if record is None else f"**{rounded(record)}**{_error(record)}",
+        _state(run) if record is None else f"**{rounded(record)}**{_error(record)}{_verdict(record, expected, run)}",
         "" if record is None or published is None else _gap(record.value, published.value),
         "" if record is None else _protocol(record),
         _in_cell(_settings(run)) if is_first else "",
@@ -180,6 +229,13 @@ def _state(run: Run) -> str:
 
 def _error(record: Record) -> str:
     return "" if record.standard_error is None else f" ± {record.standard_error:.2g}"
+
+
+def _verdict(record: Record, expected: Published | None, run: Run) -> str:
+    """Whether a run of the very experiment, to its end, came out as expected."""
+    if expected is None or expected.deviation is None or run.status != "finished" or _changes(run):
+        return ""
+    return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
 
 
 def _gap(ours: float, published: float) -> str:
@@ -202,9 +258,12 @@ def _protocol(record: Record) -> str:
 
 def _settings(run: Run) -> str:
     """What the command line changed of the experiment, and how far the run went."""
-    changed = [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
     steps = "" if run.step is None else f"{run.step:,} steps"
-    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in changed)) if part)
+    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in _changes(run))) if part)
+
+
+def _changes(run: Run) -> list[str]:
+    return [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 
 def _in_cell(text: str) -> str:

@@ -31,6 +31,9 @@ HEADER = """# @package _global_
 #             of another network)
 #             parzen_log_likelihood_nats = -132 +- 1.8 (somewhere)
 # ours:       docs/results.md
+# differs:    in its size
+# expected:   nll_upper_bound_nats = 82.5 +- 0.6 (one run)
+# twin:       x_quick
 defaults:
   - override /model: draw
 # cost:       no longer the header
@@ -48,13 +51,53 @@ def test_every_experiment_has_a_complete_header() -> None:
     assert len(experiments) == len(list((config_directory() / "experiment").glob("*.yaml"))) >= 16
     for experiment in experiments:
         assert f"experiment={experiment.name}" in experiment.command
+        assert experiment.title
         assert experiment.cost
         assert experiment.ours
+        assert experiment.differs
         assert bool(experiment.published) != experiment.remark.startswith("none")
         for measure in experiment.measures:
             assert direction_of(measure) is not None, f"{experiment.name}: {measure}"
         for published in experiment.published.values():
-            assert re.search(r"arXiv:\d{4}\.\d{4,5}", published.told), experiment.name
+            assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://github\.com/", published.told), experiment.name
+        for expected in experiment.expected.values():
+            assert "docs/results.md" in expected.told, experiment.name
+
+
+def test_every_published_experiment_has_a_quick_twin() -> None:
+    experiments = {experiment.name: experiment for experiment in read_experiments([config_directory()])}
+    for experiment in experiments.values():
+        if experiment.name.endswith("_quick"):
+            assert experiment.twin is None, experiment.name
+            assert "expected" in (config_directory() / "experiment" / f"{experiment.name}.yaml").read_text()
+        elif experiment.twin is not None:
+            assert experiment.twin.endswith("_quick"), experiment.name
+            assert experiment.twin in experiments, experiment.name
+        else:
+            assert not experiment.published, f"{experiment.name}: no '# twin:'"
+
+
+def page_row(experiment: Experiment) -> str:
+    """What docs/experiments.md says of an experiment."""
+    published = "; ".join(f"`{name}` {value.told}" for name, value in experiment.published.items())
+    expected = ", ".join(
+        f"`{name}` {value.value:g} ± {value.deviation:g}" for name, value in experiment.expected.items()
+    )
+    cells = (
+        f"`{experiment.name}`",
+        experiment.title,
+        (published or experiment.remark).replace("+-", "±"),
+        expected or experiment.ours,
+        "" if experiment.twin is None else f"`{experiment.twin}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_of_experiments_says_what_their_headers_say() -> None:
+    page = (config_directory().parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    told = [line for line in page.splitlines() if line.startswith("| `")]
+    wanted = [page_row(experiment) for experiment in read_experiments([config_directory()])]
+    assert told == wanted, "the table must be:\n" + "\n".join(wanted)
 
 
 def test_a_header_is_read_with_its_continuations(tmp_path: Path) -> None:
@@ -65,6 +108,17 @@ def test_a_header_is_read_with_its_continuations(tmp_path: Path) -> None:
     assert experiment.published["nll_upper_bound_nats"].told == ("80.0 (arXiv:1502.04623, table 2, of another network)")
     assert experiment.published["parzen_log_likelihood_nats"].value == -132.0
     assert (experiment.cost, experiment.remark) == ("20 minutes", "")
+    assert experiment.title == "A model (Somebody 2015, arXiv:1502.04623)."
+    assert (experiment.published["parzen_log_likelihood_nats"].deviation, experiment.differs) == (1.8, "in its size")
+    (expected,) = experiment.expected.items()
+    assert (expected[0], expected[1].value, expected[1].deviation) == ("nll_upper_bound_nats", 82.5, 0.6)
+    assert experiment.twin == "x_quick"
+
+
+def test_expectation_and_twin_may_be_missing(tmp_path: Path) -> None:
+    text = re.sub(r"# expected:.*?(?=defaults)", "", HEADER, flags=re.S)
+    experiment = read_experiment(written(tmp_path, text))
+    assert (experiment.expected, experiment.twin, experiment.differs) == ({}, None, "in its size")
 
 
 def test_nothing_published_keeps_its_remark(tmp_path: Path) -> None:
@@ -82,6 +136,10 @@ def test_nothing_published_keeps_its_remark(tmp_path: Path) -> None:
         (("nll_upper_bound_nats = 80.0 (", "about 80 ("), "published must be 'none'"),
         (("80.0 (arXiv:1502.04623, table 2,\n#             of another network)", "80.0"), "published must be"),
         (("parzen_log_likelihood_nats, error", "error"), "parzen_log_likelihood_nats is published and not among"),
+        (("# differs:    in its size\n", ""), "lacks '# differs:'"),
+        (("82.5 +- 0.6 (one run)", "82.5 (one run)"), "nll_upper_bound_nats is expected without a tolerance"),
+        (("nll_upper_bound_nats = 82.5", "nll_nats = 82.5"), "nll_nats is expected and not among"),
+        (("nll_upper_bound_nats = 82.5 ", "soon "), "expected must be 'none'"),
     ],
 )
 def test_an_incomplete_header_is_refused(tmp_path: Path, change: tuple[str, str], told: str) -> None:
@@ -111,6 +169,7 @@ def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_pat
         "`x`",
         "`nll_upper_bound_nats`",
         "80.0 (arXiv:1502.04623, table 2, of another network)",
+        "82.5 ± 0.6",
         "**82.00** ± 0.1",
         "+2 (+2.5%)",
         "upper bound, 10,000 test images, averaged weights",
@@ -119,23 +178,43 @@ def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_pat
         "0123456, 0",
         "A Processor, 1 thread",
     ]
-    assert second[:5] == [
+    assert second[:6] == [
         "",
         "`parzen_log_likelihood_nats`",
         "-132 ± 1.8 (somewhere)",
+        "",
         "not measured: `genlab evaluate`",
         "",
     ]
     assert third[2] == "none"
-    assert [row[3] for row in others] == ["interrupted after 40 of 100 steps"] * 3
+    assert [row[4] for row in others] == ["interrupted after 40 of 100 steps"] * 3
 
 
 def test_an_experiment_without_a_run_says_so(tmp_path: Path) -> None:
     experiment = read_experiment(written(tmp_path, HEADER))
     found = rows(as_markdown([experiment], []))
-    assert [row[3] for row in found] == ["not run"] * 3
-    assert [row[7] for row in found] == ["20 minutes", "", ""]
-    assert {len(row) for row in found} == {10}
+    assert [row[3] for row in found] == ["82.5 ± 0.6", "", ""]
+    assert [row[4] for row in found] == ["not run"] * 3
+    assert [row[8] for row in found] == ["20 minutes", "", ""]
+    assert {len(row) for row in found} == {11}
+
+
+@pytest.mark.parametrize(
+    ("value", "overrides", "told"),
+    [
+        (83.0, ("experiment=x", "num_threads=1"), ", as expected"),
+        (83.2, ("experiment=x",), ", not as expected"),
+        (81.8, ("experiment=x",), ", not as expected"),
+        (83.0, ("experiment=x", "trainer.num_steps=9"), ""),
+    ],
+)
+def test_a_run_of_the_very_experiment_is_held_against_what_is_expected(
+    make_run: RunMaker, tmp_path: Path, value: float, overrides: tuple[str, ...], told: str
+) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", value, kind="upper bound")]
+    make_run("a", choices={"experiment": "x"}, overrides=overrides, measures=measures)
+    assert rows(as_markdown([experiment], read_runs([tmp_path])))[0][4] == f"**{value:.2f}** ± 0.1{told}"
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
