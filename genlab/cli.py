@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     ),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets", Syntax()),
+    "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),
     "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
     "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),
 }

@@ -101,7 +101,9 @@ def data_dependent_initialization(network: nn.Module) -> Iterator[None]:
         del inputs
         assert isinstance(module, WeightNormConv2d | WeightNormUpsample2d)
         mean = output.mean((0, 2, 3))
-        factor = module.initial_scale / output.std((0, 2, 3)).clamp(min=SMALLEST_STD)
+        std = output.std((0, 2, 3))
+        # A channel that is the same everywhere has no scale to set: on a grid of one row, what looks above is blind.
+        factor = torch.where(std > SMALLEST_STD, module.initial_scale / std, 1.0)
         module.gain.mul_(factor)
         module.bias.sub_(mean).mul_(factor)
         return (output - mean[:, None, None]) * factor[:, None, None]

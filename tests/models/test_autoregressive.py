@@ -1,11 +1,11 @@
 """What every autoregressive model promises: a distribution, its order, its measures, its pictures."""
 
-import itertools
 import math
 
 import pytest
 import torch
 
+from genlab.checks.autoregressive import every_image, influence, log_total_probability
 from genlab.models.gated_pixelcnn import GatedPixelCNN
 from genlab.models.pixelcnn import PixelCNN
 from genlab.models.pixelcnn_blocks import PixelCNNBlocks
@@ -15,13 +15,6 @@ from genlab.training.evaluation import average_measures
 from genlab.types import UNLABELLED, Batch
 from tests.models.tiny import make_batch, make_spec
 from tests.models.tiny_autoregressive import MODELS, make
-
-
-def every_image(spec):
-    size = spec.channels * spec.height * spec.width
-    levels = torch.tensor(list(itertools.product(range(spec.num_levels), repeat=size)))
-    images = levels.view(-1, spec.channels, spec.height, spec.width) / (spec.num_levels - 1)
-    return Batch(images=images.float(), labels=torch.full((len(images),), UNLABELLED))
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -37,8 +30,10 @@ def every_image(spec):
 )
 def test_probabilities_of_all_images_sum_to_one(kind, facts):
     spec = make_spec(**facts)
-    nats = make(kind, spec).evaluate(every_image(spec))["nll_nats"]
+    model = make(kind, spec)
+    nats = model.evaluate(every_image(spec))["nll_nats"]
     assert torch.logsumexp(-nats, 0).item() == pytest.approx(0, abs=2e-5)
+    assert log_total_probability(model) == (pytest.approx(0, abs=2e-5), len(nats))
     assert nats.std() > 0.01  # and not because it is uniform
 
 
@@ -53,18 +48,10 @@ def test_probabilities_of_all_colour_pixels_sum_to_one(kind):
 def test_no_symbol_sees_itself_or_a_later_one_and_all_earlier_rows_matter(kind):
     model = make(kind, make_spec(channels=1 if kind is PixelCNNBlocks else 2, num_levels=3 - (kind is PixelCNNBlocks)))
     batch = make_batch(model.spec, 1)
-    symbols = model.to_symbols(batch.images)
-    order = list(itertools.product(range(model.grid[0]), range(model.grid[1]), range(model.num_symbols)))
-    with torch.no_grad():
-        before = model.logits(symbols, batch.labels)
-        for position, (row, column, channel) in enumerate(order):
-            touched = symbols.clone()
-            touched[0, channel, row, column] = (touched[0, channel, row, column] + 1) % model.num_values
-            changed = model.logits(touched, batch.labels).log_softmax(2) - before.log_softmax(2)
-            seen = [bool(changed[0, s, :, i, j].abs().max() > 1e-5) for i, j, s in order]
-            assert not any(seen[: position + 1]), (row, column, channel)
-            if row == 0 and position + 1 < len(order):
-                assert any(seen)
+    moved = influence(model, batch)  # row: the symbol that is touched; column: the prediction
+    assert moved.tril().max() <= 1e-5
+    first_row = model.grid[1] * model.num_symbols
+    assert (moved.triu(1)[:first_row].amax(1) > 1e-5)[: len(moved) - 1].all()
 
 
 @pytest.mark.parametrize("kind", MODELS)

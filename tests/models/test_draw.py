@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from genlab.checks.draw import correlation_of_noise, kl_at_the_prior, kl_of_distributions, observe
 from genlab.models.draw import DRAW
 from genlab.models.observation import DiscretizedLogistic
 from genlab.nn.recurrent import update_cell
@@ -34,11 +35,9 @@ def test_listing_mistake_5_kl_is_zero_where_the_posterior_is_the_prior() -> None
     torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.5)
-    with torch.no_grad():
-        model.glimpse.posterior.weight.zero_()
-        model.glimpse.posterior.bias.zero_()
-    measures = model.evaluate(make_batch(model.spec, 4))
-    assert measures["kl_nats"].tolist() == [0.0] * 4
+    batch = make_batch(model.spec, 4)
+    assert kl_at_the_prior(model, batch).tolist() == [0.0] * 4
+    measures = model.evaluate(batch)
     assert torch.equal(measures["nll_upper_bound_nats"], measures["reconstruction_nats"])
 
 
@@ -46,24 +45,15 @@ def test_listing_mistake_5_kl_is_that_of_torch() -> None:
     torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.5)
-    batch = make_batch(model.spec, 4)
-    torch.manual_seed(1)
-    measured = model.evaluate(batch)["kl_nats"]
-    torch.manual_seed(1)
-    steps = list(model._unroll(batch.images.transpose(1, 2), model._noise(4)))
-    expected = [kl_divergence(Normal(q.mu, q.log_sigma.exp()), Normal(0.0, 1.0)).sum(1) for _, q in steps]
-    torch.testing.assert_close(measured, torch.stack(expected).sum(0))
+    observed = observe(model, make_batch(model.spec, 4))
+    torch.testing.assert_close(observed.measures["kl_nats"], kl_of_distributions(observed))
 
 
 def test_listing_mistake_6_every_glimpse_draws_fresh_noise() -> None:
     torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
-    images = make_batch(model.spec, 1).images.expand(4000, -1, -1, -1).transpose(1, 2)
-    steps = model._unroll(images, model._noise(4000))
-    noise = torch.stack([(q.latent - q.mu) / q.log_sigma.exp() for _, q in steps]).flatten(2)  # (T, B, Z)
-    draws = noise.permute(0, 2, 1).flatten(0, 1)  # (T Z, B)
-    correlation = torch.corrcoef(draws.detach())
+    correlation = correlation_of_noise(observe(model, make_batch(model.spec, 4000)))
     torch.testing.assert_close(correlation, torch.eye(6), atol=5 / math.sqrt(4000), rtol=0)
     assert not torch.equal(model._noise(2), model._noise(2))
 

@@ -14,7 +14,7 @@ def make_spec(**changes: int) -> ImageSpec:
     return ImageSpec(**(facts | changes))
 
 
-def make_draw(spec: ImageSpec | None = None, **changes: Any) -> DRAW:
+def make_draw(spec: ImageSpec | None = None, *, kind: type[DRAW] = DRAW, **changes: Any) -> DRAW:
     settings = {
         "num_glimpses": 3,
         "num_units": 5,
@@ -28,7 +28,7 @@ def make_draw(spec: ImageSpec | None = None, **changes: Any) -> DRAW:
         "initial_canvas": "learned",
         "observation": None,
     }
-    return DRAW(spec or make_spec(), **(settings | changes))
+    return kind(spec or make_spec(), **(settings | changes))
 
 
 def make_batch(spec: ImageSpec, size: int, *, dtype: torch.dtype = torch.float32) -> Batch:

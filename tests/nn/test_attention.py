@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from genlab.checks.attention import paper_bank
 from genlab.nn.attention import AttentionBias, FilterGrid, ReadAttention, WriteAttention
 
 NO_BIAS = AttentionBias(0.0, 0.0, 0.0)
@@ -33,16 +34,6 @@ def parameters(grid: FilterGrid, *, x: float, y: float, variance: float, stride:
         math.log(gamma),
     )
     return torch.tensor([raw], dtype=torch.float64)
-
-
-def paper_bank(center: float, variance: float, stride: float, num_filters: int, length: int) -> Tensor:
-    """Eqs. 19, 25 and 26 in loops."""
-    bank = torch.zeros(num_filters, length, dtype=torch.float64)
-    for i in range(1, num_filters + 1):
-        mean = center + (i - num_filters / 2 - 0.5) * stride
-        for a in range(1, length + 1):
-            bank[i - 1, a - 1] = math.exp(-((a - mean) ** 2) / (2 * variance))
-    return bank / bank.sum(1, keepdim=True)
 
 
 @settings(deadline=None)

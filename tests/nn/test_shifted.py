@@ -34,6 +34,16 @@ def test_initialization_normalises_every_layer_on_the_given_batch():
     torch.testing.assert_close(initialized, network(x), atol=1e-5, rtol=1e-4)
 
 
+def test_initialization_leaves_the_scale_of_a_constant_channel():
+    """On a grid of one row, the stream that sees the rows above sees padding alone: its layers give their bias."""
+    layer = WeightNormConv2d(2, 3, (2, 3), padding=(2, 1), initial_scale=0.5)
+    blind = torch.zeros(8, 2, 1, 4)
+    with data_dependent_initialization(layer):
+        layer(blind)
+    assert layer.gain.tolist() == [0.5] * 3
+    assert (layer(blind) == 0).all()
+
+
 @pytest.mark.parametrize(("num_columns", "columns"), [(2, [2, 3]), (3, [1, 2, 3])])
 def test_upsampling_reaches_no_row_but_its_two(num_columns, columns):
     layer = WeightNormUpsample2d(1, 1, num_columns)

@@ -1,4 +1,4 @@
-"""GANs small enough to be measured by brute force, and the trainer's step without the trainer."""
+"""GANs small enough to be measured by brute force, and the trainer's updates without the trainer."""
 
 import functools
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from genlab.models.gan.latent import UniformNoise
 from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.objectives import NonSaturating
-from genlab.models.gan.techniques.base import Contest, Technique
+from genlab.models.gan.techniques.base import Technique
 from genlab.nn.convolution.layers import builtin_layers
-from genlab.training.optimization import FrozenOutside, PhaseUpdate
-from genlab.types import Batch, ImageSpec
+from genlab.training.optimization import PhaseUpdate
+from genlab.types import ImageSpec
 from tests.models.tiny import make_spec
 from tests.training.conftest import cosine, make_settings
 
@@ -32,7 +32,7 @@ def make_mlp_discriminator(**noise: float) -> Callable[..., MLPDiscriminator]:
     return functools.partial(MLPDiscriminator, layers=builtin_layers(), **(settings | noise))
 
 
-def make_gan(spec: ImageSpec | None = None, *techniques: Technique, **changes: Any) -> GAN:
+def make_gan(spec: ImageSpec | None = None, *techniques: Technique, kind: type[GAN] = GAN, **changes: Any) -> GAN:
     settings: dict[str, Any] = {
         "latent": UniformNoise(size=3),
         "generator": make_mlp_generator(),
@@ -44,41 +44,12 @@ def make_gan(spec: ImageSpec | None = None, *techniques: Technique, **changes: A
         "n_critic": 1,
         "reuses_generated": False,
     }
-    return GAN(spec=spec or make_spec(), **(settings | changes))
-
-
-class FlatPixels(DiscriminatorNetwork):
-    """The pixels themselves as features, so that the score is linear in the image."""
-
-    def __init__(self, spec: ImageSpec) -> None:
-        super().__init__()
-        self.num_features = spec.channels * spec.height * spec.width
-        self.seen: list[Tensor] = []
-
-    def forward(self, images: Tensor, conditions: Tensor) -> Tensor:
-        self.seen.append(images)
-        return images.flatten(1)
+    return kind(spec=spec or make_spec(), **(settings | changes))
 
 
 def make_discriminator(network: DiscriminatorNetwork, *, num_outputs: int = 1) -> Discriminator:
     return Discriminator(
         network, feature_layer=nn.Identity(), num_joint_features=network.num_features, num_outputs=num_outputs
-    )
-
-
-def make_contest(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, generator: nn.Module | None = None
-) -> Contest:
-    """Without conditions; a score is the first output."""
-    return Contest(
-        generator=generator or nn.Identity(),
-        discriminator=discriminator,
-        real=real,
-        fake=fake,
-        real_conditions=real.new_empty(len(real), 0),
-        fake_conditions=fake.new_empty(len(fake), 0),
-        fake_judgement=discriminator(fake, fake.new_empty(len(fake), 0)),
-        score=lambda outputs: outputs[:, 0],
     )
 
 
@@ -93,30 +64,6 @@ def make_updates(model: GAN, *, lr: float = 1e-2, **settings: Any) -> list[Phase
         )
         for phase in model.phases()
     ]
-
-
-def copies(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-
-def training_step(model: GAN, updates: list[PhaseUpdate], batch: Batch) -> dict[str, set[str]]:
-    """Every phase as the trainer runs it; which parameters each of them changed, bit by bit."""
-    model.train()
-    frozen = FrozenOutside(updates, model.parameters())
-    parameters = dict(model.named_parameters())
-    changed: dict[str, set[str]] = {}
-    received: list[object] = []
-    for update in updates:
-        before = copies(parameters)
-        handed_on = received
-        frozen.enter(update)
-        for _ in range(update.phase.repeats):
-            metrics, handed_on = update.run(batch, received)
-            assert all(bool(torch.isfinite(value)) for value in metrics.values()), metrics
-        frozen.leave(update)
-        received = handed_on
-        changed[update.phase.name] = {name for name, kept in before.items() if not torch.equal(kept, parameters[name])}
-    return changed
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genlab.checks.autoregressive import decode, draw_with_full_passes
 from genlab.models.gated_pixelcnn import GatedPixelCNN
 from genlab.models.incremental.sampler import invert_cdf
 from genlab.models.pixelcnn import PixelCNN
@@ -13,7 +14,7 @@ from genlab.models.pixelcnn_pp import PixelCNNPP
 from genlab.nn.masked import BatchNorm, PixelNorm
 from genlab.types import UNLABELLED
 from tests.models.tiny import make_batch, make_spec
-from tests.models.tiny_autoregressive import MODELS, decode, draw_with_full_passes, make
+from tests.models.tiny_autoregressive import MODELS, make
 
 CHEAP = settings(deadline=None, max_examples=10)
 KERNELS = st.sampled_from([3, 5, 7])

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from genlab.checks.gan import contest_of
 from genlab.models.gan.techniques.base import Contest
 from genlab.models.gan.techniques.historical_averaging import HistoricalAveraging
 from genlab.types import Loss
-from tests.models.gan.tiny import make_contest, make_discriminator, make_gan, make_mlp_discriminator, make_mlp_generator
+from tests.models.gan.tiny import make_discriminator, make_gan, make_mlp_discriminator, make_mlp_generator
 from tests.models.tiny import make_spec
 
 WEIGHT = 0.5
@@ -19,7 +20,7 @@ def prepared() -> tuple[HistoricalAveraging, Contest]:
     generator = make_mlp_generator()(spec=make_spec(), num_inputs=3)
     technique = HistoricalAveraging(weight=WEIGHT)
     technique.prepare(generator, discriminator)
-    return technique, make_contest(discriminator, torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), generator)
+    return technique, contest_of(discriminator, torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), generator)
 
 
 def flat(contest: Contest, side: str) -> Tensor:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from genlab.checks.phases import training_step
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.techniques.minibatch_discrimination import MinibatchDiscrimination
 from genlab.models.gan.techniques.spectral_normalization import SpectralNormalization
 from genlab.models.gan.techniques.weight_normalization import WeightNormalization
-from tests.models.gan.tiny import make_gan, make_updates, training_step
+from tests.models.gan.tiny import make_gan, make_updates
 from tests.models.tiny import make_batch
 
 DCGAN = functools.partial(DCGANDiscriminator, channels=4, normalization=None, leak=0.1)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from genlab.checks.phases import training_step
 from genlab.models.gan.objectives import Wasserstein
 from genlab.models.gan.techniques.weight_clipping import WeightClipping
-from tests.models.gan.tiny import make_gan, make_updates, training_step
+from tests.models.gan.tiny import make_gan, make_updates
 from tests.models.tiny import make_batch
 
 

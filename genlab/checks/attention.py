@@ -1,0 +1,83 @@
+"""Grids of Gaussian filters against the formulas of DRAW (arXiv:1502.04623, section 3.2).
+
+Dimensions: N filters of a bank, L pixels along the axis.
+"""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.nn.attention import FilterGrid
+
+# The constants of a grid are kept in single precision, also where it computes in double.
+_TOLERANCE = 1e-4
+_WINDOWS = (
+    (0.0, 0.0, 0.0, 0.0, 0.0),
+    (0.2, -0.3, -0.5, -0.4, 0.3),
+    (-0.5, 0.4, 0.7, -1.0, -0.2),
+)
+"""(gx~, gy~, log sigma^2, log delta~, log gamma), as the network emits them."""
+
+
+def paper_bank(center: float, variance: float, stride: float, num_filters: int, length: int) -> Float[Tensor, "N L"]:
+    """Eqs. 19, 25 and 26, or eqs. 20, 25 and 26, in loops; lengths in pixels."""
+    bank = torch.zeros(num_filters, length, dtype=torch.float64)
+    for i in range(1, num_filters + 1):
+        mean = center + (i - num_filters / 2 - 0.5) * stride
+        for a in range(1, length + 1):
+            bank[i - 1, a - 1] = math.exp(-((a - mean) ** 2) / (2 * variance))
+    return bank / bank.sum(1, keepdim=True)
+
+
+def rows_sum_to_one(subject: Subject) -> Finding:
+    """Each filter is a distribution over the pixels, far outside of the image, too."""
+    banks = _banks(subject, [*_WINDOWS, (50.0, -50.0, -5.0, 0.3, 0.0)])
+    if banks is None:
+        return not_for("it has no attention filters")
+    error = max(float((bank.sum(-1) - 1).abs().max()) for bank, *_ in banks)
+    return held_if(error < _TOLERANCE, f"largest |sum of a row - 1| {error:.1e} in {len(banks)} filter banks")
+
+
+def filters_are_centred(subject: Subject) -> Finding:
+    """The filters stand around the centre that the window names, and are those of the paper."""
+    banks = _banks(subject, _WINDOWS)
+    if banks is None:
+        return not_for("it has no attention filters")
+    offset = error = 0.0
+    for bank, window, expected in banks:
+        if not any(window):  # zeros centre the window in the image
+            length = bank.shape[1]
+            position = torch.arange(1, length + 1, dtype=bank.dtype)
+            offset = max(offset, abs(float((bank @ position).mean()) - (length + 1) / 2))
+        error = max(error, float((bank - expected).abs().max()))
+    seen = f"centre off by {offset:.1e} pixels, largest difference from eqs. 19 to 26 {error:.1e}"
+    return held_if(max(offset, error) < _TOLERANCE, seen)
+
+
+Bank = tuple[Tensor, tuple[float, ...], Tensor]
+
+
+def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank] | None:
+    """Every bank of every grid of the model at each window, the window, and the paper's bank; None without a grid."""
+    grids = [module for module in subject.fresh().modules() if isinstance(module, FilterGrid)]
+    if not grids:
+        return None
+    banks = []
+    for grid in grids:
+        precise = copy.deepcopy(grid).double()
+        for window in windows:
+            filters_y, filters_x, _ = precise(torch.tensor([window], dtype=torch.float64))
+            bank_y, bank_x = filters_y[0].detach(), filters_x[0].detach()
+            height, width, num_filters = bank_y.shape[1], bank_x.shape[1], len(bank_x)
+            for bank, raw, length in ((bank_x, window[0], width), (bank_y, window[1], height)):
+                center = (length + 1) / 2 * (raw + 1)  # eqs. 22, 23
+                variance = math.exp(window[2])
+                stride = (max(height, width) - 1) / max(num_filters - 1, 1) * math.exp(window[3])  # eq. 24
+                # Far outside of the image the sum of the paper underflows to zero; there is nothing to compare with.
+                expected = paper_bank(center, variance, stride, num_filters, length)
+                banks.append((bank, window, expected))
+    return banks

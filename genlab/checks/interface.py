@@ -1,0 +1,66 @@
+"""What every model promises its callers: measures, samples, and a state that holds all of it."""
+
+import torch
+from torch import Tensor
+
+from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.models.base import GenerativeModel, Model
+from genlab.types import Batch
+
+_NUM_SAMPLES = 4
+
+
+def measures_are_finite(subject: Subject) -> Finding:
+    """One finite value, or one curve, per example and measure; nothing is averaged away before the data set is seen."""
+    model = subject.fresh().eval()
+    batch = subject.batch()
+    measures = model.evaluate(batch)
+    for name, values in measures.items():
+        if len(values.shape) == 0 or len(values) != len(batch.images):
+            return held_if(False, f"{name} has shape {tuple(values.shape)} for {len(batch.images)} images")
+        if not bool(torch.isfinite(values).all()):
+            return held_if(False, f"{name} is not finite")
+    if model.selection_measure is not None and model.selection_measure not in measures:
+        return held_if(False, f"selection_measure {model.selection_measure} is none of {', '.join(measures)}")
+    return held_if(bool(measures), f"{', '.join(measures) or 'no measure'} of {len(batch.images)} images each")
+
+
+def samples_follow_the_seed(subject: Subject) -> Finding:
+    """The same generator gives the same images, another seed others, and all are in [0, 1]."""
+    model = subject.fresh(randomized=True).eval()
+    if not isinstance(model, GenerativeModel):
+        return not_for("it draws no images")
+    drawn = []
+    for default_seed, seed in ((1, 7), (2, 7), (1, 8)):
+        torch.manual_seed(default_seed)  # which is not looked at where a generator is given
+        drawn.append(model.sample(_NUM_SAMPLES, generator=torch.Generator().manual_seed(seed)).detach())
+    first, again, other = drawn
+    expected = (_NUM_SAMPLES, subject.spec.channels, subject.spec.height, subject.spec.width)
+    if first.shape != expected:
+        return held_if(False, f"shape {tuple(first.shape)} instead of {expected}")
+    low, high = min(x.min().item() for x in drawn), max(x.max().item() for x in drawn)
+    if not (low >= 0 and high <= 1):  # NaN is outside, too
+        return held_if(False, f"values from {low:.3g} to {high:.3g}, outside [0, 1]")
+    if not torch.equal(first, again):
+        return held_if(False, "the same generator drew other images: some noise is not taken from it")
+    is_other = not torch.equal(first, other)
+    seen = f"same seed same images, values from {low:.3g} to {high:.3g}"
+    return held_if(is_other, seen if is_other else "another seed drew the same images")
+
+
+def state_survives(subject: Subject) -> Finding:
+    """A model that loads the state of another measures as that one does, bit by bit."""
+    model, other = subject.fresh(randomized=True), subject.fresh(seed=subject.seed + 1)
+    other.load_state_dict(model.state_dict())
+    batch = subject.batch()
+    ours, theirs = _measured(model, batch), _measured(other, batch)
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    seen = f"{len(model.state_dict())} tensors"
+    return held_if(
+        not different, f"{seen}, yet another {', '.join(different)}" if different else f"{seen}, same measures"
+    )
+
+
+def _measured(model: Model, batch: Batch) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return model.eval().evaluate(batch)

@@ -1,0 +1,42 @@
+"""All that is checked, by the name that the table shows."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from genlab.checks import attention, autoregressive, draw, gan, interface, phases, training
+from genlab.checks.subject import Finding, Subject
+from genlab.errors import GenlabError
+
+Invariant = Callable[[Subject], Finding]
+
+INVARIANTS: Mapping[str, Invariant] = {
+    "no prediction sees its own symbol": autoregressive.no_leak,
+    "probabilities sum to one": autoregressive.probabilities_sum_to_one,
+    "incremental sampler equals full pass": autoregressive.incremental_equals_full,
+    "completion keeps what is given": autoregressive.completion_keeps_what_is_given,
+    "filter rows sum to one": attention.rows_sum_to_one,
+    "filters are centred": attention.filters_are_centred,
+    "KL is zero at the prior": draw.kl_is_zero_at_the_prior,
+    "KL is that of torch.distributions": draw.kl_is_that_of_torch,
+    "noise is fresh at every glimpse": draw.noise_is_fresh,
+    "bound agrees with importance weights": draw.bound_agrees_with_importance_weights,
+    "generated images are detached": gan.generator_learns_nothing_from_the_discriminators_loss,
+    "scores are unbounded": gan.scores_are_unbounded,
+    "gradient penalty of a linear critic": gan.gradient_penalty_is_that_of_a_linear_critic,
+    "phases are isolated": phases.phases_are_isolated,
+    "every parameter has a gradient": phases.every_parameter_has_a_gradient,
+    "measures are finite, one per image": interface.measures_are_finite,
+    "samples follow the seed": interface.samples_follow_the_seed,
+    "state survives a round trip": interface.state_survives,
+    "resume is bitwise": training.resume_is_bitwise,
+}
+
+
+def findings(subject: Subject) -> Iterator[tuple[str, Finding]]:
+    """Each invariant in turn; a model that raises an error has failed the check in which it did."""
+    for name, invariant in INVARIANTS.items():
+        try:
+            yield name, invariant(subject)
+        except Exception as error:
+            lines = str(error).splitlines()
+            kind = "" if isinstance(error, GenlabError) else f"{type(error).__name__}: "
+            yield name, Finding("FAILED", f"raised {kind}{lines[0] if lines else ''}".rstrip(": "))

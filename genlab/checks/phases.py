@@ -1,0 +1,108 @@
+"""Each phase trains its own parameters, all of them and no others: the trainer's own update, bit by bit."""
+
+import functools
+
+import torch
+from torch import Tensor, nn
+
+from genlab.checks.subject import Finding, Subject, held_if
+from genlab.checks.training import TINY_SETTINGS, schedule
+from genlab.errors import NonFiniteError
+from genlab.models.base import Model
+from genlab.training.optimization import FrozenOutside, PhaseUpdate
+from genlab.types import Batch
+
+_MOST_NAMES = 3
+
+
+def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dict[str, set[str]]:
+    """Every phase as the trainer runs it.
+
+    Returns:
+        Of each phase, the names of the parameters that it changed in any bit.
+
+    Raises:
+        NonFiniteError: A loss, a gradient or a metric is not finite.
+    """
+    model.train()
+    frozen = FrozenOutside(updates, model.parameters())
+    parameters = dict(model.named_parameters())
+    changed: dict[str, set[str]] = {}
+    received: list[object] = []
+    for update in updates:
+        before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        handed_on = received
+        frozen.enter(update)
+        for _ in range(update.phase.repeats):
+            metrics, handed_on = update.run(batch, received)
+            for name, metric in metrics.items():
+                if not bool(torch.isfinite(metric)):
+                    raise NonFiniteError(f"phase {update.phase.name}: {name} is not finite")
+        frozen.leave(update)
+        received = handed_on
+        changed[update.phase.name] = {name for name, kept in before.items() if not torch.equal(kept, parameters[name])}
+    return changed
+
+
+def phases_are_isolated(subject: Subject) -> Finding:
+    """No phase changes a parameter of another, and no parameter belongs to two."""
+    model = subject.fresh()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owners: dict[str, list[str]] = {name: [] for name in names.values()}
+    for phase in model.phases():
+        for module in phase.modules:
+            for parameter in module.parameters():
+                owners[names[id(parameter)]].append(phase.name)
+    shared = [name for name, phases in owners.items() if len(phases) > 1]
+    if shared:
+        return held_if(False, f"{', '.join(owners[shared[0]])} all train {_some(shared)}")
+    updates = [
+        PhaseUpdate(
+            phase,
+            optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
+            schedule=schedule,
+            settings=TINY_SETTINGS,
+            device=torch.device("cpu"),
+        )
+        for phase in model.phases()
+    ]
+    changed = training_step(model, updates, subject.batch())
+    foreign = {
+        phase: sorted(name for name in names_changed if phase not in owners[name])
+        for phase, names_changed in changed.items()
+    }
+    for name, found in foreign.items():
+        if found:
+            return held_if(False, f"phase {name} changed {_some(found)}, which it does not train")
+    counts = ", ".join(f"{name} changed {len(moved)} tensors" for name, moved in changed.items())
+    return held_if(True, f"{counts}, none of another phase")
+
+
+def every_parameter_has_a_gradient(subject: Subject) -> Finding:
+    """The loss of a phase reaches each parameter that the phase trains, and every parameter is trained by a phase."""
+    model = subject.fresh(randomized=True).train()
+    batch = subject.batch()
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    reached: set[str] = set()
+    for phase in model.phases():
+        own = {id(parameter) for module in phase.modules for parameter in module.parameters()}
+        value = phase.loss(batch).value
+        if not bool(torch.isfinite(value)):
+            return held_if(False, f"the loss of phase {phase.name} is {value.item()}")
+        found = gradients(model, value)
+        reached |= {name for name, gradient in found.items() if gradient is not None and id(wanted[name]) in own}
+    missing = [name for name in wanted if name not in reached]
+    if missing:
+        return held_if(False, f"no phase's loss reaches {_some(missing)} of its own")
+    return held_if(True, f"all {len(wanted)} tensors of {sum(p.numel() for p in wanted.values()):,} parameters")
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor | None]:
+    """Of all parameters that ask for one; None where the loss does not depend on one."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

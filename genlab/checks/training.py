@@ -1,0 +1,151 @@
+"""A few steps of the real trainer on noise in memory, and whether they can be cut in two: resume is bitwise."""
+
+import contextlib
+import functools
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from genlab.checks.subject import Finding, Subject, held_if, make_batch
+from genlab.data.assembly import assemble
+from genlab.data.dataset import SPLITS, Dataset
+from genlab.data.store import Store
+from genlab.models.base import Model
+from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.schedules import warmup_cosine
+from genlab.training.settings import TrainerSettings
+from genlab.training.trainer import Trainer
+from genlab.types import ImageSpec
+
+NUM_STEPS = 4
+_NUM_IMAGES = 21  # batches of 4: an epoch ends within the steps, and not between two of them
+_CPU = torch.device("cpu")
+
+TINY_SETTINGS = TrainerSettings(
+    num_steps=NUM_STEPS,
+    batch_size=4,
+    labelled_fraction=None,
+    gradient_accumulation=1,
+    max_gradient_norm=5.0,
+    ema_decay=0.9,
+    precision="float32",
+    compile=False,
+    log_interval=1,
+    validation_interval=0,
+    validation_images=None,
+    sample_interval=0,
+    num_sample_images=4,
+    checkpoint_interval=NUM_STEPS // 2,
+    max_minutes=None,
+    early_stopping_patience=None,
+    overfit_one_batch=False,
+    dry_run=False,
+    profile=False,
+    on_non_finite="stop",
+    max_skipped_steps=0,
+    watch_interval=0,
+    watch_images=4,
+    watch_classifier=None,
+    min_diversity_ratio=None,
+    min_modes_covered=None,
+    on_collapse="warn",
+    test_at_end=False,
+    num_initialization_images=16,
+)
+
+
+def schedule(optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
+    """A learning rate that is another at every step."""
+    return warmup_cosine(optimizer, num_steps=num_steps, warmup_fraction=0.25, final_fraction=0.1)
+
+
+def resume_is_bitwise(subject: Subject) -> Finding:
+    """Four steps against two and two more, the latter by a model of other initial values."""
+    with tempfile.TemporaryDirectory() as name:
+        whole, cut = Path(name) / "whole", Path(name) / "cut"
+        whole.mkdir()
+        _fit(subject.fresh(), subject.spec, whole, resume=False)
+        shutil.copytree(whole, cut)
+        for suffix in ("pt", "json"):  # back to the second step
+            (cut / "checkpoints" / f"previous.{suffix}").replace(cut / "checkpoints" / f"last.{suffix}")
+        _fit(subject.fresh(seed=subject.seed + 1), subject.spec, cut, resume=True)
+        states = [
+            CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU) | {"metrics": _scalars(folder)}
+            for folder in (whole, cut)
+        ]
+    num_leaves = len(leaves(states[0]))
+    different = differences(*states)
+    where = f", first {different[0].removeprefix('/')}" if different else ""
+    return held_if(
+        not different, f"{len(different)} of {num_leaves} values differ after 2 + 2 steps instead of {NUM_STEPS}{where}"
+    )
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    """What a nested state holds, by path."""
+    if isinstance(value, dict):
+        return {name: leaf for key, kept in value.items() for name, leaf in leaves(kept, f"{prefix}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return {name: leaf for key, kept in enumerate(value) for name, leaf in leaves(kept, f"{prefix}/{key}").items()}
+    return {prefix: value}
+
+
+def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Paths at which two checkpoints differ in any bit; the seconds that they took aside."""
+    first, second = leaves(ours), leaves(theirs)
+    found = sorted(first.keys() ^ second.keys())
+    for name in first.keys() & second.keys():
+        value, other = first[name], second[name]
+        is_same = torch.equal(value, other) if isinstance(value, Tensor) else value == other
+        if not is_same and name != "/seconds":
+            found.append(name)
+    return sorted(found)
+
+
+def _scalars(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
+
+
+def _fit(model: Model, spec: ImageSpec, folder: Path, *, resume: bool) -> None:
+    trainer = Trainer(
+        model=model,
+        dataset=noise(spec),
+        optimizers={phase.name: functools.partial(torch.optim.Adam, lr=1e-3) for phase in model.phases()},
+        schedule=schedule,
+        settings=TINY_SETTINGS,
+        run_folder=folder,
+        device=_CPU,
+        seed=3,
+        hyperparameters={},
+    )
+    with contextlib.redirect_stderr(io.StringIO()):  # four steps need no progress bar
+        trainer.fit(resume=resume)
+
+
+def noise(spec: ImageSpec) -> Dataset:
+    """Images of uniform levels in memory, the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        batch = make_batch(spec, _NUM_IMAGES)
+    levels = batch.images.mul(spec.num_levels - 1).round().to(torch.uint8)
+    return assemble(
+        name="noise",
+        stores={split: Store(levels, batch.labels) for split in SPLITS},
+        num_levels=spec.num_levels,
+        class_names=tuple(map(str, range(spec.num_classes))),
+        binarization="none",
+        threshold=0.5,
+        classes=None,
+        num_labels_per_class=None,
+        label_seed=0,
+        source="noise",
+    )

@@ -1,0 +1,113 @@
+"""`genlab check`: what the mathematics of a model promises, looked at on small images; a table of what held."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from genlab.checks.invariants import INVARIANTS, findings
+from genlab.checks.subject import fitting_subject
+from genlab.composition.application import JobContext
+from genlab.composition.builder import build, check
+from genlab.composition.composer import parse_overrides
+from genlab.composition.fields import check_fields
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.types import ImageSpec
+
+_SPEC = "spec"
+_VERDICT_WIDTH = len("does not apply")
+
+
+class BrokenModelError(ConfigurationError):
+    """A model does not do what its mathematics promises: something for the one who configured or wrote it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """The keys of configs/check.yaml.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    model: dict[str, Any]
+    channels: int
+    height: int | None
+    width: int | None
+    num_levels: int
+    num_classes: int
+    seed: int
+    num_threads: int | None
+
+    def __post_init__(self) -> None:
+        for name, least in {"channels": 1, "num_levels": 2, "num_classes": 0}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.num_levels > 256:
+            raise ValueError(f"num_levels must be at most 256, got {self.num_levels}")
+        if (self.height is None) != (self.width is None):
+            raise ValueError(
+                "height and width must be given together, or neither for the smallest that the model takes"
+            )
+        for name in ("height", "width", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be null or at least 1, got {value}")
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
+    """The checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit.
+    """
+    for override in parse_overrides(overrides):
+        if override.key_or_group.partition(".")[0] == "dataset":
+            raise ConfigurationError(
+                f"{override.key_or_group} has no effect here: a model is checked on small images of noise; "
+                "channels, height, width, num_levels and num_classes say which"
+            )
+    # The presets of some models choose a data set, so there is one in the composition.
+    settings = check_fields(CheckSettings, {key: value for key, value in values.items() if key != "dataset"}, "")
+    check(settings.model, "model", run_time=(_SPEC,), expects=Model)
+    return settings
+
+
+def run(settings: CheckSettings, context: JobContext) -> None:
+    """Print one line for each invariant, and how many held.
+
+    Raises:
+        BrokenModelError: One did not.
+        ConfigurationError: The model cannot be made for small images.
+    """
+    del context
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+
+    def make(spec: ImageSpec) -> Model:
+        model: Model = build(settings.model, "model", expects=Model, **{_SPEC: spec})
+        return model
+
+    image = partial(
+        ImageSpec, channels=settings.channels, num_levels=settings.num_levels, num_classes=settings.num_classes
+    )
+    sizes = None if settings.height is None or settings.width is None else ((settings.height, settings.width),)
+    subject = fitting_subject(make, image, sizes=sizes, seed=settings.seed)
+    spec = subject.spec
+    print(
+        f"{type(subject.fresh()).__name__} on {spec.height}x{spec.width} images, channels {spec.channels}, "
+        f"levels {spec.num_levels}, classes {spec.num_classes}"
+    )
+    width = max(map(len, INVARIANTS))
+    print(f"{'invariant':<{width}}  {'result':<{_VERDICT_WIDTH}}  what was seen")
+    verdicts: dict[str, list[str]] = {"held": [], "FAILED": [], "does not apply": []}
+    for name, finding in findings(subject):
+        print(f"{name:<{width}}  {finding.verdict:<{_VERDICT_WIDTH}}  {finding.seen}", flush=True)
+        verdicts[finding.verdict].append(name)
+    num_held, num_failed, num_others = map(len, verdicts.values())
+    print(f"{num_held} held, {num_failed} failed, {num_others} do not apply")
+    if verdicts["FAILED"]:
+        raise BrokenModelError(f"the model fails: {', '.join(verdicts['FAILED'])}")

@@ -1,0 +1,159 @@
+"""Models of the tree with one mistake each, of the kinds that training curves do not show."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genlab.models.autoregressive import AutoregressiveModel
+from genlab.models.draw import DRAW
+from genlab.models.gan.gan import GAN
+from genlab.models.gan.techniques.base import Contest
+from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
+from genlab.models.incremental.sampler import Decoder
+from genlab.models.pixelcnn import PixelCNN
+from genlab.nn.attention import FilterGrid
+from genlab.types import Batch, Loss, Phase
+
+
+class ShiftedFilters(DRAW):
+    """Filters that stand half a stride beside the centre: i - N/2 for i - N/2 - 0.5 (eq. 19)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, FilterGrid):
+                module.offsets += 0.5
+
+
+class StretchedPenalty(GradientPenalty):
+    """(|w| - 1)^2 with the mean instead of the sum over pixels in the norm."""
+
+    def discriminator_term(self, contest: Contest) -> Loss:
+        loss = super().discriminator_term(contest)
+        return Loss(value=loss.value / contest.real[0].numel(), metrics=loss.metrics)
+
+
+class WrongConstant(DRAW):
+    """KL with the constant of one latent, 1/2 a step, for all Z of them (a reading of eq. 11)."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return self._mistaken(super().evaluate(batch))
+
+    def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Tensor]:
+        return self._mistaken(super().diagnose(batch, num_importance_samples=num_importance_samples))
+
+    def _mistaken(self, measures: dict[str, Tensor]) -> dict[str, Tensor]:
+        surplus = self.num_glimpses * (self.latent_size - 1) / 2
+        for name in ("kl_nats", "nll_upper_bound_nats"):
+            measures[name] = measures[name] + surplus
+        return measures
+
+
+class SharedNoise(DRAW):
+    """One draw of noise for all glimpses."""
+
+    def _noise(self, num_rows: int, generator: torch.Generator | None = None) -> Tensor:
+        noise = super()._noise(num_rows, generator)
+        return noise[:1].expand_as(noise)
+
+
+class LeakingMask(PixelCNN):
+    """Mask B in the first layer: every pixel sees itself."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        layer = self.network.input
+        height, width = layer.weight.shape[2:]
+        layer.mask[:, :, height // 2, width // 2] = True
+
+
+class OtherSampler(PixelCNN):
+    """A sampler that draws from logits a little warmer than those that are trained."""
+
+    def decoder(self, labels: Tensor, *, dtype: torch.dtype) -> Decoder:
+        decoder = super().decoder(labels, dtype=dtype)
+        exact = decoder.logits
+        decoder.logits = lambda column, channel: 0.9 * exact(column, channel)  # type: ignore[method-assign]
+        return decoder
+
+
+class ForgetfulCompletion(PixelCNN):
+    """A completion that draws every pixel anew."""
+
+    def complete(self, images: Tensor, given: Tensor | int, **kwargs: Any) -> Tensor:
+        return AutoregressiveModel.sample(self, len(images), **kwargs)
+
+
+class AttachedImages(GAN):
+    """Images of the generator are judged with their graph, so that the discriminator's loss has a gradient in it."""
+
+    def _discriminator_loss(self, batch: Batch) -> Loss:
+        generated = self._generate_for(batch)
+        conditions = self.conditioning.conditions(batch.labels)
+        fake = self._scores(self.discriminator(generated.images, generated.conditions))
+        real = self._scores(self.discriminator(2 * batch.images - 1, conditions))
+        value = self.objective.discriminator_loss(real, fake)
+        return Loss(value=value, metrics={"adversarial_nats": value.detach()})
+
+
+class OneOptimizer(AttachedImages):
+    """The discriminator's phase lists the generator, too."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        _, generator = super().phases()
+        both = (self.discriminator, self.generator)
+        return (Phase(name="discriminator", modules=both, loss=self._discriminator_loss), generator)
+
+
+class BoundedScores(GAN):
+    """A sigmoid before an objective that takes logits."""
+
+    def _scores(self, judgement: Any) -> Tensor:
+        return torch.sigmoid(super()._scores(judgement))
+
+
+class IdleLayer(GAN):
+    """A layer that no loss reaches."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.generator.idle = torch.nn.Linear(2, 2)
+
+
+class HiddenState(DRAW):
+    """A count of steps outside of the state: the weight of the loss starts anew on resume."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_losses = 0
+
+    def loss(self, batch: Batch) -> Loss:
+        self.num_losses += 1
+        loss = super().loss(batch)
+        return Loss(value=loss.value * self.num_losses, metrics=loss.metrics)
+
+
+class AveragedMeasures(DRAW):
+    """Measures already averaged over the batch: the last, smaller batch of a data set would weigh too much."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: value.mean() for name, value in super().evaluate(batch).items()}
+
+
+class DeafSampler(DRAW):
+    """Samples from torch's default generator, whatever generator is given."""
+
+    def sample(self, num_samples: int, *, labels: Tensor | None = None, generator: Any = None) -> Tensor:
+        return super().sample(num_samples, labels=labels)
+
+
+class UnsavedPart(DRAW):
+    """A random constant that the state does not hold."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("scale", torch.rand(()), persistent=False)
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: value * self.scale for name, value in super().evaluate(batch).items()}

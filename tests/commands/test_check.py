@@ -1,0 +1,92 @@
+"""`genlab check`: the table, the exit code, a user's own model, settings that make no sense."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.checks.invariants import INVARIANTS
+
+TINY = (
+    "model=draw",
+    "num_threads=1",
+    "model.num_units=4",
+    "model.latent_size=2",
+    "model.num_glimpses=2",
+    "model.read_size=3",
+    "model.write_size=3",
+)
+LEAKY = """
+from genlab.models.pixelcnn import PixelCNN
+
+
+class Mine(PixelCNN):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.network.input.mask[:, :, 3, 3] = True
+"""
+MINE = """# my own model, with mask B in its first layer
+defaults:
+  - pixelcnn
+  - _self_
+_target_: my_checked_models.Mine
+num_blocks: 1
+stream_channels: 8
+block_channels: 8
+head_channels: [8]
+"""
+
+
+def rows(output: str) -> dict[str, str]:
+    """Invariant to the rest of its line."""
+    return {
+        name: line[len(name) :].strip() for line in output.splitlines() for name in INVARIANTS if line.startswith(name)
+    }
+
+
+def test_a_sound_model_holds_and_the_command_returns_0(genlab: Callable, tmp_path: Path) -> None:
+    outcome = genlab("check", *TINY)
+    assert outcome.code == 0, outcome.errors
+    found = rows(outcome.output)
+    assert list(found) == list(INVARIANTS)
+    assert found["KL is zero at the prior"].startswith("held")
+    assert found["scores are unbounded"] == "does not apply  it is no GAN"
+    assert outcome.output.splitlines()[0] == "DRAW on 4x4 images, channels 1, levels 2, classes 2"
+    assert outcome.output.splitlines()[-1] == "12 held, 0 failed, 7 do not apply"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_own_broken_model_fails_with_2(
+    genlab: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_checked_models.py").write_text(LEAKY)
+    group = tmp_path / "my" / "model"
+    group.mkdir(parents=True)
+    (group / "mine.yaml").write_text(MINE)
+    refused = genlab("check", "--config-dir", "my", "model=mine")
+    assert refused.code == 2
+    assert "GENLAB_ALLOW" in refused.errors
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("GENLAB_ALLOW", "my_checked_models")
+    outcome = genlab("check", "--config-dir", "my", "model=mine", "num_threads=1")
+    assert outcome.code == 2
+    assert rows(outcome.output)["no prediction sees its own symbol"].startswith("FAILED")
+    assert rows(outcome.output)["resume is bitwise"].startswith("held")
+    assert "the model fails: no prediction sees its own symbol, probabilities sum to one" in outcome.errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("dataset=mnist",), "dataset has no effect here"),
+        (("height=8",), "height and width must be given together"),
+        (("num_levels=1",), "num_levels must be at least 2, got 1"),
+        (("model.num_unit=4",), "model.num_units"),
+        (("height=2", "width=2"), "model.read_size must be between 1 and 2"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(genlab: Callable, words: tuple[str, ...], message: str) -> None:
+    outcome = genlab("check", "model=draw", *words)
+    assert outcome.code == 2
+    assert message in outcome.errors
+    assert len(outcome.errors.splitlines()) == 1
