@@ -24,7 +24,7 @@ from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
 from genlab.types import ImageSpec, Loss
 
-# exp(-5) to exp(5): beyond it, one code read perfectly would outweigh everything else.
+# More than this is no reading at all.
 _LARGEST_LOG_STD = 5.0
 
 
@@ -36,10 +36,14 @@ class CodeHead(nn.Module):
         num_hidden: Units of the hidden layer.
         num_categories: K.
         num_continuous: D.
+        smallest_std: Lower bound of the standard deviations.
     """
 
-    def __init__(self, *, num_features: int, num_hidden: int, num_categories: int, num_continuous: int) -> None:
+    def __init__(
+        self, *, num_features: int, num_hidden: int, num_categories: int, num_continuous: int, smallest_std: float
+    ) -> None:
         super().__init__()
+        self.smallest_log_std = math.log(smallest_std)
         self.hidden = nn.Sequential(nn.Linear(num_features, num_hidden), nn.BatchNorm1d(num_hidden), nn.LeakyReLU(0.1))
         self.output = nn.Linear(num_hidden, num_categories + 2 * num_continuous)
         self.sizes = [num_categories, num_continuous, num_continuous]
@@ -49,7 +53,7 @@ class CodeHead(nn.Module):
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B D"], Float[Tensor, "B D"]]:
         outputs: Tensor = self.output(self.hidden(features)).float()
         logits, mean, log_std = torch.split(outputs, self.sizes, 1)
-        return logits, mean, log_std.clamp(-_LARGEST_LOG_STD, _LARGEST_LOG_STD)
+        return logits, mean, log_std.clamp(self.smallest_log_std, _LARGEST_LOG_STD)
 
 
 class HiddenCodes(Conditioning):
@@ -61,6 +65,9 @@ class HiddenCodes(Conditioning):
         categorical_weight: Of the categorical code's bound; 1 in the paper.
         continuous_weight: Of the continuous codes' bound; 0.1 in the paper.
         num_hidden: Units of Q's own hidden layer; 128 in the paper.
+        smallest_std: Lower bound of the standard deviations that Q learns for the continuous codes. Near zero, one code
+            read precisely outweighs everything else, and classes become points of a curve instead of categories; 1
+            leaves squared errors, as in the authors' code.
 
     Raises:
         ValueError: An argument is out of range.
@@ -76,8 +83,10 @@ class HiddenCodes(Conditioning):
         categorical_weight: float,
         continuous_weight: float,
         num_hidden: int,
+        smallest_std: float,
     ) -> None:
         super().__init__()
+        require_between("model.conditioning.smallest_std", smallest_std, 1e-3, 100.0)
         require_count("model.conditioning.num_categories", num_categories, 2)
         require_count("model.conditioning.num_continuous", num_continuous, 0)
         require_count("model.conditioning.num_hidden", num_hidden)
@@ -88,6 +97,7 @@ class HiddenCodes(Conditioning):
         self.categorical_weight = categorical_weight
         self.continuous_weight = continuous_weight
         self.num_hidden = num_hidden
+        self.smallest_std = smallest_std
 
     def sizes(self, spec: ImageSpec) -> Sizes:
         del spec
@@ -99,6 +109,7 @@ class HiddenCodes(Conditioning):
             num_hidden=self.num_hidden,
             num_categories=self.num_categories,
             num_continuous=self.num_continuous,
+            smallest_std=self.smallest_std,
         )
 
     def draw(

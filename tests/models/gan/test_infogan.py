@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.gan.gan import GAN
-from genlab.models.gan.infogan import HiddenCodes
+from genlab.models.gan.infogan import CodeHead, HiddenCodes
 from tests.models.gan.tiny import gradients, make_gan
 from tests.models.tiny import make_batch
 
@@ -24,6 +24,7 @@ def make_codes(**changes: float) -> HiddenCodes:
         "categorical_weight": 1.0,
         "continuous_weight": 0.1,
         "num_hidden": 5,
+        "smallest_std": math.exp(-5),
     }
     return HiddenCodes(**(settings | changes))
 
@@ -168,3 +169,16 @@ def test_a_category_is_read_back() -> None:
 def test_numbers_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"model\.conditioning\.{name}"):
         make_codes(**{name: value})
+
+
+def test_the_standard_deviation_is_learned_down_to_its_bound() -> None:
+    head = CodeHead(num_features=4, num_hidden=5, num_categories=K, num_continuous=D, smallest_std=0.5)
+    with torch.no_grad():
+        head.output.bias[-D:] = -3.0
+        head.output.weight[-D:] = 0
+    _, _, low = head(torch.randn(6, 4))
+    torch.testing.assert_close(low.exp(), torch.full_like(low, 0.5))
+    with torch.no_grad():
+        head.output.bias[-D:] = 0.2
+    _, _, free = head(torch.randn(6, 4))
+    torch.testing.assert_close(free, torch.full_like(free, 0.2))
