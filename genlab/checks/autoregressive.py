@@ -24,6 +24,7 @@ _MOST_IMAGES = 4096
 _ROWS_PER_PASS = 512
 _SMALLEST = ((2, 4), (4, 4))
 _SAME_LOGITS = 1e-3
+_SAME_TOTAL = 5e-4
 _MOVED = 1e-5
 """Nats; below it stands rounding."""
 
@@ -147,7 +148,7 @@ def probabilities_sum_to_one(subject: Subject) -> Finding:
     total, count = log_total_probability(model)
     spec = model.spec
     return held_if(
-        abs(total) < 1e-4,
+        abs(total) < _SAME_TOTAL,
         f"log of the sum {total:+.1e} over {count} images of {spec.height}x{spec.width} {_named(spec)}",
     )
 

@@ -52,6 +52,8 @@ def phases_are_isolated(subject: Subject) -> Finding:
     for phase in model.phases():
         for module in phase.modules:
             for parameter in module.parameters():
+                if id(parameter) not in names:
+                    return held_if(False, f"phase {phase.name} trains a parameter that the model does not hold")
                 owners[names[id(parameter)]].append(phase.name)
     shared = [name for name, phases in owners.items() if len(phases) > 1]
     if shared:

@@ -1,5 +1,6 @@
 """Models of the tree with one mistake each, of the kinds that training curves do not show."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -104,6 +105,14 @@ class OneOptimizer(AttachedImages):
         _, generator = super().phases()
         both = (self.discriminator, self.generator)
         return (Phase(name="discriminator", modules=both, loss=self._discriminator_loss), generator)
+
+
+class TrainsAStranger(GAN):
+    """A phase with a network that is no part of the model, and so of no checkpoint."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        discriminator, generator = super().phases()
+        return (replace(discriminator, modules=(self.discriminator, torch.nn.Linear(1, 1))), generator)
 
 
 class BoundedScores(GAN):

@@ -13,6 +13,7 @@ from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
 from genlab.composition.schema import read_run_configuration
+from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.models.draw import DRAW
 from genlab.models.gan.gan import GAN
@@ -24,14 +25,14 @@ from tests.checks import broken
 from tests.models.gan.tiny import make_gan
 from tests.models.tiny import make_draw
 from tests.models.tiny_autoregressive import RESIDUAL
+from tests.training.conftest import TinyGAN
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
+IMAGE = functools.partial(ImageSpec, channels=1, num_levels=2, num_classes=2)
 
 
 def subject_of(make: Callable[[ImageSpec], Model]) -> Subject:
-    return fitting_subject(
-        make, functools.partial(ImageSpec, channels=1, num_levels=2, num_classes=2), sizes=None, seed=0
-    )
+    return fitting_subject(make, IMAGE, sizes=None, seed=0)
 
 
 def draw(kind: type[DRAW]) -> Callable[[ImageSpec], Model]:
@@ -74,6 +75,44 @@ def test_sound_models_hold(name: str) -> None:
     assert {key: finding.seen for key, finding in found.items() if finding.verdict == "FAILED"} == {}
 
 
+def test_a_model_that_offers_the_interface_alone_gets_the_checks_of_every_model() -> None:
+    found = dict(findings(subject_of(lambda spec: TinyGAN())))
+    assert {name: finding.verdict for name, finding in found.items() if finding.verdict != "does not apply"} == {
+        "phases are isolated": "held",
+        "every parameter has a gradient": "held",
+        "measures are finite, one per image": "held",
+        "samples follow the seed": "held",
+        "state survives a round trip": "held",
+        "resume is bitwise": "held",
+    }
+
+
+def test_a_model_that_raises_has_failed_the_check_and_the_others_go_on() -> None:
+    def refuse(spec: ImageSpec) -> Model:
+        model = TinyGAN()
+        model.evaluate = lambda batch: 1 / 0  # type: ignore[method-assign, assignment]
+        return model
+
+    found = dict(findings(subject_of(refuse)))
+    assert found["measures are finite, one per image"].seen == "raised ZeroDivisionError: division by zero"
+    assert found["resume is bitwise"].verdict == "held"
+
+
+def test_images_are_the_smallest_that_the_model_takes() -> None:
+    sizes = []
+
+    def make(spec: ImageSpec) -> Model:
+        sizes.append((spec.height, spec.width))
+        if spec.height < 8:
+            raise ConfigurationError("model.size must be at least 8")
+        return make_draw(spec)
+
+    assert subject_of(make).spec.height == 8
+    assert sizes == [(4, 4), (8, 8)]
+    with pytest.raises(ConfigurationError, match="at least 8"):
+        fitting_subject(make, IMAGE, sizes=((4, 4),), seed=0)
+
+
 def test_every_check_applies_to_some_model() -> None:
     """Otherwise what it promises is never looked at; resume, which costs a second, is above."""
     applied = {
@@ -104,6 +143,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         gan(broken.OneOptimizer),
         {"generated images are detached", "phases are isolated"},
     ),
+    "a network that is not in the model": (gan(broken.TrainsAStranger), {"phases are isolated"}),
     "bounded scores": (gan(broken.BoundedScores), {"scores are unbounded"}),
     "a penalty of another norm": (
         gan(GAN, broken.StretchedPenalty(weight=10.0)),
