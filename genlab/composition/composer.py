@@ -156,7 +156,9 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     Raises:
         ConfigurationError: One is not of the form key=value.
     """
-    parser = OverridesParser.create()
+    # With a tree at hand, so that what group=glob(pattern) means can be listed.
+    hydra = GlobalHydra.instance()
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
     parsed = []
     for override in overrides:
         try:

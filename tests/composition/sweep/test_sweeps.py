@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -117,6 +118,26 @@ def documented() -> list[list[str]]:
     text = (Path(__file__).parents[3] / "docs" / "sweeps.md").read_text(encoding="utf-8")
     lines = [line for block in text.split("```")[1::2] for line in block.splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("genlab ")]
+
+
+def test_the_tables_of_the_improved_gan_are_one_command_each(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genlab.composition import application
+
+    plans: list[SweepPlan] = []
+    monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text(encoding="utf-8")
+    for command in re.findall("`genlab (train -m [^`]*)`", page):
+        outcome = genlab(*shlex.split(command))
+        assert outcome.code == 0, outcome.errors
+    ablation, labels = (plan.jobs for plan in plans)
+    assert ablation is not None
+    assert {job[0].removeprefix("experiment=improved_gan_cifar10") for job in ablation} == {
+        *("", "_no_vbn", "_no_labels_ha", "_no_smoothing", "_no_labels", "_no_minibatch")
+    }
+    assert labels is not None
+    assert len(labels) == 4 * 10
 
 
 def test_the_documented_commands_pass_every_check_before_the_first_job(
