@@ -77,7 +77,7 @@ def plain_step(kind: str, model: Model) -> Callable[[Tensor], tuple[Tensor, Tens
     discriminator, generator = plain_networks(kind)
     for port, ours in ((discriminator, model.discriminator), (generator, model.generator)):
         port.load_state_dict(dict(zip(port.state_dict(), ours.state_dict().values(), strict=True)))
-    adams = [torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.999)) for network in (discriminator, generator)]
+    adams = [torch.optim.Adam(port.parameters(), lr=1e-3, betas=(0.5, 0.999)) for port in (discriminator, generator)]
 
     def noise() -> Tensor:
         return torch.empty(BATCH_SIZE, NUM_NOISE).uniform_(-1, 1)
