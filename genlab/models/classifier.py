@@ -13,12 +13,12 @@ from typing import Final
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genlab.models.base import Model
+from genlab.models.classification import classification_loss, classification_measures
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
-from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
+from genlab.types import Batch, ImageSpec, Loss, Phase
 
 LEAST_SIDE: Final = 8
 _LEAST_MAP: Final = 4
@@ -96,25 +96,12 @@ class Classifier(Model):
 
     def loss(self, batch: Batch) -> Loss:
         """Cross-entropy in nats and share of errors, averaged over the labelled images of the batch."""
-        logits = self.logits(batch.images)
-        is_labelled = batch.labels != UNLABELLED
-        num_labelled = is_labelled.sum().clamp_min(1)
-        total = F.cross_entropy(logits, batch.labels, ignore_index=UNLABELLED, reduction="sum")
-        is_wrong = (logits.detach().argmax(1) != batch.labels) & is_labelled
-        cross_entropy = total / num_labelled
-        return Loss(
-            value=cross_entropy,
-            metrics={"cross_entropy_nats": cross_entropy.detach(), "error": is_wrong.sum() / num_labelled},
-        )
+        return classification_loss(self.logits(batch.images), batch.labels)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
-        logits = self.logits(batch.images)
-        return {
-            "cross_entropy_nats": F.cross_entropy(logits, batch.labels, reduction="none"),
-            "error": (logits.argmax(1) != batch.labels).float(),
-        }
+        return classification_measures(self.logits(batch.images), batch.labels)
 
     def features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
         """What the hidden layer says of images in [0, 1]; 0 or more."""

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from genlab.drawing import GREEN, enlarge, enlargement, outline_window
 from genlab.models.base import Model
+from genlab.models.classification import classification_loss, classification_measures
 from genlab.models.ranges import require_count, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
-from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
+from genlab.types import Batch, ImageSpec, Loss, Phase
 
 
 class Glance(NamedTuple):
@@ -126,25 +126,12 @@ class DRAWClassifier(Model):
 
     def loss(self, batch: Batch) -> Loss:
         """Cross-entropy after the last glimpse in nats, and the share of errors, averaged over the labelled images."""
-        logits = self.logits(batch.images)
-        is_labelled = batch.labels != UNLABELLED
-        num_labelled = is_labelled.sum().clamp_min(1)
-        total = F.cross_entropy(logits, batch.labels, ignore_index=UNLABELLED, reduction="sum")
-        cross_entropy = total / num_labelled
-        is_wrong = (logits.detach().argmax(1) != batch.labels) & is_labelled
-        return Loss(
-            value=cross_entropy,
-            metrics={"cross_entropy_nats": cross_entropy.detach(), "error": is_wrong.sum() / num_labelled},
-        )
+        return classification_loss(self.logits(batch.images), batch.labels)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
-        logits = self.logits(batch.images)
-        return {
-            "cross_entropy_nats": F.cross_entropy(logits, batch.labels, reduction="none"),
-            "error": (logits.argmax(1) != batch.labels).float(),
-        }
+        return classification_measures(self.logits(batch.images), batch.labels)
 
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Log-probabilities of the classes after the last glimpse, up to a constant."""

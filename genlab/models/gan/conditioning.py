@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from genlab.models.classification import classification_measures
 from genlab.models.gan.discriminator import Judgement
 from genlab.types import ImageSpec, Loss
 
@@ -160,7 +161,4 @@ class ClassPrediction(Conditioning):
         )
 
     def measures(self, outputs: Float[Tensor, "B O"], labels: Labels) -> dict[str, Float[Tensor, " B"]]:
-        return {
-            "cross_entropy_nats": F.cross_entropy(outputs, labels, reduction="none"),
-            "error": (outputs.argmax(1) != labels).float(),
-        }
+        return classification_measures(outputs, labels)

@@ -1,0 +1,31 @@
+"""What every classifier minimises and measures.
+
+Dimensions: B batch, K classes.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from genlab.types import UNLABELLED, Loss
+
+
+def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> Loss:
+    """Cross-entropy in nats and the share of errors, averaged over the labelled images of the batch."""
+    is_labelled = labels != UNLABELLED
+    num_labelled = is_labelled.sum().clamp_min(1)
+    total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+    is_wrong = (logits.detach().argmax(1) != labels) & is_labelled
+    cross_entropy = total / num_labelled
+    return Loss(
+        value=cross_entropy,
+        metrics={"cross_entropy_nats": cross_entropy.detach(), "error": is_wrong.sum() / num_labelled},
+    )
+
+
+def classification_measures(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
+    """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
+    return {
+        "cross_entropy_nats": F.cross_entropy(logits, labels, reduction="none"),
+        "error": (logits.argmax(1) != labels).float(),
+    }
