@@ -1,16 +1,19 @@
 """One training step of the assignment's two GANs against a plain port of its training loop, side by side.
 
     python -m benchmarks.gan_step [--threads 1] [--rounds 15] [--networks mlp|dcgan|all] [--way same|reuse|bf16|all]
+                                  [--data]
 
 Both run in one process from the same weights and the same noise, and the losses of the first step must agree before
 anything is timed (with `reuse` those of the discriminator, as the generator then sees other noise; with `bf16` within
 its precision). The rounds are interleaved, so that other load on the machine falls on both; the ratio of the medians of
 process time is the result. The port is the document's loop with its mistakes corrected: networks one after the other,
 real and generated images in two passes, gradients of the discriminator collected in the generator's step as well, and
-Adam as it comes. Ours is what `genlab train model=gan` and `model=dcgan_assignment` do in a step.
+Adam as it comes. Ours is what `genlab train model=gan` and `model=dcgan_assignment` do in a step. With `--data` each
+fetches its batches as well, of the same 8-bit images: the port from a DataLoader with ToTensor, as the document does.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -18,12 +21,18 @@ from datetime import datetime
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms.functional import to_tensor
 
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
 from genlab.composition.schema import optimizer_factory, optimizer_node, read_run_configuration
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
 from genlab.models.base import Model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.training.schedules import constant
@@ -134,7 +143,42 @@ def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tenso
     return model, step
 
 
-def compare(kind: str, way: str, *, rounds: int, steps: int) -> None:
+class Pictures(TorchDataset[Tensor]):
+    """8-bit images as the document reads them: one at a time, through Pillow and ToTensor."""
+
+    def __init__(self, levels: Tensor) -> None:
+        self.arrays = levels[:, 0].numpy()
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, index: int) -> Tensor:
+        picture: Tensor = to_tensor(Image.fromarray(self.arrays[index]))
+        return picture
+
+
+def batches(images: Tensor, *, with_data: bool) -> dict[str, Callable[[int], Tensor]]:
+    """How each side gets the images of a step."""
+    if not with_data:
+        return {"port": lambda index: images, "ours": lambda index: images}
+    levels = torch.randint(256, (20_000, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    store = Store(levels, torch.full((len(levels),), -1))
+    dataset = Dataset(
+        name="noise",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=256,
+        class_names=(),
+        binarization="none",
+        threshold=None,
+        source="noise",
+    )
+    stream = dataset.stream(batch_size=BATCH_SIZE, seed=0, device=CPU)
+    loader = DataLoader(Pictures(levels), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
+    return {"port": lambda index: next(endless), "ours": lambda index: stream.batch(index).images}
+
+
+def compare(kind: str, way: str, *, rounds: int, steps: int, with_data: bool) -> None:
     model, ours = our_step(kind, way)
     port = plain_step(kind, model)
     images = torch.rand(BATCH_SIZE, 1, 28, 28, generator=torch.Generator().manual_seed(1))
@@ -147,11 +191,12 @@ def compare(kind: str, way: str, *, rounds: int, steps: int) -> None:
     if way != "reuse":
         torch.testing.assert_close(losses[1][1], losses[0][1], rtol=tolerance, atol=tolerance)
     seconds: dict[str, list[float]] = {"port": [], "ours": []}
-    for _ in range(rounds):
+    fetch = batches(images, with_data=with_data)
+    for turn in range(rounds):
         for name, step in (("port", port), ("ours", ours)):
             start = time.process_time()
-            for _ in range(steps):
-                step(images)
+            for index in range(steps):
+                step(fetch[name](turn * steps + index))
             seconds[name].append((time.process_time() - start) / steps * 1e3)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(
@@ -167,12 +212,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--networks", choices=[*MODELS, "all"], default="all")
     parser.add_argument("--way", choices=[*WAYS, "all"], default="all")
+    parser.add_argument("--data", action="store_true", help="fetch the batches, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     register_resolvers(datetime(2026, 1, 1))
     for kind in MODELS if arguments.networks == "all" else (arguments.networks,):
         for way in WAYS if arguments.way == "all" else (arguments.way,):
-            compare(kind, way, rounds=arguments.rounds, steps=10 if kind == "mlp" else 3)
+            compare(kind, way, rounds=arguments.rounds, steps=10 if kind == "mlp" else 3, with_data=arguments.data)
 
 
 if __name__ == "__main__":
