@@ -29,13 +29,13 @@ SPECS = st.builds(
 
 
 def check(model, *, num_samples=2):
-    """Logits within 1e-4 of the full pass on a random image."""
+    """Logits within 1e-4 of the full pass on a random image, in units of the largest where that is above 1."""
     batch = make_batch(model.spec, num_samples)
     symbols = model.to_symbols(batch.images)
     with torch.no_grad():
         full = model.logits(symbols, batch.labels)
     incremental = decode(model, symbols, batch.labels, torch.float32)
-    torch.testing.assert_close(incremental, full, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(incremental, full, atol=1e-4 * max(1.0, float(full.abs().max())), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", MODELS)
