@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
 from genlab.nn.attention import FilterGrid
 
 # The constants of a grid are kept in single precision, also where it computes in double.
@@ -36,8 +36,6 @@ def paper_bank(center: float, variance: float, stride: float, num_filters: int, 
 def rows_sum_to_one(subject: Subject) -> Finding:
     """Each filter is a distribution over the pixels, far outside of the image, too."""
     banks = _banks(subject, [*_WINDOWS, (50.0, -50.0, -5.0, 0.3, 0.0)])
-    if banks is None:
-        return not_for("it has no attention filters")
     error = max(float((bank.sum(-1) - 1).abs().max()) for bank, *_ in banks)
     return held_if(error < _TOLERANCE, f"largest |sum of a row - 1| {error:.1e} in {len(banks)} filter banks")
 
@@ -45,8 +43,6 @@ def rows_sum_to_one(subject: Subject) -> Finding:
 def filters_are_centred(subject: Subject) -> Finding:
     """The filters stand around the centre that the window names, and are those of the paper."""
     banks = _banks(subject, _WINDOWS)
-    if banks is None:
-        return not_for("it has no attention filters")
     offset = error = 0.0
     for bank, window, expected in banks:
         if not any(window):  # zeros centre the window in the image
@@ -61,11 +57,11 @@ def filters_are_centred(subject: Subject) -> Finding:
 Bank = tuple[Tensor, tuple[float, ...], Tensor]
 
 
-def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank] | None:
-    """Every bank of every grid of the model at each window, the window, and the paper's bank; None without a grid."""
+def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank]:
+    """Every bank of every grid of the model at each window, the window, and the paper's bank."""
     grids = [module for module in subject.fresh().modules() if isinstance(module, FilterGrid)]
     if not grids:
-        return None
+        raise DoesNotApply("it has no attention filters")
     banks = []
     for grid in grids:
         precise = copy.deepcopy(grid).double()

@@ -5,7 +5,7 @@ P = h w S symbols of an image in the model's order.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genlab.checks.subject import Finding, Subject, held_if, make_batch, not_for
+from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if, make_batch
 from genlab.errors import ConfigurationError
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import invert_cdf
@@ -119,10 +119,8 @@ def draw_with_full_passes(
 def no_leak(subject: Subject) -> Finding:
     """No prediction moves with the symbol that it predicts or a later one, among colours of a pixel neither."""
     findings = []
-    for spec in _grey_and_colour(subject):
-        model = _fresh(subject, spec)
-        if model is None:
-            continue
+    for model in _models(subject, _grey_and_colour(subject)):
+        spec = model.spec
         moved = influence(model, make_batch(spec, 1))
         leaks = moved.tril()  # of symbol p on the predictions up to p
         largest = float(leaks.max())
@@ -137,14 +135,13 @@ def no_leak(subject: Subject) -> Finding:
             seen = f"{_named(spec)}: symbol {symbol} moves the prediction of symbol {prediction} by {largest:.2g} nats"
             return held_if(False, seen)
         findings.append(seen)
-    return held_if(True, "; ".join(findings)) if findings else not_for(_NOT_AUTOREGRESSIVE)
+    return held_if(True, "; ".join(findings))
 
 
 def probabilities_sum_to_one(subject: Subject) -> Finding:
     """All images that are possible, or all that share a beginning."""
-    model = _smallest(subject)
-    if model is None:
-        return not_for(_NOT_AUTOREGRESSIVE)
+    sizes = (*_SMALLEST, (subject.spec.height, subject.spec.width))
+    model = next(_models(subject, [replace(subject.spec, height=height, width=width) for height, width in sizes]))
     total, count = log_total_probability(model)
     spec = model.spec
     return held_if(
@@ -156,10 +153,8 @@ def probabilities_sum_to_one(subject: Subject) -> Finding:
 def incremental_equals_full(subject: Subject) -> Finding:
     """The sampler's logits are those of the network, and the same uniforms give the same image."""
     findings = []
-    for spec in _grey_and_colour(subject):
-        model = _fresh(subject, spec)
-        if model is None:
-            continue
+    for model in _models(subject, _grey_and_colour(subject)):
+        spec = model.spec
         batch = make_batch(spec, 2)
         symbols = model.to_symbols(batch.images)
         with torch.no_grad():
@@ -177,14 +172,12 @@ def incremental_equals_full(subject: Subject) -> Finding:
         if not error < _SAME_LOGITS or num_other:
             return held_if(False, seen)
         findings.append(seen)
-    return held_if(True, "; ".join(findings)) if findings else not_for(_NOT_AUTOREGRESSIVE)
+    return held_if(True, "; ".join(findings))
 
 
 def completion_keeps_what_is_given(subject: Subject) -> Finding:
     """Given pixels stay, hidden ones are not looked at, and nothing given is a sample."""
-    model = _fresh(subject, subject.spec)
-    if model is None:
-        return not_for(_NOT_AUTOREGRESSIVE)
+    model = next(_models(subject, [subject.spec]))
     images = make_batch(subject.spec, 3).images
     rows = subject.spec.height // 2
     hidden = images.clone()
@@ -216,19 +209,27 @@ def every_image(spec: ImageSpec) -> Batch:
     return Batch(images=images.float(), labels=torch.full((len(images),), UNLABELLED))
 
 
-def _fresh(subject: Subject, spec: ImageSpec) -> AutoregressiveModel | None:
-    """The model for such images, every parameter moved, in evaluation mode; None where there is none."""
-    try:
-        model = subject.fresh(spec, randomized=True).eval()
-    except ConfigurationError:
-        return None
-    return model if isinstance(model, AutoregressiveModel) else None
+def _models(subject: Subject, specs: Iterable[ImageSpec]) -> Iterator[AutoregressiveModel]:
+    """The model for those of the images that it takes, every parameter moved, in evaluation mode.
 
-
-def _smallest(subject: Subject) -> AutoregressiveModel | None:
-    sizes = (*_SMALLEST, (subject.spec.height, subject.spec.width))
-    models = (_fresh(subject, replace(subject.spec, height=height, width=width)) for height, width in sizes)
-    return next((model for model in models if model is not None), None)
+    Raises:
+        DoesNotApply: It is another kind of model, or takes none of them.
+    """
+    is_made = False
+    for spec in specs:
+        try:
+            model = subject.fresh_of(
+                AutoregressiveModel,  # type: ignore[type-abstract]
+                _NOT_AUTOREGRESSIVE,
+                spec=spec,
+                randomized=True,
+            )
+        except ConfigurationError:
+            continue
+        is_made = True
+        yield model.eval()
+    if not is_made:
+        raise DoesNotApply(_NOT_AUTOREGRESSIVE)
 
 
 def _grey_and_colour(subject: Subject) -> list[ImageSpec]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.checks.subject import Finding, Subject, held_if
 from genlab.models.draw import DRAW
 from genlab.models.draw_glimpse import Posterior
 from genlab.types import Batch
@@ -68,9 +68,7 @@ def correlation_of_noise(observed: Observed) -> Float[Tensor, "T_Z T_Z"]:
 
 def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
     """A posterior equal to the prior costs nothing, whatever the numbers of glimpses and latents."""
-    model = subject.fresh(randomized=True).eval()
-    if not isinstance(model, DRAW):
-        return not_for(_NOT_DRAW)
+    model = subject.fresh_of(DRAW, _NOT_DRAW, randomized=True).eval()
     largest = float(kl_at_the_prior(model, subject.batch()).abs().max())
     size = f"{model.num_glimpses} glimpses of {model.latent_size} latents"
     return held_if(largest == 0.0, f"largest |KL| {largest:.3g} nats at the prior, of {size}")
@@ -78,9 +76,7 @@ def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
 
 def kl_is_that_of_torch(subject: Subject) -> Finding:
     """kl_nats is the divergence of the posteriors that the latents were drawn from."""
-    model = subject.fresh(randomized=True).eval()
-    if not isinstance(model, DRAW):
-        return not_for(_NOT_DRAW)
+    model = subject.fresh_of(DRAW, _NOT_DRAW, randomized=True).eval()
     observed = observe(model, subject.batch())
     expected = kl_of_distributions(observed)
     error = float(((observed.measures["kl_nats"] - expected) / expected.clamp(min=1)).abs().max())
@@ -89,9 +85,7 @@ def kl_is_that_of_torch(subject: Subject) -> Finding:
 
 def noise_is_fresh(subject: Subject) -> Finding:
     """No two latents, of one glimpse or of two, are drawn from the same noise."""
-    model = subject.fresh(randomized=True).eval()
-    if not isinstance(model, DRAW):
-        return not_for(_NOT_DRAW)
+    model = subject.fresh_of(DRAW, _NOT_DRAW, randomized=True).eval()
     correlation = correlation_of_noise(observe(model, subject.batch(_NUM_IMAGES)))
     largest = float((correlation - torch.eye(len(correlation))).abs().max())
     # The largest of thousands of correlations of independent noise is about four standard deviations.
@@ -103,9 +97,7 @@ def noise_is_fresh(subject: Subject) -> Finding:
 
 def bound_agrees_with_importance_weights(subject: Subject) -> Finding:
     """The bound is that of one importance sample in expectation, and above that of five (Burda et al. 2016)."""
-    model = subject.fresh().eval()
-    if not isinstance(model, DRAW):
-        return not_for(_NOT_DRAW)
+    model = subject.fresh_of(DRAW, _NOT_DRAW).eval()
     batch = subject.batch(_NUM_WEIGHTED)
     gaps = {}
     for num_samples in (1, 5):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.checks.phases import gradients
-from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.networks import DiscriminatorNetwork
@@ -60,9 +60,7 @@ def contest_of(discriminator: Discriminator, real: Tensor, fake: Tensor, generat
 
 def generator_learns_nothing_from_the_discriminators_loss(subject: Subject) -> Finding:
     """Generated images are detached in the discriminator's phase, whatever the trainer freezes."""
-    model = subject.fresh(randomized=True).train()
-    if not isinstance(model, GAN):
-        return not_for(_NOT_A_GAN)
+    model = subject.fresh_of(GAN, _NOT_A_GAN, randomized=True).train()
     found = gradients(model, model.phases()[0].loss(subject.batch()).value)
     sizes = {
         part: max(
@@ -77,9 +75,7 @@ def generator_learns_nothing_from_the_discriminators_loss(subject: Subject) -> F
 
 def scores_are_unbounded(subject: Subject) -> Finding:
     """A score is a logit: what is added to the outputs is added to the score, which no sigmoid would let through."""
-    model = subject.fresh(randomized=True).eval()
-    if not isinstance(model, GAN):
-        return not_for(_NOT_A_GAN)
+    model = subject.fresh_of(GAN, _NOT_A_GAN, randomized=True).eval()
     batch = subject.batch()
     before = model.evaluate(batch)["score_real"]
     with torch.no_grad():
@@ -92,12 +88,10 @@ def scores_are_unbounded(subject: Subject) -> Finding:
 
 def gradient_penalty_is_that_of_a_linear_critic(subject: Subject) -> Finding:
     """lambda (|w| - 1)^2, for the gradient of w . x is w everywhere."""
-    model = subject.fresh()
-    if not isinstance(model, GAN):
-        return not_for(_NOT_A_GAN)
+    model = subject.fresh_of(GAN, _NOT_A_GAN)
     penalties = [part for part in model.techniques.values() if isinstance(part, GradientPenalty)]
     if not penalties:
-        return not_for("it has no gradient penalty")
+        raise DoesNotApply("it has no gradient penalty")
     (penalty,) = penalties
     shape = (5, subject.spec.channels, subject.spec.height, subject.spec.width)
     contest = contest_of(linear_critic(subject.spec, slope=_SLOPE), torch.randn(shape), torch.randn(shape))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from genlab.checks.subject import Finding, Subject, held_if, not_for
+from genlab.checks.subject import Finding, Subject, held_if
 from genlab.models.base import GenerativeModel, Model
 from genlab.types import Batch
 
@@ -27,9 +27,7 @@ def measures_are_finite(subject: Subject) -> Finding:
 
 def samples_follow_the_seed(subject: Subject) -> Finding:
     """The same generator gives the same images, another seed others, and all are in [0, 1]."""
-    model = subject.fresh(randomized=True).eval()
-    if not isinstance(model, GenerativeModel):
-        return not_for("it draws no images")
+    model = subject.fresh_of(GenerativeModel, "it draws no images", randomized=True).eval()  # type: ignore[type-abstract]
     drawn = []
     for default_seed, seed in ((1, 7), (2, 7), (1, 8)):
         torch.manual_seed(default_seed)  # which is not looked at where a generator is given

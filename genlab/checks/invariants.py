@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from genlab.checks import attention, autoregressive, draw, gan, interface, phases, training
-from genlab.checks.subject import Finding, Subject
+from genlab.checks.subject import DoesNotApply, Finding, Subject
 from genlab.errors import GenlabError
 
 Invariant = Callable[[Subject], Finding]
@@ -31,12 +31,19 @@ INVARIANTS: Mapping[str, Invariant] = {
 }
 
 
+def find(name: str, subject: Subject) -> Finding:
+    """What one check answers; a model that raises an error has failed it."""
+    try:
+        return INVARIANTS[name](subject)
+    except DoesNotApply as reason:
+        return Finding("does not apply", str(reason))
+    except Exception as error:
+        lines = str(error).splitlines()
+        kind = "" if isinstance(error, GenlabError) else f"{type(error).__name__}: "
+        return Finding("FAILED", f"raised {kind}{lines[0] if lines else ''}".rstrip(": "))
+
+
 def findings(subject: Subject) -> Iterator[tuple[str, Finding]]:
-    """Each invariant in turn; a model that raises an error has failed the check in which it did."""
-    for name, invariant in INVARIANTS.items():
-        try:
-            yield name, invariant(subject)
-        except Exception as error:
-            lines = str(error).splitlines()
-            kind = "" if isinstance(error, GenlabError) else f"{type(error).__name__}: "
-            yield name, Finding("FAILED", f"raised {kind}{lines[0] if lines else ''}".rstrip(": "))
+    """What each check answers, in turn."""
+    for name in INVARIANTS:
+        yield name, find(name, subject)

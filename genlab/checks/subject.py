@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -15,6 +15,7 @@ SIZES = ((4, 4), (8, 8), (12, 8), (16, 16), (28, 28), (32, 32))
 _BATCH_SIZE = 6
 _RANDOMIZATION = 0.5
 
+M = TypeVar("M", bound=Model)
 Verdict = Literal["held", "FAILED", "does not apply"]
 
 
@@ -32,9 +33,8 @@ def held_if(holds: bool, seen: str) -> Finding:
     return Finding("held" if holds else "FAILED", seen)
 
 
-def not_for(reason: str) -> Finding:
-    """The finding of a check that has nothing to look at."""
-    return Finding("does not apply", reason)
+class DoesNotApply(Exception):  # noqa: N818, it ends a check, and nothing went wrong
+    """Raised in a check that has nothing to look at; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,18 @@ class Subject:
         model.initialize(make_batch(chosen, _BATCH_SIZE))
         if randomized:
             randomize(model)
+        return model
+
+    def fresh_of(self, kind: type[M], reason: str, *, spec: ImageSpec | None = None, randomized: bool = False) -> M:
+        """As :meth:`fresh`, for a check of one kind of model.
+
+        Raises:
+            DoesNotApply: The model is of another kind; the reason is its message.
+            ConfigurationError: The model refuses such images.
+        """
+        model = self.fresh(spec, randomized=randomized)
+        if not isinstance(model, kind):
+            raise DoesNotApply(reason)
         return model
 
     def batch(self, size: int = _BATCH_SIZE) -> Batch:

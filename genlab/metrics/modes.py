@@ -9,8 +9,6 @@ about (K - 1) / (2 N) nats (0.019 for 26,000 draws of 1,000 modes), so the count
 Dimensions: N images, K modes.
 """
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -44,12 +42,3 @@ def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K
     ratio = shares[is_seen] / (weights[is_seen] / weights.sum())
     # Rounding may take the divergence of equal histograms below zero.
     return max(0.0, float((shares[is_seen] * ratio.log()).sum()))
-
-
-def batch_diversity(images: Float[Tensor, "N ..."]) -> Float[Tensor, ""]:
-    """Root of the mean squared difference between a sub-pixel of two different images of a batch; 0 when all are equal.
-
-    Of images in [0, 1] it lies between 0 and 1. The mean over all pairs is twice the unbiased variance, so the cost is
-    that of one pass.
-    """
-    return math.sqrt(2) * images.flatten(1).var(0).mean().sqrt()

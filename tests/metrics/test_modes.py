@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.special import rel_entr
 
-from genlab.metrics.modes import batch_diversity, class_histogram, histogram_divergence, modes_covered
+from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 
 
 def test_what_falls_where_is_counted() -> None:
@@ -29,11 +29,3 @@ def test_divergence_of_a_fair_draw_is_as_the_docstring_says() -> None:
     torch.manual_seed(0)
     draws = [histogram_divergence(class_histogram(torch.randint(1000, (26000,)), num_modes=1000)) for _ in range(20)]
     assert sum(draws) / 20 == pytest.approx(999 / 52000, rel=0.05)
-
-
-def test_diversity_is_the_root_mean_square_over_pairs() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(6, 2, 3, 3)
-    pairs = [(images[i] - images[j]).square().mean() for i in range(6) for j in range(6) if i != j]
-    torch.testing.assert_close(batch_diversity(images), torch.stack(pairs).mean().sqrt())
-    assert batch_diversity(images[:1].expand(4, -1, -1, -1)) == 0
