@@ -108,6 +108,19 @@ class Dataset:
         """Number of images of a split."""
         return len(self._stores[split])
 
+    def require_images(self, split: Split, *, way_out: str) -> None:
+        """Refuse to measure a split without images.
+
+        Args:
+            split: Which split.
+            way_out: The setting that leaves the measurement out.
+
+        Raises:
+            DataError: The split is empty.
+        """
+        if self.num_images(split) == 0:
+            raise DataError(f"split {split} of dataset {self.name} is empty: widen it, or set {way_out}")
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, hex, of the images and labels of all splits and of the choices that change what is delivered."""

@@ -1,6 +1,7 @@
 """Averages of per-example measures over a split: right on the last partial batch, one host read at the end."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -47,3 +48,14 @@ def average_measures(evaluate: Callable[[Batch], Mapping[str, Tensor]], batches:
         error = (variance / max(num_examples - 1, 1)).sqrt()
         averages[name] = Average(mean=mean.tolist(), standard_error=error.tolist(), num_examples=num_examples)
     return averages
+
+
+def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
+    """The measures that are one number, without the curves."""
+    return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
+
+
+def as_written() -> AbstractContextManager[object]:
+    """Run compiled modules eagerly: evaluation has other batch sizes, each of which would be compiled once more."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance

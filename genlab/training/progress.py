@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
@@ -72,3 +73,29 @@ class Progress:
         self._bar.close()
         if self._unsaid:
             _log.info("%s", self._unsaid)
+
+
+class Speedometer:
+    """Steps per second of training alone, since the last restart.
+
+    Args:
+        step: Where it starts.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Count from this step on."""
+        self._start, self._step = time.monotonic(), step
+
+    def read(self, step: int) -> float:
+        """Steps per second up to this step."""
+        return (step - self._step) / max(time.monotonic() - self._start, 1e-9)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens meanwhile."""
+        pause = time.monotonic()
+        yield
+        self._start += time.monotonic() - pause

@@ -6,7 +6,8 @@ Nothing in this file knows which model it trains.
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,18 @@ import torch
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
+from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
-from genlab.training.evaluation import Average, average_measures
+from genlab.training.evaluation import Average, as_written, average_measures, scalar_means
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.profiling import trace_early_steps
-from genlab.training.progress import Progress
+from genlab.training.progress import Progress, Speedometer
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.training.settings import TrainerSettings
 from genlab.training.signals import StopRequest, listen_for_signals
@@ -68,8 +69,10 @@ class Trainer:
         hyperparameters: HyperParameters,
         class_predictor: ClassPredictor | None = None,
     ) -> None:
-        _require_images(dataset, "validation", settings.validation_interval > 0, "trainer.validation_interval=0")
-        _require_images(dataset, "test", settings.test_at_end, "trainer.test_at_end=false")
+        if settings.validation_interval > 0:
+            dataset.require_images("validation", way_out="trainer.validation_interval=0")
+        if settings.test_at_end:
+            dataset.require_images("test", way_out="trainer.test_at_end=false")
         self.model = model.to(device)
         self.dataset = dataset
         self.settings = settings
@@ -93,15 +96,12 @@ class Trainer:
             for phase in model.phases()
         ]
         self._draws_per_step = max(update.phase.repeats for update in self._updates)
+        self._images_per_step = settings.batch_size * self._draws_per_step
+        self._last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
         self._frozen_outside = FrozenOutside(self._updates, model.parameters())
         self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
-        self._watch = (
-            CollapseWatch(
-                model=model, dataset=dataset, predictor=class_predictor, settings=settings, seed=seed, device=device
-            )
-            if settings.watch_interval > 0
-            else None
-        )
+        watch = partial(CollapseWatch, model=model, dataset=dataset, settings=settings, seed=seed, device=device)
+        self._watch = watch(predictor=class_predictor) if settings.watch_interval > 0 else None
         self._fingerprint = model_fingerprint(model)
         self._pending: dict[str, list[Tensor]] = {}  # metrics since the last log line, still on the device
         self._validations_without_gain = 0
@@ -133,7 +133,7 @@ class Trainer:
             try:
                 self._train(log, request)
             except NonFiniteError as error:
-                self._write_summary("diverged", str(error))
+                self._write_summary("diverged", error)
                 raise
             except BaseException as error:
                 self._write_summary("failed", f"{type(error).__name__}: {error}".splitlines()[0])
@@ -149,9 +149,7 @@ class Trainer:
             finished = self._stop_reason is None or self._stop_reason.is_final
             if self.settings.test_at_end and finished:
                 self._test(log)
-            self._write_summary(
-                "finished" if finished else "interrupted", None if self._stop_reason is None else str(self._stop_reason)
-            )
+            self._write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
 
     def _train(self, log: RunLog, request: StopRequest) -> None:
@@ -160,20 +158,18 @@ class Trainer:
         steps_per_epoch = self.dataset.num_images("train") / self._images_per_step
         bar = Progress(total=self._last_step, start=self.step, steps_per_epoch=steps_per_epoch)
         with trace as profiler, bar as progress:
-            window_start, window_step = time.monotonic(), self.step
+            speedometer = Speedometer(self.step)
             while self.step < self._last_step:
                 self._training_step()
                 self.step += 1
                 if profiler is not None:
                     profiler.step()
                 if self._due(settings.log_interval) or self.step == self._last_step:
-                    elapsed = time.monotonic() - window_start
-                    speed = (self.step - window_step) * self._images_per_step / max(elapsed, 1e-9)
+                    speed = speedometer.read(self.step) * self._images_per_step
                     self._log_metrics(log, progress, images_per_second=speed)
-                    window_start, window_step = time.monotonic(), self.step
-                pause = time.monotonic()
-                stop = self._look_up_from_training(log, progress, request)
-                window_start += time.monotonic() - pause  # speed is that of training alone
+                    speedometer.restart(self.step)
+                with speedometer.paused():
+                    stop = self._look_up_from_training(log, progress, request)
                 progress.advance()
                 if stop:
                     break
@@ -274,7 +270,7 @@ class Trainer:
 
     def _look_for_collapse(self, watch: CollapseWatch, log: RunLog) -> bool:
         """Measure the diversity of what the model draws; True when an alarm should stop the run."""
-        with _as_written():
+        with as_written():
             values = watch.look(self._evaluated_model(), step=self.step)
         self._write_scalars(log, values)
         self.summary.final |= values
@@ -301,7 +297,7 @@ class Trainer:
         batches = self.dataset.batches(
             split, batch_size=self.settings.batch_size, seed=self.seed, device=self.device, limit=limit
         )
-        with _as_written():
+        with as_written():
             return average_measures(self._evaluated_model().evaluate, batches)
 
     def _draw_pictures(self, log: RunLog) -> None:
@@ -309,7 +305,7 @@ class Trainer:
         num_images = self.settings.num_sample_images
         split: Split = "validation" if self.dataset.num_images("validation") else "train"
         batch = self.dataset.subset(split, num_images, seed=self.seed, device=self.device)
-        with torch.no_grad(), _as_written():
+        with torch.no_grad(), as_written():
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
@@ -376,9 +372,9 @@ class Trainer:
         except RuntimeError as error:
             raise CheckpointError(f"the checkpoint belongs to another model: {str(error).splitlines()[-1]}") from error
 
-    def _write_summary(self, status: Status, reason: str | None = None) -> None:
+    def _write_summary(self, status: Status, reason: object = None) -> None:
         self.summary.status = status
-        self.summary.reason = reason
+        self.summary.reason = None if reason is None else str(reason)
         self.summary.step = self.step
         self.summary.images_seen = self.step * self._images_per_step
         self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
@@ -391,14 +387,6 @@ class Trainer:
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
-    @property
-    def _last_step(self) -> int:
-        return min(self.settings.num_steps, 2) if self.settings.dry_run else self.settings.num_steps
-
-    @property
-    def _images_per_step(self) -> int:
-        return self.settings.batch_size * self._draws_per_step
-
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
 
@@ -408,19 +396,3 @@ class Trainer:
     def _evaluated_model(self) -> Model:
         model = self.model if self._average is None else self._average.up_to_date()
         return model.eval()
-
-
-def _require_images(dataset: Dataset, split: Split, is_measured: bool, way_out: str) -> None:
-    if is_measured and dataset.num_images(split) == 0:
-        raise DataError(f"split {split} of dataset {dataset.name} is empty: widen it, or set {way_out}")
-
-
-def _as_written() -> AbstractContextManager[object]:
-    """Run compiled modules eagerly: evaluation has other batch sizes, each of which would be compiled once more."""
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
-
-
-def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
-    """The measures that are one number, without the curves."""
-    return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
