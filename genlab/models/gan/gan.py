@@ -9,6 +9,7 @@ Dimensions: B batch, R real images of the game, N images, C channels, H height, 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -43,6 +44,14 @@ class Generated:
     extra_inputs: Float[Tensor, "B E"]
     conditions: Float[Tensor, "B K"]
     """What the discriminator is told of them."""
+
+
+class Shown(NamedTuple):
+    """Training images as the discriminator sees them."""
+
+    images: Float[Tensor, "R C H W"]
+    conditions: Float[Tensor, "R K"]
+    labels: Int[Tensor, " R"]
 
 
 class GAN(GenerativeModel):
@@ -153,58 +162,57 @@ class GAN(GenerativeModel):
 
     def _discriminator_loss(self, batch: Batch) -> Loss:
         generated = self._generate_for(batch)
-        chosen = self.conditioning.judged_as_real(batch.labels)
-        images, conditions = _to_network(batch.images), self.conditioning.conditions(batch.labels)
-        real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
+        real, left_out = self._split(batch)
         fake, fake_conditions = generated.images.detach(), generated.conditions
-        real_judgement, fake_judgement = self.discriminator.judge_both(real, fake, real_conditions, fake_conditions)
+        real_judgement, fake_judgement = self.discriminator.judge_both(
+            real.images, fake, real.conditions, fake_conditions
+        )
         real_scores, fake_scores = self._scores(real_judgement), self._scores(fake_judgement)
         adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
 
         supervised: Judgement | None = real_judgement
         labels = batch.labels
-        if chosen is not None:
-            left_out = ~chosen
-            labels = labels[left_out]
-            supervised = self.discriminator(images[left_out], conditions[left_out]) if len(labels) else None
-        contest = self._contest(real, fake, real_conditions, fake_conditions, fake_judgement)
+        if left_out is not None:
+            labels = left_out.labels
+            supervised = self.discriminator(left_out.images, left_out.conditions) if len(labels) else None
         extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
+        contest = self._contest(real, fake, fake_conditions, fake_judgement)
         extra += [term.discriminator_term(contest) for term in self._terms]
         loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra)
-        with torch.no_grad():
-            metrics = {"score_real": real_scores.mean(), "score_fake": fake_scores.mean()}
-            threshold = self.objective.decision_threshold
-            if threshold is not None:
-                metrics["accuracy_real"] = (real_scores > threshold).float().mean()
-                metrics["accuracy_fake"] = (fake_scores <= threshold).float().mean()
+        verdicts = self._verdicts(real_scores.detach(), fake_scores.detach())
         return Loss(
             value=loss.value,
-            metrics={**loss.metrics, **metrics},
+            metrics={**loss.metrics, **{name: values.mean() for name, values in verdicts.items()}},
             handed_on=generated if self.reuses_generated else None,
         )
 
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
         generated = self._generate_for(batch) if received is None else received
         judgement = self.discriminator(generated.images, generated.conditions)
-        chosen = self.conditioning.judged_as_real(batch.labels)
-        images, conditions = _to_network(batch.images), self.conditioning.conditions(batch.labels)
-        real, real_conditions = (images, conditions) if chosen is None else (images[chosen], conditions[chosen])
-        contest = self._contest(real, generated.images, real_conditions, generated.conditions, judgement)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
-        extra += [term.generator_term(contest) for term in self._terms]
+        if self._terms:
+            real, _ = self._split(batch)
+            contest = self._contest(real, generated.images, generated.conditions, judgement)
+            extra += [term.generator_term(contest) for term in self._terms]
         adversarial = self.objective.generator_loss(self._scores(judgement))
         counts = not any(term.replaces_objective for term in self._terms)
         return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, counts=counts)
 
-    def _contest(
-        self, real: Tensor, fake: Tensor, real_conditions: Tensor, fake_conditions: Tensor, judgement: Judgement
-    ) -> Contest:
+    def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
+        """The real images of the game, and those that it leaves out; None where it leaves out none."""
+        every = Shown(_to_network(batch.images), self.conditioning.conditions(batch.labels), batch.labels)
+        chosen = self.conditioning.judged_as_real(batch.labels)
+        if chosen is None:
+            return every, None
+        return Shown(*(part[chosen] for part in every)), Shown(*(part[~chosen] for part in every))
+
+    def _contest(self, real: Shown, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
         return Contest(
             generator=self.generator,
             discriminator=self.discriminator,
-            real=real,
+            real=real.images,
             fake=fake,
-            real_conditions=real_conditions,
+            real_conditions=real.conditions,
             fake_conditions=fake_conditions,
             fake_judgement=judgement,
             score=self.conditioning.scores,
@@ -217,6 +225,17 @@ class GAN(GenerativeModel):
     def _scores(self, judgement: Judgement) -> Float[Tensor, " B"]:
         # In fp32 under autocast, too: losses are sums of small differences.
         return self.conditioning.scores(judgement.outputs.float())
+
+    def _verdicts(
+        self, real_scores: Float[Tensor, " R"], fake_scores: Float[Tensor, " B"]
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Scores, and with a threshold whether each is on its right side (1) or not (0)."""
+        verdicts = {"score_real": real_scores, "score_fake": fake_scores}
+        threshold = self.objective.decision_threshold
+        if threshold is not None:
+            verdicts["accuracy_real"] = (real_scores > threshold).float()
+            verdicts["accuracy_fake"] = (fake_scores <= threshold).float()
+        return verdicts
 
     # ---- drawing
 
@@ -277,12 +296,7 @@ class GAN(GenerativeModel):
             generated = self._generate_for(batch)
             real = self.discriminator(_to_network(batch.images), generated.conditions)
             fake = self.discriminator(generated.images, generated.conditions)
-            real_scores, fake_scores = self._scores(real), self._scores(fake)
-            measures = {"score_real": real_scores, "score_fake": fake_scores}
-            threshold = self.objective.decision_threshold
-            if threshold is not None:
-                measures["accuracy_real"] = (real_scores > threshold).float()
-                measures["accuracy_fake"] = (fake_scores <= threshold).float()
+            measures = self._verdicts(self._scores(real), self._scores(fake))
             return measures | self.conditioning.measures(real.outputs, batch.labels)
 
     @torch.no_grad()
