@@ -7,13 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from _pytest.terminal import TerminalReporter
 
 from genlab.cli import main
+from tests.faults.tally import table
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    lines = table(entry for report in reports for entry in report.user_properties)
+    if lines:
+        terminalreporter.section("faults: tried and survived")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @dataclass(frozen=True)
