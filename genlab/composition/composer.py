@@ -49,10 +49,6 @@ class Composer:
         self._hydra = hydra
         self._config_name = config_name
 
-    def groups(self) -> list[str]:
-        """Names of all config groups, nested ones as ``model/observation``."""
-        return sorted(set(self._hydra.list_all_config_groups()))
-
     def options(self, group: str) -> list[str]:
         """What a group offers."""
         return sorted(set(self._hydra.config_loader.get_group_options(group)))
@@ -120,12 +116,16 @@ class Composer:
         with_hydra = key.startswith("hydra")
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
-        groups = [group for group in self.groups() if group.startswith("hydra") == with_hydra]
+        # Groups of other commands are no keys of this one.
+        groups = [
+            str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
+        ]
         guess = nearest_key(key, [*keys, *groups])
         if guess:
             return f"{key} is not a key; did you mean '{guess}'?"
         top = sorted({known.partition(".")[0] for known in keys})
-        return f"{key} is not a key; keys: {', '.join(top)}; genlab train --cfg job shows all of them"
+        command = f"genlab {composed.hydra.job.name}"
+        return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 
 
 @contextmanager

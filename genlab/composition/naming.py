@@ -16,17 +16,24 @@ _HASH_LENGTH = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def slug(overrides: Sequence[str]) -> str:
+def slug(overrides: Sequence[str], *, said_elsewhere: Sequence[str] = ()) -> str:
     """A folder-safe, shell-safe summary of command-line overrides; empty when there are none.
 
     Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra`` and ``sweep``
-    and the groups that already stand in the folder's name are left out. At most 80 characters: a longer one is cut and
-    ends in a hash of all overrides.
+    are left out. At most 80 characters: a longer one is cut and ends in a hash of all overrides.
+
+    Args:
+        overrides: The words of the command line.
+        said_elsewhere: Keys that stand in the folder's name already.
 
     >>> slug(["trainer.num_steps=10", "optimizer.default.lr=4e-4"])
     'num_steps-10_lr-4e-4'
     """
-    told = [override for override in overrides if not re.match(r"[+~]*(hydra[./]|sweep\.|model=|dataset=)", override)]
+    told = [
+        override
+        for override in overrides
+        if not re.match(r"[+~]*(hydra[./]|sweep\.)", override) and override.partition("=")[0] not in said_elsewhere
+    ]
     parts = [_short(override) for override in told]
     text = "_".join(part for part in parts if part)
     if len(text) <= MAX_SLUG_LENGTH:
@@ -61,7 +68,7 @@ def register_resolvers(started: datetime) -> None:
     def run_folder(resume: str | None, dataset: Any, model: Any, overrides: Sequence[str]) -> str:
         if resume is not None:
             return str(resume)
-        parts = [stamp, slug(list(overrides))]
+        parts = [stamp, slug(list(overrides), said_elsewhere=("model", "dataset"))]
         return f"outputs/{_safe(str(dataset))}_{_safe(str(model))}/{'_'.join(part for part in parts if part)}"
 
     def job_folder(number: Any, overrides: Sequence[str]) -> str:

@@ -93,15 +93,15 @@ def fetch(address: str, *, body: dict[str, Any] | None = None, **query: str) -> 
 @pytest.mark.parametrize(
     ("folder", "runs"),
     [
-        (".", {GAN, DRAW, f"{SWEEP}/0", f"{SWEEP}/1"}),
+        (".", {GAN, DRAW, f"{SWEEP}/0_model-draw", f"{SWEEP}/1_model-draw"}),
         (DRAW, {"."}),
-        (SWEEP, {"0", "1"}),
+        (SWEEP, {"0_model-draw", "1_model-draw"}),
     ],
 )
 def test_one_run_a_sweep_or_all_have_tidy_names(outputs: Path, folder: str, runs: set[str]) -> None:
     with board(outputs, folder) as address:
         names = fetch(f"{address}/data/runs")
-    # A job's folder goes on with what was overridden: 0_trainer-smoke_...
+    # A job's folder goes on with the other overrides: 0_model-draw_trainer-smoke_...
     assert {name.partition("_trainer")[0] for name in names} == runs
 
 

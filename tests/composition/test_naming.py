@@ -16,7 +16,8 @@ from genlab.composition.naming import MAX_SLUG_LENGTH, register_resolvers, slug
     ("overrides", "expected"),
     [
         ([], ""),
-        (["model=draw", "dataset=mnist", "hydra.run.dir=x", "hydra/launcher=local", "sweep.measure=a/b"], ""),
+        (["hydra.run.dir=x", "hydra/launcher=local", "sweep.measure=a/b"], ""),
+        (["model=draw", "model.num_units=16"], "model-draw_num_units-16"),
         (["trainer.num_steps=10", "++optimizer.default.lr=4e-4"], "num_steps-10_lr-4e-4"),
         (["dataset.root='/a b/ünï/c d'"], "root-c-d"),
         (["resume=outputs/x/y"], "resume-y"),
@@ -48,7 +49,7 @@ def test_the_resolvers_name_folders_and_keep_the_environment_out(monkeypatch: py
     node = OmegaConf.create(
         {
             "resume": None,
-            "overrides": ["seed=1"],
+            "overrides": ["model=draw", "seed=1"],
             "new": "${genlab.run_folder:${resume},digits,draw,${overrides}}",
             "old": "${genlab.run_folder:outputs/x,digits,draw,${overrides}}",
             "job": "${genlab.job_folder:3,${overrides}}",
@@ -58,6 +59,6 @@ def test_the_resolvers_name_folders_and_keep_the_environment_out(monkeypatch: py
         }
     )
     assert node.new == "outputs/digits_draw/2026-01-02_03-04-05-000678_seed-1"
-    assert (node.old, node.job, node.data, node.fallback) == ("outputs/x", "3_seed-1", "here", "x")
+    assert (node.old, node.job, node.data, node.fallback) == ("outputs/x", "3_model-draw_seed-1", "here", "x")
     with pytest.raises(OmegaConfBaseException, match="GENLAB_"):
         _ = node.secret

@@ -47,6 +47,13 @@ def test_a_typo_is_answered_with_the_nearest_name(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> None:
+    outcome = genlab("check", "optimizer=adam")
+    assert outcome.code == 2
+    assert "optimizer is not a key of genlab check; keys: channels," in outcome.errors
+    assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
+
+
 OUT_OF_RANGE = [
     ("optimizer.default.lr=-1", "optimizer.default.lr must be positive, got -1"),
     ("optimizer.default.lr=0", "optimizer.default.lr must be positive, got 0"),
