@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
 from genlab.metrics.names import Kind, kind_of, unit_of
+from genlab.tables import aligned
 from genlab.training.evaluation import Average
 
 Weights = Literal["trained", "averaged", "none"]
@@ -168,17 +169,6 @@ def _columns_of_samples(real: Mapping[str, Measure]) -> tuple[Column, ...]:
         ("reference", lambda measure: f"{measure.num_examples:,} {measure.split}" if measure.num_examples else ""),
         ("seed", lambda measure: str(measure.seed)),
     )
-
-
-def aligned(*blocks: Sequence[Sequence[str]]) -> str:
-    """Blocks of rows in columns of equal width, a rule between one block and the next."""
-    widths = [max(map(len, column)) for column in zip(*(row for block in blocks for row in block), strict=True)]
-    rule = "\n" + "  ".join("-" * width for width in widths) + "\n"
-
-    def line(row: Sequence[str]) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-    return rule.join("\n".join(map(line, block)) for block in blocks)
 
 
 def _table(measures: Sequence[Measure], columns: Sequence[Column]) -> str:

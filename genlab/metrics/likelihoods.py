@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.metrics.ledger import aligned
 from genlab.metrics.names import Kind, kind_of, unit_of
 from genlab.models.base import Model
+from genlab.tables import aligned
 from genlab.types import Batch
 
 

@@ -13,6 +13,7 @@ from genlab.composition.suggestions import way_out
 from genlab.composition.sweep.folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.composition.sweep.settings import SweepSettings
 from genlab.storage import replace_atomically
+from genlab.tables import aligned
 
 _SEED = "seed"
 # Of summary.json, in the order in which a measure is looked for.
@@ -217,7 +218,7 @@ def _table(rows: Sequence[Row]) -> str:
                 row.record.reason or "",
             ]
         )
-    return _aligned(header, lines)
+    return _in_columns(header, lines)
 
 
 def _seeds_table(groups: Sequence[SeedRow]) -> str:
@@ -233,13 +234,11 @@ def _seeds_table(groups: Sequence[SeedRow]) -> str:
                 str(group.num) if group.num == group.num_jobs else f"{group.num} of {group.num_jobs}",
             ]
         )
-    return _aligned(header, lines)
+    return _in_columns(header, lines)
 
 
-def _aligned(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    cells = [[*map(_cut, line[:-1]), line[-1]] for line in [header, *lines]]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(header))]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+def _in_columns(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return aligned([header], [[*map(_cut, line[:-1]), line[-1]] for line in lines])
 
 
 def _cut(cell: str) -> str:
