@@ -51,6 +51,16 @@ class FolderInUseError(GenlabError, RuntimeError):
     exit_code = 8
 
 
+class ProcessLostError(GenlabError, RuntimeError):
+    """A process of a run of several died."""
+
+    exit_code = 1
+
+
+class ProcessHungError(ProcessLostError):
+    """A process of a run of several did not answer in time."""
+
+
 class SweepError(GenlabError, RuntimeError):
     """At least one job of a sweep failed."""
 
