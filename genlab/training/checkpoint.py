@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 import logging
+import math
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,24 @@ def model_fingerprint(model: nn.Module) -> str:
     """SHA-256 over the sorted names, shapes and types of a model's state: equal when a state fits."""
     entries = sorted((name, list(value.shape), str(value.dtype)) for name, value in model.state_dict().items())
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def first_not_finite(state: object, name: str = "") -> str | None:
+    """Dotted name of the first number or tensor in a state that holds a NaN or an infinity; None when all are finite.
+
+    Costs a read on the host for each tensor, little beside saving them.
+    """
+    if isinstance(state, torch.Tensor):
+        return None if bool(torch.isfinite(state).all()) else name
+    if isinstance(state, float):
+        return None if math.isfinite(state) else name
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(state, Mapping):
+        items = state.items()
+    elif isinstance(state, list | tuple):
+        items = enumerate(state)
+    found = (first_not_finite(value, f"{name}.{key}" if name else str(key)) for key, value in items)
+    return next((bad for bad in found if bad is not None), None)
 
 
 class CheckpointFolder:

@@ -1,7 +1,8 @@
 """One phase's update: accumulate gradients, check them, clip them, step.
 
 The check costs no host read where the optimiser takes a ``found_inf`` flag (torch's fused ones do, on CUDA); on the
-CPU a read costs nothing, so a bad step is reported at once.
+CPU a read costs nothing, so a bad step is reported at once. Where bad steps are to be skipped it is reported at once
+everywhere, for what the forward pass has changed must be undone before the next one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.errors import NonFiniteError
 from genlab.training.settings import TrainerSettings
-from genlab.types import Batch, Phase
+from genlab.types import Batch, Loss, Phase
 
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
@@ -52,7 +53,9 @@ class PhaseUpdate:
         self._settings = settings
         self._device = device
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-        self._flags_on_device = device.type == "cuda" and bool(self.optimizer.defaults.get("fused"))
+        self._flags_on_device = (
+            device.type == "cuda" and bool(self.optimizer.defaults.get("fused")) and settings.on_non_finite == "stop"
+        )
         self._num_bad = torch.zeros((), device=device)
 
     def run(self, batch: Batch, received: Sequence[object] = ()) -> tuple[dict[str, Tensor], list[object]]:
@@ -74,11 +77,7 @@ class PhaseUpdate:
         value = torch.zeros((), device=self._device)
         handed_on: list[object] = []
         for index, part in enumerate(split_batch(batch, parts)):
-            with self._autocast():
-                if self.phase.receives:
-                    loss = self.phase.loss(part, received[index] if received else None)
-                else:
-                    loss = self.phase.loss(part)
+            loss = self._loss(part, received[index] if received else None)
             handed_on.append(loss.handed_on)
             share = loss.value / parts if parts > 1 else loss.value
             torch.autograd.backward(self._scaler.scale(share))
@@ -91,6 +90,16 @@ class PhaseUpdate:
         if self.phase.project is not None:
             self.phase.project()
         return sums, handed_on
+
+    def _loss(self, part: Batch, received: object) -> Loss:
+        try:
+            with self._autocast():
+                return self.phase.loss(part, received) if self.phase.receives else self.phase.loss(part)
+        except (IndexError, RuntimeError, ValueError) as error:
+            # The level or the class that a NaN is converted to lies outside every table.
+            if bool(torch.isfinite(part.images).all()):
+                raise
+            raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
 
     def _step(self, value: Tensor) -> Tensor:
         self._scaler.unscale_(self.optimizer)

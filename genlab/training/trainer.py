@@ -4,6 +4,7 @@ Nothing in this file knows which model it trains.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.training.averaging import WeightAverage
-from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import Average, as_written, average_measures, scalar_means
 from genlab.training.logging import HyperParameters, RunLog
@@ -205,16 +206,25 @@ class Trainer:
             self._frozen_outside.enter(update)
             try:
                 for repeat in range(update.phase.repeats):
+                    kept = self._buffers_to_keep()
                     draw = 0 if self.settings.overfit_one_batch else self.step * self._draws_per_step + repeat
                     metrics, handed_on = update.run(self._stream.batch(draw), received)
                     self._record(update, metrics)
             except NonFiniteError as error:
                 self._tolerate(error)
+                for buffer, value in kept:
+                    buffer.copy_(value)
             finally:
                 self._frozen_outside.leave(update)
             received = handed_on
         if self._average is not None:
             self._average.update(self.step)
+
+    def _buffers_to_keep(self) -> list[tuple[Tensor, Tensor]]:
+        """What a forward pass may change, such as running means, beside its present values: a skip leaves no trace."""
+        if self.settings.on_non_finite == "stop":
+            return []
+        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
     def _record(self, update: PhaseUpdate, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
@@ -226,9 +236,13 @@ class Trainer:
             _log.warning("step %d: %s; update skipped", self.step, error)
             return
         raise NonFiniteError(
-            f"step {self.step}: not finite, nothing updated ({error}); the last checkpoint is from before it; "
-            "try a lower optimizer.default.lr or trainer.max_gradient_norm"
+            f"step {self.step}: not finite, nothing updated ({error}); {self._way_out_of_divergence()}"
         ) from error
+
+    def _way_out_of_divergence(self) -> str:
+        last = self.checkpoints.last_step
+        kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
+        return f"{kept}; try a lower optimizer.default.lr or trainer.max_gradient_norm"
 
     # What is due now and then ---------------------------------------------------------------------------------------
 
@@ -255,6 +269,8 @@ class Trainer:
         tag = self.summary.selected_by
         if tag is None:
             return False
+        if math.isnan(values[tag]):
+            raise NonFiniteError(f"step {self.step}: {tag} is nan, nothing saved; {self._way_out_of_divergence()}")
         if not self.summary.best or values[tag] < self.summary.best[tag]:
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
@@ -309,6 +325,9 @@ class Trainer:
             pictures = self._evaluated_model().visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
+        bad = first_not_finite(pictures)
+        if bad is not None:
+            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
         save_pictures(pictures, self.run_folder / "samples", names={"samples": f"step_{self.step:08d}"})
         for name, picture in pictures.items():
             log.picture(name, sheet(picture), step=self.step)
@@ -316,7 +335,12 @@ class Trainer:
     # State ----------------------------------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        return {
+        """What a checkpoint keeps.
+
+        Raises:
+            NonFiniteError: The last update, finite itself, has made a weight, a moment or a statistic overflow.
+        """
+        state = {
             "step": self.step,
             "seed": self.seed,
             "model": self.model.state_dict(),
@@ -329,6 +353,10 @@ class Trainer:
             "collapse": None if self._watch is None else self._watch.state_dict(),
             "seconds": self._seconds(),
         }
+        bad = first_not_finite({name: state[name] for name in ("model", "average", "updates")})
+        if bad is not None:
+            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
+        return state
 
     def _save(self, log: RunLog) -> None:
         if self.settings.dry_run or (self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")):

@@ -1,0 +1,181 @@
+"""A number that is none: the run stops within the step, and no checkpoint ever holds one."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from genlab.data.dataset import BatchStream
+from genlab.training import trainer
+from genlab.training.optimization import PhaseUpdate
+from genlab.training.trainer import Trainer
+from genlab.types import Batch, Loss, Phase
+from tests.conftest import Outcome
+from tests.faults.harness import TINY, checkpoint_of
+from tests.faults.tally import Tally
+
+Genlab = Callable[..., Outcome]
+FAULT = "8 non-finite"
+BAD_STEP = 7
+LAST_SAVED = 5  # TINY saves every five steps
+PHASE = {"draw": "model", "gan": "discriminator", "gated_pixelcnn": "model"}
+
+
+def not_finite(state: object, name: str) -> Iterator[str]:
+    """Every number of a checkpoint that is a NaN or an infinity, found without genlab."""
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield from not_finite(value, f"{name}.{key}")
+    elif isinstance(state, list | tuple):
+        for index, value in enumerate(state):
+            yield from not_finite(value, f"{name}.{index}")
+    elif isinstance(state, Tensor | float):
+        number = torch.as_tensor(state)
+        if bool(((number != number) | (number.abs() == float("inf"))).any()):
+            yield name
+
+
+def bad_numbers_of_checkpoints(run: Path) -> list[str]:
+    names = [path.name for path in (run / "checkpoints").glob("*.pt")]
+    return [bad for name in names for bad in not_finite(checkpoint_of(run, name), name)]
+
+
+def summary_of(run: Path) -> dict[str, object]:
+    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))
+
+
+def poison_batches(monkeypatch: pytest.MonkeyPatch, *indices: int) -> None:
+    """One image of each of some batches, as a data set of the user's own might deliver it."""
+    deliver = BatchStream.batch
+
+    def batch(self: BatchStream, index: int) -> Batch:
+        delivered = deliver(self, index)
+        if index in indices:
+            delivered.images[3] = float("nan")
+        return delivered
+
+    monkeypatch.setattr(BatchStream, "batch", batch)
+
+
+def poison_loss(monkeypatch: pytest.MonkeyPatch, *, phase_name: str, step: int) -> None:
+    """An infinite loss of one phase in one step."""
+
+    class Poisoned(PhaseUpdate):
+        def __init__(self, phase: Phase, **rest: object) -> None:
+            num_asked = 0
+
+            def loss(batch: Batch, *received: object) -> Loss:
+                nonlocal num_asked
+                num_asked += 1
+                good = phase.loss(batch, *received)
+                return replace(good, value=good.value + float("inf")) if num_asked == step + 1 else good
+
+            super().__init__(replace(phase, loss=loss) if phase.name == phase_name else phase, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "PhaseUpdate", Poisoned)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_one_bad_image_stops_the_run_within_its_step(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, family: str
+) -> None:
+    run = tmp_path / "run"
+    poison_batches(monkeypatch, BAD_STEP)
+    with tally.trying(FAULT, "one NaN image"):
+        outcome = genlab("train", *TINY[family], f"hydra.run.dir={run}")
+        assert outcome.code == 5, outcome.errors
+        (line,) = outcome.errors.splitlines()
+        assert f"step {BAD_STEP}: not finite, nothing updated (phase {PHASE[family]}: " in line
+        assert f"the last checkpoint is of step {LAST_SAVED}; " in line
+        assert (summary_of(run)["status"], summary_of(run)["step"]) == ("diverged", BAD_STEP)
+        assert bad_numbers_of_checkpoints(run) == []
+        assert checkpoint_of(run)["step"] == LAST_SAVED
+
+
+@pytest.mark.parametrize("phase", ["discriminator", pytest.param("generator", marks=pytest.mark.slow)])
+def test_an_infinite_loss_of_one_phase_is_named(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, phase: str
+) -> None:
+    poison_loss(monkeypatch, phase_name=phase, step=BAD_STEP)
+    with tally.trying(FAULT, "infinite losses of one of two phases"):
+        outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={tmp_path / 'run'}")
+        assert outcome.code == 5, outcome.errors
+        assert f"step {BAD_STEP}: not finite, nothing updated (phase {phase}: loss inf" in outcome.errors
+        assert bad_numbers_of_checkpoints(tmp_path / "run") == []
+
+
+DIVERGING = {
+    # Adam moves every weight by lr: they stay finite, what they lead to does not.
+    "lr=1e20": ["optimizer.default.lr=1e20", "trainer.validation_interval=1", "trainer.sample_interval=1"],
+    # Plain gradient descent overflows the weights themselves, before any loss has seen them.
+    "lr=1e38, saved before the next loss": ["optimizer=sgd", "optimizer.default.lr=1e38"],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "how"),
+    [
+        *((family, "lr=1e20") for family in TINY),
+        ("draw", "lr=1e38, saved before the next loss"),
+        pytest.param("gan", "lr=1e38, saved before the next loss", marks=pytest.mark.slow),
+        pytest.param("gated_pixelcnn", "lr=1e38, saved before the next loss", marks=pytest.mark.slow),
+    ],
+)
+def test_a_huge_learning_rate_reaches_no_checkpoint(
+    genlab: Genlab, tmp_path: Path, tally: Tally, family: str, how: str
+) -> None:
+    run = tmp_path / "run"
+    words = ["recipe=none", "trainer.checkpoint_interval=1", *DIVERGING[how]]
+    with tally.trying(FAULT, how):
+        outcome = genlab("train", *TINY[family], *words, f"hydra.run.dir={run}")
+        assert outcome.code == 5, outcome.errors
+        (line,) = outcome.errors.splitlines()
+        assert "step 0: " in line or "step 1: " in line
+        assert summary_of(run)["status"] == "diverged"
+        assert bad_numbers_of_checkpoints(run) == []
+
+
+BATCH_NORM = ("model=dcgan", *TINY["gan"][2:], "trainer.num_steps=12", "trainer.on_non_finite=skip")
+
+
+@pytest.mark.parametrize("limit", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_skipped_batch_leaves_no_trace_and_skips_have_a_limit(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, limit: int
+) -> None:
+    """Batch normalisation takes its running means before anybody has seen the loss."""
+    run = tmp_path / "run"
+    poison_batches(monkeypatch, BAD_STEP, BAD_STEP + 1)
+    with tally.trying(FAULT, "batches to skip", count=2):
+        outcome = genlab("train", *BATCH_NORM, f"trainer.max_skipped_steps={limit}", f"hydra.run.dir={run}")
+        assert outcome.code == (0 if limit == 2 else 5), outcome.errors
+        assert f"step {BAD_STEP}: phase discriminator: loss nan" in (run / "train.log").read_text(encoding="utf-8")
+        assert summary_of(run)["num_skipped_steps"] == 2
+        assert bad_numbers_of_checkpoints(run) == []
+        assert any("running_mean" in name for name in checkpoint_of(run)["model"])  # type: ignore[attr-defined]
+
+
+def test_the_wrong_variants_are_noticed(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    poison_batches(monkeypatch, BAD_STEP)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_buffers_to_keep", lambda self: [])
+        assert genlab("train", *BATCH_NORM, "trainer.max_skipped_steps=2", "hydra.run.dir=kept").code == 5
+    tally.wrong_variant_noticed(FAULT, "running means of a skipped batch stay")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "isfinite", lambda values: torch.ones((), dtype=torch.bool))
+        assert genlab("train", *TINY["gan"], "hydra.run.dir=poisoned").code == 0
+    bad = bad_numbers_of_checkpoints(tmp_path / "poisoned")
+    assert any(name.startswith("last.pt.model.") for name in bad)
+    assert any(".exp_avg" in name for name in bad), "Adam's moments are poisoned too"
+    tally.wrong_variant_noticed(FAULT, "no check before the update")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "first_not_finite", lambda state: None)
+        words = ["recipe=none", "trainer.checkpoint_interval=1", *DIVERGING["lr=1e38, saved before the next loss"]]
+        assert genlab("train", *TINY["draw"], *words, "hydra.run.dir=overflowed").code == 5
+    assert bad_numbers_of_checkpoints(tmp_path / "overflowed")
+    tally.wrong_variant_noticed(FAULT, "no check before the save")
