@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 
+from genlab.collectives import is_first
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
 from genlab.composition.environment import choose_device, describe_environment
@@ -36,6 +37,7 @@ from genlab.models.base import Model
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.storage import replace_atomically
 from genlab.training.collapse import ClassPredictor
+from genlab.training.processes import joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -54,9 +56,12 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
 
 
 def run(configuration: RunConfiguration, context: JobContext) -> None:
-    """Train in the run folder, which this process holds until it ends."""
-    with claimed(context.run_folder, is_resumed=configuration.resume is not None):
-        train(configuration, context.run_folder, command=context.command)
+    """Train in the run folder, which this process holds until it ends, together with those started beside it."""
+    with joined(own_device(choose_device(configuration.device))):
+        # Several processes have one run folder; the first of them holds it for all.
+        is_resumed = configuration.resume is not None
+        with claimed(context.run_folder, is_resumed=is_resumed) if is_first() else nullcontext():
+            train(configuration, context.run_folder, command=context.command)
 
 
 def train(configuration: RunConfiguration, run_folder: Path, *, command: str) -> Summary:
@@ -70,7 +75,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     Raises:
         GenlabError: The run failed in a foreseen way.
     """
-    device = choose_device(configuration.device)
+    device = own_device(choose_device(configuration.device))
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)

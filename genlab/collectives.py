@@ -1,0 +1,176 @@
+"""What the processes of one run do together; in a single process every function here is free and changes nothing.
+
+Several processes train as one: with the same batch over all of them, the same noise for each of its images and the
+same statistics of it, a step gives the weights that one process would get, to the rounding of sums. Process r of W
+holds the rows r, r + W, r + 2 W, ... of a batch, so that the labelled images at the head of one are spread over all.
+
+A model that treats each image by itself needs nothing of this module. One that draws noise for the images of a batch
+takes :func:`draw_rows`; one whose loss is not a plain mean over all rows takes :func:`mean_over_rows`,
+:func:`mean_over_processes`, :func:`gather_rows` or :func:`is_any`. These act together while a training step runs
+(:func:`one_batch`) and each process for itself elsewhere.
+
+Dimensions: W processes, B rows of this process.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from genlab.errors import ProcessLostError
+
+_is_one_batch = False
+_is_alone = False
+
+
+def num_processes() -> int:
+    """W; 1 outside of a run of several processes."""
+    return 1 if _is_alone or not dist.is_initialized() else dist.get_world_size()
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return 0 if num_processes() == 1 else dist.get_rank()
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks for all."""
+    return rank() == 0
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process act as if there were no others, as for a training of its own within a run."""
+    global _is_alone
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
+
+
+@contextmanager
+def one_batch() -> Iterator[None]:
+    """Let the rows that the processes hold count as one batch; all of them must come here, and in the same order."""
+    global _is_one_batch
+    before, _is_one_batch = _is_one_batch, num_processes() > 1
+    try:
+        yield
+    finally:
+        _is_one_batch = before
+
+
+def is_one_batch() -> bool:
+    """Whether the rows of other processes belong to the batch now."""
+    return _is_one_batch
+
+
+def draw_rows(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> Tensor:
+    """Noise for the rows of this process: every process draws that of the whole batch and keeps its own part.
+
+    The default generators are seeded alike in all processes and stay alike, at the cost of drawing W times as much.
+
+    Args:
+        draw: Gives the noise of so many rows.
+        num_rows: B.
+        dim: Of the result, along which the rows lie.
+    """
+    if not _is_one_batch:
+        return draw(num_rows)
+    own = torch.arange(rank(), num_rows * num_processes(), num_processes())
+    noise = draw(num_rows * num_processes())
+    return noise.index_select(dim, own.to(noise.device))
+
+
+def mean_over_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "..."]:
+    """Mean over the first dimension, where processes may hold different numbers of rows, or none.
+
+    What a process gets is its share: the average of the results over processes is the mean over the rows of all. A
+    loss may be such a share, as its gradients are averaged. It is zero where no process has a row.
+    """
+    if not _is_one_batch:
+        return values.mean(0)
+    num_rows = sum_over_processes(torch.tensor(float(len(values)), device=values.device)).clamp_min(1)
+    return values.sum(0) * (num_processes() / num_rows)
+
+
+def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The average of the processes' values, the same in all of them; differentiable, twice."""
+    if not _is_one_batch:
+        return values
+    mean: Tensor = _Sum.apply(values) / num_processes()
+    return mean
+
+
+def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sum of the processes' values, the same in all of them; differentiable, twice."""
+    if not _is_one_batch:
+        return values
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
+def gather_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "rows ..."]:
+    """The rows of all processes, those of process 0 first; differentiable, twice. They may differ in number."""
+    if not _is_one_batch:
+        return values
+    counts = torch.zeros(num_processes(), dtype=torch.int64, device=values.device)
+    counts[rank()] = len(values)
+    lengths = all_reduce(counts).tolist()
+    before, after = sum(lengths[: rank()]), sum(lengths[rank() + 1 :])
+    # Rows of others as zeros, then a sum: one way through the network, and through its derivatives, for all.
+    padding = [values.new_zeros(count, *values.shape[1:]) for count in (before, after)]
+    return sum_over_processes(torch.cat((padding[0], values, padding[1])))
+
+
+def is_any(flags: Bool[Tensor, "*shape"]) -> bool:
+    """Whether a flag is set in any process; a read on the host, also in a single process."""
+    if not _is_one_batch:
+        return bool(flags.any())
+    return bool(all_reduce(flags.any().float()) > 0)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes. Each process's result depends on all inputs alike, hence so does each input's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        del ctx
+        return all_reduce(values.detach().clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        del ctx
+        summed: Tensor = _Sum.apply(gradients[0])
+        return summed
+
+
+@torch.compiler.disable
+def all_reduce(values: Tensor) -> Tensor:
+    """Sum a tensor over the processes in place; without a derivative.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    with told_of_lost_processes():
+        values = values.contiguous()
+        dist.all_reduce(values)
+    return values
+
+
+@contextmanager
+def told_of_lost_processes() -> Iterator[None]:
+    """Give the many errors of a broken connection one name.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ProcessLostError(f"another process of the run is gone or hangs ({reason})") from error

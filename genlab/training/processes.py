@@ -1,0 +1,125 @@
+"""The processes of one run, as torchrun starts them: joined at its beginning, agreeing within it, parted at its end.
+
+torch.distributed is the engine, over gloo between CPUs and NCCL between CUDA devices. Nothing wraps a model: the names
+of its state stay.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from genlab.collectives import num_processes, told_of_lost_processes
+from genlab.errors import ConfigurationError
+
+TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
+_TIMEOUT_SECONDS = 600.0
+"""A process that others have waited for so long within a step hangs: a step takes seconds."""
+_PATIENCE = timedelta(days=7)
+"""For what one process does while the others have nothing to do, such as drawing pictures: it ends when it ends."""
+_hosts: dist.ProcessGroup | None = None
+"""The processes, with messages in the memory of the host: what they agree on costs no accelerator a pause."""
+_waiting_room: dist.ProcessGroup | None = None
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Join the processes that torchrun has started beside this one; nothing where it has started none.
+
+    Args:
+        device: What the run computes on; this process's own where a machine has several.
+
+    Raises:
+        ConfigurationError: Several processes do not go with the device.
+        ProcessLostError: The others did not come.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigurationError(f"device must be cpu or cuda for several processes, got {device.type}")
+    global _hosts, _waiting_room
+    timeout = timedelta(seconds=float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_SECONDS)))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    with told_of_lost_processes():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        _hosts = dist.new_group(backend="gloo", timeout=timeout)
+        _waiting_room = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield
+    finally:
+        _hosts = _waiting_room = None
+        dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process: of several CUDA devices of a machine each process takes one.
+
+    Raises:
+        ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
+    """
+    if device.type != "cuda" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    if str(device) != "cuda":
+        raise ConfigurationError(f"device must be cuda for several processes, each of which takes one, got {device}")
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        raise ConfigurationError(
+            "device=cuda needs a CUDA device for each process of this machine, and it has "
+            f"{torch.cuda.device_count()}: start fewer processes, or set device=cpu"
+        )
+    return torch.device("cuda", index)
+
+
+def wait_for_all() -> None:
+    """Go on when every process is here, however long one of them takes.
+
+    Raises:
+        ProcessLostError: Another process died.
+    """
+    if num_processes() > 1:
+        with told_of_lost_processes():
+            dist.barrier(group=_waiting_room)
+
+
+def broadcast(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values."""
+    if num_processes() > 1:
+        with torch.no_grad(), told_of_lost_processes():
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
+
+def largest(values: Sequence[int]) -> list[int]:
+    """The largest value over processes, number by number.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    if num_processes() == 1:
+        return list(values)
+    agreed = torch.tensor(values, dtype=torch.int64)
+    with told_of_lost_processes():
+        dist.all_reduce(agreed, op=dist.ReduceOp.MAX, group=_hosts)
+    found: list[int] = agreed.tolist()
+    return found
+
+
+def gathered(values: object) -> list[Any]:
+    """One plain value of each process, in the order of their ranks; it waits for all, however long one takes.
+
+    Raises:
+        ProcessLostError: Another process died.
+    """
+    if num_processes() == 1:
+        return [values]
+    found: list[Any] = [None] * num_processes()
+    with told_of_lost_processes():
+        dist.all_gather_object(found, values, group=_waiting_room)
+    return found
