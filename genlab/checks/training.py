@@ -59,6 +59,8 @@ TINY_SETTINGS = TrainerSettings(
     on_collapse="warn",
     test_at_end=False,
     num_initialization_images=16,
+    devices=1,
+    max_restarts=0,
 )
 
 

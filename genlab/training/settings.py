@@ -12,7 +12,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How a run spends its time. Steps are the clock; an interval of 0 means never.
+    """How a run spends its time, and on how many devices. Steps are the clock; an interval of 0 means never.
 
     Raises:
         ValueError: A value is out of its range; the message names the key, the rule and the value.
@@ -68,13 +68,17 @@ class TrainerSettings:
     test_at_end: bool
     num_initialization_images: int
     """Training images that a fresh model may look at to set its data-dependent initial values."""
+    devices: int
+    """Processes of this machine that train together, one for each GPU or as many as wished on the CPU."""
+    max_restarts: int
+    """How often all of them go on from the last checkpoint after one has died."""
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images"):
+        for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images", "devices"):
             self._require(key, getattr(self, key) >= 1, "at least 1")
         for key in (
             *("num_steps", "validation_interval", "sample_interval", "checkpoint_interval", "watch_interval"),
-            "max_skipped_steps",
+            *("max_skipped_steps", "max_restarts"),
         ):
             self._require(key, getattr(self, key) >= 0, "0 or more")
         self._require("num_initialization_images", self.num_initialization_images >= 1, "at least 1")
@@ -99,6 +103,8 @@ class TrainerSettings:
             self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
             bounds = (self.min_diversity_ratio, self.min_modes_covered)
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
+        if self.devices == 1:
+            self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
         if self.early_stopping_patience is not None:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
 

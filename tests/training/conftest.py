@@ -110,6 +110,8 @@ DEFAULTS: dict[str, Any] = {
     "on_collapse": "warn",
     "test_at_end": True,
     "num_initialization_images": 16,
+    "devices": 1,
+    "max_restarts": 0,
 }
 
 

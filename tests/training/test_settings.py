@@ -27,6 +27,8 @@ BAD = {
     "min_modes_covered": 0,
     "on_collapse": "stop",
     "num_initialization_images": 0,
+    "devices": 0,
+    "max_restarts": 1,
 }
 
 
