@@ -22,6 +22,7 @@ from genlab.data.location import user_cache
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
 from genlab.models.classifier import LEAST_SIDE, Classifier
+from genlab.storage import MAX_JSON_BYTES, read_within
 from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
@@ -162,22 +163,23 @@ def _train_into(home: Path, configuration: RunConfiguration, train: Callable[...
 
 
 def _status(run_folder: Path) -> str | None:
-    status: str | None = _summary(run_folder).get("status")
-    return status
+    status = _summary(run_folder).get("status")
+    return status if isinstance(status, str) else None
 
 
 def _test_error(run_folder: Path) -> float | None:
-    error: float | None = _summary(run_folder).get("test", {}).get("test/error")
-    return error
+    tested = _summary(run_folder).get("test")
+    error = tested.get("test/error") if isinstance(tested, dict) else None
+    return error if isinstance(error, float) else None
 
 
 def _summary(run_folder: Path) -> dict[str, Any]:
     """What a run said of itself; empty where it says nothing."""
     try:
-        summary: dict[str, Any] = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        summary = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
-    return summary
+    return summary if isinstance(summary, dict) else {}
 
 
 def _weights_id(classifier: Classifier) -> str:

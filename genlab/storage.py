@@ -1,12 +1,23 @@
-"""Files that a reader, or a crash at any instant, meets whole: the old bytes or the new ones, never a mixture."""
+"""Files that are written whole, and files of strangers that are read within bounds.
+
+A reader, or a crash at any instant, meets the old bytes or the new ones, never a mixture. What is read from a folder
+that somebody else may have made lies in that folder, is an ordinary file and no larger than expected: a link can lead
+to any file of this machine, a pipe never ends, and a sparse file of a terabyte costs its maker nothing.
+"""
 
 import errno
 import os
 import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from genlab.errors import StorageError
+from genlab.errors import ConfigurationError, StorageError
 
+MAX_JSON_BYTES = 4_000_000
+"""Of a file that a run keeps about itself, which is thousands of times smaller."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -37,3 +48,67 @@ def replace_atomically(path: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
+    """Open an ordinary file of a folder to read it.
+
+    Args:
+        folder: May be a link itself.
+        name: Path of the file inside it.
+        limit: The largest size that is accepted, in bytes.
+
+    Raises:
+        OSError: It cannot be opened.
+        ValueError: It lies outside the folder, is no ordinary file or too large.
+    """
+    path = folder / name
+    if leads_out(path, folder):
+        raise ValueError("it leads out of the folder")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no ordinary file")
+        if status.st_size > limit:
+            raise ValueError(f"it has {status.st_size:,} bytes, and at most {limit:,} are read")
+        yield file
+
+
+def read_within(folder: Path, name: str, *, limit: int) -> bytes:
+    """The content of an ordinary file of a folder, as `opened_within` opens it.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It lies outside the folder, is no ordinary file or too large.
+    """
+    with opened_within(folder, name, limit=limit) as file:
+        return file.read(limit)
+
+
+def require_contained(folder: Path) -> None:
+    """Refuse a folder with anything inside that is neither file nor folder, or that leads out: it is written to, too.
+
+    Raises:
+        ConfigurationError: The first such thing.
+    """
+    for parent, folder_names, file_names in os.walk(folder):
+        for name in (*folder_names, *file_names):
+            path = Path(parent, name)
+            if leads_out(path, folder):
+                raise ConfigurationError(
+                    f"{folder} is refused: {path.relative_to(folder)} leads out of it; put the files themselves there"
+                )
+            if not (path.is_file() or path.is_dir() or path.is_symlink()) and path.exists():
+                raise ConfigurationError(f"{folder} is refused: {path.relative_to(folder)} is no ordinary file")
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether a path inside a folder is really one outside, by way of a link."""
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        return True

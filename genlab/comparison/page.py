@@ -175,7 +175,7 @@ def _samples(runs: Sequence[Run]) -> str:
 def _embedded(path: Path) -> str | None:
     """A picture as a data URI, no larger than it is shown; None where the file holds none."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             if picture.width * picture.height > MAX_PICTURE_PIXELS:
                 return None
             small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")

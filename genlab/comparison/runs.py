@@ -13,17 +13,21 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from genlab.comparison.measures import Record, records_of_evaluation, records_of_summary, records_of_validation
+from genlab.composition.plain_yaml import MAX_BYTES, Loader, require_plain
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.storage import MAX_JSON_BYTES, leads_out, opened_within, read_within
 
 Scalar = bool | int | float | str | None
 
-MAX_YAML_BYTES = 1_000_000
+MAX_LOG_BYTES = 64_000_000
+"""Of metrics.jsonl and train.log; a larger one is left out."""
+MAX_LINE_BYTES = 100_000
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
-_MARKS = ("summary.json", "config.yaml", "metrics.jsonl", ".hydra")
+_CURVES = "metrics.jsonl"
+_MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra")
 _SPEED = "speed/images_per_second"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C reads a folder of runs ten times as fast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,18 +103,19 @@ def read_run(folder: Path, *, name: str) -> Run:
         name: What to call it.
     """
     problems: list[str] = []
-    summary = _read_json(folder / "summary.json", problems)
-    environment = _read_json(folder / "environment.json", problems)
-    configuration = _read_yaml(folder / "config.yaml", problems)
-    hydra = _node(_read_yaml(folder / ".hydra" / "hydra.yaml", []), "hydra")
+    summary = _read_json(folder, "summary.json", problems)
+    environment = _read_json(folder, "environment.json", problems)
+    configuration = _read_yaml(folder, "config.yaml", problems)
+    hydra = _node(_read_yaml(folder, ".hydra/hydra.yaml", []), "hydra")
     has_evaluation = (folder / "evaluation.json").exists()
-    evaluation = _read_json(folder / "evaluation.json", problems) if has_evaluation else {}
+    evaluation = _read_json(folder, "evaluation.json", problems) if has_evaluation else {}
     choices = _node(_node(hydra, "runtime"), "choices")
     overrides = tuple(map(str, _list(_node(hydra, "overrides").get("task"))))
     step = _whole(summary.get("step"))
     measured = records_of_evaluation(evaluation, problems)
     if not measured:
         measured = records_of_summary(summary, configuration)
+    speed = _speed(folder, problems)
     at = _whole(evaluation.get("step"))
     if measured and at is not None and step is not None and evaluation.get("checkpoint") == "last.pt" and at < step:
         problems.append(f"evaluation.json is of step {at:,}, the run is at step {step:,}: genlab evaluate run={folder}")
@@ -131,7 +136,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         step=step,
         num_steps=_whole(_node(configuration, "trainer").get("num_steps")),
         seconds=_number(summary.get("seconds")),
-        images_per_second=_speed(folder / "metrics.jsonl"),
+        images_per_second=speed,
         num_parameters=_whole(summary.get("num_parameters")),
         records=(*measured, *records_of_validation(summary, configuration)),
     )
@@ -154,7 +159,7 @@ def flat(node: Mapping[str, Any], parent: str = "") -> dict[str, Scalar]:
 def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
     """Every tag of metrics.jsonl as (step, value) in order of the steps; None where a value was not finite."""
     found: dict[str, list[tuple[int, float | None]]] = {}
-    for record in _lines(folder / "metrics.jsonl"):
+    for record in _lines(folder, []):
         step = _whole(record.get("step"))
         if step is None:
             continue
@@ -166,63 +171,68 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
 
 def newest_samples(folder: Path) -> Path | None:
     """The last grid of samples that training drew."""
-    return max((folder / "samples").glob("step_*.png"), default=None)
+    newest = max((folder / "samples").glob("step_*.png"), default=None)
+    return None if newest is None or leads_out(newest, folder) else newest
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a metrics.jsonl; a line that a kill left half written is left out."""
+def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """The records of metrics.jsonl; a line that a kill left half written is left out."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
+        with opened_within(folder, _CURVES, limit=MAX_LOG_BYTES) as file:
+            while line := file.readline(MAX_LINE_BYTES):
                 try:
                     record = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(record, dict):
                     yield record
-    except OSError:
+    except FileNotFoundError:
         return
+    except (OSError, ValueError) as error:
+        problems.append(_cannot_be_read(_CURVES, error))
 
 
-def _speed(path: Path) -> float | None:
-    speeds = [speed for record in _lines(path) if (speed := _number(record.get(_SPEED))) is not None]
+def _speed(folder: Path, problems: list[str]) -> float | None:
+    speeds = [speed for record in _lines(folder, problems) if (speed := _number(record.get(_SPEED))) is not None]
     return statistics.median(speeds) if speeds else None
 
 
-def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read_json(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_within(folder, name, limit=MAX_JSON_BYTES))
     except FileNotFoundError:
-        problems.append(f"no {path.name}")
+        problems.append(f"no {name}")
         return {}
-    except (OSError, ValueError, RecursionError):
-        problems.append(f"{path.name} cannot be read")
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(_cannot_be_read(name, error))
         return {}
     if isinstance(content, dict):
         return content
-    problems.append(f"{path.name} holds no keys and values")
+    problems.append(f"{name} holds no keys and values")
     return {}
 
 
-def _read_yaml(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise ValueError("too large")
-        text = path.read_text(encoding="utf-8")
-        # A few nested aliases make a gigabyte of a kilobyte.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=_Loader)):
-            raise ValueError("aliases")
-        content = yaml.load(text, Loader=_Loader)  # a safe loader: plain data only
+        text = read_within(folder, name, limit=MAX_BYTES).decode()
+        require_plain(text)
+        content = yaml.load(text, Loader=Loader)
     except FileNotFoundError:
-        problems.append(f"no {path.name}")
+        problems.append(f"no {name}")
         return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        problems.append(f"{path.name} cannot be read")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        problems.append(_cannot_be_read(name, error))
         return {}
     if isinstance(content, dict):
         return {str(key): value for key, value in content.items()}
-    problems.append(f"{path.name} holds no keys and values")
+    problems.append(f"{name} holds no keys and values")
     return {}
+
+
+def _cannot_be_read(name: str, error: Exception) -> str:
+    """Why, where it is the doing of the file's maker and not a plain damage."""
+    is_ours = type(error) is ValueError
+    return f"{name} cannot be read{f': {error}' if is_ours else ''}"
 
 
 def _status(folder: Path, summary: Mapping[str, Any]) -> str:
@@ -238,7 +248,7 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
 
 def _status_in_sweep(folder: Path) -> str | None:
     """What the sweep that a run belongs to says of it, if the run itself could not: that it was killed or stopped."""
-    job = _read_json(folder.parent / "jobs" / f"{folder.name.partition('_')[0]}.json", [])
+    job = _read_json(folder.parent, f"jobs/{folder.name.partition('_')[0]}.json", [])
     status = _text(job.get("status"))
     return status if job.get("folder") == folder.name and status in ("killed", "failed", "pruned") else None
 
@@ -255,8 +265,8 @@ def describe_seconds(seconds: float) -> str:
 def _last_error(folder: Path) -> str | None:
     """What the log of a run that never started says."""
     try:
-        lines = (folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        lines = read_within(folder, "train.log", limit=MAX_JSON_BYTES).decode(errors="replace").splitlines()
+    except (OSError, ValueError):
         return None
     errors = [line.partition(" ERROR genlab: ")[2] for line in lines if " ERROR genlab: " in line]
     return errors[-1] if errors else None

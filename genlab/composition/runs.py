@@ -15,20 +15,28 @@ from genlab.composition.composer import parse_overrides
 from genlab.composition.environment import git_state
 from genlab.composition.failures import one_line
 from genlab.composition.fields import check_fields
+from genlab.composition.plain_yaml import MAX_BYTES, require_plain
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.composition.suggestions import nearest
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.ledger import Measure, as_json
 from genlab.models.base import Model
-from genlab.storage import replace_atomically
+from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.types import ImageSpec
 
 CONFIG_NAME = "config.yaml"
 EVALUATION_NAME = "evaluation.json"
 LIKELIHOODS_NAME = "likelihoods.json"
 SPEC_KEY = "spec"
-MAX_BYTES = 1_000_000
+# A convolution's weights do not tell the size of its images, so nothing else would stop a hostile one.
+_RANGES_OF_SPEC = {
+    "channels": (1, 64),
+    "height": (1, 4096),
+    "width": (1, 4096),
+    "num_levels": (2, 65536),
+    "num_classes": (0, 1_000_000),
+}
 _RUNS_ROOT = "outputs"
 _MAX_RUNS_LISTED = 5
 
@@ -67,13 +75,19 @@ def load_run(folder: str | Path) -> SavedRun:
         ConfigurationError: There is no such run, or its configuration is damaged or refused.
     """
     path = find_run(folder)
+    require_contained(path)
     values = read_plain_yaml(path / CONFIG_NAME)
     spec = values.pop(SPEC_KEY, None)
     if spec is None:
         raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
     try:
         configuration = read_run_configuration(values)
-        return SavedRun(folder=path, configuration=configuration, spec=check_fields(ImageSpec, spec, SPEC_KEY))
+        measured = check_fields(ImageSpec, spec, SPEC_KEY)
+        for name, (low, high) in _RANGES_OF_SPEC.items():
+            if not low <= getattr(measured, name) <= high:
+                value = getattr(measured, name)
+                raise ConfigurationError(f"{SPEC_KEY}.{name} must be between {low:,} and {high:,}, got {value}")
+        return SavedRun(folder=path, configuration=configuration, spec=measured)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path / CONFIG_NAME}: {error}") from error
 
@@ -201,15 +215,11 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
         ConfigurationError: It is none.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigurationError(f"{path} must be at most {MAX_BYTES} bytes, got {path.stat().st_size}")
-        text = path.read_text(encoding="utf-8")
-        # A few nested aliases make a gigabyte of a kilobyte.
-        if any(isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken) for token in yaml.scan(text)):
-            raise ConfigurationError(f"{path} must be plain YAML, without anchors, aliases and tags")
+        text = read_within(path.parent, path.name, limit=MAX_BYTES).decode()
+        require_plain(text)
         values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigurationError(f"{path} is not plain YAML: {one_line(str(error))}") from error
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be used: {one_line(str(error))}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold keys and values")
     _refuse_interpolations(values, str(path))

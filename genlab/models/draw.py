@@ -24,7 +24,7 @@ from genlab.functional import importance_weighted_nll, kl_to_standard_normal, lo
 from genlab.models.base import GenerativeModel, require_no_labels
 from genlab.models.draw_glimpse import Given, Glimpse, Posterior, State
 from genlab.models.observation import ObservationModel, default_observation
-from genlab.models.ranges import require_count, require_window_size
+from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention, WriteAttention
 from genlab.nn.recurrent import Unrolled
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -79,7 +79,7 @@ class DRAW(GenerativeModel):
         observation: Callable[..., ObservationModel] | None,
     ) -> None:
         super().__init__()
-        require_count("model.num_glimpses", num_glimpses)
+        require_num_glimpses(num_glimpses)
         require_count("model.num_units", num_units)
         require_count("model.latent_size", latent_size)
         self.spec = spec

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from genlab.drawing import GREEN, enlarge, enlargement, outline_window
 from genlab.models.base import Model
 from genlab.models.classification import classification_loss, classification_measures
-from genlab.models.ranges import require_count, require_window_size
+from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -97,7 +97,7 @@ class DRAWClassifier(Model):
         learned_states: bool,
     ) -> None:
         super().__init__()
-        require_count("model.num_glimpses", num_glimpses)
+        require_num_glimpses(num_glimpses)
         require_count("model.num_units", num_units)
         require_window_size("model.read_size", read_size, spec)
         if spec.num_classes < 1:

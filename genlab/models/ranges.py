@@ -2,6 +2,9 @@
 
 from genlab.types import ImageSpec
 
+MAX_GLIMPSES = 1000
+"""Far beyond any use; memory grows with each, which the weights, shared by all, do not show."""
+
 
 def require_between(key: str, value: float | int, low: float | int, high: float | int, *, because: str = "") -> None:
     """Refuse a value outside [low, high]; NaN is outside.
@@ -29,6 +32,16 @@ def require_count(key: str, value: float | int, least: int = 1) -> None:
     """
     if not isinstance(value, int) or value < least:
         raise ValueError(f"{key} must be an integer of at least {least}, got {value}")
+
+
+def require_num_glimpses(num_glimpses: float | int) -> None:
+    """Refuse a number of glimpses that is none.
+
+    Raises:
+        ValueError: The value is refused.
+    """
+    require_count("model.num_glimpses", num_glimpses)
+    require_between("model.num_glimpses", num_glimpses, 1, MAX_GLIMPSES)
 
 
 def require_window_size(key: str, size: float | int | None, spec: ImageSpec) -> None:

@@ -35,7 +35,7 @@ def group_of_channel(num_channels: int, num_groups: int) -> Tensor:
     """The group of each channel, shape (num_channels,)."""
     bounds = group_bounds(num_channels, num_groups)
     sizes = torch.tensor([high - low for low, high in pairwise(bounds)])
-    return torch.repeat_interleave(torch.arange(num_groups), sizes)
+    return torch.repeat_interleave(torch.arange(num_groups), sizes, output_size=num_channels)
 
 
 def causal_mask(

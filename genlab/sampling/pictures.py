@@ -22,6 +22,7 @@ ROWS_OF_A_STRIP = 4
 # Of the film of a training run: some megabytes at most, and seconds to write and to watch.
 MAX_FRAMES = 40
 MAX_FILM_SIDE = 640
+MAX_GRID_PIXELS = 64_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -78,13 +79,12 @@ def save_training_film(folder: Path) -> Path | None:
     paths = sorted(folder.glob("step_*.png"))
     count = min(MAX_FRAMES, len(paths))
     chosen = [paths[round(index * (len(paths) - 1) / max(count - 1, 1))] for index in range(count)]
-    grids = [(path, picture) for path in chosen if (picture := _read_picture(path)) is not None]
+    grids = [(path, *read) for path in chosen if (read := _read_grid(path)) is not None]
     frames = []
-    for path, picture in grids:
-        if picture.size != grids[-1][1].size:
+    for path, size, picture in grids:
+        if size != grids[-1][1]:
             _log.warning("%s is left out of the film of training: it has another size than the last grid", path)
             continue
-        picture.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))
         frames.append(picture)
     if len(frames) < 2:
         return None
@@ -127,14 +127,22 @@ def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).contiguous().numpy())
 
 
-def _read_picture(path: Path) -> Image.Image | None:
-    """A whole picture in grey or RGB; None, with a warning, where the file holds none."""
+def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
+    """The size of a whole picture, and the picture in grey or RGB as the film shows it.
+
+    None, with a warning, where the file holds none, or one of so many pixels that we have not drawn it.
+    """
     try:
-        with Image.open(path) as picture:
-            return picture.convert("L" if picture.mode == "L" else "RGB")
+        with Image.open(path, formats=("PNG",)) as picture:
+            size = picture.size
+            if size[0] * size[1] > MAX_GRID_PIXELS:
+                raise ValueError(f"{size[0]:,} x {size[1]:,} pixels")
+            frame = picture.convert("L" if picture.mode == "L" else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
         _log.warning("%s is left out of the film of training: %s", path, error)
         return None
+    frame.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))
+    return size, frame
 
 
 def _save_frames(frames: Sequence[Image.Image], path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,51 @@ def test_no_damaged_file_ends_the_reading(make_run: RunMaker, name: str, content
     (folder / name).write_bytes(content)
     (problem,) = read_run(folder, name="a").problems
     assert problem.startswith(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["summary.json", "environment.json", "evaluation.json", "config.yaml", "metrics.jsonl"]
+)
+def test_what_is_no_ordinary_file_of_the_folder_is_named_and_not_read(
+    make_run: RunMaker, tmp_path: Path, name: str
+) -> None:
+    def problems(trap: Callable[[Path], None]) -> str:
+        folder = make_run(f"{name}/{trap.__name__}", measures=[entry("nll_nats", 1.0)])
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        (tmp_path / "elsewhere").write_bytes(content)
+        trap(folder / name)
+        (problem,) = read_run(folder, name="a").problems
+        return problem
+
+    def link(path: Path) -> None:
+        path.symlink_to(tmp_path / "elsewhere")
+
+    def pipe(path: Path) -> None:
+        os.mkfifo(path)
+
+    def sparse(path: Path) -> None:
+        path.touch()
+        os.truncate(path, 10**12)  # costs no disk, and would cost a terabyte of memory
+
+    assert problems(link) == f"{name} cannot be read: it leads out of the folder"
+    assert problems(pipe) == f"{name} cannot be read: it is no ordinary file"
+    assert problems(sparse).startswith(f"{name} cannot be read: it has 1,000,000,000,000 bytes")
+
+
+@pytest.mark.parametrize("content", ["a: " + "[" * 40_000 + "]" * 40_000, "? " * 40_000])
+def test_a_deeply_nested_configuration_does_not_crash_the_reader(make_run: RunMaker, content: str) -> None:
+    folder = make_run("a")
+    (folder / "config.yaml").write_text(content)
+    (problem,) = read_run(folder, name="a").problems
+    assert problem == "config.yaml cannot be read: it must be nested at most 32 deep"
+
+
+def test_samples_of_another_folder_are_not_shown(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", has_samples=True)
+    (folder / "samples").rename(tmp_path / "elsewhere")
+    (folder / "samples").symlink_to(tmp_path / "elsewhere")
+    assert newest_samples(folder) is None
 
 
 def test_missing_files_are_told(make_run: RunMaker) -> None:

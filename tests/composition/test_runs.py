@@ -1,5 +1,6 @@
 """A run folder from somebody else is data: read within limits, checked, and rebuilt without its data set."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 import yaml
 
 from genlab.composition.composer import open_composer, plain
-from genlab.composition.runs import MAX_BYTES, load_run, resumed, runs_under, save_configuration
+from genlab.composition.plain_yaml import MAX_BYTES
+from genlab.composition.runs import load_run, resumed, runs_under, save_configuration
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.types import ImageSpec
@@ -64,6 +66,8 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
         (lambda values: values.update(hydra={}), "hydra is not a key"),
         (lambda values: values.pop("spec"), "holds no spec"),
         (lambda values: values["spec"].update(height="8"), "spec.height must be a whole number"),
+        (lambda values: values["spec"].update(height=10**6), "spec.height must be between 1 and 4,096"),
+        (lambda values: values["spec"].update(num_levels=1), "spec.num_levels must be between 2 and 65,536"),
         (lambda values: values["trainer"].pop("num_steps"), "trainer.num_steps is missing"),
     ],
 )
@@ -85,14 +89,49 @@ def test_a_changed_configuration_is_refused(
         b"[1, 2]",
         b"a: {",
         b"",
+        b"a: " + b"[" * 40_000 + b"]" * 40_000,
+        b"? " * 40_000,
     ],
-    ids=["tag", "aliases", "large", "encoding", "list", "syntax", "empty"],
+    ids=["tag", "aliases", "large", "encoding", "list", "syntax", "empty", "deep brackets", "deep keys"],
 )
 def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) -> None:
     (run_folder / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"config\.yaml"):
         load_run(run_folder)
     assert not Path("MARKER").exists()
+
+
+def link_out(folder: Path, elsewhere: Path) -> None:
+    (folder / "samples").symlink_to(elsewhere)
+
+
+def pipe(folder: Path, elsewhere: Path) -> None:
+    os.mkfifo(folder / "metrics.jsonl")
+
+
+def circle(folder: Path, elsewhere: Path) -> None:
+    (folder / "metrics.jsonl").symlink_to("metrics.jsonl")
+
+
+def configuration_of_another(folder: Path, elsewhere: Path) -> None:
+    (folder / "config.yaml").rename(elsewhere / "config.yaml")
+    (folder / "config.yaml").symlink_to(elsewhere / "config.yaml")
+
+
+@pytest.mark.parametrize("trap", [link_out, pipe, circle, configuration_of_another])
+def test_a_folder_that_leads_out_of_itself_is_refused(
+    run_folder: Path, tmp_path: Path, trap: Callable[[Path, Path], None]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    trap(run_folder, tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match=r"is refused: .* (leads out of it|is no ordinary file)"):
+        load_run(run_folder)
+
+
+def test_a_link_to_a_run_and_links_inside_it_are_followed(run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "newest.yaml").symlink_to("config.yaml")
+    (tmp_path / "link").symlink_to(run_folder.absolute())
+    assert load_run(tmp_path / "link").spec == SPEC
 
 
 def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:

@@ -22,13 +22,15 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from genlab.composition.plain_yaml import Loader, require_plain
 from genlab.errors import ConfigurationError
-from genlab.storage import replace_atomically
+from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
 SEEDS_NAME = "seeds.csv"
 STOPPED = "the sweep was stopped"
+MAX_PLAN_BYTES = 16_000_000  # the words of every job
 _JOBS_NAME = "jobs"
 _STOP_NAME = "stop"
 
@@ -88,7 +90,9 @@ class SweepFolder:
         """
         path = self.path / PLAN_NAME
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = read_within(self.path, PLAN_NAME, limit=MAX_PLAN_BYTES).decode()
+            require_plain(text)
+            content = yaml.load(text, Loader=Loader)
             jobs = content["jobs"]
             return SweepPlan(
                 words=_words(content["words"]),
@@ -99,7 +103,7 @@ class SweepFolder:
             raise ConfigurationError(
                 f"sweep.resume must be a folder of a sweep, got {self.path}: no {path.name}"
             ) from error
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(f"{path} is damaged; start the sweep anew") from error
 
     def write_record(self, record: JobRecord) -> None:
@@ -110,9 +114,9 @@ class SweepFolder:
     def record(self, number: int) -> JobRecord | None:
         """How a job stands, as its last process wrote it; None before it started."""
         try:
-            content = json.loads((self.path / _JOBS_NAME / f"{number}.json").read_text(encoding="utf-8"))
+            content = json.loads(read_within(self.path, f"{_JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
             return JobRecord(**{**content, "overrides": _words(content["overrides"])})
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def records(self) -> list[JobRecord]:
@@ -175,8 +179,8 @@ class SweepFolder:
 def read_summary(run_folder: Path) -> dict[str, Any]:
     """A run's summary.json; empty when there is none."""
     try:
-        content = json.loads((run_folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
