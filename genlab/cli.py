@@ -172,10 +172,15 @@ def _complete(words: list[str]) -> int:
 
 def _report(error: BaseException) -> int:
     from genlab.composition.failures import explain
+    from genlab.composition.processes.worker import this_worker
 
     message, code = explain(error)
+    worker = this_worker()
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(error)
     sys.stdout.flush()
-    print(f"genlab: error: {message}", file=sys.stderr)
+    if worker is None or worker.speaks_of(error):
+        print(f"genlab: error: {message}", file=sys.stderr)
+    if worker is not None:
+        worker.leave_account(error, message, code)
     return code

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from genlab.collectives import is_first
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
 from genlab.composition.environment import choose_device, describe_environment
-from genlab.composition.run_folder import claimed
+from genlab.composition.processes.launcher import Processes
+from genlab.composition.processes.outcome import settle_after_first
+from genlab.composition.processes.worker import this_worker
+from genlab.composition.run_folder import claimed, clear, has_checkpoint
 from genlab.composition.runs import build_model, load_run, resumed, save_configuration, save_evaluation
 from genlab.composition.schema import (
     RunConfiguration,
@@ -37,7 +41,7 @@ from genlab.models.base import Model
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.storage import replace_atomically
 from genlab.training.collapse import ClassPredictor
-from genlab.training.processes import joined, own_device
+from genlab.training.processes import gathered, joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -55,13 +59,52 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
     return read_run_configuration(values)
 
 
+def processes(configuration: RunConfiguration) -> Processes:
+    """How many processes the run shall have on this machine.
+
+    Raises:
+        ConfigurationError: It has not so many devices.
+    """
+    num, device = configuration.settings.devices, configuration.device
+    if num > 1 and device != "cpu":
+        found = choose_device(device)
+        if found.type == "mps" or ":" in device:
+            raise ConfigurationError(f"device must be auto, cpu or cuda with trainer.devices={num}, got {device}")
+        if found.type == "cuda" and num > torch.cuda.device_count():
+            raise ConfigurationError(
+                f"trainer.devices must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, "
+                f"got {num}; with device=cpu there may be any number"
+            )
+    return Processes(num=num, max_restarts=configuration.settings.max_restarts)
+
+
 def run(configuration: RunConfiguration, context: JobContext) -> None:
     """Train in the run folder, which this process holds until it ends, together with those started beside it."""
-    with joined(own_device(choose_device(configuration.device))):
-        # Several processes have one run folder; the first of them holds it for all.
-        is_resumed = configuration.resume is not None
-        with claimed(context.run_folder, is_resumed=is_resumed) if is_first() else nullcontext():
-            train(configuration, context.run_folder, command=context.command)
+    worker = this_worker()
+    try:
+        with joined(own_device(choose_device(configuration.device))), ExitStack() as held:
+            # Several processes have one run folder; the first of them names it, and holds it for all.
+            if is_first():
+                is_resumed = configuration.resume is not None or context.is_restarted
+                held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
+                if context.is_restarted:
+                    configuration = going_on(configuration, context.run_folder)
+            folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
+            if worker is not None:
+                worker.remember(Path(folder))
+            train(replace(configuration, resume=resume), Path(folder), command=context.command)
+    except BaseException:
+        if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
+            settle_after_first(run_folder)
+        raise
+
+
+def going_on(configuration: RunConfiguration, run_folder: Path) -> RunConfiguration:
+    """The configuration of a run that is started again because processes died: from its checkpoint or from nothing."""
+    if has_checkpoint(run_folder):
+        return replace(configuration, resume=str(run_folder))
+    clear(run_folder)
+    return configuration
 
 
 def train(configuration: RunConfiguration, run_folder: Path, *, command: str) -> Summary:

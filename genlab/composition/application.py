@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,9 @@ from genlab.composition.composer import Composed, Composer, open_composer, plain
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
+from genlab.composition.processes.launcher import Processes, launch_processes
+from genlab.composition.processes.outcome import settled
+from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
 from genlab.composition.run_folder import require_free, require_fresh, tidy
 from genlab.composition.safety import require_safe
 from genlab.composition.suggestions import nearest
@@ -30,12 +34,20 @@ from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.search import interval_ends
 from genlab.composition.sweep.settings import SweepSettings, settings_of
-from genlab.errors import ConfigurationError, StoppedBySignal, SweepError
+from genlab.errors import (
+    ConfigurationError,
+    FolderInUseError,
+    GenlabError,
+    ProcessLostError,
+    StoppedBySignal,
+    SweepError,
+)
 
 MAX_CHECKED_AHEAD = 64
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
+_ALONE = Processes(num=1, max_restarts=0)
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
@@ -47,6 +59,9 @@ class JobContext:
     """The line that repeats it."""
     overrides: tuple[str, ...]
     run_folder: Path
+    """Of the first process where there are several."""
+    is_restarted: bool
+    """Whether processes before these died in the same run folder."""
     config_folders: tuple[Path, ...]
     """The configuration tree: ours, then the user's."""
 
@@ -60,6 +75,14 @@ class CommandModule(Protocol):
 
     def run(self, settings: Any, context: JobContext) -> None:
         """Do it."""
+
+
+@runtime_checkable
+class SpreadModule(CommandModule, Protocol):
+    """Of a command that several processes can carry out together."""
+
+    def processes(self, settings: Any) -> Processes:
+        """What it asks of the machine; raises ConfigurationError."""
 
 
 @runtime_checkable
@@ -87,6 +110,9 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         SweepError: Jobs of a sweep failed, after the others ran.
     """
     hold_lifeline()
+    worker = this_worker()
+    if worker is not None:
+        worker.enter()
     register_resolvers(datetime.now())
     options = _parse(words)
     _refuse_code(options)
@@ -106,9 +132,13 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
             composer.compose(overrides)
             plan = None
         else:
-            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=options.multirun)
+            if worker is not None:
+                overrides += _of_restart(worker)
+            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=options.multirun, worker=worker)
     if plan is None:
         run_hydra(command, [*overrides, *flags], job=job)
+    elif worker is not None and not worker.is_first:
+        _run_beside(job.module(), plan, overrides, worker)
     elif plan.is_sweep:
         line = [*overrides, f"hydra.sweep.dir={quoted(plan.folder)}", *flags]
         if plan.settings is None:
@@ -121,6 +151,9 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
                 command=command,
                 run=lambda: run_hydra(command, line, job=job),
             )
+    elif worker is None and plan.processes.num > 1:
+        words = [*overrides, f"hydra.run.dir={quoted(plan.folder)}", *flags]
+        _run_in_processes(command, words, plan.processes, folder=Path(plan.folder))
     else:
         _run_once(command, [*overrides, *flags], job=job, folder=Path(plan.folder))
 
@@ -129,14 +162,21 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
 class _Plan:
     is_sweep: bool
     folder: str
+    single: Any = None
+    """Checked settings of a single run."""
+    processes: Processes = _ALONE
     settings: SweepSettings | None = None
     """Of a sweep that keeps a table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None = None
 
 
-def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool) -> _Plan:
+def _check_ahead(
+    composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool, worker: Worker | None
+) -> _Plan:
     """Compose and check everything that is going to run, before Hydra makes a folder or starts a callback."""
     if is_sweep:
+        if worker is not None:
+            raise ConfigurationError("a sweep starts processes of its own: leave out torchrun and set trainer.devices")
         whole = composer.compose(overrides, is_sweep=True)
         require_safe(whole)
         settings = settings_of(whole)
@@ -146,7 +186,7 @@ def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: Comman
             require_safe(composed)
             if composed.get("resume") is not None:
                 raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
-            _read(module, composed, job_overrides)
+            _processes(module, _read(module, composed, job_overrides), worker)
         folder = str(select_resolved(whole, "hydra.sweep.dir"))
         if settings is not None and settings.resume is not None:
             folder = settings.resume
@@ -154,21 +194,40 @@ def _check_ahead(composer: Composer, overrides: Sequence[str], *, module: Comman
     composed = composer.compose(overrides)
     require_safe(composed)
     if composed.hydra.mode == RunMode.MULTIRUN:
-        return _check_ahead(composer, overrides, module=module, is_sweep=True)
+        return _check_ahead(composer, overrides, module=module, is_sweep=True, worker=worker)
     if settings_of(composed) is not None:
         refuse_without_sweep(overrides)
-    _read(module, composed, overrides)
+    settings = _read(module, composed, overrides)
+    processes = _processes(module, settings, worker)
     folder = str(select_resolved(composed, "hydra.run.dir"))
-    if composed.hydra.run.dir != ".":
+    if composed.hydra.run.dir != "." and (worker is None or worker.is_first):
         require_free(Path(folder))
-        if composed.get("resume") is None:
+        if composed.get("resume") is None and (worker is None or worker.remembered() is None):
             require_fresh(Path(folder))
-    return _Plan(is_sweep=False, folder=folder)
+    return _Plan(is_sweep=False, folder=folder, single=settings, processes=processes)
 
 
-def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> None:
+def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
     HydraConfig.instance().set_config(composed)
-    module.read(plain(composed), [word for word in overrides if not word.lstrip("+~").startswith("hydra")])
+    return module.read(plain(composed), _of_job(overrides))
+
+
+def _of_job(overrides: Sequence[str]) -> list[str]:
+    return [word for word in overrides if not word.lstrip("+~").startswith("hydra")]
+
+
+def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> Processes:
+    """How many processes a run asks for, if they agree with those that were started."""
+    if not isinstance(module, SpreadModule):
+        if worker is not None and worker.num_workers > 1:
+            raise ConfigurationError(f"only genlab train runs in several processes, got {worker.num_workers}")
+        return _ALONE
+    processes = module.processes(settings)
+    if worker is not None and processes.num not in (1, worker.num_workers):
+        raise ConfigurationError(
+            f"trainer.devices must be 1 or the {worker.num_workers} processes that were started, got {processes.num}"
+        )
+    return processes
 
 
 def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -223,6 +282,42 @@ def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Pa
             tidy(folder)
         raise
     _close_logs()
+
+
+def _run_in_processes(command: str, words: Sequence[str], processes: Processes, *, folder: Path) -> None:
+    is_new = not folder.exists()
+    try:
+        launch_processes(command, words, processes)
+    except GenlabError as error:
+        if is_new and error.exit_code != FolderInUseError.exit_code:
+            tidy(folder)
+        if isinstance(error, StoppedBySignal | ProcessLostError):
+            raise settled(folder, error) from None
+        raise
+
+
+def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], worker: Worker) -> None:
+    """A run's second process or a later one: without Hydra, which would write files, and without a word."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    words = tuple(_of_job(overrides))
+    context = JobContext(
+        command=shlex.join(["genlab", *words]),
+        overrides=words,
+        run_folder=Path(plan.folder),
+        is_restarted=worker.remembered() is not None,
+        config_folders=(),
+    )
+    with leaving_orderly():
+        module.run(plan.single, context)
+
+
+def _of_restart(worker: Worker) -> list[str]:
+    """What the line of a process that is started again lacks: the run folder, whose .hydra/ stays as it is."""
+    folder = worker.remembered()
+    if folder is None:
+        return []
+    return [f"hydra.run.dir={quoted(str(folder))}", *(["hydra.output_subdir=null"] if folder.exists() else [])]
 
 
 def _sweep(command: str, words: Sequence[str], *, job: PickledJob) -> None:
@@ -282,6 +377,7 @@ def _context() -> JobContext:
         command=shlex.join(["genlab", str(config.job.config_name), *overrides]),
         overrides=overrides,
         run_folder=Path(config.runtime.output_dir),
+        is_restarted=(worker := this_worker()) is not None and worker.remembered() is not None,
         config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),
     )
 

@@ -92,6 +92,11 @@ def clear(folder: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from here."""
+    return any((folder / "checkpoints").glob("*.pt")) and (folder / "config.yaml").is_file()
+
+
 def _is_of_a_start(entry: Path) -> bool:
     if entry.name == _HYDRA_FOLDER:
         return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}

@@ -19,7 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from genlab.composition.composer import quoted
-from genlab.composition.run_folder import clear, require_free
+from genlab.composition.run_folder import clear, has_checkpoint, require_free
 from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder, read_summary
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.lifeline import VARIABLE
@@ -150,8 +150,7 @@ def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None)
         if source.provider == "command-line":
             flags += ["--config-dir", str(source.path)]
     own = [str(word) for word in config.overrides.hydra if not str(word).lstrip("+~").startswith(_OF_SWEEP)]
-    has_checkpoint = any((run_folder / "checkpoints").glob("*.pt")) and (run_folder / "config.yaml").is_file()
-    if has_checkpoint and (former is None or former.exit_code != CheckpointError.exit_code):
+    if has_checkpoint(run_folder) and (former is None or former.exit_code != CheckpointError.exit_code):
         return [*flags, f"resume={quoted(str(run_folder))}", *own]
     clear(run_folder)
     return [*flags, *record.overrides, f"hydra.run.dir={quoted(str(run_folder))}", *own]
