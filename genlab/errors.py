@@ -1,5 +1,6 @@
 """The errors a user can meet, each with the exit code that the command line returns for it."""
 
+import errno
 from typing import ClassVar
 
 
@@ -65,6 +66,16 @@ class SweepError(GenlabError, RuntimeError):
     """At least one job of a sweep failed."""
 
     exit_code = 9
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, the system, torch on the CPU (a bare RuntimeError) or torch on a device found no memory."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 class StoppedBySignal(GenlabError):  # noqa: N818 - stopping on request is not an error

@@ -11,12 +11,12 @@ from genlab.errors import (
     GenlabError,
     MemoryExhaustedError,
     StorageError,
+    is_out_of_memory,
 )
 
 BUG = 1
 INTERRUPTED = 130
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         if isinstance(link, OSError) and link.errno in _STORAGE_ERRNOS:
             where = f": {link.filename}" if link.filename else ""
             return one_line(f"{link.strerror}{where}"), StorageError.exit_code
-        if _is_out_of_memory(link):
+        if is_out_of_memory(link):
             way_out = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
             return one_line(f"out of memory ({str(link) or type(link).__name__}); {way_out}"), (
                 MemoryExhaustedError.exit_code
@@ -66,12 +66,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(link))
         yield link
         link = link.__cause__ or link.__context__
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 def _is_of_configuration(error: BaseException) -> bool:

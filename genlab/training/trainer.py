@@ -6,8 +6,8 @@ Nothing in this file knows which model it trains.
 import logging
 import math
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import CheckpointError, NonFiniteError, StoppedBySignal
+from genlab.errors import CheckpointError, MemoryExhaustedError, NonFiniteError, StoppedBySignal, is_out_of_memory
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
@@ -129,16 +129,9 @@ class Trainer:
             for module in self.model.compilable():
                 module.compile()
         log = RunLog(self.run_folder, start_step=self.step, hyperparameters=self._hyperparameters)
-        with log, listen_for_signals() as request:
+        with log, listen_for_signals() as request, self._failure_in_summary():
             self._write_summary("running")
-            try:
-                self._train(log, request)
-            except NonFiniteError as error:
-                self._write_summary("diverged", error)
-                raise
-            except BaseException as error:
-                self._write_summary("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-                raise
+            self._train(log, request)
             if request.signal_number is not None:
                 self._write_summary("interrupted", f"signal {request.signal_number}")
                 raise StoppedBySignal(
@@ -152,6 +145,23 @@ class Trainer:
                 self._test(log)
             self._write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
+
+    @contextmanager
+    def _failure_in_summary(self) -> Iterator[None]:
+        """Whatever ends the run stands in summary.json, as far as the disk takes it."""
+        try:
+            yield
+        except StoppedBySignal:
+            raise
+        except BaseException as error:
+            status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
+            exhausted = self._memory_exhausted(error) if is_out_of_memory(error) else None
+            reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
+            with suppress(OSError):
+                self._write_summary(status, exhausted or reason.partition("\n")[0])
+            if exhausted is not None:
+                raise exhausted from error
+            raise
 
     def _train(self, log: RunLog, request: StopRequest) -> None:
         settings = self.settings
@@ -412,6 +422,20 @@ class Trainer:
 
     def _write_scalars(self, log: RunLog, values: Mapping[str, float]) -> None:
         log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
+
+    def _memory_exhausted(self, error: BaseException) -> MemoryExhaustedError:
+        """A shortage in a line. Nothing is made smaller unasked, for that would be another run than was asked for."""
+        size, parts = self.settings.batch_size, self.settings.gradient_accumulation
+        more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+        smaller = "a smaller trainer.batch_size"
+        if more is not None and self.settings.labelled_fraction is None:
+            smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
+        has_checkpoint = self.checkpoints.last_step is not None
+        start = f"genlab train resume={self.run_folder}" if has_checkpoint else "the same line"
+        return MemoryExhaustedError(
+            f"out of memory at step {self.step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
+            f"({str(error) or type(error).__name__}); go on with {start} and {smaller}"
+        )
 
     # Facts ----------------------------------------------------------------------------------------------------------
 

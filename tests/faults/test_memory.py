@@ -1,0 +1,141 @@
+"""Out of memory: nothing is made smaller unasked, the line says what to try, and the run goes on in smaller parts."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from genlab.composition import failures
+from genlab.training import trainer
+from genlab.training.optimization import PhaseUpdate
+from genlab.types import Batch
+from tests.conftest import Outcome
+from tests.faults.harness import TINY, checkpoint_of, environment, run, start
+from tests.faults.tally import Tally
+
+Genlab = Callable[..., Outcome]
+FAULT = "16 memory"
+BAD_STEP = 7
+ON_A_DEVICE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+ON_THE_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+
+def run_short(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Fail in an update, as torch does when memory ends there."""
+    update = PhaseUpdate.run
+    num_updates = 0
+
+    def fail(self: PhaseUpdate, batch: Batch, received: Sequence[object] = ()) -> object:
+        nonlocal num_updates
+        num_updates += 1
+        if num_updates > BAD_STEP:
+            raise error
+        return update(self, batch, received)
+
+    monkeypatch.setattr(PhaseUpdate, "run", fail)
+
+
+@pytest.mark.parametrize(
+    ("family", "error", "parts", "more"), [("draw", ON_A_DEVICE, 2, 4), ("gated_pixelcnn", ON_THE_CPU, 1, 2)]
+)
+def test_a_shortage_is_a_line_with_a_way_on_that_works(
+    genlab: Genlab,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tally: Tally,
+    family: str,
+    error: Exception,
+    parts: int,
+    more: int,
+) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "errors of torch's allocators"):
+        with monkeypatch.context() as patch:
+            run_short(patch, error)
+            outcome = genlab("train", *TINY[family], f"hydra.run.dir={folder}")
+        assert outcome.code == 6, outcome.errors
+        (line,) = outcome.errors.splitlines()
+        assert f"out of memory at step {BAD_STEP} with trainer.batch_size=16 in {parts} part" in line
+        assert str(error) in line
+        way_on = f"genlab train resume={folder} and trainer.gradient_accumulation={more}"
+        assert way_on in line
+        assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+        assert checkpoint_of(folder)["step"] == 5
+        outcome = genlab(*way_on.replace(" and ", " ").split()[1:])
+        assert outcome.code == 0, outcome.errors
+        assert checkpoint_of(folder)["step"] == 40
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+        assert (settings["batch_size"], settings["gradient_accumulation"]) == (16, more)
+
+
+def test_the_wrong_variant_is_noticed(genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
+    run_short(monkeypatch, ON_THE_CPU)
+    for module in (trainer, failures):
+        monkeypatch.setattr(module, "is_out_of_memory", lambda error: isinstance(error, torch.OutOfMemoryError))
+    assert genlab("train", *TINY["gated_pixelcnn"]).code == 1
+    tally.wrong_variant_noticed(FAULT, "torch.OutOfMemoryError alone is recognised")
+
+
+# The address space may grow by so many MiB once everything is imported.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import sklearn.datasets, tensorboard.compat.proto.summary_pb2, genlab.train
+from genlab.cli import main
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 2**20,) * 2)
+sys.exit(main(sys.argv[2:]))
+"""
+LARGE = ("model=dcgan", "dataset.size=28", "device=cpu", "num_threads=1", "trainer.batch_size=1024", "recipe=none")
+LARGE += ("trainer.num_steps=4", "trainer.checkpoint_interval=1", "trainer.sample_interval=0", "optimizer=adam")
+LARGE += ("trainer.validation_interval=0", "trainer.test_at_end=false", "trainer.num_initialization_images=16")
+
+
+def run_limited(mebibytes: int, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", LIMITED, str(mebibytes), *words]
+    return subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
+def test_a_process_with_too_little_memory_goes_on_in_smaller_parts(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "limits of the address space", count=2):
+        refused = run_limited(300, "train", *LARGE, f"hydra.run.dir={folder}")
+        assert refused.returncode == 6, refused.stderr
+        assert "out of memory at step 0 with trainer.batch_size=1024 in 1 part" in refused.stderr
+        assert "go on with the same line and trainer.gradient_accumulation=2" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        begun = run("train", *LARGE, "trainer.num_steps=2", folder=tmp_path / "begun")
+        assert begun.returncode == 0, begun.stderr
+        resume = ("train", f"resume={tmp_path / 'begun'}", "trainer.num_steps=4")
+        assert run_limited(300, *resume).returncode == 6
+        smaller = run_limited(300, *resume, "trainer.gradient_accumulation=32")
+        assert smaller.returncode == 0, smaller.stderr
+        assert checkpoint_of(tmp_path / "begun")["step"] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", TINY)
+def test_a_run_that_the_system_took_for_its_memory_goes_on_in_smaller_parts(
+    tmp_path: Path, tally: Tally, family: str
+) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "kills as by the system's OOM killer"):
+        process = start("train", *TINY[family], "trainer.num_steps=100000", folder=folder)
+        while not (folder / "checkpoints" / "last.pt").exists():
+            assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        step = checkpoint_of(folder)["step"]
+        assert isinstance(step, int)
+        words = (f"resume={folder}", f"trainer.num_steps={step + 5}", "trainer.gradient_accumulation=4")
+        resumed = run("train", *words)
+        assert resumed.returncode == 0, resumed.stderr
+        assert checkpoint_of(folder)["step"] == step + 5
