@@ -50,6 +50,11 @@ def replace_atomically(path: Path, content: bytes) -> None:
         os.close(descriptor)
 
 
+def largest_readable() -> int:
+    """Bytes of the largest file to read whole: half of the machine's memory, for what is made of it takes as much."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
 @contextmanager
 def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
     """Open an ordinary file of a folder to read it.

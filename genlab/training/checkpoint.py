@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill at any instant and are believed only when their bytes verify.
 
-A checkpoint is one torch file of tensors and plain values (read with ``weights_only=True`` and nothing else) and a
-sidecar with its SHA-256, step and the fingerprint of the model. The sidecar is renamed into place before the data:
-a sidecar without its data is harmless, data without its sidecar would look damaged.
+A checkpoint is one torch file of tensors and plain values (read with ``weights_only=True`` and nothing else, after
+:mod:`genlab.training.torch_file` has looked through it) and a sidecar with its SHA-256, step and the fingerprint of
+the model. The sidecar is renamed into place before the data: a sidecar without its data is harmless, data without its
+sidecar would look damaged.
 """
 
 import hashlib
@@ -10,8 +11,6 @@ import io
 import json
 import logging
 import math
-import pickle
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,11 +20,14 @@ import torch
 from torch import nn
 
 from genlab.errors import CheckpointError
-from genlab.storage import replace_atomically
+from genlab.storage import largest_readable, read_within, replace_atomically
+from genlab.training.torch_file import require_harmless, require_own_size
 
 _log = logging.getLogger(__name__)
 
 FORMAT = 1
+MAX_STEP = 10**15
+_MAX_SIDECAR_BYTES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +132,11 @@ class CheckpointFolder:
         """
         path = self.path / name
         try:
-            content = path.read_bytes()
+            content = read_within(self.path, name, limit=largest_readable())
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise CheckpointError(f"{path} is refused: {error}") from error
         if hashlib.sha256(content).hexdigest() not in {sidecar.sha256 for sidecar in self._sidecars()}:
             raise CheckpointError(f"{path} is damaged: its SHA-256 matches no sidecar")
         return _deserialise(content, path=path, device=device)
@@ -141,19 +145,22 @@ class CheckpointFolder:
     def last_step(self) -> int | None:
         """The step that last.json speaks of, without loading anything."""
         path = _sidecar_path(self.path / "last.pt")
-        return json.loads(path.read_text(encoding="utf-8"))["step"] if path.exists() else None
+        sidecar = self._sidecar(path) if path.exists() else None
+        return None if sidecar is None else sidecar.step
 
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
 
     def _sidecars(self) -> list[Sidecar]:
-        sidecars = []
-        for path in self.path.glob("*.json"):
-            try:
-                sidecars.append(Sidecar(**json.loads(path.read_text(encoding="utf-8"))))
-            except (OSError, ValueError, TypeError):
-                _log.warning("%s is damaged and ignored", path)
-        return sidecars
+        found = (self._sidecar(path) for path in self.path.glob("*.json"))
+        return [sidecar for sidecar in found if sidecar is not None]
+
+    def _sidecar(self, path: Path) -> Sidecar | None:
+        try:
+            return Sidecar(**json.loads(read_within(self.path, path.name, limit=_MAX_SIDECAR_BYTES)))
+        except (OSError, ValueError, TypeError, RecursionError):
+            _log.warning("%s is damaged and ignored", path)
+            return None
 
 
 def _sidecar_path(path: Path) -> Path:
@@ -171,11 +178,27 @@ def _serialise(state: Mapping[str, Any], *, step: int, fingerprint: str) -> tupl
 
 def _deserialise(content: bytes, *, path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the strange formats of hostile files, which are refused anyway
+        require_harmless(content)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        require_own_size(state, len(content))
+        if device.type != "cpu":
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # whatever a hostile file makes torch's reader stumble over
+        raise CheckpointError(f"{path} is refused: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a genlab checkpoint of format {FORMAT}")
+    if not _is_whole_number(state.get("step")) or not _is_state_dict(state.get("model")):
+        raise CheckpointError(f"{path} is not a genlab checkpoint: it has no step or no weights")
+    if state.get("average") is not None and not _is_state_dict(state["average"]):
+        raise CheckpointError(f"{path} is not a genlab checkpoint: its averaged weights are none")
     return state
+
+
+def _is_whole_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_STEP
+
+
+def _is_state_dict(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )
