@@ -5,9 +5,9 @@ same statistics of it, a step gives the weights that one process would get, to t
 holds the rows r, r + W, r + 2 W, ... of a batch, so that the labelled images at the head of one are spread over all.
 
 A model that treats each image by itself needs nothing of this module. One that draws noise for the images of a batch
-takes :func:`draw_rows`; one whose loss is not a plain mean over all rows takes :func:`mean_over_rows`,
-:func:`mean_over_processes`, :func:`gather_rows` or :func:`is_any`. These act together while a training step runs
-(:func:`one_batch`) and each process for itself elsewhere.
+takes :func:`draw_rows`; one whose loss is more than a mean over all rows takes :func:`mean_over_processes` or
+:func:`gather_rows`. These act together while a training step runs (:func:`one_batch`) and each process for itself
+elsewhere. All processes hold equally many rows.
 
 Dimensions: W processes, B rows of this process.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from genlab.errors import ProcessLostError
@@ -81,24 +81,12 @@ def draw_rows(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> 
     """
     if not _is_one_batch:
         return draw(num_rows)
-    own = torch.arange(rank(), num_rows * num_processes(), num_processes())
     noise = draw(num_rows * num_processes())
-    return noise.index_select(dim, own.to(noise.device))
+    own = torch.arange(rank(), num_rows * num_processes(), num_processes(), device=noise.device)
+    return noise.index_select(dim, own)
 
 
-def mean_over_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "..."]:
-    """Mean over the first dimension, where processes may hold different numbers of rows, or none.
-
-    What a process gets is its share: the average of the results over processes is the mean over the rows of all. A
-    loss may be such a share, as its gradients are averaged. It is zero where no process has a row.
-    """
-    if not _is_one_batch:
-        return values.mean(0)
-    num_rows = sum_over_processes(torch.tensor(float(len(values)), device=values.device)).clamp_min(1)
-    return values.sum(0) * (num_processes() / num_rows)
-
-
-def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def mean_over_processes(values: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
     """The average of the processes' values, the same in all of them; differentiable, twice."""
     if not _is_one_batch:
         return values
@@ -106,32 +94,24 @@ def mean_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     return mean
 
 
-def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The sum of the processes' values, the same in all of them; differentiable, twice."""
-    if not _is_one_batch:
-        return values
-    total: Tensor = _Sum.apply(values)
-    return total
-
-
 def gather_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "rows ..."]:
-    """The rows of all processes, those of process 0 first; differentiable, twice. They may differ in number."""
+    """The rows of all processes, W B of them, those of process 0 first; differentiable, twice."""
     if not _is_one_batch:
         return values
-    counts = torch.zeros(num_processes(), dtype=torch.int64, device=values.device)
-    counts[rank()] = len(values)
-    lengths = all_reduce(counts).tolist()
-    before, after = sum(lengths[: rank()]), sum(lengths[rank() + 1 :])
-    # Rows of others as zeros, then a sum: one way through the network, and through its derivatives, for all.
-    padding = [values.new_zeros(count, *values.shape[1:]) for count in (before, after)]
-    return sum_over_processes(torch.cat((padding[0], values, padding[1])))
+    before, after = (num * len(values) for num in (rank(), num_processes() - 1 - rank()))
+    padding = [values.new_zeros(num, *values.shape[1:]) for num in (before, after)]
+    # Zeros for the rows of others, then a sum: one way through the network, and through its derivatives, for all.
+    gathered: Tensor = _Sum.apply(torch.cat((padding[0], values, padding[1])))
+    return gathered
 
 
-def is_any(flags: Bool[Tensor, "*shape"]) -> bool:
-    """Whether a flag is set in any process; a read on the host, also in a single process."""
+def is_same_everywhere(number: Int[Tensor, ""]) -> bool:
+    """Whether the processes agree on a number; a read on the host."""
     if not _is_one_batch:
-        return bool(flags.any())
-    return bool(all_reduce(flags.any().float()) > 0)
+        return True
+    moments = torch.stack((number, number * number)).double()
+    sum_in_place(moments)
+    return bool(moments[0].square() == num_processes() * moments[1])
 
 
 class _Sum(torch.autograd.Function):
@@ -140,7 +120,9 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         del ctx
-        return all_reduce(values.detach().clone())
+        copy = values.clone(memory_format=torch.contiguous_format)
+        sum_in_place(copy)
+        return copy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
@@ -149,17 +131,15 @@ class _Sum(torch.autograd.Function):
         return summed
 
 
-@torch.compiler.disable
-def all_reduce(values: Tensor) -> Tensor:
-    """Sum a tensor over the processes in place; without a derivative.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def sum_in_place(values: Tensor) -> None:
+    """Sum a contiguous tensor over the processes; without a derivative.
 
     Raises:
         ProcessLostError: Another process died, or did not answer in time.
     """
     with told_of_lost_processes():
-        values = values.contiguous()
         dist.all_reduce(values)
-    return values
 
 
 @contextmanager

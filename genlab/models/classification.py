@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.collectives import mean_over_processes, num_processes
 from genlab.types import UNLABELLED, Loss
 
 
 def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> Loss:
     """Cross-entropy in nats and the share of errors, averaged over the labelled images of the batch."""
     is_labelled = labels != UNLABELLED
-    num_labelled = is_labelled.sum().clamp_min(1)
+    num_labelled = mean_over_processes(is_labelled.sum()).clamp_min(1 / num_processes())
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
     is_wrong = (logits.detach().argmax(1) != labels) & is_labelled
     cross_entropy = total / num_labelled

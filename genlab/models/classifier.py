@@ -116,7 +116,8 @@ class Classifier(Model):
 
     def logits_of(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B K"]:
         """Log-probabilities of the classes given the features, up to a constant."""
-        looks = self.dropout(features.view(-1, self.classify.in_features))
+        # Dropped as rows of images, not of looks: what is drawn for an image does not depend on the others.
+        looks = self.dropout(features).view(-1, self.classify.in_features)
         logits: Tensor = self.classify(looks)
         return _joint_logits(logits.view(len(features), -1, logits.shape[1])) if self.per_channel else logits
 

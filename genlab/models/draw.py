@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from genlab.collectives import draw_rows
 from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.models.base import GenerativeModel, require_no_labels
@@ -317,8 +318,12 @@ class DRAW(GenerativeModel):
 
     def _noise(self, num_rows: int, generator: Generator | None = None) -> Float[Tensor, "T B Z"]:
         """Standard normal noise, fresh for every glimpse: one draw for all of them, of which none is used twice."""
-        shape = (self.num_glimpses, num_rows, self.latent_size)
-        return torch.randn(shape, generator=generator, device=self.initial_canvas.device)
+
+        def draw(num: int) -> Tensor:
+            shape = (self.num_glimpses, num, self.latent_size)
+            return torch.randn(shape, generator=generator, device=self.initial_canvas.device)
+
+        return draw_rows(draw, num_rows, dim=1)
 
     def _initial_state(self, num_rows: int) -> State:
         encoder_hidden, encoder_cell, decoder_hidden, decoder_cell = (

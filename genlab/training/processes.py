@@ -22,9 +22,9 @@ _TIMEOUT_SECONDS = 600.0
 """A process that others have waited for so long within a step hangs: a step takes seconds."""
 _PATIENCE = timedelta(days=7)
 """For what one process does while the others have nothing to do, such as drawing pictures: it ends when it ends."""
-_hosts: dist.ProcessGroup | None = None
+_hosts: Any = None
 """The processes, with messages in the memory of the host: what they agree on costs no accelerator a pause."""
-_waiting_room: dist.ProcessGroup | None = None
+_waiting_room: Any = None
 
 
 @contextmanager

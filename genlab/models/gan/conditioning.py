@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from genlab.collectives import draw_rows, is_same_everywhere
+from genlab.errors import ConfigurationError
 from genlab.models.classification import classification_measures
 from genlab.models.gan.discriminator import Judgement
 from genlab.types import ImageSpec, Loss
@@ -120,7 +122,9 @@ class ClassLabels(Conditioning):
     ) -> Float[Tensor, "N E"]:
         if labels is None:
             place = device if generator is None else generator.device
-            labels = torch.randint(self.num_classes, (num,), generator=generator, device=place)
+            labels = draw_rows(
+                lambda rows: torch.randint(self.num_classes, (rows,), generator=generator, device=place), num
+            )
         return self.conditions(labels.to(device))
 
     def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
@@ -142,6 +146,11 @@ class ClassPrediction(Conditioning):
 
     def judged_as_real(self, labels: Labels) -> Bool[Tensor, " B"] | None:
         unlabelled = labels < 0
+        if not is_same_everywhere(unlabelled.sum()):
+            raise ConfigurationError(
+                "model.conditioning needs equally many labelled images in each of several processes: set "
+                "trainer.labelled_fraction, or use one process"
+            )
         # A batch of labelled images alone, as in a fully labelled data set, would leave the game without real images.
         return unlabelled if bool(unlabelled.any()) else None
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from genlab.collectives import draw_rows
 from genlab.models.gan.conditioning import Conditioning, Sizes
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
@@ -117,8 +118,12 @@ class HiddenCodes(Conditioning):
     ) -> Float[Tensor, "N E"]:
         del labels
         place = device if generator is None else generator.device
-        categories = torch.randint(self.num_categories, (num,), generator=generator, device=place)
-        continuous = torch.empty(num, self.num_continuous, device=place).uniform_(-1, 1, generator=generator)
+        categories = draw_rows(
+            lambda rows: torch.randint(self.num_categories, (rows,), generator=generator, device=place), num
+        )
+        continuous = draw_rows(
+            lambda rows: torch.empty(rows, self.num_continuous, device=place).uniform_(-1, 1, generator=generator), num
+        )
         return self.inputs(categories.to(device), continuous.to(device))
 
     def inputs(self, categories: Int[Tensor, " N"], continuous: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from genlab.collectives import draw_rows
 from genlab.functional import spherical_interpolation
 from genlab.models.ranges import require_count
 
@@ -43,7 +44,9 @@ class UniformNoise(Latent):
 
     def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
         place = device if generator is None else generator.device
-        return torch.empty(num, self.size, device=place).uniform_(-1, 1, generator=generator).to(device)
+        return draw_rows(
+            lambda rows: torch.empty(rows, self.size, device=place).uniform_(-1, 1, generator=generator), num
+        ).to(device)
 
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
@@ -56,7 +59,7 @@ class GaussianNoise(Latent):
 
     def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
         place = device if generator is None else generator.device
-        return torch.randn(num, self.size, generator=generator, device=place).to(device)
+        return draw_rows(lambda rows: torch.randn(rows, self.size, generator=generator, device=place), num).to(device)
 
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float

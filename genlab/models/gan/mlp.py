@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.collectives import draw_rows
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
@@ -73,7 +74,10 @@ class GaussianNoiseLayer(nn.Module):
         self.std = std
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return x + self.std * torch.randn_like(x) if self.training else x
+        if not self.training:
+            return x
+        noise = draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
+        return x + self.std * noise
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

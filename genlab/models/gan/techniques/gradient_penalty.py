@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.collectives import draw_rows
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
@@ -45,7 +46,7 @@ class GradientPenalty(TermTechnique):
     def discriminator_term(self, contest: Contest) -> Loss:
         num = min(len(contest.real), len(contest.fake))
         real, fake = contest.real[:num].float(), contest.fake[:num].detach().float()
-        share = torch.rand(num, 1, 1, 1, device=real.device)
+        share = draw_rows(lambda rows: torch.rand(rows, 1, 1, 1, device=real.device), num)
         points = torch.lerp(fake, real, share).requires_grad_(True)
         conditions = contest.real_conditions[:num].float()
         norms = gradient_norms(lambda images: contest.score(contest.discriminator(images, conditions).outputs), points)
