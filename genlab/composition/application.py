@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -38,12 +39,14 @@ from genlab.errors import (
     ConfigurationError,
     FolderInUseError,
     GenlabError,
-    ProcessLostError,
     StoppedBySignal,
     SweepError,
 )
+from genlab.storage import require_space
 
 MAX_CHECKED_AHEAD = 64
+START_BYTES = 1_000_000
+"""What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
@@ -110,6 +113,8 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         SweepError: Jobs of a sweep failed, after the others ran.
     """
     hold_lifeline()
+    # A log that cannot be written is no reason for tracebacks: the files that matter will say that the disk is full.
+    logging.raiseExceptions = False
     worker = this_worker()
     if worker is not None:
         worker.enter()
@@ -204,6 +209,7 @@ def _check_ahead(
         require_free(Path(folder))
         if composed.get("resume") is None and (worker is None or worker.remembered() is None):
             require_fresh(Path(folder))
+        require_space(Path(folder), START_BYTES)
     return _Plan(is_sweep=False, folder=folder, single=settings, processes=processes)
 
 
@@ -289,11 +295,11 @@ def _run_in_processes(command: str, words: Sequence[str], processes: Processes, 
     try:
         launch_processes(command, words, processes)
     except GenlabError as error:
-        if is_new and error.exit_code != FolderInUseError.exit_code:
+        if error.exit_code == FolderInUseError.exit_code:
+            raise
+        if is_new:
             tidy(folder)
-        if isinstance(error, StoppedBySignal | ProcessLostError):
-            raise settled(folder, error) from None
-        raise
+        raise settled(folder, error) from None
 
 
 def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], worker: Worker) -> None:
@@ -443,4 +449,5 @@ def _close_logs() -> None:
     for handler in list(logging.getLogger().handlers):
         if isinstance(handler, logging.FileHandler):
             logging.getLogger().removeHandler(handler)
-            handler.close()
+            with suppress(OSError):  # the disk is full, as was said
+                handler.close()

@@ -3,9 +3,14 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from genlab.collectives import num_processes
+
+_PASSED_ON_SECONDS = 2.0
 
 
 class StopRequest:
@@ -14,12 +19,16 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self.save_requested = False
+        self._asked = 0.0
 
     def _on_stop(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is not None:
+            if num_processes() > 1 and time.monotonic() - self._asked < _PASSED_ON_SECONDS:
+                return  # the same request: a scheduler signals every process, and the launcher passes it on as well
             # The second request means now. Checkpoints are replaced atomically, so leaving at once loses nothing saved.
             os._exit(128 + number)
         self.signal_number = number
+        self._asked = time.monotonic()
 
     def _on_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True

@@ -36,8 +36,9 @@ class Processes:
 class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
     """A process failed and has given an account of it."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str, *, rank: int, exit_code: int) -> None:
         super().__init__(message)
+        self.rank = rank
         self.exit_code = exit_code  # type: ignore[misc]
 
 
@@ -96,7 +97,8 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
     account: Any = failure.message
     if isinstance(account, dict):
         kind = account["extraInfo"].get("kind")
-        return _CONSEQUENCE.get(kind, 0), WorkerFailure(str(account["message"]), int(account["errorCode"]))
+        failed = WorkerFailure(str(account["message"]), rank=rank, exit_code=int(account["errorCode"]))
+        return _CONSEQUENCE.get(kind, 0), failed
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         hint = ", as when memory is short" if failure.exitcode == -signal.SIGKILL else ""

@@ -11,7 +11,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from genlab.composition.processes import launcher
-from genlab.composition.processes.launcher import Processes, root_cause
+from genlab.composition.processes.launcher import Processes, WorkerFailure, root_cause
 from genlab.composition.processes.outcome import settle_after_first, settled
 from genlab.composition.run_folder import claimed
 from genlab.errors import ProcessLostError, StoppedBySignal
@@ -90,6 +90,16 @@ def test_a_run_stopped_before_its_first_checkpoint_says_so(tmp_path: Path) -> No
     assert summary(folder)["status"] == "interrupted"
     assert settled(tmp_path / "none", ProcessLostError("x")).args == ("x; nothing was saved",)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_failure_elsewhere_stands_in_the_summary_and_the_firsts_own_stays(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, "failed")
+    own = WorkerFailure("out of memory", rank=0, exit_code=6)
+    assert settled(folder, own) is own
+    assert summary(folder)["reason"] is None
+    others = WorkerFailure("ValueError: x", rank=1, exit_code=1)
+    assert settled(folder, others) is others
+    assert summary(folder)["reason"] == "ValueError: x"
 
 
 @pytest.mark.parametrize("status", ["running", "finished", "interrupted"])

@@ -1,0 +1,315 @@
+"""One of two processes dies, errs or hangs, or their launcher is told to stop: all end, say why, and can go on.
+
+The processes are those of a real launcher; what happens to one of them is planted in it through a ``sitecustomize``.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, environment
+from tests.faults.tally import Tally
+
+FAULT = "7 rank death"
+ROOT = Path(__file__).resolve().parents[2]
+STEP = 12  # two steps after a checkpoint
+OF_ONE = {
+    "kill -9": "os.kill(os.getpid(), signal.SIGKILL)",
+    "an error": "exec('raise ValueError(\"planted\")')",
+    "a hang": "os.kill(os.getpid(), signal.SIGSTOP)",
+}
+"""What can befall process 1 of the first attempt."""
+CAUSES = {
+    ("trainer.devices", "kill -9"): "process 1 of 2 was killed by SIGKILL",
+    ("trainer.devices", "an error"): "ValueError: planted",
+    ("trainer.devices", "a hang"): "did not answer in time",
+    # torchrun alone knows who died, and tells it on the terminal.
+    ("torchrun", "kill -9"): "another process of the run is gone",
+    ("torchrun", "an error"): "another process of the run is gone",
+    ("torchrun", "a hang"): "did not answer in time",
+}
+WAYS = ("trainer.devices", "torchrun")
+
+
+def planted(folder: Path, *, rank: int, act: str, at_step: int = STEP) -> Path:
+    """A folder for PYTHONPATH that lets one process of the first attempt do something before a step."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        f"if os.environ.get('RANK') == '{rank}' and os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0':\n"
+        "    from tests.faults.hooks import before_step\n"
+        f"    before_step({at_step}, lambda: {act})\n"
+    )
+    return folder
+
+
+def patched(folder: Path, code: str) -> Path:
+    """A folder for PYTHONPATH that runs code in every process of genlab."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code)
+    return folder
+
+
+@contextmanager
+def started(
+    way: str, *words: str, folder: Path, restarts: int = 0, path: Path | None = None, timeout: str = "10"
+) -> Iterator[subprocess.Popen[str]]:
+    """Two processes of ``genlab train WORDS``, which do not survive the test."""
+    of_torchrun = ["torch.distributed.run", "--nproc-per-node=2", f"--max-restarts={restarts}", "-m"]
+    line = ["genlab", "train", *words, f"hydra.run.dir={folder}"]
+    if way == "trainer.devices":
+        line += ["trainer.devices=2", f"trainer.max_restarts={restarts}"]
+    search = [*([str(path)] if path else []), str(ROOT)]
+    variables = environment(
+        PYTHONPATH=os.pathsep.join(search),
+        GENLAB_TIMEOUT_SECONDS=timeout,
+        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", *(of_torchrun if way == "torchrun" else []), *line],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=variables,
+    )
+    try:
+        yield process
+    finally:
+        for pid in (process.pid, *processes_of(folder)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def run(way: str, *words: str, folder: Path, restarts: int = 0, path: Path | None = None) -> tuple[int, str]:
+    """Exit code and output of two processes that come to their end, with nobody left behind."""
+    with started(way, *words, folder=folder, restarts=restarts, path=path) as process:
+        output, _ = process.communicate(timeout=300)
+        assert processes_of(folder) == []
+        return process.returncode, output
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The living processes on whose line a run folder stands."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(folder).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def step_of(folder: Path) -> int:
+    """The last step that metrics.jsonl tells of; 0 before the first."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def wait_for_step(step: int, folder: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while step_of(folder) < step:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"no step {step}"
+        time.sleep(0.02)
+
+
+def wait_until_gone(folder: Path, seconds: float) -> bool:
+    """Whether all processes of a run leave within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while processes_of(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def summary_of(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "summary.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The undisturbed run of two processes of a family, made when it is first asked for."""
+
+    class Runs(dict[str, Path]):
+        def __missing__(self, family: str) -> Path:
+            self[family] = tmp_path_factory.mktemp("whole") / family
+            code, output = run("trainer.devices", *TINY[family], folder=self[family])
+            assert code == 0, output
+            return self[family]
+
+    return Runs()
+
+
+def cases(*quick: tuple[str, ...], of: list[tuple[str, ...]]) -> list[object]:
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in of]
+
+
+@pytest.mark.parametrize(
+    ("way", "fault", "family"),
+    cases(
+        ("trainer.devices", "kill -9", "draw"),
+        of=[(way, fault, "draw") for way in WAYS for fault in OF_ONE] + [("trainer.devices", "kill -9", "gan")],
+    ),
+)
+def test_all_go_on_from_the_last_checkpoint_as_if_none_had_died(
+    tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str, fault: str, family: str
+) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, f"{fault} of one, restart allowed"):
+        plan = planted(tmp_path / "plan", rank=1, act=OF_ONE[fault])
+        code, output = run(way, *TINY[family], folder=folder, restarts=1, path=plan)
+        assert code == 0, output
+        assert_runs_equal(whole[family], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", OF_ONE)
+@pytest.mark.parametrize("way", WAYS)
+def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way: str, fault: str) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, f"{fault} of one, no restart"):
+        plan = planted(tmp_path / "plan", rank=1, act=OF_ONE[fault])
+        code, output = run(way, *TINY["draw"], folder=folder, path=plan)
+        assert code == 1
+        summary = summary_of(folder)
+        assert summary["status"] == "failed"
+        assert CAUSES[way, fault] in str(summary["reason"])
+        assert checkpoint_of(folder)["step"] == STEP // 5 * 5
+        if way == "trainer.devices":
+            errors = [line for line in output.splitlines() if "error" in line.lower()]
+            assert len(errors) == 1, output
+            assert errors[0].startswith("genlab: error: ")
+            assert CAUSES[way, fault] in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_the_death_of_the_first_is_written_down_by_others(tmp_path: Path, tally: Tally, way: str) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "kill -9 of the first, no restart"):
+        code, _ = run(way, *TINY["draw"], folder=folder, path=planted(tmp_path / "plan", rank=0, act=OF_ONE["kill -9"]))
+        assert code == 1
+        summary = summary_of(folder)
+        assert (summary["status"], "process" in str(summary["reason"])) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("way", "number"),
+    cases(
+        ("trainer.devices", "SIGTERM"),
+        of=[(way, number) for way in WAYS for number in ("SIGTERM", "SIGINT")],
+    ),
+)
+def test_a_stop_reaches_all_at_one_step_and_the_run_goes_on(
+    tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str, number: str
+) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, f"{number} to the launcher"):
+        with started(way, *TINY["draw"], folder=folder) as process:
+            wait_for_step(10, folder, process)
+            process.send_signal(signal.Signals[number])
+            output, _ = process.communicate(timeout=200)
+            assert processes_of(folder) == []
+        # torchrun has one exit code for all that is not success.
+        assert process.returncode == (1 if way == "torchrun" else 128 + signal.Signals[number]), output
+        summary = summary_of(folder)
+        assert (summary["status"], summary["reason"]) == ("interrupted", f"signal {int(signal.Signals[number])}")
+        assert checkpoint_of(folder)["step"] == summary["step"]
+        code, output = run(way, f"resume={folder}", folder=folder)
+        assert code == 0, output
+        assert_runs_equal(whole["draw"], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "kill -9 of the launcher"):
+        with started(way, *TINY["draw"], "trainer.num_steps=100000", folder=folder) as process:
+            wait_for_step(10, folder, process)
+            process.kill()
+            process.wait()
+            assert wait_until_gone(folder, 60)
+        assert summary_of(folder)["status"] == "interrupted"
+        assert checkpoint_of(folder)["step"] == summary_of(folder)["step"]
+
+
+@pytest.mark.slow
+def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    words = ("trainer.checkpoint_interval=0", "trainer.num_steps=100000", "trainer.validation_interval=0")
+    with (
+        tally.trying(FAULT, "SIGUSR1 to the launcher"),
+        started("trainer.devices", *TINY["draw"], *words, folder=folder) as process,
+    ):
+        wait_for_step(10, folder, process)
+        process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + 100
+        while not (folder / "checkpoints" / "last.pt").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        wait_for_step(step_of(folder) + 5, folder, process)
+        process.terminate()
+        assert process.wait(100) == 143
+
+
+@pytest.mark.slow
+def test_a_sweep_starts_its_jobs_in_several_processes(tmp_path: Path, tally: Tally) -> None:
+    with tally.trying(FAULT, "jobs of a sweep over the number of processes", count=2):
+        line = [*("genlab", "train", "-m"), *TINY["draw"], "trainer.devices=1,2", f"hydra.sweep.dir={tmp_path / 's'}"]
+        result = subprocess.run(
+            [sys.executable, "-m", *line], capture_output=True, text=True, timeout=300, env=environment()
+        )
+        assert result.returncode == 0, result.stderr
+        assert [summary_of(path.parent)["status"] for path in (tmp_path / "s").rglob("summary.json")] == 2 * [
+            "finished"
+        ]
+        assert processes_of(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_restart_that_forgets_its_run_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
+    plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"])
+    with (plan / "sitecustomize.py").open("a") as file:
+        file.write("from genlab.composition.processes.worker import Worker\nWorker.remembered = lambda self: None\n")
+    code, output = run("trainer.devices", *TINY["draw"], folder=tmp_path / "run", restarts=1, path=plan)
+    assert code == 2, output
+    assert "hydra.run.dir must be a new or empty folder" in output
+    tally.wrong_variant_noticed(FAULT, "a restart as a fresh start")
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_watch_their_launcher_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
+    code = "from genlab.composition.processes import worker\nworker._leave_with = lambda launcher: None\n"
+    folder = tmp_path / "run"
+    plan = patched(tmp_path / "plan", code)
+    with started("trainer.devices", *TINY["draw"], "trainer.num_steps=100000", folder=folder, path=plan) as process:
+        wait_for_step(10, folder, process)
+        process.kill()
+        process.wait()
+        assert not wait_until_gone(folder, 15)
+    tally.wrong_variant_noticed(FAULT, "no eye on the launcher")
+
+
+@pytest.mark.slow
+def test_the_usual_timeout_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["a hang"])
+    with started("trainer.devices", *TINY["draw"], folder=folder, path=plan, timeout="1800") as process:
+        wait_for_step(10, folder, process)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(60)
+    tally.wrong_variant_noticed(FAULT, "the default timeout of half an hour")
