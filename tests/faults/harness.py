@@ -1,11 +1,21 @@
 """Real processes of genlab on tiny runs, to be killed, starved and lied to."""
 
+import contextlib
+import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from genlab.checks.training import differences
 
 _COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "trainer.batch_size=16", "trainer.test_at_end=false"),
@@ -58,6 +68,100 @@ def run(
         process.kill()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["genlab.train", "hydra.main", "sklearn.datasets", "torch.utils.tensorboard"])
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A process of genlab and what it says."""
+
+    process: BaseProcess
+    output: Path
+    errors: Path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def send(self, number: int, *, to_group: bool = False) -> None:
+        """Send a signal to the process, or to all of its group; one that has ended gets none."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if to_group else os.kill)(self.pid, number)
+
+    def wait(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Wait for the end; a process that does not come to one is killed."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.send(signal.SIGKILL)
+            raise subprocess.TimeoutExpired("genlab", timeout)
+        code = self.process.exitcode
+        return subprocess.CompletedProcess("genlab", code, self.output.read_text(), self.errors.read_text())
+
+
+def fork(*words: str, folder: Path, hook: Callable[[], object] | None = None, **variables: str) -> Forked:
+    """Start ``genlab train WORDS`` as `start` does, from a server that has imported everything and done nothing.
+
+    The import is most of what a tiny run costs, and one server pays it for all processes.
+
+    Args:
+        words: The line after ``train``.
+        folder: The run folder; with ``resume=`` among the words, that of the run.
+        hook: Called in the process before genlab; one of :mod:`tests.faults.hooks`, for it is sent there.
+        variables: Set in the environment of the process.
+    """
+    place = [] if any(word.startswith("resume=") for word in words) else [f"hydra.run.dir={folder}"]
+    output, errors = folder.with_name(f"{folder.name}.stdout"), folder.with_name(f"{folder.name}.stderr")
+    arguments = (("train", *words, *place), hook, output, errors, {"OMP_NUM_THREADS": "1", **variables})
+    process = _SERVER.Process(target=_run_forked, args=arguments, daemon=True)
+    process.start()
+    return Forked(process, output, errors)
+
+
+def _run_forked(
+    words: Sequence[str], hook: Callable[[], object] | None, output: Path, errors: Path, variables: dict[str, str]
+) -> None:
+    os.setsid()
+    os.environ.update(variables)
+    for number, path in ((1, output), (2, errors)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    if hook is not None:
+        hook()
+    from genlab.cli import main
+
+    raise SystemExit(main(words))
+
+
+def resume(folder: Path, *words: str, hook: Callable[[], object] | None = None, **variables: str) -> Forked:
+    """Start ``genlab train resume=FOLDER WORDS`` as `fork` does."""
+    return fork(f"resume={folder}", *words, folder=folder, hook=hook, **variables)
+
+
+def scalars_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
+
+
+def assert_runs_equal(ours: Path, theirs: Path) -> None:
+    """Weights, average, optimisers, schedule, logged scalars and summary equal to the last bit, times aside."""
+    kept = {path.name for folder in (ours, theirs) for path in (folder / "checkpoints").glob("*.pt")}
+    for name in kept - {"previous.pt"}:  # of the step before a stop in one run, of the interval in the other
+        assert differences(checkpoint_of(ours, name), checkpoint_of(theirs, name)) == []
+    assert scalars_of(ours) == scalars_of(theirs)
+    first, second = (json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (ours, theirs))
+    for summary in (first, second):
+        del summary["seconds"]
+    assert first == second
+
+
+def strays_of(folder: Path) -> list[Path]:
+    """Temporary files that a run has left."""
+    return sorted(path for path in folder.rglob("*") if path.name.endswith((".tmp", ".part")))
 
 
 def checkpoint_of(folder: Path, name: str = "last.pt") -> dict[str, object]:
