@@ -1,9 +1,11 @@
 """A trained model back from its run folder, without its data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from genlab.composition.builder import build
 from genlab.composition.runs import SavedRun, load_run
@@ -12,6 +14,7 @@ from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.fitting import require_fitting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +44,24 @@ def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> 
     folder = CheckpointFolder(run_folder / "checkpoints")
     name = "best.pt" if checkpoint == "best" and folder.has("best.pt") else "last.pt"
     state = folder.load(name, device=device) if name == "best.pt" else folder.newest(device=device)
-    model = run.build_model().to(device)
-    weights: Weights = "trained" if state["average"] is None else "averaged"
-    try:
-        model.load_state_dict(state["model"] if state["average"] is None else state["average"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{run_folder} holds weights of another model: {str(error).splitlines()[-1]}") from error
+    weights: Weights = "trained" if state.get("average") is None else "averaged"
+    model = _with_weights(run, state["model" if weights == "trained" else "average"]).to(device)
     return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=state["step"], weights=weights)
+
+
+def _with_weights(run: SavedRun, weights: Mapping[str, Tensor]) -> Model:
+    """The run's model with these weights, built only when they are known to be its own."""
+    num_bytes = sum(value.numel() * value.element_size() for value in weights.values())
+    try:
+        draft = run.draft_model(num_bytes=num_bytes)
+        if draft is not None:
+            require_fitting(weights, draft)
+        model = run.build_model()
+        require_fitting(weights, model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{run.folder}: {error}") from error
+    model.load_state_dict(weights)
+    return model
 
 
 def build_dataset(run: SavedRun) -> Dataset:

@@ -40,6 +40,7 @@ from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.storage import replace_atomically
+from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
 from genlab.training.processes import gathered, joined, own_device
 from genlab.training.summary import Summary
@@ -124,6 +125,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     seed_everything(configuration.seed)
 
     dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
+    if configuration.resume is not None:
+        load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)

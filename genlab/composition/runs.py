@@ -18,11 +18,13 @@ from genlab.composition.fields import check_fields
 from genlab.composition.plain_yaml import MAX_BYTES, require_plain
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.composition.suggestions import nearest
+from genlab.composition.targets import allows_own_code
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.ledger import Measure, as_json
 from genlab.models.base import Model
 from genlab.storage import read_within, replace_atomically, require_contained
+from genlab.training.fitting import blueprint
 from genlab.types import ImageSpec
 
 CONFIG_NAME = "config.yaml"
@@ -56,6 +58,17 @@ class SavedRun:
             ConfigurationError: The configuration does not describe one.
         """
         return build_model(self.configuration, self.spec)
+
+    def draft_model(self, num_bytes: int) -> Model | None:
+        """The model without values (:func:`genlab.training.fitting.blueprint`), which weights of that size can be of.
+
+        None where the user's own code may be part of it, which need not know how to be drafted.
+
+        Raises:
+            CheckpointError: It is larger.
+            ConfigurationError: The configuration does not describe one.
+        """
+        return None if allows_own_code() else blueprint(self.build_model, num_bytes=num_bytes)
 
 
 def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:

@@ -84,6 +84,11 @@ def _torch_class(module_name: str, name: str, where: str) -> Callable[..., Any]:
     return getattr(module, name)  # type: ignore[no-any-return]
 
 
+def allows_own_code() -> bool:
+    """Whether the user trusts code that is not ours, of which we know nothing."""
+    return bool(os.environ.get(ALLOW_VARIABLE))
+
+
 def _allowed_packages() -> tuple[str, ...]:
     own = os.environ.get(ALLOW_VARIABLE, "")
     return OWN_PACKAGES + tuple(package.strip() for package in own.split(",") if package.strip())

@@ -78,12 +78,15 @@ class MaskedConv2d(nn.Module):
             raise ValueError(f"a masked kernel must have odd sides to have a centre, got {size[0]}x{size[1]}")
         mask = causal_mask(in_channels, out_channels, size, num_groups=num_groups, mask_type=mask_type)
         self.register_buffer("mask", mask, persistent=False)
-        self.is_masked = not bool(mask[:, :, : size[0] // 2 + 1].all())
+        # Asked of the arguments and not of the mask, which has no values where a model is only drafted ("meta").
+        self.is_masked = size[1] > 1 or mask_type == "A" or num_groups > 1
         self.num_rows = size[0] // 2 + 1
         self.bounds_in = group_bounds(in_channels, num_groups)
         self.bounds_out = group_bounds(out_channels, num_groups)
-        # The usual uniform initialisation, with the fan-in that the masks leave.
-        bound = max(int(mask[-1].sum()), 1) ** -0.5
+        # The usual uniform initialisation, with the fan-in that the mask leaves to the last output channel.
+        num_whole = size[0] // 2 * size[1] + size[1] // 2
+        fan_in = in_channels * num_whole + (self.bounds_in[-2] if mask_type == "A" else in_channels)
+        bound = max(fan_in, 1) ** -0.5
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *size).uniform_(-bound, bound) * mask)
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
 

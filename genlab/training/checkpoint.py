@@ -148,6 +148,11 @@ class CheckpointFolder:
         sidecar = self._sidecar(path) if path.exists() else None
         return None if sidecar is None else sidecar.step
 
+    @property
+    def num_bytes(self) -> int:
+        """Size of the largest checkpoint; 0 without one."""
+        return max((path.stat().st_size for path in self.path.glob("*.pt") if path.is_file()), default=0)
+
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
 

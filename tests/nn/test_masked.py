@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genlab.nn.masked import BatchNorm, MaskedConv2d, PixelNorm, RowsAboveConv2d, group_bounds
+from genlab.nn.masked import BatchNorm, MaskedConv2d, MaskType, PixelNorm, RowsAboveConv2d, group_bounds
 
 
 @given(channels=st.integers(1, 40), groups=st.integers(1, 4))
@@ -116,3 +116,19 @@ def test_pixel_norm_mixes_neither_pixels_nor_groups():
     assert not x.grad[0, :, 1].any()
     torch.testing.assert_close(y[:, 2:].mean(1), torch.zeros(1, 2, 2), atol=1e-6, rtol=0)
     torch.testing.assert_close(y[:, 2:].var(1, correction=0), torch.ones(1, 2, 2), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (3, 5)])
+@pytest.mark.parametrize("num_groups", [1, 3])
+def test_what_is_known_of_a_mask_without_its_values_is_true(
+    mask_type: MaskType, size: tuple[int, int], num_groups: int
+) -> None:
+    layer = MaskedConv2d(4, 7, size, num_groups=num_groups, mask_type=mask_type)
+    kept = layer.mask[:, :, : size[0] // 2 + 1]
+    assert layer.is_masked == (not bool(kept.all()))
+    torch.manual_seed(0)
+    layer = MaskedConv2d(4, 7, size, num_groups=num_groups, mask_type=mask_type)
+    bound = max(int(layer.mask[-1].sum()), 1) ** -0.5
+    torch.manual_seed(0)
+    assert torch.equal(layer.weight, torch.empty(7, 4, *size).uniform_(-bound, bound) * layer.mask)

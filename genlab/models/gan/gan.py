@@ -100,12 +100,13 @@ class GAN(GenerativeModel):
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
         network = discriminator(spec=spec, num_conditions=sizes.num_conditions, layers=layers)
+        device = torch.get_default_device()  # not the CPU where a model is only drafted ("meta")
         parts = Parts(
             generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs, layers=layers),
             network=network,
             feature_layer=nn.Identity(),
             num_features=network.num_features,
-            draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=torch.device("cpu"))[0],
+            draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=device)[0],
         )
         conditioning.build_head(network.num_features)
         used = [technique for technique in techniques.values() if technique is not None]
