@@ -42,7 +42,7 @@ from genlab.reference_classifier import load_classifier, reference_classifier, w
 from genlab.storage import replace_atomically
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
-from genlab.training.processes import gathered, joined, own_device
+from genlab.training.processes import first_before_others, gathered, joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -124,12 +124,15 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
-    dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
+    with first_before_others():  # a download, or images decoded once
+        dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
     if configuration.resume is not None:
         load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)
+    with first_before_others():  # a classifier trained once
+        class_predictor = class_predictor_for(configuration, dataset, device)
 
     trainer = Trainer(
         model=model,
@@ -144,17 +147,20 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         device=device,
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration),
-        class_predictor=class_predictor_for(configuration, dataset, device),
+        class_predictor=class_predictor,
     )
 
-    environment = describe_environment(command=command, device=device, seed=configuration.seed)
-    save_configuration(run_folder, configuration, dataset.spec)
-    replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
+    if is_first():
+        environment = describe_environment(command=command, device=device, seed=configuration.seed)
+        save_configuration(run_folder, configuration, dataset.spec)
+        replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
     _log.info("%s", _shown(configuration))
     _log.info("%s", dataset.provenance)
     _log.info("%s", _parameter_counts(model))
     _log.info("run folder: %s", _from_here(run_folder))
     summary = trainer.fit(resume=configuration.resume is not None)
+    if not is_first():
+        return summary
     measures, baselines = _ledger(trainer)
     if measures:
         is_best = bool(summary.best)

@@ -30,12 +30,10 @@ from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likel
 from genlab.metrics.matching import CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
-from genlab.randomness import derive_seed
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
 from genlab.train import train
-from genlab.training.evaluation import Average, average_measures
-from genlab.training.randomness import seed_default_generators
+from genlab.training.evaluation import Average, average_measures, with_noise_of_their_own
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
     {"run", "images", "checkpoint", "num_importance_samples", "batch_size", "seed", "device", "num_threads"}
@@ -179,8 +177,12 @@ def _measure_given_images(
         )
     given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
-    seed_default_generators(derive_seed(settings.seed, "evaluate", "images"), device)
-    batches = given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device)
+    batches = with_noise_of_their_own(
+        given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device),
+        seed=settings.seed,
+        purpose="images",
+        device=device,
+    )
     num_batches = -(-len(given.names) // settings.batch_size)
     measures = likelihoods(
         model,
@@ -206,9 +208,13 @@ def _measures_of_images(evaluation: Evaluation) -> tuple[list[Measure], list[Mea
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images = _num_images(dataset, settings.split, settings.num_images)
     model = evaluation.trained.model
-    seed_default_generators(derive_seed(settings.seed, "evaluate", settings.split), device)
-    batches = dataset.batches(
-        settings.split, batch_size=settings.batch_size, seed=settings.seed, device=device, limit=num_images
+    batches = with_noise_of_their_own(
+        dataset.batches(
+            settings.split, batch_size=settings.batch_size, seed=settings.seed, device=device, limit=num_images
+        ),
+        seed=settings.seed,
+        purpose=settings.split,
+        device=device,
     )
     num_batches = -(-num_images // settings.batch_size)
     averages = average_measures(

@@ -142,28 +142,48 @@ class Dataset:
         return (self._stores[split].labels != UNLABELLED).nonzero().squeeze(1)
 
     def stream(
-        self, *, batch_size: int, seed: int, device: torch.device, num_labelled: int | None = None
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        num_labelled: int | None = None,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> "BatchStream":
-        """The endless stream of training batches.
+        """The endless stream of training batches, or the part of it that one of several processes holds.
 
         Args:
-            batch_size: Images in every batch.
+            batch_size: Images in every batch, over all processes.
             seed: Seed of the order and of stochastic binarisation.
             device: Where the batches are delivered.
             num_labelled: For semi-supervised learning: so many labelled images at the head of every batch, and the
                 labels of the others hidden. None delivers each image with the label that it has.
+            rank: Of the process, from 0; it is given every num_processes-th image of a batch, from this one on.
+            num_processes: How many share each batch.
 
         Raises:
             ConfigurationError: A number is out of range, or there is no labelled image.
         """
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
+        share = slice(rank, batch_size, num_processes)
         if num_labelled is None:
-            return BatchStream(self, batch_size=batch_size, seed=seed, device=device)
-        return SemiSupervisedStream(self, batch_size=batch_size, num_labelled=num_labelled, seed=seed, device=device)
+            return BatchStream(self, batch_size=batch_size, share=share, seed=seed, device=device)
+        return SemiSupervisedStream(
+            self, batch_size=batch_size, share=share, num_labelled=num_labelled, seed=seed, device=device
+        )
 
     def batches(
-        self, split: Split, *, batch_size: int, seed: int, device: torch.device, limit: int | None = None
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        limit: int | None = None,
+        rank: int = 0,
+        num_processes: int = 1,
     ) -> Iterator[Batch]:
         """One pass over a split in index order, the last, smaller batch included.
 
@@ -174,12 +194,14 @@ class Dataset:
             device: Where the batches are delivered.
             limit: Visit only this many images: a seeded random choice, because files may be ordered by class (the fixed
                 binarised test set is) and the first images would then misrepresent the split. None visits all.
+            rank: Of the process, from 0; it is given every num_processes-th batch, from this one on.
+            num_processes: How many share the pass.
         """
         num_images = self.num_images(split)
         indices = torch.arange(num_images)
         if limit is not None and limit < num_images:
             indices = self._random_rows(split, limit, seed).sort().values
-        for start in range(0, len(indices), batch_size):
+        for start in range(rank * batch_size, len(indices), num_processes * batch_size):
             yield self.at(split, indices[start : start + batch_size], seed, device)
 
     def subset(self, split: Split, num_images: int, *, seed: int, device: torch.device) -> Batch:
@@ -239,8 +261,9 @@ class BatchStream:
     each image comes exactly once per epoch.
     """
 
-    def __init__(self, dataset: Dataset, *, batch_size: int, seed: int, device: torch.device) -> None:
+    def __init__(self, dataset: Dataset, *, batch_size: int, share: slice, seed: int, device: torch.device) -> None:
         self.batch_size = batch_size
+        self._share = share
         self._dataset = dataset
         self._device = device
         self._noise_seed = derive_seed(seed, "training")
@@ -252,11 +275,15 @@ class BatchStream:
         start = index * self.batch_size
         positions = torch.arange(start, start + self.batch_size, device=self._index_device)
         return self._dataset.deliver(
-            "train", self._indices(index), positions, seed=self._noise_seed, device=self._device
+            "train",
+            self._indices(index)[self._share],
+            positions[self._share],
+            seed=self._noise_seed,
+            device=self._device,
         )
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:
-        """Which training images a batch holds."""
+        """Which training images a batch holds, over all processes."""
         return self._images.take(index, self.batch_size)
 
 
@@ -268,9 +295,9 @@ class SemiSupervisedStream(BatchStream):
     """
 
     def __init__(
-        self, dataset: Dataset, *, batch_size: int, num_labelled: int, seed: int, device: torch.device
+        self, dataset: Dataset, *, batch_size: int, share: slice, num_labelled: int, seed: int, device: torch.device
     ) -> None:
-        super().__init__(dataset, batch_size=batch_size, seed=seed, device=device)
+        super().__init__(dataset, batch_size=batch_size, share=share, seed=seed, device=device)
         if not 1 <= num_labelled < batch_size:
             raise ConfigurationError(
                 f"the labelled images of a batch must be between 1 and {batch_size - 1} (the batch size less one), "
@@ -289,7 +316,8 @@ class SemiSupervisedStream(BatchStream):
     def batch(self, index: int) -> Batch:
         """The batch at an index of the stream, from 0."""
         batch = super().batch(index)
-        batch.labels[self.num_labelled :] = UNLABELLED  # gathered, hence the batch's own
+        num_labelled = len(range(self.num_labelled)[self._share])  # of the images of this process
+        batch.labels[num_labelled:] = UNLABELLED  # gathered, hence the batch's own
         return batch
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:

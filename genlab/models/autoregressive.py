@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
-from genlab.collectives import draw_rows
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.incremental.sampler import Decoder, draw_symbols
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
@@ -195,9 +194,8 @@ class AutoregressiveModel(GenerativeModel):
     def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:
         """The random numbers of n images: all the randomness of a sample, on the model's device."""
         source = generator.device if generator is not None else torch.device("cpu")
-        shape = (self.num_symbols, *self.grid)
-        drawn = draw_rows(lambda rows: torch.rand(rows, *shape, generator=generator, device=source), num_samples)
-        return drawn.to(self._device)
+        shape = (num_samples, self.num_symbols, *self.grid)
+        return torch.rand(shape, generator=generator, device=source).to(self._device)
 
     @property
     def _device(self) -> torch.device:
@@ -209,9 +207,7 @@ class AutoregressiveModel(GenerativeModel):
             return torch.full((num_samples,), UNLABELLED, device=self._device)
         if labels is None:
             source = generator.device if generator is not None else torch.device("cpu")
-            labels = draw_rows(
-                lambda rows: torch.randint(self.num_classes, (rows,), generator=generator, device=source), num_samples
-            )
+            labels = torch.randint(self.num_classes, (num_samples,), generator=generator, device=source)
         if len(labels) != num_samples or bool((labels < 0).any() | (labels >= self.num_classes).any()):
             raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         return labels.to(self._device)

@@ -21,10 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.collectives import num_processes, rank
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.models.base import GenerativeModel, Model
 from genlab.randomness import derive_seed
+from genlab.training.processes import gathered
 from genlab.training.randomness import generator_for
 from genlab.training.settings import TrainerSettings
 
@@ -122,12 +124,14 @@ class CollapseWatch:
             Scalars by tag: ``watch/diversity_ratio``, ``modes/covered`` with a classifier, ``watch/collapse_alarm``.
         """
         assert isinstance(model, GenerativeModel)
-        generator = generator_for(self._seed, "watch", device=self._device)
-        images = model.sample(self._settings.watch_images, generator=generator)
+        images = self._drawn(model)
         self.diversity_ratio = mean_pairwise_distance(images) / self._scale
-        values = {"watch/diversity_ratio": self.diversity_ratio}
         if self._predictor is not None:
             self.modes_covered = num_modes_covered(self._predictor.predict(images))
+        # The first process's view, so that all stop at the same step.
+        self.diversity_ratio, self.modes_covered = gathered((self.diversity_ratio, self.modes_covered))[0]
+        values = {"watch/diversity_ratio": self.diversity_ratio}
+        if self.modes_covered is not None:
             values["modes/covered"] = float(self.modes_covered)
         bounds = {
             "watch/diversity_ratio": self._settings.min_diversity_ratio,
@@ -142,6 +146,17 @@ class CollapseWatch:
         elif was_alarmed and not self.is_alarmed:
             _log.info("step %d: no sign of collapse any more: %s", step, self.description())
         return {**values, "watch/collapse_alarm": float(self.is_alarmed)}
+
+    def _drawn(self, model: GenerativeModel) -> Float[Tensor, "N C H W"]:
+        """The images to look at; several processes draw their shares of them, each from noise of its own."""
+        num = num_processes()
+        own = (rank(),) if num > 1 else ()
+        generator = generator_for(self._seed, "watch", *own, device=self._device)
+        share = model.sample(-(-self._settings.watch_images // num), generator=generator)
+        if num == 1:
+            return share
+        parts = gathered(share.cpu())
+        return torch.cat(parts)[: self._settings.watch_images].to(self._device)
 
     def description(self) -> str:
         """The newest measures beside their bounds, in words."""

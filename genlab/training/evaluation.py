@@ -1,12 +1,16 @@
 """Averages of per-example measures over a split: right on the last partial batch, one host read at the end."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genlab.collectives import num_processes
+from genlab.randomness import derive_seed
+from genlab.training.processes import gathered
+from genlab.training.randomness import seed_default_generators
 from genlab.types import Batch
 
 
@@ -20,9 +24,37 @@ class Average:
     num_examples: int
 
 
+def with_noise_of_their_own(
+    batches: Iterable[Batch], *, seed: int, purpose: str, device: torch.device, first: int = 0, stride: int = 1
+) -> Iterator[Batch]:
+    """Seed the default generators for each batch by its place in the pass.
+
+    The noise of an evaluation is then the same at each step of a run, so that curves over time compare like with like,
+    and however many processes share the pass.
+
+    Args:
+        batches: Of a pass over a split, or every stride-th one of it.
+        seed: Of the run.
+        purpose: What is evaluated.
+        device: Where the model is.
+        first: Place of the first one in the pass.
+        stride: From one to the next.
+    """
+    for number, batch in enumerate(batches):
+        seed_default_generators(derive_seed(seed, "evaluate", purpose, first + number * stride), device)
+        yield batch
+
+
 @torch.no_grad()
-def average_measures(evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch]) -> dict[str, Average]:
+def average_measures(
+    evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch], *, is_shared: bool = False
+) -> dict[str, Average]:
     """Average what ``evaluate`` returns per example over all batches, in float64.
+
+    Args:
+        evaluate: Measures of a batch, per example.
+        batches: May be none in some of several processes.
+        is_shared: Whether the batches of all processes count together; all of them must come here then.
 
     Raises:
         ValueError: A measure is not per example, or there are no batches.
@@ -39,6 +71,8 @@ def average_measures(evaluate: Callable[[Batch], Mapping[str, Tensor]], batches:
             sums[name] = sums.get(name, torch.zeros_like(exact[0])) + exact.sum(0)
             squares[name] = squares.get(name, torch.zeros_like(exact[0])) + exact.square().sum(0)
         num_examples += size
+    if is_shared and num_processes() > 1:
+        num_examples, sums, squares = _sums_of_all(num_examples, sums, squares)
     if num_examples == 0:
         raise ValueError("there are no images to evaluate")
     averages = {}
@@ -48,6 +82,21 @@ def average_measures(evaluate: Callable[[Batch], Mapping[str, Tensor]], batches:
         error = (variance / max(num_examples - 1, 1)).sqrt()
         averages[name] = Average(mean=mean.tolist(), standard_error=error.tolist(), num_examples=num_examples)
     return averages
+
+
+def _sums_of_all(
+    num_examples: int, sums: Mapping[str, Tensor], squares: Mapping[str, Tensor]
+) -> tuple[int, dict[str, Tensor], dict[str, Tensor]]:
+    """Add up what the processes have summed, in the order of their ranks; one without a batch knows no measure."""
+    own = [{name: total.cpu() for name, total in kind.items()} for kind in (sums, squares)]
+    num_in_all = 0
+    in_all: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    for count, *kinds in gathered((num_examples, *own)):
+        num_in_all += count
+        for totals, kind in zip(in_all, kinds, strict=True):
+            for name, total in kind.items():
+                totals[name] = totals[name] + total if name in totals else total
+    return num_in_all, *in_all
 
 
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:

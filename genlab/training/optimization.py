@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
+from genlab.training.processes import average
 from genlab.training.settings import TrainerSettings
 from genlab.types import Batch, Loss, Phase
 
@@ -72,19 +74,23 @@ class PhaseUpdate:
         Raises:
             NonFiniteError: The loss or the gradient norm is not finite; nothing was updated.
         """
+        self._require_finite_everywhere(batch)
         parts = self._settings.gradient_accumulation
         sums: dict[str, Tensor] = {}
         value = torch.zeros((), device=self._device)
         handed_on: list[object] = []
         for index, part in enumerate(split_batch(batch, parts)):
-            loss = self._loss(part, received[index] if received else None)
+            with one_batch():
+                loss = self._loss(part, received[index] if received else None)
+                share = loss.value / parts if parts > 1 else loss.value
+                torch.autograd.backward(self._scaler.scale(share))
             handed_on.append(loss.handed_on)
-            share = loss.value / parts if parts > 1 else loss.value
-            torch.autograd.backward(self._scaler.scale(share))
             value = value + loss.value.detach()
             for name, metric in loss.metrics.items():
                 metric = metric.detach() / parts if parts > 1 else metric.detach()
                 sums[name] = sums[name] + metric if name in sums else metric
+        if num_processes() > 1:
+            value = self._average_over_processes(value, sums)
         sums["gradient_norm"] = self._step(value)
         self.optimizer.zero_grad(set_to_none=True)
         if self.phase.project is not None:
@@ -100,6 +106,29 @@ class PhaseUpdate:
             if bool(torch.isfinite(part.images).all()):
                 raise
             raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
+
+    def _require_finite_everywhere(self, batch: Batch) -> None:
+        """Skip a batch with a bad image in all processes at once: one that left alone would be waited for."""
+        if num_processes() == 1 or self._settings.on_non_finite == "stop":
+            return
+        with one_batch():
+            is_bad = batch.images.isfinite().all().logical_not().long()
+            if bool(mean_over_processes(is_bad) > 0):
+                raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite")
+
+    def _average_over_processes(self, value: Tensor, metrics: dict[str, Tensor]) -> Tensor:
+        """Average gradients, the loss and its metrics over processes, in one message; the loss is returned.
+
+        A parameter that some process has no gradient of counts as zero there, so that all send the same.
+        """
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        scalars = torch.stack([value, *metrics.values()]).to(gradients[0].dtype)
+        average([*gradients, scalars])
+        metrics.update(zip(metrics, scalars[1:].unbind(), strict=True))
+        return scalars[0]
 
     def _step(self, value: Tensor) -> Tensor:
         self._scaler.unscale_(self.optimizer)

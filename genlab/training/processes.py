@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genlab.collectives import num_processes, told_of_lost_processes
+from genlab.collectives import alone, is_first, num_processes, sum_in_place, told_of_lost_processes
 from genlab.errors import ConfigurationError
 
 TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
@@ -88,12 +88,45 @@ def wait_for_all() -> None:
             dist.barrier(group=_waiting_room)
 
 
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """Let the first process through, then the others, each as if alone: what the first has stored the others find.
+
+    Raises:
+        ProcessLostError: The first process died.
+    """
+    if not is_first():
+        wait_for_all()
+    with alone():
+        yield
+    if is_first():
+        wait_for_all()
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by their averages over processes, in one message for each type of numbers.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        group = [tensor for tensor in tensors if tensor.dtype == dtype]
+        message = torch.cat([tensor.reshape(-1) for tensor in group])
+        sum_in_place(message)
+        message /= num_processes()
+        pieces = torch.split(message, [tensor.numel() for tensor in group])
+        averages = [piece.view(tensor.shape) for piece, tensor in zip(pieces, group, strict=True)]
+        torch._foreach_copy_(group, averages)
+
+
 def broadcast(tensors: Iterable[Tensor]) -> None:
     """Give every process the first one's values."""
     if num_processes() > 1:
         with torch.no_grad(), told_of_lost_processes():
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                message = tensor.contiguous()
+                dist.broadcast(message, src=0)
+                tensor.copy_(message)
 
 
 def largest(values: Sequence[int]) -> list[int]:

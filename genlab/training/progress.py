@@ -9,6 +9,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from genlab.collectives import is_first
+
 _log = logging.getLogger(__name__)
 
 # Between plain lines; a log file should tell the story of a night in pages, not in megabytes.
@@ -25,7 +27,7 @@ class Progress:
     """
 
     def __init__(self, *, total: int, start: int, steps_per_epoch: float) -> None:
-        self._on_terminal = sys.stderr.isatty()
+        self._on_terminal = sys.stderr.isatty() and is_first()
         self._bar = tqdm(total=total, initial=start, disable=not self._on_terminal, unit="step", dynamic_ncols=True)
         self._total = total
         self._steps_per_epoch = steps_per_epoch
