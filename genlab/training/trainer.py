@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genlab.collectives import is_first, num_processes, rank
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import CheckpointError, MemoryExhaustedError, NonFiniteError, StoppedBySignal, is_out_of_memory
+from genlab.errors import (
+    CheckpointError,
+    ConfigurationError,
+    MemoryExhaustedError,
+    NonFiniteError,
+    StoppedBySignal,
+    is_out_of_memory,
+)
 from genlab.models.base import Model
+from genlab.nn.synchronized import synchronize_layers
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
-from genlab.training.evaluation import Average, as_written, average_measures, scalar_means
+from genlab.training.evaluation import (
+    Average,
+    as_written,
+    average_measures,
+    scalar_means,
+    with_noise_of_their_own,
+)
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
+from genlab.training.processes import broadcast, first_before_others, largest, wait_for_all
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress, Speedometer
 from genlab.training.randomness import generator_for, seed_default_generators
@@ -38,6 +54,9 @@ _log = logging.getLogger(__name__)
 
 class Trainer:
     """Trains, validates, saves and resumes one model on one dataset in one run folder.
+
+    Several processes (:mod:`genlab.training.processes`) do the same step at the same time, each with its share of the
+    batch, and have equal weights after it. They share evaluation; the first one alone writes.
 
     Args:
         model: On any device; it is moved.
@@ -74,6 +93,9 @@ class Trainer:
             dataset.require_images("validation", way_out="trainer.validation_interval=0")
         if settings.test_at_end:
             dataset.require_images("test", way_out="trainer.test_at_end=false")
+        _require_equal_shares(settings)
+        if num_processes() > 1:
+            synchronize_layers(model)
         self.model = model.to(device)
         self.dataset = dataset
         self.settings = settings
@@ -90,7 +112,12 @@ class Trainer:
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
         self._stream = dataset.stream(
-            batch_size=settings.batch_size, seed=seed, device=device, num_labelled=settings.num_labelled
+            batch_size=settings.batch_size,
+            seed=seed,
+            device=device,
+            num_labelled=settings.num_labelled,
+            rank=rank(),
+            num_processes=num_processes(),
         )
         self._updates = [
             PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
@@ -107,6 +134,11 @@ class Trainer:
         self._pending: dict[str, list[Tensor]] = {}  # metrics since the last log line, still on the device
         self._validations_without_gain = 0
         self._stop_reason: StopReason | None = None
+        self._stop_signal: int | None = None  # that some process has been sent
+        # What sums are rounded by, hence for which a resumed run is bitwise equal to an undisturbed one.
+        self._equal_for = {"num_processes": num_processes()}
+        if device.type == "cpu":
+            self._equal_for["num_threads"] = torch.get_num_threads()
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -120,31 +152,40 @@ class Trainer:
             StoppedBySignal: Saved, and resumable.
             CheckpointError: ``resume`` found no usable checkpoint, or one of another model.
         """
-        self.checkpoints.prepare()
-        if resume:
-            self._restore()
-        else:
-            self._initialize()
+        with first_before_others():
+            self.checkpoints.prepare()
+            if resume:
+                self._restore()
+            else:
+                self._initialize()
+        for model in (self.model, *(() if self._average is None else (self._average.model,))):
+            broadcast((*model.parameters(), *model.buffers()))
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile()
-        log = RunLog(self.run_folder, start_step=self.step, hyperparameters=self._hyperparameters)
-        with log, listen_for_signals() as request, self._failure_in_summary():
+        with self._opened_log() as log, listen_for_signals() as request, self._failure_in_summary():
             self._write_summary("running")
             self._train(log, request)
-            if request.signal_number is not None:
-                self._write_summary("interrupted", f"signal {request.signal_number}")
+            self._heard_by_any(request)
+            if self._stop_signal is not None:
+                self._write_summary("interrupted", f"signal {self._stop_signal}")
                 raise StoppedBySignal(
-                    f"stopped by signal {request.signal_number} after step {self.step}; saved, resumable",
-                    request.signal_number,
+                    f"stopped by signal {self._stop_signal} after step {self.step}; saved, resumable",
+                    self._stop_signal,
                 )
-            if self.settings.sample_interval > 0:
+            if self.settings.sample_interval > 0 and is_first():
                 save_training_film(self.run_folder / "samples")
             finished = self._stop_reason is None or self._stop_reason.is_final
             if self.settings.test_at_end and finished:
                 self._test(log)
             self._write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
+
+    def _opened_log(self) -> AbstractContextManager[RunLog | None]:
+        """The log of the first process; the others have none."""
+        if not is_first():
+            return nullcontext()
+        return RunLog(self.run_folder, start_step=self.step, hyperparameters=self._hyperparameters)
 
     @contextmanager
     def _failure_in_summary(self) -> Iterator[None]:
@@ -163,9 +204,10 @@ class Trainer:
                 raise exhausted from error
             raise
 
-    def _train(self, log: RunLog, request: StopRequest) -> None:
+    def _train(self, log: RunLog | None, request: StopRequest) -> None:
         settings = self.settings
-        trace = trace_early_steps(self.run_folder, self.device) if settings.profile else nullcontext()
+        is_traced = settings.profile and is_first()
+        trace = trace_early_steps(self.run_folder, self.device) if is_traced else nullcontext()
         steps_per_epoch = self.dataset.num_images("train") / self._images_per_step
         bar = Progress(total=self._last_step, start=self.step, steps_per_epoch=steps_per_epoch)
         with trace as profiler, bar as progress:
@@ -186,7 +228,7 @@ class Trainer:
                     break
             self._save(log)
 
-    def _look_up_from_training(self, log: RunLog, progress: Progress, request: StopRequest) -> bool:
+    def _look_up_from_training(self, log: RunLog | None, progress: Progress, request: StopRequest) -> bool:
         """Whatever is due between two steps; True when training should stop here."""
         settings = self.settings
         last = self.step == self._last_step
@@ -197,12 +239,21 @@ class Trainer:
             self._draw_pictures(log)
         if self._watch is not None and (last or self._due(settings.watch_interval)):
             stop = self._look_for_collapse(self._watch, log) or stop
-        if self._due(settings.checkpoint_interval) or request.take_save_request():
+        is_over = settings.max_minutes is not None and time.monotonic() - self._started > 60 * settings.max_minutes
+        # What has come to one process from outside all of them act on, after the same step.
+        is_over, save_requested = self._heard_by_any(request, is_over, request.take_save_request())
+        if self._due(settings.checkpoint_interval) or save_requested:
             self._save(log)
-        if settings.max_minutes is not None and time.monotonic() - self._started > 60 * settings.max_minutes:
+        if is_over and settings.max_minutes is not None:
             self._stop_reason = StopReason(f"trainer.max_minutes={settings.max_minutes:g} is over; resume to go on")
             stop = True
-        return stop or request.signal_number is not None
+        return stop or self._stop_signal is not None
+
+    def _heard_by_any(self, request: StopRequest, *flags: bool) -> list[bool]:
+        """Flags that are set in any process; a signal to any is a signal to all."""
+        signal_number, *heard = largest((request.signal_number or 0, *flags))
+        self._stop_signal = signal_number or None
+        return [bool(flag) for flag in heard]
 
     # A step ---------------------------------------------------------------------------------------------------------
 
@@ -256,7 +307,7 @@ class Trainer:
 
     # What is due now and then ---------------------------------------------------------------------------------------
 
-    def _log_metrics(self, log: RunLog, progress: Progress, *, images_per_second: float) -> None:
+    def _log_metrics(self, log: RunLog | None, progress: Progress, *, images_per_second: float) -> None:
         for update in self._updates:
             for _ in range(update.take_num_bad()):
                 self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device"))
@@ -269,7 +320,7 @@ class Trainer:
         self._write_scalars(log, values)
         progress.show(self.step, values)
 
-    def _validate(self, log: RunLog, progress: Progress) -> bool:
+    def _validate(self, log: RunLog | None, progress: Progress) -> bool:
         """Measure on the validation split, keep the best checkpoint; True when early stopping says so."""
         averages = self.evaluate("validation", limit=self.settings.validation_images)
         values = {f"validation/{name}": mean for name, mean in scalar_means(averages).items()}
@@ -284,7 +335,7 @@ class Trainer:
         if not self.summary.best or values[tag] < self.summary.best[tag]:
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
-            if not self.settings.dry_run:
+            if not self.settings.dry_run and is_first():
                 self.checkpoints.save_best(self._state(), step=self.step, fingerprint=self._fingerprint)
             return False
         self._validations_without_gain += 1
@@ -294,7 +345,7 @@ class Trainer:
         self._stop_reason = StopReason(f"{tag} has not improved for {patience} validations", is_final=True)
         return True
 
-    def _look_for_collapse(self, watch: CollapseWatch, log: RunLog) -> bool:
+    def _look_for_collapse(self, watch: CollapseWatch, log: RunLog | None) -> bool:
         """Measure the diversity of what the model draws; True when an alarm should stop the run."""
         with as_written():
             values = watch.look(self._evaluated_model(), step=self.step)
@@ -305,8 +356,9 @@ class Trainer:
         self._stop_reason = StopReason(f"collapsed: {watch.description()}", is_final=True)
         return True
 
-    def _test(self, log: RunLog) -> None:
+    def _test(self, log: RunLog | None) -> None:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
+        wait_for_all()  # until it is written
         if self.summary.best and self.checkpoints.has("best.pt"):
             self._load_weights(self.checkpoints.load("best.pt", device=self.device))
         self.test_averages = self.evaluate("test")
@@ -316,18 +368,30 @@ class Trainer:
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
         """Average the model's measures over a split, with the averaged weights where there are some.
 
-        The noise of an evaluation depends on the seed alone, so that curves over time compare like with like.
+        Several processes take its batches in turn, and all get the averages.
         """
-        limit = self.settings.batch_size if self.settings.dry_run else limit
-        seed_default_generators(derive_seed(self.seed, "evaluate", split), self.device)
         batches = self.dataset.batches(
-            split, batch_size=self.settings.batch_size, seed=self.seed, device=self.device, limit=limit
+            split,
+            batch_size=self.settings.batch_size,
+            seed=self.seed,
+            device=self.device,
+            limit=self.settings.batch_size if self.settings.dry_run else limit,
+            rank=rank(),
+            num_processes=num_processes(),
+        )
+        noisy = with_noise_of_their_own(
+            batches, seed=self.seed, purpose=split, device=self.device, first=rank(), stride=num_processes()
         )
         with as_written():
-            return average_measures(self._evaluated_model().evaluate, batches)
+            return average_measures(self._evaluated_model().evaluate, noisy, is_shared=True)
 
-    def _draw_pictures(self, log: RunLog) -> None:
-        """Grids and films from noise that stays the same through the run."""
+    def _draw_pictures(self, log: RunLog | None) -> None:
+        """Grids and films from noise that stays the same through the run; drawn by the first process."""
+        if log is not None:
+            self._save_pictures(log)
+        wait_for_all()
+
+    def _save_pictures(self, log: RunLog) -> None:
         num_images = self.settings.num_sample_images
         split: Split = "validation" if self.dataset.num_images("validation") else "train"
         batch = self.dataset.subset(split, num_images, seed=self.seed, device=self.device)
@@ -362,18 +426,20 @@ class Trainer:
             "num_skipped_steps": self.summary.num_skipped_steps,
             "collapse": None if self._watch is None else self._watch.state_dict(),
             "seconds": self._seconds(),
+            "equal_for": self._equal_for,
         }
         bad = first_not_finite({name: state[name] for name in ("model", "average", "updates")})
         if bad is not None:
             raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
         return state
 
-    def _save(self, log: RunLog) -> None:
+    def _save(self, log: RunLog | None) -> None:
         if self.settings.dry_run or (self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")):
             return
-        log.flush()
-        self.checkpoints.save_last(self._state(), step=self.step, fingerprint=self._fingerprint)
-        self._write_summary("running")
+        if log is not None:
+            log.flush()
+            self.checkpoints.save_last(self._state(), step=self.step, fingerprint=self._fingerprint)
+            self._write_summary("running")
 
     def _initialize(self) -> None:
         """Set the data-dependent initial values of a fresh model."""
@@ -393,6 +459,7 @@ class Trainer:
                 update.load_state_dict(state["updates"][update.phase.name])
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"the checkpoint's optimisers do not fit: {error}") from error
+        self._warn_of_inequality(state.get("equal_for", self._equal_for))
         self.step = state["step"]
         self._pending = {tag: list(kept) for tag, kept in state["pending"].items()}
         self._validations_without_gain = state["validations_without_gain"]
@@ -401,6 +468,19 @@ class Trainer:
         self.summary.num_skipped_steps = state["num_skipped_steps"]
         if self._watch is not None and state["collapse"] is not None:
             self._watch.load_state_dict(state["collapse"])
+
+    def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
+        """Say what is not as it was when the checkpoint was saved, and changes the order of sums."""
+        changes = [
+            f"{before[name]} {name.removeprefix('num_')}, now {now}"
+            for name, now in self._equal_for.items()
+            if name in before and before[name] != now
+        ]
+        if changes:
+            _log.warning(
+                "the checkpoint is of a run with %s: the results go on alike but not bitwise equal",
+                " and ".join(changes),
+            )
 
     def _load_weights(self, state: Mapping[str, Any]) -> None:
         try:
@@ -418,10 +498,12 @@ class Trainer:
         self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
         self.summary.seconds = round(self._seconds(), 3)
         self.summary.collapse = None if self._watch is None else self._watch.report()
-        self.summary.write(self.run_folder / "summary.json")
+        if is_first():
+            self.summary.write(self.run_folder / "summary.json")
 
-    def _write_scalars(self, log: RunLog, values: Mapping[str, float]) -> None:
-        log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
+    def _write_scalars(self, log: RunLog | None, values: Mapping[str, float]) -> None:
+        if log is not None:
+            log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
 
     def _memory_exhausted(self, error: BaseException) -> MemoryExhaustedError:
         """A shortage in a line. Nothing is made smaller unasked, for that would be another run than was asked for."""
@@ -448,3 +530,23 @@ class Trainer:
     def _evaluated_model(self) -> Model:
         model = self.model if self._average is None else self._average.up_to_date()
         return model.eval()
+
+
+def _require_equal_shares(settings: TrainerSettings) -> None:
+    """Refuse batches that several processes cannot share equally, in each of their parts.
+
+    Raises:
+        ConfigurationError: A number of images is not divisible.
+    """
+    num = num_processes()
+    shared = settings.gradient_accumulation * num
+    if settings.batch_size % shared:
+        raise ConfigurationError(
+            f"trainer.batch_size must be a multiple of {shared} ({num} processes with "
+            f"trainer.gradient_accumulation={settings.gradient_accumulation}), got {settings.batch_size}"
+        )
+    if settings.num_labelled is not None and settings.num_labelled % num:
+        raise ConfigurationError(
+            f"trainer.labelled_fraction must label a multiple of {num} images of a batch, as many as there are "
+            f"processes, got {settings.num_labelled} of {settings.batch_size}"
+        )
