@@ -29,6 +29,7 @@ def replace_atomically(path: Path, content: bytes) -> None:
         OSError: The folder cannot be written; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    require_space(path, len(content))
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -37,17 +38,44 @@ def replace_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
-            free = shutil.disk_usage(path.parent).free
-            raise StorageError(
-                f"disk full at {path}: {len(content):,} bytes to write, {free:,} free; the former file is untouched"
-            ) from error
+        if is_disk_full(error):
+            raise _disk_full(path, len(content)) from error
         raise
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space, of quota, or of a larger limit of files."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def require_space(path: Path, num_bytes: int) -> None:
+    """Refuse to begin writing what will not fit.
+
+    Args:
+        path: Need not exist.
+        num_bytes: What is going to be written there.
+
+    Raises:
+        StorageError: There is less space than that.
+    """
+    if free_bytes(path) < num_bytes:
+        raise _disk_full(path, num_bytes)
+
+
+def free_bytes(path: Path) -> int:
+    """What the disk of a path, which need not exist, still takes."""
+    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+
+
+def _disk_full(path: Path, num_bytes: int) -> StorageError:
+    return StorageError(
+        f"disk full at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; what was there is untouched"
+    )
 
 
 def largest_readable() -> int:

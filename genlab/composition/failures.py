@@ -13,10 +13,11 @@ from genlab.errors import (
     StorageError,
     is_out_of_memory,
 )
+from genlab.storage import is_disk_full
 
 BUG = 1
 INTERRUPTED = 130
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE_ERRNOS = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def explain(error: BaseException) -> tuple[str, int]:
@@ -35,9 +36,10 @@ def explain(error: BaseException) -> tuple[str, int]:
     for link in chain:
         if isinstance(link, GenlabError):
             return one_line(str(link)), link.exit_code
-        if isinstance(link, OSError) and link.errno in _STORAGE_ERRNOS:
+        if isinstance(link, OSError) and (is_disk_full(link) or link.errno in _STORAGE_ERRNOS):
             where = f": {link.filename}" if link.filename else ""
-            return one_line(f"{link.strerror}{where}"), StorageError.exit_code
+            what = f"disk full ({link.strerror})" if is_disk_full(link) else link.strerror
+            return one_line(f"{what}{where}"), StorageError.exit_code
         if is_out_of_memory(link):
             way_out = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
             return one_line(f"out of memory ({str(link) or type(link).__name__}); {way_out}"), (

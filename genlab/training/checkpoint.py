@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from genlab.errors import CheckpointError
-from genlab.storage import largest_readable, read_within, replace_atomically
+from genlab.storage import largest_readable, read_within, replace_atomically, require_space
 from genlab.training.torch_file import require_harmless, require_own_size
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class CheckpointFolder:
         """Save as last.pt after making the former last.pt previous.pt."""
         content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
         last, previous = self.path / "last.pt", self.path / "previous.pt"
+        require_space(last, len(content) + len(sidecar))  # else the oldest of two good ones would go for nothing
         if last.exists():
             # Between these two renames previous.pt's digest stands in last.json; `newest` accepts either sidecar.
             last.replace(previous)

@@ -3,7 +3,9 @@
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +18,8 @@ from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+
+from genlab.storage import replace_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +34,17 @@ class RunLog:
         _cut_after(self._path, start_step)
         # Line by line, for a sweep reads along: the search for settings stops a run whose curve is behind the others'.
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one too.
-        self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
-        # No Experiment record: TensorBoard then shows the union of all runs' columns and every scalar as a live metric.
-        self._writer._get_file_writer().add_summary(
-            hparams_summary.hparams_pb(dict(hyperparameters), trial_id=folder.name)
-        )
-        self._board_works = True
         self._has_layout = False
+        self._writer: SummaryWriter | None = None
+        self._former_hook = threading.excepthook
+        threading.excepthook = self._leave_to_next_call
+        with self._board_may_fail():
+            # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one.
+            self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
+            # No Experiment record: TensorBoard then shows all runs' columns and every scalar as a live metric.
+            self._writer._get_file_writer().add_summary(
+                hparams_summary.hparams_pb(dict(hyperparameters), trial_id=folder.name)
+            )
 
     def scalars(self, values: Mapping[str, float], *, step: int, images_seen: int, seconds: float) -> None:
         """Write scalars by tag; a value that is not finite is null in metrics.jsonl."""
@@ -62,10 +69,13 @@ class RunLog:
     def close(self, *, succeeded: bool) -> None:
         """End the session as TensorBoard's HPARAMS shows it."""
         status = Status.STATUS_SUCCESS if succeeded else Status.STATUS_FAILURE
-        if self._board_works:
-            self._writer._get_file_writer().add_summary(_session_end(status))
-        self._file.close()
-        self._board("close")
+        with self._board_may_fail():
+            if self._writer is not None:
+                self._writer._get_file_writer().add_summary(_session_end(status))
+                self._writer.close()
+        threading.excepthook = self._former_hook
+        with nullcontext() if succeeded else suppress(OSError):  # the reason of the failure counts
+            self._file.close()
 
     def __enter__(self) -> "RunLog":
         return self
@@ -74,13 +84,23 @@ class RunLog:
         self.close(succeeded=kind is None)
 
     def _board(self, method: str, *arguments: Any) -> None:
-        if not self._board_works:
-            return
+        with self._board_may_fail():
+            if self._writer is not None:
+                getattr(self._writer, method)(*arguments)
+
+    @contextmanager
+    def _board_may_fail(self) -> Iterator[None]:
+        """TensorBoard is a view, and no reason to stop: what it cannot write is told once and then left out."""
         try:
-            getattr(self._writer, method)(*arguments)
+            yield
         except OSError as error:
-            self._board_works = False
+            self._writer = None
             _log.warning("TensorBoard's event file cannot be written (%s); metrics.jsonl goes on", error)
+
+    def _leave_to_next_call(self, arguments: threading.ExceptHookArgs) -> None:
+        """TensorBoard writes in a thread, whose failure it raises again at the next call: no traceback meanwhile."""
+        if not isinstance(arguments.exc_value, OSError):
+            self._former_hook(arguments)
 
 
 def charts_across_phases(tags: Iterable[str]) -> dict[str, list[str | list[str]]]:
@@ -120,4 +140,4 @@ def _cut_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    replace_atomically(path, "".join(kept).encode())

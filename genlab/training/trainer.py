@@ -23,12 +23,14 @@ from genlab.errors import (
     MemoryExhaustedError,
     NonFiniteError,
     StoppedBySignal,
+    StorageError,
     is_out_of_memory,
 )
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
+from genlab.storage import free_bytes, is_disk_full
 from genlab.training.averaging import WeightAverage
 from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
@@ -202,6 +204,10 @@ class Trainer:
                 self._write_summary(status, exhausted or reason.partition("\n")[0])
             if exhausted is not None:
                 raise exhausted from error
+            if is_disk_full(error):
+                raise StorageError(
+                    f"disk full in {self.run_folder}: {error}; {free_bytes(self.run_folder):,} bytes free"
+                ) from error
             raise
 
     def _train(self, log: RunLog | None, request: StopRequest) -> None:
