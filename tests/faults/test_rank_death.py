@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, environment
+from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, environment, scalars_of
 from tests.faults.tally import Tally
 
 FAULT = "7 rank death"
@@ -37,6 +37,7 @@ CAUSES = {
     ("torchrun", "a hang"): "did not answer in time",
 }
 WAYS = ("trainer.devices", "torchrun")
+ENDLESS = (*TINY["draw"], "trainer.num_steps=100000", "trainer.validation_interval=0")
 
 
 def planted(folder: Path, *, rank: int, act: str, at_step: int = STEP) -> Path:
@@ -153,16 +154,33 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Runs()
 
 
-def cases(*quick: tuple[str, ...], of: list[tuple[str, ...]]) -> list[object]:
-    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in of]
+def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally: Tally) -> None:
+    """The quick form of the two tests below, without the comparison with an undisturbed run."""
+    folder = tmp_path / "run"
+    plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"])
+    with (
+        tally.trying(FAULT, "kill -9 of one, restart allowed"),
+        tally.trying(FAULT, "SIGTERM to the launcher"),
+        started("trainer.devices", *ENDLESS, folder=folder, restarts=1, path=plan) as process,
+    ):
+        wait_for_step(STEP + 8, folder, process)
+        process.terminate()
+        output, _ = process.communicate(timeout=200)
+        assert processes_of(folder) == []
+        assert process.returncode == 143, output
+        assert "saved, resumable" in output
+        summary = summary_of(folder)
+        assert (summary["status"], summary["reason"]) == ("interrupted", "signal 15")
+        assert checkpoint_of(folder)["step"] == summary["step"]
+        steps = [line["step"] for line in scalars_of(folder)]
+        assert steps == sorted(set(steps))  # the second attempt went on from the first one's checkpoint
+        assert steps[:3] == [5, 10, 15]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "fault", "family"),
-    cases(
-        ("trainer.devices", "kill -9", "draw"),
-        of=[(way, fault, "draw") for way in WAYS for fault in OF_ONE] + [("trainer.devices", "kill -9", "gan")],
-    ),
+    [*((way, fault, "draw") for way in WAYS for fault in OF_ONE), ("trainer.devices", "kill -9", "gan")],
 )
 def test_all_go_on_from_the_last_checkpoint_as_if_none_had_died(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str, fault: str, family: str
@@ -206,13 +224,9 @@ def test_the_death_of_the_first_is_written_down_by_others(tmp_path: Path, tally:
         assert (summary["status"], "process" in str(summary["reason"])) == ("failed", True)
 
 
-@pytest.mark.parametrize(
-    ("way", "number"),
-    cases(
-        ("trainer.devices", "SIGTERM"),
-        of=[(way, number) for way in WAYS for number in ("SIGTERM", "SIGINT")],
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_stop_reaches_all_at_one_step_and_the_run_goes_on(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str, number: str
 ) -> None:
@@ -238,7 +252,7 @@ def test_a_stop_reaches_all_at_one_step_and_the_run_goes_on(
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "kill -9 of the launcher"):
-        with started(way, *TINY["draw"], "trainer.num_steps=100000", folder=folder) as process:
+        with started(way, *ENDLESS, folder=folder) as process:
             wait_for_step(10, folder, process)
             process.kill()
             process.wait()
@@ -250,10 +264,9 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path, whole: dict[str, Pa
 @pytest.mark.slow
 def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
-    words = ("trainer.checkpoint_interval=0", "trainer.num_steps=100000", "trainer.validation_interval=0")
     with (
         tally.trying(FAULT, "SIGUSR1 to the launcher"),
-        started("trainer.devices", *TINY["draw"], *words, folder=folder) as process,
+        started("trainer.devices", *ENDLESS, "trainer.checkpoint_interval=0", folder=folder) as process,
     ):
         wait_for_step(10, folder, process)
         process.send_signal(signal.SIGUSR1)
@@ -296,7 +309,7 @@ def test_processes_that_do_not_watch_their_launcher_would_be_noticed(tmp_path: P
     code = "from genlab.composition.processes import worker\nworker._leave_with = lambda launcher: None\n"
     folder = tmp_path / "run"
     plan = patched(tmp_path / "plan", code)
-    with started("trainer.devices", *TINY["draw"], "trainer.num_steps=100000", folder=folder, path=plan) as process:
+    with started("trainer.devices", *ENDLESS, folder=folder, path=plan) as process:
         wait_for_step(10, folder, process)
         process.kill()
         process.wait()

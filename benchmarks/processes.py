@@ -1,0 +1,257 @@
+"""What a training step costs in one process and in two, beside a bare loop; and what a step sends.
+
+    python -m benchmarks.processes [--models draw dcgan gated_pixelcnn] [--rounds 9] [--steps 10]
+    python -m benchmarks.processes --volume
+
+The bare loop is the straightforward one: an index into the images, each phase's loss, its gradient and an optimiser's
+step; in two processes each network is wrapped in PyTorch's DistributedDataParallel and draws its own noise. Ours is the
+trainer's step with all that goes with it, the agreement on signals included. Model, optimiser, data and batch are those
+of ``genlab train model=NAME``; two processes share the batch of one. Rounds alternate; ratios are of medians. CPU time
+is that of all processes together, without what they wait; time on the wall needs a machine with a core for each.
+
+``--volume`` counts, in one step of two processes, the bytes that each hands to the network to be summed.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
+
+from genlab.collectives import num_processes
+from genlab.composition.builder import build
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.naming import register_resolvers
+from genlab.composition.runs import build_model
+from genlab.composition.schema import (
+    RunConfiguration,
+    optimizer_factory,
+    optimizer_node,
+    read_run_configuration,
+    schedule_factory,
+)
+from genlab.data.dataset import Dataset
+from genlab.training.processes import gathered, joined
+from genlab.training.progress import Progress
+from genlab.training.signals import StopRequest
+from genlab.training.trainer import Trainer
+from genlab.types import Batch, Phase
+
+CPU = torch.device("cpu")
+QUIET = ("validation", "sample", "checkpoint")  # what is due now and then is not part of a step
+
+
+def configured(model: str) -> tuple[RunConfiguration, Dataset]:
+    """What `genlab train model=NAME` trains, without anything but steps."""
+    words = [f"model={model}", "device=cpu", *(f"trainer.{name}_interval=0" for name in QUIET)]
+    with open_composer("train", config_dir=None) as composer:
+        configuration = read_run_configuration(plain(composer.compose(words)))
+    dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
+    return configuration, dataset
+
+
+class PhaseLoss(nn.Module):
+    """A phase's loss as the forward pass of a module, as DistributedDataParallel wants it."""
+
+    def __init__(self, phase: Phase) -> None:
+        super().__init__()
+        self.modules_of_phase = nn.ModuleList(phase.modules)
+        self.loss = phase.loss
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        value: Tensor = self.loss(Batch(images=images, labels=labels)).value
+        return value
+
+
+def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[], None]:
+    """The straightforward loop's step; with several processes each holds its share of the batch."""
+    torch.manual_seed(0)
+    model = build_model(configuration, dataset.spec).train()
+    phases = model.phases()
+    losses: list[nn.Module] = [PhaseLoss(phase) for phase in phases]
+    if num_processes() > 1:
+        losses = [DistributedDataParallel(loss) for loss in losses]
+    optimizers = [
+        optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")(list(loss.parameters()))
+        for phase, loss in zip(phases, losses, strict=True)
+    ]
+    store = dataset.store_on("train", CPU)
+    num_images = configuration.settings.batch_size // num_processes()
+    max_level = dataset.spec.num_levels - 1
+
+    def step() -> None:
+        for phase, loss, optimizer in zip(phases, losses, optimizers, strict=True):
+            model.requires_grad_(False)
+            loss.requires_grad_(True)
+            for _ in range(phase.repeats):
+                rows = torch.randint(len(store.images), (num_images,))
+                images, labels = store.images[rows].float() / max_level, store.labels[rows]
+                optimizer.zero_grad()
+                loss(images, labels).backward()
+                optimizer.step()
+
+    return step
+
+
+def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Trainer:
+    """The trainer of `genlab train`."""
+    torch.manual_seed(0)
+    model = build_model(configuration, dataset.spec)
+    return Trainer(
+        model=model,
+        dataset=dataset,
+        optimizers={
+            phase.name: optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")
+            for phase in model.phases()
+        },
+        schedule=schedule_factory(configuration.schedule),
+        settings=configuration.settings,
+        run_folder=folder,
+        device=CPU,
+        seed=0,
+        hyperparameters={},
+    )
+
+
+def our_step(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Callable[[], None]:
+    """What the trainer does between two lines of its log."""
+    trainer = our_trainer(configuration, dataset, folder)
+    progress, request = Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest()
+
+    def step() -> None:
+        trainer._training_step()
+        trainer._look_up_from_training(None, progress, request)
+        trainer._pending.clear()  # written and forgotten at every line of the log
+
+    return step
+
+
+def measure(model: str, rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Median CPU and wall milliseconds of a step, of the bare loop and of ours; CPU time of all processes together."""
+    torch.set_num_threads(1)
+    with joined(CPU), tempfile.TemporaryDirectory() as folder:
+        configuration, dataset = configured(model)
+        ways = {"bare": bare_step(configuration, dataset), "genlab": our_step(configuration, dataset, Path(folder))}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for turn in range(rounds + 1):  # the first warms up
+            for name, step in ways.items():
+                gathered(None)
+                cpu, wall = time.process_time(), time.perf_counter()
+                for _ in range(steps):
+                    step()
+                spent = time.process_time() - cpu, time.perf_counter() - wall
+                all_spent = gathered(spent)
+                if turn > 0:
+                    times[name].append((sum(cpu for cpu, _ in all_spent), max(wall for _, wall in all_spent)))
+        return {
+            name: tuple(statistics.median(values) / steps * 1e3 for values in zip(*measured, strict=True))  # type: ignore[misc]
+            for name, measured in times.items()
+        }
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """The bytes of every message that is summed over processes meanwhile."""
+    messages: list[int] = []
+    all_reduce = dist.all_reduce
+
+    def counting(tensor: Tensor, *arguments: Any, **settings: Any) -> Any:
+        messages.append(tensor.numel() * tensor.element_size())
+        return all_reduce(tensor, *arguments, **settings)
+
+    dist.all_reduce = counting
+    try:
+        yield messages
+    finally:
+        dist.all_reduce = all_reduce
+
+
+def volume(model: str) -> tuple[int, int, int]:
+    """Bytes of a step's gradients, bytes of all its messages, and their number."""
+    torch.set_num_threads(1)
+    with joined(CPU), tempfile.TemporaryDirectory() as folder:
+        trainer = our_trainer(*configured(model), Path(folder))
+        trainer._initialize()
+        gradients = sum(
+            parameter.numel() * parameter.element_size() * phase.repeats
+            for phase in trainer.model.phases()
+            for module in phase.modules
+            for parameter in module.parameters()
+        )
+        with counted() as messages:
+            trainer._training_step()
+            trainer._look_up_from_training(None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest())
+        return gradients, sum(messages), len(messages)
+
+
+def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
+    """What the first of so many processes returns."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=num,
+        run_id="benchmark",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    return elastic_launch(config, _prepared)(work, *arguments)[0]
+
+
+def _prepared(work: Callable[..., Any], *arguments: Any) -> Any:
+    register_resolvers(datetime(2026, 1, 1))
+    return work(*arguments)
+
+
+def compare(models: Sequence[str], rounds: int, steps: int) -> None:
+    """A table of both numbers of processes."""
+    print("| model | processes | bare, CPU | genlab, CPU | ratio | bare, wall | genlab, wall | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for model in models:
+        for num in (1, 2):
+            found = in_processes(num, measure, model, rounds, steps)
+            (bare_cpu, bare_wall), (our_cpu, our_wall) = found["bare"], found["genlab"]
+            print(
+                f"| {model} | {num} | {bare_cpu:.1f} ms | {our_cpu:.1f} ms | {our_cpu / bare_cpu:.3f} "
+                f"| {bare_wall:.1f} ms | {our_wall:.1f} ms | {our_wall / bare_wall:.3f} |",
+                flush=True,
+            )
+
+
+def tell_volumes(models: Sequence[str]) -> None:
+    """A table of what a step of each model sends."""
+    print("| model | gradients | other | messages |")
+    print("|---|---|---|---|")
+    for model in models:
+        gradients, total, num_messages = in_processes(2, volume, model)
+        print(
+            f"| {model} | {gradients / 1e6:.3f} MB | {(total - gradients) / 1e3:.2f} kB | {num_messages} |", flush=True
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["draw", "dcgan", "gated_pixelcnn"])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--volume", action="store_true", help="count what is sent instead")
+    arguments = parser.parse_args()
+    if arguments.volume:
+        tell_volumes(arguments.models)
+    else:
+        compare(arguments.models, arguments.rounds, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()
