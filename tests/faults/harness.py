@@ -102,7 +102,13 @@ class Forked:
         return subprocess.CompletedProcess("genlab", code, self.output.read_text(), self.errors.read_text())
 
 
-def fork(*words: str, folder: Path, hook: Callable[[], object] | None = None, **variables: str) -> Forked:
+def fork(
+    *words: str,
+    folder: Path,
+    hook: Callable[[], object] | None = None,
+    names_folder: bool = True,
+    **variables: str,
+) -> Forked:
     """Start ``genlab train WORDS`` as `start` does, from a server that has imported everything and done nothing.
 
     The import is most of what a tiny run costs, and one server pays it for all processes.
@@ -111,9 +117,11 @@ def fork(*words: str, folder: Path, hook: Callable[[], object] | None = None, **
         words: The line after ``train``.
         folder: The run folder; with ``resume=`` among the words, that of the run.
         hook: Called in the process before genlab; one of :mod:`tests.faults.hooks`, for it is sent there.
+        names_folder: Whether the line names the run folder; else genlab does, and only the outputs are named after it.
         variables: Set in the environment of the process.
     """
-    place = [] if any(word.startswith("resume=") for word in words) else [f"hydra.run.dir={folder}"]
+    is_new = names_folder and not any(word.startswith("resume=") for word in words)
+    place = [f"hydra.run.dir={folder}"] if is_new else []
     output, errors = folder.with_name(f"{folder.name}.stdout"), folder.with_name(f"{folder.name}.stderr")
     arguments = (("train", *words, *place), hook, output, errors, {"OMP_NUM_THREADS": "1", **variables})
     process = _SERVER.Process(target=_run_forked, args=arguments, daemon=True)

@@ -1,0 +1,115 @@
+"""Processes that start together never share a run folder, and a killed owner leaves no lock."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from genlab.composition import application, run_folder
+from genlab.composition.run_folder import claimed
+from genlab.errors import FolderInUseError
+from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume
+from tests.faults.tally import Tally
+
+FAULT = "11 same folder"
+NUM_STARTS = 6
+SHORT = (*TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
+ENDLESS = (*TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
+
+
+@contextmanager
+def ended(started: list[Forked]) -> Iterator[None]:
+    """Kill whatever a test leaves running."""
+    try:
+        yield
+    finally:
+        for process in started:
+            process.send(signal.SIGKILL)
+            process.process.join()
+
+
+def starts_in(place: Path, stopped_clock: datetime | None) -> None:
+    """Start in a folder, at a time of the day that many others have, too."""
+    os.chdir(place)
+    if stopped_clock is not None:
+        application.datetime = _Stopped  # type: ignore[attr-defined]
+        _Stopped.time = stopped_clock
+
+
+class _Stopped(datetime):
+    time: datetime
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        return cls.time
+
+
+def start_together(place: Path, stopped_clock: datetime | None = None) -> list[Forked]:
+    hook = partial(starts_in, place, stopped_clock)
+    return [fork(*SHORT, folder=place / str(number), hook=hook, names_folder=False) for number in range(NUM_STARTS)]
+
+
+def test_starts_of_one_second_have_a_folder_each(tmp_path: Path, tally: Tally) -> None:
+    started = start_together(tmp_path)
+    with ended(started), tally.trying(FAULT, "starts in one second", count=NUM_STARTS):
+        assert [process.wait().returncode for process in started] == [0] * NUM_STARTS
+        folders = sorted((tmp_path / "outputs" / "digits_gated_pixelcnn").iterdir())
+        assert len(folders) == NUM_STARTS
+        assert [checkpoint_of(folder)["step"] for folder in folders] == [2] * NUM_STARTS
+
+
+def test_the_wrong_variant_of_the_name_is_noticed(tmp_path: Path, tally: Tally) -> None:
+    """Names to the second, as Hydra's own: one runs, and the lock keeps the others out."""
+    started = start_together(tmp_path, datetime(2026, 1, 2, 3, 4, 5))
+    with ended(started):
+        codes = sorted(process.wait().returncode or 0 for process in started)
+    assert len(list((tmp_path / "outputs" / "digits_gated_pixelcnn").iterdir())) == 1
+    assert codes[0] == 0
+    assert set(codes[1:]) <= {2, 8}
+    tally.wrong_variant_noticed(FAULT, "folders named to the second")
+
+
+def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    words = (*ENDLESS, f"hydra.run.dir={folder}")
+    started = [fork(*words, folder=tmp_path / str(number), names_folder=False) for number in range(NUM_STARTS)]
+    with ended(started):
+        with tally.trying(FAULT, "starts on one folder", count=NUM_STARTS):
+            wait([process.process.sentinel for process in started], timeout=300)
+            while len(running := [process for process in started if process.process.exitcode is None]) > 1:
+                wait([process.process.sentinel for process in running], timeout=300)
+            (owner,) = running
+            for refused in [process for process in started if process is not owner]:
+                result = refused.wait()
+                assert result.returncode == 8, result.stderr
+                (line,) = result.stderr.splitlines()
+                assert f"{folder} is in use by PID {owner.pid} on {socket.gethostname()}; " in line
+        with tally.trying(FAULT, "restarts after the owner's kill -9"):
+            while not (folder / "checkpoints" / "last.pt").exists():
+                assert owner.process.exitcode is None
+                time.sleep(0.02)
+            owner.send(signal.SIGKILL)
+            owner.process.join()
+            num_steps = int(str(checkpoint_of(folder)["step"])) + 5
+            restarted = resume(folder, f"trainer.num_steps={num_steps}").wait()
+            assert restarted.returncode == 0, restarted.stderr
+            assert checkpoint_of(folder)["step"] == num_steps
+
+
+def test_the_wrong_variant_of_the_lock_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    with claimed(tmp_path, is_resumed=True), pytest.raises(FolderInUseError), claimed(tmp_path, is_resumed=True):
+        pass
+    monkeypatch.setattr(run_folder, "_acquired", lambda folder: FileLock(folder / "never acquired"))
+    with claimed(tmp_path, is_resumed=True), claimed(tmp_path, is_resumed=True):
+        tally.wrong_variant_noticed(FAULT, "no lock: two hold one folder")
