@@ -18,6 +18,7 @@ from genlab.errors import ConfigurationError, StorageError
 
 MAX_JSON_BYTES = 4_000_000
 """Of a file that a run keeps about itself, which is thousands of times smaller."""
+_TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -28,7 +29,7 @@ def replace_atomically(path: Path, content: bytes) -> None:
         StorageError: The disk is full; the old file is untouched.
         OSError: The folder cannot be written; the old file is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     require_space(path, len(content))
     try:
         with temporary.open("wb") as file:
@@ -76,6 +77,12 @@ def _disk_full(path: Path, num_bytes: int) -> StorageError:
     return StorageError(
         f"disk full at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; what was there is untouched"
     )
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes have left of their writing; call it where no other process writes."""
+    for stray in folder.glob(f".*{_TEMPORARY}"):
+        stray.unlink(missing_ok=True)
 
 
 def largest_readable() -> int:

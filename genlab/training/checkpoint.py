@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from genlab.errors import CheckpointError
-from genlab.storage import largest_readable, read_within, replace_atomically, require_space
+from genlab.storage import largest_readable, read_within, remove_temporaries, replace_atomically, require_space
 from genlab.training.torch_file import require_harmless, require_own_size
 
 _log = logging.getLogger(__name__)
 
 FORMAT = 1
+_BEST_BEFORE = "best_before.json"
 MAX_STEP = 10**15
 _MAX_SIDECAR_BYTES = 10_000
 
@@ -71,10 +72,16 @@ class CheckpointFolder:
         self.path = path
 
     def prepare(self) -> None:
-        """Make the folder and sweep the temporary files of killed processes; call it holding the run's lock."""
+        """Make the folder, and tidy up after a process killed while it saved; call it holding the run's lock."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for stray in self.path.glob(".*.tmp"):
-            stray.unlink()
+        remove_temporaries(self.path)
+        # The next save would overwrite the only sidecar that vouches for a checkpoint which a kill has parted from its
+        # own: two kills in a row, each harmless, would together leave none that verifies.
+        if not self.has("last.pt"):
+            self._reunite("previous.pt")
+        if self.has(_BEST_BEFORE):
+            self._reunite("best.pt")
+            (self.path / _BEST_BEFORE).unlink(missing_ok=True)
 
     def save_last(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
         """Save as last.pt after making the former last.pt previous.pt."""
@@ -95,10 +102,10 @@ class CheckpointFolder:
         best = self.path / "best.pt"
         if best.exists() and _sidecar_path(best).exists():
             # A crash between the two writes below must leave one best checkpoint that verifies.
-            _sidecar_path(best).replace(self.path / "best_before.json")
+            _sidecar_path(best).replace(self.path / _BEST_BEFORE)
         replace_atomically(_sidecar_path(best), sidecar)
         replace_atomically(best, content)
-        (self.path / "best_before.json").unlink(missing_ok=True)
+        (self.path / _BEST_BEFORE).unlink(missing_ok=True)
 
     def newest(self, *, device: torch.device, set_damaged_aside: bool = False) -> dict[str, Any]:
         """The newest of last.pt and previous.pt that verifies.
@@ -157,6 +164,16 @@ class CheckpointFolder:
     def has(self, name: str) -> bool:
         return (self.path / name).exists()
 
+    def _reunite(self, name: str) -> None:
+        """Give a checkpoint the sidecar of its own name, where another holds its digest."""
+        try:
+            digest = hashlib.sha256(read_within(self.path, name, limit=largest_readable())).hexdigest()
+        except (OSError, ValueError):
+            return  # missing, or refused when it is loaded
+        fitting = next((sidecar for sidecar in self._sidecars() if sidecar.sha256 == digest), None)
+        if fitting is not None:
+            replace_atomically(_sidecar_path(self.path / name), _as_json(fitting))
+
     def _sidecars(self) -> list[Sidecar]:
         found = (self._sidecar(path) for path in self.path.glob("*.json"))
         return [sidecar for sidecar in found if sidecar is not None]
@@ -179,7 +196,11 @@ def _serialise(state: Mapping[str, Any], *, step: int, fingerprint: str) -> tupl
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     sidecar = Sidecar(sha256=digest, step=step, model_fingerprint=fingerprint)
-    return content, json.dumps(asdict(sidecar), indent=1).encode()
+    return content, _as_json(sidecar)
+
+
+def _as_json(sidecar: Sidecar) -> bytes:
+    return json.dumps(asdict(sidecar), indent=1).encode()
 
 
 def _deserialise(content: bytes, *, path: Path, device: torch.device) -> dict[str, Any]:

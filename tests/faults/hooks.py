@@ -6,11 +6,18 @@ Each is called in the process itself (:func:`tests.faults.harness.fork`), severa
 import hashlib
 import json
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
 
 from genlab.data.dataset import BatchStream
 from genlab.training import trainer
+from genlab.training.checkpoint import CheckpointFolder
 from genlab.types import Batch
 
 Hook = Callable[[], object]
@@ -54,6 +61,101 @@ def witnessed(record: Path) -> None:
         return delivered
 
     BatchStream.batch = watched  # type: ignore[method-assign]
+
+
+def stalled_after(num_steps: int) -> None:
+    """Stand still after so many steps of this process, until it is killed."""
+    batch = BatchStream.batch
+    first: int | None = None
+
+    def watched(self: BatchStream, index: int) -> Batch:
+        nonlocal first
+        first = index if first is None else first
+        while index >= first + num_steps:
+            time.sleep(60)
+        return batch(self, index)
+
+    BatchStream.batch = watched  # type: ignore[method-assign]
+
+
+def at_point_of_saving(number: int, act: Callable[[], object]) -> None:
+    """Act once, at a point of the writing of checkpoints, counted from 1 over the life of the process.
+
+    There is a point after every quarter of a file's bytes has reached the operating system, before every rename and
+    every fsync, and after the last of them.
+    """
+    is_of_checkpoints: dict[int, bool] = {}  # by file descriptor
+    left = number
+
+    def pass_point() -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            act()
+
+    class Piecewise:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+            is_of_checkpoints[file.fileno()] = True
+
+        def write(self, content: Any) -> int:
+            view = memoryview(content)
+            size = max(len(view) // 4, 1)
+            for start in range(0, len(view), size):
+                self._file.write(view[start : start + size])
+                self._file.flush()
+                pass_point()
+            return len(view)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def __enter__(self) -> "Piecewise":
+            return self
+
+        def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+            is_of_checkpoints.pop(self._file.fileno(), None)
+            self._file.close()
+
+    open_path, replace, fsync = Path.open, Path.replace, os.fsync
+
+    def open_piecewise(self: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        file = open_path(self, mode, *arguments, **options)
+        return Piecewise(file) if mode == "wb" and self.parent.name == "checkpoints" else file
+
+    def replace_watched(self: Path, target: Path) -> Path:
+        if self.parent.name == "checkpoints":
+            pass_point()
+        moved = replace(self, target)
+        if self.parent.name == "checkpoints":
+            pass_point()
+        return moved
+
+    def fsync_watched(descriptor: int) -> None:
+        if is_of_checkpoints.get(descriptor):
+            pass_point()
+        fsync(descriptor)
+
+    Path.open, Path.replace, os.fsync = open_piecewise, replace_watched, fsync_watched  # type: ignore[assignment,method-assign]
+
+
+def killed_in_saving(number: int) -> None:
+    """Get SIGKILL at a point of the writing of checkpoints."""
+    at_point_of_saving(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def saving_plainly() -> None:
+    """What many trainers do, wrong here: the one checkpoint is overwritten in place."""
+
+    def save_last(self: CheckpointFolder, state: dict[str, Any], *, step: int, fingerprint: str) -> None:
+        path = self.path / "last.pt"
+        with path.open("wb") as file:
+            torch.save({"format": 1, "step": step, **state}, file)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sidecar = {"sha256": digest, "step": step, "model_fingerprint": fingerprint, "format": 1}
+        path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
+
+    CheckpointFolder.save_last = save_last  # type: ignore[method-assign, assignment]
 
 
 def seeded_once() -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +105,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("operation", range(12))
-def test_a_kill_between_any_two_file_operations_leaves_a_good_checkpoint(
-    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, operation: int
-) -> None:
-    save(folder, 1)
-    save(folder, 2)
+def kill_at(patch: pytest.MonkeyPatch, operation: int) -> None:
+    """End everything before the file operation of this number, counted from 0; none comes after it either."""
     count = 0
 
     def fatal(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,9 +119,19 @@ def test_a_kill_between_any_two_file_operations_leaves_a_good_checkpoint(
 
         return call
 
+    patch.setattr(Path, "replace", fatal(Path.replace))
+    patch.setattr(Path, "unlink", fatal(Path.unlink))
+    patch.setattr(os, "fsync", fatal(lambda _: None))  # a wait for the disk that shows nothing here
+
+
+@pytest.mark.parametrize("operation", range(12))
+def test_a_kill_between_any_two_file_operations_leaves_a_good_checkpoint(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch, operation: int
+) -> None:
+    save(folder, 1)
+    save(folder, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fatal(Path.replace))
-        patch.setattr(os, "fsync", fatal(os.fsync))
+        kill_at(patch, operation)
         try:
             save(folder, 3)
             finished = True
@@ -133,6 +142,28 @@ def test_a_kill_between_any_two_file_operations_leaves_a_good_checkpoint(
     assert folder.newest(device=CPU)["step"] >= 2
     save(folder, 4)
     assert folder.newest(device=CPU)["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_kills_in_two_saves_running_leave_a_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What the first kill leaves half done must not be what the second save builds on."""
+    num_operations = 10
+    start = CheckpointFolder(tmp_path / "start")
+    start.prepare()
+    for step in (1, 2):
+        getattr(start, f"save_{name}")(state(float(step)), step=step, fingerprint="f")
+    for first, second in itertools.product(range(num_operations), repeat=2):
+        folder = CheckpointFolder(tmp_path / f"{first}_{second}")
+        shutil.copytree(start.path, folder.path)
+        for step, operation in ((3, first), (4, second)):
+            with monkeypatch.context() as patch, suppress(Killed):
+                kill_at(patch, operation)
+                getattr(folder, f"save_{name}")(state(float(step)), step=step, fingerprint="f")
+            folder.prepare()
+            kept = folder.newest(device=CPU) if name == "last" else folder.load("best.pt", device=CPU)
+            assert kept["step"] >= 2, (first, second)
 
 
 def test_plain_writing_would_fail_that_test(folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,99 @@
+"""SIGKILL again and again over one run, at any moment and in the middle of saving: nothing that was saved is lost."""
+
+import json
+import random
+import signal
+import time
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.faults import hooks
+from tests.faults.harness import TINY, Forked, assert_runs_equal, fork, resume, strays_of
+from tests.faults.tally import Tally
+
+FAULT = "2 kill -9"
+INTERVAL = 5
+POINTS_OF_A_SAVE = 15  # at least; a save of the best checkpoint as well has more
+WORDS = (*TINY["draw"], "trainer.validation_interval=10")
+
+
+def words_for(num_steps: int) -> tuple[str, ...]:
+    return (*WORDS, f"trainer.num_steps={num_steps}", f"trainer.checkpoint_interval={INTERVAL}")
+
+
+def steps_computed(folder: Path) -> list[int]:
+    record = folder.with_name("batches")
+    return [json.loads(line)[0] for line in record.read_text().splitlines()] if record.exists() else []
+
+
+def start(folder: Path, num_steps: int, *more_hooks: hooks.Hook) -> Forked:
+    hook = partial(hooks.together, partial(hooks.witnessed, folder.with_name("batches")), *more_hooks)
+    return resume(folder, hook=hook) if folder.exists() else fork(*words_for(num_steps), folder=folder, hook=hook)
+
+
+def killed_inside_a_save(folder: Path, num_steps: int, draw: random.Random, *more_hooks: hooks.Hook) -> Forked:
+    """By its own hand, at an instant of the first two saves that no clock decides."""
+    point = draw.randint(1, 2 * POINTS_OF_A_SAVE)
+    return start(folder, num_steps, *more_hooks, partial(hooks.killed_in_saving, point))
+
+
+def killed_at_any_time(folder: Path, num_steps: int, draw: random.Random, *more_hooks: hooks.Hook) -> Forked:
+    """From outside: while it starts, or some time after it has begun to train."""
+    before = len(steps_computed(folder))
+    started = start(folder, num_steps, *more_hooks, partial(hooks.stalled_after, INTERVAL + 2))
+    if draw.random() < 0.5:
+        while len(steps_computed(folder)) == before and started.process.is_alive():
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3))
+    else:
+        time.sleep(draw.uniform(0, 2))
+    started.send(signal.SIGKILL)
+    return started
+
+
+def storm(folder: Path, *more_hooks: hooks.Hook, num_steps: int, inside: int, anywhere: int, tally: Tally) -> None:
+    """A run to its end, with kills."""
+    draw = random.Random(5)
+    after_a_save = partial(hooks.signalled_at, INTERVAL + 2, signal.SIGKILL)
+    assert start(folder, num_steps, *more_hooks, after_a_save).wait().returncode == -signal.SIGKILL
+    kinds = [(killed_inside_a_save, "kills inside a save")] * inside + [
+        (killed_at_any_time, "kills at any time")
+    ] * anywhere
+    draw.shuffle(kinds)
+    for kill, name in kinds:
+        with tally.trying(FAULT, name):
+            ended = kill(folder, num_steps, draw, *more_hooks).wait()
+            assert ended.returncode == -signal.SIGKILL, ended.stderr  # it found a checkpoint, and went on
+    ended = start(folder, num_steps, *more_hooks).wait()
+    assert ended.returncode == 0, ended.stderr
+
+
+def steps_lost(steps: list[int]) -> list[int]:
+    """How many steps had to be done again, each time that the run went on."""
+    return [before + 1 - after for before, after in pairwise(steps) if after <= before]
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "inside", "anywhere"), [(60, 4, 2), pytest.param(500, 30, 25, marks=pytest.mark.slow)]
+)
+def test_a_storm_of_kills_costs_time_only(
+    tmp_path: Path, tally: Tally, num_steps: int, inside: int, anywhere: int
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    undisturbed = fork(*words_for(num_steps), folder=whole)
+    storm(folder, num_steps=num_steps, inside=inside, anywhere=anywhere, tally=tally)
+    assert undisturbed.wait().returncode == 0
+    steps = steps_computed(folder)
+    assert sorted(set(steps)) == list(range(num_steps))
+    assert 0 < max(steps_lost(steps)) <= INTERVAL
+    assert_runs_equal(whole, folder)
+    assert strays_of(folder) == []
+
+
+def test_a_storm_over_plain_saving_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
+    with pytest.raises(AssertionError, match="no usable checkpoint"):
+        storm(tmp_path / "run", hooks.saving_plainly, num_steps=500, inside=30, anywhere=0, tally=Tally([]))
+    tally.wrong_variant_noticed(FAULT, "plain torch.save")
