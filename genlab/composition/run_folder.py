@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
+from genlab.storage import remove_temporaries
 
 LOCK_NAME = ".lock"
 _OWNER_NAME = ".owner"
@@ -30,6 +31,7 @@ def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
     _make(folder)
     lock = _acquired(folder)
     try:
+        remove_temporaries(folder)
         if not is_resumed:
             require_fresh(folder)
         _probe(folder)
