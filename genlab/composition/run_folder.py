@@ -1,5 +1,6 @@
 """One process per run folder: claimed for life, probed before anything is built, tidied when nothing came of it."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -10,11 +11,12 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
-from genlab.storage import remove_temporaries
+from genlab.storage import opened_within, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
 _OWNER_NAME = ".owner"
 _HYDRA_FOLDER = ".hydra"
+_MAX_OWNER_BYTES = 1000
 
 
 @contextmanager
@@ -68,6 +70,20 @@ def require_free(folder: Path) -> None:
     if not (folder / LOCK_NAME).is_file():
         return
     _acquired(folder).release()
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that held a folder has died without a word; looks, and leaves no trace.
+
+    False also where that cannot be told from here: the process was one of another machine.
+    """
+    try:
+        host = read_within(folder, _OWNER_NAME, limit=_MAX_OWNER_BYTES).decode(errors="replace").rpartition(" on ")[2]
+        with opened_within(folder, LOCK_NAME, limit=0) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (OSError, ValueError):
+        return False  # it left in order, or holds the lock still
+    return host == socket.gethostname()
 
 
 def is_untouched(folder: Path) -> bool:
