@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 from genlab.comparison.measures import Record, records_of_evaluation, records_of_summary, records_of_validation
 from genlab.composition.plain_yaml import MAX_BYTES, Loader, require_plain
+from genlab.composition.run_folder import is_abandoned
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.storage import MAX_JSON_BYTES, leads_out, opened_within, read_within
@@ -241,6 +242,8 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
         return "unknown"
     if status != "running":
         return status
+    if is_abandoned(folder):
+        return "killed"
     written = [path.stat().st_mtime for name in ("summary.json", "metrics.jsonl") if (path := folder / name).exists()]
     silence = time.time() - max(written, default=0.0)
     return "running" if silence < SILENCE_SECONDS else f"running, silent for {describe_seconds(silence)}"
