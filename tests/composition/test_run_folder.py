@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.composition.run_folder import claimed, is_untouched, require_free, require_fresh, tidy
+from genlab.composition.run_folder import claimed, is_abandoned, is_untouched, require_free, require_fresh, tidy
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 
 HOLD = """
@@ -35,6 +35,25 @@ def test_a_held_folder_is_refused_with_its_owner_and_a_kill_frees_it(tmp_path: P
         os.kill(holder.pid, signal.SIGKILL)
     with claimed(folder, is_resumed=False):
         pass
+
+
+def test_a_killed_owner_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with claimed(folder, is_resumed=False):
+        assert not is_abandoned(folder)
+    assert not is_abandoned(folder)  # left in order
+    line = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not is_abandoned(folder)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = sorted(path.name for path in folder.iterdir())
+    assert is_abandoned(folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+    (folder / ".owner").write_text("PID 7 on another-machine")
+    assert not is_abandoned(folder)
 
 
 def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path: Path) -> None:
