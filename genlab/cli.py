@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "published results beside those of runs: RUN... or folders; --write FILE",
         Syntax("runs", takes_several=True, flags={"--write": Flag("write")}),
     ),
+    "export": ("a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN", Syntax("run")),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets", Syntax()),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),

@@ -1,4 +1,4 @@
-"""A trained model back from its run folder, without its data."""
+"""A trained model back from its run folder, or from what `genlab export` made of it, without its data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.exported import is_export, load_weights
 from genlab.training.fitting import require_fitting
 
 
@@ -28,11 +29,11 @@ class TrainedModel:
     weights: Weights
 
 
-def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
-    """Rebuild a run's model with the weights of one of its checkpoints; the averaged weights where they were kept.
+def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
+    """Rebuild a model with the weights of one of its run's checkpoints; the averaged weights where they were kept.
 
     Args:
-        run_folder: The run.
+        folder: A run, or an export, which has the weights of one checkpoint only.
         checkpoint: ``best`` (the last where no measure chose one) or ``last``.
         device: Where the model goes.
 
@@ -40,13 +41,20 @@ def load_trained(run_folder: Path, *, checkpoint: str, device: torch.device) -> 
         ConfigurationError: The folder is no run, or its configuration is refused.
         CheckpointError: No checkpoint verifies, or it belongs to another model.
     """
-    run = load_run(run_folder)
-    folder = CheckpointFolder(run_folder / "checkpoints")
-    name = "best.pt" if checkpoint == "best" and folder.has("best.pt") else "last.pt"
-    state = folder.load(name, device=device) if name == "best.pt" else folder.newest(device=device)
-    weights: Weights = "trained" if state.get("average") is None else "averaged"
-    model = _with_weights(run, state["model" if weights == "trained" else "average"]).to(device)
-    return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=state["step"], weights=weights)
+    run = load_run(folder)
+    kind: Weights
+    if is_export(folder):
+        weights, origin = load_weights(folder)
+        name, step = origin.checkpoint, int(origin.step)
+        kind = "averaged" if origin.weights == "averaged" else "trained"
+    else:
+        checkpoints = CheckpointFolder(folder / "checkpoints")
+        name = "best.pt" if checkpoint == "best" and checkpoints.has("best.pt") else "last.pt"
+        state = checkpoints.load(name, device=device) if name == "best.pt" else checkpoints.newest(device=device)
+        kind = "trained" if state.get("average") is None else "averaged"
+        weights, step = state["model" if kind == "trained" else "average"], state["step"]
+    model = _with_weights(run, weights).to(device)
+    return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=step, weights=kind)
 
 
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor]) -> Model:
@@ -77,11 +85,11 @@ def build_dataset(run: SavedRun) -> Dataset:
 
 
 def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Model:
-    """``genlab.load``: the trained model of a run, ready for ``sample`` and ``evaluate``.
+    """``genlab.load``: the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
 
     Args:
-        run: A run folder.
-        checkpoint: ``best`` or ``last``.
+        run: A run folder, or one that `genlab export` wrote.
+        checkpoint: ``best`` or ``last``, of a run.
         device: A torch device.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from genlab.comparison.measures import Record, records_of_evaluation, records_of_summary, records_of_validation
-from genlab.composition.plain_yaml import MAX_BYTES, Loader, require_plain
+from genlab.composition.plain_yaml import MAX_BYTES, load_plain
 from genlab.composition.run_folder import is_abandoned
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
@@ -62,6 +62,12 @@ class Run:
     """The median over the lines of its log."""
     num_parameters: int | None
     records: tuple[Record, ...]
+    baselines: tuple[Record, ...]
+    """What needs no model, on the same test images."""
+    measured_step: int | None
+    """Of the weights that were measured on test images."""
+    provenance: str | None
+    """Of the data that they were measured on."""
 
     @property
     def seed(self) -> Scalar:
@@ -140,6 +146,9 @@ def read_run(folder: Path, *, name: str) -> Run:
         images_per_second=speed,
         num_parameters=_whole(summary.get("num_parameters")),
         records=(*measured, *records_of_validation(summary, configuration)),
+        baselines=tuple(records_of_evaluation({"measures": evaluation.get("baselines", [])}, [])),
+        measured_step=at,
+        provenance=_text(evaluation.get("provenance")),
     )
 
 
@@ -215,9 +224,7 @@ def _read_json(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
 
 def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        text = read_within(folder, name, limit=MAX_BYTES).decode()
-        require_plain(text)
-        content = yaml.load(text, Loader=Loader)
+        content = load_plain(read_within(folder, name, limit=MAX_BYTES).decode())
     except FileNotFoundError:
         problems.append(f"no {name}")
         return {}

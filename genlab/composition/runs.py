@@ -24,6 +24,7 @@ from genlab.errors import ConfigurationError
 from genlab.metrics.ledger import Measure, as_json
 from genlab.models.base import Model
 from genlab.storage import read_within, replace_atomically, require_contained
+from genlab.training.exported import is_export
 from genlab.training.fitting import blueprint
 from genlab.types import ImageSpec
 
@@ -174,6 +175,8 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     Raises:
         ConfigurationError: An override is of something else, or does not fit.
     """
+    if is_export(run.folder):
+        raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
     saved = run.configuration
     values: dict[str, Any] = {field.name: getattr(saved, field.name) for field in fields(saved)}
     values["trainer"] = dict(saved.trainer)
@@ -215,9 +218,9 @@ def find_run(folder: str | Path) -> Path:
 
 
 def runs_under(root: Path) -> Iterator[Path]:
-    """Every run folder at or below a folder, sorted."""
+    """Every run folder at or below a folder, sorted; without exports."""
     for path in sorted(root.rglob(CONFIG_NAME)):
-        if path.parent.name != ".hydra":
+        if path.parent.name != ".hydra" and not is_export(path.parent):
             yield path.parent
 
 

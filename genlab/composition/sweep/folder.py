@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
-from genlab.composition.plain_yaml import Loader, require_plain
+from genlab.composition.plain_yaml import load_plain
 from genlab.errors import ConfigurationError
 from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
@@ -90,9 +90,7 @@ class SweepFolder:
         """
         path = self.path / PLAN_NAME
         try:
-            text = read_within(self.path, PLAN_NAME, limit=MAX_PLAN_BYTES).decode()
-            require_plain(text)
-            content = yaml.load(text, Loader=Loader)
+            content = load_plain(read_within(self.path, PLAN_NAME, limit=MAX_PLAN_BYTES).decode())
             jobs = content["jobs"]
             return SweepPlan(
                 words=_words(content["words"]),

@@ -1,0 +1,81 @@
+"""`genlab export`: a trained model as a folder to hand on: safetensors weights, plain configuration, model card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from genlab.comparison.card import as_card
+from genlab.comparison.runs import read_run
+from genlab.composition.application import JobContext
+from genlab.composition.fields import check_fields
+from genlab.composition.runs import find_run, save_configuration
+from genlab.errors import ConfigurationError, StorageError
+from genlab.loading import load_trained
+from genlab.storage import replace_atomically
+from genlab.training.checkpoint import model_fingerprint
+from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, save_weights
+
+CARD_NAME = "README.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """The keys of configs/export.yaml."""
+
+    run: str
+    checkpoint: Literal["best", "last"]
+    folder: str | None
+
+    @property
+    def target(self) -> Path:
+        """The folder to write."""
+        return Path(self.run) / "export" if self.folder is None else Path(self.folder).expanduser()
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
+    """The checked settings.
+
+    Raises:
+        ConfigurationError: There is no such run, or the folder is not empty.
+    """
+    del overrides
+    settings = check_fields(ExportSettings, values, "")
+    if is_export(find_run(settings.run)):
+        raise ConfigurationError(f"run must be the folder of a training run, got {settings.run}, which is an export")
+    target = settings.target
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ConfigurationError(f"folder must be new or empty, got {target}; remove it, or name another")
+    return settings
+
+
+def run(settings: ExportSettings, context: JobContext) -> None:
+    """Load, write, tell.
+
+    Raises:
+        CheckpointError: No checkpoint can be used.
+        StorageError: The folder cannot be written.
+    """
+    del context
+    trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
+    target = settings.target
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be made: {error.strerror}") from error
+    origin = Origin(
+        step=str(trained.step),
+        checkpoint=trained.checkpoint,
+        weights=trained.weights,
+        model_fingerprint=model_fingerprint(trained.model),
+    )
+    save_configuration(target, trained.run.configuration, trained.run.spec)
+    digest = save_weights(target, trained.model.state_dict(), origin)
+    told = read_run(trained.run.folder, name=trained.run.folder.name)
+    card = as_card(told, trained.run.spec, origin, digest=digest)
+    replace_atomically(target / CARD_NAME, card.encode())
+    size = (target / WEIGHTS_NAME).stat().st_size
+    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
+    print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

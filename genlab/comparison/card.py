@@ -1,0 +1,160 @@
+"""The model card of an exported model: what it is, how it was made and measured, and what that does not say.
+
+Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993), as far as genlab knows
+the answers.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from genlab.comparison.measures import Record
+from genlab.comparison.runs import Run, describe_seconds
+from genlab.comparison.table import rounded, shown
+from genlab.training.exported import DIGESTS_NAME, WEIGHTS_NAME, Origin
+from genlab.types import ImageSpec
+
+_HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")
+
+
+def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
+    """The card in Markdown.
+
+    Args:
+        run: What its folder tells.
+        spec: Of the images it was trained on.
+        origin: Of the weights.
+        digest: SHA-256 of their file.
+    """
+    parts = [
+        f"# {_text(run.model)} on {_text(run.dataset)}",
+        f"{_code(run.configuration.get('model'))}, trained and exported with genlab {origin.genlab_version}.",
+        "## Model",
+        _list(_facts(run, spec, origin, digest)),
+        _keys(run, "model"),
+        "## Use",
+        _block("python", 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'),
+        "On the command line: `genlab sample run=THIS_FOLDER`, `genlab evaluate run=THIS_FOLDER`. Nothing in this "
+        f"folder is code. `sha256sum --check {DIGESTS_NAME}` tells whether the weights are whole.",
+        "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
+        "people, nor to pass its images off as real.",
+        "## Limits",
+        "It draws, completes or judges images of the size above that resemble its training data, with whatever is "
+        "missing, repeated or biased there. It was measured as told below and on nothing else; a bound on the "
+        "likelihood, or a distance between features, does not say how its images look. Whether it has memorised "
+        "training images was not measured.",
+        "## Training data",
+        _text(run.provenance) or "Not recorded: the run was not evaluated.",
+        _keys(run, "dataset"),
+        "## Training",
+        _block("sh", "\n".join(_plain(line) for line in run.commands) or "# not recorded"),
+        _list(_cost(run)),
+        _keys(run, "trainer", "optimizer", "schedule"),
+        "## Measures",
+        _measures(run, origin),
+        "## Licence",
+        "Of these weights: to be filled in by whoever publishes them. Of the training data: genlab does not know; ask "
+        "their publisher.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(run: Run, spec: ImageSpec, origin: Origin, digest: str) -> list[str]:
+    parameters = "not recorded" if run.num_parameters is None else f"{run.num_parameters:,}"
+    classes = f"{spec.num_classes} classes" if spec.num_classes else "no classes"
+    return [
+        f"parameters: {parameters}",
+        f"images: {spec.channels} x {spec.height} x {spec.width} (channels, height, width), {spec.num_levels} levels, "
+        f"{classes}",
+        f"weights: {origin.weights}, of {origin.checkpoint} at step {int(origin.step):,}, in `{WEIGHTS_NAME}`, SHA-256 "
+        f"`{digest}`",
+        f"names, shapes and types of the weights: SHA-256 `{origin.model_fingerprint}`",
+    ]
+
+
+def _cost(run: Run) -> list[str]:
+    seconds = "not recorded" if run.seconds is None else describe_seconds(run.seconds)
+    speed = "not recorded" if run.images_per_second is None else f"{run.images_per_second:,.0f} images per second"
+    steps = "not recorded" if run.step is None else f"{run.step:,} of {run.num_steps or 0:,}, {_text(run.status)}"
+    return [
+        f"seed: {_text(run.seed)}",
+        f"steps: {steps}",
+        f"cost: {seconds} on {_text(run.hardware) or 'unknown hardware'}; {speed}",
+        f"commit of genlab: {_text(run.commit) or 'not recorded (an installed package)'}",
+    ]
+
+
+def _measures(run: Run, origin: Origin) -> str:
+    records = [record for record in run.records if not record.monitored]
+    if not records:
+        return "None on test data: `genlab evaluate run=RUN` before exporting enters them here."
+    lines = [_table([*map(_row, records), *(_row(record, of="no model, ") for record in run.baselines)])]
+    if run.measured_step is not None and run.measured_step != int(origin.step):
+        lines.append(
+            f"Measured with the weights of step {run.measured_step:,}; those exported are of step {int(origin.step):,}."
+        )
+    lines.append(
+        "An upper bound of a negative log-likelihood is at least the exact value. Rows of `no model` are what needs no "
+        "training, on the same images, to compare with. Numbers compare only with those of equal data, split, "
+        "binarisation and protocol."
+    )
+    return "\n\n".join(lines)
+
+
+def _row(record: Record, of: str = "") -> tuple[str, ...]:
+    details = (record.dataset, f"binarisation {record.binarization}", f"weights {record.weights}")
+    known = [*details, record.protocol, record.features and f"features {record.features}"]
+    if record.num_importance_samples is not None:
+        known.append(f"K = {record.num_importance_samples}")
+    return (
+        record.name,
+        rounded(record),
+        "" if record.standard_error is None else f"{record.standard_error:.3g}",
+        record.unit,
+        record.kind,
+        record.split,
+        _count(record.num_examples),
+        _count(record.num_generated),
+        "" if record.seed is None else str(record.seed),
+        of + ", ".join(part for part in known if part),
+    )
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    lines = [_HEAD, ("---",) * len(_HEAD), *rows]
+    return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in lines)
+
+
+def _keys(run: Run, *groups: str) -> str:
+    """The settings of some groups, one a line."""
+    lines = [
+        f"{key}: {shown(value)}"
+        for key, value in run.configuration.items()
+        if key.partition(".")[0] in groups and value is not None
+    ]
+    return _block("", "\n".join(map(_plain, lines)))
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _block(language: str, content: str) -> str:
+    return f"```{language}\n{content}\n```"
+
+
+def _code(value: object) -> str:
+    return f"`{_plain(str(value))}`"
+
+
+def _plain(text: str) -> str:
+    """A line of a block, which it cannot end."""
+    return shown(text).replace("`", "'")
+
+
+def _text(value: object) -> str:
+    """A text of a run, which may hold no markup."""
+    text = shown(value if isinstance(value, str | int | float | bool | None) else str(value))
+    return "".join(f"\\{character}" if character in "\\`*[]<>|#" else character for character in text)

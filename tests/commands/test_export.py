@@ -1,0 +1,215 @@
+"""What is handed on is whole, verified, plain, and gives the same model."""
+
+import json
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+import yaml
+
+import genlab as package
+from genlab.errors import CheckpointError
+from genlab.training.exported import Origin, load_weights, save_weights
+from tests.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+
+
+@pytest.fixture(name="exported", scope="module")
+def exported_once(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from genlab.cli import main
+
+    folder = tmp_path_factory.mktemp("exports") / "ünï export"
+    assert main(["export", f"run={trained_run}", f"folder='{folder}'"]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(exported: Path, tmp_path: Path) -> Path:
+    shutil.copytree(exported, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_loaded_export_is_the_model_of_the_run(trained_run: Path, exported: Path) -> None:
+    """Bit for bit, in its weights and in what it draws."""
+    own, handed_on = package.load(trained_run), package.load(exported)
+    states = own.state_dict(), handed_on.state_dict()
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    samples = [model.sample(8, generator=torch.Generator().manual_seed(3)) for model in (own, handed_on)]
+    assert torch.equal(*samples)
+
+
+def test_the_commands_take_an_export_for_a_run(genlab: Genlab, trained_run: Path, exported: Path) -> None:
+    for name, run in (("a", trained_run), ("b", exported)):
+        outcome = genlab("sample", f"run={run}", "num_samples=4", "split=null", f"folder={name}")
+        assert outcome.code == 0, outcome.errors
+    assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
+    shutil.copytree(exported, "copy")
+    words = ["num_images=40", "num_importance_samples=0"]
+    assert genlab("evaluate", "run=copy", *words).code == 0
+    shutil.copytree(trained_run, "run")
+    assert genlab("evaluate", "run=run", *words).code == 0
+    first, second = (json.loads(Path(name, "evaluation.json").read_text())["measures"] for name in ("copy", "run"))
+    assert first == second
+
+
+def test_the_configuration_is_plain_and_complete(trained_run: Path, exported: Path) -> None:
+    text = (exported / "config.yaml").read_text()
+    assert "${" not in text
+    assert yaml.safe_load(text) == yaml.safe_load((trained_run / "config.yaml").read_text())
+
+
+def test_other_tools_read_and_verify_it(exported: Path) -> None:
+    with safetensors.safe_open(exported / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+        assert set(file.keys()) == set(package.load(exported).state_dict())
+    assert (metadata["weights"], metadata["checkpoint"]) == ("trained", "best.pt")
+    assert metadata["genlab_version"] == package.__version__
+    subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=exported, check=True, capture_output=True, timeout=60)
+
+
+def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab, tmp_path: Path) -> None:
+    words = ["model=gan", "dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.num_steps=4"]
+    assert genlab("train", *words, "trainer.ema_decay=0.9", "hydra.run.dir=run").code == 0
+    assert genlab("export", "run=run").code == 0
+    state = torch.load("run/checkpoints/last.pt", weights_only=True)
+    weights, origin = load_weights(Path("run/export"))
+    assert (origin.weights, origin.step) == ("averaged", "4")
+    assert all(torch.equal(weights[name], state["average"][name]) for name in weights)
+    assert any(not torch.equal(weights[name], state["model"][name]) for name in weights)
+    card = Path("run/export/README.md").read_text()
+    assert "weights: averaged, of last.pt at step 4" in card
+
+
+def test_the_card_tells_what_was_measured_and_how_it_was_made(
+    genlab: Genlab, trained_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_run, "run")
+    assert genlab("evaluate", "run=run", "num_importance_samples=3", "seed=5").code == 0
+    assert genlab("export", "run=run").code == 0
+    card = Path("run/export/README.md").read_text()
+    record = json.loads(Path("run/evaluation.json").read_text())
+    (bound,) = [entry for entry in record["measures"] if entry["name"] == "nll_upper_bound_nats"]
+    (row,) = [line for line in card.splitlines() if line.startswith("| nll_upper_bound_nats |")]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1:8] == [f"{bound['value']:.2f}", f"{bound['standard_error']:.3g}", *row_of(bound)]
+    assert "K = 3" in card
+    assert "no model" in card  # the baselines
+    for fact in ("genlab train model=draw", "seed: 0", "cost: ", "commit of genlab: ", "Licence", "num_units: 16"):
+        assert fact in card, fact
+    assert record["provenance"].split(",")[0] in card.replace("\\", "")
+
+
+def row_of(measure: dict[str, Any]) -> list[str]:
+    return [measure["unit"], measure["kind"], measure["split"], f"{measure['num_examples']:,}", ""]
+
+
+def test_a_card_of_a_hostile_run_holds_no_markup_of_its_maker(genlab: Genlab, trained_run: Path) -> None:
+    shutil.copytree(trained_run, "run")
+    environment = json.loads(Path("run/environment.json").read_text())
+    hostile = "```\n<script>alert(1)</script> [x](javascript:alert(1)) | \x1b[2J"
+    Path("run/environment.json").write_text(
+        json.dumps(environment | {"command": f"resume= {hostile}", "cpu": hostile, "device": hostile})
+    )
+    assert genlab("export", "run=run").code == 0
+    card = Path("run/export/README.md").read_text()
+    outside = "".join(card.split("```")[::2])
+    assert "alert" in outside
+    assert card.count("```") % 2 == 0
+    for markup in ("<script", "[x]", "\x1b", " | ?"):
+        assert markup not in outside.replace("\\<", "").replace("\\[", ""), markup
+
+
+def test_a_folder_that_holds_something_is_refused(genlab: Genlab, trained_run: Path) -> None:
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("precious")
+    outcome = genlab("export", f"run={trained_run}", "folder=full")
+    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+    assert "folder must be new or empty, got full" in outcome.errors
+    assert [path.name for path in Path("full").iterdir()] == ["thesis.txt"]
+    Path("file").touch()
+    assert genlab("export", f"run={trained_run}", "folder=file").code == 2
+    Path("empty").mkdir()
+    assert genlab("export", f"run={trained_run}", "folder=empty").code == 0
+    assert {path.name for path in Path("empty").iterdir()} == {
+        "model.safetensors",
+        "config.yaml",
+        "README.md",
+        "SHA256SUMS",
+    }
+
+
+@pytest.mark.parametrize("command", ["export", "train"])
+def test_an_export_is_neither_exported_nor_resumed(genlab: Genlab, exported: Path, command: str) -> None:
+    word = "resume" if command == "train" else "run"
+    outcome = genlab(command, f"{word}='{exported}'")
+    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+    assert "export" in outcome.errors
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "one bit": flip,
+    "half": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_noticed_which_the_format_itself_does_not(genlab: Genlab, copied: Path, damage: str) -> None:
+    path = copied / "model.safetensors"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    if damage == "one bit":
+        safetensors.torch.load_file(path)
+    outcome = genlab("sample", f"run={copied}")
+    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
+    assert "model.safetensors is damaged: its SHA-256 is not that of SHA256SUMS" in outcome.errors
+
+
+@pytest.mark.parametrize("missing", ["SHA256SUMS", "model.safetensors"])
+def test_a_missing_file_is_named(copied: Path, missing: str) -> None:
+    (copied / missing).unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        package.load(copied)
+
+
+HEADERS = {
+    "a header of 2^62 bytes": (2**62, b"{}"),
+    "a header longer than the file": (10**6, b"{}"),
+    "more elements than bytes": (None, b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4]}}'),
+    "offsets beyond the file": (None, b'{"a":{"dtype":"F32","shape":[1000],"data_offsets":[0,4000]}}'),
+    "a deep header": (None, b'{"a":' * 5000 + b"1" + b"}" * 5000),
+    "no metadata": (None, b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'),
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_hostile_file_with_a_fitting_digest_is_refused(tmp_path: Path, name: str) -> None:
+    import hashlib
+
+    length, header = HEADERS[name]
+    content = struct.pack("<Q", len(header) if length is None else length) + header + bytes(4)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    (tmp_path / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  model.safetensors\n")
+    with pytest.raises(CheckpointError, match="is refused"):
+        load_weights(tmp_path)
+
+
+def test_tensors_that_share_memory_are_each_whole(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    weights = {"a": shared, "b": shared[2:], "c": shared.view(2, 3).t(), "d": torch.tensor(True)}
+    origin = Origin(step="1", checkpoint="last.pt", weights="trained", model_fingerprint="f")
+    save_weights(tmp_path, weights, origin)
+    read, told = load_weights(tmp_path)
+    assert told == origin
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
