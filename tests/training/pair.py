@@ -1,0 +1,80 @@
+"""Two processes over gloo that stay for a whole test module and carry out functions together."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+NUM_PROCESSES = 2
+_SECONDS = 300.0
+
+
+class Pair:
+    """The processes, as the test sees them."""
+
+    def __init__(self, connections: list[Connection]) -> None:
+        self._connections = connections
+
+    def run(self, task: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What a function of a module gives in each process; its arguments and results can be pickled.
+
+        Raises:
+            RuntimeError: It raised in some process; the message holds the traceback.
+        """
+        for connection in self._connections:
+            connection.send((task, arguments))
+        results = []
+        for rank, connection in enumerate(self._connections):
+            assert connection.poll(_SECONDS), f"process {rank} does not answer"
+            results.append(connection.recv())
+        for rank, (failure, _) in enumerate(results):
+            if failure is not None:
+                raise RuntimeError(f"in process {rank}: {failure}")
+        return [result for _, result in results]
+
+
+@contextmanager
+def pair_of_processes() -> Iterator[Pair]:
+    """Start them, and end them."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    connections, processes = [], []
+    for rank in range(NUM_PROCESSES):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(rank, port, theirs), daemon=True)
+        process.start()
+        connections.append(ours)
+        processes.append(process)
+    try:
+        yield Pair(connections)
+    finally:
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.join(_SECONDS)
+
+
+def _serve(rank: int, port: int, connection: Connection) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(NUM_PROCESSES)}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    import torch
+
+    from genlab.training.processes import joined
+
+    torch.set_num_threads(1)
+    with joined(torch.device("cpu")):
+        while True:
+            try:
+                task, arguments = connection.recv()
+            except EOFError:
+                return
+            try:
+                connection.send((None, task(*arguments)))
+            except Exception:
+                connection.send((traceback.format_exc(), None))

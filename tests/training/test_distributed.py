@@ -1,0 +1,289 @@
+"""Several processes train as one: the same losses, the same weights, one run folder."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+import genlab.train
+from genlab.collectives import rank
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.naming import register_resolvers
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.errors import ConfigurationError, StoppedBySignal
+from genlab.training.trainer import Trainer
+from tests.training.pair import NUM_PROCESSES, Pair, pair_of_processes
+
+COMMON = (
+    *("dataset.size=8", "device=cpu", "num_threads=1", "recipe=none", "trainer.batch_size=8", "trainer.num_steps=5"),
+    *("trainer.log_interval=1", "trainer.checkpoint_interval=0", "trainer.sample_interval=0"),
+    *("trainer.validation_interval=5", "trainer.validation_images=30", "trainer.ema_decay=0.9"),
+    *("trainer.test_at_end=false", "schedule=constant", "optimizer=sgd", "optimizer.default.lr=0.01"),
+)
+SMALL_NETWORKS = ("model.generator.channels=4", "model.discriminator.channels=4")
+FAMILIES = {
+    "draw": (
+        *("model=draw", "model.num_glimpses=2", "model.num_units=8", "dataset=digits_grey"),
+        *("dataset.binarization=stochastic", "trainer.gradient_accumulation=2", "trainer.max_gradient_norm=1"),
+    ),
+    "gated_pixelcnn": ("model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.dropout=0.5"),
+    "dcgan": ("model=dcgan", *SMALL_NETWORKS),
+    "improved_gan": ("model=improved_gan", "technique=[feature_matching,historical_averaging]", *SMALL_NETWORKS),
+    "wgan_gp": ("model=wgan_gp", "model.n_critic=2", *SMALL_NETWORKS),
+    "infogan": ("model=infogan", "model.discriminator.channels=4"),
+    "semi_supervised_gan": (
+        *("model=semi_supervised_gan", "model.generator.hidden=[16,16]", "model.discriminator.hidden=[16,16,16]"),
+        "trainer.labelled_fraction=0.5",
+    ),
+    "classifier": ("model=classifier", "model.width=4", "model.num_features=16", "dataset=digits_few_labels"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a process has at the end of a run."""
+
+    curves: dict[str, list[float]]
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+
+
+def configuration(*words: str) -> RunConfiguration:
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        return read_run_configuration(plain(composer.compose([*COMMON, *words])))
+
+
+def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes: bool = False) -> Trained:
+    """Train in a folder, with some names replaced."""
+    folder.mkdir(exist_ok=True)
+    kept: list[Trainer] = []
+
+    class Kept(Trainer):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            kept.append(self)
+
+    with ExitStack() as stack:
+        for name, value in ({"genlab.train.Trainer": Kept} | patches).items():
+            stack.enter_context(mock.patch(name, value))
+        settings = replace(configuration(*words), resume=str(folder) if resumes else None)
+        genlab.train.train(settings, folder, command="a test")
+    curves: dict[str, list[float]] = {}
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        for tag, value in json.loads(line).items():
+            curves.setdefault(tag, []).append(value)
+    average = kept[0]._average
+    assert average is not None
+    return Trained(curves=curves, weights=kept[0].model.state_dict(), average=average.state_dict())
+
+
+def largest_difference(ours: Trained, theirs: Trained) -> float:
+    """Of all logged curves but time, relative to the curve's scale, and of all weights."""
+    tags = [tag for tag in theirs.curves if tag.startswith(("train/", "validation/"))]
+    assert ours.curves.keys() == theirs.curves.keys()
+    assert len(tags) > 2
+    differences = []
+    for tag in tags:
+        one, other = torch.tensor(ours.curves[tag]).double(), torch.tensor(theirs.curves[tag]).double()
+        differences.append(float((one - other).abs().max() / other.abs().max().clamp_min(1e-2)))
+    for name, value in theirs.weights.items():
+        scale = value.double().abs().max().clamp_min(1e-2)
+        differences.append(float((ours.weights[name].double() - value.double()).abs().max() / scale))
+    return max(differences)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with pair_of_processes() as processes:
+        yield processes
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Each family's run in one process, once."""
+    runs: dict[str, Trained] = {}
+
+    def run(family: str) -> Trained:
+        if family not in runs:
+            runs[family] = train(tmp_path_factory.mktemp(family), FAMILIES[family], {})
+        return runs[family]
+
+    return run
+
+
+QUICK = ("draw", "dcgan", "semi_supervised_gan")
+TOLERANCE = 1e-4
+"""Of float32 and five steps; the largest difference seen is 1e-5, of batch normalisation over few images."""
+
+
+@pytest.mark.parametrize(
+    "family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
+)
+def test_two_processes_train_as_one(family: str, pair: Pair, alone: Callable[[str], Trained], tmp_path: Path) -> None:
+    runs = pair.run(train, tmp_path / "two", FAMILIES[family], {})
+    assert largest_difference(runs[0], alone(family)) < TOLERANCE
+    for name, value in runs[0].weights.items():
+        assert torch.equal(value, runs[1].weights[name]), name
+    for name, value in runs[0].average.items():
+        assert torch.equal(value, runs[1].average[name]), name
+
+
+def draw_for_itself(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> Tensor:
+    del dim
+    return draw(num_rows)
+
+
+def leave(values: Any) -> Any:
+    return values
+
+
+WRONG = {
+    "noise of each process": ("draw", {"genlab.models.draw.draw_rows": draw_for_itself}),
+    "batch statistics of each process": ("dcgan", {"genlab.training.trainer.synchronize_layers": leave}),
+    "gradients of each process": ("draw", {"genlab.training.optimization.average": leave}),
+    "dropout of each process": ("gated_pixelcnn", {"genlab.training.trainer.synchronize_layers": leave}),
+    "distances to the images of each process": (
+        "improved_gan",
+        {"genlab.models.gan.techniques.minibatch_discrimination.gather_rows": leave},
+    ),
+    "features matched in each process": (
+        "semi_supervised_gan",
+        {"genlab.models.gan.techniques.feature_matching.mean_over_processes": leave},
+    ),
+    "labelled images counted in each process": (
+        "classifier",
+        {"genlab.models.classification.mean_over_processes": leave},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        mistake if family in QUICK else pytest.param(mistake, marks=pytest.mark.slow)
+        for mistake, (family, _) in WRONG.items()
+    ],
+)
+def test_a_mistake_would_be_noticed(mistake: str, pair: Pair, alone: Callable[[str], Trained], tmp_path: Path) -> None:
+    family, patches = WRONG[mistake]
+    runs = pair.run(train, tmp_path / "two", FAMILIES[family], patches)
+    assert largest_difference(runs[0], alone(family)) > 10 * TOLERANCE
+
+
+SHORT = ("trainer.num_steps=3", "trainer.validation_interval=0")
+
+
+def test_resume_in_the_same_processes_is_bitwise(pair: Pair, tmp_path: Path) -> None:
+    undisturbed = pair.run(train, tmp_path / "undisturbed", FAMILIES["draw"], {})[1]
+    pair.run(train, tmp_path / "cut", (*FAMILIES["draw"], *SHORT), {})
+    resumed = pair.run(train, tmp_path / "cut", FAMILIES["draw"], {}, True)[1]
+    for name, value in undisturbed.weights.items():
+        assert torch.equal(value, resumed.weights[name]), name
+
+
+@pytest.mark.parametrize("from_two", [True, False])
+def test_another_number_of_processes_resumes_with_a_warning(
+    from_two: bool,
+    pair: Pair,
+    alone: Callable[[str], Trained],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    words = FAMILIES["draw"]
+    if from_two:
+        pair.run(train, tmp_path / "run", (*words, *SHORT), {})
+        caplog.clear()
+        resumed = train(tmp_path / "run", words, {}, resumes=True)
+        assert "2 processes, now 1" in caplog.text
+        assert "not bitwise" in caplog.text
+    else:
+        train(tmp_path / "run", (*words, *SHORT), {})
+        resumed = pair.run(train, tmp_path / "run", words, {}, True)[0]
+    assert largest_difference(resumed, alone("draw")) < TOLERANCE
+
+
+def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = FAMILIES["draw"]
+    train(tmp_path / "run", (*words, *SHORT), {})
+    train(tmp_path / "run", words, {}, resumes=True)
+    assert "bitwise" not in caplog.text
+    with mock.patch("torch.get_num_threads", return_value=7):
+        train(tmp_path / "run", (*words, "trainer.num_steps=6"), {}, resumes=True)
+    assert "1 threads, now 7" in caplog.text
+
+
+def stopped_by_signal(folder: Path, words: tuple[str, ...], rank_of_signal: int) -> tuple[int | None, int]:
+    """Train while one of the processes is sent SIGTERM after its second step; what was raised, and the step."""
+    folder.mkdir(exist_ok=True)
+    kept: list[Trainer] = []
+
+    class Signalled(Trainer):
+        def _training_step(self) -> None:
+            kept[:] = [self]
+            super()._training_step()
+            if self.step == 1 and rank() == rank_of_signal:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with mock.patch("genlab.train.Trainer", Signalled):
+        try:
+            genlab.train.train(configuration(*words), folder, command="a test")
+        except StoppedBySignal as stop:
+            return stop.exit_code, kept[0].step
+    return None, kept[0].step
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(pair: Pair, tmp_path: Path) -> None:
+    assert pair.run(stopped_by_signal, tmp_path / "run", FAMILIES["draw"], 1) == [(143, 2)] * NUM_PROCESSES
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["status"], summary["step"]) == ("interrupted", 2)
+
+
+def refusal(words: tuple[str, ...], folder: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    try:
+        genlab.train.train(configuration(*words), folder, command="a test")
+    except ConfigurationError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((*FAMILIES["draw"], "trainer.batch_size=6"), "trainer.batch_size must be a multiple of 4"),
+        ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=0.4"), "trainer.labelled_fraction"),
+        ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=null"), "trainer.labelled_fraction"),
+    ],
+)
+def test_unequal_shares_are_refused(words: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
+    for told in pair.run(refusal, words, tmp_path / "run"):
+        assert told.startswith(reason) or (reason in told and "equally many" in told)
+
+
+def test_what_the_watch_draws_is_shared(pair: Pair, tmp_path: Path) -> None:
+    words = (*FAMILIES["dcgan"], "trainer.watch_interval=5", "trainer.watch_images=15")
+    pair.run(train, tmp_path / "two", words, {})
+    collapse = json.loads((tmp_path / "two" / "summary.json").read_text(encoding="utf-8"))["collapse"]
+    assert collapse["num_images"] == 15
+    assert collapse["diversity_ratio"] > 0
+
+
+def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:
+    words = (*FAMILIES["draw"], "trainer.sample_interval=5", "trainer.test_at_end=true")
+    pair.run(train, tmp_path / "run", words, {})
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert len([name for name in names if name.startswith("events.")]) == 1
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == [1, 2, 3, 4, 5, 5, 5]  # each step, the validation and the test
