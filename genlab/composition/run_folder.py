@@ -4,8 +4,9 @@ import fcntl
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -17,6 +18,7 @@ LOCK_NAME = ".lock"
 _OWNER_NAME = ".owner"
 _HYDRA_FOLDER = ".hydra"
 _MAX_OWNER_BYTES = 1000
+_PATIENCE_SECONDS = 0.3
 
 
 @contextmanager
@@ -122,9 +124,10 @@ def _is_of_a_start(entry: Path) -> bool:
 
 
 def _acquired(folder: Path) -> BaseFileLock:
-    lock = FileLock(folder / LOCK_NAME, blocking=False)
+    # One that starts beside this one may be asking at this instant whether the folder is free.
+    lock = FileLock(folder / LOCK_NAME, timeout=_PATIENCE_SECONDS)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=_PATIENCE_SECONDS / 10)
     except Timeout as error:
         way_out = "wait, or choose another hydra.run.dir"
         raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {way_out}") from error
@@ -148,7 +151,9 @@ def _probe(folder: Path) -> None:
 
 
 def _owner(folder: Path) -> str:
-    try:
-        return (folder / _OWNER_NAME).read_text(encoding="utf-8") or "another process"
-    except OSError:
-        return "another process"
+    for _ in range(10):  # who has only just got the lock still has to write its name
+        with suppress(OSError):
+            if name := (folder / _OWNER_NAME).read_text(encoding="utf-8"):
+                return name
+        time.sleep(_PATIENCE_SECONDS / 10)
+    return "another process"
