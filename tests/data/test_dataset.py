@@ -138,6 +138,38 @@ def test_epochs_and_seeds_have_different_orders():
     assert len({tuple(order) for order in orders}) == 4
 
 
+@pytest.mark.parametrize("num_labelled", [None, 4])
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_processes_share_every_batch_in_turn(num_labelled, num_processes):
+    data = _partly_labelled(23, 4, binarization="none")
+    settings = {"batch_size": 12, "seed": 3, "device": CPU, "num_labelled": num_labelled}
+    streams = [data.stream(**settings, rank=r, num_processes=num_processes) for r in range(num_processes)]
+    whole = data.stream(**settings)
+    for index in range(4):
+        batch, parts = whole.batch(index), [stream.batch(index) for stream in streams]
+        for rank, part in enumerate(parts):
+            assert torch.equal(part.images, batch.images[rank::num_processes])
+            assert torch.equal(part.labels, batch.labels[rank::num_processes])
+
+
+def test_processes_share_the_draws_of_stochastic_binarisation():
+    data = ramp_dataset(7, binarization="stochastic", num_levels=8)
+    batch = data.stream(batch_size=4, seed=0, device=CPU).batch(5)
+    part = data.stream(batch_size=4, seed=0, device=CPU, rank=1, num_processes=2).batch(5)
+    assert torch.equal(part.images, batch.images[1::2])
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 5])
+def test_processes_share_a_pass_by_whole_batches(num_processes):
+    data = ramp_dataset(7)
+    whole = list(data.batches("test", batch_size=2, seed=0, device=CPU))
+    for rank in range(num_processes):
+        own = list(data.batches("test", batch_size=2, seed=0, device=CPU, rank=rank, num_processes=num_processes))
+        assert len(own) == len(whole[rank::num_processes])
+        for ours, theirs in zip(own, whole[rank::num_processes], strict=True):
+            assert torch.equal(ours.images, theirs.images)
+
+
 def test_stream_does_not_touch_the_default_generator():
     state = torch.get_rng_state()
     data = ramp_dataset(7, binarization="stochastic", num_levels=8)
