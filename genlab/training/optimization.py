@@ -169,6 +169,7 @@ class PhaseUpdate:
 
     def state_dict(self) -> dict[str, object]:
         return {
+            "kind": {"optimizer": self._kind()},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -178,8 +179,12 @@ class PhaseUpdate:
         """Take over a saved state.
 
         Raises:
-            ValueError: The optimiser's state has other shapes than the parameters (torch itself would not notice).
+            ValueError: It is that of another optimiser, or of parameters of other shapes: torch itself would notice
+                neither.
         """
+        kind = state.get("kind", {"optimizer": self._kind()})["optimizer"]
+        if kind != self._kind():
+            raise ValueError(f"optimizer.{self.phase.name} was {kind} and is {self._kind()}")
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, kept in self.optimizer.state.items():
             for name, tensor in kept.items():
@@ -190,6 +195,9 @@ class PhaseUpdate:
                     )
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
+
+    def _kind(self) -> str:
+        return type(self.optimizer).__qualname__
 
 
 class FrozenOutside:

@@ -41,6 +41,7 @@ from genlab.training.evaluation import (
     scalar_means,
     with_noise_of_their_own,
 )
+from genlab.training.fitting import require_fitting
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.processes import broadcast, first_before_others, largest, wait_for_all
@@ -457,21 +458,27 @@ class Trainer:
 
     def _restore(self) -> None:
         state = self.checkpoints.newest(device=self.device, set_damaged_aside=True)
+        try:
+            self._take_over(state)
+        except (CheckpointError, torch.OutOfMemoryError):
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from error
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
         self._load_weights(state)
         if (state["average"] is None) != (self._average is None):
             raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
-        try:
-            for update in self._updates:
-                update.load_state_dict(state["updates"][update.phase.name])
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint's optimisers do not fit: {error}") from error
+        for update in self._updates:
+            update.load_state_dict(state["updates"][update.phase.name])
         self._warn_of_inequality(state.get("equal_for", self._equal_for))
         self.step = state["step"]
         self._pending = {tag: list(kept) for tag, kept in state["pending"].items()}
-        self._validations_without_gain = state["validations_without_gain"]
-        self._seconds_before = state["seconds"]
-        self.summary.best = state["best"]
-        self.summary.num_skipped_steps = state["num_skipped_steps"]
+        self._validations_without_gain = int(state["validations_without_gain"])
+        self._seconds_before = float(state["seconds"])
+        self.summary.best = {str(tag): float(value) for tag, value in state["best"].items()}
+        self.summary.num_skipped_steps = int(state["num_skipped_steps"])
         if self._watch is not None and state["collapse"] is not None:
             self._watch.load_state_dict(state["collapse"])
 
@@ -489,12 +496,11 @@ class Trainer:
             )
 
     def _load_weights(self, state: Mapping[str, Any]) -> None:
-        try:
-            self.model.load_state_dict(state["model"])
-            if self._average is not None and state["average"] is not None:
-                self._average.load_state_dict(state["average"])
-        except RuntimeError as error:
-            raise CheckpointError(f"the checkpoint belongs to another model: {str(error).splitlines()[-1]}") from error
+        require_fitting(state["model"], self.model)
+        self.model.load_state_dict(state["model"])
+        if self._average is not None and state["average"] is not None:
+            require_fitting(state["average"], self.model)
+            self._average.load_state_dict(state["average"])
 
     def _write_summary(self, status: Status, reason: object = None) -> None:
         self.summary.status = status
