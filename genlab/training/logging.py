@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ from genlab.storage import replace_atomically
 
 _log = logging.getLogger(__name__)
 
+_EVENTS = "events.out.tfevents."
+
 HyperParameters = Mapping[str, bool | int | float | str]
 
 
@@ -31,7 +34,9 @@ class RunLog:
 
     def __init__(self, folder: Path, *, start_step: int, hyperparameters: HyperParameters) -> None:
         self._path = folder / "metrics.jsonl"
-        _cut_after(self._path, start_step)
+        self._start_step = start_step
+        # The test of a finished run, which going on from it repeats.
+        self._tags_at_start = _cut_after(self._path, start_step)
         # Line by line, for a sweep reads along: the search for settings stops a run whose curve is behind the others'.
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._has_layout = False
@@ -39,6 +44,7 @@ class RunLog:
         self._former_hook = threading.excepthook
         threading.excepthook = self._leave_to_next_call
         with self._board_may_fail():
+            _let_sort_before_now(folder)
             # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one.
             self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
             # No Experiment record: TensorBoard then shows all runs' columns and every scalar as a live metric.
@@ -47,7 +53,11 @@ class RunLog:
             )
 
     def scalars(self, values: Mapping[str, float], *, step: int, images_seen: int, seconds: float) -> None:
-        """Write scalars by tag; a value that is not finite is null in metrics.jsonl."""
+        """Write scalars by tag, each once at a step; a value that is not finite is null in metrics.jsonl."""
+        if step == self._start_step:
+            values = {tag: value for tag, value in values.items() if tag not in self._tags_at_start}
+            if not values:
+                return
         finite = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
         record = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 3), **finite}
         self._file.write(json.dumps(record) + "\n")
@@ -129,15 +139,48 @@ def _session_end(status: int) -> SummaryProto:
     return SummaryProto(value=[value])
 
 
-def _cut_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that the checkpoint does not know, and a last line that a kill left half written."""
+def _cut_after(path: Path, step: int) -> set[str]:
+    """Drop the lines of steps that the checkpoint does not know, and a last line that a kill left half written.
+
+    Returns:
+        The tags that stand at the step itself.
+    """
     if not path.exists():
-        return
-    kept = []
+        return set()
+    kept: list[str] = []
+    tags: set[str] = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            record = json.loads(line)
+            if record["step"] <= step:
                 kept.append(line + "\n")
+            if record["step"] == step:
+                tags |= record.keys()
         except (ValueError, KeyError, TypeError):
             continue
     replace_atomically(path, "".join(kept).encode())
+    return tags
+
+
+def _let_sort_before_now(folder: Path) -> None:
+    """Rename event files whose names would not sort before that of a file made now.
+
+    TensorBoard reads them in the order of the seconds in their names. After a clock that went back, or a second start
+    within a second, the file that purges the lost steps would come before the one that holds them.
+    """
+    now = int(time.time())
+    dated = []
+    for path in folder.glob(f"{_EVENTS}*"):
+        date, _, rest = path.name.removeprefix(_EVENTS).partition(".")
+        if date.isdecimal():
+            dated.append((int(date), rest, path))
+    latest = now - 1
+    moves = []
+    for seconds, rest, path in sorted(dated, reverse=True):
+        if seconds > latest:
+            moves.append((path, path.with_name(f"{_EVENTS}{latest:010d}.{rest}")))
+        latest = min(seconds, latest) - 1
+    for path, target in reversed(moves):  # from the oldest, so that none is overwritten
+        path.rename(target)
+    if dated and max(dated)[0] > now:
+        _log.warning("the clock went back by %d s since the run's last start", max(dated)[0] - now)
