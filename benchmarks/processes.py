@@ -9,7 +9,8 @@ trainer's step with all that goes with it, the agreement on signals included. Mo
 of ``genlab train model=NAME``; two processes share the batch of one. Rounds alternate; ratios are of medians. CPU time
 is that of all processes together, without what they wait; time on the wall needs a machine with a core for each.
 
-``--volume`` counts, in one step of two processes, the bytes that each hands to the network to be summed.
+``--volume`` counts, in one step of two processes, the bytes that each hands to the network to be summed; an override
+in place of a name, such as ``experiment=draw_mnist``, counts those of any run whose data are there.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from genlab.collectives import num_processes
+from genlab.collectives import is_first, num_processes
 from genlab.composition.builder import build
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
@@ -52,8 +53,12 @@ QUIET = ("validation", "sample", "checkpoint")  # what is due now and then is no
 
 
 def configured(model: str) -> tuple[RunConfiguration, Dataset]:
-    """What `genlab train model=NAME` trains, without anything but steps."""
-    words = [f"model={model}", "device=cpu", *(f"trainer.{name}_interval=0" for name in QUIET)]
+    """What `genlab train model=NAME`, or an override given as such, trains, without anything but steps."""
+    words = [
+        model if "=" in model else f"model={model}",
+        "device=cpu",
+        *(f"trainer.{name}_interval=0" for name in QUIET),
+    ]
     with open_composer("train", config_dir=None) as composer:
         configuration = read_run_configuration(plain(composer.compose(words)))
     dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
@@ -176,22 +181,33 @@ def counted() -> Iterator[list[int]]:
         dist.all_reduce = all_reduce
 
 
-def volume(model: str) -> tuple[int, int, int]:
-    """Bytes of a step's gradients, bytes of all its messages, and their number."""
+def tell_volumes(models: Sequence[str]) -> None:
+    """A table of what a step of each model sends: the gradients' bytes, those of all else, the number of messages."""
     torch.set_num_threads(1)
-    with joined(CPU), tempfile.TemporaryDirectory() as folder:
-        trainer = our_trainer(*configured(model), Path(folder))
-        trainer._initialize()
-        gradients = sum(
-            parameter.numel() * parameter.element_size() * phase.repeats
-            for phase in trainer.model.phases()
-            for module in phase.modules
-            for parameter in module.parameters()
-        )
-        with counted() as messages:
-            trainer._training_step()
-            trainer._look_up_from_training(None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest())
-        return gradients, sum(messages), len(messages)
+    with joined(CPU):
+        tell("| model | gradients | other | messages |")
+        tell("|---|---|---|---|")
+        for model in models:
+            with tempfile.TemporaryDirectory() as folder:
+                trainer = our_trainer(*configured(model), Path(folder))
+                trainer._initialize()
+                gradients = sum(
+                    parameter.numel() * parameter.element_size() * phase.repeats
+                    for phase in trainer.model.phases()
+                    for module in phase.modules
+                    for parameter in module.parameters()
+                )
+                with counted() as messages:
+                    trainer._training_step()
+                    trainer._look_up_from_training(None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest())
+                other = (sum(messages) - gradients) / 1e3
+                tell(f"| {model} | {gradients / 1e6:.3f} MB | {other:.2f} kB | {len(messages)} |")
+
+
+def tell(line: str) -> None:
+    """A line from the first process."""
+    if is_first():
+        print(line, flush=True)
 
 
 def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -229,17 +245,6 @@ def compare(models: Sequence[str], rounds: int, steps: int) -> None:
             )
 
 
-def tell_volumes(models: Sequence[str]) -> None:
-    """A table of what a step of each model sends."""
-    print("| model | gradients | other | messages |")
-    print("|---|---|---|---|")
-    for model in models:
-        gradients, total, num_messages = in_processes(2, volume, model)
-        print(
-            f"| {model} | {gradients / 1e6:.3f} MB | {(total - gradients) / 1e3:.2f} kB | {num_messages} |", flush=True
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["draw", "dcgan", "gated_pixelcnn"])
@@ -248,7 +253,7 @@ def main() -> None:
     parser.add_argument("--volume", action="store_true", help="count what is sent instead")
     arguments = parser.parse_args()
     if arguments.volume:
-        tell_volumes(arguments.models)
+        in_processes(2, tell_volumes, arguments.models)
     else:
         compare(arguments.models, arguments.rounds, arguments.steps)
 

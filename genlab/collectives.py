@@ -12,6 +12,7 @@ elsewhere. All processes hold equally many rows.
 Dimensions: W processes, B rows of this process.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from genlab.errors import ProcessLostError
+from genlab.errors import ProcessHungError, ProcessLostError
 
 _is_one_batch = False
 _is_alone = False
@@ -147,10 +148,13 @@ def told_of_lost_processes() -> Iterator[None]:
     """Give the many errors of a broken connection one name.
 
     Raises:
-        ProcessLostError: Another process died, or did not answer in time.
+        ProcessHungError: Another process did not answer in time.
+        ProcessLostError: Another process died.
     """
     try:
         yield
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ProcessLostError(f"another process of the run is gone or hangs ({reason})") from error
+        if re.search("timed? ?out", reason, re.IGNORECASE):
+            raise ProcessHungError(f"another process of the run did not answer in time ({reason})") from error
+        raise ProcessLostError(f"another process of the run is gone ({reason})") from error
