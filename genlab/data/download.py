@@ -26,6 +26,24 @@ class DownloadError(Exception):
     """A file could not be fetched; the message is the reason alone."""
 
 
+class _NoDowngrade(urllib.request.BaseHandler):
+    """Refuses http once https was asked for: torchvision would try the same address, or another mirror, over http."""
+
+    def __init__(self) -> None:
+        self._is_secure = False
+
+    def https_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        """Called by urllib before each request over https."""
+        self._is_secure = True
+        return request
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        """Called by urllib before each request over http."""
+        if self._is_secure:
+            raise urllib.error.URLError("not asked for over http, as https was tried")
+        return request
+
+
 def file_md5(path: Path) -> str:
     """MD5 of a file, hex: the sum that data sets of that time were published with."""
     with path.open("rb") as file:
@@ -67,6 +85,8 @@ def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
 
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)  # torchvision sets none: behind a silent firewall it would hang
+    opener = getattr(urllib.request, "_opener", None)
+    urllib.request.install_opener(urllib.request.build_opener(_NoDowngrade()))
     try:
         return getattr(datasets, class_name)(root, **options)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -74,6 +94,7 @@ def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
             raise storage_error(root, error) from error
         raise DownloadError(" ".join(_reason(error).split())) from error
     finally:
+        urllib.request.install_opener(opener)
         socket.setdefaulttimeout(patience)
 
 
