@@ -1,0 +1,228 @@
+"""Fault 3: checkpoints and exports from somebody who wants more than to share weights.
+
+The attacker writes fitting digests, for those guard against accidents only.
+"""
+
+import builtins
+import codecs
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genlab.cli import main
+from tests.conftest import Outcome
+from tests.faults.harness import run
+from tests.faults.tally import Tally
+
+FAULT = "3 malicious checkpoint"
+MARKER = "MARKER"
+TINY = (
+    *("model=draw", "model.num_glimpses=2", "model.num_units=16", "dataset.size=8", "num_threads=1", "trainer=smoke"),
+    *("trainer.num_steps=3", "trainer.sample_interval=0", "trainer.test_at_end=false"),
+)
+COMMANDS = {
+    "train": ("train", "resume={run}", "trainer.num_steps=4"),
+    "sample": ("sample", "run={run}", "num_samples=4", "split=null"),
+    "evaluate": ("evaluate", "run={run}", "num_images=8", "num_importance_samples=0"),
+    "export": ("export", "run={run}"),
+}
+
+
+class Bomb:
+    """Pickles as the call of a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+BOMBS: dict[str, Callable[[], Bomb]] = {
+    "os.system": lambda: Bomb(os.system, f"touch {MARKER}"),
+    "os.mkdir": lambda: Bomb(os.mkdir, MARKER),
+    "builtins.eval": lambda: Bomb(builtins.eval, f"__import__('os').mkdir('{MARKER}')"),
+    "builtins.exec": lambda: Bomb(builtins.exec, f"import os; os.mkdir('{MARKER}')"),
+    "os.symlink": lambda: Bomb(os.symlink, ".", MARKER),
+    "subprocess.call": lambda: Bomb(subprocess.call, ["touch", MARKER]),
+    "a call inside a call": lambda: Bomb(codecs.encode, Bomb(os.mkdir, MARKER), "ascii"),
+}
+
+
+def of_zip(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def of_old_format(state: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+FORMATS: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "zip": of_zip,
+    "old format": of_old_format,
+    "raw pickle": pickle.dumps,
+}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("honest") / "run"
+    here = Path.cwd()
+    os.chdir(folder.parent)
+    try:
+        assert main(["train", *TINY, f"hydra.run.dir={folder}"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+def poisoned(run_folder: Path, content: bytes) -> None:
+    """Put a file in the place of every checkpoint of a run, each with a sidecar that vouches for it."""
+    for path in (run_folder / "checkpoints").glob("*.pt"):
+        path.write_bytes(content)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        sidecar["sha256"] = hashlib.sha256(content).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(sidecar))
+
+
+def state_of(run_folder: Path) -> dict[str, Any]:
+    return dict(torch.load(run_folder / "checkpoints" / "last.pt", weights_only=True))
+
+
+# Each bomb in one format on every run of the tests, in the others with the slow ones.
+BOMBS_AND_FORMATS = [
+    pytest.param(name, kind, marks=[] if (number - place) % len(FORMATS) == 0 else pytest.mark.slow)
+    for number, name in enumerate(BOMBS)
+    for place, kind in enumerate(FORMATS)
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), BOMBS_AND_FORMATS)
+def test_a_bomb_goes_off_nowhere_and_is_named(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str, kind: str
+) -> None:
+    state = state_of(honest)
+    state["model"]["bomb"] = BOMBS[name]()
+    content = FORMATS[kind](state)
+    shutil.copytree(honest, "run")
+    poisoned(Path("run"), content)
+    for command, words in COMMANDS.items():
+        with tally.trying(FAULT, f"bombs for genlab {command}"):
+            outcome = genlab(*(word.format(run="run") for word in words))
+            assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
+            assert "refused" in outcome.errors
+            function = BOMBS[name]().call[0] if name != "a call inside a call" else os.mkdir
+            assert function.__name__ in outcome.errors
+            assert not Path(MARKER).exists()
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+        torch.load(io.BytesIO(content), weights_only=False)
+    assert Path(MARKER).exists()  # the bomb is one: it goes off in a reader that trusts it
+    tally.wrong_variant_noticed(FAULT, "weights_only=False")
+
+
+@pytest.mark.parametrize(
+    "command", ["sample", *(pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS if name != "sample")]
+)
+def test_no_variable_of_the_environment_makes_us_trust_a_file(
+    honest: Path, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD turns the default of torch.load round; ours is no default."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(honest, "run")
+    poisoned(Path("run"), of_zip(state_of(honest) | {"bomb": Bomb(os.mkdir, MARKER)}))
+    with tally.trying(FAULT, "bombs with TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, in a process of their own"):
+        words = (word.format(run="run") for word in COMMANDS[command])
+        result = run(*words, timeout=300, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
+        assert (result.returncode, result.stderr.count("genlab: error")) == (4, 1), result.stderr
+        assert "Traceback" not in result.stderr
+        assert "mkdir" in result.stderr
+        assert not Path(MARKER).exists()
+
+
+SIZES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "10^12 elements of stride 0": lambda state: state | {"model": {"a": torch.zeros(1).expand(10**6, 10**6)}},
+    "such moments of the optimiser": lambda state: with_moments(state, torch.zeros(1).expand(10**6, 10**6)),
+    "such a mean of metrics": lambda state: state | {"pending": {"a": torch.zeros(1).expand(10**12)}},
+    "a call for a terabyte": lambda state: state | {"a": Bomb(bytearray, 10**12)},
+}
+
+
+def with_moments(state: dict[str, Any], moments: torch.Tensor) -> dict[str, Any]:
+    (update,) = state["updates"].values()
+    update["optimizer"]["state"][0]["exp_avg"] = moments
+    return state
+
+
+SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "a step that is a text": lambda state: state | {"step": "1"},
+    "a step of 10^30": lambda state: state | {"step": 10**30},
+    "no weights": lambda state: state | {"model": None},
+    "weights in a list": lambda state: state | {"model": [torch.zeros(3)]},
+    "no optimisers": lambda state: state | {"updates": 3},
+    "optimisers of nothing": lambda state: state | {"updates": {"model": {"optimizer": {}, "schedule": 1}}},
+    "metrics that are none": lambda state: state | {"pending": [1]},
+    "a best that is a text": lambda state: state | {"best": "best"},
+    "seconds that are none": lambda state: state | {"seconds": None},
+}
+
+
+@pytest.mark.parametrize("name", [*SIZES, *SHAPES])
+def test_what_claims_too_much_or_is_of_another_kind_costs_one_line(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
+) -> None:
+    shutil.copytree(honest, "run")
+    poisoned(Path("run"), of_zip((SIZES | SHAPES)[name](state_of(honest))))
+    with tally.trying(FAULT, "checkpoints that claim memory, or of another kind, for genlab train resume"):
+        outcome = genlab(*(word.format(run="run") for word in COMMANDS["train"]))
+        assert outcome.code == 4, outcome.errors
+        assert outcome.errors.splitlines()[-1].startswith("genlab: error: ")
+        assert "Traceback" not in outcome.errors
+
+
+MODELS = {"num_units": 10**9, "num_glimpses": 10**9, "latent_size": 50_000_000, "read_size": 10**6}
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally, key: str
+) -> None:
+    shutil.copytree(honest, "run")
+    text = Path("run/config.yaml").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith(f"  {key}:")]
+    Path("run/config.yaml").write_text(text.replace(line, f"  {key}: {MODELS[key]}"))
+    for command, words in COMMANDS.items():
+        with tally.trying(FAULT, f"configurations that ask for memory, for genlab {command}"):
+            outcome = genlab(*(word.format(run="run") for word in words))
+            assert outcome.code in (2, 4), outcome.errors
+            assert outcome.errors.splitlines()[-1].startswith("genlab: error: ")
+            assert "allocate" not in outcome.errors
+
+
+def test_an_export_with_a_pickle_in_the_place_of_its_weights_is_refused(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally
+) -> None:
+    assert genlab("export", f"run={honest}", "folder=handed_on").code == 0
+    content = of_zip({"bomb": Bomb(os.mkdir, MARKER)})
+    Path("handed_on/model.safetensors").write_bytes(content)
+    Path("handed_on/SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  model.safetensors\n")
+    for command in ("sample", "evaluate"):
+        with tally.trying(FAULT, "pickles in exports"):
+            outcome = genlab(*(word.format(run="handed_on") for word in COMMANDS[command]))
+            assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
+            assert not Path(MARKER).exists()

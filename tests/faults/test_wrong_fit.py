@@ -1,0 +1,177 @@
+"""Fault 14: a checkpoint and a configuration that do not belong together end with a line, before the first step."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from genlab.cli import main
+from genlab.training.optimization import PhaseUpdate
+from tests.conftest import Outcome
+from tests.faults.tally import Tally
+
+FAULT = "14 wrong fit"
+COMMON = ("dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.sample_interval=0", "trainer.test_at_end=false")
+RUNS = {
+    "draw": ("model=draw", "model.num_glimpses=2", "model.num_units=16", "trainer.num_steps=3"),
+    "gan": ("model=gan", "trainer.num_steps=2"),
+}
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitting")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        for name, words in RUNS.items():
+            assert main(["train", *words, *COMMON, f"hydra.run.dir={name}"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def changed(runs: Path, tmp_path: Path) -> Callable[[str, Change], Path]:
+    def change(name: str, edit: Change) -> Path:
+        shutil.copytree(runs / name, tmp_path / "run")
+        path = tmp_path / "run" / "config.yaml"
+        values = yaml.safe_load(path.read_text())
+        edit(values)
+        path.write_text(yaml.safe_dump(values))
+        return tmp_path / "run"
+
+    return change
+
+
+def other_width(values: dict[str, Any]) -> None:
+    values["model"]["num_units"] = 17
+
+
+def other_optimizer(values: dict[str, Any]) -> None:
+    values["optimizer"]["default"] = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+
+
+def related_optimizer(values: dict[str, Any]) -> None:
+    values["optimizer"]["default"]["_target_"] = "torch.optim.AdamW"
+
+
+def without_average(values: dict[str, Any]) -> None:
+    values["trainer"]["ema_decay"] = 0.9
+
+
+MISFITS: dict[str, tuple[Change, str]] = {
+    "other width": (other_width, "initial_states (float32 [4x16] in the checkpoint, float32 [4x17] in the model)"),
+    "other optimiser": (other_optimizer, "optimizer.model was Adam and is SGD"),
+    "other optimiser with the same state": (related_optimizer, "optimizer.model was Adam and is AdamW"),
+    "average that was not kept": (without_average, "trainer.ema_decay"),
+}
+
+
+def resume(genlab: Callable[..., Outcome], folder: Path) -> Outcome:
+    return genlab("train", f"resume={folder}", "trainer.num_steps=9")
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_changed_configuration_is_refused_before_the_first_step(
+    genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally, name: str
+) -> None:
+    edit, message = MISFITS[name]
+    folder = changed("draw", edit)
+    lines = (folder / "metrics.jsonl").read_text()
+    checkpoint = (folder / "checkpoints" / "last.pt").read_bytes()
+    with tally.trying(FAULT, "misfits of a configuration and a checkpoint"):
+        outcome = resume(genlab, folder)
+        assert outcome.code == 4, outcome.errors
+        assert message in outcome.errors.splitlines()[-1]
+        assert (folder / "metrics.jsonl").read_text() == lines
+        assert (folder / "checkpoints" / "last.pt").read_bytes() == checkpoint
+
+
+def test_the_configuration_of_another_model_is_refused(
+    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
+) -> None:
+    shutil.copytree(runs / "draw", tmp_path / "run")
+    shutil.copy(runs / "gan" / "config.yaml", tmp_path / "run")
+    with tally.trying(FAULT, "misfits of a configuration and a checkpoint"):
+        outcome = resume(genlab, tmp_path / "run")
+        assert outcome.code == 4, outcome.errors
+        assert "generator.layers.0.weight (nothing in the checkpoint" in outcome.errors.splitlines()[-1]
+
+
+def test_the_differing_keys_are_named(
+    genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally
+) -> None:
+    folder = changed("draw", other_width)
+    with tally.trying(FAULT, "misfits whose differing keys are named"):
+        for outcome in (resume(genlab, folder), genlab("sample", f"run={folder}", "split=null")):
+            assert outcome.code == 4
+            last = outcome.errors.splitlines()[-1]
+            assert "initial_states (float32 [4x16] in the checkpoint, float32 [4x17] in the model)" in last
+
+
+def swapped(state: dict[str, Any]) -> dict[str, Any]:
+    """Generator for discriminator, in the weights and in the optimisers."""
+    names = {"generator": "discriminator", "discriminator": "generator"}
+
+    def renamed(name: str) -> str:
+        head, _, tail = name.partition(".")
+        return f"{names.get(head, head)}.{tail}" if tail else names.get(head, head)
+
+    return state | {
+        "model": {renamed(name): value for name, value in state["model"].items()},
+        "updates": {renamed(name): update for name, update in state["updates"].items()},
+    }
+
+
+@pytest.mark.parametrize("part", ["model", "updates"])
+def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
+    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, part: str
+) -> None:
+    import hashlib
+
+    shutil.copytree(runs / "gan", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
+        state = dict(torch.load(path, weights_only=True))
+        torch.save(state | {part: swapped(state)[part]}, path)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(sidecar))
+    with tally.trying(FAULT, "generator and discriminator exchanged, their weights or their optimisers"):
+        outcome = resume(genlab, tmp_path / "run")
+        assert outcome.code == 4, outcome.errors
+        assert "generator.layers" in outcome.errors or "phase discriminator" in outcome.errors
+
+
+def test_without_the_comparison_training_would_go_on(
+    genlab: Callable[..., Outcome],
+    changed: Callable[[str, Change], Path],
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch's own loading takes Adam's moments for AdamW's and says nothing."""
+
+    def as_torch_does(update: PhaseUpdate, state: dict[str, Any]) -> None:
+        update.optimizer.load_state_dict(state["optimizer"])
+
+    monkeypatch.setattr(PhaseUpdate, "load_state_dict", as_torch_does)
+    assert resume(genlab, changed("draw", related_optimizer)).code == 0
+    tally.wrong_variant_noticed(FAULT, "Optimizer.load_state_dict alone")
+
+
+def test_another_number_of_threads_is_told(
+    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
+) -> None:
+    shutil.copytree(runs / "draw", tmp_path / "run")
+    with tally.trying(FAULT, "resumptions with other threads, which are told"):
+        outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4", "num_threads=2")
+        assert outcome.code == 0, outcome.errors
+        assert "threads, now 2" in outcome.output + outcome.errors
+        assert "not bitwise equal" in outcome.output + outcome.errors
