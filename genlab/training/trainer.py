@@ -457,7 +457,7 @@ class Trainer:
             self._average.load_state_dict(self.model.state_dict())
 
     def _restore(self) -> None:
-        state = self.checkpoints.newest(device=self.device, set_damaged_aside=True)
+        state = self.checkpoints.newest(device=self.device)
         try:
             self._take_over(state)
         except (CheckpointError, torch.OutOfMemoryError):
