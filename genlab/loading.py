@@ -39,7 +39,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
 
     Raises:
         ConfigurationError: The folder is no run, or its configuration is refused.
-        CheckpointError: No checkpoint verifies, or it belongs to another model.
+        CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
     run = load_run(folder)
     kind: Weights
@@ -49,8 +49,11 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         kind = "averaged" if origin.weights == "averaged" else "trained"
     else:
         checkpoints = CheckpointFolder(folder / "checkpoints")
-        name = "best.pt" if checkpoint == "best" and checkpoints.has("best.pt") else "last.pt"
-        state = checkpoints.load(name, device=device) if name == "best.pt" else checkpoints.newest(device=device)
+        # previous.pt is the last one where a kill came within a save. A damaged one is refused, and none taken in its
+        # place: what is drawn or measured is said to be of the checkpoint that was asked for.
+        names = (*(("best.pt",) if checkpoint == "best" else ()), "last.pt", "previous.pt")
+        name = next((name for name in names if checkpoints.has(name)), "last.pt")
+        state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
         weights, step = state["model" if kind == "trained" else "average"], state["step"]
     model = _with_weights(run, weights).to(device)
@@ -94,6 +97,6 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> M
 
     Raises:
         ConfigurationError: The folder is no run, or its configuration is refused.
-        CheckpointError: No checkpoint verifies, or it belongs to another model.
+        CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
     return load_trained(Path(run), checkpoint=checkpoint, device=torch.device(device)).model

@@ -107,12 +107,13 @@ class CheckpointFolder:
         replace_atomically(best, content)
         (self.path / _BEST_BEFORE).unlink(missing_ok=True)
 
-    def newest(self, *, device: torch.device, set_damaged_aside: bool = False) -> dict[str, Any]:
-        """The newest of last.pt and previous.pt that verifies.
+    def newest(self, *, device: torch.device) -> dict[str, Any]:
+        """The newest of last.pt and previous.pt that verifies, to go on from.
+
+        A damaged last.pt is set aside, so that the next save does not rotate it over the good one.
 
         Args:
             device: Where the tensors go.
-            set_damaged_aside: Rename a damaged last.pt, so that the next save does not rotate it over the good one.
 
         Raises:
             CheckpointError: None verifies.
@@ -126,7 +127,7 @@ class CheckpointFolder:
                 continue
             if reasons:
                 _log.warning("%s; going on from %s (step %d)", "; ".join(reasons), name, state["step"])
-                if set_damaged_aside and self.has("last.pt"):
+                if self.has("last.pt"):
                     (self.path / "last.pt").replace(self.path / "last.pt.damaged")
             return state
         raise CheckpointError("no usable checkpoint: " + "; ".join(reasons))

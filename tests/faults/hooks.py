@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from genlab.data.dataset import BatchStream
 from genlab.training import trainer
 from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.signals import StopRequest
 from genlab.types import Batch
 
 Hook = Callable[[], object]
@@ -44,9 +46,9 @@ def before_step(step: int, act: Callable[[], object]) -> None:
     BatchStream.batch = watched  # type: ignore[method-assign]
 
 
-def signalled_at(step: int, number: int) -> None:
+def signalled_at(step: int, number: int, *, to_group: bool = False) -> None:
     """Get a signal in the middle of a step, after which so many steps are done."""
-    before_step(step - 1, lambda: os.kill(os.getpid(), number))
+    before_step(step - 1, lambda: (os.killpg if to_group else os.kill)(os.getpid(), number))
 
 
 def witnessed(record: Path) -> None:
@@ -139,6 +141,17 @@ def at_point_of_saving(number: int, act: Callable[[], object]) -> None:
     Path.open, Path.replace, os.fsync = open_piecewise, replace_watched, fsync_watched  # type: ignore[assignment,method-assign]
 
 
+def signalled_in_saving(point: int, *numbers: int, to_group: bool = False) -> None:
+    """Get signals, one after the other, at a point of the writing of checkpoints."""
+
+    def signal_all() -> None:
+        for number in numbers:
+            (os.killpg if to_group else os.kill)(os.getpid(), number)
+            time.sleep(0.1)  # for its handler to run, before the next is sent
+
+    at_point_of_saving(point, signal_all)
+
+
 def killed_in_saving(number: int) -> None:
     """Get SIGKILL at a point of the writing of checkpoints."""
     at_point_of_saving(number, lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -156,6 +169,31 @@ def saving_plainly() -> None:
         path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
 
     CheckpointFolder.save_last = save_last  # type: ignore[method-assign, assignment]
+
+
+def listening_to_nothing() -> None:
+    """Signals as Python has them, wrong here: SIGTERM ends a process at once, and an interruption at any line."""
+
+    @contextmanager
+    def listen() -> Iterator[StopRequest]:
+        yield StopRequest()
+
+    trainer.listen_for_signals = listen
+
+
+def believing_every_checkpoint() -> None:
+    """A checkpoint is taken for whole when torch reads it, wrong here: it does not notice a flipped bit."""
+
+    def load(self: CheckpointFolder, name: str, *, device: torch.device) -> dict[str, Any]:
+        return dict(torch.load(self.path / name, map_location=device, weights_only=True))
+
+    CheckpointFolder.load = load  # type: ignore[method-assign]
+
+
+def in_the_past(seconds: float) -> None:
+    """The clock has been put back."""
+    now = time.time
+    time.time = lambda: now() - seconds
 
 
 def seeded_once() -> None:

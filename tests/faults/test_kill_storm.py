@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from genlab.comparison.runs import read_run
 from tests.faults import hooks
 from tests.faults.harness import TINY, Forked, assert_runs_equal, fork, resume, strays_of
 from tests.faults.tally import Tally
@@ -59,6 +60,7 @@ def storm(folder: Path, *more_hooks: hooks.Hook, num_steps: int, inside: int, an
     draw = random.Random(5)
     after_a_save = partial(hooks.signalled_at, INTERVAL + 2, signal.SIGKILL)
     assert start(folder, num_steps, *more_hooks, after_a_save).wait().returncode == -signal.SIGKILL
+    assert read_run(folder, name="run").status == "killed"
     kinds = [(killed_inside_a_save, "kills inside a save")] * inside + [
         (killed_at_any_time, "kills at any time")
     ] * anywhere
@@ -84,6 +86,10 @@ def test_a_storm_of_kills_costs_time_only(
 ) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "run"
     undisturbed = fork(*words_for(num_steps), folder=whole)
+    while not (whole / "summary.json").exists():
+        assert undisturbed.process.is_alive()
+        time.sleep(0.05)
+    assert read_run(whole, name="run").status in ("running", "finished")
     storm(folder, num_steps=num_steps, inside=inside, anywhere=anywhere, tally=tally)
     assert undisturbed.wait().returncode == 0
     steps = steps_computed(folder)

@@ -1,0 +1,134 @@
+"""Real signals: a run saves the step that it is in, its exit code says what stopped it, and it goes on to the last bit.
+
+There are no data-loading workers, whose death would reach the main thread: the group of a run is its one process.
+"""
+
+import itertools
+import json
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from genlab.comparison.runs import read_run
+from tests.faults import hooks
+from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, fork, resume, start, strays_of
+from tests.faults.tally import Tally
+
+FAULT = "6 signals"
+WORDS = TINY["draw"]
+POINTS_OF_THE_FIRST_SAVE = 16
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = fork(*WORDS, folder=folder).wait()
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+def assert_saved_and_resumable(
+    folder: Path, whole: Path, *, code: int, hook: hooks.Hook, steps: tuple[int, ...]
+) -> None:
+    """After a signal, at one of these steps."""
+    ended = fork(*WORDS, folder=folder, hook=hook).wait()
+    assert ended.returncode == code, ended.stderr
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "interrupted"
+    step = summary["step"]
+    assert step in steps
+    assert ended.stderr == f"genlab: error: stopped by signal {code - 128} after step {step}; saved, resumable\n"
+    assert checkpoint_of(folder)["step"] == step
+    assert strays_of(folder) == []
+    ended = resume(folder).wait()
+    assert ended.returncode == 0, ended.stderr
+    assert_runs_equal(whole, folder)
+
+
+def cases(*quick: tuple[object, ...], points: tuple[int, ...]) -> list[object]:
+    every = itertools.product(CODES, ("process", "group"), points)
+    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+
+
+@pytest.mark.parametrize(("number", "whom", "step"), cases((signal.SIGINT, "group", 13), points=(13, 29, 38)))
+def test_a_signal_within_a_step(
+    tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
+) -> None:
+    with tally.trying(FAULT, f"{number.name} to the {whom} within a step"):
+        hook = partial(hooks.signalled_at, step, number, to_group=whom == "group")
+        assert_saved_and_resumable(tmp_path / "run", whole, code=CODES[number], hook=hook, steps=(step,))
+
+
+# In the sidecar of the save of step 5, before its data, within them.
+@pytest.mark.parametrize(("number", "whom", "point"), cases((signal.SIGTERM, "process", 12), points=(1, 7, 12)))
+def test_a_signal_within_a_save(
+    tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, point: int
+) -> None:
+    with tally.trying(FAULT, f"{number.name} to the {whom} within a save"):
+        hook = partial(hooks.signalled_in_saving, point, number, to_group=whom == "group")
+        assert_saved_and_resumable(tmp_path / "run", whole, code=CODES[number], hook=hook, steps=(5, 6))
+
+
+@pytest.mark.parametrize("point", [7, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 11, 14))])
+def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
+    tmp_path: Path, whole: Path, tally: Tally, point: int
+) -> None:
+    folder = tmp_path / "run"
+    # A first save that is whole, then one within which the two signals come.
+    hook = partial(hooks.signalled_in_saving, POINTS_OF_THE_FIRST_SAVE + point, signal.SIGINT, signal.SIGINT)
+    with tally.trying(FAULT, "double Ctrl-C within a save"):
+        ended = fork(*WORDS, folder=folder, hook=hook).wait()
+        assert (ended.returncode, ended.stderr) == (130, "")
+        assert read_run(folder, name="run").status == "killed"
+        ended = resume(folder).wait()
+        assert ended.returncode == 0, ended.stderr
+        assert_runs_equal(whole, folder)
+        assert strays_of(folder) == []
+
+
+def test_usr1_saves_and_goes_on(tmp_path: Path, whole: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "SIGUSR1"):
+        hook = partial(
+            hooks.together,
+            partial(hooks.signalled_at, 7, signal.SIGUSR1),
+            partial(hooks.signalled_at, 12, signal.SIGKILL),
+        )
+        ended = fork(*WORDS, "trainer.checkpoint_interval=0", folder=folder, hook=hook).wait()
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+        assert checkpoint_of(folder)["step"] == 7
+        ended = resume(folder).wait()
+        assert ended.returncode == 0, ended.stderr
+        assert_runs_equal(whole, folder)
+
+
+def lines_logged(folder: Path) -> int:
+    log = folder / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "SIGTERM from outside to python -m genlab"):
+        process = start("train", *WORDS, "trainer.num_steps=100000", folder=folder)
+        while lines_logged(folder) < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 143, errors
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "interrupted"
+        assert checkpoint_of(folder)["step"] == summary["step"]
+        assert errors.splitlines()[-1].endswith(f"after step {summary['step']}; saved, resumable")
+
+
+def test_a_process_that_does_not_listen_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
+    hook = partial(hooks.together, hooks.listening_to_nothing, partial(hooks.signalled_at, 13, signal.SIGTERM))
+    with pytest.raises(AssertionError):
+        assert_saved_and_resumable(tmp_path / "run", whole, code=143, hook=hook, steps=(13,))
+    tally.wrong_variant_noticed(FAULT, "no handler")
