@@ -105,6 +105,7 @@ class PhaseUpdate:
             # The level or the class that a NaN is converted to lies outside every table.
             if bool(torch.isfinite(part.images).all()):
                 raise
+            self.optimizer.zero_grad(set_to_none=True)  # of the parts before
             raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
 
     def _require_finite_everywhere(self, batch: Batch) -> None:

@@ -1,6 +1,7 @@
 """A number that is none: the run stops within the step, and no checkpoint ever holds one."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -108,34 +109,47 @@ def test_an_infinite_loss_of_one_phase_is_named(
         assert bad_numbers_of_checkpoints(tmp_path / "run") == []
 
 
-DIVERGING = {
-    # Adam moves every weight by lr: they stay finite, what they lead to does not.
-    "lr=1e20": ["optimizer.default.lr=1e20", "trainer.validation_interval=1", "trainer.sample_interval=1"],
-    # Plain gradient descent overflows the weights themselves, before any loss has seen them.
-    "lr=1e38, saved before the next loss": ["optimizer=sgd", "optimizer.default.lr=1e38"],
-}
-
-
-@pytest.mark.parametrize(
-    ("family", "how"),
-    [
-        *((family, "lr=1e20") for family in TINY),
-        ("draw", "lr=1e38, saved before the next loss"),
-        pytest.param("gan", "lr=1e38, saved before the next loss", marks=pytest.mark.slow),
-        pytest.param("gated_pixelcnn", "lr=1e38, saved before the next loss", marks=pytest.mark.slow),
-    ],
-)
-def test_a_huge_learning_rate_reaches_no_checkpoint(
-    genlab: Genlab, tmp_path: Path, tally: Tally, family: str, how: str
-) -> None:
+@pytest.mark.parametrize("family", TINY)
+def test_a_huge_learning_rate_reaches_no_checkpoint(genlab: Genlab, tmp_path: Path, tally: Tally, family: str) -> None:
+    """Adam moves every weight by lr: they stay finite, what they lead to does not."""
     run = tmp_path / "run"
-    words = ["recipe=none", "trainer.checkpoint_interval=1", *DIVERGING[how]]
-    with tally.trying(FAULT, how):
+    words = ("recipe=none", "optimizer.default.lr=1e20")
+    words += tuple(f"trainer.{name}_interval=1" for name in ("checkpoint", "validation", "sample"))
+    with tally.trying(FAULT, "lr=1e20"):
         outcome = genlab("train", *TINY[family], *words, f"hydra.run.dir={run}")
         assert outcome.code == 5, outcome.errors
         (line,) = outcome.errors.splitlines()
         assert "step 0: " in line or "step 1: " in line
         assert summary_of(run)["status"] == "diverged"
+        assert bad_numbers_of_checkpoints(run) == []
+
+
+def overflow_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last update of a step makes a weight overflow, after its loss and its gradient were seen to be finite."""
+    training_step = Trainer._training_step
+
+    def overflow(self: Trainer) -> None:
+        training_step(self)
+        if self.step == BAD_STEP:
+            next(self.model.parameters()).data.view(-1)[0] = float("inf")
+
+    monkeypatch.setattr(Trainer, "_training_step", overflow)
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["draw", pytest.param("gan", marks=pytest.mark.slow), pytest.param("gated_pixelcnn", marks=pytest.mark.slow)],
+)
+def test_what_overflows_between_two_losses_is_not_saved(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, family: str
+) -> None:
+    run = tmp_path / "run"
+    overflow_a_weight(monkeypatch)
+    with tally.trying(FAULT, "weights that overflow just before a save"):
+        outcome = genlab("train", *TINY[family], "trainer.checkpoint_interval=1", f"hydra.run.dir={run}")
+        assert outcome.code == 5, outcome.errors
+        assert re.search(rf"step {BAD_STEP + 1}: model\.\S+ not finite, nothing saved; the last", outcome.errors)
+        assert checkpoint_of(run)["step"] == BAD_STEP
         assert bad_numbers_of_checkpoints(run) == []
 
 
@@ -161,6 +175,13 @@ def test_a_skipped_batch_leaves_no_trace_and_skips_have_a_limit(
 def test_the_wrong_variants_are_noticed(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "first_not_finite", lambda state: None)
+        overflow_a_weight(patch)
+        words = ("trainer.checkpoint_interval=1", "hydra.run.dir=overflowed")
+        assert genlab("train", *TINY["draw"], *words).code == 5
+    assert bad_numbers_of_checkpoints(tmp_path / "overflowed")
+    tally.wrong_variant_noticed(FAULT, "no check before the save")
     poison_batches(monkeypatch, BAD_STEP)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_buffers_to_keep", lambda self: [])
@@ -173,9 +194,3 @@ def test_the_wrong_variants_are_noticed(
     assert any(name.startswith("last.pt.model.") for name in bad)
     assert any(".exp_avg" in name for name in bad), "Adam's moments are poisoned too"
     tally.wrong_variant_noticed(FAULT, "no check before the update")
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "first_not_finite", lambda state: None)
-        words = ["recipe=none", "trainer.checkpoint_interval=1", *DIVERGING["lr=1e38, saved before the next loss"]]
-        assert genlab("train", *TINY["draw"], *words, "hydra.run.dir=overflowed").code == 5
-    assert bad_numbers_of_checkpoints(tmp_path / "overflowed")
-    tally.wrong_variant_noticed(FAULT, "no check before the save")

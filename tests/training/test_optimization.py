@@ -71,6 +71,22 @@ def test_a_bad_gradient_changes_nothing() -> None:
     assert not update.optimizer.state
 
 
+def test_a_bad_image_leaves_nothing_of_the_parts_before_it() -> None:
+    layer, update = make_update(gradient_accumulation=2, on_non_finite="skip")
+    good, levels = update.phase.loss, nn.Embedding(2, 3)
+
+    def loss(batch: Batch) -> Loss:
+        levels(batch.images.long())  # outside the table where an image is a NaN
+        return good(batch)
+
+    update.phase = dataclasses.replace(update.phase, loss=loss)
+    batch = make_batch()
+    batch.images[6] = float("nan")
+    with pytest.raises(NonFiniteError, match="phase only: an image of the batch is not finite"):
+        update.run(batch)
+    assert layer.weight.grad is None
+
+
 def test_the_schedule_moves_once_per_update() -> None:
     _, update = make_update(num_steps=9)
     rates = []
