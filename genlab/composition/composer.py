@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import yaml  # type: ignore[import-untyped]
 from hydra import __version__ as hydra_version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -77,6 +78,8 @@ class Composer:
                 if "/" in override.key_or_group and not override.is_sweep_override()
             ]
             raise ConfigurationError(self._explain(error, chosen)) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
         self._require_options(parsed, composed.hydra.runtime.choices)
         return composed
 
