@@ -4,10 +4,11 @@
     python -m benchmarks.processes --volume
 
 The bare loop is the straightforward one: an index into the images, each phase's loss, its gradient and an optimiser's
-step; in two processes each network is wrapped in PyTorch's DistributedDataParallel and draws its own noise. Ours is the
-trainer's step with all that goes with it, the agreement on signals included. Model, optimiser, data and batch are those
-of ``genlab train model=NAME``; two processes share the batch of one. Rounds alternate; ratios are of medians. CPU time
-is that of all processes together, without what they wait; time on the wall needs a machine with a core for each.
+step; in two processes each network is wrapped in PyTorch's DistributedDataParallel, draws its own noise and takes batch
+statistics of its own images alone. Ours is the trainer's step with all that goes with it: averaged weights, checks, the
+agreement on signals. Model, optimiser, data, batch and precision are those of ``genlab train model=NAME``; two
+processes share the batch of one. Rounds alternate; ratios are of medians. CPU time is that of all processes together,
+without what they wait; time on the wall needs a machine with a core for each.
 
 ``--volume`` counts, in one step of two processes, the bytes that each hands to the network to be summed; an override
 in place of a name, such as ``experiment=draw_mnist``, counts those of any run whose data are there.
@@ -68,13 +69,15 @@ def configured(model: str) -> tuple[RunConfiguration, Dataset]:
 class PhaseLoss(nn.Module):
     """A phase's loss as the forward pass of a module, as DistributedDataParallel wants it."""
 
-    def __init__(self, phase: Phase) -> None:
+    def __init__(self, phase: Phase, precision: str) -> None:
         super().__init__()
+        self.dtype = getattr(torch, precision)
         self.modules_of_phase = nn.ModuleList(phase.modules)
         self.loss = phase.loss
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        value: Tensor = self.loss(Batch(images=images, labels=labels)).value
+        with torch.autocast("cpu", dtype=self.dtype, enabled=self.dtype != torch.float32):
+            value: Tensor = self.loss(Batch(images=images, labels=labels)).value
         return value
 
 
@@ -83,26 +86,24 @@ def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[],
     torch.manual_seed(0)
     model = build_model(configuration, dataset.spec).train()
     phases = model.phases()
-    losses: list[nn.Module] = [PhaseLoss(phase) for phase in phases]
+    losses: list[nn.Module] = [PhaseLoss(phase, configuration.settings.precision) for phase in phases]
     if num_processes() > 1:
         losses = [DistributedDataParallel(loss) for loss in losses]
     optimizers = [
         optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")(list(loss.parameters()))
         for phase, loss in zip(phases, losses, strict=True)
     ]
-    store = dataset.store_on("train", CPU)
+    all_images = dataset.at("train", torch.arange(dataset.num_images("train")), 0, CPU)
     num_images = configuration.settings.batch_size // num_processes()
-    max_level = dataset.spec.num_levels - 1
 
     def step() -> None:
         for phase, loss, optimizer in zip(phases, losses, optimizers, strict=True):
             model.requires_grad_(False)
             loss.requires_grad_(True)
             for _ in range(phase.repeats):
-                rows = torch.randint(len(store.images), (num_images,))
-                images, labels = store.images[rows].float() / max_level, store.labels[rows]
+                rows = torch.randint(len(all_images.images), (num_images,))
                 optimizer.zero_grad()
-                loss(images, labels).backward()
+                loss(all_images.images[rows], all_images.labels[rows]).backward()
                 optimizer.step()
 
     return step

@@ -194,6 +194,18 @@ def test_all_go_on_from_the_last_checkpoint_as_if_none_had_died(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 7, 20, 33, 39])
+def test_whenever_it_dies(tmp_path: Path, whole: dict[str, Path], tally: Tally, step: int) -> None:
+    """Also before the first checkpoint, where the second attempt begins anew in the same folder."""
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "kill -9 of one, restart allowed"):
+        plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"], at_step=step)
+        code, output = run("trainer.devices", *TINY["draw"], folder=folder, restarts=1, path=plan)
+        assert code == 0, output
+        assert_runs_equal(whole["draw"], folder)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", OF_ONE)
 @pytest.mark.parametrize("way", WAYS)
 def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way: str, fault: str) -> None:
