@@ -61,6 +61,7 @@ TINY_SETTINGS = TrainerSettings(
     num_initialization_images=16,
     devices=1,
     max_restarts=0,
+    sharding="none",
 )
 
 

@@ -52,6 +52,14 @@ class Model(nn.Module, ABC):
         """The modules whose forward is worth compiling; compiled in place when the user asks for it."""
         return ()
 
+    def shardable(self) -> tuple[nn.Module, ...]:
+        """Modules whose parameters may be divided among processes, inner ones first; together all that it has.
+
+        Their forward passes alone may use their parameters in a loss, and none is differentiated twice. Empty where
+        this does not hold.
+        """
+        return ()
+
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:

@@ -94,6 +94,9 @@ class Classifier(Model):
         """The network."""
         return (self.blocks, self.hidden)
 
+    def shardable(self) -> tuple[nn.Module, ...]:
+        return (self.blocks, self.hidden, self.classify)
+
     def loss(self, batch: Batch) -> Loss:
         """Cross-entropy in nats and share of errors, averaged over the labelled images of the batch."""
         return classification_loss(self.logits(batch.images), batch.labels)

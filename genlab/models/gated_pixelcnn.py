@@ -248,3 +248,6 @@ class GatedPixelCNN(AutoregressiveModel):
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)
+
+    def shardable(self) -> tuple[nn.Module, ...]:
+        return (*self.network.layers, self.network)

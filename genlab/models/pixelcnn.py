@@ -237,3 +237,6 @@ class PixelCNN(AutoregressiveModel):
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)
+
+    def shardable(self) -> tuple[nn.Module, ...]:
+        return (*self.network.blocks, self.network)

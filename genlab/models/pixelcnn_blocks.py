@@ -122,3 +122,6 @@ class PixelCNNBlocks(AutoregressiveModel):
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)
+
+    def shardable(self) -> tuple[nn.Module, ...]:
+        return (*self.network.blocks, self.network)

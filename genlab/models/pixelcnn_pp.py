@@ -271,3 +271,8 @@ class PixelCNNPP(AutoregressiveModel):
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)
+
+    def shardable(self) -> tuple[nn.Module, ...]:
+        network = self.network
+        streams = (network.u_down, network.ul_down, network.u_up, network.ul_up)
+        return (*(block for stream in streams for blocks in stream for block in _modules(blocks)), network)

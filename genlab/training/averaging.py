@@ -1,6 +1,7 @@
 """Exponential average of the weights, evaluated and sampled in place of the raw ones."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,8 +21,12 @@ class WeightAverage:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._source = model
+        self.collect()
+
+    def collect(self) -> None:
+        """Find the parameters; once more after sharding has put others in their places."""
         self._averaged: list[Tensor] = list(self.model.parameters())
-        self._trained: list[Tensor] = list(model.parameters())
+        self._trained: list[Tensor] = list(self._source.parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -39,5 +44,5 @@ class WeightAverage:
     def state_dict(self) -> dict[str, Tensor]:
         return self.model.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state)

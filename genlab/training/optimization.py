@@ -17,6 +17,7 @@ from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
 from genlab.training.processes import average
 from genlab.training.settings import TrainerSettings
+from genlab.training.sharding import is_share, share_like, total_norm
 from genlab.types import Batch, Loss, Phase
 
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
@@ -120,20 +121,21 @@ class PhaseUpdate:
     def _average_over_processes(self, value: Tensor, metrics: dict[str, Tensor]) -> Tensor:
         """Average gradients, the loss and its metrics over processes, in one message; the loss is returned.
 
-        A parameter that some process has no gradient of counts as zero there, so that all send the same.
+        A parameter that some process has no gradient of counts as zero there, so that all send the same. Of a sharded
+        one the average is there already.
         """
         for parameter in self.parameters:
-            if parameter.grad is None:
+            if parameter.grad is None and not is_share(parameter):
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        scalars = torch.stack([value, *metrics.values()]).to(gradients[0].dtype)
-        average([*gradients, scalars])
+        scalars = torch.stack([value, *metrics.values()])
+        average([scalars, *(gradient for gradient in gradients if not is_share(gradient))])
         metrics.update(zip(metrics, scalars[1:].unbind(), strict=True))
         return scalars[0]
 
     def _step(self, value: Tensor) -> Tensor:
         self._scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None], foreach=True)
+        norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
         suspect = value if self._scaler.is_enabled() else value + norm
         if self._flags_on_device:
@@ -194,6 +196,8 @@ class PhaseUpdate:
                         f"optimiser state {name} of phase {self.phase.name} has shape {tuple(tensor.shape)}, "
                         f"its parameter {tuple(parameter.shape)}"
                     )
+                if isinstance(tensor, Tensor) and tensor.dim() > 0:
+                    kept[name] = share_like(tensor, parameter)
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
 

@@ -7,6 +7,7 @@ from typing import Literal
 MAX_WATCH_IMAGES = 1024
 """All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
+Sharding = Literal["none", "fsdp2"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -72,6 +73,9 @@ class TrainerSettings:
     """Processes of this machine that train together, one for each GPU or as many as wished on the CPU."""
     max_restarts: int
     """How often all of them go on from the last checkpoint after one has died."""
+    sharding: Sharding
+    """Whether several processes divide weights, gradients and moments among them (see
+    :mod:`genlab.training.sharding`): slower, for networks that outgrow one device."""
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images", "devices"):
@@ -103,6 +107,9 @@ class TrainerSettings:
             self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
             bounds = (self.min_diversity_ratio, self.min_modes_covered)
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
+        if self.sharding != "none":
+            self._require("compile", not self.compile, f"false with trainer.sharding={self.sharding}")
+            self._require("precision", self.precision != "float16", f"no float16 with trainer.sharding={self.sharding}")
         if self.devices == 1:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
         if self.early_stopping_patience is not None:

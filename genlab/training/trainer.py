@@ -3,10 +3,11 @@
 Nothing in this file knows which model it trains.
 """
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,7 @@ from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress, Speedometer
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.training.settings import TrainerSettings
+from genlab.training.sharding import is_share, require_shardable, shard, shares_like, whole
 from genlab.training.signals import StopRequest, listen_for_signals
 from genlab.training.summary import Status, StopReason, Summary
 
@@ -97,6 +99,8 @@ class Trainer:
         if settings.test_at_end:
             dataset.require_images("test", way_out="trainer.test_at_end=false")
         _require_equal_shares(settings)
+        if settings.sharding == "fsdp2":
+            require_shardable(model)
         if num_processes() > 1:
             synchronize_layers(model)
         self.model = model.to(device)
@@ -122,6 +126,11 @@ class Trainer:
             rank=rank(),
             num_processes=num_processes(),
         )
+        self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
+        # What is evaluated and drawn from where each process trains shares of the weights.
+        self._whole = copy.deepcopy(model) if settings.sharding == "fsdp2" else None
+        if self._whole is not None:
+            self._shard()
         self._updates = [
             PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
             for phase in model.phases()
@@ -130,7 +139,6 @@ class Trainer:
         self._images_per_step = settings.batch_size * self._draws_per_step
         self._last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
         self._frozen_outside = FrozenOutside(self._updates, model.parameters())
-        self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
         watch = partial(CollapseWatch, model=model, dataset=dataset, settings=settings, seed=seed, device=device)
         self._watch = watch(predictor=class_predictor) if settings.watch_interval > 0 else None
         self._fingerprint = model_fingerprint(model)
@@ -159,10 +167,10 @@ class Trainer:
             self.checkpoints.prepare()
             if resume:
                 self._restore()
-            else:
+            elif self._whole is None:
                 self._initialize()
-        for model in (self.model, *(() if self._average is None else (self._average.model,))):
-            broadcast((*model.parameters(), *model.buffers()))
+        for model in self._models():
+            broadcast(state for state in (*model.parameters(), *model.buffers()) if not is_share(state))
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile()
@@ -342,8 +350,8 @@ class Trainer:
         if not self.summary.best or values[tag] < self.summary.best[tag]:
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
-            if not self.settings.dry_run and is_first():
-                self.checkpoints.save_best(self._state(), step=self.step, fingerprint=self._fingerprint)
+            if not self.settings.dry_run:
+                self._store(self.checkpoints.save_best)
             return False
         self._validations_without_gain += 1
         patience = self.settings.early_stopping_patience
@@ -394,16 +402,17 @@ class Trainer:
 
     def _draw_pictures(self, log: RunLog | None) -> None:
         """Grids and films from noise that stays the same through the run; drawn by the first process."""
+        model = self._evaluated_model()
         if log is not None:
-            self._save_pictures(log)
+            self._save_pictures(model, log)
         wait_for_all()
 
-    def _save_pictures(self, log: RunLog) -> None:
+    def _save_pictures(self, model: Model, log: RunLog) -> None:
         num_images = self.settings.num_sample_images
         split: Split = "validation" if self.dataset.num_images("validation") else "train"
         batch = self.dataset.subset(split, num_images, seed=self.seed, device=self.device)
         with torch.no_grad(), as_written():
-            pictures = self._evaluated_model().visualize(
+            pictures = model.visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
         bad = first_not_finite(pictures)
@@ -421,12 +430,20 @@ class Trainer:
         Raises:
             NonFiniteError: The last update, finite itself, has made a weight, a moment or a statistic overflow.
         """
-        state = {
-            "step": self.step,
-            "seed": self.seed,
+        trained = {
             "model": self.model.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "updates": {update.phase.name: update.state_dict() for update in self._updates},
+        }
+        if self._whole is not None:
+            trained = whole(trained)
+        bad = first_not_finite(trained)
+        if bad is not None:
+            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
+        return {
+            **trained,
+            "step": self.step,
+            "seed": self.seed,
             "pending": {tag: torch.stack(kept) for tag, kept in self._pending.items()},
             "best": dict(self.summary.best),
             "validations_without_gain": self._validations_without_gain,
@@ -435,18 +452,35 @@ class Trainer:
             "seconds": self._seconds(),
             "equal_for": self._equal_for,
         }
-        bad = first_not_finite({name: state[name] for name in ("model", "average", "updates")})
-        if bad is not None:
-            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
-        return state
 
     def _save(self, log: RunLog | None) -> None:
-        if self.settings.dry_run or (self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")):
+        if self.settings.dry_run:
+            return
+        is_saved = log is not None and self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")
+        if any(largest((is_saved,))):
             return
         if log is not None:
             log.flush()
-            self.checkpoints.save_last(self._state(), step=self.step, fingerprint=self._fingerprint)
-            self._write_summary("running")
+        self._store(self.checkpoints.save_last)
+        self._write_summary("running")
+
+    def _store(self, save: Callable[..., None]) -> None:
+        """Save what a checkpoint keeps; the first process writes it, and collects the shares of the others."""
+        state = self._state() if is_first() or self._whole is not None else {}
+        if is_first():
+            save(state, step=self.step, fingerprint=self._fingerprint)
+
+    def _models(self) -> list[Model]:
+        """The model, and its average where there is one."""
+        return [self.model] if self._average is None else [self.model, self._average.model]
+
+    def _shard(self) -> None:
+        """Divide the weights among the processes. Initial values that depend on data take whole weights."""
+        self._initialize()
+        for model in self._models():
+            shard(model, self.device)
+        if self._average is not None:
+            self._average.collect()
 
     def _initialize(self) -> None:
         """Set the data-dependent initial values of a fresh model."""
@@ -497,10 +531,10 @@ class Trainer:
 
     def _load_weights(self, state: Mapping[str, Any]) -> None:
         require_fitting(state["model"], self.model)
-        self.model.load_state_dict(state["model"])
+        self.model.load_state_dict(shares_like(state["model"], self.model))
         if self._average is not None and state["average"] is not None:
             require_fitting(state["average"], self.model)
-            self._average.load_state_dict(state["average"])
+            self._average.load_state_dict(shares_like(state["average"], self.model))
 
     def _write_summary(self, status: Status, reason: object = None) -> None:
         self.summary.status = status
@@ -541,6 +575,9 @@ class Trainer:
 
     def _evaluated_model(self) -> Model:
         model = self.model if self._average is None else self._average.up_to_date()
+        if self._whole is not None:
+            self._whole.load_state_dict(whole(model.state_dict()))
+            model = self._whole
         return model.eval()
 
 

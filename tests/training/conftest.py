@@ -112,6 +112,7 @@ DEFAULTS: dict[str, Any] = {
     "num_initialization_images": 16,
     "devices": 1,
     "max_restarts": 0,
+    "sharding": "none",
 }
 
 

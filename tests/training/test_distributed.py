@@ -21,6 +21,7 @@ from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError, StoppedBySignal
+from genlab.training.sharding import is_share, whole
 from genlab.training.trainer import Trainer
 from tests.training.pair import NUM_PROCESSES, Pair, pair_of_processes
 
@@ -56,6 +57,8 @@ class Trained:
     curves: dict[str, list[float]]
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
+    has_shares: bool
+    """Whether this process trained a share of every parameter."""
 
 
 def configuration(*words: str) -> RunConfiguration:
@@ -85,7 +88,13 @@ def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes
             curves.setdefault(tag, []).append(value)
     average = kept[0]._average
     assert average is not None
-    return Trained(curves=curves, weights=kept[0].model.state_dict(), average=average.state_dict())
+    weights = whole(kept[0].model.state_dict())
+    return Trained(
+        curves=curves,
+        weights=weights,
+        average=whole(average.state_dict()),
+        has_shares=all(is_share(parameter) for parameter in kept[0].model.parameters()),
+    )
 
 
 def largest_difference(ours: Trained, theirs: Trained) -> float:
@@ -287,3 +296,47 @@ def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     steps = [json.loads(line)["step"] for line in lines]
     assert steps == [1, 2, 3, 4, 5, 5, 5]  # each step, the validation and the test
+
+
+SHARDED = {
+    "dcgan": FAMILIES["dcgan"],
+    "gated_pixelcnn": (*FAMILIES["gated_pixelcnn"], "trainer.max_gradient_norm=1", "optimizer=adam"),
+    "pixelcnn_pp": ("model=pixelcnn_pp", "model.filters=4", "model.blocks_down=[1,1]"),
+    "classifier": FAMILIES["classifier"],
+    "infogan": FAMILIES["infogan"],
+    "improved_gan": ("model=improved_gan", "technique=feature_matching", *SMALL_NETWORKS),
+}
+
+
+@pytest.mark.parametrize(
+    "family", [family if family == "dcgan" else pytest.param(family, marks=pytest.mark.slow) for family in SHARDED]
+)
+def test_sharded_weights_train_as_whole_ones(family: str, pair: Pair, tmp_path: Path) -> None:
+    reference = train(tmp_path / "one", SHARDED[family], {})
+    words = (*SHARDED[family], "trainer.sharding=fsdp2", "trainer.sample_interval=5")
+    pair.run(train, tmp_path / "two", (*words, *SHORT), {})
+    resumed = pair.run(train, tmp_path / "two", words, {}, True)
+    assert resumed[0].has_shares
+    assert not reference.has_shares
+    assert largest_difference(resumed[0], reference) < TOLERANCE
+    for name, value in resumed[0].average.items():
+        assert torch.equal(value, resumed[1].average[name]), name
+    alone_again = train(tmp_path / "two", (*SHARDED[family], "trainer.num_steps=6"), {}, resumes=True)
+    assert alone_again.curves["step"][-1] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (FAMILIES["draw"], "trainer.sharding must be none for DRAW"),
+        (FAMILIES["wgan_gp"], "trainer.sharding must be none for GAN"),
+        ((*FAMILIES["dcgan"], "trainer.precision=float16"), "trainer.precision"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(words: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
+    for told in pair.run(refusal, (*words, "trainer.sharding=fsdp2"), tmp_path / "run"):
+        assert told.startswith(reason)
+
+
+def test_one_process_has_nothing_to_shard(tmp_path: Path) -> None:
+    assert "in one process" in refusal((*FAMILIES["dcgan"], "trainer.sharding=fsdp2"), tmp_path / "run")

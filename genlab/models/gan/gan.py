@@ -161,6 +161,11 @@ class GAN(GenerativeModel):
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.generator, self.discriminator)
 
+    def shardable(self) -> tuple[nn.Module, ...]:
+        if self.reuses_generated or any(part.uses_bare_weights for part in self.techniques.values()):
+            return ()
+        return (self.generator, self.discriminator.network, self.discriminator, *self.conditioning.children())
+
     def _discriminator_loss(self, batch: Batch) -> Loss:
         generated = self._generate_for(batch)
         real, left_out = self._split(batch)

@@ -61,6 +61,9 @@ class Contest:
 class Technique(nn.Module):
     """The base of all techniques; derive from one of the four below."""
 
+    uses_bare_weights: bool = False
+    """Whether it looks at weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
+
 
 class LayerTechnique(Technique, ABC):
     """Changes the layers of a network, once."""

@@ -30,6 +30,8 @@ class GradientPenalty(TermTechnique):
         ValueError: The weight is not positive.
     """
 
+    uses_bare_weights = True
+
     def __init__(self, *, weight: float) -> None:
         super().__init__()
         require_between("model.techniques.gradient_penalty.weight", weight, 1e-6, 1e6)

@@ -22,6 +22,7 @@ class HistoricalAveraging(TermTechnique):
     """
 
     num_seen: Tensor
+    uses_bare_weights = True
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()

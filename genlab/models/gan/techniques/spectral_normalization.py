@@ -21,6 +21,8 @@ class SpectralNormalization(WeightTechnique):
         ValueError: The number is out of range.
     """
 
+    uses_bare_weights = True
+
     def __init__(self, *, num_power_iterations: int) -> None:
         super().__init__()
         require_count("model.techniques.spectral_normalization.num_power_iterations", num_power_iterations)

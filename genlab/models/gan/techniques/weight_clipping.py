@@ -18,6 +18,8 @@ class WeightClipping(WeightTechnique):
         ValueError: The bound is out of range.
     """
 
+    uses_bare_weights = True
+
     def __init__(self, *, bound: float) -> None:
         super().__init__()
         require_between("model.techniques.weight_clipping.bound", bound, 1e-6, 100.0)

@@ -13,6 +13,8 @@ class WeightNormalization(WeightTechnique):
     Differs from the paper: no data-dependent initial values.
     """
 
+    uses_bare_weights = True
+
     def parametrize(self, discriminator: Discriminator) -> None:
         for module in discriminator.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
