@@ -61,7 +61,7 @@ def require_a_line(errors: str) -> str:
     return line
 
 
-@pytest.mark.parametrize("free", [0, 16384])
+@pytest.mark.parametrize("free", [16384, pytest.param(0, marks=pytest.mark.slow)])
 def test_nothing_is_begun_on_a_full_disk(genlab: Genlab, small_disk: Path, tally: Tally, free: int) -> None:
     fill(small_disk, but=free)
     with tally.trying(FAULT, "starts"):
@@ -130,7 +130,7 @@ def test_numbers_and_pictures_that_do_not_fit_stop_the_run_too(
         assert len(set(written_once)) == len(written_once) > 0
 
 
-@pytest.mark.parametrize("num_records", [0, 9])
+@pytest.mark.parametrize("num_records", [9, pytest.param(0, marks=pytest.mark.slow)])
 def test_tensorboards_failure_is_a_warning(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, num_records: int
 ) -> None:

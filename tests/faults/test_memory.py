@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,7 @@ import yaml
 
 from genlab.composition import failures
 from genlab.training import trainer
-from genlab.training.optimization import PhaseUpdate
-from genlab.types import Batch
+from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, checkpoint_of, environment, run, start
 from tests.faults.tally import Tally
@@ -27,22 +26,24 @@ ON_THE_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocat
 
 
 def run_short(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Fail in an update, as torch does when memory ends there."""
-    update = PhaseUpdate.run
-    num_updates = 0
+    """Fail in a step, as torch does when memory ends there."""
+    training_step = Trainer._training_step
 
-    def fail(self: PhaseUpdate, batch: Batch, received: Sequence[object] = ()) -> object:
-        nonlocal num_updates
-        num_updates += 1
-        if num_updates > BAD_STEP:
+    def fail(self: Trainer) -> None:
+        if self.step == BAD_STEP:
             raise error
-        return update(self, batch, received)
+        training_step(self)
 
-    monkeypatch.setattr(PhaseUpdate, "run", fail)
+    monkeypatch.setattr(Trainer, "_training_step", fail)
 
 
 @pytest.mark.parametrize(
-    ("family", "error", "parts", "more"), [("draw", ON_A_DEVICE, 2, 4), ("gated_pixelcnn", ON_THE_CPU, 1, 2)]
+    ("family", "error", "parts", "more"),
+    [
+        pytest.param("draw", ON_A_DEVICE, 2, 4, marks=pytest.mark.slow),
+        pytest.param("gan", ON_A_DEVICE, 1, 2, marks=pytest.mark.slow),
+        ("gated_pixelcnn", ON_THE_CPU, 1, 2),
+    ],
 )
 def test_a_shortage_is_a_line_with_a_way_on_that_works(
     genlab: Genlab,
