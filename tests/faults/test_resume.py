@@ -22,6 +22,7 @@ STEPS_PER_EPOCH = 10
 NUM_STEPS = 40
 WORDS = ("dataset.num_validation=32", "dataset.num_test=1605")  # leaves 160 digits, ten batches, to train on
 MOMENTS = {"the first step": 1, "mid-epoch": 7, "an epoch's end": 10, "the next epoch's first step": 11, "last - 1": 39}
+QUICK = (("draw", "mid-epoch"), ("gan", "an epoch's end"))
 
 
 def witness(folder: Path) -> Path:
@@ -63,9 +64,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Runs()
 
 
-# Slow but for the first: a few seconds each.
 CASES = [
-    pytest.param(family, moment, marks=() if moment == "mid-epoch" else pytest.mark.slow)
+    pytest.param(family, moment, marks=() if (family, moment) in QUICK else pytest.mark.slow)
     for family in TINY
     for moment in MOMENTS
 ]
@@ -90,6 +90,7 @@ def test_a_fresh_process_goes_on_to_the_last_bit(
         assert delivered(cut) == delivered(whole[family])
 
 
+@pytest.mark.slow
 def test_every_image_comes_once_an_epoch_over_any_number_of_restarts(
     tmp_path: Path, whole: dict[str, Path], tally: Tally
 ) -> None:
@@ -110,6 +111,7 @@ def test_every_image_comes_once_an_epoch_over_any_number_of_restarts(
         assert_runs_equal(whole["gated_pixelcnn"], folder)
 
 
+@pytest.mark.slow
 def test_noise_that_depends_on_the_process_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     words = (*TINY["draw"], *WORDS)
     naive = undisturbed(tmp_path / "whole", words, hooks.seeded_once)

@@ -54,7 +54,7 @@ def cases(*quick: tuple[object, ...], points: tuple[int, ...]) -> list[object]:
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
 
 
-@pytest.mark.parametrize(("number", "whom", "step"), cases((signal.SIGINT, "group", 13), points=(13, 29, 38)))
+@pytest.mark.parametrize(("number", "whom", "step"), cases(points=(13, 29, 38)))
 def test_a_signal_within_a_step(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
 ) -> None:
