@@ -132,7 +132,6 @@ class _Sum(torch.autograd.Function):
         return summed
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def sum_in_place(values: Tensor) -> None:
     """Sum a contiguous tensor over the processes; without a derivative.
 
