@@ -64,13 +64,18 @@ def require_space(path: Path, num_bytes: int) -> None:
     Raises:
         StorageError: There is less space than that.
     """
-    if free_bytes(path) < num_bytes:
+    # What keeps no files, such as /proc, has no size, and refuses what is made there in its own words.
+    if shutil.disk_usage(_existing(path)).total > 0 and free_bytes(path) < num_bytes:
         raise _disk_full(path, num_bytes)
 
 
 def free_bytes(path: Path) -> int:
     """What the disk of a path, which need not exist, still takes."""
-    return shutil.disk_usage(next(place for place in (path, *path.absolute().parents) if place.exists())).free
+    return shutil.disk_usage(_existing(path)).free
+
+
+def _existing(path: Path) -> Path:
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
 def _disk_full(path: Path, num_bytes: int) -> StorageError:

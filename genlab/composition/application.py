@@ -26,7 +26,7 @@ from genlab.composition.naming import register_resolvers
 from genlab.composition.processes.launcher import Processes, launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
-from genlab.composition.run_folder import require_free, require_fresh, tidy
+from genlab.composition.run_folder import make, require_free, require_fresh, tidy
 from genlab.composition.safety import require_safe
 from genlab.composition.suggestions import nearest
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
@@ -279,6 +279,7 @@ def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Pa
     is_new = not folder.exists()
     quiet = _Quiet(job)
     try:
+        make(folder)
         run_hydra(command, words, job=quiet)
         if quiet.failure is not None:
             raise quiet.failure

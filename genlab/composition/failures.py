@@ -17,7 +17,7 @@ from genlab.storage import is_disk_full
 
 BUG = 1
 INTERRUPTED = 130
-_STORAGE_ERRNOS = {errno.EROFS, errno.EACCES, errno.EPERM}
+_STORAGE_ERRNOS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 def explain(error: BaseException) -> tuple[str, int]:

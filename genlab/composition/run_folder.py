@@ -32,7 +32,7 @@ def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
         ConfigurationError: It holds a run already, and this is not its resumption.
         StorageError: It cannot be written.
     """
-    _make(folder)
+    make(folder)
     lock = _acquired(folder)
     try:
         remove_temporaries(folder)
@@ -136,7 +136,12 @@ def _acquired(folder: Path) -> BaseFileLock:
     return lock
 
 
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
+    """Make a folder, if need be.
+
+    Raises:
+        StorageError: It cannot be.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
