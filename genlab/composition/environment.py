@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import genlab
+from genlab.collectives import num_processes
 from genlab.errors import ConfigurationError
 
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
@@ -43,6 +44,7 @@ def describe_environment(*, command: str, device: torch.device, seed: int) -> di
         "versions": versions(),
         "device": describe_device(device),
         "seed": seed,
+        "num_processes": num_processes(),
         "num_threads": torch.get_num_threads(),
         "cpu": describe_cpu(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
