@@ -39,11 +39,12 @@ test-slow: setup-dev ## the tests that take longer
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q
 
-check: setup-dev ## lint, format, types, import contracts
+check: setup-dev ## lint, format, types, import contracts, known vulnerabilities of dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/audit.py
 
 bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
 	@for program in $$(grep -l '^def main' benchmarks/*.py); do name=$$(basename $$program .py); \
