@@ -1,40 +1,55 @@
 """Every package that an installation brings is pinned, so that two installations are one."""
 
 import re
+import tomllib
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
-EXTRAS = ("dev", "sweep", "browser")
+ROOT = Path(__file__).parent.parent
 # torch itself names the versions of these; the others are the installers.
 NOT_PINNED = re.compile(r"nvidia-.*|cuda-.*|triton|pip|setuptools|genlab")
 
 
-def needed(name: str, extras: tuple[str, ...], known: set[tuple[str, str]]) -> set[str]:
-    """Names of all that a package needs here, itself included; what is not installed is not followed."""
-    names = {canonicalize_name(name)}
-    try:
-        requirements = [Requirement(line) for line in requires(name) or ()]
-    except PackageNotFoundError:
-        return names
-    for requirement in requirements:
-        for extra in ("", *extras):
-            wanted = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-            if wanted and (requirement.name, extra) not in known:
-                known.add((requirement.name, extra))
-                names |= needed(requirement.name, tuple(requirement.extras), known)
+def needed(lines: Iterable[str], extras: tuple[str, ...], known: set[tuple[str, str]]) -> set[str]:
+    """Names of all that some requirements need here; what is not installed is not followed.
+
+    Args:
+        lines: The requirements of one package.
+        extras: Those of its extras that are wanted.
+        known: Packages, each with an extra, that were followed already; grows.
+    """
+    names = set()
+    for requirement in map(Requirement, lines):
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        name = canonicalize_name(requirement.name)
+        names.add(name)
+        for extra in ("", *requirement.extras):
+            if (name, extra) not in known:
+                known.add((name, extra))
+                try:
+                    names |= needed(requires(name) or (), (extra,), known)
+                except PackageNotFoundError:
+                    continue
     return names
 
 
 def test_every_dependency_has_one_version() -> None:
-    lines = [line.split("#")[0].strip() for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
     pins = [Requirement(line) for line in lines if line]
     assert all(re.fullmatch(r"==[\w.+]+", str(pin.specifier)) for pin in pins)
     pinned = {canonicalize_name(pin.name) for pin in pins}
     assert len(pinned) == len(pins)
-    found = {name for name in needed("genlab", EXTRAS, set()) if not NOT_PINNED.fullmatch(name)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    found = {name for name in needed(declared, (), set()) if not NOT_PINNED.fullmatch(name)}
     assert len(found) > 50
     assert found - pinned == set()
