@@ -20,11 +20,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from genlab.storage import replace_atomically
+from genlab.errors import StorageError
+from genlab.storage import largest_readable, opened_within, replace_atomically
 
 _log = logging.getLogger(__name__)
 
 _EVENTS = "events.out.tfevents."
+_MAX_LINE_BYTES = 1_000_000
 
 HyperParameters = Mapping[str, bool | int | float | str]
 
@@ -147,18 +149,22 @@ def _cut_after(path: Path, step: int) -> set[str]:
     """
     if not path.exists():
         return set()
-    kept: list[str] = []
+    kept = bytearray()
     tags: set[str] = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-            if record["step"] <= step:
-                kept.append(line + "\n")
-            if record["step"] == step:
-                tags |= record.keys()
-        except (ValueError, KeyError, TypeError):
-            continue
-    replace_atomically(path, "".join(kept).encode())
+    try:
+        with opened_within(path.parent, path.name, limit=largest_readable()) as file:
+            while line := file.readline(_MAX_LINE_BYTES):
+                try:
+                    record = json.loads(line)
+                    if record["step"] <= step:
+                        kept += line.rstrip(b"\n") + b"\n"
+                    if record["step"] == step:
+                        tags |= record.keys()
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    continue
+    except ValueError as error:
+        raise StorageError(f"{path} cannot be continued: {error}") from error
+    replace_atomically(path, bytes(kept))
     return tags
 
 
