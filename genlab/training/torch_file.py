@@ -123,7 +123,7 @@ def _foreign_names(content: bytes, *, is_whole: bool = False) -> Iterator[str]:
                     strings = [*strings[-1:], argument]
             if is_whole and stream.tell() < len(content):
                 raise ValueError("its data.pkl holds more than one pickle")
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except Exception as error:  # of bytes that are no pickle, pickletools says all kinds of things
         if is_whole:
             raise ValueError(f"its data.pkl is damaged: {error}") from error
 

@@ -126,9 +126,9 @@ def test_a_bomb_goes_off_nowhere_and_is_named(
         with tally.trying(FAULT, f"bombs for genlab {command}"):
             outcome = genlab(*(word.format(run="run") for word in words))
             assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
-            assert "refused" in outcome.errors
+            assert "refused" in outcome.errors, outcome.errors
             function = BOMBS[name]().call[0] if name != "a call inside a call" else os.mkdir
-            assert function.__name__ in outcome.errors
+            assert function.__name__ in outcome.errors, outcome.errors
             assert not Path(MARKER).exists()
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
         torch.load(io.BytesIO(content), weights_only=False)

@@ -126,6 +126,16 @@ def test_what_would_be_called_is_named(function: Callable[..., Any], protocol: i
             require_harmless(content)
 
 
+def test_a_name_is_told_whatever_bytes_follow() -> None:
+    """Behind the pickles of an old file stand the bytes of its tensors, which read as any opcode."""
+    description = pickle.dumps({"model": Calls(eval, "x")}, protocol=2)
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randint(256, (60,), dtype=torch.uint8, generator=generator).numpy().tobytes() for _ in range(500)]
+    for following in (*noise, b"S'\\q'\n.", b"\x8b\xff\xff\xff\x7f", b"I_\n", b"Fx\n"):
+        with pytest.raises(ValueError, match="names .*eval"):
+            require_harmless(description + following)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
