@@ -132,7 +132,7 @@ def test_a_name_is_told_whatever_bytes_follow() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randint(256, (60,), dtype=torch.uint8, generator=generator).numpy().tobytes() for _ in range(500)]
     for following in (*noise, b"S'\\q'\n.", b"\x8b\xff\xff\xff\x7f", b"I_\n", b"Fx\n"):
-        with pytest.raises(ValueError, match="names .*eval"):
+        with pytest.raises(ValueError, match=r"names .*eval"):
             require_harmless(description + following)
 
 
