@@ -91,7 +91,7 @@ def test_bounds_are_said_to_be_bounds(
     assert "nll_importance_weighted_nats (K=3)" in outcome.output
     assert outcome.output.count("upper bound") == 3
     model = _load(trained_run)
-    torch.manual_seed(derive_seed(4, "evaluate", "images"))
+    torch.manual_seed(derive_seed(4, "evaluate", "images", 0))  # the first and only batch
     expected = model.diagnose(batch, num_importance_samples=3)
     for measure in record["measures"]:
         values = [image[measure["name"]] for image in record["images"]]
