@@ -102,6 +102,7 @@ def test_a_storm_of_kills_costs_time_only(
     assert strays_of(folder) == []
 
 
+@pytest.mark.slow
 def test_a_storm_over_plain_saving_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     with pytest.raises(AssertionError, match="no usable checkpoint"):
         storm(tmp_path / "run", hooks.saving_plainly, num_steps=500, inside=30, anywhere=0, tally=Tally([]))

@@ -58,6 +58,7 @@ def start_together(place: Path, stopped_clock: datetime | None = None) -> list[F
     return [fork(*SHORT, folder=place / str(number), hook=hook, names_folder=False) for number in range(NUM_STARTS)]
 
 
+@pytest.mark.slow
 def test_starts_of_one_second_have_a_folder_each(tmp_path: Path, tally: Tally) -> None:
     started = start_together(tmp_path)
     with ended(started), tally.trying(FAULT, "starts in one second", count=NUM_STARTS):
@@ -67,6 +68,7 @@ def test_starts_of_one_second_have_a_folder_each(tmp_path: Path, tally: Tally) -
         assert [checkpoint_of(folder)["step"] for folder in folders] == [2] * NUM_STARTS
 
 
+@pytest.mark.slow
 def test_the_wrong_variant_of_the_name_is_noticed(tmp_path: Path, tally: Tally) -> None:
     """Names to the second, as Hydra's own: one runs, and the lock keeps the others out."""
     started = start_together(tmp_path, datetime(2026, 1, 2, 3, 4, 5))

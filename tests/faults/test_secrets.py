@@ -37,7 +37,9 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("name", ["a run", "a run that fails", pytest.param("a sweep", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["a run that fails", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a run", "a sweep"))]
+)
 def test_nothing_of_the_environment_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, name: str
 ) -> None:
