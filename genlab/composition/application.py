@@ -1,9 +1,7 @@
 """A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
 
-import argparse
 import logging
 import os
-import re
 import shlex
 import sys
 import warnings
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from genlab.composition.composer import Composed, Composer, open_composer, plain, quoted, select_resolved, version_base
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
+from genlab.composition.line import read_line
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
 from genlab.composition.processes.launcher import Processes, launch_processes
@@ -28,30 +26,20 @@ from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
 from genlab.composition.run_folder import make, require_free, require_fresh, tidy
 from genlab.composition.safety import require_safe
-from genlab.composition.suggestions import nearest
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
 from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.search import interval_ends
 from genlab.composition.sweep.settings import SweepSettings, settings_of
-from genlab.errors import (
-    ConfigurationError,
-    FolderInUseError,
-    GenlabError,
-    StoppedBySignal,
-    SweepError,
-)
+from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
 from genlab.storage import require_space
 
 MAX_CHECKED_AHEAD = 64
 START_BYTES = 1_000_000
 """What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
-_PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _ALONE = Processes(num=1, max_restarts=0)
-_UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +107,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     if worker is not None:
         worker.enter()
     register_resolvers(datetime.now())
-    options = _parse(words)
-    _refuse_code(options)
-    overrides = [_rewritten(word, bare_word) for word in options.overrides]
-    flags = _flags(words, options.overrides)
+    options, overrides, flags = read_line(words, bare_word=bare_word)
     former = continued(overrides) if options.multirun else None
     if former is not None:
         overrides = list(former.words)
@@ -387,48 +372,6 @@ def _context() -> JobContext:
         is_restarted=(worker := this_worker()) is not None and worker.remembered() is not None,
         config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),
     )
-
-
-def _parse(words: Sequence[str]) -> argparse.Namespace:
-    parser = get_args_parser()
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-
-    def refuse(message: str) -> None:
-        unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in flags]
-        guess = nearest(unknown[0], flags) if unknown else None
-        raise ConfigurationError(f"{message}; did you mean '{guess}'?" if guess else message)
-
-    parser.error = refuse  # type: ignore[method-assign, assignment]
-    return parser.parse_intermixed_args(list(words))
-
-
-def _refuse_code(options: argparse.Namespace) -> None:
-    if getattr(options, "experimental_rerun", None) is not None:
-        raise ConfigurationError("--experimental-rerun runs code from a pickle; use genlab train resume=RUN")
-    if options.config_path is not None:
-        raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
-
-
-def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The line without its overrides: they come first, for --info would swallow one that follows it."""
-    remaining = list(words)
-    for override in overrides:
-        remaining.remove(override)
-    return remaining
-
-
-def _rewritten(word: str, bare_word: str | None) -> str:
-    """An override as Hydra needs it.
-
-    A bare word gets its key; an existing path is quoted, whatever is in its name; and a phase's optimiser, which is
-    a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
-    """
-    if bare_word is not None and "=" not in word:
-        word = f"{bare_word}={word}"
-    path = _PATH_KEY.fullmatch(word)
-    if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
-        return f"{path['key']}={quoted(path['value'])}"
-    return f"++{word}" if _PHASE_KEY.match(word) else word
 
 
 def _write_into_log(message: str, bug: BaseException | None) -> None:

@@ -1,0 +1,85 @@
+"""A command's line as Hydra takes it: its options, and its overrides with what people leave out of them."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hydra._internal.utils import get_args_parser
+
+from genlab.composition.composer import quoted
+from genlab.composition.suggestions import nearest
+from genlab.errors import ConfigurationError
+
+_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
+_PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
+_UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
+
+
+class Line(NamedTuple):
+    """The words after a command."""
+
+    options: argparse.Namespace
+    """As Hydra's own parser understands them."""
+    overrides: list[str]
+    flags: list[str]
+    """Everything else, as it was typed."""
+
+
+def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
+    """Take a line apart.
+
+    Args:
+        words: The line after the command.
+        bare_word: Key that a word without ``=`` stands for.
+
+    Raises:
+        ConfigurationError: It has an option that Hydra does not know, or one that would run code.
+    """
+    options = _parse(words)
+    _refuse_code(options)
+    overrides = [_rewritten(word, bare_word) for word in options.overrides]
+    return Line(options, overrides, _flags(words, options.overrides))
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+
+    def refuse(message: str) -> None:
+        unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in flags]
+        guess = nearest(unknown[0], flags) if unknown else None
+        raise ConfigurationError(f"{message}; did you mean '{guess}'?" if guess else message)
+
+    parser.error = refuse  # type: ignore[method-assign, assignment]
+    return parser.parse_intermixed_args(list(words))
+
+
+def _refuse_code(options: argparse.Namespace) -> None:
+    if getattr(options, "experimental_rerun", None) is not None:
+        raise ConfigurationError("--experimental-rerun runs code from a pickle; use genlab train resume=RUN")
+    if options.config_path is not None:
+        raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
+
+
+def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The line without its overrides: they come first, for --info would swallow one that follows it."""
+    remaining = list(words)
+    for override in overrides:
+        remaining.remove(override)
+    return remaining
+
+
+def _rewritten(word: str, bare_word: str | None) -> str:
+    """An override as Hydra needs it.
+
+    A bare word gets its key; an existing path is quoted, whatever is in its name; and a phase's optimiser, which is
+    a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
+    """
+    if bare_word is not None and "=" not in word:
+        word = f"{bare_word}={word}"
+    path = _PATH_KEY.fullmatch(word)
+    if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
+        return f"{path['key']}={quoted(path['value'])}"
+    return f"++{word}" if _PHASE_KEY.match(word) else word
