@@ -191,7 +191,7 @@ def tell_volumes(models: Sequence[str]) -> None:
         for model in models:
             with tempfile.TemporaryDirectory() as folder:
                 trainer = our_trainer(*configured(model), Path(folder))
-                trainer._initialize()
+                trainer.state.initialize()
                 gradients = sum(
                     parameter.numel() * parameter.element_size() * phase.repeats
                     for phase in trainer.model.phases()

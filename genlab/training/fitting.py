@@ -1,4 +1,4 @@
-"""Whether saved weights are those of a model, told before the model takes memory."""
+"""Whether what was saved is of this model and this run; of weights, told before the model takes memory."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -56,6 +56,22 @@ def require_fitting(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         ]
         more = f" and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
         raise CheckpointError(f"the checkpoint belongs to another model: {', '.join(named)}{more}")
+
+
+@contextmanager
+def misfit_refused() -> Iterator[None]:
+    """Take over what a checkpoint keeps; whatever its reader stumbles over is the checkpoint's fault.
+
+    Raises:
+        CheckpointError: Something is missing, or of another kind or shape than in this run.
+    """
+    try:
+        yield
+    except (CheckpointError, torch.OutOfMemoryError):
+        raise
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from error
 
 
 def _described(state: Mapping[str, Tensor]) -> dict[str, str]:

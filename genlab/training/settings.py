@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from genlab.errors import ConfigurationError
+
 MAX_WATCH_IMAGES = 1024
 """All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
@@ -121,6 +123,24 @@ class TrainerSettings:
         if self.labelled_fraction is None:
             return None
         return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
+
+    def require_equal_shares(self, num_processes: int) -> None:
+        """Refuse batches that several processes cannot share equally, in each of their parts.
+
+        Raises:
+            ConfigurationError: A number of images is not divisible.
+        """
+        shared = self.gradient_accumulation * num_processes
+        if self.batch_size % shared:
+            raise ConfigurationError(
+                f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
+                f"trainer.gradient_accumulation={self.gradient_accumulation}), got {self.batch_size}"
+            )
+        if self.num_labelled is not None and self.num_labelled % num_processes:
+            raise ConfigurationError(
+                f"trainer.labelled_fraction must label a multiple of {num_processes} images of a batch, as many as "
+                f"there are processes, got {self.num_labelled} of {self.batch_size}"
+            )
 
     def _require(self, key: str, holds: bool, rule: str) -> None:
         if not holds:

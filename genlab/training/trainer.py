@@ -3,7 +3,6 @@
 Nothing in this file knows which model it trains.
 """
 
-import copy
 import logging
 import math
 import time
@@ -18,21 +17,12 @@ from torch import Tensor
 
 from genlab.collectives import is_first, num_processes, rank
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import (
-    CheckpointError,
-    ConfigurationError,
-    MemoryExhaustedError,
-    NonFiniteError,
-    StoppedBySignal,
-    StorageError,
-    is_out_of_memory,
-)
+from genlab.errors import NonFiniteError, StoppedBySignal, is_out_of_memory
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
-from genlab.storage import free_bytes, is_disk_full
-from genlab.training.averaging import WeightAverage
+from genlab.storage import is_disk_full
 from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import (
@@ -42,16 +32,18 @@ from genlab.training.evaluation import (
     scalar_means,
     with_noise_of_their_own,
 )
-from genlab.training.fitting import require_fitting
+from genlab.training.fitting import misfit_refused
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
-from genlab.training.processes import broadcast, first_before_others, largest, wait_for_all
+from genlab.training.processes import first_before_others, largest, wait_for_all
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress, Speedometer
 from genlab.training.randomness import generator_for, seed_default_generators
+from genlab.training.remedies import disk_full, diverged, memory_exhausted
 from genlab.training.settings import TrainerSettings
-from genlab.training.sharding import is_share, require_shardable, shard, shares_like, whole
+from genlab.training.sharding import require_shardable
 from genlab.training.signals import StopRequest, listen_for_signals
+from genlab.training.state import TrainingState
 from genlab.training.summary import Status, StopReason, Summary
 
 _log = logging.getLogger(__name__)
@@ -98,7 +90,7 @@ class Trainer:
             dataset.require_images("validation", way_out="trainer.validation_interval=0")
         if settings.test_at_end:
             dataset.require_images("test", way_out="trainer.test_at_end=false")
-        _require_equal_shares(settings)
+        settings.require_equal_shares(num_processes())
         if settings.sharding == "fsdp2":
             require_shardable(model)
         if num_processes() > 1:
@@ -126,19 +118,19 @@ class Trainer:
             rank=rank(),
             num_processes=num_processes(),
         )
-        self._average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
-        # What is evaluated and drawn from where each process trains shares of the weights.
-        self._whole = copy.deepcopy(model) if settings.sharding == "fsdp2" else None
-        if self._whole is not None:
-            self._shard()
-        self._updates = [
-            PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
-            for phase in model.phases()
-        ]
-        self._draws_per_step = max(update.phase.repeats for update in self._updates)
+        self.state = TrainingState(
+            self.model,
+            dataset=dataset,
+            optimizers=optimizers,
+            schedule=schedule,
+            settings=settings,
+            device=device,
+            seed=seed,
+        )
+        self._draws_per_step = max(update.phase.repeats for update in self.state.updates)
         self._images_per_step = settings.batch_size * self._draws_per_step
         self._last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
-        self._frozen_outside = FrozenOutside(self._updates, model.parameters())
+        self._frozen_outside = FrozenOutside(self.state.updates, model.parameters())
         watch = partial(CollapseWatch, model=model, dataset=dataset, settings=settings, seed=seed, device=device)
         self._watch = watch(predictor=class_predictor) if settings.watch_interval > 0 else None
         self._fingerprint = model_fingerprint(model)
@@ -146,10 +138,6 @@ class Trainer:
         self._validations_without_gain = 0
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
-        # What sums are rounded by, hence for which a resumed run is bitwise equal to an undisturbed one.
-        self._equal_for = {"num_processes": num_processes()}
-        if device.type == "cpu":
-            self._equal_for["num_threads"] = torch.get_num_threads()
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -167,10 +155,9 @@ class Trainer:
             self.checkpoints.prepare()
             if resume:
                 self._restore()
-            elif self._whole is None:
-                self._initialize()
-        for model in self._models():
-            broadcast(state for state in (*model.parameters(), *model.buffers()) if not is_share(state))
+            elif not self.state.is_sharded:
+                self.state.initialize()
+        self.state.broadcast()
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile()
@@ -207,16 +194,22 @@ class Trainer:
             raise
         except BaseException as error:
             status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
-            exhausted = self._memory_exhausted(error) if is_out_of_memory(error) else None
+            exhausted = None
+            if is_out_of_memory(error):
+                exhausted = memory_exhausted(
+                    error,
+                    step=self.step,
+                    settings=self.settings,
+                    checkpoints=self.checkpoints,
+                    run_folder=self.run_folder,
+                )
             reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
             with suppress(OSError):
                 self._write_summary(status, exhausted or reason.partition("\n")[0])
             if exhausted is not None:
                 raise exhausted from error
             if is_disk_full(error):
-                raise StorageError(
-                    f"disk full in {self.run_folder}: {error}; {free_bytes(self.run_folder):,} bytes free"
-                ) from error
+                raise disk_full(error, self.run_folder) from error
             raise
 
     def _train(self, log: RunLog | None, request: StopRequest) -> None:
@@ -277,7 +270,7 @@ class Trainer:
         seed_default_generators(derive_seed(self.seed, "step", self.step), self.device)
         self.model.train()
         received: list[object] = []
-        for update in self._updates:
+        for update in self.state.updates:
             handed_on = received
             self._frozen_outside.enter(update)
             try:
@@ -293,8 +286,8 @@ class Trainer:
             finally:
                 self._frozen_outside.leave(update)
             received = handed_on
-        if self._average is not None:
-            self._average.update(self.step)
+        if self.state.average is not None:
+            self.state.average.update(self.step)
 
     def _buffers_to_keep(self) -> list[tuple[Tensor, Tensor]]:
         """What a forward pass may change, such as running means, beside its present values: a skip leaves no trace."""
@@ -311,24 +304,20 @@ class Trainer:
         if self.settings.on_non_finite == "skip" and self.summary.num_skipped_steps <= self.settings.max_skipped_steps:
             _log.warning("step %d: %s; update skipped", self.step, error)
             return
-        raise NonFiniteError(
-            f"step {self.step}: not finite, nothing updated ({error}); {self._way_out_of_divergence()}"
-        ) from error
+        raise self._diverged(f"not finite, nothing updated ({error})") from error
 
-    def _way_out_of_divergence(self) -> str:
-        last = self.checkpoints.last_step
-        kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
-        return f"{kept}; try a lower optimizer.default.lr or trainer.max_gradient_norm"
+    def _diverged(self, what: str) -> NonFiniteError:
+        return diverged(what, step=self.step, checkpoints=self.checkpoints)
 
     # What is due now and then ---------------------------------------------------------------------------------------
 
     def _log_metrics(self, log: RunLog | None, progress: Progress, *, images_per_second: float) -> None:
-        for update in self._updates:
+        for update in self.state.updates:
             for _ in range(update.take_num_bad()):
                 self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device"))
         values = {tag: float(torch.stack(kept).mean()) for tag, kept in self._pending.items()}
         self._pending.clear()
-        for update in self._updates:
+        for update in self.state.updates:
             values[f"train/{update.phase.name}/learning_rate"] = float(update.schedule.get_last_lr()[0])
         self.summary.final |= values
         values["speed/images_per_second"] = images_per_second
@@ -346,7 +335,7 @@ class Trainer:
         if tag is None:
             return False
         if math.isnan(values[tag]):
-            raise NonFiniteError(f"step {self.step}: {tag} is nan, nothing saved; {self._way_out_of_divergence()}")
+            raise self._diverged(f"{tag} is nan, nothing saved")
         if not self.summary.best or values[tag] < self.summary.best[tag]:
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
@@ -363,7 +352,7 @@ class Trainer:
     def _look_for_collapse(self, watch: CollapseWatch, log: RunLog | None) -> bool:
         """Measure the diversity of what the model draws; True when an alarm should stop the run."""
         with as_written():
-            values = watch.look(self._evaluated_model(), step=self.step)
+            values = watch.look(self.state.evaluated_model(), step=self.step)
         self._write_scalars(log, values)
         self.summary.final |= values
         if self.settings.on_collapse == "warn" or not watch.is_alarmed:
@@ -375,7 +364,7 @@ class Trainer:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         wait_for_all()  # until it is written
         if self.summary.best and self.checkpoints.has("best.pt"):
-            self._load_weights(self.checkpoints.load("best.pt", device=self.device))
+            self.state.load_weights(self.checkpoints.load("best.pt", device=self.device))
         self.test_averages = self.evaluate("test")
         self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
         self._write_scalars(log, self.summary.test)
@@ -398,11 +387,11 @@ class Trainer:
             batches, seed=self.seed, purpose=split, device=self.device, first=rank(), stride=num_processes()
         )
         with as_written():
-            return average_measures(self._evaluated_model().evaluate, noisy, is_shared=True)
+            return average_measures(self.state.evaluated_model().evaluate, noisy, is_shared=True)
 
     def _draw_pictures(self, log: RunLog | None) -> None:
         """Grids and films from noise that stays the same through the run; drawn by the first process."""
-        model = self._evaluated_model()
+        model = self.state.evaluated_model()
         if log is not None:
             self._save_pictures(model, log)
         wait_for_all()
@@ -417,29 +406,23 @@ class Trainer:
             )
         bad = first_not_finite(pictures)
         if bad is not None:
-            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
+            raise self._diverged(f"{bad} not finite, nothing saved")
         save_pictures(pictures, self.run_folder / "samples", names={"samples": f"step_{self.step:08d}"})
         for name, picture in pictures.items():
             log.picture(name, sheet(picture), step=self.step)
 
     # State ----------------------------------------------------------------------------------------------------------
 
-    def _state(self) -> dict[str, Any]:
+    def _kept(self) -> dict[str, Any]:
         """What a checkpoint keeps.
 
         Raises:
             NonFiniteError: The last update, finite itself, has made a weight, a moment or a statistic overflow.
         """
-        trained = {
-            "model": self.model.state_dict(),
-            "average": None if self._average is None else self._average.state_dict(),
-            "updates": {update.phase.name: update.state_dict() for update in self._updates},
-        }
-        if self._whole is not None:
-            trained = whole(trained)
+        trained = self.state.state_dict()
         bad = first_not_finite(trained)
         if bad is not None:
-            raise NonFiniteError(f"step {self.step}: {bad} not finite, nothing saved; {self._way_out_of_divergence()}")
+            raise self._diverged(f"{bad} not finite, nothing saved")
         return {
             **trained,
             "step": self.step,
@@ -450,7 +433,6 @@ class Trainer:
             "num_skipped_steps": self.summary.num_skipped_steps,
             "collapse": None if self._watch is None else self._watch.state_dict(),
             "seconds": self._seconds(),
-            "equal_for": self._equal_for,
         }
 
     def _save(self, log: RunLog | None) -> None:
@@ -466,75 +448,22 @@ class Trainer:
 
     def _store(self, save: Callable[..., None]) -> None:
         """Save what a checkpoint keeps; the first process writes it, and collects the shares of the others."""
-        state = self._state() if is_first() or self._whole is not None else {}
+        kept = self._kept() if is_first() or self.state.is_sharded else {}
         if is_first():
-            save(state, step=self.step, fingerprint=self._fingerprint)
-
-    def _models(self) -> list[Model]:
-        """The model, and its average where there is one."""
-        return [self.model] if self._average is None else [self.model, self._average.model]
-
-    def _shard(self) -> None:
-        """Divide the weights among the processes. Initial values that depend on data take whole weights."""
-        self._initialize()
-        for model in self._models():
-            shard(model, self.device)
-        if self._average is not None:
-            self._average.collect()
-
-    def _initialize(self) -> None:
-        """Set the data-dependent initial values of a fresh model."""
-        seed_default_generators(derive_seed(self.seed, "initialize"), self.device)
-        num_images = min(self.settings.num_initialization_images, self.dataset.num_images("train"))
-        self.model.initialize(self.dataset.subset("train", num_images, seed=self.seed, device=self.device))
-        if self._average is not None:
-            self._average.load_state_dict(self.model.state_dict())
+            save(kept, step=self.step, fingerprint=self._fingerprint)
 
     def _restore(self) -> None:
-        state = self.checkpoints.newest(device=self.device)
-        try:
-            self._take_over(state)
-        except (CheckpointError, torch.OutOfMemoryError):
-            raise
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from error
-
-    def _take_over(self, state: Mapping[str, Any]) -> None:
-        self._load_weights(state)
-        if (state["average"] is None) != (self._average is None):
-            raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
-        for update in self._updates:
-            update.load_state_dict(state["updates"][update.phase.name])
-        self._warn_of_inequality(state.get("equal_for", self._equal_for))
-        self.step = state["step"]
-        self._pending = {tag: list(kept) for tag, kept in state["pending"].items()}
-        self._validations_without_gain = int(state["validations_without_gain"])
-        self._seconds_before = float(state["seconds"])
-        self.summary.best = {str(tag): float(value) for tag, value in state["best"].items()}
-        self.summary.num_skipped_steps = int(state["num_skipped_steps"])
-        if self._watch is not None and state["collapse"] is not None:
-            self._watch.load_state_dict(state["collapse"])
-
-    def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
-        """Say what is not as it was when the checkpoint was saved, and changes the order of sums."""
-        changes = [
-            f"{before[name]} {name.removeprefix('num_')}, now {now}"
-            for name, now in self._equal_for.items()
-            if name in before and before[name] != now
-        ]
-        if changes:
-            _log.warning(
-                "the checkpoint is of a run with %s: the results go on alike but not bitwise equal",
-                " and ".join(changes),
-            )
-
-    def _load_weights(self, state: Mapping[str, Any]) -> None:
-        require_fitting(state["model"], self.model)
-        self.model.load_state_dict(shares_like(state["model"], self.model))
-        if self._average is not None and state["average"] is not None:
-            require_fitting(state["average"], self.model)
-            self._average.load_state_dict(shares_like(state["average"], self.model))
+        kept = self.checkpoints.newest(device=self.device)
+        with misfit_refused():
+            self.state.load_state_dict(kept)
+            self.step = kept["step"]
+            self._pending = {tag: list(values) for tag, values in kept["pending"].items()}
+            self._validations_without_gain = int(kept["validations_without_gain"])
+            self._seconds_before = float(kept["seconds"])
+            self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
+            self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
+            if self._watch is not None and kept["collapse"] is not None:
+                self._watch.load_state_dict(kept["collapse"])
 
     def _write_summary(self, status: Status, reason: object = None) -> None:
         self.summary.status = status
@@ -551,20 +480,6 @@ class Trainer:
         if log is not None:
             log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
 
-    def _memory_exhausted(self, error: BaseException) -> MemoryExhaustedError:
-        """A shortage in a line. Nothing is made smaller unasked, for that would be another run than was asked for."""
-        size, parts = self.settings.batch_size, self.settings.gradient_accumulation
-        more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
-        smaller = "a smaller trainer.batch_size"
-        if more is not None and self.settings.labelled_fraction is None:
-            smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
-        has_checkpoint = self.checkpoints.last_step is not None
-        start = f"genlab train resume={self.run_folder}" if has_checkpoint else "the same line"
-        return MemoryExhaustedError(
-            f"out of memory at step {self.step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
-            f"({str(error) or type(error).__name__}); go on with {start} and {smaller}"
-        )
-
     # Facts ----------------------------------------------------------------------------------------------------------
 
     def _due(self, interval: int) -> bool:
@@ -572,30 +487,3 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
-
-    def _evaluated_model(self) -> Model:
-        model = self.model if self._average is None else self._average.up_to_date()
-        if self._whole is not None:
-            self._whole.load_state_dict(whole(model.state_dict()))
-            model = self._whole
-        return model.eval()
-
-
-def _require_equal_shares(settings: TrainerSettings) -> None:
-    """Refuse batches that several processes cannot share equally, in each of their parts.
-
-    Raises:
-        ConfigurationError: A number of images is not divisible.
-    """
-    num = num_processes()
-    shared = settings.gradient_accumulation * num
-    if settings.batch_size % shared:
-        raise ConfigurationError(
-            f"trainer.batch_size must be a multiple of {shared} ({num} processes with "
-            f"trainer.gradient_accumulation={settings.gradient_accumulation}), got {settings.batch_size}"
-        )
-    if settings.num_labelled is not None and settings.num_labelled % num:
-        raise ConfigurationError(
-            f"trainer.labelled_fraction must label a multiple of {num} images of a batch, as many as there are "
-            f"processes, got {settings.num_labelled} of {settings.batch_size}"
-        )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genlab.data.dataset import BatchStream
-from genlab.training import trainer
+from genlab.training import state, trainer
 from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
@@ -77,7 +77,7 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, *, phase_name: str, step: int) 
 
             super().__init__(replace(phase, loss=loss) if phase.name == phase_name else phase, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(trainer, "PhaseUpdate", Poisoned)
+    monkeypatch.setattr(state, "PhaseUpdate", Poisoned)
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -198,7 +198,7 @@ def test_the_evaluated_weights_are_watched(run_folder: Callable[[str], Path]) ->
     trainer = make_trainer(run_folder("a"), watch_interval=20, ema_decay=0.999, num_steps=20, test_at_end=False)
     trainer.fit(resume=False)
     watch = make_watch(trainer.model)
-    averaged = watch.look(trainer._evaluated_model(), step=20)["watch/diversity_ratio"]
+    averaged = watch.look(trainer.state.evaluated_model(), step=20)["watch/diversity_ratio"]
     assert trainer.summary.collapse is not None
     assert trainer.summary.collapse["diversity_ratio"] == averaged
     assert watch.look(trainer.model.eval(), step=20)["watch/diversity_ratio"] != averaged

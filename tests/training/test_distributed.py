@@ -86,7 +86,7 @@ def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         for tag, value in json.loads(line).items():
             curves.setdefault(tag, []).append(value)
-    average = kept[0]._average
+    average = kept[0].state.average
     assert average is not None
     weights = whole(kept[0].model.state_dict())
     return Trained(

@@ -166,7 +166,7 @@ def test_skipping_leaves_the_phase_untouched_and_has_a_limit(run_folder: Callabl
 def test_phases_touch_only_their_own_parameters(run_folder: Callable[[str], Path]) -> None:
     trainer = make_trainer(run_folder("a"))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    update = trainer._updates[0]
+    update = trainer.state.updates[0]
     trainer._frozen_outside.enter(update)
     update.run(trainer._stream.batch(0))
     trainer._frozen_outside.leave(update)

@@ -181,7 +181,7 @@ def test_resume_is_bitwise_with_the_state_of_the_techniques(
 def test_the_averaged_copy_has_techniques_of_its_own(run_folder: Callable[[str], Path]) -> None:
     trainer = make_trainer(run_folder("run"), with_every_kind_of_state(0), num_steps=2, dataset=make_dataset())
     trainer.fit(resume=False)
-    averaged = trainer._evaluated_model()
+    averaged = trainer.state.evaluated_model()
     assert averaged is not trainer.model
     own = {id(module) for module in averaged.modules()}
     assert not own & {id(module) for module in trainer.model.modules()}

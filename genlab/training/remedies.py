@@ -1,0 +1,50 @@
+"""What a run that cannot go on says of itself, in a line: what happened, what is kept, and what to try."""
+
+from pathlib import Path
+
+from genlab.errors import MemoryExhaustedError, NonFiniteError, StorageError
+from genlab.storage import free_bytes
+from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.settings import TrainerSettings
+
+
+def diverged(what: str, *, step: int, checkpoints: CheckpointFolder) -> NonFiniteError:
+    """Something that is not finite.
+
+    Args:
+        what: What it is, and what was not done because of it.
+        step: At which it was seen.
+        checkpoints: Of the run.
+    """
+    last = checkpoints.last_step
+    kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
+    return NonFiniteError(f"step {step}: {what}; {kept}; try a lower optimizer.default.lr or trainer.max_gradient_norm")
+
+
+def memory_exhausted(
+    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, run_folder: Path
+) -> MemoryExhaustedError:
+    """A shortage of memory. Nothing is made smaller unasked, for that would be another run than was asked for.
+
+    Args:
+        error: As torch tells it.
+        step: In which it came.
+        settings: What the step was asked to do at once.
+        checkpoints: Of the run.
+        run_folder: To go on with.
+    """
+    size, parts = settings.batch_size, settings.gradient_accumulation
+    more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+    smaller = "a smaller trainer.batch_size"
+    if more is not None and settings.labelled_fraction is None:
+        smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
+    start = "the same line" if checkpoints.last_step is None else f"genlab train resume={run_folder}"
+    return MemoryExhaustedError(
+        f"out of memory at step {step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
+        f"({str(error) or type(error).__name__}); go on with {start} and {smaller}"
+    )
+
+
+def disk_full(error: BaseException, run_folder: Path) -> StorageError:
+    """A shortage of space where the run writes, as the system tells it."""
+    return StorageError(f"disk full in {run_folder}: {error}; {free_bytes(run_folder):,} bytes free")

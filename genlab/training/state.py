@@ -1,0 +1,153 @@
+"""What the steps of a run change: the weights, their average, and the optimisers of the phases.
+
+A checkpoint keeps it beside the trainer's own counts, whole, however many processes divide it among them.
+"""
+
+import copy
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from genlab.collectives import num_processes
+from genlab.data.dataset import Dataset
+from genlab.errors import CheckpointError
+from genlab.models.base import Model
+from genlab.randomness import derive_seed
+from genlab.training.averaging import WeightAverage
+from genlab.training.fitting import require_fitting
+from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
+from genlab.training.processes import broadcast
+from genlab.training.randomness import seed_default_generators
+from genlab.training.settings import TrainerSettings
+from genlab.training.sharding import is_share, shard, shares_like, whole
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingState:
+    """One model in training, with the average of its weights and an update for each of its phases.
+
+    Args:
+        model: On the device.
+        dataset: What data-dependent initial values are taken from.
+        optimizers: Phase name to a factory that takes the parameters.
+        schedule: A factory that takes an optimiser and ``num_steps``.
+        settings: Whether to average, whether to shard, and how to update.
+        device: Where the model is.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        dataset: Dataset,
+        optimizers: Mapping[str, OptimizerFactory],
+        schedule: ScheduleFactory,
+        settings: TrainerSettings,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
+        self.is_sharded = settings.sharding == "fsdp2"
+        self._dataset = dataset
+        self._num_initialization_images = settings.num_initialization_images
+        self._device = device
+        self._seed = seed
+        # What is evaluated and drawn from where each process trains shares of the weights.
+        self._whole = copy.deepcopy(model) if self.is_sharded else None
+        if self.is_sharded:
+            self._shard()
+        self.updates = [
+            PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
+            for phase in model.phases()
+        ]
+        # What sums are rounded by, hence for which a resumed run is bitwise equal to an undisturbed one.
+        self._equal_for = {"num_processes": num_processes()}
+        if device.type == "cpu":
+            self._equal_for["num_threads"] = torch.get_num_threads()
+
+    def initialize(self) -> None:
+        """Set the data-dependent initial values of a fresh model; a sharded one has them already."""
+        seed_default_generators(derive_seed(self._seed, "initialize"), self._device)
+        num_images = min(self._num_initialization_images, self._dataset.num_images("train"))
+        self.model.initialize(self._dataset.subset("train", num_images, seed=self._seed, device=self._device))
+        if self.average is not None:
+            self.average.load_state_dict(self.model.state_dict())
+
+    def broadcast(self) -> None:
+        """Give every process the weights of the first one; shares are each process's own."""
+        for model in self._models():
+            broadcast(value for value in (*model.parameters(), *model.buffers()) if not is_share(value))
+
+    def evaluated_model(self) -> Model:
+        """What is measured and drawn from: the averaged weights where there are some, whole; in evaluation mode."""
+        model = self.model if self.average is None else self.average.up_to_date()
+        if self._whole is not None:
+            self._whole.load_state_dict(whole(model.state_dict()))
+            model = self._whole
+        return model.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whole weights, averages and moments; where they are sharded, all processes must come here."""
+        trained = {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "updates": {update.phase.name: update.state_dict() for update in self.updates},
+            "equal_for": self._equal_for,
+        }
+        return whole(trained) if self.is_sharded else trained
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint keeps.
+
+        Raises:
+            CheckpointError: It is of another model, or disagrees on whether weights are averaged.
+            ValueError: It is of other optimisers.
+        """
+        self.load_weights(state)
+        if (state["average"] is None) != (self.average is None):
+            raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
+        for update in self.updates:
+            update.load_state_dict(state["updates"][update.phase.name])
+        self._warn_of_inequality(state.get("equal_for", self._equal_for))
+
+    def load_weights(self, state: Mapping[str, Any]) -> None:
+        """Take over the weights and their average alone, which is all that evaluation needs.
+
+        Raises:
+            CheckpointError: They are of another model.
+        """
+        require_fitting(state["model"], self.model)
+        self.model.load_state_dict(shares_like(state["model"], self.model))
+        if self.average is not None and state["average"] is not None:
+            require_fitting(state["average"], self.model)
+            self.average.load_state_dict(shares_like(state["average"], self.model))
+
+    def _shard(self) -> None:
+        """Divide the weights among the processes. Initial values that depend on data take whole weights."""
+        self.initialize()
+        for model in self._models():
+            shard(model, self._device)
+        if self.average is not None:
+            self.average.collect()
+
+    def _models(self) -> list[Model]:
+        """The model, and its average where there is one."""
+        return [self.model] if self.average is None else [self.model, self.average.model]
+
+    def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
+        """Say what is not as it was when the checkpoint was saved, and changes the order of sums."""
+        changes = [
+            f"{before[name]} {name.removeprefix('num_')}, now {now}"
+            for name, now in self._equal_for.items()
+            if name in before and before[name] != now
+        ]
+        if changes:
+            _log.warning(
+                "the checkpoint is of a run with %s: the results go on alike but not bitwise equal",
+                " and ".join(changes),
+            )
