@@ -19,23 +19,13 @@ from genlab.loading import load_trained
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.train import train
 from tests.conftest import Outcome
+from tests.data.sources import SMALL_DIGITS
 
 CPU = torch.device("cpu")
-NODE: dict[str, Any] = {
-    "size": 8,
-    "num_validation": 200,
-    "num_test": 300,
-    "split_seed": 0,
-    "binarization": "threshold",
-    "threshold": 0.5,
-    "classes": None,
-    "num_labels_per_class": None,
-    "label_seed": 0,
-}
 
 
 def make(**changes: Any) -> tuple[Dataset, dict[str, Any]]:
-    values = NODE | changes
+    values = SMALL_DIGITS | changes
     return digits(**values), {"_target_": "genlab.data.digits.digits", **values}
 
 
@@ -139,7 +129,7 @@ def test_of_two_processes_one_trains_and_one_waits(tmp_path: Path, monkeypatch: 
         "import torch; from genlab import reference_classifier as m; from genlab.data.digits import digits\n"
         "from genlab.train import train\n"
         "m.OVERRIDES = (*m.OVERRIDES, 'trainer=smoke')\n"
-        f"node = {NODE!r}\n"
+        f"node = {SMALL_DIGITS!r}\n"
         "found = m.reference_classifier(digits(**node), {'_target_': 'genlab.data.digits.digits', **node},\n"
         "    device=torch.device('cpu'), num_threads=1, tell=print, train=train)\n"
     )

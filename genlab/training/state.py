@@ -71,7 +71,11 @@ class TrainingState:
             self._equal_for["num_threads"] = torch.get_num_threads()
 
     def initialize(self) -> None:
-        """Set the data-dependent initial values of a fresh model; a sharded one has them already."""
+        """Set the data-dependent initial values of a fresh model; a sharded one got them while it was whole."""
+        if not self.is_sharded:
+            self._initialize()
+
+    def _initialize(self) -> None:
         seed_default_generators(derive_seed(self._seed, "initialize"), self._device)
         num_images = min(self._num_initialization_images, self._dataset.num_images("train"))
         self.model.initialize(self._dataset.subset("train", num_images, seed=self._seed, device=self._device))
@@ -129,7 +133,7 @@ class TrainingState:
 
     def _shard(self) -> None:
         """Divide the weights among the processes. Initial values that depend on data take whole weights."""
-        self.initialize()
+        self._initialize()
         for model in self._models():
             shard(model, self._device)
         if self.average is not None:

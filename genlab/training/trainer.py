@@ -155,7 +155,7 @@ class Trainer:
             self.checkpoints.prepare()
             if resume:
                 self._restore()
-            elif not self.state.is_sharded:
+            else:
                 self.state.initialize()
         self.state.broadcast()
         if self.settings.compile:

@@ -12,18 +12,7 @@ import genlab
 from genlab.cli import main
 from genlab.data.digits import digits
 from tests.conftest import Outcome
-
-DIGITS = {
-    "size": 8,
-    "num_validation": 200,
-    "num_test": 300,
-    "split_seed": 0,
-    "binarization": "threshold",
-    "threshold": 0.5,
-    "classes": None,
-    "num_labels_per_class": None,
-    "label_seed": 0,
-}
+from tests.data.sources import SMALL_DIGITS
 
 
 @pytest.fixture(name="record")
@@ -52,7 +41,7 @@ def test_every_measure_is_there_with_what_makes_it_comparable(record: dict[str, 
 
 def test_the_loaded_model_measures_the_same(record: dict[str, object], trained_run: Path) -> None:
     model = genlab.load(trained_run)
-    dataset = digits(**DIGITS)
+    dataset = digits(**SMALL_DIGITS)
     assert {measure["dataset_fingerprint"] for measure in record["measures"]} == {dataset.fingerprint}
     torch.manual_seed(0)
     values = [

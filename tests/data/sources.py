@@ -1,6 +1,7 @@
 """Small files in the formats of the real sources, for tests that need no download."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,18 @@ from genlab.data.dataset import Binarization, Dataset
 from genlab.data.store import Store
 
 CPU = torch.device("cpu")
+SMALL_DIGITS: dict[str, Any] = {
+    "size": 8,
+    "num_validation": 200,
+    "num_test": 300,
+    "split_seed": 0,
+    "binarization": "threshold",
+    "threshold": 0.5,
+    "classes": None,
+    "num_labels_per_class": None,
+    "label_seed": 0,
+}
+"""Arguments of the embedded digits at their own size, thresholded."""
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

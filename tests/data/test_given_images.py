@@ -16,19 +16,9 @@ from genlab.data.folder import folder
 from genlab.data.given_images import GivenImages, read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.types import ImageSpec
-from tests.data.sources import CPU
+from tests.data.sources import CPU, SMALL_DIGITS
 
-DIGITS = {
-    "size": 28,
-    "num_validation": 10,
-    "num_test": 20,
-    "split_seed": 0,
-    "binarization": "threshold",
-    "threshold": 0.5,
-    "classes": None,
-    "num_labels_per_class": None,
-    "label_seed": 0,
-}
+DIGITS = {**SMALL_DIGITS, "size": 28, "num_validation": 10, "num_test": 20}
 FOLDER = {
     "size": 6,
     "crop": "center",

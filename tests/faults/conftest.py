@@ -1,7 +1,10 @@
 """Every test of this folder can count what it tries and what survives."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.faults.harness import TINY, fork
 from tests.faults.tally import Tally
 
 
@@ -9,3 +12,12 @@ from tests.faults.tally import Tally
 def tally(request: pytest.FixtureRequest) -> Tally:
     """Counts of one test; its report carries them, also from another process."""
     return Tally(request.node.user_properties)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The undisturbed tiny run of DRAW."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = fork(*TINY["draw"], folder=folder).wait()
+    assert ended.returncode == 0, ended.stderr
+    return folder

@@ -52,14 +52,6 @@ QUICK = ("one bit flipped", "no sidecar")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = fork(*WORDS, folder=folder).wait()
-    assert ended.returncode == 0, ended.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped, with two checkpoints."""
     folder = tmp_path_factory.mktemp("stopped") / "run"

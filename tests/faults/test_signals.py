@@ -23,14 +23,6 @@ POINTS_OF_THE_FIRST_SAVE = 16
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = fork(*WORDS, folder=folder).wait()
-    assert ended.returncode == 0, ended.stderr
-    return folder
-
-
 def assert_saved_and_resumable(
     folder: Path, whole: Path, *, code: int, hook: hooks.Hook, steps: tuple[int, ...]
 ) -> None:
