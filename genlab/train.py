@@ -23,8 +23,8 @@ from genlab.composition.environment import choose_device, describe_environment
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
 from genlab.composition.processes.worker import this_worker
-from genlab.composition.run_folder import claimed, clear, has_checkpoint
-from genlab.composition.runs import build_model, load_run, resumed, save_configuration, save_evaluation
+from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved
+from genlab.composition.runs import CONFIG_NAME, build_model, load_run, resumed, save_configuration, save_evaluation
 from genlab.composition.schema import (
     RunConfiguration,
     optimizer_factory,
@@ -34,7 +34,7 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError
+from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
 from genlab.models.base import Model
@@ -88,8 +88,8 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
             if is_first():
                 is_resumed = configuration.resume is not None or context.is_restarted
                 held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
-                if context.is_restarted:
-                    configuration = going_on(configuration, context.run_folder)
+                if is_resumed:
+                    configuration = going_on(configuration, context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
@@ -100,12 +100,27 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
         raise
 
 
-def going_on(configuration: RunConfiguration, run_folder: Path) -> RunConfiguration:
-    """The configuration of a run that is started again because processes died: from its checkpoint or from nothing."""
-    if has_checkpoint(run_folder):
-        return replace(configuration, resume=str(run_folder))
-    clear(run_folder)
-    return configuration
+def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfiguration:
+    """The configuration of a run that died: from its checkpoint, or from nothing where it never had one.
+
+    Raises:
+        ConfigurationError: It is told to go on from one folder in another.
+        CheckpointError: It had a checkpoint.
+    """
+    folder, resume = context.run_folder, configuration.resume
+    if resume is not None and not folder.samefile(resume):
+        raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
+    if has_checkpoint(folder):
+        return replace(configuration, resume=str(folder))
+    if not context.is_restarted:  # else those that died here have looked
+        if not never_saved(folder):
+            raise CheckpointError(
+                f"no usable checkpoint: neither last.pt nor previous.pt is in {folder / 'checkpoints'}, and nothing "
+                "shows that there never was one; start a new run"
+            )
+        _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", _from_here(folder))
+    clear(folder, keep=CONFIG_NAME)
+    return replace(configuration, resume=None)
 
 
 def train(configuration: RunConfiguration, run_folder: Path, *, command: str) -> Summary:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from genlab.composition.sweep.folder import read_summary
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.storage import opened_within, read_within, remove_temporaries
 
@@ -105,16 +106,37 @@ def tidy(folder: Path) -> None:
         place.rmdir()
 
 
-def clear(folder: Path) -> None:
-    """Remove what a run has left, for another attempt in the same folder; the logs stay."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if not _is_of_a_start(entry):
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+def clear(folder: Path, *, keep: str | None = None) -> None:
+    """Remove what a run has left, for another attempt in the same folder; the logs stay.
+
+    Args:
+        folder: Of the run.
+        keep: Name of a file that stays too.
+    """
+    # In order: whoever is killed meanwhile leaves summary.json without checkpoints, never checkpoints without it.
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.name != keep and not _is_of_a_start(entry):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on from here."""
-    return any((folder / "checkpoints").glob("*.pt")) and (folder / "config.yaml").is_file()
+    found = [(folder / "checkpoints" / name).exists() for name in ("last.pt", "previous.pt")]
+    return any(found) and (folder / "config.yaml").is_file()
+
+
+def never_saved(folder: Path) -> bool:
+    """Whether a run was demonstrably ended before its first checkpoint was whole: starting again loses nothing then.
+
+    summary.json is written with step 0 before the first step, and with its step after each save. A save in progress
+    leaves temporary files and a sidecar, never a checkpoint. Where files are missing that a run writes, or there are
+    checkpoints of whatever name, somebody has to look.
+    """
+    left = [entry.name for entry in (folder / "checkpoints").glob("*")]
+    if (folder / "summary.json").exists():
+        return read_summary(folder).get("step") == 0 and all(name.endswith((".json", ".tmp")) for name in left)
+    metrics = folder / "metrics.jsonl"
+    return not left and not (metrics.exists() and metrics.stat().st_size)
 
 
 def _is_of_a_start(entry: Path) -> bool:

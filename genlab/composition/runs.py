@@ -40,6 +40,7 @@ _RANGES_OF_SPEC = {
     "num_levels": (2, 65536),
     "num_classes": (0, 1_000_000),
 }
+_STARTED_NAME = ".hydra"
 _RUNS_ROOT = "outputs"
 _MAX_RUNS_LISTED = 5
 
@@ -208,6 +209,8 @@ def find_run(folder: str | Path) -> Path:
     path = Path(folder)
     if (path / CONFIG_NAME).is_file():
         return path
+    if (path / _STARTED_NAME).is_dir():
+        raise ConfigurationError(f"the run in {folder} ended before it began (no {CONFIG_NAME}): give its line again")
     known = {str(run): run for run in runs_under(Path(_RUNS_ROOT))}
     guess = nearest(str(folder), known) or _nearest_by_name(path.name, known)
     if guess:

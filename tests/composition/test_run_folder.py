@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from genlab.composition.run_folder import claimed, is_abandoned, is_untouched, require_free, require_fresh, tidy
+from genlab.composition.run_folder import (
+    claimed,
+    clear,
+    is_abandoned,
+    is_untouched,
+    never_saved,
+    require_free,
+    require_fresh,
+    tidy,
+)
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 
 HOLD = """
@@ -86,3 +95,43 @@ def test_tidying_removes_only_what_a_start_leaves(tmp_path: Path) -> None:
     (run / "metrics.jsonl").unlink()
     tidy(run)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, True),
+        ({"metrics.jsonl": "", "train.log": "seed: 0", "events.out.tfevents.1": "x"}, True),
+        ({"summary.json": '{"step": 0, "status": "running"}', "metrics.jsonl": '{"step": 5}'}, True),
+        ({"summary.json": '{"step": 0}', "checkpoints/.last.pt.7.tmp": "x", "checkpoints/last.json": "{}"}, True),
+        ({"summary.json": '{"step": 5}'}, False),  # its checkpoints have been removed
+        ({"summary.json": '{"step": 0}', "checkpoints/best.pt": "x"}, False),
+        ({"summary.json": '{"step": 0}', "checkpoints/last.pt.damaged": "x"}, False),
+        ({"summary.json": '{"step": 0'}, False),
+        ({"summary.json": "{}"}, False),
+        ({"checkpoints/last.json": "{}"}, False),  # summary.json stands before the first save begins
+        ({"metrics.jsonl": '{"step": 5}'}, False),
+    ],
+)
+def test_only_a_run_that_cannot_have_saved_anything_is_said_never_to_have(
+    tmp_path: Path, files: dict[str, str], expected: bool
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert never_saved(tmp_path) == expected
+
+
+def test_a_cleared_folder_keeps_its_logs_its_start_and_what_is_named(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    for place in (folder / ".hydra", folder / "checkpoints", elsewhere):
+        place.mkdir(parents=True)
+    for path in (*(folder / name for name in (".hydra/config.yaml", "config.yaml", "train.log")), elsewhere / "kept"):
+        path.touch()
+    (folder / "checkpoints" / "last.json").touch()
+    (folder / "samples").symlink_to(elsewhere)
+    clear(folder, keep="config.yaml")
+    assert sorted(path.name for path in folder.iterdir()) == [".hydra", "config.yaml", "train.log"]
+    clear(folder)
+    assert sorted(path.name for path in folder.iterdir()) == [".hydra", "train.log"]
+    assert (elsewhere / "kept").exists()

@@ -139,6 +139,10 @@ def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
         load_run(str(run_folder).replace("digits_draw", "digits_drw"))
     with pytest.raises(ConfigurationError, match=f"the newest runs: {run_folder}"):
         load_run("nothing-of-the-kind")
+    (run_folder / "config.yaml").rename(run_folder / "gone.yaml")
+    (run_folder / ".hydra").mkdir()
+    with pytest.raises(ConfigurationError, match="ended before it began"):
+        load_run(run_folder)
 
 
 def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder: Path) -> None:

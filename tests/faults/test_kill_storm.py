@@ -102,6 +102,56 @@ def test_a_storm_of_kills_costs_time_only(
     assert strays_of(folder) == []
 
 
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(partial(hooks.signalled_at, 3, signal.SIGKILL), id="in step 3"),
+        pytest.param(partial(hooks.killed_in_saving, 11), id="in the first save"),
+        *(
+            pytest.param(partial(hooks.killed_in_saving, point), id=f"point {point}", marks=pytest.mark.slow)
+            for point in range(1, POINTS_OF_A_SAVE + 1)
+        ),
+    ],
+)
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, whole: Path, tally: Tally, kill: hooks.Hook
+) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "kills before there is a checkpoint"):
+        assert fork(*TINY["draw"], folder=folder, hook=kill).wait().returncode == -signal.SIGKILL
+        has_checkpoint = (folder / "checkpoints" / "last.pt").exists()  # at the last points of the save
+        stray = folder / "samples" / "of_the_first_attempt.png"
+        stray.parent.mkdir(exist_ok=True)
+        stray.touch()
+        ended = resume(folder).wait()
+        assert ended.returncode == 0, ended.stderr
+        assert ("has no checkpoint yet: it begins anew" in ended.stdout) != has_checkpoint
+        assert stray.exists() == has_checkpoint
+        assert_runs_equal(whole, folder)
+        assert strays_of(folder) == []
+
+
+def refused_without_its_checkpoints(folder: Path, *more_hooks: hooks.Hook) -> None:
+    """A run killed after a save, whose checkpoints somebody removes, stays as it is."""
+    after_a_save = partial(hooks.signalled_at, INTERVAL + 2, signal.SIGKILL)
+    assert fork(*TINY["draw"], folder=folder, hook=after_a_save).wait().returncode == -signal.SIGKILL
+    shutil.rmtree(folder / "checkpoints")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.json*")}
+    ended = resume(folder, hook=partial(hooks.together, *more_hooks)).wait()
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "no usable checkpoint: neither last.pt nor previous.pt is in" in ended.stderr
+    assert {path.name: path.read_bytes() for path in folder.glob("*.json*")} == before
+
+
+def test_a_run_whose_checkpoints_are_gone_is_left_alone(tmp_path: Path, tally: Tally) -> None:
+    with tally.trying(FAULT, "resumptions without the checkpoints that were there"):
+        refused_without_its_checkpoints(tmp_path / "run")
+    with pytest.raises(AssertionError, match="assert 0 == 4"):
+        refused_without_its_checkpoints(tmp_path / "naive", hooks.beginning_anew_in_any_case)
+    tally.wrong_variant_noticed(FAULT, "a fresh start wherever there is no checkpoint")
+
+
 @pytest.mark.slow
 def test_a_storm_over_plain_saving_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     with pytest.raises(AssertionError, match="no usable checkpoint"):

@@ -207,6 +207,26 @@ def test_whenever_it_dies(tmp_path: Path, whole: dict[str, Path], tally: Tally, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_a_resumption_begins_anew_what_had_no_checkpoint(
+    tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str
+) -> None:
+    """The first process is killed before its first save, and in the resumption the other one as well."""
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, "resumptions before there is a checkpoint"):
+        code, output = run(
+            way, *TINY["draw"], folder=folder, path=planted(tmp_path / "plan", rank=0, act=OF_ONE["kill -9"], at_step=3)
+        )
+        assert (code, summary_of(folder)["step"]) == (1, 0), output
+        assert not (folder / "checkpoints" / "last.pt").exists()
+        plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"], at_step=2)
+        code, output = run(way, f"resume={folder}", folder=folder, restarts=1, path=plan)
+        assert code == 0, output
+        assert output.count("has no checkpoint yet: it begins anew") == 1
+        assert_runs_equal(whole["draw"], folder)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", OF_ONE)
 @pytest.mark.parametrize("way", WAYS)
 def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way: str, fault: str) -> None:
