@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     ),
     "export": ("a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN", Syntax("run")),
     "models": ("list the models: paper, objective, what they need", Syntax()),
-    "datasets": ("list the data sets", Syntax()),
+    "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),
     "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
     "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),

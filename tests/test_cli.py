@@ -46,6 +46,7 @@ assert not {{"torch", "hydra", "omegaconf", "numpy"}} & set(sys.modules), sorted
         ("genlab train model=draw_n", {"model=draw_no_attention"}),
         ("genlab train experiment=draw_mnist_", {"experiment=draw_mnist_quick"}),
         ("genlab board fol", {"folder="}),
+        ("genlab datasets dataset=stack", {"dataset=stacked_mnist"}),
     ],
 )
 def test_completion_in_a_real_bash(tmp_path: Path, line: str, expected: set[str]) -> None:

@@ -1,24 +1,62 @@
-"""`genlab datasets`: every option of ``dataset=``, ours and the user's, with the first line of its file."""
+"""`genlab datasets`: every option of ``dataset=`` with the first line of its file; with one of them, a look at it.
+
+The look reads the data as training would, so that what would end a run is said before one is started.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from genlab.composition.application import JobContext
-from genlab.composition.catalogue import NoSettings, describe_options, read_nothing
+from genlab.composition.catalogue import describe_options
+from genlab.composition.composer import parse_overrides
+from genlab.composition.fields import check_fields
+from genlab.errors import ConfigurationError
+
+# Data sets bring torch, which the list does without: they are imported where one is looked at.
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NoSettings:
-    """There is nothing to set.
+@dataclass(frozen=True, kw_only=True)
+class DatasetsSettings:
+    """The keys of configs/datasets.yaml."""
+
+    dataset: dict[str, Any] | None
+    """The one to look at; None lists all."""
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSettings:
+    """The checked settings.
 
     Raises:
-        ConfigurationError: Something was set all the same.
+        ConfigurationError: Something in them does not fit.
     """
-    del overrides
-    return read_nothing(values)
+    named = [override.value() for override in parse_overrides(overrides) if override.key_or_group == "dataset"]
+    if len(named) > 1:
+        raise ConfigurationError(
+            f"dataset must be given once, for one look at a time, got {' and '.join(map(str, named))}"
+        )
+    settings = check_fields(DatasetsSettings, {"dataset": None, **values}, "")
+    if settings.dataset is not None:
+        from genlab.composition.builder import check
+        from genlab.data.dataset import Dataset
+
+        check(settings.dataset, "dataset", expects=Dataset)
+    return settings
 
 
-def run(settings: NoSettings, context: JobContext) -> None:
-    """Print one line for each data set."""
-    del settings
-    for line in describe_options("dataset", context.config_folders):
-        print(line)
+def run(settings: DatasetsSettings, context: JobContext) -> None:
+    """Print one line for each data set, or what one of them holds.
+
+    Raises:
+        DataError: The one cannot be used; its message names every file to blame.
+    """
+    if settings.dataset is None:
+        for line in describe_options("dataset", context.config_folders):
+            print(line)
+        return
+    from genlab.composition.builder import build
+    from genlab.data.dataset import Dataset
+    from genlab.data.survey import describe
+
+    for block in describe(build(settings.dataset, "dataset", expects=Dataset)):
+        print(block, flush=True)

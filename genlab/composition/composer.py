@@ -72,11 +72,11 @@ class Composer:
         try:
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException) as error:
-            chosen = [
-                line
+            chosen = {
+                line: override
                 for line, override in zip(overrides, parsed, strict=True)
-                if "/" in override.key_or_group and not override.is_sweep_override()
-            ]
+                if self.options(override.key_or_group) and not override.is_sweep_override()
+            }
             raise ConfigurationError(self._explain(error, chosen)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
@@ -104,9 +104,13 @@ class Composer:
         if isinstance(value, str) and value not in options:
             raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
 
-    def _explain(self, error: Exception, chosen: Sequence[str]) -> str:
+    def _explain(self, error: Exception, chosen: Mapping[str, Override]) -> str:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
-            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            missing = str(error.missing_cfg_file)
+            group, _, option = missing.rpartition("/")
+            for override in chosen.values():  # a path in the place of a name, which has slashes of its own
+                if missing == f"{override.key_or_group}/{override.value()}":
+                    group, option = override.key_or_group, str(override.value())
             return f"{group} has no option '{option}'; {way_out(option, error.options, kind='options')}"
         text = one_line(str(error))
         unknown = _NOT_OVERRIDABLE.search(text)
@@ -114,8 +118,14 @@ class Composer:
             return self._explain_unknown_key(unknown.group(1), chosen)
         return text.partition(" Config search path:")[0]
 
-    def _explain_unknown_key(self, key: str, chosen: Sequence[str]) -> str:
-        composed = self._compose(chosen, is_sweep=False)
+    def _explain_unknown_key(self, key: str, chosen: Mapping[str, Override]) -> str:
+        own_groups = self._compose([], is_sweep=False).hydra.runtime.choices
+        lines = [
+            line
+            for line, override in chosen.items()
+            if "/" in override.key_or_group or override.key_or_group in own_groups
+        ]
+        composed = self._compose(lines, is_sweep=False)
         with_hydra = key.startswith("hydra")
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))

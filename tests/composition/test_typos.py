@@ -32,7 +32,10 @@ TYPOS = [
     (["train", "--confg-dir", "x"], "--config-dir"),
     (["train", "-m", "model=draw,drw"], "draw"),
     (["train", "model=drw", "--cfg", "job"], "draw"),
+    (["train", "dataset=mnist", "dataset.rot=x"], "dataset.root"),
     (["board", "foldre=x"], "folder"),
+    (["datasets", "mnits"], "mnist"),
+    (["datasets", "digits", "dataset.sise=8"], "dataset.size"),
 ]
 
 
@@ -51,6 +54,7 @@ def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> Non
     outcome = genlab("check", "optimizer=adam")
     assert outcome.code == 2
     assert "optimizer is not a key of genlab check; keys: channels," in outcome.errors
+    assert "optimizer is not a key" in genlab("check", "optimizer=adam", "schedule=linear").errors
     assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
 
 

@@ -1,0 +1,112 @@
+"""`genlab datasets`: the list, and the look at one data set before anything is trained on it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genlab.composition.builder import build
+from genlab.composition.composer import open_composer, plain
+from genlab.data.dataset import Dataset
+from tests.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Ten pictures of cats, eight of dogs."""
+    generator = np.random.default_rng(0)
+    for name, count in (("cats", 10), ("dogs", 8)):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for index in range(count):
+            levels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(levels).save(tmp_path / "pictures" / name / f"{index}.png")
+    return tmp_path / "pictures"
+
+
+def look(genlab: Genlab, folder: Path, *words: str) -> Outcome:
+    return genlab("datasets", "folder", f"dataset.root={folder}", f"dataset.cache={folder}.cache", *words)
+
+
+def test_the_list_does_without_torch() -> None:
+    program = (
+        "import sys; from genlab.cli import main; assert main(['datasets']) == 0; assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "\nmnist " in result.stdout
+
+
+@pytest.mark.parametrize("words", [("digits",), ("dataset=digits",)])
+def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Path, words: tuple[str, ...]) -> None:
+    outcome = genlab("datasets", *words, "dataset.size=8", "dataset.binarization=none")
+    assert outcome.code == 0, outcome.errors
+    with open_composer("train", config_dir=None) as composer:
+        values = plain(composer.compose(["dataset=digits", "dataset.size=8", "dataset.binarization=none"]))
+    dataset = build(values["dataset"], "dataset", expects=Dataset)
+    lines = outcome.output.splitlines()
+    assert lines[0] == dataset.provenance
+    assert lines[1] == "8x8 pixels, channels 1, levels 17, classes 10"
+    assert lines[-1] == f"fingerprint {dataset.fingerprint}"
+    assert outcome.errors == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_told_by_class(genlab: Genlab, pictures: Path) -> None:
+    outcome = look(genlab, pictures, "dataset.validation_fraction=0.5", "dataset.test_fraction=0")
+    assert outcome.code == 0, outcome.errors
+    lines = outcome.output.splitlines()
+    assert lines[0] == "folder pictures 32x32, 256 levels, 9/9/0"
+    rows = {
+        line.split()[1]: [int(count) for count in line.split()[2:]]
+        for line in lines
+        if " cats " in line or " dogs " in line
+    }
+    assert {name: sum(counts) for name, counts in rows.items()} == {"cats": 10, "dogs": 8}
+    assert next(line for line in lines if line.startswith("test ")).split() == ["test", "0", "-", "-"]
+
+
+def test_every_bad_file_is_told_as_training_tells_it(
+    genlab: Genlab, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / "cats" / "empty.png").touch()
+    whole = (pictures / "dogs" / "0.png").read_bytes()
+    (pictures / "dogs" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    outcome = look(genlab, pictures, "dataset.on_error=skip")
+    assert outcome.code == 0
+    assert outcome.output.splitlines()[0] == "folder pictures 32x32, 2 files skipped, 256 levels, 16/1/1"
+    assert "cats/empty.png is empty" in caplog.text
+    told = []
+    for command in (("datasets", "folder"), ("train", "dataset=folder")):
+        outcome = genlab(*command, f"dataset.root={pictures}", f"dataset.cache={pictures}.cache")
+        assert outcome.code == 3
+        told.append(outcome.errors[outcome.errors.index("genlab: error: 2 files below ") :])
+    assert told[0] == told[1]
+    assert [line.split()[0] for line in told[0].splitlines()[1:]] == ["cats/empty.png", "dogs/cut.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("folder",), 2, "dataset.root must name the folder of images, got null"),
+        (("folder", "dataset.root=nowhere"), 3, "dataset.root must be a folder of images"),
+        (("folder", "dataset.root=."), 3, "dataset.root must hold PNG, JPEG or WebP files"),
+        (("digits", "dataset.size=9"), 2, "dataset.size must be 8 or 16 or 28, got 9"),
+        (("digits", "mnist"), 2, "dataset must be given once, for one look at a time, got digits and mnist"),
+        (("my/pictures",), 2, "dataset has no option 'my/pictures'; options: "),
+        (("mnist", "dataset.root=.", "dataset.download=false"), 3, "train-images-idx3-ubyte is missing"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told_in_a_line(
+    genlab: Genlab, tmp_path: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    outcome = genlab("datasets", *words)
+    assert (outcome.code, message in outcome.errors) == (code, True), outcome.errors
+    assert len(outcome.errors.splitlines()) == 1
+    assert outcome.output == ""
+    assert list(tmp_path.iterdir()) == []
