@@ -9,7 +9,10 @@ takes :func:`draw_rows`; one whose loss is more than a mean over all rows takes 
 :func:`gather_rows`. These act together while a training step runs (:func:`one_batch`) and each process for itself
 elsewhere. All processes hold equally many rows.
 
-Dimensions: W processes, B rows of this process.
+One that draws images takes :func:`share_rows` for what it computes of their noise: where all processes draw the same
+images (:func:`shared_work`), each draws some of them.
+
+Dimensions: W processes, B rows of this process, N rows of all.
 """
 
 import re
@@ -25,6 +28,7 @@ from torch import Tensor
 from genlab.errors import ProcessHungError, ProcessLostError
 
 _is_one_batch = False
+_is_shared_work = False
 _is_alone = False
 
 
@@ -104,6 +108,38 @@ def gather_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "rows ..."]:
     # Zeros for the rows of others, then a sum: one way through the network, and through its derivatives, for all.
     gathered: Tensor = _Sum.apply(torch.cat((padding[0], values, padding[1])))
     return gathered
+
+
+@contextmanager
+def shared_work() -> Iterator[None]:
+    """Let the processes divide what all of them compute alike; all must come here, with the same inputs and noise."""
+    global _is_shared_work
+    before, _is_shared_work = _is_shared_work, num_processes() > 1
+    try:
+        yield
+    finally:
+        _is_shared_work = before
+
+
+def share_rows(compute: Callable[[slice], Num[Tensor, "B ..."]], num_rows: int) -> Num[Tensor, "N ..."]:
+    """What is computed of rows that do not depend on one another; without a derivative.
+
+    Args:
+        compute: Gives the results of some of the rows.
+        num_rows: N.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    num = num_processes()
+    if not _is_shared_work or num_rows < num:
+        return compute(slice(num_rows))
+    first, last = (process * num_rows // num for process in (rank(), rank() + 1))
+    own = compute(slice(first, last))
+    rows = own.new_zeros(num_rows, *own.shape[1:])
+    rows[first:last] = own
+    sum_in_place(rows)
+    return rows
 
 
 def is_same_everywhere(number: Int[Tensor, ""]) -> bool:

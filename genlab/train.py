@@ -19,7 +19,7 @@ import yaml  # type: ignore[import-untyped]
 from genlab.collectives import is_first
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
-from genlab.composition.environment import choose_device, describe_environment
+from genlab.composition.environment import choose_device, describe_environment, processes_on
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
 from genlab.composition.processes.worker import this_worker
@@ -66,17 +66,10 @@ def processes(configuration: RunConfiguration) -> Processes:
     Raises:
         ConfigurationError: It has not so many devices.
     """
-    num, device = configuration.settings.devices, configuration.device
-    if num > 1 and device != "cpu":
-        found = choose_device(device)
-        if found.type == "mps" or ":" in device:
-            raise ConfigurationError(f"device must be auto, cpu or cuda with trainer.devices={num}, got {device}")
-        if found.type == "cuda" and num > torch.cuda.device_count():
-            raise ConfigurationError(
-                f"trainer.devices must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, "
-                f"got {num}; with device=cpu there may be any number"
-            )
-    return Processes(num=num, max_restarts=configuration.settings.max_restarts)
+    settings = configuration.settings
+    return processes_on(
+        configuration.device, num=settings.devices, key="trainer.devices", max_restarts=settings.max_restarts
+    )
 
 
 def run(configuration: RunConfiguration, context: JobContext) -> None:

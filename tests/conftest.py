@@ -11,6 +11,7 @@ from _pytest.terminal import TerminalReporter
 
 from genlab.cli import main
 from tests.faults.tally import table
+from tests.pair import Pair, pair_of_processes
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -25,6 +26,13 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
         terminalreporter.section("faults: tried and survived")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes that carry out functions together."""
+    with pair_of_processes() as processes:
+        yield processes
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.collectives import is_first, num_processes, rank
 from genlab.composition.application import JobContext
 from genlab.composition.composer import parse_overrides
-from genlab.composition.environment import choose_device
+from genlab.composition.environment import choose_device, processes_on
 from genlab.composition.fields import check_fields
+from genlab.composition.processes.launcher import Processes
 from genlab.composition.runs import save_evaluation, save_likelihoods
 from genlab.data.dataset import Dataset, Split
 from genlab.data.folder_cache import printable
@@ -33,10 +35,12 @@ from genlab.models.base import GenerativeModel
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
 from genlab.train import train
-from genlab.training.evaluation import Average, average_measures, with_noise_of_their_own
+from genlab.training.evaluation import Average, averages_of_split, with_noise_of_their_own
+from genlab.training.processes import first_before_others, joined, own_device
+from genlab.types import Batch
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
-    {"run", "images", "checkpoint", "num_importance_samples", "batch_size", "seed", "device", "num_threads"}
+    {"run", "images", "checkpoint", "num_importance_samples", "batch_size", "seed", "device", "devices", "num_threads"}
 )
 _MAX_CLASSES_SHOWN = 64
 _BAR_WIDTH = 40
@@ -65,13 +69,15 @@ class EvaluateSettings:
     batch_size: int
     seed: int
     device: str
+    devices: int
     num_threads: int | None
 
     def __post_init__(self) -> None:
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        for key in ("batch_size", "devices"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
         if self.num_images is not None and self.num_images < 1:
             raise ValueError(f"num_images must be null or at least 1, got {self.num_images}")
         if self.num_generated < LEAST_IMAGES:
@@ -115,31 +121,53 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
     return settings
 
 
+def processes(settings: EvaluateSettings) -> Processes:
+    """How many processes measure together.
+
+    Raises:
+        ConfigurationError: This machine has not so many devices.
+    """
+    return processes_on(settings.device, num=settings.devices, key="devices")
+
+
 def run(settings: EvaluateSettings, context: JobContext) -> None:
-    """Measure, print, write.
+    """Measure, print, write. Several processes share what the networks do; the first one does the rest.
 
     Raises:
         ConfigurationError: A setting does not fit the run.
         DataError: The split is empty or its data are missing.
         CheckpointError: No checkpoint can be used.
     """
-    device = choose_device(settings.device)
+    device = own_device(choose_device(settings.device))
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
-    if settings.images is not None:
-        _measure_given_images(Path(settings.images).expanduser(), settings, trained, device, context.command)
-        return
-    evaluation = Evaluation(settings=settings, trained=trained, dataset=build_dataset(trained.run), device=device)
+    with joined(device, is_patient=True):
+        trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+        if settings.images is None:
+            _measure_split(settings, trained, device, context.command)
+        else:
+            _measure_given_images(Path(settings.images).expanduser(), settings, trained, device, context.command)
+
+
+def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
+    """The ledger of a split, and of samples beside it."""
+    with first_before_others():  # a download, or images decoded once
+        dataset = build_dataset(trained.run)
+    evaluation = Evaluation(settings=settings, trained=trained, dataset=dataset, device=device)
     print(
         f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
         f"{evaluation.dataset.provenance}"
     )
     # What can be refused is refused before anything is measured.
     generator = _model_to_sample(evaluation)
-    classifier, extractors = (None, []) if generator is None else _extractors(evaluation)
-    measures, baselines = _measures_of_images(evaluation)
-    report = Report() if generator is None else _comparison(evaluation, generator, extractors).report()
+    with first_before_others():  # a classifier trained once
+        classifier, extractors = (None, []) if generator is None else _extractors(evaluation)
+    averages = _averages(evaluation)
+    comparison = None if generator is None else _comparison(evaluation, generator, extractors)
+    if not is_first():
+        return
+    measures, baselines = _entered(evaluation, averages)
+    report = Report() if comparison is None else comparison.report()
     enter = partial(measures_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=settings.seed)
     measures += enter(report.estimates, weights=trained.weights)
     baselines += enter(report.baselines, weights="none")
@@ -152,7 +180,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         print(f"picture: {path}")
     path = save_evaluation(
         trained.run.folder,
-        command=context.command,
+        command=command,
         checkpoint=trained.checkpoint,
         step=trained.step,
         dataset=evaluation.dataset,
@@ -189,6 +217,8 @@ def _measure_given_images(
         iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
         num_importance_samples=settings.num_importance_samples,
     )
+    if not is_first():
+        return
     print(format_likelihoods([printable(name) for name in given.names], measures))
     record = {
         "checkpoint": trained.checkpoint,
@@ -203,24 +233,35 @@ def _measure_given_images(
     print(f"written to {save_likelihoods(trained.run.folder, command=command, record=record)}")
 
 
-def _measures_of_images(evaluation: Evaluation) -> tuple[list[Measure], list[Measure]]:
-    """What the model says of given images, and what needs no model."""
+def _averages(evaluation: Evaluation) -> dict[str, Average]:
+    """What the model says of the images of the split."""
+    settings, dataset, model = evaluation.settings, evaluation.dataset, evaluation.trained.model
+    num_images = _num_images(dataset, settings.split, settings.num_images)
+    own_batches = range(rank(), -(-num_images // settings.batch_size), num_processes())
+    with tqdm(total=len(own_batches), unit="batch", leave=False, disable=None) as bar:
+
+        def diagnose(batch: Batch) -> dict[str, Tensor]:
+            measured = model.diagnose(batch, num_importance_samples=settings.num_importance_samples)
+            bar.update()
+            return measured
+
+        return averages_of_split(
+            diagnose,
+            dataset,
+            settings.split,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            device=evaluation.device,
+            limit=num_images,
+        )
+
+
+def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Measure], list[Measure]]:
+    """What the model says of given images with what its code does, and what needs no model, as lines of the ledger."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images = _num_images(dataset, settings.split, settings.num_images)
     model = evaluation.trained.model
-    batches = with_noise_of_their_own(
-        dataset.batches(
-            settings.split, batch_size=settings.batch_size, seed=settings.seed, device=device, limit=num_images
-        ),
-        seed=settings.seed,
-        purpose=settings.split,
-        device=device,
-    )
-    num_batches = -(-num_images // settings.batch_size)
-    averages = average_measures(
-        lambda batch: model.diagnose(batch, num_importance_samples=settings.num_importance_samples),
-        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
-    )
+    averages = dict(averages)
     if isinstance(model, CodePredictor) and dataset.spec.num_classes > 0:
         averages |= code_averages(
             model,

@@ -10,15 +10,18 @@ from typing import Any, Literal
 
 import torch
 
+from genlab.collectives import is_first, shared_work
 from genlab.composition.application import JobContext
-from genlab.composition.environment import choose_device
+from genlab.composition.environment import choose_device, processes_on
 from genlab.composition.fields import check_fields
+from genlab.composition.processes.launcher import Processes
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
+from genlab.training.processes import first_before_others, joined, own_device
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import Batch
 
@@ -41,11 +44,13 @@ class SampleSettings:
     given_rows: int | None
     seed: int
     device: str
+    devices: int
     num_threads: int | None
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {self.num_samples}")
+        for key in ("num_samples", "devices"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
@@ -58,6 +63,15 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
     return check_fields(SampleSettings, values, "")
 
 
+def processes(settings: SampleSettings) -> Processes:
+    """How many processes draw together.
+
+    Raises:
+        ConfigurationError: This machine has not so many devices.
+    """
+    return processes_on(settings.device, num=settings.devices, key="devices")
+
+
 def run(settings: SampleSettings, context: JobContext) -> None:
     """Draw and write; a run whose data are not at hand still gives the pictures that need none.
 
@@ -65,19 +79,27 @@ def run(settings: SampleSettings, context: JobContext) -> None:
         CheckpointError: No checkpoint can be used.
     """
     del context
-    device = choose_device(settings.device)
+    device = own_device(choose_device(settings.device))
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
+    with joined(device, is_patient=True):
+        _draw(settings, device)
+
+
+def _draw(settings: SampleSettings, device: torch.device) -> None:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
-    batch = _given_images(trained, settings, device)
+    with first_before_others():  # a download, or images decoded once
+        batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
-    with torch.no_grad(), _refusals_of_the_model():
+    with torch.no_grad(), _refusals_of_the_model(), shared_work():
         pictures = trained.model.visualize(
             batch,
             num_samples=settings.num_samples,
             generator=generator_for(settings.seed, "sample", device=device),
             **_options(trained.model, settings),
         )
+    if not is_first():
+        return
     folder = trained.run.folder / "samples" / f"seed_{settings.seed}" if settings.folder is None else settings.folder
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
     for path in save_pictures(pictures, Path(folder)):

@@ -1,12 +1,13 @@
 """A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
 
+import io
 import logging
 import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +40,7 @@ MAX_CHECKED_AHEAD = 64
 START_BYTES = 1_000_000
 """What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_ALONE = Processes(num=1, max_restarts=0)
+_ALONE = Processes(num=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
             )
     elif worker is None and plan.processes.num > 1:
         words = [*overrides, f"hydra.run.dir={quoted(plan.folder)}", *flags]
-        _run_in_processes(command, words, plan.processes, folder=Path(plan.folder))
+        _run_in_processes(command, words, plan.processes, folder=Path(plan.folder) if plan.has_run_folder else None)
     else:
         _run_once(command, [*overrides, *flags], job=job, folder=Path(plan.folder))
 
@@ -152,6 +153,8 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
 class _Plan:
     is_sweep: bool
     folder: str
+    has_run_folder: bool = True
+    """Whether what is run makes the folder its own."""
     single: Any = None
     """Checked settings of a single run."""
     processes: Processes = _ALONE
@@ -176,7 +179,11 @@ def _check_ahead(
             require_safe(composed)
             if composed.get("resume") is not None:
                 raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
-            _processes(module, _read(module, composed, job_overrides), worker)
+            processes = _processes(module, _read(module, composed, job_overrides), worker)
+            if settings is None and processes.num > 1:
+                raise ConfigurationError(
+                    f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
+                )
         folder = str(select_resolved(whole, "hydra.sweep.dir"))
         if settings is not None and settings.resume is not None:
             folder = settings.resume
@@ -190,12 +197,13 @@ def _check_ahead(
     settings = _read(module, composed, overrides)
     processes = _processes(module, settings, worker)
     folder = str(select_resolved(composed, "hydra.run.dir"))
-    if composed.hydra.run.dir != "." and (worker is None or worker.is_first):
+    has_run_folder = composed.hydra.run.dir != "."
+    if has_run_folder and (worker is None or worker.is_first):
         require_free(Path(folder))
         if composed.get("resume") is None and (worker is None or worker.remembered() is None):
             require_fresh(Path(folder))
         require_space(Path(folder), START_BYTES)
-    return _Plan(is_sweep=False, folder=folder, single=settings, processes=processes)
+    return _Plan(is_sweep=False, folder=folder, has_run_folder=has_run_folder, single=settings, processes=processes)
 
 
 def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
@@ -211,12 +219,12 @@ def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> P
     """How many processes a run asks for, if they agree with those that were started."""
     if not isinstance(module, SpreadModule):
         if worker is not None and worker.num_workers > 1:
-            raise ConfigurationError(f"only genlab train runs in several processes, got {worker.num_workers}")
+            raise ConfigurationError(f"this command runs in one process, and {worker.num_workers} were started")
         return _ALONE
     processes = module.processes(settings)
     if worker is not None and processes.num not in (1, worker.num_workers):
         raise ConfigurationError(
-            f"trainer.devices must be 1 or the {worker.num_workers} processes that were started, got {processes.num}"
+            f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}"
         )
     return processes
 
@@ -276,12 +284,12 @@ def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Pa
     _close_logs()
 
 
-def _run_in_processes(command: str, words: Sequence[str], processes: Processes, *, folder: Path) -> None:
-    is_new = not folder.exists()
+def _run_in_processes(command: str, words: Sequence[str], processes: Processes, *, folder: Path | None) -> None:
+    is_new = folder is not None and not folder.exists()
     try:
         launch_processes(command, words, processes)
     except GenlabError as error:
-        if error.exit_code == FolderInUseError.exit_code:
+        if folder is None or error.exit_code == FolderInUseError.exit_code:
             raise
         if is_new:
             tidy(folder)
@@ -289,7 +297,7 @@ def _run_in_processes(command: str, words: Sequence[str], processes: Processes, 
 
 
 def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], worker: Worker) -> None:
-    """A run's second process or a later one: without Hydra, which would write files, and without a word."""
+    """A second process or a later one: without Hydra, which would write files, and without a word."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     words = tuple(_of_job(overrides))
@@ -300,7 +308,8 @@ def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], wo
         is_restarted=worker.remembered() is not None,
         config_folders=(),
     )
-    with leaving_orderly():
+    nowhere = io.StringIO()
+    with leaving_orderly(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         module.run(plan.single, context)
 
 

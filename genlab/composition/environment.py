@@ -11,6 +11,7 @@ import torch
 
 import genlab
 from genlab.collectives import num_processes
+from genlab.composition.processes.launcher import Processes
 from genlab.errors import ConfigurationError
 
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
@@ -34,6 +35,30 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device must exist, got mps: this machine has none; device=auto chooses")
     return device
+
+
+def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> Processes:
+    """So many processes of this machine, if it has a device for each.
+
+    Args:
+        device: A checked name.
+        num: How many.
+        key: The setting that asks for them.
+        max_restarts: How often they may be started again.
+
+    Raises:
+        ConfigurationError: It has not so many devices.
+    """
+    if num > 1 and device != "cpu":
+        found = choose_device(device)
+        if found.type == "mps" or ":" in device:
+            raise ConfigurationError(f"device must be auto, cpu or cuda with {key}={num}, got {device}")
+        if found.type == "cuda" and num > torch.cuda.device_count():
+            raise ConfigurationError(
+                f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; with "
+                "device=cpu there may be any number"
+            )
+    return Processes(num=num, max_restarts=max_restarts, key=key)
 
 
 def describe_environment(*, command: str, device: torch.device, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.models.classifier import Classifier
+from genlab.training.processes import dealt
 
 
 class Description(NamedTuple):
@@ -60,10 +61,12 @@ class ClassifierFeatures:
 def describe_all(extractor: FeatureExtractor, batches: Iterable[Float[Tensor, "B C H W"]]) -> Description:
     """The features and logits of all images, on the CPU, where the measures are computed in float64.
 
+    Several processes look at the batches in turn, and all get all.
+
     Raises:
         ValueError: There are no images.
     """
-    described = [tuple(part.float().cpu() for part in extractor.describe(images)) for images in batches]
+    described = dealt(batches, lambda images: tuple(part.float().cpu() for part in extractor.describe(images)))
     if not described:
         raise ValueError("there are no images to describe")
     features, logits = (torch.cat(parts) for parts in zip(*described, strict=True))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from genlab.data.dataset import Dataset
 from genlab.models.base import GenerativeModel
 from genlab.randomness import derive_seed
+from genlab.training.processes import dealt
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import UNLABELLED
 
@@ -22,7 +23,7 @@ IMAGES_AT_ONCE = 250
 def draw_images(
     model: GenerativeModel, num_images: int, *, labels: Int[Tensor, " N"] | None, seed: int, device: torch.device
 ) -> Float[Tensor, "N C H W"]:
-    """Samples in [0, 1], on the CPU.
+    """Samples in [0, 1], on the CPU; several processes draw them in turn, and all get all.
 
     Args:
         model: In evaluation mode, on the device.
@@ -31,15 +32,17 @@ def draw_images(
         seed: Of the samples.
         device: Where the model is.
     """
-    drawn = []
-    for start in tqdm(range(0, num_images, IMAGES_AT_ONCE), desc="drawing", unit="batch", leave=False, disable=None):
+
+    def draw(start: int) -> Tensor:
         count = min(IMAGES_AT_ONCE, num_images - start)
         # The generator in hand, and the default ones for what a model draws without it.
         generator = generator_for(seed, "generated", start, device=device)
         seed_default_generators(derive_seed(seed, "generated", start), device)
         chosen = None if labels is None else labels[start : start + count].to(device)
-        drawn.append(model.sample(count, labels=chosen, generator=generator).float().clamp(0, 1).cpu())
-    return torch.cat(drawn)
+        return model.sample(count, labels=chosen, generator=generator).float().clamp(0, 1).cpu()
+
+    starts = range(0, num_images, IMAGES_AT_ONCE)
+    return torch.cat(dealt(tqdm(starts, desc="drawing", unit="batch", leave=False, disable=None), draw))
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from genlab.metrics.names import Kind, kind_of, unit_of
 from genlab.models.base import Model
 from genlab.tables import aligned
+from genlab.training.processes import dealt
 from genlab.types import Batch
 
 
@@ -50,19 +51,22 @@ def has_likelihood(model: Model) -> bool:
 def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_samples: int) -> list[Likelihood]:
     """Negative log-likelihoods and bits per dimension of each image, under the names that the ledger has for them.
 
+    Several processes take the batches in turn, and all get all.
+
     Args:
         model: A model that has a likelihood (see `has_likelihood`).
         batches: The images, in order.
         num_importance_samples: K of an importance-weighted bound, where the model has one; 0 leaves it out.
     """
-    found = [
-        {
+
+    def measure(batch: Batch) -> dict[str, Tensor]:
+        return {
             name: values.to("cpu", torch.float64)
             for name, values in model.diagnose(batch, num_importance_samples=num_importance_samples).items()
             if values.dim() == 1 and name.startswith(("nll_", "bits_per_dim"))  # neither curves nor parts of a bound
         }
-        for batch in batches
-    ]
+
+    found = dealt(batches, measure)
     return [
         Likelihood(
             name=name,

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.collectives import alone
 from genlab.data.dataset import Dataset, Split
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
@@ -63,8 +64,22 @@ class Report:
     pictures: dict[str, Float[Tensor, "C h w"]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What one extractor says of the images."""
+
+    extractor: FeatureExtractor
+    reference: Description
+    generated: Description
+    real: Description | None
+    """Of real images in the place of the generated ones; None if there are too few."""
+
+
 class Comparison:
     """Generated images and the real ones that they are held against.
+
+    Several processes make one together: they share the drawing, and the looking through extractors. Any of them can
+    then report alone.
 
     Args:
         model: In evaluation mode, on the device.
@@ -95,13 +110,26 @@ class Comparison:
             self.labels = draw_labels(counts, count, seed=protocol.seed)
         self.generated = draw_images(model, count, labels=self.labels, seed=protocol.seed, device=device)
         self.reference = torch.cat(list(self._real(protocol.reference_split, protocol.num_reference)))
+        real = self._other_real_images()
+        self._looks = [
+            _Look(
+                extractor=extractor,
+                reference=describe_all(extractor, self._in_batches(self.reference)),
+                generated=describe_all(extractor, self._in_batches(self.generated)),
+                real=None if real is None else describe_all(extractor, self._in_batches(real)),
+            )
+            for extractor in extractors
+        ]
 
     def report(self) -> Report:
-        """Measure everything."""
+        """Measure everything, in this process alone."""
+        with alone():
+            return self._report()
+
+    def _report(self) -> Report:
         report = Report()
-        real = self._other_real_images()
-        for extractor in self.extractors:
-            self._look_through(extractor, real, report)
+        for look in self._looks:
+            self._measure(look, report)
         if self.protocol.parzen:
             report.estimates.append(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
             if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
@@ -119,23 +147,21 @@ class Comparison:
                 return torch.cat(list(self._real(split, len(self.generated))))
         return None
 
-    def _look_through(self, extractor: FeatureExtractor, real: Tensor | None, report: Report) -> None:
+    def _measure(self, look: _Look, report: Report) -> None:
         """Everything that one extractor sees."""
-        reference = describe_all(extractor, self._in_batches(self.reference))
-        generated = describe_all(extractor, self._in_batches(self.generated))
-        report.estimates.extend(distribution_estimates(extractor, reference, generated))
-        described = None if real is None else describe_all(extractor, self._in_batches(real))
-        if described is not None:
-            baselines = distribution_estimates(extractor, reference, described)
+        extractor = look.extractor
+        report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
+        if look.real is not None:
+            baselines = distribution_estimates(extractor, look.reference, look.real)
             report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
         if not isinstance(extractor, ClassifierFeatures):
             return
-        predictions = generated.logits.argmax(1)
+        predictions = look.generated.logits.argmax(1)
         report.estimates.extend(class_estimates(extractor, predictions, training_counts=self.class_counts))
         if self.labels is not None:
             report.estimates.append(conditional_accuracy(extractor, predictions, self.labels))
-        if described is not None:
-            baselines = class_estimates(extractor, described.logits.argmax(1), training_counts=self.class_counts)
+        if look.real is not None:
+            baselines = class_estimates(extractor, look.real.logits.argmax(1), training_counts=self.class_counts)
             report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
         report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
 

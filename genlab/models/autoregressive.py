@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from genlab.collectives import share_rows
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.incremental.sampler import Decoder, draw_symbols
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
@@ -180,15 +181,19 @@ class AutoregressiveModel(GenerativeModel):
         uniforms = self.uniforms(len(labels), generator=generator)
         device = labels.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
-        with torch.no_grad(), evaluation_mode(self), torch.autocast(device.type, enabled=False):
-            symbols = draw_symbols(
-                self.decoder(labels, dtype=dtype),
-                uniforms,
-                given=given,
+
+        def draw(rows: slice) -> Tensor:
+            return draw_symbols(
+                self.decoder(labels[rows], dtype=dtype),
+                uniforms[rows],
+                given=None if given is None else given[rows],
                 num_given_sites=num_given_sites,
                 temperature=temperature,
                 progress=progress,
             )
+
+        with torch.no_grad(), evaluation_mode(self), torch.autocast(device.type, enabled=False):
+            symbols = share_rows(draw, len(labels))
         return self.to_images(symbols)
 
     def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:

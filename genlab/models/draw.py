@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.collectives import draw_rows
+from genlab.collectives import draw_rows, share_rows
 from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.models.base import GenerativeModel, require_no_labels
@@ -223,10 +223,13 @@ class DRAW(GenerativeModel):
     ) -> Float[Tensor, "N C H W"]:
         """Mean images sigmoid(c_T) of latents from the prior, as the paper shows them (section 2.3)."""
         require_no_labels(labels, self)
-        canvas = self.initial_canvas
-        for state in self._generate(self._noise(num_samples, generator)):
-            canvas = state.canvas
-        return _to_images(self.observation.mean(canvas))
+        noise = self._noise(num_samples, generator)
+
+        def draw(rows: slice) -> Tensor:
+            *_, last = self._generate(noise[:, rows])
+            return _to_images(self.observation.mean(last.canvas))
+
+        return share_rows(draw, num_samples)
 
     @torch.no_grad()
     def sample_canvases(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "F N C H W"]:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genlab.collectives import num_processes, rank
+from genlab.collectives import shared_work
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.models.base import GenerativeModel, Model
@@ -124,7 +124,10 @@ class CollapseWatch:
             Scalars by tag: ``watch/diversity_ratio``, ``modes/covered`` with a classifier, ``watch/collapse_alarm``.
         """
         assert isinstance(model, GenerativeModel)
-        images = self._drawn(model)
+        with shared_work():
+            images = model.sample(
+                self._settings.watch_images, generator=generator_for(self._seed, "watch", device=self._device)
+            )
         self.diversity_ratio = mean_pairwise_distance(images) / self._scale
         if self._predictor is not None:
             self.modes_covered = num_modes_covered(self._predictor.predict(images))
@@ -146,17 +149,6 @@ class CollapseWatch:
         elif was_alarmed and not self.is_alarmed:
             _log.info("step %d: no sign of collapse any more: %s", step, self.description())
         return {**values, "watch/collapse_alarm": float(self.is_alarmed)}
-
-    def _drawn(self, model: GenerativeModel) -> Float[Tensor, "N C H W"]:
-        """The images to look at; several processes draw their shares of them, each from noise of its own."""
-        num = num_processes()
-        own = (rank(),) if num > 1 else ()
-        generator = generator_for(self._seed, "watch", *own, device=self._device)
-        share = model.sample(-(-self._settings.watch_images // num), generator=generator)
-        if num == 1:
-            return share
-        parts = gathered(share.cpu())
-        return torch.cat(parts)[: self._settings.watch_images].to(self._device)
 
     def description(self) -> str:
         """The newest measures beside their bounds, in words."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genlab.collectives import num_processes
+from genlab.collectives import num_processes, rank
+from genlab.data.dataset import Dataset, Split
 from genlab.randomness import derive_seed
 from genlab.training.processes import gathered
 from genlab.training.randomness import seed_default_generators
@@ -43,6 +44,42 @@ def with_noise_of_their_own(
     for number, batch in enumerate(batches):
         seed_default_generators(derive_seed(seed, "evaluate", purpose, first + number * stride), device)
         yield batch
+
+
+def averages_of_split(
+    evaluate: Callable[[Batch], Mapping[str, Tensor]],
+    dataset: Dataset,
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    limit: int | None = None,
+) -> dict[str, Average]:
+    """Average measures over a split; several processes take its batches in turn, and all get the averages.
+
+    Args:
+        evaluate: Measures of a batch, per example.
+        dataset: Whose split.
+        split: Not empty.
+        batch_size: Images at a time.
+        seed: Of the noise, of binarisation and of the choice that `limit` makes.
+        device: Where the model is.
+        limit: Evaluate a random choice of so many images; None takes all.
+    """
+    batches = dataset.batches(
+        split,
+        batch_size=batch_size,
+        seed=seed,
+        device=device,
+        limit=limit,
+        rank=rank(),
+        num_processes=num_processes(),
+    )
+    noisy = with_noise_of_their_own(
+        batches, seed=seed, purpose=split, device=device, first=rank(), stride=num_processes()
+    )
+    return average_measures(evaluate, noisy, is_shared=True)
 
 
 @torch.no_grad()

@@ -5,34 +5,39 @@ of its state stay.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from genlab.collectives import alone, is_first, num_processes, sum_in_place, told_of_lost_processes
+from genlab.collectives import alone, is_first, num_processes, rank, sum_in_place, told_of_lost_processes
 from genlab.errors import ConfigurationError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
 _TIMEOUT_SECONDS = 600.0
-"""A process that others have waited for so long within a step hangs: a step takes seconds."""
+"""A process that others have waited for so long hangs: what all do at the same time ends at about the same time."""
 _PATIENCE = timedelta(days=7)
-"""For what one process does while the others have nothing to do, such as drawing pictures: it ends when it ends."""
+"""For what one process does before the others, such as a download: it ends when it ends."""
 _hosts: Any = None
 """The processes, with messages in the memory of the host: what they agree on costs no accelerator a pause."""
 _waiting_room: Any = None
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
     """Join the processes that torchrun has started beside this one; nothing where it has started none.
 
     Args:
         device: What the run computes on; this process's own where a machine has several.
+        is_patient: Whether a share of the work may take one of them hours, as in training none does.
 
     Raises:
         ConfigurationError: Several processes do not go with the device.
@@ -44,7 +49,8 @@ def joined(device: torch.device) -> Iterator[None]:
     if device.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"device must be cpu or cuda for several processes, got {device.type}")
     global _hosts, _waiting_room
-    timeout = timedelta(seconds=float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_SECONDS)))
+    seconds = float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_SECONDS))
+    timeout = _PATIENCE if is_patient else timedelta(seconds=seconds)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with told_of_lost_processes():
@@ -145,14 +151,29 @@ def largest(values: Sequence[int]) -> list[int]:
 
 
 def gathered(values: object) -> list[Any]:
-    """One plain value of each process, in the order of their ranks; it waits for all, however long one takes.
+    """One plain value of each process, in the order of their ranks.
 
     Raises:
-        ProcessLostError: Another process died.
+        ProcessLostError: Another process died, or did not answer in time.
     """
     if num_processes() == 1:
         return [values]
     found: list[Any] = [None] * num_processes()
     with told_of_lost_processes():
-        dist.all_gather_object(found, values, group=_waiting_room)
+        dist.all_gather_object(found, values, group=_hosts)
     return found
+
+
+def dealt(items: Iterable[_Item], compute: Callable[[_Item], _Result]) -> list[_Result]:
+    """What is computed of each item, on the host: the processes take the items in turn, and all get all results.
+
+    Args:
+        items: The same ones in every process.
+        compute: Gives something plain, or tensors on the CPU.
+
+    Raises:
+        ProcessLostError: Another process died, or did not answer in time.
+    """
+    own = [compute(item) for item in islice(items, rank(), None, num_processes())]
+    shares = gathered(own)
+    return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genlab.collectives import is_first, num_processes, rank
+from genlab.collectives import is_first, num_processes, rank, shared_work
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import NonFiniteError, StoppedBySignal, is_out_of_memory
 from genlab.models.base import Model
@@ -28,9 +28,8 @@ from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import (
     Average,
     as_written,
-    average_measures,
+    averages_of_split,
     scalar_means,
-    with_noise_of_their_own,
 )
 from genlab.training.fitting import misfit_refused
 from genlab.training.logging import HyperParameters, RunLog
@@ -374,39 +373,32 @@ class Trainer:
 
         Several processes take its batches in turn, and all get the averages.
         """
-        batches = self.dataset.batches(
-            split,
-            batch_size=self.settings.batch_size,
-            seed=self.seed,
-            device=self.device,
-            limit=self.settings.batch_size if self.settings.dry_run else limit,
-            rank=rank(),
-            num_processes=num_processes(),
-        )
-        noisy = with_noise_of_their_own(
-            batches, seed=self.seed, purpose=split, device=self.device, first=rank(), stride=num_processes()
-        )
         with as_written():
-            return average_measures(self.state.evaluated_model().evaluate, noisy, is_shared=True)
+            return averages_of_split(
+                self.state.evaluated_model().evaluate,
+                self.dataset,
+                split,
+                batch_size=self.settings.batch_size,
+                seed=self.seed,
+                device=self.device,
+                limit=self.settings.batch_size if self.settings.dry_run else limit,
+            )
 
     def _draw_pictures(self, log: RunLog | None) -> None:
-        """Grids and films from noise that stays the same through the run; drawn by the first process."""
-        model = self.state.evaluated_model()
-        if log is not None:
-            self._save_pictures(model, log)
-        wait_for_all()
-
-    def _save_pictures(self, model: Model, log: RunLog) -> None:
+        """Grids and films from noise that stays the same through the run; several processes share the samples."""
         num_images = self.settings.num_sample_images
         split: Split = "validation" if self.dataset.num_images("validation") else "train"
         batch = self.dataset.subset(split, num_images, seed=self.seed, device=self.device)
-        with torch.no_grad(), as_written():
+        model = self.state.evaluated_model()
+        with torch.no_grad(), as_written(), shared_work():
             pictures = model.visualize(
                 batch, num_samples=num_images, generator=generator_for(self.seed, "pictures", device=self.device)
             )
         bad = first_not_finite(pictures)
         if bad is not None:
             raise self._diverged(f"{bad} not finite, nothing saved")
+        if log is None:
+            return
         save_pictures(pictures, self.run_folder / "samples", names={"samples": f"step_{self.step:08d}"})
         for name, picture in pictures.items():
             log.picture(name, sheet(picture), step=self.step)

@@ -27,3 +27,30 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         os.chdir(here)
     return folder
+
+
+def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / model
+    tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
+    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(name="classifier_run", scope="session")
+def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "classifier", "trainer.num_steps=20")
+
+
+@pytest.fixture(name="cgan_run", scope="session")
+def trained_cgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "cgan")
+
+
+@pytest.fixture(name="infogan_run", scope="session")
+def trained_infogan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "infogan")
+
+
+@pytest.fixture(name="exact_run", scope="session")
+def trained_exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "gated_pixelcnn", "model.num_layers=2", "model.channels=4")

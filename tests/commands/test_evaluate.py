@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import genlab
-from genlab.cli import main
 from genlab.data.digits import digits
+from tests.commands.conftest import train_tiny
 from tests.conftest import Outcome
 from tests.data.sources import SMALL_DIGITS
 
@@ -114,31 +114,9 @@ def test_damaged_and_foreign_checkpoints_are_refused(
     assert outcome.errors.count("\n") == 1
 
 
-@pytest.fixture(name="classifier_run", scope="session")
-def trained_classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_tiny(tmp_path_factory, "classifier", "trainer.num_steps=20")
-
-
-@pytest.fixture(name="cgan_run", scope="session")
-def trained_cgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_tiny(tmp_path_factory, "cgan")
-
-
-@pytest.fixture(name="infogan_run", scope="session")
-def trained_infogan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_tiny(tmp_path_factory, "infogan")
-
-
 @pytest.fixture(autouse=True)
 def no_classifier_from_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-
-
-def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
-    folder = tmp_path_factory.mktemp("outputs") / model
-    tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
-    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={folder}"]) == 0
-    return folder
 
 
 def measured(genlab: Callable[..., Outcome], run: Path, *words: str) -> tuple[dict[str, dict[str, object]], str]:

@@ -10,25 +10,13 @@ import torch
 from PIL import Image
 
 import genlab
-from genlab.cli import main
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.types import Batch
+from tests.commands.conftest import train_tiny
 from tests.conftest import Outcome
 
 NUM_IMAGES = 5
-
-
-def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
-    run = tmp_path_factory.mktemp("outputs") / model
-    tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
-    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={run}"]) == 0
-    return run
-
-
-@pytest.fixture(name="exact_run", scope="session")
-def trained_exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_tiny(tmp_path_factory, "gated_pixelcnn", "model.num_layers=2", "model.channels=4")
 
 
 @pytest.fixture(name="pictures")

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,7 +23,7 @@ from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.training.sharding import is_share, whole
 from genlab.training.trainer import Trainer
-from tests.training.pair import NUM_PROCESSES, Pair, pair_of_processes
+from tests.pair import NUM_PROCESSES, Pair
 
 COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "recipe=none", "trainer.batch_size=8", "trainer.num_steps=5"),
@@ -110,12 +110,6 @@ def largest_difference(ours: Trained, theirs: Trained) -> float:
         scale = value.double().abs().max().clamp_min(1e-2)
         differences.append(float((ours.weights[name].double() - value.double()).abs().max() / scale))
     return max(differences)
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    with pair_of_processes() as processes:
-        yield processes
 
 
 @pytest.fixture(scope="module")
@@ -278,14 +272,6 @@ def refusal(words: tuple[str, ...], folder: Path) -> str:
 def test_unequal_shares_are_refused(words: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
     for told in pair.run(refusal, words, tmp_path / "run"):
         assert told.startswith(reason) or (reason in told and "equally many" in told)
-
-
-def test_what_the_watch_draws_is_shared(pair: Pair, tmp_path: Path) -> None:
-    words = (*FAMILIES["dcgan"], "trainer.watch_interval=5", "trainer.watch_images=15")
-    pair.run(train, tmp_path / "two", words, {})
-    collapse = json.loads((tmp_path / "two" / "summary.json").read_text(encoding="utf-8"))["collapse"]
-    assert collapse["num_images"] == 15
-    assert collapse["diversity_ratio"] > 0
 
 
 def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ class Processes:
 
     num: int
     """Processes, one for each device."""
-    max_restarts: int
+    max_restarts: int = 0
     """How often all of them are started again after one has died."""
+    key: str = "devices"
+    """The setting that says so."""
 
 
 class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere

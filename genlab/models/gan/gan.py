@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from genlab.collectives import share_rows
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
@@ -287,7 +288,7 @@ class GAN(GenerativeModel):
             raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         with evaluation_mode(self):
             inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
-            return _to_unit(self.generator(inputs))
+            return share_rows(lambda rows: _to_unit(self.generator(inputs[rows])), num_samples)
 
     # ---- measures
 

@@ -165,7 +165,7 @@ def test_what_this_machine_cannot_give_is_refused_in_a_line(
 REFUSED_BESIDE = [
     (("train", "trainer.devices=3"), "trainer.devices must be 1 or the 2 processes that were started, got 3"),
     (("train", "-m", "seed=0,1"), "a sweep starts processes of its own"),
-    (("datasets",), "only genlab train runs in several processes, got 2"),
+    (("datasets",), "this command runs in one process, and 2 were started"),
 ]
 
 

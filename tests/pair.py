@@ -1,4 +1,4 @@
-"""Two processes over gloo that stay for a whole test module and carry out functions together."""
+"""Two processes over gloo that stay for all tests and carry out functions together."""
 
 import multiprocessing
 import os
