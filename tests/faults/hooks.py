@@ -18,6 +18,7 @@ import torch
 
 from genlab import train
 from genlab.data.dataset import BatchStream
+from genlab.models.draw import DRAW
 from genlab.training import trainer
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.signals import StopRequest
@@ -45,6 +46,28 @@ def before_step(step: int, act: Callable[[], object]) -> None:
         return batch(self, index)
 
     BatchStream.batch = watched  # type: ignore[method-assign]
+
+
+def before_evaluation(act: Callable[[], object]) -> None:
+    """Act before each pass over a split."""
+    average = trainer.averages_of_split
+
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        act()
+        return average(*arguments, **settings)
+
+    trainer.averages_of_split = watched
+
+
+def before_pictures(act: Callable[[], object]) -> None:
+    """Act before the pictures of training are drawn."""
+    visualize = DRAW.visualize
+
+    def watched(*arguments: Any, **settings: Any) -> Any:
+        act()
+        return visualize(*arguments, **settings)
+
+    DRAW.visualize = watched  # type: ignore[method-assign]
 
 
 def signalled_at(step: int, number: int, *, to_group: bool = False) -> None:

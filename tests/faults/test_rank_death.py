@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, environment, scalars_of
+from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, environment, scalars_of, start
+from tests.faults.harness import run as run_to_end
 from tests.faults.tally import Tally
 
 FAULT = "7 rank death"
@@ -40,14 +41,15 @@ WAYS = ("trainer.devices", "torchrun")
 ENDLESS = (*TINY["draw"], "trainer.num_steps=100000", "trainer.validation_interval=0")
 
 
-def planted(folder: Path, *, rank: int, act: str, at_step: int = STEP) -> Path:
-    """A folder for PYTHONPATH that lets one process of the first attempt do something before a step."""
+def planted(folder: Path, *, rank: int, act: str, at_step: int = STEP, before: str = "step") -> Path:
+    """A folder for PYTHONPATH that lets one process of the first attempt do something before a step, or else."""
     folder.mkdir(exist_ok=True)
+    when = f"{at_step}, " if before == "step" else ""
     (folder / "sitecustomize.py").write_text(
         "import os, signal\n"
         f"if os.environ.get('RANK') == '{rank}' and os.environ.get('TORCHELASTIC_RESTART_COUNT') == '0':\n"
-        "    from tests.faults.hooks import before_step\n"
-        f"    before_step({at_step}, lambda: {act})\n"
+        "    from tests.faults import hooks\n"
+        f"    hooks.before_{before}({when}lambda: {act})\n"
     )
     return folder
 
@@ -244,6 +246,43 @@ def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way:
             assert len(errors) == 1, output
             assert errors[0].startswith("genlab: error: ")
             assert CAUSES[way, fault] in errors[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["kill -9", "a hang"])
+@pytest.mark.parametrize("place", ["evaluation", "pictures"])
+def test_what_happens_between_steps_is_noticed_too(tmp_path: Path, tally: Tally, place: str, fault: str) -> None:
+    folder = tmp_path / "run"
+    with tally.trying(FAULT, f"{fault} of one, in what is due between steps"):
+        plan = planted(tmp_path / "plan", rank=1, act=OF_ONE[fault], before=place)
+        code, output = run("trainer.devices", *TINY["draw"], "trainer.sample_interval=20", folder=folder, path=plan)
+        assert code == 1
+        assert CAUSES["trainer.devices", fault] in output
+        summary = summary_of(folder)
+        assert (summary["status"], summary["step"]) == ("failed", 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["evaluate", "sample"])
+def test_a_death_ends_a_command_on_a_run(tmp_path: Path, tally: Tally, command: str) -> None:
+    folder = tmp_path / "run"
+    assert run_to_end("train", *TINY["draw"], folder=folder).returncode == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with tally.trying(FAULT, f"kill -9 of one in genlab {command}"):
+        endless = "num_importance_samples=1000000" if command == "evaluate" else "num_samples=1000000"
+        process = start(command, f"run={folder}", "devices=2", "device=cpu", "num_threads=1", endless)
+        deadline = time.monotonic() + 200
+        while len(processes := processes_of(folder)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(5)  # they are at work
+        os.kill(next(pid for pid in processes if pid != process.pid), signal.SIGKILL)
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 1
+        assert errors.count("\n") == 1
+        assert "of 2 was killed by SIGKILL" in errors
+        assert wait_until_gone(folder, 60)
+        assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
