@@ -1,4 +1,4 @@
-"""Every test of this folder can count what it tries and what survives."""
+"""Every test of this folder is marked as one of faults, and can count what it tries and what survives."""
 
 from pathlib import Path
 
@@ -6,6 +6,15 @@ import pytest
 
 from tests.faults.harness import TINY, fork
 from tests.faults.tally import Tally
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.fault)
 
 
 @pytest.fixture
