@@ -3,6 +3,7 @@
 The attacker writes fitting digests, for those guard against accidents only.
 """
 
+import ast
 import builtins
 import codecs
 import contextlib
@@ -22,11 +23,13 @@ import pytest
 import torch
 
 from genlab.cli import main
+from genlab.training import checkpoint
 from tests.conftest import Outcome
 from tests.faults.harness import run
 from tests.faults.tally import Tally
 
 FAULT = "3 malicious checkpoint"
+ROOT = Path(__file__).resolve().parents[2]
 MARKER = "MARKER"
 TINY = (
     *("model=draw", "model.num_glimpses=2", "model.num_units=16", "dataset.size=8", "num_threads=1", "trainer=smoke"),
@@ -133,7 +136,66 @@ def test_a_bomb_goes_off_nowhere_and_is_named(
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
         torch.load(io.BytesIO(content), weights_only=False)
     assert Path(MARKER).exists()  # the bomb is one: it goes off in a reader that trusts it
+
+
+@pytest.mark.parametrize(("name", "kind"), BOMBS_AND_FORMATS)
+def test_behind_the_look_at_names_torch_is_told_to_run_nothing(
+    genlab: Callable[..., Outcome],
+    honest: Path,
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: str,
+) -> None:
+    """Two locks, each tried alone: the first is taken away here, and what torch is told must hold without it."""
+    state = state_of(honest)
+    state["model"]["bomb"] = BOMBS[name]()
+    shutil.copytree(honest, "run")
+    poisoned(Path("run"), FORMATS[kind](state))
+    words = [word.format(run="run") for word in COMMANDS["export"]]
+    monkeypatch.setattr(checkpoint, "require_harmless", lambda content: None)
+    with tally.trying(FAULT, "bombs that the look at names let through"):
+        outcome = genlab(*words)
+        assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
+        assert "refused" in outcome.errors, outcome.errors
+        assert not Path(MARKER).exists()
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: load(*args, **(options | {"weights_only": False})))
+    with warnings.catch_warnings(action="ignore"):
+        genlab(*words)
+    assert Path(MARKER).exists()
     tally.wrong_variant_noticed(FAULT, "weights_only=False")
+
+
+def trusting_reads(source: str) -> list[str]:
+    """Where a source lets a file run code: torch.load that is not told to refuse in so many words, numpy's pickles."""
+    nodes = list(ast.walk(ast.parse(source)))
+    refusing = {
+        id(node.func)
+        for node in nodes
+        if isinstance(node, ast.Call) and "weights_only=True" in map(ast.unparse, node.keywords)
+    }
+    return [
+        ast.unparse(node)
+        for node in nodes
+        if (isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load" and id(node) not in refusing)
+        or (
+            isinstance(node, ast.ImportFrom) and node.module == "torch" and "load" in {name.name for name in node.names}
+        )
+        or (isinstance(node, ast.keyword) and node.arg == "allow_pickle")
+    ]
+
+
+def test_no_line_of_the_source_trusts_a_file() -> None:
+    """What ruff has no rule for; its rules about pickle, eval, exec, shells and YAML are in pyproject.toml."""
+    folders = [ROOT / name for name in ("genlab", "hydra_plugins", "benchmarks", ".ci")]
+    sources = {file: file.read_text(encoding="utf-8") for folder in folders for file in folder.rglob("*.py")}
+    for file, source in sources.items():
+        assert trusting_reads(source) == [], file
+    wrong = [source.replace("weights_only=True", "weights_only=False") for source in sources.values()]
+    assert sum(len(trusting_reads(source)) for source in wrong) >= 3
+    for line in ("torch.load(path)", "read = torch.load", "from torch import load", "np.load(path, allow_pickle=True)"):
+        assert trusting_reads(line), line
 
 
 @pytest.mark.parametrize(
