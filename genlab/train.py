@@ -83,6 +83,8 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
                 if is_resumed:
                     configuration = going_on(configuration, context)
+                    if worker is not None and context.is_restarted:
+                        _log.warning("started again, %s: %s", _from_where(configuration), worker.former_failure())
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
@@ -91,6 +93,10 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder)
         raise
+
+
+def _from_where(configuration: RunConfiguration) -> str:
+    return "from the beginning" if configuration.resume is None else "from the last checkpoint"
 
 
 def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfiguration:

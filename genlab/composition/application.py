@@ -362,7 +362,7 @@ def _run_here(module: CommandModule, configuration: Composed) -> None:
         module.run(settings, context)
     except BaseException as error:
         message, code = explain(error)
-        _write_into_log(message, error if code == BUG else None)
+        _write_into_log(message, error if code == BUG and not isinstance(error, GenlabError) else None)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"genlab: error: job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
             if isinstance(error, StoppedBySignal):

@@ -128,13 +128,14 @@ def has_checkpoint(folder: Path) -> bool:
 def never_saved(folder: Path) -> bool:
     """Whether a run was demonstrably ended before its first checkpoint was whole: starting again loses nothing then.
 
-    summary.json is written with step 0 before the first step, and with its step after each save. A save in progress
-    leaves temporary files and a sidecar, never a checkpoint. Where files are missing that a run writes, or there are
-    checkpoints of whatever name, somebody has to look.
+    summary.json tells the step of the newest save. A save in progress leaves temporary files and a sidecar, never a
+    checkpoint; the best one may be older than the first that a run goes on from. Where files are missing that a run
+    writes, or there are checkpoints of other names, somebody has to look.
     """
     left = [entry.name for entry in (folder / "checkpoints").glob("*")]
     if (folder / "summary.json").exists():
-        return read_summary(folder).get("step") == 0 and all(name.endswith((".json", ".tmp")) for name in left)
+        harmless = all(name == "best.pt" or name.endswith((".json", ".tmp")) for name in left)
+        return harmless and read_summary(folder).get("saved_step") == 0
     metrics = folder / "metrics.jsonl"
     return not left and not (metrics.exists() and metrics.stat().st_size)
 

@@ -18,6 +18,8 @@ class Summary:
     status: Status = "running"
     reason: str | None = None
     step: int = 0
+    saved_step: int = 0
+    """Step of the newest checkpoint; 0 before the first."""
     images_seen: int = 0
     epochs: float = 0.0
     seconds: float = 0.0

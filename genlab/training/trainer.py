@@ -436,6 +436,7 @@ class Trainer:
         if log is not None:
             log.flush()
         self._store(self.checkpoints.save_last)
+        self.summary.saved_step = self.step
         self._write_summary("running")
 
     def _store(self, save: Callable[..., None]) -> None:
@@ -448,7 +449,7 @@ class Trainer:
         kept = self.checkpoints.newest(device=self.device)
         with misfit_refused():
             self.state.load_state_dict(kept)
-            self.step = kept["step"]
+            self.step = self.summary.saved_step = kept["step"]
             self._pending = {tag: list(values) for tag, values in kept["pending"].items()}
             self._validations_without_gain = int(kept["validations_without_gain"])
             self._seconds_before = float(kept["seconds"])

@@ -171,6 +171,9 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         assert processes_of(folder) == []
         assert process.returncode == 143, output
         assert "saved, resumable" in output
+        told = "started again, from the last checkpoint: process 1 of this machine died without a word"
+        assert output.count(told) == 1
+        assert (folder / "train.log").read_text().count(told) == 1
         summary = summary_of(folder)
         assert (summary["status"], summary["reason"]) == ("interrupted", "signal 15")
         assert checkpoint_of(folder)["step"] == summary["step"]
@@ -246,6 +249,9 @@ def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way:
             assert len(errors) == 1, output
             assert errors[0].startswith("genlab: error: ")
             assert CAUSES[way, fault] in errors[0]
+            log = (folder / "train.log").read_text()
+            assert CAUSES[way, fault] in log
+            assert ("Traceback" in log) == (fault == "an error")  # a bug in a process that keeps no log of its own
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genlab.composition.processes.worker import LAUNCHER_VARIABLE, PID_NAME
+from genlab.composition.processes.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _LEAVING_SECONDS = "120"
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
-# How much each kind of failure looks like the consequence of another's; those of other kinds began it.
-_CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +36,10 @@ class Processes:
 class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
     """A process failed and has given an account of it."""
 
-    def __init__(self, message: str, *, rank: int, exit_code: int) -> None:
+    def __init__(self, message: str, *, rank: int, exit_code: int, details: str = "") -> None:
         super().__init__(message)
         self.rank = rank
+        self.details = details or message
         self.exit_code = exit_code  # type: ignore[misc]
 
 
@@ -99,8 +98,13 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
     account: Any = failure.message
     if isinstance(account, dict):
         kind = account["extraInfo"].get("kind")
-        failed = WorkerFailure(str(account["message"]), rank=rank, exit_code=int(account["errorCode"]))
-        return _CONSEQUENCE.get(kind, 0), failed
+        failed = WorkerFailure(
+            str(account["message"]),
+            rank=rank,
+            exit_code=int(account["errorCode"]),
+            details=str(account["extraInfo"]["py_callstack"]),
+        )
+        return CONSEQUENCE.get(kind, 0), failed
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         hint = ", as when memory is short" if failure.exitcode == -signal.SIGKILL else ""

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from genlab.training.summary import Status
 
 
 def settled(folder: Path, error: GenlabError) -> GenlabError:
-    """Write into summary.json how a run ended whose first process did not know, and say so with what is left.
+    """Write into summary.json and train.log how a run ended whose first process did not know; say so with what is left.
 
     Args:
         folder: Of the run, whose processes are gone; one that another process holds is left alone.
@@ -30,7 +31,8 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
     if isinstance(error, WorkerFailure) and error.rank == 0:
         return error
     if summary.get("status") in ("running", "failed"):
-        _write(folder, summary, "interrupted" if is_stopped else "failed", str(error))
+        details = error.details if isinstance(error, WorkerFailure) else str(error)
+        _write(folder, summary, "interrupted" if is_stopped else "failed", str(error), details)
     if isinstance(error, WorkerFailure):
         return error
     way_on = f"to go on from the last checkpoint: genlab train resume={folder}"
@@ -42,10 +44,13 @@ def settle_after_first(folder: Path) -> None:
     """In another process than the first: if that one died without a word, put one down in its place."""
     summary = read_summary(folder)
     if summary.get("status") == "running":
-        _write(folder, summary, "failed", "the first process of the run died")
+        reason = "the first process of the run died"
+        _write(folder, summary, "failed", reason, reason)
 
 
-def _write(folder: Path, summary: dict[str, Any], status: Status, reason: str) -> None:
+def _write(folder: Path, summary: dict[str, Any], status: Status, reason: str, details: str) -> None:
     content = json.dumps({**summary, "status": status, "reason": reason}, indent=1)
     with suppress(FolderInUseError), claimed(folder, is_resumed=True):
         replace_atomically(folder / "summary.json", content.encode())
+        with (folder / "train.log").open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR genlab: {details}\n")

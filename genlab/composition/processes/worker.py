@@ -44,6 +44,9 @@ _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _SPEAKING_SECONDS = 5.0
 _LEAVING_SECONDS = 60.0
+CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
+"""How much each kind of failure looks like the consequence of another's; those of other kinds began it."""
+_WITHOUT_A_WORD = 2
 # Another attempt would meet them again.
 _FINAL = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StorageError, FolderInUseError)
 # What every process meets alike, so that the first speaks for all.
@@ -89,6 +92,20 @@ class Worker:
         """The run folder of the processes that the launcher started before these; None where there were none."""
         folder = self._recorded().get("run_folder")
         return None if folder is None else Path(folder)
+
+    def former_failure(self) -> str:
+        """What ended the processes that the launcher started before these, as far as this machine knows."""
+        assert self.account is not None
+        attempt = int(self.account.parents[1].name.rpartition("_")[2])
+        known = [(CONSEQUENCE["ProcessLostError"], "another process was gone")]
+        for pid in sorted((_notes(self.account) / f"attempt_{attempt - 1}").glob(f"*/{PID_NAME}")):
+            try:
+                account = json.loads(pid.with_name(self.account.name).read_text(encoding="utf-8"))["message"]
+                known.append((CONSEQUENCE.get(account["extraInfo"]["kind"], 0), account["message"]))
+            except OSError:
+                name = f"process {pid.parent.name} of this machine"
+                known.append((_WITHOUT_A_WORD, f"{name} died without a word, as when memory is short"))
+        return min(known, key=lambda cause: cause[0])[1]
 
     def speaks_of(self, error: BaseException) -> bool:
         """Whether this process tells the user of a failure, or leaves that to the first one or to our launcher."""
