@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from genlab.composition.builder import build
+from genlab.composition.environment import choose_device
+from genlab.composition.fields import fit
 from genlab.composition.runs import SavedRun, load_run
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
-from genlab.training.checkpoint import CheckpointFolder
-from genlab.training.exported import is_export, load_weights
+from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, load_weights
 from genlab.training.fitting import require_fitting
 
 
@@ -43,6 +46,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
     """
     run = load_run(folder)
     kind: Weights
+    origin: Origin | None = None
     if is_export(folder):
         weights, origin = load_weights(folder)
         name, step = origin.checkpoint, int(origin.step)
@@ -56,8 +60,10 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
         weights, step = state["model" if kind == "trained" else "average"], state["step"]
-    model = _with_weights(run, weights).to(device)
-    return TrainedModel(run=run, model=model.eval(), checkpoint=name, step=step, weights=kind)
+    model = _with_weights(run, weights)
+    if origin is not None and origin.model_fingerprint != model_fingerprint(model):
+        raise CheckpointError(f"{folder / WEIGHTS_NAME} is refused: its model_fingerprint is that of another model")
+    return TrainedModel(run=run, model=model.to(device).eval(), checkpoint=name, step=step, weights=kind)
 
 
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor]) -> Model:
@@ -92,11 +98,13 @@ def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> M
 
     Args:
         run: A run folder, or one that `genlab export` wrote.
-        checkpoint: ``best`` or ``last``, of a run.
-        device: A torch device.
+        checkpoint: ``best`` (the last where no measure chose one) or ``last``, of a run.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        ConfigurationError: The folder is no run, or its configuration is refused.
+        ConfigurationError: The folder is no run, its configuration is refused, or the checkpoint or the device has a
+            name that there is not.
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
-    return load_trained(Path(run), checkpoint=checkpoint, device=torch.device(device)).model
+    kind = fit(checkpoint, Literal["best", "last"], "checkpoint")
+    return load_trained(Path(run), checkpoint=kind, device=choose_device(device)).model

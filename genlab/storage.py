@@ -111,16 +111,17 @@ def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
     path = folder / name
     if leads_out(path, folder):
         raise ValueError("it leads out of the folder")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for its writer
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no ordinary file")
         if status.st_size > limit:
             raise ValueError(f"it has {status.st_size:,} bytes, and at most {limit:,} are read")
         yield file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
 def read_within(folder: Path, name: str, *, limit: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,17 +13,21 @@ import torch
 import genlab
 from genlab.collectives import num_processes
 from genlab.composition.processes.launcher import Processes
+from genlab.composition.suggestions import way_out
 from genlab.errors import ConfigurationError
 
+# Of torch's numbers, which begin with no zero and end before 128.
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a checked name; ``auto`` takes CUDA, then MPS, then the CPU.
+    """The device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigurationError: This machine has no such device.
+        ConfigurationError: There is no such device, or this machine has none.
     """
+    require_device_name(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -37,18 +42,30 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def require_device_name(name: str) -> None:
+    """Refuse what names no device of any machine.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    if not _DEVICE.fullmatch(name):
+        tail = way_out(name, ("auto", "cpu", "cuda", "cuda:0", "mps"), kind="devices")
+        raise ConfigurationError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name}; {tail}")
+
+
 def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> Processes:
     """So many processes of this machine, if it has a device for each.
 
     Args:
-        device: A checked name.
+        device: A name.
         num: How many.
         key: The setting that asks for them.
         max_restarts: How often they may be started again.
 
     Raises:
-        ConfigurationError: It has not so many devices.
+        ConfigurationError: There is no such device, or it has not so many.
     """
+    require_device_name(device)
     if num > 1 and device != "cpu":
         found = choose_device(device)
         if found.type == "mps" or ":" in device:

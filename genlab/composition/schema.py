@@ -1,6 +1,5 @@
 """A training run's configuration as checked plain values: framework keys have a schema, nodes a signature."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.composition.builder import TARGET, accepted, bind, check
+from genlab.composition.environment import require_device_name
 from genlab.composition.fields import check_fields
 from genlab.composition.suggestions import nearest, way_out
 from genlab.data.dataset import Dataset
@@ -21,7 +21,6 @@ from genlab.training.settings import TrainerSettings
 Node = dict[str, Any]
 DEFAULT_PHASE = "default"
 MAX_SEED = 2**63 - 1
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +47,7 @@ class RunConfiguration:
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {self.seed}")
-        if not _DEVICE.fullmatch(self.device):
-            tail = way_out(self.device, ("auto", "cpu", "cuda", "cuda:0", "mps"), kind="devices")
-            raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {self.device}; {tail}")
+        require_device_name(self.device)
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"num_threads must be null or at least 1, got {self.num_threads}")
 

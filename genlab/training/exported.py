@@ -89,6 +89,9 @@ def _origin(content: bytes) -> Origin:
     length = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
     header = json.loads(content[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
     metadata = header.get("__metadata__", {})
+    missing = [field.name for field in fields(Origin) if field.name not in metadata]
+    if missing:
+        raise ValueError(f"its metadata have no {', '.join(missing)}, so it is none that genlab export wrote")
     origin = Origin(**{field.name: metadata[field.name] for field in fields(Origin)})
     if not re.fullmatch(r"\d{1,15}", origin.step) or origin.weights not in ("trained", "averaged"):
         raise ValueError("its metadata are not those of an export")

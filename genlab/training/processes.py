@@ -22,6 +22,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _TIMEOUT_SECONDS = 600.0
 """A process that others have waited for so long hangs: what all do at the same time ends at about the same time."""
 _PATIENCE = timedelta(days=7)
@@ -40,17 +41,16 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
         is_patient: Whether a share of the work may take one of them hours, as in training none does.
 
     Raises:
-        ConfigurationError: Several processes do not go with the device.
+        ConfigurationError: Several processes do not go with the device, or the time to wait for one is none.
         ProcessLostError: The others did not come.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if not _is_one_of_several() or dist.is_initialized():
         yield
         return
     if device.type not in ("cpu", "cuda"):
         raise ConfigurationError(f"device must be cpu or cuda for several processes, got {device.type}")
     global _hosts, _waiting_room
-    seconds = float(os.environ.get(TIMEOUT_VARIABLE, _TIMEOUT_SECONDS))
-    timeout = _PATIENCE if is_patient else timedelta(seconds=seconds)
+    timeout = _PATIENCE if is_patient else _timeout()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with told_of_lost_processes():
@@ -70,17 +70,33 @@ def own_device(device: torch.device) -> torch.device:
     Raises:
         ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
     """
-    if device.type != "cuda" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if device.type != "cuda" or not _is_one_of_several():
         return device
     if str(device) != "cuda":
         raise ConfigurationError(f"device must be cuda for several processes, each of which takes one, got {device}")
-    index = int(os.environ.get("LOCAL_RANK", "0"))
+    index = int(os.environ["LOCAL_RANK"])
     if index >= torch.cuda.device_count():
         raise ConfigurationError(
             "device=cuda needs a CUDA device for each process of this machine, and it has "
             f"{torch.cuda.device_count()}: start fewer processes, or set device=cpu"
         )
     return torch.device("cuda", index)
+
+
+def _is_one_of_several() -> bool:
+    """Whether a launcher has given this process a place beside others: some environments set a part of this alone."""
+    return all(os.environ.get(name, "").isdigit() for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get(TIMEOUT_VARIABLE, str(_TIMEOUT_SECONDS))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _PATIENCE.total_seconds():
+        raise ConfigurationError(f"{TIMEOUT_VARIABLE} must be a positive number of seconds, at most a week, got {text}")
+    return timedelta(seconds=seconds)
 
 
 def wait_for_all() -> None:

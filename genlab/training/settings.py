@@ -132,16 +132,27 @@ class TrainerSettings:
         """
         shared = self.gradient_accumulation * num_processes
         if self.batch_size % shared:
+            fitting = " or ".join(map(str, _multiples_beside(self.batch_size, shared)))
             raise ConfigurationError(
                 f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
-                f"trainer.gradient_accumulation={self.gradient_accumulation}), got {self.batch_size}"
+                f"trainer.gradient_accumulation={self.gradient_accumulation}), such as {fitting}, got "
+                f"{self.batch_size}"
             )
         if self.num_labelled is not None and self.num_labelled % num_processes:
+            multiples = _multiples_beside(self.num_labelled, num_processes)
+            fractions = [f"{number / self.batch_size:.6g}" for number in multiples if number < self.batch_size]
+            such_as = f", such as {' or '.join(fractions)}" if fractions else ""
             raise ConfigurationError(
                 f"trainer.labelled_fraction must label a multiple of {num_processes} images of a batch, as many as "
-                f"there are processes, got {self.num_labelled} of {self.batch_size}"
+                f"there are processes{such_as}, got {self.num_labelled} of {self.batch_size} images"
             )
 
     def _require(self, key: str, holds: bool, rule: str) -> None:
         if not holds:
             raise ValueError(f"trainer.{key} must be {rule}, got {getattr(self, key)}")
+
+
+def _multiples_beside(number: int, divisor: int) -> list[int]:
+    """The positive multiples next to a number that is none."""
+    below = number // divisor * divisor
+    return [multiple for multiple in (below, below + divisor) if multiple > 0]

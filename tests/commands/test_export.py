@@ -1,5 +1,6 @@
 """What is handed on is whole, verified, plain, and gives the same model."""
 
+import hashlib
 import json
 import shutil
 import struct
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 import genlab as package
-from genlab.errors import CheckpointError
+from genlab.errors import CheckpointError, ConfigurationError
 from genlab.training.exported import Origin, load_weights, save_weights
 from tests.conftest import Outcome
 
@@ -195,8 +196,6 @@ HEADERS = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_a_hostile_file_with_a_fitting_digest_is_refused(tmp_path: Path, name: str) -> None:
-    import hashlib
-
     length, header = HEADERS[name]
     content = struct.pack("<Q", len(header) if length is None else length) + header + bytes(4)
     (tmp_path / "model.safetensors").write_bytes(content)
@@ -213,3 +212,49 @@ def test_tensors_that_share_memory_are_each_whole(tmp_path: Path) -> None:
     read, told = load_weights(tmp_path)
     assert told == origin
     assert all(torch.equal(read[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("word", ["best.pt", "Best", "previous", "bst", "lst"])
+def test_a_checkpoint_that_there_is_not_is_refused(trained_run: Path, word: str) -> None:
+    nearest = "last" if word == "lst" else "best"
+    with pytest.raises(ConfigurationError, match=f"checkpoint has no choice '{word}'; .*{nearest}"):
+        package.load(trained_run, checkpoint=word)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:128", "cuda:01", "cuda:99"])
+def test_a_device_that_there_is_not_is_refused(trained_run: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^device must .*, got {name}[;:]"):
+        package.load(trained_run, device=name)
+
+
+def write_weights(folder: Path, metadata: dict[str, str]) -> None:
+    """The weights of an export once more, with other metadata and a digest that fits."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    content = safetensors.torch.save(weights, metadata=metadata)
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  model.safetensors\n")
+
+
+def test_weights_that_name_another_model_are_refused(genlab: Genlab, copied: Path) -> None:
+    with safetensors.safe_open(copied / "model.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    write_weights(copied, metadata)
+    package.load(copied)
+    write_weights(copied, metadata | {"model_fingerprint": "0" * 64})
+    outcome = genlab("sample", f"run={copied}", "split=null")
+    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
+    assert "its model_fingerprint is that of another model" in outcome.errors
+
+
+def test_weights_of_other_programs_are_refused_for_what_they_lack(genlab: Genlab, copied: Path) -> None:
+    write_weights(copied, {"format": "pt", "step": "3"})
+    outcome = genlab("sample", f"run={copied}", "split=null")
+    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
+    assert "its metadata have no checkpoint, weights, model_fingerprint, genlab_version" in outcome.errors
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "train"])
+def test_a_misspelt_device_is_refused_alike_by_all(genlab: Genlab, trained_run: Path, command: str) -> None:
+    outcome = genlab(command, *([] if command == "train" else [f"run={trained_run}"]), "device=cda")
+    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+    assert "device must be auto, cpu, cuda, cuda:N or mps, got cda; did you mean 'cuda'?" in outcome.errors

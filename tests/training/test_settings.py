@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from genlab.errors import ConfigurationError
 from genlab.training.settings import TrainerSettings
 from tests.training.conftest import DEFAULTS, make_settings
 
@@ -57,3 +58,37 @@ def test_stopping_on_collapse_needs_a_bound() -> None:
     with pytest.raises(ValueError, match=r"^trainer\.on_collapse must be warn without a bound .*, got stop$"):
         make_settings(on_collapse="stop", watch_interval=5)
     make_settings(on_collapse="stop", watch_interval=5, min_diversity_ratio=0.5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_processes", "fitting"), [(150, 4, [148, 152]), (3, 4, [4]), (1001, 7 * 11, [1001])]
+)
+def test_batches_that_cannot_be_shared_are_answered_with_sizes_that_can(
+    batch_size: int, num_processes: int, fitting: list[int]
+) -> None:
+    settings = make_settings(batch_size=batch_size)
+    if batch_size in fitting:
+        settings.require_equal_shares(num_processes)
+        return
+    with pytest.raises(ConfigurationError) as refusal:
+        settings.require_equal_shares(num_processes)
+    assert f"such as {' or '.join(map(str, fitting))}, got {batch_size}" in str(refusal.value)
+    for size in fitting:
+        make_settings(batch_size=size).require_equal_shares(num_processes)
+
+
+@pytest.mark.parametrize(("labelled_fraction", "num_fitting"), [(0.4, 2), (0.1, 1), (0.99, 1)])
+def test_labelled_images_that_cannot_be_shared_are_answered_with_fractions_that_can(
+    labelled_fraction: float, num_fitting: int
+) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        make_settings(batch_size=12, labelled_fraction=labelled_fraction).require_equal_shares(3)
+    fractions = str(refusal.value).partition("such as ")[2].partition(",")[0].split(" or ")
+    assert len(fractions) == num_fitting
+    for fraction in fractions:
+        make_settings(batch_size=12, labelled_fraction=float(fraction)).require_equal_shares(3)
+
+
+def test_labelled_images_that_no_fraction_shares_are_refused_without_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"there are processes, got 2 of 4 images$"):
+        make_settings(batch_size=4, labelled_fraction=0.5).require_equal_shares(4)
