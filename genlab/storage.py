@@ -6,6 +6,8 @@ to any file of this machine, a pipe never ends, and a sparse file of a terabyte 
 """
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import stat
@@ -42,7 +44,61 @@ def replace_atomically(path: Path, content: bytes) -> None:
         if is_disk_full(error):
             raise _disk_full(path, len(content)) from error
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    _synchronise(path.parent)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its final name when the block ends and is removed when the block fails.
+
+    What a killed process has left of the same target is removed first; the lock on a folder being filled is the
+    kernel's, and a kill takes it away.
+
+    Args:
+        target: Does not exist, or is an empty folder.
+
+    Raises:
+        StorageError: A folder cannot be made there.
+    """
+    place = target.resolve()
+    part = place.with_name(f".{place.name}.{os.getpid()}{_TEMPORARY}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for stray in place.parent.glob(f".{glob.escape(place.name)}.*{_TEMPORARY}"):
+            if stray.is_dir() and not _is_locked(stray):
+                shutil.rmtree(stray)
+        part.mkdir()
+    except OSError as error:
+        raise StorageError(f"{target} cannot be made: {error.strerror}") from error
+    descriptor = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield part
+        try:
+            part.rename(place)
+        except OSError as error:  # the working directory of a container, or where a disk is mounted
+            raise StorageError(f"{target} cannot be replaced ({error.strerror}); name a folder inside it") from error
+        _synchronise(place.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _synchronise(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -87,7 +143,8 @@ def _disk_full(path: Path, num_bytes: int) -> StorageError:
 def remove_temporaries(folder: Path) -> None:
     """Remove what killed processes have left of their writing; call it where no other process writes."""
     for stray in folder.glob(f".*{_TEMPORARY}"):
-        stray.unlink(missing_ok=True)
+        if not stray.is_dir():  # `whole_folder` removes its own
+            stray.unlink(missing_ok=True)
 
 
 def largest_readable() -> int:

@@ -12,9 +12,9 @@ from genlab.comparison.runs import read_run
 from genlab.composition.application import JobContext
 from genlab.composition.fields import check_fields
 from genlab.composition.runs import find_run, save_configuration
-from genlab.errors import ConfigurationError, StorageError
+from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
-from genlab.storage import replace_atomically
+from genlab.storage import replace_atomically, whole_folder
 from genlab.training.checkpoint import model_fingerprint
 from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, save_weights
 
@@ -61,21 +61,18 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     del context
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
     target = settings.target
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{target} cannot be made: {error.strerror}") from error
     origin = Origin(
         step=str(trained.step),
         checkpoint=trained.checkpoint,
         weights=trained.weights,
         model_fingerprint=model_fingerprint(trained.model),
     )
-    save_configuration(target, trained.run.configuration, trained.run.spec)
-    digest = save_weights(target, trained.model.state_dict(), origin)
     told = read_run(trained.run.folder, name=trained.run.folder.name)
-    card = as_card(told, trained.run.spec, origin, digest=digest)
-    replace_atomically(target / CARD_NAME, card.encode())
+    with whole_folder(target) as folder:
+        digest = save_weights(folder, trained.model.state_dict(), origin)
+        card = as_card(told, trained.run.spec, origin, digest=digest)
+        replace_atomically(folder / CARD_NAME, card.encode())
+        save_configuration(folder, trained.run.configuration, trained.run.spec)
     size = (target / WEIGHTS_NAME).stat().st_size
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import resource
 import shutil
 import struct
 import subprocess
@@ -258,3 +259,18 @@ def test_a_misspelt_device_is_refused_alike_by_all(genlab: Genlab, trained_run: 
     outcome = genlab(command, *([] if command == "train" else [f"run={trained_run}"]), "device=cda")
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
     assert "device must be auto, cpu, cuda, cuda:N or mps, got cda; did you mean 'cuda'?" in outcome.errors
+
+
+def test_an_export_that_failed_leaves_nothing_and_the_next_one_succeeds(genlab: Genlab, trained_run: Path) -> None:
+    shutil.copytree(trained_run, "run")
+    before = sorted(Path("run").iterdir())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        outcome = genlab("export", "run=run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (outcome.code, outcome.errors.count("\n")) == (7, 1)
+    assert sorted(Path("run").iterdir()) == before
+    assert genlab("export", "run=run").code == 0
+    assert len(list(Path("run/export").iterdir())) == 4
