@@ -1,7 +1,8 @@
-"""What a training step costs in one process and in two, beside a bare loop; and what a step sends.
+"""What a training step costs in one process and in two, beside a bare loop; what a step sends; what evaluation costs.
 
     python -m benchmarks.processes [--models draw dcgan gated_pixelcnn] [--rounds 9] [--steps 10]
     python -m benchmarks.processes --volume
+    python -m benchmarks.processes --evaluation
 
 The bare loop is the straightforward one: an index into the images, each phase's loss, its gradient and an optimiser's
 step; in two processes each network is wrapped in PyTorch's DistributedDataParallel, draws its own noise and takes batch
@@ -11,7 +12,10 @@ processes share the batch of one. Rounds alternate; ratios are of medians. CPU t
 without what they wait; time on the wall needs a machine with a core for each.
 
 ``--volume`` counts, in one step of two processes, the bytes that each hands to the network to be summed; an override
-in place of a name, such as ``experiment=draw_mnist``, counts those of any run whose data are there.
+in place of a name, such as ``experiment=draw_mnist``, counts those of any run whose data are there. From them follows
+how long the step of one node must take at least for a second node to shorten it, were half a batch half of the work.
+
+``--evaluation`` times what evaluation shares: the measures of the 1,297 training images, and drawing 5,000.
 """
 
 import argparse
@@ -43,6 +47,8 @@ from genlab.composition.schema import (
     schedule_factory,
 )
 from genlab.data.dataset import Dataset
+from genlab.metrics.generation import draw_images
+from genlab.models.base import GenerativeModel
 from genlab.training.processes import gathered, joined
 from genlab.training.progress import Progress
 from genlab.training.signals import StopRequest
@@ -50,6 +56,9 @@ from genlab.training.trainer import Trainer
 from genlab.types import Batch, Phase
 
 CPU = torch.device("cpu")
+LINKS = ((1e9, 100e-6), (10e9, 100e-6), (100e9, 10e-6))
+"""Bits and messages a second take: 1 and 10 Gbit/s Ethernet, 100 Gbit/s InfiniBand; assumed, used in full."""
+NUM_DRAWN = 5000
 QUIET = ("validation", "sample", "checkpoint")  # what is due now and then is not part of a step
 
 
@@ -186,8 +195,10 @@ def tell_volumes(models: Sequence[str]) -> None:
     """A table of what a step of each model sends: the gradients' bytes, those of all else, the number of messages."""
     torch.set_num_threads(1)
     with joined(CPU):
-        tell("| model | gradients | other | messages |")
-        tell("|---|---|---|---|")
+        tell(
+            "| model | gradients | other | messages | 1 Gbit/s Ethernet | 10 Gbit/s Ethernet | 100 Gbit/s InfiniBand |"
+        )
+        tell("|---|---|---|---|---|---|---|")
         for model in models:
             with tempfile.TemporaryDirectory() as folder:
                 trainer = our_trainer(*configured(model), Path(folder))
@@ -202,7 +213,49 @@ def tell_volumes(models: Sequence[str]) -> None:
                     trainer._training_step()
                     trainer._look_up_from_training(None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest())
                 other = (sum(messages) - gradients) / 1e3
-                tell(f"| {model} | {gradients / 1e6:.3f} MB | {other:.2f} kB | {len(messages)} |")
+                pays = (2e3 * (8 * sum(messages) / rate + len(messages) * latency) for rate, latency in LINKS)
+                cells = " | ".join(f"{milliseconds:.2g} ms" for milliseconds in pays)
+                tell(f"| `{model}` | {gradients / 1e6:.3f} MB | {other:.2f} kB | {len(messages)} | {cells} |")
+
+
+def measure_evaluation(model: str, rounds: int) -> list[tuple[float, float]]:
+    """Median CPU and wall seconds of the measures of images, and of drawing others; CPU time of all processes."""
+    torch.set_num_threads(1)
+    with joined(CPU), tempfile.TemporaryDirectory() as folder:
+        trainer = our_trainer(*configured(model), Path(folder))
+        trainer.state.initialize()
+        drawn = trainer.state.evaluated_model()
+        assert isinstance(drawn, GenerativeModel)
+        ways: tuple[Callable[[], object], ...] = (
+            lambda: trainer.evaluate("train"),
+            lambda: draw_images(drawn, NUM_DRAWN, labels=None, seed=0, device=CPU),
+        )
+        times: list[list[tuple[float, float]]] = [[] for _ in ways]
+        for turn in range(rounds + 1):  # the first warms up
+            for way, measured in zip(ways, times, strict=True):
+                gathered(None)
+                cpu, wall = time.process_time(), time.perf_counter()
+                way()
+                all_spent = gathered((time.process_time() - cpu, time.perf_counter() - wall))
+                if turn > 0:
+                    measured.append((sum(cpu for cpu, _ in all_spent), max(wall for _, wall in all_spent)))
+        return [
+            (statistics.median(cpus), statistics.median(walls))
+            for cpus, walls in (zip(*seen, strict=True) for seen in times)
+        ]
+
+
+def tell_evaluation(models: Sequence[str], rounds: int) -> None:
+    """A table of both numbers of processes."""
+    print("| model | processes | measures, CPU | measures, wall | drawing, CPU | drawing, wall |")
+    print("|---|---|---|---|---|---|")
+    for model in models:
+        for num in (1, 2):
+            (cpu, wall), (draw_cpu, draw_wall) = in_processes(num, measure_evaluation, model, rounds)
+            print(
+                f"| {model} | {num} | {cpu:.3f} s | {wall:.3f} s | {draw_cpu:.3f} s | {draw_wall:.3f} s |",
+                flush=True,
+            )
 
 
 def tell(line: str) -> None:
@@ -251,10 +304,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["draw", "dcgan", "gated_pixelcnn"])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--volume", action="store_true", help="count what is sent instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--volume", action="store_true", help="count what is sent instead")
+    instead.add_argument("--evaluation", action="store_true", help="time evaluation and drawing instead")
     arguments = parser.parse_args()
     if arguments.volume:
         in_processes(2, tell_volumes, arguments.models)
+    elif arguments.evaluation:
+        tell_evaluation(arguments.models, arguments.rounds)
     else:
         compare(arguments.models, arguments.rounds, arguments.steps)
 
