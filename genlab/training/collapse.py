@@ -184,6 +184,8 @@ class CollapseWatch:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in _STATE:
+            if not isinstance(state[name], bool | int | float | None):
+                raise TypeError(f"{name} of the watch must be a number or none, got {type(state[name]).__name__}")
             setattr(self, name, state[name])
 
     def _require_reachable_bounds(self) -> None:

@@ -69,7 +69,7 @@ def misfit_refused() -> Iterator[None]:
         yield
     except (CheckpointError, torch.OutOfMemoryError):
         raise
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from error
 

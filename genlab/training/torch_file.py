@@ -2,8 +2,10 @@
 
 ``weights_only=True`` runs nothing, but it believes the file about sizes: an old-format file makes torch allocate
 whatever storage it claims, a compressed record unfolds to a thousand times its size, ``bytearray(10**12)`` is
-called, and a tensor of stride 0 has as many elements as its maker likes. So only the format that ``torch.save`` writes
-is accepted, uncompressed, with the few names that tensors and plain values need.
+called, and a tensor of stride 0 has as many elements as its maker likes. Of thirty lists, each holding the one before
+twice, whoever copies them makes a billion; hashing such a tuple takes as long. So only the format that ``torch.save``
+writes is accepted, uncompressed, with the few names that tensors and plain values need, plain keys, and no more parts
+than a model has.
 """
 
 import io
@@ -16,11 +18,17 @@ from typing import Any
 
 import torch
 
+from genlab.training.torch_pickle import require_plain_keys
+
 MAX_DESCRIPTION_BYTES = 16_000_000
 """Of the pickle that describes the state: some ten thousand bytes for a model of this project."""
 _NAMES = re.compile(
     r"torch\._utils _rebuild_tensor_v2|torch [A-Za-z0-9]+Storage|collections (OrderedDict|Counter)|__builtin__ set"
 )
+MAX_PARTS = 1_000_000
+"""Of a state, one that stands in several places counted in each."""
+MAX_DEPTH = 16
+"""Of containers in containers: a moment of an optimiser is six deep."""
 _REFUSED_OPCODES = frozenset({"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"})
 _END = b"PK\x05\x06"
 _END_BYTES, _LOCATOR_BYTES, _END_64_BYTES = 22, 20, 56
@@ -45,17 +53,18 @@ def require_harmless(content: bytes) -> None:
         raise ValueError(f"it is no whole zip file: {error}") from error
     if names:
         raise ValueError(f"it names {', '.join(names)}, which no checkpoint needs")
+    require_plain_keys(description)
 
 
 def require_own_size(state: object, num_bytes: int) -> None:
-    """Refuse a loaded state whose tensors claim more than the file holds.
+    """Refuse a loaded state that is more than the file holds: in bytes of tensors, in parts or in depth.
 
     Args:
         state: What torch made of the file, on the CPU.
         num_bytes: Size of the file.
 
     Raises:
-        ValueError: As said, or a tensor of another kind than a model's.
+        ValueError: As said, or a tensor is of another kind than a model's.
     """
     storages: dict[int, int] = {}
     for tensor in _tensors(state):
@@ -129,17 +138,22 @@ def _foreign_names(content: bytes, *, is_whole: bool = False) -> Iterator[str]:
 
 
 def _tensors(state: object) -> Iterator[torch.Tensor]:
-    """Every tensor of a state, however it is nested: without recursion, and each part once."""
-    waiting: list[Any] = [state]
-    seen = set()
+    """Every tensor of a state, without recursion; a part that stands in several places is met in each, as by a copy.
+
+    Raises:
+        ValueError: It is nested too deeply, or has too many parts.
+    """
+    waiting: list[tuple[Any, int]] = [(state, 0)]
+    num_parts = 1
     while waiting:
-        part = waiting.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
+        part, depth = waiting.pop()
         if isinstance(part, torch.Tensor):
             yield part
-        elif isinstance(part, Mapping):
-            waiting.extend(part.values())
-        elif isinstance(part, list | tuple):
-            waiting.extend(part)
+            continue
+        items = part.values() if isinstance(part, Mapping) else part if isinstance(part, list | tuple | set) else ()
+        num_parts += len(items)
+        if num_parts > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS:,} parts")
+        if items and depth == MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        waiting.extend((item, depth + 1) for item in items)

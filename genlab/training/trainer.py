@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from genlab.collectives import is_first, num_processes, rank, shared_work
@@ -133,7 +134,7 @@ class Trainer:
         watch = partial(CollapseWatch, model=model, dataset=dataset, settings=settings, seed=seed, device=device)
         self._watch = watch(predictor=class_predictor) if settings.watch_interval > 0 else None
         self._fingerprint = model_fingerprint(model)
-        self._pending: dict[str, list[Tensor]] = {}  # metrics since the last log line, still on the device
+        self._pending: dict[str, list[Float[Tensor, " n"]]] = {}  # metrics since the last log line, on the device
         self._validations_without_gain = 0
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
@@ -296,7 +297,7 @@ class Trainer:
 
     def _record(self, update: PhaseUpdate, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            self._pending.setdefault(f"train/{update.phase.name}/{name}", []).append(value)
+            self._pending.setdefault(f"train/{update.phase.name}/{name}", []).append(value.reshape(1))
 
     def _tolerate(self, error: NonFiniteError) -> None:
         self.summary.num_skipped_steps += 1
@@ -314,7 +315,7 @@ class Trainer:
         for update in self.state.updates:
             for _ in range(update.take_num_bad()):
                 self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device"))
-        values = {tag: float(torch.stack(kept).mean()) for tag, kept in self._pending.items()}
+        values = {tag: float(torch.cat(kept).mean()) for tag, kept in self._pending.items()}
         self._pending.clear()
         for update in self.state.updates:
             values[f"train/{update.phase.name}/learning_rate"] = float(update.schedule.get_last_lr()[0])
@@ -419,7 +420,7 @@ class Trainer:
             **trained,
             "step": self.step,
             "seed": self.seed,
-            "pending": {tag: torch.stack(kept) for tag, kept in self._pending.items()},
+            "pending": {tag: torch.cat(kept) for tag, kept in self._pending.items()},
             "best": dict(self.summary.best),
             "validations_without_gain": self._validations_without_gain,
             "num_skipped_steps": self.summary.num_skipped_steps,
@@ -450,7 +451,7 @@ class Trainer:
         with misfit_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
-            self._pending = {tag: list(values) for tag, values in kept["pending"].items()}
+            self._pending = {tag: [_metrics(tag, values)] for tag, values in kept["pending"].items()}
             self._validations_without_gain = int(kept["validations_without_gain"])
             self._seconds_before = float(kept["seconds"])
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
@@ -480,3 +481,19 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._started
+
+
+def _metrics(tag: object, values: object) -> Float[Tensor, " n"]:
+    """Metrics out of a checkpoint, as one tensor: a tensor for each of them would take a thousand times the memory.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if (
+        not isinstance(tag, str)
+        or not isinstance(values, Tensor)
+        or values.dim() != 1
+        or not values.is_floating_point()
+    ):
+        raise TypeError(f"the metrics since its last log line are none, but {type(values).__name__}")
+    return values

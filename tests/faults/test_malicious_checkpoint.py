@@ -222,13 +222,38 @@ SIZES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "such moments of the optimiser": lambda state: with_moments(state, torch.zeros(1).expand(10**6, 10**6)),
     "such a mean of metrics": lambda state: state | {"pending": {"a": torch.zeros(1).expand(10**12)}},
     "a call for a terabyte": lambda state: state | {"a": Bomb(bytearray, 10**12)},
+    "metrics of one byte each": lambda state: state | {"pending": {"a": torch.zeros(10**5, dtype=torch.uint8)}},
+    "lists that double in the optimiser": lambda state: with_moments(state, doubling(40)),
+    "lists that double in the schedule": lambda state: with_schedule(state, doubling(40)),
+    "tuples that double as a key": lambda state: state | {"a": {doubling_tuple(20): 1}},
 }
 
 
-def with_moments(state: dict[str, Any], moments: torch.Tensor) -> dict[str, Any]:
+def with_moments(state: dict[str, Any], moments: object) -> dict[str, Any]:
     (update,) = state["updates"].values()
     update["optimizer"]["state"][0]["exp_avg"] = moments
     return state
+
+
+def with_schedule(state: dict[str, Any], part: object) -> dict[str, Any]:
+    (update,) = state["updates"].values()
+    update["schedule"]["part"] = part
+    return state
+
+
+def doubling_tuple(depth: int) -> tuple[Any, ...]:
+    part: tuple[Any, ...] = ()
+    for _ in range(depth):
+        part = (part, part)
+    return part
+
+
+def doubling(depth: int) -> list[Any]:
+    """A list of two that are one, and so on: some bytes a level, and whoever copies it makes 2^depth lists."""
+    part: list[Any] = []
+    for _ in range(depth):
+        part = [part, part]
+    return part
 
 
 SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -241,6 +266,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "metrics that are none": lambda state: state | {"pending": [1]},
     "a best that is a text": lambda state: state | {"best": "best"},
     "seconds that are none": lambda state: state | {"seconds": None},
+    "seconds beyond the numbers of a float": lambda state: state | {"seconds": 10**400},
 }
 
 

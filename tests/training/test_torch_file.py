@@ -98,6 +98,40 @@ def test_elements_that_no_byte_stands_for_are_refused() -> None:
         require_own_size(state, len(bomb))
 
 
+@pytest.mark.parametrize("place", ["a key", "one of several keys", "an element of a set", "an attribute"])
+@pytest.mark.parametrize("key", [((((), ()), ()), 1), (1,), 2**64, -(2**64)])
+def test_what_takes_long_to_hash_is_refused(place: str, key: Any) -> None:
+    """torch hashes it while it reads: nested in itself thirty times, a tuple takes a billion steps."""
+    states: dict[str, Any] = {"a key": {key: 1}, "one of several keys": {"a": 1, key: 2}, "an element of a set": {key}}
+    states["an attribute"] = OrderedDict()
+    states["an attribute"]._metadata = {key: 1}
+    content = saved({"state": states[place]})
+    assert loaded(content)  # torch alone makes no difference
+    with pytest.raises(ValueError, match="keys that are neither texts nor ordinary numbers"):
+        require_harmless(content)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (b"}(K\x01\x85K\x01u.", "neither texts nor"),
+        (b"}K\x01\x85K\x01s.", "neither texts nor"),
+        (b"(X\x07\x00\x00\x00storageK\x01\x85K\x01K\x01tQ.", "neither texts nor"),
+        (b"ccollections\nOrderedDict\n](K\x01\x85K\x01\x86e\x85R.", "calls collections OrderedDict"),
+        (b"ccollections\nCounter\n]K\x01\x85a\x85R.", "calls collections Counter"),
+        (b"c__builtin__\nset\nK\x01\x85R.", "calls __builtin__ set"),
+        (b"ccollections\nOrderedDict\n)R]b.", "attributes that have no names"),
+        (b"]2.", "instruction DUP"),
+        (b"h\x05.", "takes what is not there"),
+        (b"K\x01a.", "takes what is not there"),
+        (b"K\x01K\x02a.", "takes what is not there"),
+    ],
+)
+def test_a_description_that_torch_would_not_write_is_refused(description: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        require_harmless(rewritten(saved({}), **{"data.pkl": b"\x80\x02" + description}))
+
+
 def test_more_bytes_than_the_file_has_are_refused() -> None:
     with pytest.raises(ValueError, match=r"it claims 4,000 bytes of tensors in a file of 3,999"):
         require_own_size({"a": torch.zeros(1000)}, 3999)
@@ -107,13 +141,27 @@ def test_more_bytes_than_the_file_has_are_refused() -> None:
         require_own_size({"a": torch.zeros(3, 3).to_sparse()}, 10**6)
 
 
-def test_a_state_that_holds_itself_or_is_nested_deeply_is_walked_once() -> None:
-    state: dict[str, Any] = {"weight": torch.zeros(2)}
-    state["self"] = state
-    doubling: list[Any] = [state]
-    for _ in range(10_000):
+def test_parts_that_stand_in_many_places_are_counted_in_each() -> None:
+    """As whoever copies them finds out: two to the 17th lists out of 17."""
+    shared = [0.5] * 500_000
+    require_own_size({"a": shared, "b": {"c": torch.zeros(2)}}, 100)
+    with pytest.raises(ValueError, match="more than 1,000,000 parts"):
+        require_own_size({"a": shared, "b": [shared]}, 100)
+    doubling: list[Any] = [torch.zeros(2)]
+    for _ in range(13):
         doubling = [doubling, doubling]
     require_own_size(doubling, 100)
+    for _ in range(10_000):
+        doubling = [doubling, doubling]
+    with pytest.raises(ValueError, match="nested more than 16 deep"):
+        require_own_size(doubling, 100)
+
+
+def test_a_state_that_holds_itself_is_refused() -> None:
+    state: dict[str, Any] = {"weight": torch.zeros(2)}
+    state["self"] = state
+    with pytest.raises(ValueError, match="nested more than 16 deep"):
+        require_own_size(state, 100)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,23 @@ def test_resume_is_bitwise_equal_on_partly_labelled_data(run_folder: Callable[[s
     trainer(cut).fit(resume=True)
     assert_states_equal(last_state(whole), last_state(cut))
     assert scalars(whole) == scalars(cut)
+
+
+def test_metrics_of_a_checkpoint_take_no_more_memory_than_in_their_file(run_folder: Callable[[str], Path]) -> None:
+    """A tensor for each of them would take a thousand times as much."""
+    folder = run_folder("a")
+    make_trainer(folder, num_steps=4).fit(resume=False)
+    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    state["pending"] = {"train/critic/loss": torch.zeros(200_000)}
+    CheckpointFolder(folder / "checkpoints").save_last(state, step=4, fingerprint="")
+    trainer = make_trainer(folder, num_steps=4)
+    tracemalloc.start()
+    try:
+        trainer.fit(resume=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000
 
 
 def test_resume_from_an_older_checkpoint_cuts_the_lost_lines(run_folder: Callable[[str], Path]) -> None:
