@@ -105,13 +105,17 @@ class Composer:
             raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
 
     def _explain(self, error: Exception, chosen: Mapping[str, Override]) -> str:
-        if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             missing = str(error.missing_cfg_file)
             group, _, option = missing.rpartition("/")
             for override in chosen.values():  # a path in the place of a name, which has slashes of its own
-                if missing == f"{override.key_or_group}/{override.value()}":
-                    group, option = override.key_or_group, str(override.value())
-            return f"{group} has no option '{option}'; {way_out(option, error.options, kind='options')}"
+                for name in option_names(override):
+                    if missing == f"{override.key_or_group}/{name}":
+                        group, option = override.key_or_group, str(name)
+            # Of a list of options Hydra itself does not tell which there are.
+            options = error.options or (self.options(group) if group else [])
+            if options:
+                return f"{group} has no option '{option}'; {way_out(option, options, kind='options')}"
         text = one_line(str(error))
         unknown = _NOT_OVERRIDABLE.search(text)
         if unknown:

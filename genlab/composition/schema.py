@@ -69,7 +69,7 @@ def read_run_configuration(values: Mapping[str, Any]) -> RunConfiguration:
     check(configuration.model, "model", run_time=("spec",), expects=Model)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
-            raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean '{DEFAULT_PHASE}'?")
+            raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
         check_optimizer(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
     check_schedule(configuration.schedule)
     return configuration

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.errors import ConfigurationError
+from genlab.training.checkpoint import MAX_STEP
 
 MAX_WATCH_IMAGES = 1024
 """All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
@@ -87,6 +88,7 @@ class TrainerSettings:
             *("max_skipped_steps", "max_restarts"),
         ):
             self._require(key, getattr(self, key) >= 0, "0 or more")
+        self._require("num_steps", self.num_steps <= MAX_STEP, f"at most {MAX_STEP}")
         self._require("num_initialization_images", self.num_initialization_images >= 1, "at least 1")
         for key in ("validation_images", "early_stopping_patience", "min_modes_covered"):
             self._require(key, getattr(self, key) is None or getattr(self, key) >= 1, "null or at least 1")

@@ -21,7 +21,9 @@ TYPOS = [
     (["train", "trainer.num_step=3"], "trainer.num_steps"),
     (["train", "model.red_size=3"], "model.read_size"),
     (["train", "optimizer.default.lrr=1"], "optimizer.default.lr"),
-    (["train", "optimizer.defualt.lr=1e-3"], "default"),
+    (["train", "optimizer.defualt.lr=1e-3"], "optimizer.default"),
+    (["train", "model=gan", "technique=[spectral_normalisation]"], "spectral_normalization"),
+    (["train", "model=gan", "technique=[label_smoothing,gradient_panelty]"], "gradient_penalty"),
     (["train", "schedule.warmup=0.3"], "schedule.warmup_fraction"),
     (["train", "+sed=1"], "seed"),
     (["train", "++trainer.batchsize=3"], "batch_size"),
@@ -108,3 +110,35 @@ def test_a_mistake_that_only_the_data_or_the_model_reveal_leaves_no_folder_eithe
     assert outcome.code == 2
     assert message in outcome.errors.splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
+
+
+TWICE = [
+    (["export", "a", "b"], "one run must be given, got a and b; did you mean folder=b?"),
+    (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean folder=b?"),
+    (["evaluate", "a", "b"], "one run must be given, got a and b"),
+    (["datasets", "digits", "mnist"], "one dataset must be given, got digits and mnist"),
+    (["sample", "run=a", "run=b"], "run is given twice on the line: a and b"),
+    (["sample", "a", "run=b"], "run is given twice on the line: a and b"),
+    (["compare", "--csv", "a.csv", "--csv=b.csv"], "csv is given twice on the line: 'a.csv' and 'b.csv'"),
+    (["train", "model=draw", "model=gan"], "model is given twice on the line: draw and gan"),
+    (
+        ["train", "trainer.num_steps=3", "++trainer.num_steps=4"],
+        "trainer.num_steps is given twice on the line: 3 and 4",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), TWICE, ids=[" ".join(words) for words, _ in TWICE])
+def test_of_two_values_none_is_dropped_in_silence(
+    genlab: Genlab, tmp_path: Path, words: list[str], message: str
+) -> None:
+    outcome = genlab(*words)
+    assert (outcome.code, outcome.errors) == (2, f"genlab: error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_said_twice_alike_is_taken(genlab: Genlab) -> None:
+    words = ["seed=3", "seed=3", "hydra.run.dir=a", "hydra.run.dir=b", "--cfg", "job"]
+    outcome = genlab("train", *words)
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "seed: 3" in outcome.output

@@ -37,11 +37,14 @@ TYPOS = [
     ("optimizer.default.beta=[0.9,0.99]", "did you mean 'optimizer.default.betas'?"),
     ("device=cda", "did you mean 'cuda'?"),
     ("dataset.binarization=stochastik", "did you mean 'stochastic'?"),
+    ("technique=[spectral_normalisation]", "did you mean 'spectral_normalization'?"),
+    ("optimizer.defualt.lr=1", "did you mean 'optimizer.default'?"),
     ("resume=outputs/nowhere", "there is no run in outputs/nowhere"),
     ("hydra.run.dri=x", "did you mean 'hydra.run.dir'?"),
     ("+model.num_unit=3", "did you mean 'num_units'?"),
     ("optimizer.default.lr=-1", "optimizer.default.lr must be positive, got -1"),
     ("optimizer.default.lr=nan", "optimizer.default.lr must be finite, got nan"),
+    (f"trainer.num_steps={10**22}", f"trainer.num_steps must be at most {10**15}, got {10**22}"),
 ]
 NOBODY = 65534
 
