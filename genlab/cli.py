@@ -19,7 +19,7 @@ from genlab.errors import ConfigurationError
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
     "train": ("train a model, or go on from a run with resume=RUN; -m sweeps", Syntax()),
-    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run")),
+    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="folder")),
     "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run")),
     "compare": (
         "runs side by side, like ranked with like: RUN... or folders; --sort, --csv, --json, --html",
@@ -38,7 +38,10 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "published results beside those of runs: RUN... or folders; --write FILE",
         Syntax("runs", takes_several=True, flags={"--write": Flag("write")}),
     ),
-    "export": ("a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN", Syntax("run")),
+    "export": (
+        "a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN",
+        Syntax("run", second="folder"),
+    ),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),

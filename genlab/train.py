@@ -1,6 +1,5 @@
 """`genlab train`: from a configuration to a trained model. Everything is put together here, and nowhere else."""
 
-import json
 import logging
 import random
 import shlex
@@ -19,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from genlab.collectives import is_first
 from genlab.composition.application import JobContext
 from genlab.composition.builder import build
-from genlab.composition.environment import choose_device, describe_environment, processes_on
+from genlab.composition.environment import choose_device, processes_on, save_environment
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
 from genlab.composition.processes.worker import this_worker
@@ -39,7 +38,6 @@ from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
 from genlab.models.base import Model
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
-from genlab.storage import replace_atomically
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
 from genlab.training.processes import first_before_others, gathered, joined, own_device
@@ -165,9 +163,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     )
 
     if is_first():
-        environment = describe_environment(command=command, device=device, seed=configuration.seed)
         save_configuration(run_folder, configuration, dataset.spec)
-        replace_atomically(run_folder / "environment.json", f"{json.dumps(environment, indent=2)}\n".encode())
+        save_environment(run_folder, command=command, device=device, seed=configuration.seed)
     _log.info("%s", _shown(configuration))
     _log.info("%s", dataset.provenance)
     _log.info("%s", _parameter_counts(model))

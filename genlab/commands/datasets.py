@@ -9,9 +9,7 @@ from typing import Any
 
 from genlab.composition.application import JobContext
 from genlab.composition.catalogue import describe_options
-from genlab.composition.composer import parse_overrides
 from genlab.composition.fields import check_fields
-from genlab.errors import ConfigurationError
 
 # Data sets bring torch, which the list does without: they are imported where one is looked at.
 
@@ -30,11 +28,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSetting
     Raises:
         ConfigurationError: Something in them does not fit.
     """
-    named = [override.value() for override in parse_overrides(overrides) if override.key_or_group == "dataset"]
-    if len(named) > 1:
-        raise ConfigurationError(
-            f"dataset must be given once, for one look at a time, got {' and '.join(map(str, named))}"
-        )
+    del overrides
     settings = check_fields(DatasetsSettings, {"dataset": None, **values}, "")
     if settings.dataset is not None:
         from genlab.composition.builder import check

@@ -1,9 +1,11 @@
 """What else a result depends on: commit, versions, machine."""
 
+import json
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,11 @@ from genlab.collectives import num_processes
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.suggestions import way_out
 from genlab.errors import ConfigurationError
+from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
 # Of torch's numbers, which begin with no zero and end before 128.
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
+ENVIRONMENT_NAME = "environment.json"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
 
 
@@ -78,10 +82,36 @@ def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> P
     return Processes(num=num, max_restarts=max_restarts, key=key)
 
 
-def describe_environment(*, command: str, device: torch.device, seed: int) -> dict[str, Any]:
+def save_environment(run_folder: Path, *, command: str, device: torch.device, seed: int) -> None:
+    """Write environment.json, anew at each start of a run: it keeps the lines of the starts before.
+
+    Args:
+        run_folder: An existing folder that this process holds.
+        command: The line of this start.
+        device: Of this process.
+        seed: Of training.
+    """
+    commands = _former_commands(run_folder)
+    if command not in commands[-1:]:  # processes that are started again have the line of those before
+        commands.append(command)
+    content = describe_environment(commands=commands, device=device, seed=seed)
+    replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def _former_commands(run_folder: Path) -> list[str]:
+    """Those that environment.json tells; none where it cannot be used, for no run shall end for that."""
+    try:
+        former = json.loads(read_within(run_folder, ENVIRONMENT_NAME, limit=MAX_JSON_BYTES))
+        return [str(command) for command in former["commands"]]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return []
+
+
+def describe_environment(*, commands: Sequence[str], device: torch.device, seed: int) -> dict[str, Any]:
     """The content of a run's environment.json."""
     return {
-        "command": command,
+        "command": commands[-1],
+        "commands": list(commands),
         "git": git_state(),
         "versions": versions(),
         "device": describe_device(device),

@@ -35,11 +35,13 @@ def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
         bare_word: Key that a word without ``=`` stands for.
 
     Raises:
-        ConfigurationError: It has an option that Hydra does not know, or one that would run code.
+        ConfigurationError: It has an option that Hydra does not know, or one that would run code, or two values for a
+            key.
     """
     options = _parse(words)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
+    _refuse_second_values(overrides)
     return Line(options, overrides, _flags(words, options.overrides))
 
 
@@ -61,6 +63,16 @@ def _refuse_code(options: argparse.Namespace) -> None:
         raise ConfigurationError("--experimental-rerun runs code from a pickle; use genlab train resume=RUN")
     if options.config_path is not None:
         raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
+
+
+def _refuse_second_values(overrides: Sequence[str]) -> None:
+    """Hydra would take the last value and say nothing. Of its own keys, which genlab sets as well, it shall."""
+    values: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        former = values.setdefault(key, value)
+        if former != value and not key.startswith(("~", "hydra.")):
+            raise ConfigurationError(f"{key} is given twice on the line: {former} and {value}")
 
 
 def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from genlab.errors import ConfigurationError
+
 # Of Hydra's options: the word that follows is none of ours.
 _TAKE_A_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i"),
@@ -29,13 +31,27 @@ class Syntax(NamedTuple):
     """Key that a word without ``=`` stands for."""
     takes_several: bool = False
     """Whether bare words gather in a list."""
+    second: str | None = None
+    """Key that a second bare word may have been meant for, where there is one word."""
     flags: Mapping[str, Flag] = MappingProxyType({})
 
 
 def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
-    """The line as key=value and options of Hydra alone."""
+    """The line as key=value and options of Hydra alone, and a bare word where the command takes one.
+
+    Raises:
+        ConfigurationError: There are several.
+    """
     line = _without_flags(words, syntax.flags)
-    return _gathered(line, syntax.bare_word) if syntax.takes_several and syntax.bare_word else line
+    if syntax.bare_word is None:
+        return line
+    if syntax.takes_several:
+        return _gathered(line, syntax.bare_word)
+    bare = [word for word, is_free in zip(line, _are_free(line), strict=True) if is_free and "=" not in word]
+    if len(bare) > 1:
+        way_out = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
+        raise ConfigurationError(f"one {syntax.bare_word} must be given, got {' and '.join(bare)}{way_out}")
+    return line
 
 
 def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
@@ -61,10 +77,17 @@ def _gathered(words: Sequence[str], key: str) -> list[str]:
     """The line with its bare words (those without ``=``, and existing paths) in one list under a key, in front."""
     bare: list[str] = []
     others: list[str] = []
-    for before, word in zip(("", *words), words, strict=False):
-        is_free = not word.startswith("-") and before not in _TAKE_A_VALUE
+    for word, is_free in zip(words, _are_free(words), strict=True):
         (bare if is_free and ("=" not in word or Path(word).exists()) else others).append(word)
     return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
+
+
+def _are_free(words: Sequence[str]) -> list[bool]:
+    """Which words are neither options nor values of options."""
+    return [
+        not word.startswith("-") and before not in _TAKE_A_VALUE
+        for before, word in zip(("", *words), words, strict=False)
+    ]
 
 
 def _override(flag: Flag, value: str) -> str:

@@ -97,7 +97,7 @@ def test_every_bad_file_is_told_as_training_tells_it(
         (("folder", "dataset.root=nowhere"), 3, "dataset.root must be a folder of images"),
         (("folder", "dataset.root=."), 3, "dataset.root must hold PNG, JPEG or WebP files"),
         (("digits", "dataset.size=9"), 2, "dataset.size must be 8 or 16 or 28, got 9"),
-        (("digits", "mnist"), 2, "dataset must be given once, for one look at a time, got digits and mnist"),
+        (("digits", "mnist"), 2, "one dataset must be given, got digits and mnist"),
         (("my/pictures",), 2, "dataset has no option 'my/pictures'; options: "),
         (("mnist", "dataset.root=.", "dataset.download=false"), 3, "train-images-idx3-ubyte is missing"),
     ],
