@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+Point = TypeVar("Point")
 Points = Sequence[tuple[int, float | None]]
 Number = int | float
 
@@ -67,7 +68,7 @@ def swatch(number: int) -> str:
     )
 
 
-def thinned(points: Points, *, limit: int = MAX_POINTS) -> Points:
+def thinned(points: Sequence[Point], *, limit: int = MAX_POINTS) -> Sequence[Point]:
     """At most so many points, evenly spaced by position, the first and the last among them."""
     if len(points) <= limit:
         return points

@@ -4,11 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from genlab.metrics.names import Direction, direction_of, kind_of, unit_of
 
 UNKNOWN = "unknown"
+MAX_MEASURES = 1000
+"""Of a file; a ledger of ours has some dozens."""
+MAX_NUMBER = 1e100
+"""Beyond any measure, and near enough to zero to calculate with; whole numbers in JSON know no end."""
 VALIDATION = "validation/"
 _NEGATIVE_LOG_LIKELIHOOD = ("nll_nats", "nll_upper_bound_nats")
 _DIGITS_OF_A_HASH = 8
@@ -106,7 +111,10 @@ def records_of_evaluation(evaluation: Mapping[str, Any], problems: list[str]) ->
     """
     records, num_unreadable = [], 0
     entries = evaluation.get("measures", [])
-    for entry in entries if isinstance(entries, list) else []:
+    entries = entries if isinstance(entries, list) else []
+    if len(entries) > MAX_MEASURES:
+        problems.append(f"evaluation.json: only {MAX_MEASURES:,} of {len(entries):,} measures are read")
+    for entry in entries[:MAX_MEASURES]:
         record = _record(entry)
         if record is not None:
             records.append(record)
@@ -159,12 +167,12 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
 
 def _record(entry: Any) -> Record | None:
     """An entry of the ledger with the fields that are as they should be; None where it has no name or no number."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not _is_number(entry.get("value")):
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not is_number(entry.get("value")):
         return None
     texts = [name for name in _TEXTS if isinstance(entry.get(name), str)]
-    counts = [name for name in _COUNTS if type(entry.get(name)) is int]
+    counts = [name for name in _COUNTS if isinstance(entry.get(name), int) and is_number(entry[name])]
     known: dict[str, Any] = {"value": float(entry["value"])} | {name: entry[name] for name in (*texts, *counts)}
-    if _is_number(entry.get("standard_error")):
+    if is_number(entry.get("standard_error")):
         known["standard_error"] = float(entry["standard_error"])
     return Record(**known)
 
@@ -174,13 +182,14 @@ def _numbers(values: Any, prefix: str) -> dict[str, float]:
         return {}
     return {
         str(tag).removeprefix(prefix): float(value)
-        for tag, value in values.items()
-        if str(tag).startswith(prefix) and _is_number(value)
+        for tag, value in islice(values.items(), MAX_MEASURES)
+        if str(tag).startswith(prefix) and is_number(value)
     }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+def is_number(value: Any) -> bool:
+    """Whether it is a number to show and to calculate with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _weights(configuration: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from genlab.comparison.charts import Line, chart, swatch
 from genlab.comparison.ranking import Column, columns_of, differing
 from genlab.comparison.runs import Run, Scalar, curves, describe_seconds, newest_samples
 from genlab.comparison.table import cell_text, legend, parameter_text, remarks, shown
+from genlab.storage import opened_within
 
 MAX_DRAWN = 24
 """Runs whose curves and samples are shown; more would be neither legible nor light."""
@@ -160,7 +161,7 @@ def _samples(runs: Sequence[Run]) -> str:
         path = newest_samples(run.folder)
         if path is None:
             continue
-        address = _embedded(path)
+        address = _embedded(run.folder, path)
         caption = f"#{number} {_text(run.name)}, {_text(path.stem.replace('_', ' '))}"
         if address is None:
             figures.append(f'<figure><figcaption class="problem">{caption}: cannot be read</figcaption></figure>')
@@ -172,10 +173,13 @@ def _samples(runs: Sequence[Run]) -> str:
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No run has drawn samples.</p>"
 
 
-def _embedded(path: Path) -> str | None:
-    """A picture as a data URI, no larger than it is shown; None where the file holds none."""
+def _embedded(folder: Path, path: Path) -> str | None:
+    """A picture of a run folder as a data URI, no larger than it is shown; None where the file holds none."""
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with (
+            opened_within(folder, str(path.relative_to(folder)), limit=3 * MAX_PICTURE_PIXELS) as file,
+            Image.open(file, formats=("PNG",)) as picture,
+        ):
             if picture.width * picture.height > MAX_PICTURE_PIXELS:
                 return None
             small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")

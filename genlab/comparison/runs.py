@@ -1,18 +1,27 @@
 """Run folders as their files tell of them: a missing or damaged file is a remark on a run, never the end of a table."""
 
 import json
+import math
 import os
 import shlex
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from genlab.comparison.measures import Record, records_of_evaluation, records_of_summary, records_of_validation
+from genlab.comparison.charts import thinned
+from genlab.comparison.measures import (
+    Record,
+    is_number,
+    records_of_evaluation,
+    records_of_summary,
+    records_of_validation,
+)
 from genlab.composition.plain_yaml import MAX_BYTES, load_plain
 from genlab.composition.run_folder import is_abandoned
 from genlab.composition.suggestions import nearest
@@ -24,6 +33,9 @@ Scalar = bool | int | float | str | None
 MAX_LOG_BYTES = 64_000_000
 """Of metrics.jsonl and train.log; a larger one is left out."""
 MAX_LINE_BYTES = 100_000
+MAX_TAGS = 1000
+"""Of a run's metrics.jsonl: fifty times as many as any of our models writes."""
+MAX_TAG_LENGTH = 200
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
@@ -167,16 +179,27 @@ def flat(node: Mapping[str, Any], parent: str = "") -> dict[str, Scalar]:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
-    """Every tag of metrics.jsonl as (step, value) in order of the steps; None where a value was not finite."""
-    found: dict[str, list[tuple[int, float | None]]] = {}
+    """The tags of metrics.jsonl, each as at most MAX_POINTS (step, value) evenly chosen in order of the steps.
+
+    None where a value was not finite.
+    """
+    # A tuple for each number of a log would take ten times the memory of the log.
+    found: dict[str, tuple[array[int], array[float]]] = {}
     for record in _lines(folder, []):
         step = _whole(record.get("step"))
         if step is None:
             continue
         for tag, value in record.items():
-            if "/" in tag and (value is None or _number(value) is not None):
-                found.setdefault(tag, []).append((step, _number(value)))
-    return {tag: sorted(points, key=lambda point: point[0]) for tag, points in found.items()}
+            if "/" in tag and (value is None or is_number(value)):
+                steps, values = found.setdefault(tag, (array("q"), array("d")))
+                steps.append(step)
+                values.append(math.nan if value is None else value)
+    return {tag: _drawn(*points) for tag, points in found.items()}
+
+
+def _drawn(steps: Sequence[int], values: Sequence[float]) -> list[tuple[int, float | None]]:
+    chosen = thinned(sorted(range(len(steps)), key=steps.__getitem__))
+    return [(steps[index], None if math.isnan(values[index]) else values[index]) for index in chosen]
 
 
 def newest_samples(folder: Path) -> Path | None:
@@ -186,7 +209,9 @@ def newest_samples(folder: Path) -> Path | None:
 
 
 def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The records of metrics.jsonl; a line that a kill left half written is left out."""
+    """The records of metrics.jsonl with the first MAX_TAGS tags; a line that a kill left half written is left out."""
+    tags: set[str] = set()
+    left_out = False
     try:
         with opened_within(folder, _CURVES, limit=MAX_LOG_BYTES) as file:
             while line := file.readline(MAX_LINE_BYTES):
@@ -194,12 +219,21 @@ def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
                     record = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
-                if isinstance(record, dict):
-                    yield record
+                if not isinstance(record, dict):
+                    continue
+                for tag in [tag for tag in record if tag not in tags]:
+                    if len(tags) < MAX_TAGS and len(tag) <= MAX_TAG_LENGTH:
+                        tags.add(tag)
+                    else:
+                        left_out = True
+                        del record[tag]
+                yield record
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         problems.append(_cannot_be_read(_CURVES, error))
+    if left_out:
+        problems.append(f"{_CURVES}: only {MAX_TAGS:,} tags of at most {MAX_TAG_LENGTH} characters are read")
 
 
 def _speed(folder: Path, problems: list[str]) -> float | None:
@@ -326,12 +360,12 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    # A page sorts its tables by floats, which hold no larger ones exactly.
+    return value if is_number(value) and isinstance(value, int) and abs(value) <= 2**53 else None
 
 
 def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < float("inf") else None
+    return float(value) if is_number(value) else None
 
 
 def _last_part(target: Any) -> str | None:

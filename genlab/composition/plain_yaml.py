@@ -1,5 +1,6 @@
 """YAML that somebody else may have written: keys and values and nothing else, of limited size and depth."""
 
+import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -7,6 +8,9 @@ import yaml  # type: ignore[import-untyped]
 MAX_BYTES = 100_000
 """Of a file; a run's own configuration has some thousand."""
 MAX_DEPTH = 32
+MAX_DIGITS = 200
+"""Of a whole number, in whatever base: a float holds it, and Python shows it."""
+_WHOLE = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:]*")
 # The one in C reads a folder of runs ten times as fast; both know plain data only.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -36,6 +40,13 @@ def require_plain(text: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
         if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
             raise ValueError("it must be plain YAML, without anchors, aliases and tags")
+        if (
+            isinstance(event, yaml.ScalarEvent)
+            and event.implicit[0]  # not in quotes
+            and len(event.value) > MAX_DIGITS
+            and _WHOLE.fullmatch(event.value)
+        ):
+            raise ValueError(f"it must hold no number of more than {MAX_DIGITS} digits")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"it must be nested at most {MAX_DEPTH} deep")

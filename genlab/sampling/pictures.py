@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from genlab.storage import replace_atomically
+from genlab.storage import opened_within, replace_atomically
 
 # Frames of 120 ms are slow enough to follow a window and fast enough to see a stroke; the last one stays.
 FRAME_MILLISECONDS = 120
@@ -133,7 +133,10 @@ def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
     None, with a warning, where the file holds none, or one of so many pixels that we have not drawn it.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as picture:
+        with (
+            opened_within(path.parent, path.name, limit=3 * MAX_GRID_PIXELS) as file,
+            Image.open(file, formats=("PNG",)) as picture,
+        ):
             size = picture.size
             if size[0] * size[1] > MAX_GRID_PIXELS:
                 raise ValueError(f"{size[0]:,} x {size[1]:,} pixels")

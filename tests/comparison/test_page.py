@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -165,3 +167,31 @@ def test_a_thinned_curve_keeps_its_ends_and_order() -> None:
     assert (kept[0], kept[-1]) == (points[0], points[-1])
     assert list(kept) == sorted(set(kept))
     assert thinned(points[:5]) == points[:5]
+
+
+def test_a_pipe_in_the_place_of_the_newest_samples_is_not_waited_for(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", has_samples=True)
+    os.mkfifo(folder / "samples" / "step_99999999.png")
+    assert any("step 99999999: cannot be read" in text for text in page(tmp_path).text)
+
+
+def test_a_million_tags_make_no_page_of_a_gigabyte(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", curve=[1.0])
+    with (folder / "metrics.jsonl").open("a") as file:
+        for line in range(3):
+            file.write(json.dumps({"step": line} | {f"a/{line}{tag}": 1 for tag in range(3000)}) + "\n")
+        file.write(json.dumps({"step": 9, "a/" + "b" * 200: 1}) + "\n")
+    text = as_page(read_runs([tmp_path]), command="genlab compare")
+    assert text.count("<figure>") == 1000 - 2  # step and seconds are no curves
+    assert "metrics.jsonl: only 1,000 tags of at most 200 characters are read" in text
+    assert "train/model/nll_nats" in text
+
+
+def test_extreme_numbers_of_a_log_are_drawn(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", curve=[1.0])
+    steps, values = (0, -(2**53), 2**53, 10**400), (5e-324, 1e100, -1e100, 1e308, -(10**400), float("nan"))
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step in steps:
+            for number, value in enumerate(values):
+                file.write(json.dumps({"step": step, "a/both": value, f"a/{number}": value}) + "\n")
+    assert "a/both" in " ".join(page(tmp_path).text)

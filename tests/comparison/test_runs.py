@@ -5,12 +5,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
+from genlab.comparison.charts import MAX_POINTS
+from genlab.comparison.page import as_page
+from genlab.comparison.ranking import sorted_runs
 from genlab.comparison.runs import curves, flat, newest_samples, read_run, read_runs
+from genlab.comparison.table import as_csv, as_json, as_text
 from genlab.errors import ConfigurationError
 from tests.comparison.conftest import RunMaker, entry
 
@@ -165,6 +170,70 @@ def test_curves_keep_gaps_and_leave_out_half_written_lines(make_run: RunMaker) -
     assert curves(folder)["train/model/nll_nats"] == [(0, 1.0), (10, None), (20, 3.0)]
     assert set(curves(folder)) == {"train/model/nll_nats", "speed/images_per_second"}
     assert curves(folder / "nowhere") == {}
+
+
+def test_a_long_log_gives_evenly_chosen_points_in_order_of_their_steps(make_run: RunMaker) -> None:
+    folder = make_run("a")
+    steps = [*range(3000, 6000), *range(3000)]  # as after a resumption from an older checkpoint, were it not cut
+    lines = "".join(f'{{"step": {step}, "a/b": {step / 2}}}\n' for step in steps)
+    (folder / "metrics.jsonl").write_text(lines)
+    points = curves(folder)["a/b"]
+    assert points == [(step, step / 2) for step, _ in points]
+    assert (len(points), points[0][0], points[-1][0]) == (MAX_POINTS, 0, 5999)
+    assert {later[0] - earlier[0] for earlier, later in pairwise(points)} == {20, 21}
+
+
+HUGE = 10**400
+
+
+def test_numbers_that_no_float_holds_are_not_known(make_run: RunMaker, tmp_path: Path) -> None:
+    told = {"step": HUGE, "seconds": HUGE, "num_parameters": -HUGE, "test": {"test/nll_nats": HUGE}}
+    validated = {"best": {"validation/nll_nats": HUGE, "validation/kl_nats": 1.0}}
+    make_run("a", summary=told | validated, configuration={"seed": 2**64})
+    measures = [
+        entry("nll_nats", HUGE),
+        entry("kl_nats", 2.0, standard_error=HUGE, num_examples=HUGE, seed=HUGE),
+    ]
+    folder = make_run("b", summary=told, measures=measures)
+    log = {"step": HUGE, "speed/images_per_second": HUGE}
+    (folder / "metrics.jsonl").write_text(json.dumps(log) + "\n")
+    first, second = runs = read_runs([tmp_path / "outputs"])
+    for run in runs:
+        assert (run.step, run.seconds, run.num_parameters) == (None, None, None)
+    assert [(record.name, record.value) for record in first.records] == [("validation/kl_nats", 1.0)]
+    (record,) = second.records
+    assert (record.value, record.standard_error, record.num_examples, record.seed) == (2.0, None, None, None)
+    assert second.images_per_second is None
+    assert "evaluation.json: 1 measures cannot be read" in second.problems
+    for text in (as_text(runs), as_csv(runs), as_json(runs), as_page(runs, command="genlab compare")):
+        assert "1000000000" not in text
+    assert sorted_runs(runs, "seed")[0] is second
+
+
+@pytest.mark.parametrize("digits", ["9" * 201, "0x" + "f" * 5000, "-1" + ":59" * 2000, "0b" + "1" * 40_000])
+def test_a_number_of_thousands_of_digits_is_told_and_not_shown(make_run: RunMaker, digits: str) -> None:
+    """Python refuses to show it: a message, a table or a page with it would end in an error of its own."""
+    folder = make_run("a")
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"other: {digits}\n")
+    (problem,) = read_run(folder, name="a").problems
+    assert problem == "config.yaml cannot be read: it must hold no number of more than 200 digits"
+
+
+def test_a_number_in_quotes_is_a_text(make_run: RunMaker) -> None:
+    folder = make_run("a", configuration={"other": "9" * 300})
+    assert read_run(folder, name="a").configuration["other"] == "9" * 300
+
+
+def test_of_very_many_measures_the_first_are_read(make_run: RunMaker) -> None:
+    """Every column goes through the measures of all runs."""
+    folder = make_run("a", measures=[entry(f"m{number}", 1.0) for number in range(1001)])
+    run = read_run(folder, name="a")
+    assert len(run.records) == 1000
+    assert "evaluation.json: only 1,000 of 1,001 measures are read" in run.problems
+    many = {f"test/m{number}": 1.0 for number in range(1001)}
+    folder = make_run("b", summary={"test": many, "best": {f"validation/m{number}": 1.0 for number in range(1001)}})
+    assert len(read_run(folder, name="b").records) == 2000
 
 
 def test_the_newest_samples(make_run: RunMaker) -> None:
