@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shlex
 import statistics
 import time
@@ -41,6 +42,7 @@ SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
 _MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra")
 _SPEED = "speed/images_per_second"
+_NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ class Run:
     overrides: tuple[str, ...]
     """Of its first start."""
     commands: tuple[str, ...]
-    """The lines that repeat it: the first start, and the last resumption where there was one."""
+    """The lines that repeat it: the first start, and every resumption."""
     commit: str | None
     """The first digits of the commit, with "+" where the clone had changes."""
     hardware: str | None
@@ -148,7 +150,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         dataset=_text(choices.get("dataset")) or _last_part(_node(configuration, "dataset").get("_target_")),
         experiment=_text(choices.get("experiment")),
         overrides=overrides,
-        commands=_commands(overrides, has_overrides=bool(hydra), last=_text(environment.get("command"))),
+        commands=_commands(overrides, environment, has_overrides=bool(hydra)),
         commit=_commit(environment),
         hardware=_hardware(environment),
         configuration=flat({key: value for key, value in configuration.items() if key not in ("resume", "spec")}),
@@ -316,11 +318,11 @@ def _last_error(folder: Path) -> str | None:
     return errors[-1] if errors else None
 
 
-def _commands(overrides: tuple[str, ...], *, has_overrides: bool, last: str | None) -> tuple[str, ...]:
+def _commands(overrides: tuple[str, ...], environment: Mapping[str, Any], *, has_overrides: bool) -> tuple[str, ...]:
     first = (shlex.join(["genlab", "train", *overrides]),) if has_overrides else ()
-    if last is None or (first and "resume=" not in last):
-        return first
-    return (*first, last)
+    told = _list(environment.get("commands")) or [environment.get("command")]
+    lines = [line for command in told if (line := _text(command)) is not None]
+    return (*first, *(line for line in lines if not first or "resume=" in line))
 
 
 def _commit(environment: Mapping[str, Any]) -> str | None:
@@ -330,11 +332,20 @@ def _commit(environment: Mapping[str, Any]) -> str | None:
 
 
 def _hardware(environment: Mapping[str, Any]) -> str | None:
+    """A process's device, and their number where there were several: "A Processor, 2 processes, 1 thread each"."""
     device, threads = _text(environment.get("device")), _whole(environment.get("num_threads"))
+    processes = _whole(environment.get("num_processes")) or 1
+    if device is None:
+        return None
     if device != "cpu":
-        return device
-    count = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
-    return f"{_text(environment.get('cpu')) or 'cpu'}{count}"
+        # Of "cuda:0 (NVIDIA H200)" the number is that of the first process alone.
+        return device if processes == 1 else f"{processes} processes, {_NUMBER_OF_CARD.sub('', device)} each"
+    parts = [_text(environment.get("cpu")) or "cpu"]
+    if processes > 1:
+        parts.append(f"{processes} processes")
+    if threads is not None:
+        parts.append(f"{threads} thread{'' if threads == 1 else 's'}{' each' if processes > 1 else ''}")
+    return ", ".join(parts)
 
 
 def _nothing_in(place: Path) -> str:

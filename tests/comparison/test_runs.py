@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -47,7 +48,35 @@ def test_what_a_run_says(make_run: RunMaker) -> None:
     assert [record.name for record in run.records] == ["nll_nats"]
 
 
-def test_a_resumed_run_is_repeated_by_its_first_line_and_its_last(make_run: RunMaker) -> None:
+def test_a_resumed_run_is_repeated_by_all_its_lines(make_run: RunMaker) -> None:
+    folder = make_run("a")
+    environment = json.loads((folder / "environment.json").read_text())
+    lines = ["genlab train model=draw", "genlab train resume=a trainer.num_steps=5", "genlab train resume=a device=cpu"]
+    (folder / "environment.json").write_text(json.dumps(environment | {"command": lines[-1], "commands": lines}))
+    assert read_run(folder, name="a").commands == tuple(lines)
+    shutil.rmtree(folder / ".hydra")
+    assert read_run(folder, name="a").commands == tuple(lines)
+
+
+@pytest.mark.parametrize(
+    ("told", "hardware"),
+    [
+        ({"num_processes": 1}, "A Processor, 1 thread"),
+        ({"num_processes": 2}, "A Processor, 2 processes, 1 thread each"),
+        ({"num_processes": 4, "num_threads": 8}, "A Processor, 4 processes, 8 threads each"),
+        ({"num_processes": 1, "device": "cuda:1 (A Card)"}, "cuda:1 (A Card)"),
+        ({"num_processes": 4, "device": "cuda:0 (A Card)"}, "4 processes, cuda (A Card) each"),
+        ({"num_processes": "many"}, "A Processor, 1 thread"),
+    ],
+)
+def test_the_cost_is_that_of_all_processes(make_run: RunMaker, told: dict[str, Any], hardware: str) -> None:
+    folder = make_run("a")
+    environment = json.loads((folder / "environment.json").read_text())
+    (folder / "environment.json").write_text(json.dumps(environment | told))
+    assert read_run(folder, name="a").hardware == hardware
+
+
+def test_a_resumed_run_of_a_former_version_is_repeated_by_its_first_line_and_its_last(make_run: RunMaker) -> None:
     folder = make_run("a")
     environment = json.loads((folder / "environment.json").read_text())
     environment |= {"command": "genlab train resume=outputs/a trainer.num_steps=200", "git": {"commit": "ab" * 20}}
