@@ -14,16 +14,19 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     """The valid dotted key nearest to the given one.
 
-    A key is compared with those of its own parent first, by its last part: ``model.red_size`` is nearer to
+    A word alone is most likely the whole last part of a key: ``devices`` is nearer to ``trainer.devices`` than to
+    ``device``. Then a key is compared with those of its own parent, by its last part: ``model.red_size`` is nearer to
     ``model.read_size`` than to ``model.write_size`` of any length.
     """
     candidates = sorted(set(valid))
     parent, _, last = key.rpartition(".")
+    same_last = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
+    if not parent and len(same_last) == 1:
+        return same_last[0]
     siblings = {candidate[len(parent) + bool(parent) :] for candidate in candidates if _parent(candidate) == parent}
     sibling = nearest(last, siblings)
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
-    same_last = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
     return nearest(key, same_last) or nearest(key, candidates) or (same_last[0] if len(same_last) == 1 else None)
 
 
