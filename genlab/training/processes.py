@@ -70,7 +70,8 @@ def own_device(device: torch.device) -> torch.device:
     Raises:
         ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
     """
-    if device.type != "cuda" or not _is_one_of_several():
+    is_alone = dist.is_initialized() and num_processes() == 1  # a training within a run, on the device of the run
+    if device.type != "cuda" or not _is_one_of_several() or is_alone:
         return device
     if str(device) != "cuda":
         raise ConfigurationError(f"device must be cuda for several processes, each of which takes one, got {device}")

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 import genlab.train
+from genlab.collectives import alone as processes_alone
 from genlab.collectives import rank
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError, StoppedBySignal
+from genlab.training.processes import own_device
 from genlab.training.sharding import is_share, whole
 from genlab.training.trainer import Trainer
 from tests.pair import NUM_PROCESSES, Pair
@@ -224,6 +226,19 @@ def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog
     with mock.patch("torch.get_num_threads", return_value=7):
         train(tmp_path / "run", (*words, "trainer.num_steps=6"), {}, resumes=True)
     assert "1 threads, now 7" in caplog.text
+
+
+def devices_of(name: str) -> tuple[str, str]:
+    """The device of this process for a run on a device of this name, and for a training of its own within the run."""
+    with mock.patch("torch.cuda.device_count", return_value=NUM_PROCESSES):
+        own = own_device(torch.device(name))
+        with processes_alone():
+            return str(own), str(own_device(own))
+
+
+def test_a_training_within_a_run_keeps_the_device_of_its_process(pair: Pair) -> None:
+    assert pair.run(devices_of, "cuda") == [("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")]
+    assert pair.run(devices_of, "cpu") == [("cpu", "cpu")] * NUM_PROCESSES
 
 
 def stopped_by_signal(folder: Path, words: tuple[str, ...], rank_of_signal: int) -> tuple[int | None, int]:
