@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.composition.fields import check_fields
+from genlab.composition.location import config_directory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,17 @@ def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
     width = max(map(len, files), default=0)
     for name in sorted(files):
         yield f"{name:<{width}}  {headline(files[name])}"
+
+
+def settings_of(command: str) -> str:
+    """The settings of a command with their comments, as its primary configuration has them between two of its blocks.
+
+    Dollar signs are doubled, for Hydra takes the text for a template.
+    """
+    text = (config_directory() / f"{command}.yaml").read_text(encoding="utf-8")
+    after_defaults = text.partition("\ndefaults:\n")[2].partition("\n\n")[2]
+    settings = after_defaults.partition("hydra:\n")[0].strip()
+    return f"{settings}\n".replace("$", "$$") if settings else ""
 
 
 def headline(path: Path) -> str:

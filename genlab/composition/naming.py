@@ -11,6 +11,8 @@ from typing import Any
 import omegaconf
 from omegaconf import OmegaConf
 
+from genlab.composition.catalogue import settings_of
+
 MAX_SLUG_LENGTH = 80
 _HASH_LENGTH = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -85,6 +87,7 @@ def register_resolvers(started: datetime) -> None:
         "genlab.started": lambda: stamp,
         "genlab.run_folder": run_folder,
         "genlab.job_folder": job_folder,
+        "genlab.settings_of": settings_of,
         "genlab.output_subdir": lambda resume: ".hydra" if resume is None else None,
         "oc.env": environment,
     }
