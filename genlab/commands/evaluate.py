@@ -19,7 +19,6 @@ from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.runs import save_evaluation, save_likelihoods
 from genlab.data.dataset import Dataset, Split
-from genlab.data.folder_cache import printable
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
@@ -32,6 +31,7 @@ from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likel
 from genlab.metrics.matching import CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
+from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
 from genlab.train import train

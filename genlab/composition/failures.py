@@ -13,18 +13,23 @@ from genlab.errors import (
     StorageError,
     is_out_of_memory,
 )
+from genlab.printing import printable
 from genlab.storage import is_disk_full
 
 BUG = 1
 INTERRUPTED = 130
-_STORAGE_ERRNOS = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+# The last three: a folder stands where a file should, or the other way round.
+_STORAGE_ERRNOS = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+    *(errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+}
 
 
 def explain(error: BaseException) -> tuple[str, int]:
     """One line without a traceback, and the exit code of the contract.
 
-    An expected failure speaks for itself; behind anything else, a full disk, a missing permission or exhausted memory
-    anywhere in the chain of causes is what happened, and what remains is a bug of ours.
+    An expected failure speaks for itself; behind anything else, a full disk, a missing permission, a folder in place of
+    a file or exhausted memory anywhere in the chain of causes is what happened, and what remains is a bug of ours.
     """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
@@ -52,8 +57,8 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space made one space."""
-    return " ".join(text.split())
+    """The text with every run of white space made one space; what strangers wrote in it moves no cursor."""
+    return printable(" ".join(text.split()))
 
 
 def leaves_folder_to_others(error: BaseException) -> bool:

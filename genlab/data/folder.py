@@ -14,11 +14,12 @@ from torch import Tensor
 from genlab.data.assembly import assemble
 from genlab.data.dataset import Dataset, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
-from genlab.data.folder_cache import FolderCache, printable
+from genlab.data.folder_cache import FolderCache
 from genlab.data.location import user_cache
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 

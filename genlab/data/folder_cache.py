@@ -19,6 +19,7 @@ from genlab.data.decoding import Picture, PictureRules, RefusedImage, bombs_refu
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
+from genlab.printing import printable
 
 _FORMAT = 1  # of the cache and of the rules in decoding.py: raise it when either changes
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
@@ -148,11 +149,6 @@ class FolderCache:
             return decode(path, self._rules)
         except RefusedImage as refusal:
             return refusal
-
-
-def printable(name: str) -> str:
-    """A file name that any terminal and log can show, on one line: other characters are escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _list(skipped: Mapping[str, str]) -> str:

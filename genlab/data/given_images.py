@@ -17,9 +17,9 @@ from tqdm import tqdm
 from genlab.data.dataset import Binarization, Dataset
 from genlab.data.decoding import PILLOW_MAX_PIXELS, PictureRules, RefusedImage, bombs_refused, decode
 from genlab.data.folder import folder, scan
-from genlab.data.folder_cache import printable
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.printing import printable
 from genlab.types import UNLABELLED, ImageSpec
 
 THRESHOLD = 0.5

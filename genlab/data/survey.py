@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from genlab.data.dataset import SPLITS, Dataset, Split
-from genlab.data.folder_cache import printable
+from genlab.printing import printable
 from genlab.tables import aligned
 from genlab.types import UNLABELLED
 

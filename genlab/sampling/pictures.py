@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from genlab.printing import printable
 from genlab.storage import opened_within, replace_atomically
 
 # Frames of 120 ms are slow enough to follow a window and fast enough to see a stroke; the last one stays.
@@ -83,7 +84,8 @@ def save_training_film(folder: Path) -> Path | None:
     frames = []
     for path, size, picture in grids:
         if size != grids[-1][1]:
-            _log.warning("%s is left out of the film of training: it has another size than the last grid", path)
+            name = printable(str(path))
+            _log.warning("%s is left out of the film of training: it has another size than the last grid", name)
             continue
         frames.append(picture)
     if len(frames) < 2:
@@ -142,7 +144,7 @@ def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
                 raise ValueError(f"{size[0]:,} x {size[1]:,} pixels")
             frame = picture.convert("L" if picture.mode == "L" else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
-        _log.warning("%s is left out of the film of training: %s", path, error)
+        _log.warning("%s is left out of the film of training: %s", printable(str(path)), error)
         return None
     frame.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))
     return size, frame

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from genlab.errors import CheckpointError
+from genlab.printing import printable
 from genlab.storage import largest_readable, read_within, remove_temporaries, replace_atomically, require_space
 from genlab.training.torch_file import require_harmless, require_own_size
 
@@ -126,7 +127,7 @@ class CheckpointFolder:
                 reasons.append(str(error))
                 continue
             if reasons:
-                _log.warning("%s; going on from %s (step %d)", "; ".join(reasons), name, state["step"])
+                _log.warning("%s; going on from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
                 if self.has("last.pt"):
                     (self.path / "last.pt").replace(self.path / "last.pt.damaged")
             return state
@@ -183,7 +184,7 @@ class CheckpointFolder:
         try:
             return Sidecar(**json.loads(read_within(self.path, path.name, limit=_MAX_SIDECAR_BYTES)))
         except (OSError, ValueError, TypeError, RecursionError):
-            _log.warning("%s is damaged and ignored", path)
+            _log.warning("%s is damaged and ignored", printable(str(path)))
             return None
 
 

@@ -93,6 +93,10 @@ def _origin(content: bytes) -> Origin:
     if missing:
         raise ValueError(f"its metadata have no {', '.join(missing)}, so it is none that genlab export wrote")
     origin = Origin(**{field.name: metadata[field.name] for field in fields(Origin)})
-    if not re.fullmatch(r"\d{1,15}", origin.step) or origin.weights not in ("trained", "averaged"):
+    if (
+        not re.fullmatch(r"\d{1,15}", origin.step, re.ASCII)
+        or not re.fullmatch(r"[\w.-]{1,100}", origin.checkpoint)
+        or origin.weights not in ("trained", "averaged")
+    ):
         raise ValueError("its metadata are not those of an export")
     return origin

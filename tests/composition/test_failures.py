@@ -38,6 +38,9 @@ def caused(outer: Exception, inner: BaseException) -> Exception:
         (OSError(errno.EROFS, "Read-only file system"), 7),
         (caused(RuntimeError("PytorchStreamWriter failed"), OSError(errno.ENOSPC, "No space left on device")), 7),
         (PermissionError(errno.EACCES, "Permission denied", "outputs"), 7),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "summary.json"), 7),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "samples/x.png"), 7),
+        (caused(ValueError("x"), FileExistsError(errno.EEXIST, "File exists", "samples")), 7),
         (FileNotFoundError(errno.ENOENT, "No such file"), 1),
         (FolderInUseError("x"), 8),
         (SweepError("x"), 9),
@@ -58,6 +61,13 @@ def test_a_bug_says_how_to_see_its_traceback() -> None:
     bug = AssertionError("x")
     bug.__context__ = ValueError("y")
     assert explain(bug)[1] == 1
+
+
+@pytest.mark.parametrize("kind", [ConfigurationError, DataError, KeyError, PermissionError])
+def test_no_line_moves_the_cursor(kind: type[Exception]) -> None:
+    message, _ = explain(kind("a\x1b]0;title\x07 \x9b2J \u202e\n\tb \u00e9"))
+    assert message.replace("\n", " ").isprintable()
+    assert "\u00e9" in message
 
 
 def test_files_that_cannot_be_used_stand_one_a_line() -> None:

@@ -314,3 +314,75 @@ def test_an_export_with_a_pickle_in_the_place_of_its_weights_is_refused(
             outcome = genlab(*(word.format(run="handed_on") for word in COMMANDS[command]))
             assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
             assert not Path(MARKER).exists()
+
+
+# Names of files that are folders here, and of folders that are files.
+MISPLACED = {
+    ".x.tmp/": 0,
+    "checkpoints/.y.tmp/": 0,
+    "checkpoints/z.json/": 0,
+    "checkpoints/best_before.json/": 7,
+    "summary.json/": 7,
+    "metrics.jsonl/": 7,
+    "train.log/": 7,
+    "environment.json/": 7,
+    ".owner/": 7,
+    ".lock/": 7,
+    "samples": 7,
+    "events.out.tfevents.9/": 0,
+    "checkpoints": 4,
+}
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_a_folder_in_the_place_of_a_file_costs_one_line(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
+) -> None:
+    shutil.copytree(honest, "run")
+    place = Path("run", name)
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    if name.endswith("/"):
+        place.mkdir()
+    else:
+        place.write_text("x")
+    with tally.trying(FAULT, "folders in the place of files, and files of folders, for genlab train resume"):
+        outcome = genlab(*(word.format(run="run") for word in COMMANDS["train"]), "trainer.sample_interval=2")
+        assert outcome.code == MISPLACED[name], outcome.errors
+        assert outcome.errors.count("genlab: error") == (outcome.code > 0), outcome.errors
+        assert "bug" not in outcome.errors
+
+
+def test_pictures_that_cannot_be_written_for_a_file_cost_one_line(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally
+) -> None:
+    shutil.copytree(honest, "run")
+    Path("run/samples").write_text("x")
+    with tally.trying(FAULT, "folders in the place of files, and files of folders, for genlab sample"):
+        outcome = genlab(*(word.format(run="run") for word in COMMANDS["sample"]))
+        assert (outcome.code, outcome.errors.count("\n")) == (7, 1), outcome.errors
+        assert "run/samples" in outcome.errors
+
+
+def test_what_moves_the_cursor_is_not_printed(
+    genlab: Callable[..., Outcome], honest: Path, tally: Tally, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The title of a terminal is set, and its text coloured, by what is printed to it."""
+    shutil.copytree(honest, "run")
+    hostile = "\x1b]0;PWN\x07\x1b[31mred"
+    with Path("run/config.yaml").open("a") as file:
+        file.write(f"{json.dumps(hostile)}: 1\n")
+    Path("run/checkpoints", f"{hostile}.json").write_text("{}")
+    for command, words in COMMANDS.items():
+        with tally.trying(FAULT, f"escape sequences for genlab {command}"):
+            outcome = genlab(*(word.format(run="run") for word in words))
+            assert outcome.code == 2
+            assert r"\x1b]0;PWN\x07\x1b[31mred" in outcome.errors
+            assert "\x1b" not in outcome.output + outcome.errors
+    shutil.copy(honest / "config.yaml", "run")
+    outcome = genlab(*(word.format(run="run") for word in COMMANDS["sample"]))
+    assert outcome.code == 0
+    assert "red.json is damaged" in caplog.text
+    assert "\x1b" not in outcome.output + outcome.errors + caplog.text
