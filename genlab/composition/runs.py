@@ -1,6 +1,7 @@
 """Runs on disk: their configuration as plain data, believed no more than one from a stranger."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from genlab.composition.environment import git_state
 from genlab.composition.failures import one_line
 from genlab.composition.fields import check_fields
 from genlab.composition.plain_yaml import MAX_BYTES, require_plain
+from genlab.composition.processes.worker import LAUNCHER_VARIABLE, this_worker
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.composition.suggestions import nearest
 from genlab.composition.targets import allows_own_code
@@ -169,6 +171,9 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     """A run's own configuration with what may change on its way: ``trainer.*``, ``device`` and ``num_threads``.
 
+    How many processes there are belongs to a start and not to a run: torchrun says it where it started them, and not
+    the line of a start before.
+
     Args:
         run: The run to go on from.
         overrides: The command line, without Hydra's own keys.
@@ -182,6 +187,9 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     values: dict[str, Any] = {field.name: getattr(saved, field.name) for field in fields(saved)}
     values["trainer"] = dict(saved.trainer)
     values["resume"] = str(run.folder)
+    if this_worker() is not None and LAUNCHER_VARIABLE not in os.environ:
+        values["trainer"]["devices"] = 1
+    changed = set()
     for override in parse_overrides(overrides):
         key = override.key_or_group
         parent, _, name = key.rpartition(".")
@@ -197,6 +205,9 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
                 "for anything else start a new run"
             )
         (values["trainer"] if parent else values)[name] = override.value()
+        changed.add(key)
+    if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
+        values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
     return read_run_configuration(values)
 
 

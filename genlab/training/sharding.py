@@ -25,7 +25,10 @@ def require_shardable(model: Model) -> None:
         ConfigurationError: There is nothing to divide, or the model uses weights outside of their modules.
     """
     if num_processes() == 1:
-        raise ConfigurationError("trainer.sharding must be none in one process: set trainer.devices, or use torchrun")
+        raise ConfigurationError(
+            "trainer.sharding must be none in one process (add trainer.sharding=none); for several set trainer.devices, "
+            "or use torchrun"
+        )
     covered = {id(parameter) for module in model.shardable() for parameter in module.parameters()}
     if any(id(parameter) not in covered for parameter in model.parameters()):
         raise ConfigurationError(

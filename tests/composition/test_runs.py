@@ -157,6 +157,44 @@ def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder
         resumed(run, ["trainer.num_step=9"])
 
 
+def spread(folder: Path) -> None:
+    edit(folder, lambda values: values["trainer"].update(devices=2, max_restarts=3))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (2, 3)),
+        (["trainer.devices=1"], (1, 0)),
+        (["trainer.devices=4"], (4, 3)),
+        (["trainer.devices=4", "trainer.max_restarts=0"], (4, 0)),
+    ],
+)
+def test_one_process_is_resumed_without_what_goes_with_several(
+    run_folder: Path, words: list[str], expected: tuple[int, int]
+) -> None:
+    spread(run_folder)
+    settings = resumed(load_run(run_folder), words).settings
+    assert (settings.devices, settings.max_restarts) == expected
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_restarts must be 0 with trainer\.devices=1, got 1"):
+        resumed(load_run(run_folder), ["trainer.devices=1", "trainer.max_restarts=1"])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_the_number_of_processes_of_a_former_start_does_not_bind_torchrun(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    spread(run_folder)
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": num_workers}.items():
+        monkeypatch.setenv(name, str(value))
+    settings = resumed(load_run(run_folder), []).settings
+    assert (settings.devices, settings.max_restarts) == (1, 0)
+    assert resumed(load_run(run_folder), ["trainer.devices=3"]).settings.devices == 3
+    monkeypatch.setenv("GENLAB_LAUNCHED", "1")  # by ourselves, as the run's own settings ask
+    settings = resumed(load_run(run_folder), []).settings
+    assert (settings.devices, settings.max_restarts) == (2, 3)
+
+
 @pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
 def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
     outcome = genlab(command)
