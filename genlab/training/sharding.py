@@ -26,8 +26,8 @@ def require_shardable(model: Model) -> None:
     """
     if num_processes() == 1:
         raise ConfigurationError(
-            "trainer.sharding must be none in one process (add trainer.sharding=none); for several set trainer.devices, "
-            "or use torchrun"
+            "trainer.sharding must be none in one process (add trainer.sharding=none); for several set "
+            "trainer.devices, or use torchrun"
         )
     covered = {id(parameter) for module in model.shardable() for parameter in module.parameters()}
     if any(id(parameter) not in covered for parameter in model.parameters()):
