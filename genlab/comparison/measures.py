@@ -21,6 +21,7 @@ _TEXTS = (
     *("name", "unit", "kind", "split", "weights", "dataset"),
     *("binarization", "dataset_fingerprint", "features", "protocol"),
 )
+_BESIDE_THE_DATA = ("cache", "download")  # where they are kept, and how they came there
 _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 
 
@@ -145,7 +146,8 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
     if not isinstance(dataset, Mapping) or not isinstance(trainer, Mapping):
         return []
     seed, limit = configuration.get("seed"), trainer.get("validation_images")
-    identity = hashlib.sha256(json.dumps(dataset, sort_keys=True, default=str).encode()).hexdigest()
+    told = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
+    identity = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
     return [
         Record(
             name=f"{VALIDATION}{name}",

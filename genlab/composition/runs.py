@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
 
 
 def load_run(folder: str | Path) -> SavedRun:
-    """Read and check a run folder.
+    """Read and check a run folder. Its data are read from where it says, and nothing is written there.
 
     Raises:
         ConfigurationError: There is no such run, or its configuration is damaged or refused.
@@ -104,9 +104,22 @@ def load_run(folder: str | Path) -> SavedRun:
             if not low <= getattr(measured, name) <= high:
                 value = getattr(measured, name)
                 raise ConfigurationError(f"{SPEC_KEY}.{name} must be between {low:,} and {high:,}, got {value}")
+        configuration = replace(configuration, dataset=_writing_nowhere(configuration.dataset))
         return SavedRun(folder=path, configuration=configuration, spec=measured)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path / CONFIG_NAME}: {error}") from error
+
+
+def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of one of our data sets with no folder to write to but the user's own; what is read stays the same.
+
+    A run from a stranger would otherwise have images decoded, or data downloaded, to wherever its maker likes.
+    """
+    ours = dict(dataset)
+    if str(ours.get("_target_")).startswith("genlab."):
+        ours |= {"cache": None} if "cache" in ours else {}
+        ours |= {"download": False} if "download" in ours and ours.get("root") is not None else {}
+    return ours
 
 
 def save_configuration(folder: Path, configuration: RunConfiguration, spec: ImageSpec) -> None:

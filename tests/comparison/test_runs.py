@@ -212,6 +212,20 @@ def test_a_long_log_gives_evenly_chosen_points_in_order_of_their_steps(make_run:
     assert {later[0] - earlier[0] for earlier, later in pairwise(points)} == {20, 21}
 
 
+def test_where_the_data_lie_is_no_part_of_what_they_are(make_run: RunMaker) -> None:
+    """A resumed run has a cache of the user's own, and is ranked with the others all the same."""
+
+    def identity(name: str, **changes: Any) -> str | None:
+        dataset = {"_target_": "genlab.data.folder.folder", "root": "/a", "cache": None, "binarization": "none"}
+        validated = {"best": {"validation/nll_nats": 1.0}}
+        folder = make_run(name, summary=validated, configuration={"dataset": dataset | changes})
+        (record,) = read_run(folder, name=name).records
+        return record.dataset_fingerprint
+
+    assert identity("a") == identity("b", cache="/b", download=False)
+    assert identity("a2") != identity("c", root="/c")
+
+
 HUGE = 10**400
 
 

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from genlab.composition.builder import build
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.plain_yaml import MAX_BYTES
 from genlab.composition.runs import load_run, resumed, runs_under, save_configuration
 from genlab.composition.schema import RunConfiguration, read_run_configuration
-from genlab.errors import ConfigurationError
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError, DataError
+from genlab.loading import build_dataset
 from genlab.types import ImageSpec
 from tests.conftest import Outcome
 
@@ -99,6 +103,41 @@ def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) 
     with pytest.raises(ConfigurationError, match=r"config\.yaml"):
         load_run(run_folder)
     assert not Path("MARKER").exists()
+
+
+def dataset_of(choice: str, **values: Any) -> dict[str, Any]:
+    with open_composer("train", config_dir=None) as composer:
+        node = plain(composer.compose([f"dataset={choice}"]))["dataset"]
+    return dict(node | values)
+
+
+def test_a_run_names_no_folder_to_write_decoded_images_to(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "pictures").mkdir()
+    for index in range(20):
+        Image.new("L", (8, 8), 10 * index).save(tmp_path / "pictures" / f"{index}.png")
+    outside = tmp_path / "outside"
+    node = dataset_of("folder", root=str(tmp_path / "pictures"), size=8, channels=1, cache=str(outside), num_workers=1)
+    edit(run_folder, lambda values: values.update(dataset=node))
+    read = build_dataset(load_run(run_folder))
+    assert not outside.exists()
+    assert (tmp_path / "home" / ".cache" / "genlab" / "folders").is_dir()
+    assert build(node, "dataset", expects=Dataset).fingerprint == read.fingerprint
+    assert outside.exists()  # what the line of the run's start asked for
+
+
+@pytest.mark.parametrize("choice", ["mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist"])
+def test_a_run_names_no_folder_to_download_to(run_folder: Path, tmp_path: Path, choice: str) -> None:
+    outside = tmp_path / "outside"
+    edit(run_folder, lambda values: values.update(dataset=dataset_of(choice, root=str(outside))))
+    run = load_run(run_folder)
+    with pytest.raises(DataError):
+        build_dataset(run)
+    assert not outside.exists()
+    edit(run_folder, lambda values: values.update(dataset=dataset_of(choice)))
+    assert load_run(run_folder).configuration.dataset["download"]  # to the user's own place
 
 
 def link_out(folder: Path, elsewhere: Path) -> None:
