@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -31,6 +32,17 @@ TINY = {
     "gated_pixelcnn": ("model=gated_pixelcnn", *_COMMON),
 }
 """The words of ``genlab train`` for a run of seconds of each family: 40 steps, 16 images of 8x8 each."""
+
+
+def changed(words: Sequence[str], *others: str) -> tuple[str, ...]:
+    """A line with other values for some of its keys: genlab refuses two values of one key.
+
+    Args:
+        words: The line, ``key=value`` each.
+        others: What its words of the same keys make way for; of new keys as well.
+    """
+    keys = {word.partition("=")[0] for word in others}
+    return (*(word for word in words if word.partition("=")[0] not in keys), *others)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -165,6 +177,11 @@ def assert_runs_equal(ours: Path, theirs: Path) -> None:
     for summary in (first, second):
         del summary["seconds"]
     assert first == second
+
+
+def seconds_since(note: Path) -> float:
+    """Time since a process wrote it down (:func:`tests.faults.hooks.note_time`)."""
+    return time.monotonic() - float(note.read_text(encoding="utf-8"))
 
 
 def strays_of(folder: Path) -> list[Path]:

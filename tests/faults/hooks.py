@@ -70,9 +70,20 @@ def before_pictures(act: Callable[[], object]) -> None:
     DRAW.visualize = watched  # type: ignore[method-assign]
 
 
-def signalled_at(step: int, number: int, *, to_group: bool = False) -> None:
-    """Get a signal in the middle of a step, after which so many steps are done."""
-    before_step(step - 1, lambda: (os.killpg if to_group else os.kill)(os.getpid(), number))
+def note_time(path: Path) -> None:
+    """Write down the reading of a clock that all processes of the machine share."""
+    path.write_text(repr(time.monotonic()), encoding="utf-8")
+
+
+def signalled_at(step: int, number: int, *, to_group: bool = False, note: Path | None = None) -> None:
+    """Get a signal in the middle of a step, after which so many steps are done; its time may be noted."""
+    before_step(step - 1, lambda: _signal(number, to_group=to_group, note=note))
+
+
+def _signal(number: int, *, to_group: bool, note: Path | None) -> None:
+    if note is not None:
+        note_time(note)
+    (os.killpg if to_group else os.kill)(os.getpid(), number)
 
 
 def witnessed(record: Path) -> None:
@@ -165,12 +176,12 @@ def at_point_of_saving(number: int, act: Callable[[], object]) -> None:
     Path.open, Path.replace, os.fsync = open_piecewise, replace_watched, fsync_watched  # type: ignore[assignment,method-assign]
 
 
-def signalled_in_saving(point: int, *numbers: int, to_group: bool = False) -> None:
-    """Get signals, one after the other, at a point of the writing of checkpoints."""
+def signalled_in_saving(point: int, *numbers: int, to_group: bool = False, note: Path | None = None) -> None:
+    """Get signals, one after the other, at a point of the writing of checkpoints; the last one's time may be noted."""
 
     def signal_all() -> None:
         for number in numbers:
-            (os.killpg if to_group else os.kill)(os.getpid(), number)
+            _signal(number, to_group=to_group, note=note)
             time.sleep(0.1)  # for its handler to run, before the next is sent
 
     at_point_of_saving(point, signal_all)
@@ -193,6 +204,17 @@ def saving_plainly() -> None:
         path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
 
     CheckpointFolder.save_last = save_last  # type: ignore[method-assign, assignment]
+
+
+def saving_slowly(seconds: float) -> None:
+    """Every save takes its time, wrong here: who has sent a signal may not wait so long before killing."""
+    save_last = CheckpointFolder.save_last
+
+    def save_late(self: CheckpointFolder, *arguments: Any, **settings: Any) -> None:
+        time.sleep(seconds)
+        save_last(self, *arguments, **settings)
+
+    CheckpointFolder.save_last = save_late  # type: ignore[method-assign]
 
 
 def listening_to_nothing() -> None:

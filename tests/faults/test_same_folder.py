@@ -17,13 +17,13 @@ from filelock import FileLock
 from genlab.composition import application, run_folder
 from genlab.composition.run_folder import claimed
 from genlab.errors import FolderInUseError
-from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume
+from tests.faults.harness import TINY, Forked, changed, checkpoint_of, fork, resume
 from tests.faults.tally import Tally
 
 FAULT = "11 same folder"
 NUM_STARTS = 6
-SHORT = (*TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
-ENDLESS = (*TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
+SHORT = changed(TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
+ENDLESS = changed(TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
 
 
 @contextmanager

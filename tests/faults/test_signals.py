@@ -14,13 +14,30 @@ import pytest
 
 from genlab.comparison.runs import read_run
 from tests.faults import hooks
-from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, fork, resume, start, strays_of
+from tests.faults.harness import (
+    TINY,
+    assert_runs_equal,
+    changed,
+    checkpoint_of,
+    fork,
+    resume,
+    seconds_since,
+    start,
+    strays_of,
+)
 from tests.faults.tally import Tally
 
 FAULT = "6 signals"
 WORDS = TINY["draw"]
 POINTS_OF_THE_FIRST_SAVE = 16
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+LIMIT_SECONDS = 10
+"""From a signal to the end of the process: no speed, but what a system grants before it kills; here it takes one."""
+
+
+def note_of(folder: Path) -> Path:
+    """Where the process of a run notes when it got its signal."""
+    return folder.with_name(f"{folder.name}.signalled")
 
 
 def assert_saved_and_resumable(
@@ -29,6 +46,7 @@ def assert_saved_and_resumable(
     """After a signal, at one of these steps."""
     ended = fork(*WORDS, folder=folder, hook=hook).wait()
     assert ended.returncode == code, ended.stderr
+    assert seconds_since(note_of(folder)) < LIMIT_SECONDS
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "interrupted"
     step = summary["step"]
@@ -41,8 +59,11 @@ def assert_saved_and_resumable(
     assert_runs_equal(whole, folder)
 
 
-def cases(*quick: tuple[object, ...], points: tuple[int, ...]) -> list[object]:
-    every = itertools.product(CODES, ("process", "group"), points)
+def cases(
+    *quick: tuple[object, ...], points: tuple[int, ...], signals: tuple[signal.Signals, ...] = tuple(CODES)
+) -> list[object]:
+    """Every signal to the process and to its group at every point; those that are not quick are slow."""
+    every = itertools.product(*([signals] if signals else []), ("process", "group"), points)
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
 
 
@@ -51,8 +72,9 @@ def test_a_signal_within_a_step(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
 ) -> None:
     with tally.trying(FAULT, f"{number.name} to the {whom} within a step"):
-        hook = partial(hooks.signalled_at, step, number, to_group=whom == "group")
-        assert_saved_and_resumable(tmp_path / "run", whole, code=CODES[number], hook=hook, steps=(step,))
+        folder = tmp_path / "run"
+        hook = partial(hooks.signalled_at, step, number, to_group=whom == "group", note=note_of(folder))
+        assert_saved_and_resumable(folder, whole, code=CODES[number], hook=hook, steps=(step,))
 
 
 # In the sidecar of the save of step 5, before its data, within them.
@@ -61,8 +83,9 @@ def test_a_signal_within_a_save(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, point: int
 ) -> None:
     with tally.trying(FAULT, f"{number.name} to the {whom} within a save"):
-        hook = partial(hooks.signalled_in_saving, point, number, to_group=whom == "group")
-        assert_saved_and_resumable(tmp_path / "run", whole, code=CODES[number], hook=hook, steps=(5, 6))
+        folder = tmp_path / "run"
+        hook = partial(hooks.signalled_in_saving, point, number, to_group=whom == "group", note=note_of(folder))
+        assert_saved_and_resumable(folder, whole, code=CODES[number], hook=hook, steps=(5, 6))
 
 
 @pytest.mark.parametrize("point", [7, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 11, 14))])
@@ -71,10 +94,12 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
 ) -> None:
     folder = tmp_path / "run"
     # A first save that is whole, then one within which the two signals come.
-    hook = partial(hooks.signalled_in_saving, POINTS_OF_THE_FIRST_SAVE + point, signal.SIGINT, signal.SIGINT)
+    signals = (signal.SIGINT, signal.SIGINT)
+    hook = partial(hooks.signalled_in_saving, POINTS_OF_THE_FIRST_SAVE + point, *signals, note=note_of(folder))
     with tally.trying(FAULT, "double Ctrl-C within a save"):
         ended = fork(*WORDS, folder=folder, hook=hook).wait()
         assert (ended.returncode, ended.stderr) == (130, "")
+        assert seconds_since(note_of(folder)) < LIMIT_SECONDS
         assert read_run(folder, name="run").status == "killed"
         ended = resume(folder).wait()
         assert ended.returncode == 0, ended.stderr
@@ -82,20 +107,29 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
         assert strays_of(folder) == []
 
 
-def test_usr1_saves_and_goes_on(tmp_path: Path, whole: Path, tally: Tally) -> None:
-    folder = tmp_path / "run"
-    with tally.trying(FAULT, "SIGUSR1"):
-        hook = partial(
-            hooks.together,
-            partial(hooks.signalled_at, 7, signal.SIGUSR1),
-            partial(hooks.signalled_at, 12, signal.SIGKILL),
-        )
-        ended = fork(*WORDS, "trainer.checkpoint_interval=0", folder=folder, hook=hook).wait()
-        assert ended.returncode == -signal.SIGKILL, ended.stderr
-        assert checkpoint_of(folder)["step"] == 7
-        ended = resume(folder).wait()
-        assert ended.returncode == 0, ended.stderr
-        assert_runs_equal(whole, folder)
+@pytest.mark.parametrize(("whom", "step"), cases(("process", 7), signals=(), points=(7, 13, 29)))
+def test_usr1_saves_and_goes_on(tmp_path: Path, whole: Path, tally: Tally, whom: str, step: int) -> None:
+    with tally.trying(FAULT, f"SIGUSR1 to the {whom} within a step"):
+        saves = partial(hooks.signalled_at, step, signal.SIGUSR1, to_group=whom == "group")
+        assert_saved_on_request(tmp_path / "run", whole, "trainer.checkpoint_interval=0", saves=saves, step=step)
+
+
+@pytest.mark.parametrize(("whom", "point"), cases(signals=(), points=(1, 7, 12)))
+def test_usr1_within_a_save_saves_once_more(tmp_path: Path, whole: Path, tally: Tally, whom: str, point: int) -> None:
+    with tally.trying(FAULT, f"SIGUSR1 to the {whom} within a save"):
+        saves = partial(hooks.signalled_in_saving, point, signal.SIGUSR1, to_group=whom == "group")
+        assert_saved_on_request(tmp_path / "run", whole, saves=saves, step=6)
+
+
+def assert_saved_on_request(folder: Path, whole: Path, *words: str, saves: hooks.Hook, step: int) -> None:
+    """A save at this step, which a kill three steps later leaves the last one."""
+    killed = partial(hooks.signalled_at, step + 3, signal.SIGKILL)
+    ended = fork(*changed(WORDS, *words), folder=folder, hook=partial(hooks.together, saves, killed)).wait()
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert checkpoint_of(folder)["step"] == step
+    ended = resume(folder).wait()
+    assert ended.returncode == 0, ended.stderr
+    assert_runs_equal(whole, folder)
 
 
 def lines_logged(folder: Path) -> int:
@@ -106,17 +140,27 @@ def lines_logged(folder: Path) -> int:
 def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "SIGTERM from outside to python -m genlab"):
-        process = start("train", *WORDS, "trainer.num_steps=100000", folder=folder)
+        process = start("train", *changed(WORDS, "trainer.num_steps=100000"), folder=folder)
         while lines_logged(folder) < 3:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=LIMIT_SECONDS)
         assert process.returncode == 143, errors
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["status"] == "interrupted"
         assert checkpoint_of(folder)["step"] == summary["step"]
         assert errors.splitlines()[-1].endswith(f"after step {summary['step']}; saved, resumable")
+
+
+@pytest.mark.slow
+def test_a_process_that_takes_its_time_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
+    folder = tmp_path / "run"
+    signalled = partial(hooks.signalled_at, 3, signal.SIGTERM, note=note_of(folder))
+    hook = partial(hooks.together, partial(hooks.saving_slowly, LIMIT_SECONDS + 2), signalled)
+    with pytest.raises(AssertionError, match=f"< {LIMIT_SECONDS}"):
+        assert_saved_and_resumable(folder, whole, code=143, hook=hook, steps=(3,))
+    tally.wrong_variant_noticed(FAULT, "twelve seconds before the save")
 
 
 def test_a_process_that_does_not_listen_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
