@@ -37,6 +37,7 @@ from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.baselines import baseline_averages
 from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
 from genlab.models.base import Model
+from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
@@ -237,7 +238,7 @@ def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Measure])
     lines = [format_table(measures)] if measures else []
     folder = _from_here(run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
-    lines += [f"pictures: {path}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
     lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
     program, place = _program(), shlex.quote(str(folder))
     if trainer.summary.status == "interrupted":

@@ -173,6 +173,7 @@ def make(folder: Path) -> None:
 
 def _probe(folder: Path) -> None:
     try:
+        (folder / _OWNER_NAME).unlink(missing_ok=True)  # it may be a link, or a pipe that would wait for its reader
         (folder / _OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
@@ -180,8 +181,8 @@ def _probe(folder: Path) -> None:
 
 def _owner(folder: Path) -> str:
     for _ in range(10):  # who has only just got the lock still has to write its name
-        with suppress(OSError):
-            if name := (folder / _OWNER_NAME).read_text(encoding="utf-8"):
-                return name
+        with suppress(OSError, ValueError):
+            if name := read_within(folder, _OWNER_NAME, limit=_MAX_OWNER_BYTES):
+                return name.decode(errors="replace")
         time.sleep(_PATIENCE_SECONDS / 10)
     return "another process"

@@ -46,6 +46,16 @@ def test_a_held_folder_is_refused_with_its_owner_and_a_kill_frees_it(tmp_path: P
         pass
 
 
+def test_a_pipe_in_the_place_of_the_owner_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".owner")
+    with claimed(tmp_path, is_resumed=True):
+        assert (tmp_path / ".owner").read_text().startswith("PID")
+        (tmp_path / ".owner").unlink()
+        os.mkfifo(tmp_path / ".owner")
+        with pytest.raises(FolderInUseError, match="another process"):
+            require_free(tmp_path)
+
+
 def test_a_killed_owner_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with claimed(folder, is_resumed=False):
