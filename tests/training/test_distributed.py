@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -300,6 +301,7 @@ def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:
 
 
 SHARDED = {
+    "gan": ("model=gan", "model.generator.hidden=[16,16]", "model.discriminator.hidden=[16,16,16]"),
     "dcgan": FAMILIES["dcgan"],
     "gated_pixelcnn": (*FAMILIES["gated_pixelcnn"], "trainer.max_gradient_norm=1", "optimizer=adam"),
     "pixelcnn_pp": ("model=pixelcnn_pp", "model.filters=4", "model.blocks_down=[1,1]"),
@@ -324,6 +326,21 @@ def test_sharded_weights_train_as_whole_ones(family: str, pair: Pair, tmp_path: 
         assert torch.equal(value, resumed[1].average[name]), name
     alone_again = train(tmp_path / "two", (*SHARDED[family], "trainer.num_steps=6"), {}, resumes=True)
     assert alone_again.curves["step"][-1] == 6
+
+
+def warned(folder: Path, is_ours: bool) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        patches = {} if is_ours else {"genlab.training.sharding._OURS": "of somebody else"}
+        train(folder, (*SHARDED["gan"], *SHORT, "trainer.sharding=fsdp2"), patches)
+    return [str(warning.message) for warning in caught if "view tensor" in str(warning.message)]
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_warning_of_what_no_loss_of_ours_does_is_kept_for_those_of_others(
+    is_ours: bool, pair: Pair, tmp_path: Path
+) -> None:
+    assert all((told == []) == is_ours for told in pair.run(warned, tmp_path / "run", is_ours))
 
 
 @pytest.mark.parametrize(
