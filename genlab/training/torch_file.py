@@ -18,15 +18,13 @@ from typing import Any
 
 import torch
 
-from genlab.training.torch_pickle import require_plain_keys
+from genlab.training.torch_pickle import MAX_PARTS, require_plain_keys
 
-MAX_DESCRIPTION_BYTES = 16_000_000
-"""Of the pickle that describes the state: some ten thousand bytes for a model of this project."""
+MAX_DESCRIPTION_BYTES = 4_000_000
+"""Of the pickle that describes the state: some hundred for a tensor, some ten thousand for a model of this project."""
 _NAMES = re.compile(
     r"torch\._utils _rebuild_tensor_v2|torch [A-Za-z0-9]+Storage|collections (OrderedDict|Counter)|__builtin__ set"
 )
-MAX_PARTS = 1_000_000
-"""Of a state, one that stands in several places counted in each."""
 MAX_DEPTH = 16
 """Of containers in containers: a moment of an optimiser is six deep."""
 _REFUSED_OPCODES = frozenset({"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"})

@@ -9,11 +9,14 @@ import pickletools
 from collections.abc import Iterable
 from typing import Any
 
+MAX_PARTS = 1_000_000
+"""Of a state, and of what its description puts it together from: some thousands for a model of this project."""
 _VALUES = frozenset(
     {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
     | {"BINUNICODE", "SHORT_BINSTRING", "GLOBAL"}
 )
 _EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
+_ADDS_NOTHING = frozenset({"BINPUT", "LONG_BINPUT", "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BUILD"})
 _LARGEST_KEY = 2**64  # hashes of smaller numbers differ, but for a few
 _NEITHER = object()  # a tensor, a storage or a set: nothing is taken out of it
 
@@ -22,7 +25,8 @@ def require_plain_keys(description: bytes) -> None:
     """Refuse a pickle that hashes anything but texts and ordinary numbers.
 
     Raises:
-        ValueError: As said, or it is written otherwise than ``torch.save`` writes.
+        ValueError: As said, or it is written otherwise than ``torch.save`` writes, or it has too many parts, for one
+            byte can make a list of sixty.
     """
     reader = _Reader()
     try:
@@ -39,10 +43,14 @@ class _Reader:
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._noted: dict[int, Any] = {}
+        self._num_parts = 0
 
     def take(self, name: str, argument: Any) -> None:
         """Follow one instruction."""
         stack = self._stack
+        self._num_parts += name not in _ADDS_NOTHING
+        if self._num_parts > MAX_PARTS:
+            raise ValueError(f"it has more than {MAX_PARTS:,} parts")
         match name:
             case "PROTO" | "STOP":
                 pass

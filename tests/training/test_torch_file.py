@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlab.training import torch_pickle
 from genlab.training.torch_file import require_harmless, require_own_size
 
 
@@ -111,6 +112,14 @@ def test_what_takes_long_to_hash_is_refused(place: str, key: Any) -> None:
         require_harmless(content)
 
 
+def test_a_byte_for_a_list_is_no_bargain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_pickle, "MAX_PARTS", 1000)
+    for part in (b"]", b"}", b")", b"K\x01", b"(", b"K\x01\x85"):
+        description = b"\x80\x02](" + part * 1000 + b"e."
+        with pytest.raises(ValueError, match="more than 1,000 parts"):
+            require_harmless(rewritten(saved({}), **{"data.pkl": description}))
+
+
 @pytest.mark.parametrize(
     ("description", "message"),
     [
@@ -194,7 +203,7 @@ def test_a_name_is_told_whatever_bytes_follow() -> None:
         (rewritten(saved({}), **{"more.pkl": b"."}), "more pickles"),
         (rewritten(saved({}), **{"data.pkl": b"X"}), "its data.pkl is damaged"),
         (rewritten(saved({}), **{"data.pkl": b"K\x01.K\x02."}), "more than one pickle"),
-        (rewritten(saved({}), **{"data.pkl": b"K\x01." + bytes(16_000_000)}), "data.pkl has 16,000,003 bytes"),
+        (rewritten(saved({}), **{"data.pkl": b"K\x01." + bytes(4_000_000)}), "data.pkl has 4,000,003 bytes"),
     ],
 )
 def test_what_is_no_file_of_torch_is_refused(content: bytes, message: str) -> None:
