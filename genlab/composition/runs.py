@@ -241,7 +241,8 @@ def find_run(folder: str | Path) -> Path:
         raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
     newest = sorted(known, key=lambda name: Path(name).name, reverse=True)[:_MAX_RUNS_LISTED]
     listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {_RUNS_ROOT}/ either"
-    raise ConfigurationError(f"there is no run in {folder} (no {CONFIG_NAME}); {listed}")
+    place = "this folder" if path == Path() else folder  # `run=` names none
+    raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
 
 
 def runs_under(root: Path) -> Iterator[Path]:

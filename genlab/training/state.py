@@ -25,6 +25,8 @@ from genlab.training.sharding import is_share, shard, shares_like, whole
 
 _log = logging.getLogger(__name__)
 
+_UNITS = {"num_processes": ("process", "processes"), "num_threads": ("thread", "threads")}
+
 
 class TrainingState:
     """One model in training, with the average of its weights and an update for each of its phases.
@@ -146,7 +148,7 @@ class TrainingState:
     def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
         """Say what is not as it was when the checkpoint was saved, and changes the order of sums."""
         changes = [
-            f"{before[name]} {name.removeprefix('num_')}, now {now}"
+            f"{before[name]} {_UNITS[name][before[name] != 1]}, now {now}"
             for name, now in self._equal_for.items()
             if name in before and before[name] != now
         ]

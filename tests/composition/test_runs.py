@@ -178,6 +178,9 @@ def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
         load_run(str(run_folder).replace("digits_draw", "digits_drw"))
     with pytest.raises(ConfigurationError, match=f"the newest runs: {run_folder}"):
         load_run("nothing-of-the-kind")
+    for nothing in ("", ".", Path()):
+        with pytest.raises(ConfigurationError, match="there is no run in this folder"):
+            load_run(nothing)
     (run_folder / "config.yaml").rename(run_folder / "gone.yaml")
     (run_folder / ".hydra").mkdir()
     with pytest.raises(ConfigurationError, match="ended before it began"):

@@ -211,7 +211,7 @@ def test_another_number_of_processes_resumes_with_a_warning(
         pair.run(train, tmp_path / "run", (*words, *SHORT), {})
         caplog.clear()
         resumed = train(tmp_path / "run", words, {}, resumes=True)
-        assert "2 processes, now 1" in caplog.text
+        assert "a run with 2 processes, now 1: the results" in caplog.text
         assert "not bitwise" in caplog.text
     else:
         train(tmp_path / "run", (*words, *SHORT), {})
@@ -226,7 +226,7 @@ def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog
     assert "bitwise" not in caplog.text
     with mock.patch("torch.get_num_threads", return_value=7):
         train(tmp_path / "run", (*words, "trainer.num_steps=6"), {}, resumes=True)
-    assert "1 threads, now 7" in caplog.text
+    assert "a run with 1 thread, now 7: the results" in caplog.text
 
 
 def devices_of(name: str) -> tuple[str, str]:
