@@ -495,5 +495,5 @@ def _metrics(tag: object, values: object) -> Float[Tensor, " n"]:
         or values.dim() != 1
         or not values.is_floating_point()
     ):
-        raise TypeError(f"the metrics since its last log line are none, but {type(values).__name__}")
+        raise TypeError("the metrics since its last log line must be rows of numbers by name")
     return values
