@@ -1,6 +1,7 @@
 """A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
 
 import io
+import itertools
 import logging
 import os
 import shlex
@@ -15,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from genlab.composition.composer import Composed, Composer, open_composer, plain, quoted, select_resolved, version_base
@@ -26,7 +28,7 @@ from genlab.composition.processes.launcher import Processes, launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
 from genlab.composition.run_folder import make, require_free, require_fresh, tidy
-from genlab.composition.safety import require_safe
+from genlab.composition.safety import parameters_of, require_safe, require_unswept
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
 from genlab.composition.sweep.lifeline import hold_lifeline
@@ -109,18 +111,20 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         worker.enter()
     register_resolvers(datetime.now())
     options, overrides, flags = read_line(words, bare_word=bare_word)
-    former = continued(overrides) if options.multirun else None
+    former = continued(overrides, config_dir=options.config_dir) if options.multirun else None
     if former is not None:
         overrides = list(former.words)
-        if options.config_dir is None and former.config_dir is not None:
-            options.config_dir = former.config_dir
-            flags += ["--config-dir", former.config_dir]
-    if options.hydra_help or options.shell_completion:
+    if options.hydra_help:
+        run_hydra(command, ["--hydra-help"], job=job)  # it would set up the logging that the line describes
+        return
+    if options.shell_completion:
         run_hydra(command, [*overrides, *flags], job=job)
         return
     with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
         if options.cfg or options.help or options.info:
-            composer.compose(overrides)
+            composed = composer.compose(overrides)
+            if not options.cfg:
+                require_safe(composed, overrides)
             plan = None
         else:
             if worker is not None:
@@ -171,12 +175,15 @@ def _check_ahead(
         if worker is not None:
             raise ConfigurationError("a sweep starts processes of its own: leave out torchrun and set trainer.devices")
         whole = composer.compose(overrides, is_sweep=True)
-        require_safe(whole)
+        require_safe(whole, overrides)
+        words = [*parameters_of(whole), *overrides]
+        require_unswept(composer.parse(words))
+        for job_overrides in _jobs_of_every_choice(composer, words):
+            require_safe(composer.compose(job_overrides), job_overrides)
         settings = settings_of(whole)
         jobs = None if settings is None else planned_jobs(overrides, whole, settings)
-        for job_overrides in _jobs_one_change_apart(composer, overrides):
+        for job_overrides in _jobs_one_change_apart(composer, words):
             composed = composer.compose(job_overrides)
-            require_safe(composed)
             if composed.get("resume") is not None:
                 raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
             processes = _processes(module, _read(module, composed, job_overrides), worker)
@@ -187,9 +194,10 @@ def _check_ahead(
         folder = str(select_resolved(whole, "hydra.sweep.dir"))
         if settings is not None and settings.resume is not None:
             folder = settings.resume
+        require_space(Path(folder), START_BYTES)
         return _Plan(is_sweep=True, folder=folder, settings=settings, jobs=jobs)
     composed = composer.compose(overrides)
-    require_safe(composed)
+    require_safe(composed, overrides)
     if composed.hydra.mode == RunMode.MULTIRUN:
         return _check_ahead(composer, overrides, module=module, is_sweep=True, worker=worker)
     if settings_of(composed) is not None:
@@ -229,17 +237,29 @@ def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> P
     return processes
 
 
-def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Every value of every swept key at least once, without the product of all of them."""
+def _jobs_of_every_choice(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every combination of the groups' options, each of which can bring settings of Hydra; no plain value can."""
     values = []
     for line, override in zip(overrides, composer.parse(overrides), strict=True):
-        if not override.is_sweep_override():
-            values.append([line])
-        elif override.is_discrete_sweep():
-            key = override.get_key_element()
-            values.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-        else:
-            values.append([f"{override.get_key_element()}={end}" for end in interval_ends(override)])
+        alternatives = _alternatives(line, override)
+        is_choice = len(alternatives) > 1 and composer.options(override.key_or_group, overrides)
+        values.append(alternatives if is_choice else alternatives[:1])
+    return map(list, itertools.product(*values))
+
+
+def _alternatives(line: str, override: Override) -> list[str]:
+    """What an override becomes in the jobs of a sweep; of an interval, its ends."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [line]
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [f"{key}={end}" for end in interval_ends(override)]
+
+
+def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every value of every swept key at least once, without the product of all of them."""
+    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, composer.parse(overrides), strict=True)]
     first = [alternatives[0] for alternatives in values]
     yield first
     num_yielded = 1

@@ -33,6 +33,7 @@ from genlab.errors import ConfigurationError
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
 
+SEARCH_PATH = "hydra.searchpath"
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
 
@@ -50,9 +51,11 @@ class Composer:
         self._hydra = hydra
         self._config_name = config_name
 
-    def options(self, group: str) -> list[str]:
-        """What a group offers."""
-        return sorted(set(self._hydra.config_loader.get_group_options(group)))
+    def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
+        """What a group offers, also in the folders that overrides add to the tree."""
+        loader = self._hydra.config_loader
+        found = loader.get_group_options(group, config_name=self._config_name, overrides=list(overrides))
+        return sorted(set(found))
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Command-line overrides as Hydra understands them.
@@ -70,6 +73,7 @@ class Composer:
         """
         parsed = self.parse(overrides)
         try:
+            self._require_folders_to_search(parsed)
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException) as error:
             chosen = {
@@ -90,6 +94,18 @@ class Composer:
             run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
         )
         return composed
+
+    def _require_folders_to_search(self, overrides: Sequence[Override]) -> None:
+        """Hydra imports the package that ``pkg://`` names in its search path, before anything is composed."""
+        loader: Any = self._hydra.config_loader
+        primary = loader.repository.load_config(self._config_name)
+        named: list[Any] = [override.value() for override in overrides if override.key_or_group == SEARCH_PATH]
+        if primary is not None and (found := OmegaConf.select(primary.config, SEARCH_PATH)) is not None:
+            named.append(OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found)
+        for value in named:
+            for place in value if isinstance(value, list) else [value]:
+                if "${" in str(place) or not re.match(r"file://|(?!.*://)", str(place), re.DOTALL):
+                    raise ConfigurationError(f"{SEARCH_PATH} must name folders, got {place!r}")
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""

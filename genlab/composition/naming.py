@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -66,6 +67,7 @@ def register_resolvers(started: datetime) -> None:
         started: The start of this process, the same for every folder that it names.
     """
     stamp = started.strftime("%Y-%m-%d_%H-%M-%S-%f")
+    nonce = secrets.token_hex(8)
 
     def run_folder(resume: str | None, dataset: Any, model: Any, overrides: Sequence[str]) -> str:
         if resume is not None:
@@ -85,6 +87,7 @@ def register_resolvers(started: datetime) -> None:
 
     resolvers: dict[str, Callable[..., str | None]] = {
         "genlab.started": lambda: stamp,
+        "genlab.nonce": lambda: nonce,
         "genlab.run_folder": run_folder,
         "genlab.job_folder": job_folder,
         "genlab.settings_of": settings_of,

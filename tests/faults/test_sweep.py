@@ -112,7 +112,7 @@ def test_five_of_seven_jobs_fail_and_end_nothing_else(place: Path, tally: Tally)
     before = [log.read_bytes() for log in untouched]
     (place / "cured").touch()
     with tally.trying(FAULT, "failed jobs run again", count=5):
-        resumed = run("train", "-m", f"sweep.resume={sweep}", timeout=600)
+        resumed = run("train", "-m", "--config-dir", "mine", f"sweep.resume={sweep}", timeout=600)
         assert resumed.returncode == 0, resumed.stderr
         assert [row["status"] for row in table(sweep)] == ["finished"] * 7
         assert [log.read_bytes() for log in untouched] == before

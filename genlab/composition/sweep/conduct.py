@@ -15,10 +15,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from genlab.composition.builder import TARGET
-from genlab.composition.composer import Composed, parse_overrides, quoted
+from genlab.composition.composer import SEARCH_PATH, Composed, parse_overrides, quoted
 from genlab.composition.failures import one_line
 from genlab.composition.fields import check_fields
 from genlab.composition.run_folder import claimed
+from genlab.composition.safety import BASIC_SWEEPER, TPE_SWEEPER, parameters_of
 from genlab.composition.sweep.folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.composition.sweep.process import await_free, from_here, tell
 from genlab.composition.sweep.report import Row, told, write_tables
@@ -26,32 +27,34 @@ from genlab.composition.sweep.search import Search, SearchSettings, SearchSpace,
 from genlab.composition.sweep.settings import NODE, SweepSettings, settings_of
 from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
+from genlab.storage import require_contained
 
 _RESUME = f"{NODE}.resume"
-_TPE = "hydra_plugins.genlab_tpe.sweeper.TPESweeper"
-_BASIC = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 # Packages of the extra without which a choice cannot work, by a part of the target that it names.
 _NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
 _NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
 
 
-def continued(words: Sequence[str]) -> SweepPlan | None:
+def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
     """The plan of the sweep that ``sweep.resume`` names, with what this command line changes in it.
 
     Args:
         words: The overrides of ``genlab train -m``: those of the sweep or none, beside any of ``hydra`` and ``sweep``.
+        config_dir: Of this command line.
 
     Returns:
         None when no sweep is named.
 
     Raises:
-        ConfigurationError: There is no such sweep, or the command is of another.
+        ConfigurationError: There is no such sweep, it is refused, or the command is of another.
     """
     parsed = parse_overrides(words)
     named = [override.value() for override in parsed if override.key_or_group == _RESUME]
     if not named or named[-1] is None:
         return None
-    plan = SweepFolder(Path(str(named[-1]))).read_plan()
+    sweep = SweepFolder(Path(str(named[-1])))
+    plan = sweep.read_plan()
+    require_contained(sweep.path)
     given = [word for word, override in zip(words, parsed, strict=True) if not _is_about_sweep(override)]
     former = parse_overrides(plan.words)
     jobs = [word for word, override in zip(plan.words, former, strict=True) if not _is_about_sweep(override)]
@@ -64,10 +67,17 @@ def continued(words: Sequence[str]) -> SweepPlan | None:
         for word, override in zip(plan.words, former, strict=True)
         if _is_about_sweep(override)
     }
+    # A folder may be a stranger's: which configurations are read is for the user to say, not for the folder.
+    if plan.config_dir is not None and config_dir is None:
+        way = shlex.join(["--config-dir", plan.config_dir])
+        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
+    if SEARCH_PATH in about and not any(override.key_or_group == SEARCH_PATH for override in parsed):
+        way = shlex.quote(about[SEARCH_PATH])
+        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
     about |= {
         override.key_or_group: word for word, override in zip(words, parsed, strict=True) if _is_about_sweep(override)
     }
-    return SweepPlan(words=(*jobs, *about.values()), config_dir=plan.config_dir, jobs=plan.jobs)
+    return SweepPlan(words=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
 
 
 def refuse_without_sweep(overrides: Sequence[str]) -> None:
@@ -92,11 +102,11 @@ def planned_jobs(
     """
     _require_packages(whole)
     target = str(whole.hydra.sweeper.get("_target_"))
-    if target == _TPE:
+    if target == TPE_SWEEPER:
         _search_of(whole, overrides)
         if settings.measure is None and _selection_measure(whole) is None:
             raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
-    if target != _BASIC:
+    if target != BASIC_SWEEPER:
         return None
     of_jobs = _of_jobs(whole, overrides)
     for override in of_jobs:
@@ -137,8 +147,8 @@ def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSetting
 
 def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
     """What the jobs are made of: the sweeper's own parameters, then the command line."""
-    params = [f"{key}={value}" for key, value in (whole.hydra.sweeper.get("params") or {}).items()]
-    return [override for override in parse_overrides([*params, *overrides]) if not _is_about_sweep(override)]
+    words = [*parameters_of(whole), *overrides]
+    return [override for override in parse_overrides(words) if not _is_about_sweep(override)]
 
 
 def conduct(
@@ -158,11 +168,9 @@ def conduct(
         FolderInUseError: Another process conducts this sweep.
         SweepError: Jobs failed, or the launcher did.
     """
+    way_on = _way_on(sweep, plan, command)
     if settings.resume is None and (sweep.path / PLAN_NAME).exists():
-        raise ConfigurationError(
-            f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {_way_on(sweep, command)}"
-        )
-    way_on = _way_on(sweep, command)
+        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {way_on}")
     failure: Exception | None = None
     with claimed(sweep.path, is_resumed=True):
         words = [word for word in plan.words if not word.startswith(f"{_RESUME}=")]
@@ -261,7 +269,11 @@ def _is_about_sweep(override: Override) -> bool:
     return str(override.key_or_group).startswith((f"{NODE}.", "hydra.", "hydra/"))
 
 
-def _way_on(sweep: SweepFolder, command: str) -> str:
+def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
     path = str(from_here(sweep.path))
     word = f"{_RESUME}={path}"
-    return shlex.join(["genlab", command, "-m", word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"])
+    words = [word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
+    words += [word for word in plan.words if word.startswith(f"{SEARCH_PATH}=")]
+    if plan.config_dir is not None:
+        words += ["--config-dir", plan.config_dir]
+    return shlex.join(["genlab", command, "-m", *words])

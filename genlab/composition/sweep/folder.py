@@ -15,10 +15,10 @@ Files, not messages: jobs may run on another machine that shares nothing but thi
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml  # type: ignore[import-untyped]
 
@@ -113,9 +113,12 @@ class SweepFolder:
         """How a job stands, as its last process wrote it; None before it started."""
         try:
             content = json.loads(read_within(self.path, f"{_JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
-            return JobRecord(**{**content, "overrides": _words(content["overrides"])})
+            _require_sound(content)
+            record = JobRecord(**{**content, "overrides": _words(content["overrides"])})
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
+        is_inside = record.folder is None or self.path.resolve() in self.run_folder(record).resolve().parents
+        return record if record.number == number and is_inside else None
 
     def records(self) -> list[JobRecord]:
         """How every job stands, those that wait included, by number."""
@@ -181,6 +184,15 @@ def read_summary(run_folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _require_sound(record: Mapping[str, Any]) -> None:
+    """Refuse what no job can have written."""
+    kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None}
+    if record["status"] not in get_args(JobStatus) or not all(
+        isinstance(record.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise ValueError("a value is of another kind")
 
 
 def _this_process() -> str:

@@ -1,38 +1,39 @@
 """Reading a run's metrics.jsonl while the run writes it."""
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from genlab.storage import largest_readable, opened_within
+
+_NAME = "metrics.jsonl"
+_MAX_BYTES = 4_000_000
+"""Read at once; a longer line is passed over, and everything after it."""
+
 
 class MetricsFollower:
-    """Yields each line once, also when a resumed run has cut the file back to its checkpoint."""
+    """Yields each line once, also when a resumed run has cut the file back to its checkpoint.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._offset = 0
         self._last_step = -1
         self._is_catching_up = False
 
     def new_records(self) -> list[dict[str, Any]]:
         """The whole lines since the last call; steps seen before the file was cut are left out."""
-        try:
-            size = self._path.stat().st_size
-            if size < self._offset:
-                self._offset, self._is_catching_up = 0, True
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                content = file.read()
-        except OSError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset += len(whole)
         records = []
-        for line in whole.splitlines():
+        for line in self._new_lines():
             try:
                 record = json.loads(line)
                 step = int(record["step"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
             if self._is_catching_up and step <= self._last_step:
                 continue
@@ -40,3 +41,20 @@ class MetricsFollower:
             self._last_step = max(self._last_step, step)
             records.append(record)
         return records
+
+    def _new_lines(self) -> Iterator[bytes]:
+        try:
+            with opened_within(self._folder, _NAME, limit=largest_readable()) as file:
+                if os.fstat(file.fileno()).st_size < self._offset:
+                    self._offset, self._is_catching_up = 0, True
+                file.seek(self._offset)
+                while whole := _whole_lines(file.read(_MAX_BYTES)):
+                    self._offset += len(whole)
+                    file.seek(self._offset)
+                    yield from whole.splitlines()
+        except (OSError, ValueError):  # not there yet, or no file to be read
+            return
+
+
+def _whole_lines(content: bytes) -> bytes:
+    return content[: content.rfind(b"\n") + 1]

@@ -25,7 +25,7 @@ from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.lifeline import VARIABLE
 from genlab.composition.sweep.report import write_tables
 from genlab.composition.sweep.settings import NODE, SweepSettings
-from genlab.errors import CheckpointError, FolderInUseError, NonFiniteError
+from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
 
 OUTPUT_NAME = "output.log"
 _POLL_SECONDS = 0.2
@@ -52,11 +52,15 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
         settings: Of the sweep, for its table.
 
     Raises:
+        ConfigurationError: Its folder lies outside of the sweep's.
         SystemExit: This process was told to end the sweep, and the job has saved.
     """
     config = HydraConfig.get()
     sweep = SweepFolder(Path(str(config.sweep.dir)))
     run_folder = Path(str(config.runtime.output_dir))
+    # What is in the folder of a job that begins again is removed.
+    if sweep.path.resolve() not in run_folder.resolve().parents:
+        raise ConfigurationError(f"hydra.sweep.subdir must lie in the sweep's folder, got {config.sweep.subdir}")
     record = JobRecord(
         number=int(config.job.num),
         overrides=_of_job(config.overrides.task),
@@ -159,7 +163,7 @@ def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None)
 def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder) -> JobRecord:
     run_folder = sweep.run_folder(record)
     log = run_folder / OUTPUT_NAME
-    follower = MetricsFollower(run_folder / "metrics.jsonl")
+    follower = MetricsFollower(run_folder)
     follower.new_records()  # of an earlier process
 
     def shall_stop() -> bool:
@@ -190,7 +194,11 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder) -> JobRecor
 
 def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFollower) -> None:
     for values in follower.new_records():
-        measures = {tag: value for tag, value in values.items() if tag.startswith("validation/") and value is not None}
+        measures = {
+            tag: value
+            for tag, value in values.items()
+            if tag.startswith("validation/") and isinstance(value, int | float)
+        }
         if measures:
             chosen = read_summary(run_folder).get("selected_by")
             shown = [chosen] if chosen in measures else list(measures)[:_MAX_TOLD]

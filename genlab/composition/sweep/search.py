@@ -197,7 +197,8 @@ class Search:
 
         group: list[Trial] = []
         for frozen in study.get_trials(states=(TrialState.RUNNING,)):
-            if set(frozen.params) != set(self._space.searched):  # the stop came while it was proposed
+            # The stop came while it was proposed, or another space was searched.
+            if frozen.distributions != self._space.distributions():
                 study.tell(frozen.number, state=TrialState.FAIL)
                 continue
             if group and (group[-1].number + 1 != frozen.number or len(group) == self._settings.n_jobs):
@@ -277,7 +278,7 @@ class _Watch:
             if record is None or record.folder is None:
                 return
             self._folder = self._sweep.run_folder(record)
-            self._follower = MetricsFollower(self._folder / "metrics.jsonl")
+            self._follower = MetricsFollower(self._folder)
         tag = self._tag or read_summary(self._folder).get("selected_by")
         if tag is None:  # the summary is written when training starts
             return
