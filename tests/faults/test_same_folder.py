@@ -17,11 +17,14 @@ from filelock import FileLock
 from genlab.composition import application, run_folder
 from genlab.composition.run_folder import claimed
 from genlab.errors import FolderInUseError
-from tests.faults.harness import TINY, Forked, changed, checkpoint_of, fork, resume
+from tests.faults.harness import TINY, Forked, changed, checkpoint_of, fork, resume, seconds_since
+from tests.faults.hooks import note_time
 from tests.faults.tally import Tally
 
 FAULT = "11 same folder"
 NUM_STARTS = 6
+LIMIT_SECONDS = 5 * 3
+"""From a start to its refusal: five for one that has a core for itself, and here six share two."""
 SHORT = changed(TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
 ENDLESS = changed(TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
 
@@ -83,12 +86,17 @@ def test_the_wrong_variant_of_the_name_is_noticed(tmp_path: Path, tally: Tally) 
 def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     words = (*ENDLESS, f"hydra.run.dir={folder}")
-    started = [fork(*words, folder=tmp_path / str(number), names_folder=False) for number in range(NUM_STARTS)]
+    notes = [tmp_path / f"{number}.started" for number in range(NUM_STARTS)]
+    started = [
+        fork(*words, folder=note.with_suffix(""), hook=partial(note_time, note), names_folder=False) for note in notes
+    ]
     with ended(started):
         with tally.trying(FAULT, "starts on one folder", count=NUM_STARTS):
-            wait([process.process.sentinel for process in started], timeout=300)
-            while len(running := [process for process in started if process.process.exitcode is None]) > 1:
-                wait([process.process.sentinel for process in running], timeout=300)
+            running = dict(zip(started, notes, strict=True))
+            while len(running) > 1:
+                assert wait([process.process.sentinel for process in running], timeout=300)
+                for process in [process for process in running if process.process.exitcode is not None]:
+                    assert seconds_since(running.pop(process)) < LIMIT_SECONDS
             (owner,) = running
             for refused in [process for process in started if process is not owner]:
                 result = refused.wait()

@@ -8,11 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from genlab.cli import main
 from genlab.composition import run_folder
 from tests.conftest import Outcome
 from tests.faults.harness import changed, environment, run
@@ -47,6 +49,8 @@ TYPOS = [
     (f"trainer.num_steps={10**22}", f"trainer.num_steps must be at most {10**15}, got {10**22}"),
 ]
 NOBODY = 65534
+LIMIT_SECONDS = 5
+"""From a line to its refusal, once everything is imported: there is nothing to wait for."""
 
 
 @pytest.mark.parametrize(("word", "answer"), TYPOS, ids=[word for word, _ in TYPOS])
@@ -92,6 +96,13 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_built(tmp_pa
         assert not any((tmp_path / "locked").iterdir())
 
 
+@pytest.fixture(scope="module")
+def imported() -> None:
+    """A line that was refused before has imported everything."""
+    assert main(["train", *TINY, "hydra.run.dir=/proc/run"]) == 7
+
+
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize(
     ("place", "code", "answer"),
     [
@@ -112,8 +123,10 @@ def test_a_place_that_is_none_is_told(
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     before = sorted(tmp_path.rglob("*"))
     with tally.trying(FAULT, "places that cannot be written"):
+        begun = time.monotonic()
         outcome = genlab("train", *TINY, f"hydra.run.dir={place}")
         assert (outcome.code, outcome.errors.count("\n")) == (code, 1), outcome.errors
+        assert time.monotonic() - begun < LIMIT_SECONDS
         assert answer in outcome.errors
         assert sorted(tmp_path.rglob("*")) == before
 
