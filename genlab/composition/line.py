@@ -35,13 +35,14 @@ def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
         bare_word: Key that a word without ``=`` stands for.
 
     Raises:
-        ConfigurationError: It has an option that Hydra does not know, or one that would run code, or two values for a
-            key.
+        ConfigurationError: It has an option that Hydra does not know, or one that would run code, or two values for
+            what the command is about.
     """
     options = _parse(words)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
-    _refuse_second_values(overrides)
+    if bare_word is not None:
+        _refuse_second_value(overrides, bare_word)
     return Line(options, overrides, _flags(words, options.overrides))
 
 
@@ -65,14 +66,11 @@ def _refuse_code(options: argparse.Namespace) -> None:
         raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
 
 
-def _refuse_second_values(overrides: Sequence[str]) -> None:
-    """Hydra would take the last value and say nothing. Of its own keys, which genlab sets as well, it shall."""
-    values: dict[str, str] = {}
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        former = values.setdefault(key, value)
-        if former != value and not key.startswith(("~", "hydra.")):
-            raise ConfigurationError(f"{key} is given twice on the line: {former} and {value}")
+def _refuse_second_value(overrides: Sequence[str], key: str) -> None:
+    """Of two values Hydra takes the last, which is what scripts that add settings count on, but hardly of two runs."""
+    values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
+    if len(set(values)) > 1:
+        raise ConfigurationError(f"{key} is given twice on the line: {' and '.join(values)}")
 
 
 def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:

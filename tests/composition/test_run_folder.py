@@ -112,12 +112,12 @@ def test_tidying_removes_only_what_a_start_leaves(tmp_path: Path) -> None:
     [
         ({}, True),
         ({"metrics.jsonl": "", "train.log": "seed: 0", "events.out.tfevents.1": "x"}, True),
-        ({"summary.json": '{"step": 0, "status": "running"}', "metrics.jsonl": '{"step": 5}'}, True),
-        ({"summary.json": '{"step": 0}', "checkpoints/.last.pt.7.tmp": "x", "checkpoints/last.json": "{}"}, True),
-        ({"summary.json": '{"step": 5}'}, False),  # its checkpoints have been removed
-        ({"summary.json": '{"step": 0}', "checkpoints/best.pt": "x"}, False),
-        ({"summary.json": '{"step": 0}', "checkpoints/last.pt.damaged": "x"}, False),
-        ({"summary.json": '{"step": 0'}, False),
+        ({"summary.json": '{"step": 3, "saved_step": 0}', "metrics.jsonl": '{"step": 3}'}, True),
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/.last.pt.7.tmp": "x", "checkpoints/last.json": "{}"}, True),
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/best.pt": "x"}, True),  # of a validation before any save
+        ({"summary.json": '{"saved_step": 5}'}, False),  # its checkpoints have been removed
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/last.pt.damaged": "x"}, False),
+        ({"summary.json": '{"saved_step": 0'}, False),
         ({"summary.json": "{}"}, False),
         ({"checkpoints/last.json": "{}"}, False),  # summary.json stands before the first save begins
         ({"metrics.jsonl": '{"step": 5}'}, False),
