@@ -14,6 +14,8 @@ import yaml
 from genlab.cli import main
 from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome
+from tests.faults.harness import TINY, checkpoint_of, run
+from tests.faults.harness import changed as changed_line
 from tests.faults.tally import Tally
 
 FAULT = "14 wrong fit"
@@ -106,15 +108,27 @@ def test_the_configuration_of_another_model_is_refused(
         assert "generator.layers.0.weight (nothing in the checkpoint" in outcome.errors.splitlines()[-1]
 
 
-def test_the_differing_keys_are_named(
+def test_the_differing_weights_are_named(
     genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally
 ) -> None:
+    """A checkpoint holds no configuration, so what differs is told of the weights."""
     folder = changed("draw", other_width)
-    with tally.trying(FAULT, "misfits whose differing keys are named"):
+    with tally.trying(FAULT, "misfits whose differing weights are named"):
         for outcome in (resume(genlab, folder), genlab("sample", f"run={folder}", "split=null")):
             assert outcome.code == 4
             last = outcome.errors.splitlines()[-1]
             assert "initial_states (float32 [4x16] in the checkpoint, float32 [4x17] in the model)" in last
+
+
+@pytest.mark.parametrize("word", ["model.num_units=17", "model=gan", "optimizer=sgd", "optimizer.default.lr=0.1"])
+def test_what_cannot_change_on_the_way_is_named_by_its_key(
+    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, word: str
+) -> None:
+    shutil.copytree(runs / "draw", tmp_path / "run")
+    with tally.trying(FAULT, "resumptions with other settings, whose keys are named"):
+        outcome = genlab("train", f"resume={tmp_path / 'run'}", word)
+        assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
+        assert f"{word.partition('=')[0]} cannot change on resume" in outcome.errors
 
 
 def swapped(state: dict[str, Any]) -> dict[str, Any]:
@@ -173,5 +187,20 @@ def test_another_number_of_threads_is_told(
     with tally.trying(FAULT, "resumptions with other threads, which are told"):
         outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4", "num_threads=2")
         assert outcome.code == 0, outcome.errors
-        assert "threads, now 2" in outcome.output + outcome.errors
+        assert "1 thread, now 2" in outcome.output + outcome.errors
         assert "not bitwise equal" in outcome.output + outcome.errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_is_told(tmp_path: Path, tally: Tally, before: int, now: int) -> None:
+    folder = tmp_path / "run"
+    words = changed_line(TINY["draw"], "trainer.num_steps=5")
+    with tally.trying(FAULT, "resumptions with another number of processes, which are told"):
+        begun = run("train", *words, f"trainer.devices={before}", folder=folder, timeout=300)
+        assert begun.returncode == 0, begun.stderr
+        resumed = run("train", f"resume={folder}", f"trainer.devices={now}", "trainer.num_steps=10", timeout=300)
+        assert resumed.returncode == 0, resumed.stderr
+        assert f"of a run with {before} process{'es' if before > 1 else ''}, now {now}" in resumed.stdout
+        assert "not bitwise equal" in resumed.stdout
+        assert checkpoint_of(folder)["step"] == 10
