@@ -34,17 +34,6 @@ TINY = {
 """The words of ``genlab train`` for a run of seconds of each family: 40 steps, 16 images of 8x8 each."""
 
 
-def changed(words: Sequence[str], *others: str) -> tuple[str, ...]:
-    """A line with other values for some of its keys: genlab refuses two values of one key.
-
-    Args:
-        words: The line, ``key=value`` each.
-        others: What its words of the same keys make way for; of new keys as well.
-    """
-    keys = {word.partition("=")[0] for word in others}
-    return (*(word for word in words if word.partition("=")[0] not in keys), *others)
-
-
 def environment(**variables: str) -> dict[str, str]:
     """This process's environment, one thread, with some variables set."""
     return {**os.environ, "OMP_NUM_THREADS": "1", **variables}

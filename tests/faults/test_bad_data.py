@@ -24,13 +24,13 @@ from genlab.data import download, mnist
 from tests.conftest import Outcome
 from tests.data.servers import serve
 from tests.data.sources import write_mnist
-from tests.faults.harness import TINY, changed, checkpoint_of, environment, fork
+from tests.faults.harness import TINY, checkpoint_of, environment, fork
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
 FAULT = "13 bad data"
 SIDE = 16
-SHORT = changed(TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
+SHORT = (*TINY["gated_pixelcnn"][2:], "trainer.num_steps=2", "trainer.checkpoint_interval=1", "model=gated_pixelcnn")
 SHORT = tuple(word for word in SHORT if not word.startswith("dataset."))
 MNIST_FILES = [f"{prefix}-{kind}-ubyte" for prefix in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 

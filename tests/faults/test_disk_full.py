@@ -14,7 +14,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from genlab.training import checkpoint
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, changed, checkpoint_of, environment, run
+from tests.faults.harness import TINY, checkpoint_of, environment, run
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
@@ -119,7 +119,7 @@ def test_numbers_and_pictures_that_do_not_fit_stop_the_run_too(
         with monkeypatch.context() as patch:
             fill_at(patch, small_disk, step=11, but=0)
             log = ("trainer.log_interval=1",) if written == "metrics" else ("trainer.log_interval=1000",)
-            outcome = genlab("train", *changed(TINY["gan"], *log, *words), f"hydra.run.dir={folder}")
+            outcome = genlab("train", *TINY["gan"], *log, *words, f"hydra.run.dir={folder}")
         assert outcome.code == 7, outcome.errors
         assert "disk full " in require_a_line(outcome.errors)
         assert checkpoint_of(folder)["step"] == 10
@@ -191,7 +191,7 @@ sys.exit(main(sys.argv[2:]))
 def test_a_limit_of_files_is_met_in_a_process_of_its_own(tmp_path: Path, tally: Tally, family: str) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "limits of the size of files"):
-        begun = run("train", *changed(TINY[family], "trainer.num_steps=10"), folder=folder)
+        begun = run("train", *TINY[family], "trainer.num_steps=10", folder=folder)
         assert begun.returncode == 0, begun.stderr
         limit = str((folder / "checkpoints" / "last.pt").stat().st_size - 1)
         line = [sys.executable, "-c", LIMITED, limit, "train", f"resume={folder}", "trainer.num_steps=20"]

@@ -15,17 +15,17 @@ import pytest
 
 from genlab.comparison.runs import read_run
 from tests.faults import hooks
-from tests.faults.harness import TINY, Forked, assert_runs_equal, changed, environment, fork, resume, strays_of
+from tests.faults.harness import TINY, Forked, assert_runs_equal, environment, fork, resume, strays_of
 from tests.faults.tally import Tally
 
 FAULT = "2 kill -9"
 INTERVAL = 5
 POINTS_OF_A_SAVE = 15  # at least; a save of the best checkpoint as well has more
-WORDS = changed(TINY["draw"], "trainer.validation_interval=10")
+WORDS = (*TINY["draw"], "trainer.validation_interval=10")
 
 
 def words_for(num_steps: int) -> tuple[str, ...]:
-    return changed(WORDS, f"trainer.num_steps={num_steps}", f"trainer.checkpoint_interval={INTERVAL}")
+    return (*WORDS, f"trainer.num_steps={num_steps}", f"trainer.checkpoint_interval={INTERVAL}")
 
 
 def steps_computed(folder: Path) -> list[int]:

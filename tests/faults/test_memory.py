@@ -15,7 +15,7 @@ from genlab.composition import failures
 from genlab.training import trainer
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, changed, checkpoint_of, environment, run, start
+from tests.faults.harness import TINY, checkpoint_of, environment, run, start
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
@@ -129,7 +129,7 @@ def test_a_run_that_the_system_took_for_its_memory_goes_on_in_smaller_parts(
 ) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "kills as by the system's OOM killer"):
-        process = start("train", *changed(TINY[family], "trainer.num_steps=100000"), folder=folder)
+        process = start("train", *TINY[family], "trainer.num_steps=100000", folder=folder)
         while not (folder / "checkpoints" / "last.pt").exists():
             assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)

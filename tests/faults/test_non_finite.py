@@ -16,7 +16,7 @@ from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, changed, checkpoint_of
+from tests.faults.harness import TINY, checkpoint_of
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
@@ -116,7 +116,7 @@ def test_a_huge_learning_rate_reaches_no_checkpoint(genlab: Genlab, tmp_path: Pa
     words = ("recipe=none", "optimizer.default.lr=1e20")
     words += tuple(f"trainer.{name}_interval=1" for name in ("checkpoint", "validation", "sample"))
     with tally.trying(FAULT, "lr=1e20"):
-        outcome = genlab("train", *changed(TINY[family], *words), f"hydra.run.dir={run}")
+        outcome = genlab("train", *TINY[family], *words, f"hydra.run.dir={run}")
         assert outcome.code == 5, outcome.errors
         (line,) = outcome.errors.splitlines()
         assert "step 0: " in line or "step 1: " in line
@@ -146,14 +146,14 @@ def test_what_overflows_between_two_losses_is_not_saved(
     run = tmp_path / "run"
     overflow_a_weight(monkeypatch)
     with tally.trying(FAULT, "weights that overflow just before a save"):
-        outcome = genlab("train", *changed(TINY[family], "trainer.checkpoint_interval=1"), f"hydra.run.dir={run}")
+        outcome = genlab("train", *TINY[family], "trainer.checkpoint_interval=1", f"hydra.run.dir={run}")
         assert outcome.code == 5, outcome.errors
         assert re.search(rf"step {BAD_STEP + 1}: model\.\S+ not finite, nothing saved; the last", outcome.errors)
         assert checkpoint_of(run)["step"] == BAD_STEP
         assert bad_numbers_of_checkpoints(run) == []
 
 
-BATCH_NORM = ("model=dcgan", *changed(TINY["gan"][2:], "trainer.num_steps=12", "trainer.on_non_finite=skip"))
+BATCH_NORM = ("model=dcgan", *TINY["gan"][2:], "trainer.num_steps=12", "trainer.on_non_finite=skip")
 
 
 @pytest.mark.parametrize("limit", [2, pytest.param(1, marks=pytest.mark.slow)])
@@ -178,8 +178,8 @@ def test_the_wrong_variants_are_noticed(
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "first_not_finite", lambda state: None)
         overflow_a_weight(patch)
-        words = changed(TINY["draw"], "trainer.checkpoint_interval=1", "hydra.run.dir=overflowed")
-        assert genlab("train", *words).code == 5
+        words = ("trainer.checkpoint_interval=1", "hydra.run.dir=overflowed")
+        assert genlab("train", *TINY["draw"], *words).code == 5
     assert bad_numbers_of_checkpoints(tmp_path / "overflowed")
     tally.wrong_variant_noticed(FAULT, "no check before the save")
     poison_batches(monkeypatch, BAD_STEP)

@@ -18,7 +18,6 @@ import pytest
 from tests.faults.harness import (
     TINY,
     assert_runs_equal,
-    changed,
     checkpoint_of,
     environment,
     scalars_of,
@@ -55,7 +54,7 @@ LIMIT_SECONDS = 60
 
 A stopped process takes 40 of them: ten until it is missed, and thirty that torch's launcher leaves it to end by itself.
 """
-ENDLESS = changed(TINY["draw"], "trainer.num_steps=100000", "trainer.validation_interval=0")
+ENDLESS = (*TINY["draw"], "trainer.num_steps=100000", "trainer.validation_interval=0")
 
 
 def planted(folder: Path, *, rank: int, act: str, at_step: int = STEP, before: str = "step") -> Path:
@@ -288,9 +287,7 @@ def test_what_happens_between_steps_is_noticed_too(tmp_path: Path, tally: Tally,
     folder = tmp_path / "run"
     with tally.trying(FAULT, f"{fault} of one, in what is due between steps"):
         plan = planted(tmp_path / "plan", rank=1, act=OF_ONE[fault], before=place)
-        code, output = run(
-            "trainer.devices", *changed(TINY["draw"], "trainer.sample_interval=20"), folder=folder, path=plan
-        )
+        code, output = run("trainer.devices", *TINY["draw"], "trainer.sample_interval=20", folder=folder, path=plan)
         assert code == 1
         assert CAUSES["trainer.devices", fault] in output
         summary = summary_of(folder)
@@ -375,7 +372,7 @@ def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with (
         tally.trying(FAULT, "SIGUSR1 to the launcher"),
-        started("trainer.devices", *changed(ENDLESS, "trainer.checkpoint_interval=0"), folder=folder) as process,
+        started("trainer.devices", *ENDLESS, "trainer.checkpoint_interval=0", folder=folder) as process,
     ):
         wait_for_step(10, folder, process)
         process.send_signal(signal.SIGUSR1)

@@ -17,7 +17,7 @@ from filelock import FileLock
 from genlab.composition import application, run_folder
 from genlab.composition.run_folder import claimed
 from genlab.errors import FolderInUseError
-from tests.faults.harness import TINY, Forked, changed, checkpoint_of, fork, resume, seconds_since
+from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume, seconds_since
 from tests.faults.hooks import note_time
 from tests.faults.tally import Tally
 
@@ -25,8 +25,8 @@ FAULT = "11 same folder"
 NUM_STARTS = 6
 LIMIT_SECONDS = 5 * 3
 """From a start to its refusal: five for one that has a core for itself, and here six share two."""
-SHORT = changed(TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
-ENDLESS = changed(TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
+SHORT = (*TINY["gated_pixelcnn"], "trainer.num_steps=2", "trainer.checkpoint_interval=1")
+ENDLESS = (*TINY["gated_pixelcnn"], "trainer.num_steps=1000000")
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from tests.faults import hooks
 from tests.faults.harness import (
     TINY,
     assert_runs_equal,
-    changed,
     checkpoint_of,
     fork,
     resume,
@@ -124,7 +123,7 @@ def test_usr1_within_a_save_saves_once_more(tmp_path: Path, whole: Path, tally: 
 def assert_saved_on_request(folder: Path, whole: Path, *words: str, saves: hooks.Hook, step: int) -> None:
     """A save at this step, which a kill three steps later leaves the last one."""
     killed = partial(hooks.signalled_at, step + 3, signal.SIGKILL)
-    ended = fork(*changed(WORDS, *words), folder=folder, hook=partial(hooks.together, saves, killed)).wait()
+    ended = fork(*WORDS, *words, folder=folder, hook=partial(hooks.together, saves, killed)).wait()
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert checkpoint_of(folder)["step"] == step
     ended = resume(folder).wait()
@@ -140,7 +139,7 @@ def lines_logged(folder: Path) -> int:
 def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "SIGTERM from outside to python -m genlab"):
-        process = start("train", *changed(WORDS, "trainer.num_steps=100000"), folder=folder)
+        process = start("train", *WORDS, "trainer.num_steps=100000", folder=folder)
         while lines_logged(folder) < 3:
             assert process.poll() is None
             time.sleep(0.05)

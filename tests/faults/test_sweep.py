@@ -10,7 +10,7 @@ import pytest
 from genlab.composition import application
 from genlab.composition.sweep.folder import SweepFolder
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, changed, run
+from tests.faults.harness import TINY, run
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
@@ -65,7 +65,7 @@ JOBS = {
     "not_a_number": ("diverged", "5", "step 5: not finite, nothing updated"),
     "none_either": ("finished", "0", ""),
 }
-WORDS = changed(TINY["gated_pixelcnn"], "dataset=faulty", "trainer.num_steps=12", "trainer.checkpoint_interval=2")
+WORDS = (*TINY["gated_pixelcnn"], "dataset=faulty", "trainer.num_steps=12", "trainer.checkpoint_interval=2")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from genlab.commands.board import BoardSettings, tensorboard_command
 from genlab.training import logging
 from genlab.training.logging import RunLog
 from tests.faults import hooks
-from tests.faults.harness import TINY, changed, checkpoint_of, environment, fork, resume
+from tests.faults.harness import TINY, checkpoint_of, environment, fork, resume
 from tests.faults.tally import Tally
 
 FAULT = "12 TensorBoard"
@@ -84,7 +84,7 @@ def in_web(folder: Path, *, load_fast: bool, expected: Curves) -> Curves:
 
 def crashed_thrice(folder: Path, *, clock: tuple[float, ...]) -> None:
     """A run whose processes die amid what they have not saved; the clock is so many seconds behind in each."""
-    words = changed(TINY["draw"], "trainer.log_interval=1")
+    words = (*TINY["draw"], "trainer.log_interval=1")
     for step, behind in zip((13, 24, 38, None), clock, strict=True):
         shift = partial(hooks.in_the_past, behind)
         kill = () if step is None else (partial(hooks.signalled_at, step, signal.SIGKILL),)
@@ -126,7 +126,7 @@ def test_every_step_stands_once_on_the_page(crashed: Path, tally: Tally, load_fa
 def test_a_run_that_was_finished_measures_its_test_again_and_shows_it_once(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "resumptions of a finished run"):
-        words = changed(TINY["draw"], "trainer.num_steps=2", "trainer.test_at_end=true")
+        words = (*TINY["draw"], "trainer.num_steps=2", "trainer.test_at_end=true")
         assert fork(*words, folder=folder).wait().returncode == 0
         ended = resume(folder).wait()
         assert ended.returncode == 0, ended.stderr

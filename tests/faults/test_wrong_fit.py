@@ -15,7 +15,6 @@ from genlab.cli import main
 from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, checkpoint_of, run
-from tests.faults.harness import changed as changed_line
 from tests.faults.tally import Tally
 
 FAULT = "14 wrong fit"
@@ -195,7 +194,7 @@ def test_another_number_of_threads_is_told(
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_is_told(tmp_path: Path, tally: Tally, before: int, now: int) -> None:
     folder = tmp_path / "run"
-    words = changed_line(TINY["draw"], "trainer.num_steps=5")
+    words = (*TINY["draw"], "trainer.num_steps=5")
     with tally.trying(FAULT, "resumptions with another number of processes, which are told"):
         begun = run("train", *words, f"trainer.devices={before}", folder=folder, timeout=300)
         assert begun.returncode == 0, begun.stderr
