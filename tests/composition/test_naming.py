@@ -62,3 +62,14 @@ def test_the_resolvers_name_folders_and_keep_the_environment_out(monkeypatch: py
     assert (node.old, node.job, node.data, node.fallback) == ("outputs/x", "3_model-draw_seed-1", "here", "x")
     with pytest.raises(OmegaConfBaseException, match="GENLAB_"):
         _ = node.secret
+
+
+def test_nobody_can_prepare_the_folder_whose_pickles_a_launcher_reads() -> None:
+    folders = set()
+    for _ in range(2):
+        register_resolvers(datetime(2026, 1, 1))
+        node = OmegaConf.create({"a": "${genlab.nonce:}", "b": "${genlab.nonce:}"})
+        assert node.a == node.b
+        folders.add(node.a)
+    assert len(folders) == 2
+    assert all(len(folder) == 16 for folder in folders)

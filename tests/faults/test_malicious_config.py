@@ -183,7 +183,14 @@ def names_in(folder: str) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir())
 
 
-@pytest.mark.parametrize(("what", "words"), ON_THE_LINE, ids=lambda value: value[-1][:60] if value else "")
+# Every second one on every run of the tests.
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        pytest.param(*attack, marks=[] if number % 2 == 0 else pytest.mark.slow)
+        for number, attack in enumerate(ON_THE_LINE)
+    ],
+)
 def test_hydra_builds_nothing_but_its_own_launchers_and_sweepers(
     genlab: Callable[..., Outcome], tally: Tally, monkeypatch: pytest.MonkeyPatch, what: str, words: tuple[str, ...]
 ) -> None:

@@ -25,6 +25,32 @@ def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert [found.status for found in sweep.records()] == ["waiting", "waiting"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "../theirs"},
+        {"folder": "/etc"},
+        {"folder": "."},
+        {"folder": 5},
+        {"status": "well"},
+        {"status": []},
+        {"reason": {"a": 1}},
+        {"exit_code": "0"},
+        {"number": 7},
+    ],
+)
+def test_a_record_that_no_job_can_have_written_is_none(tmp_path: Path, change: dict[str, object]) -> None:
+    sweep = SweepFolder(tmp_path / "sweep")
+    sweep.path.mkdir()
+    sweep.write_plan(PLAN, command="")
+    record = JobRecord(number=1, overrides=("seed=1",), folder="1_x", status="failed", reason="x", exit_code=3)
+    sweep.write_record(record)
+    assert sweep.record(1) == record
+    path = sweep.path / "jobs" / "1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert sweep.record(1) is None
+
+
 def test_a_job_left_running_is_settled_by_its_run_folder(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     sweep.write_plan(PLAN, command="")

@@ -1,8 +1,12 @@
 """Lines that another process is writing are seen once each, whole, in order."""
 
 import json
+import os
 from pathlib import Path
 
+import pytest
+
+from genlab.composition.sweep import following
 from genlab.composition.sweep.following import MetricsFollower
 
 
@@ -40,3 +44,31 @@ def test_a_damaged_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("{half\n[]\n" + line(5))
     assert steps(MetricsFollower(tmp_path)) == [5]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "huge", "folder"])
+def test_what_is_no_file_of_the_run_is_not_read(tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    path = run / "metrics.jsonl"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        (tmp_path / "theirs").write_text(line(1))
+        path.symlink_to(tmp_path / "theirs")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.write(line(1).encode())
+            file.truncate(10**12)  # sparse: it costs its maker nothing
+    else:
+        path.mkdir()
+    assert steps(MetricsFollower(run)) == []
+
+
+def test_a_long_file_is_read_in_parts_and_nonsense_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_MAX_BYTES", 100)
+    nonsense = ['{"step": Infinity}', "[" * 90, f'{{"step": "{"9" * 70}x"}}']
+    (tmp_path / "metrics.jsonl").write_text("".join([*map(line, range(50)), "\n".join([*nonsense, ""]), line(50)]))
+    assert steps(MetricsFollower(tmp_path)) == list(range(51))

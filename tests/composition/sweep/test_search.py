@@ -158,6 +158,17 @@ def test_more_may_be_better(tmp_path: Path) -> None:
     assert study.best_value == max(trial.value for trial in study.trials)
 
 
+def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
+    """What study.db says is somebody else's word, too: a value that was never offered."""
+    bench = Bench(tmp_path / "s", bowl)
+    study = optuna.create_study(study_name="sweep", storage=f"sqlite:///{bench.sweep.path / 'study.db'}")
+    theirs = search_space(parse_overrides(["a=tag(log, interval(10, 100))", SPACE[1]]))
+    study.ask(theirs.distributions())
+    ended = bench.search(*SPACE, n_trials=3)
+    assert bench.launched == [1, 2]
+    assert [trial.state.name for trial in ended.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
 def test_curves_are_reported_step_by_step(tmp_path: Path) -> None:
     study = Bench(tmp_path / "s", lambda values: {"curve": [3.0, 2.0, None, 1.0]}).search(*SPACE, n_trials=1)
     assert study.trials[0].intermediate_values == {1: 3.0, 2: 2.0, 4: 1.0}

@@ -206,6 +206,34 @@ def test_a_missing_package_is_said_in_a_line(
     assert f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'" in outcome.errors
 
 
+def test_a_full_disk_is_said_before_there_is_a_folder(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genlab.storage.free_bytes", lambda path: 10)
+    for words in (("train", "-m", "trainer=smoke", "seed=0,1"), ("check", "-m", "model=draw,dcgan")):
+        outcome = genlab(*words)
+        assert (outcome.code, outcome.errors.count("\n")) == (7, 1), outcome.errors
+        assert "1,000,000 bytes to write, 10 free" in outcome.errors
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_with_configurations_of_ones_own_goes_on_when_they_are_named_again(
+    genlab: Genlab, tmp_path: Path
+) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    content = "# @package _global_\nmodel: {read_size: 40}\n"  # the one job fails at once
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(content)
+    line = ("--config-dir", "mine", *TINY, "experiment=own")
+    outcome = genlab("train", "-m", *line, "hydra.sweep.dir=sweep")
+    assert outcome.code == 9, outcome.errors
+    way_on = "genlab train -m sweep.resume=sweep --config-dir mine"
+    assert way_on in outcome.errors
+    alone = genlab("train", "-m", "sweep.resume=sweep")
+    assert alone.code == 2
+    assert "add: --config-dir mine" in alone.errors
+    assert genlab(*shlex.split(way_on)[1:]).code == 9
+
+
 def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     sweep.write_plan(SweepPlan(words=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
