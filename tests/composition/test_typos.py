@@ -125,9 +125,7 @@ TWICE = [
 
 
 @pytest.mark.parametrize(("words", "message"), TWICE, ids=[" ".join(words) for words, _ in TWICE])
-def test_of_two_runs_none_is_dropped_in_silence(
-    genlab: Genlab, tmp_path: Path, words: list[str], message: str
-) -> None:
+def test_of_two_runs_none_is_dropped_in_silence(genlab: Genlab, tmp_path: Path, words: list[str], message: str) -> None:
     outcome = genlab(*words)
     assert (outcome.code, outcome.errors) == (2, f"genlab: error: {message}\n")
     assert list(tmp_path.iterdir()) == []
