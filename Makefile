@@ -34,7 +34,7 @@ test: setup-dev ## the tests, under five minutes on two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-slow: setup-dev ## the tests that take longer, and every test of faults: the whole table
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(slow or fault) and not gpu' -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(slow or fault) and not gpu' -n 2 --dist worksteal -q
 
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q
