@@ -28,6 +28,11 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def same_initial_weights_in_any_order_of_the_tests() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
     """Two processes that carry out functions together."""

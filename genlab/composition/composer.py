@@ -75,7 +75,7 @@ class Composer:
         try:
             self._require_folders_to_search(parsed)
             composed = self._compose(overrides, is_sweep=is_sweep)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
             chosen = {
                 line: override
                 for line, override in zip(overrides, parsed, strict=True)

@@ -120,6 +120,7 @@ def documented() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("genlab ")]
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_improved_gan_are_one_command_each(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_full_disk_is_said_before_there_is_a_folder(
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_with_configurations_of_ones_own_goes_on_when_they_are_named_again(
     genlab: Genlab, tmp_path: Path
 ) -> None:
