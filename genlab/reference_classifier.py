@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from genlab.composition.composer import open_composer, plain
+from genlab.composition.run_folder import read_summary
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.download import exclusive_access, storage_error
@@ -22,7 +23,6 @@ from genlab.data.location import user_cache
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
 from genlab.models.classifier import LEAST_SIDE, Classifier
-from genlab.storage import MAX_JSON_BYTES, read_within
 from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
@@ -163,23 +163,14 @@ def _train_into(home: Path, configuration: RunConfiguration, train: Callable[...
 
 
 def _status(run_folder: Path) -> str | None:
-    status = _summary(run_folder).get("status")
+    status = read_summary(run_folder).get("status")
     return status if isinstance(status, str) else None
 
 
 def _test_error(run_folder: Path) -> float | None:
-    tested = _summary(run_folder).get("test")
+    tested = read_summary(run_folder).get("test")
     error = tested.get("test/error") if isinstance(tested, dict) else None
     return error if isinstance(error, float) else None
-
-
-def _summary(run_folder: Path) -> dict[str, Any]:
-    """What a run said of itself; empty where it says nothing."""
-    try:
-        summary = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return summary if isinstance(summary, dict) else {}
 
 
 def _weights_id(classifier: Classifier) -> str:

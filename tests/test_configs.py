@@ -47,6 +47,14 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
     assert seen == len(top_level) >= 30
 
 
+def test_no_option_of_a_run_sets_anything_of_hydra() -> None:
+    """A sweep over our own options needs no look at each of their combinations."""
+    folders = [path for path in config_directory().iterdir() if path.is_dir() and path.name != "hydra"]
+    files = [path for folder in folders for path in folder.rglob("*.yaml")]
+    assert len(files) > 100
+    assert [path for path in files if "hydra" in path.read_text(encoding="utf-8").lower()] == []
+
+
 def test_every_part_of_a_model_binds() -> None:
     parts = {
         path.relative_to(config_directory()).with_suffix("") for path in (config_directory() / "model").glob("*/*.yaml")

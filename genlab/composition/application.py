@@ -1,13 +1,12 @@
 """A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
 
 import io
-import itertools
 import logging
 import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 from genlab.composition.composer import Composed, Composer, open_composer, plain, quoted, select_resolved, version_base
@@ -31,14 +29,13 @@ from genlab.composition.run_folder import make, require_free, require_fresh, tid
 from genlab.composition.safety import parameters_of, require_safe, require_unswept
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
+from genlab.composition.sweep.foresight import jobs_of_every_choice, jobs_one_change_apart
 from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
-from genlab.composition.sweep.search import interval_ends
 from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
 from genlab.storage import require_space
 
-MAX_CHECKED_AHEAD = 64
 START_BYTES = 1_000_000
 """What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -178,11 +175,11 @@ def _check_ahead(
         require_safe(whole, overrides)
         words = [*parameters_of(whole), *overrides]
         require_unswept(composer.parse(words))
-        for job_overrides in _jobs_of_every_choice(composer, words):
+        for job_overrides in jobs_of_every_choice(composer, words):
             require_safe(composer.compose(job_overrides), job_overrides)
         settings = settings_of(whole)
         jobs = None if settings is None else planned_jobs(overrides, whole, settings)
-        for job_overrides in _jobs_one_change_apart(composer, words):
+        for job_overrides in jobs_one_change_apart(composer, words):
             composed = composer.compose(job_overrides)
             if composed.get("resume") is not None:
                 raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
@@ -235,40 +232,6 @@ def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> P
             f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}"
         )
     return processes
-
-
-def _jobs_of_every_choice(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Every combination of the groups' options, each of which can bring settings of Hydra; no plain value can."""
-    values = []
-    for line, override in zip(overrides, composer.parse(overrides), strict=True):
-        alternatives = _alternatives(line, override)
-        is_choice = len(alternatives) > 1 and composer.options(override.key_or_group, overrides)
-        values.append(alternatives if is_choice else alternatives[:1])
-    return map(list, itertools.product(*values))
-
-
-def _alternatives(line: str, override: Override) -> list[str]:
-    """What an override becomes in the jobs of a sweep; of an interval, its ends."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [line]
-    if override.is_discrete_sweep():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
-    return [f"{key}={end}" for end in interval_ends(override)]
-
-
-def _jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Every value of every swept key at least once, without the product of all of them."""
-    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, composer.parse(overrides), strict=True)]
-    first = [alternatives[0] for alternatives in values]
-    yield first
-    num_yielded = 1
-    for position, alternatives in enumerate(values):
-        for alternative in alternatives[1:]:
-            if num_yielded == MAX_CHECKED_AHEAD:
-                return
-            yield [*first[:position], alternative, *first[position + 1 :]]
-            num_yielded += 1
 
 
 class _Quiet:

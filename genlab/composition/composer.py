@@ -47,9 +47,14 @@ def version_base() -> dict[str, str]:
 class Composer:
     """The configuration tree of one command: ours, then the user's ``--config-dir``."""
 
-    def __init__(self, hydra: Hydra, config_name: str) -> None:
+    def __init__(self, hydra: Hydra, config_name: str, *, has_config_dir: bool) -> None:
         self._hydra = hydra
         self._config_name = config_name
+        self._has_config_dir = has_config_dir
+
+    def has_foreign_options(self, overrides: Sequence[str]) -> bool:
+        """Whether folders beside genlab's own belong to the tree."""
+        return self._has_config_dir or any(override.key_or_group == SEARCH_PATH for override in self.parse(overrides))
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """What a group offers, also in the folders that overrides add to the tree."""
@@ -178,7 +183,8 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
         )
     GlobalHydra.instance().clear()
     try:
-        yield Composer(Hydra.create_main_hydra2(command, search_path), config_name or command)
+        hydra = Hydra.create_main_hydra2(command, search_path)
+        yield Composer(hydra, config_name or command, has_config_dir=config_dir is not None)
     finally:
         GlobalHydra.instance().clear()
 

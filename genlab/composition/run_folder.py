@@ -1,6 +1,7 @@
 """One process per run folder: claimed for life, probed before anything is built, tidied when nothing came of it."""
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -8,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from genlab.composition.sweep.folder import read_summary
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
-from genlab.storage import opened_within, read_within, remove_temporaries
+from genlab.storage import MAX_JSON_BYTES, opened_within, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
 _OWNER_NAME = ".owner"
@@ -123,6 +124,15 @@ def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on from here."""
     found = [(folder / "checkpoints" / name).exists() for name in ("last.pt", "previous.pt")]
     return any(found) and (folder / "config.yaml").is_file()
+
+
+def read_summary(run_folder: Path) -> dict[str, Any]:
+    """A run's summary.json; empty when there is none."""
+    try:
+        content = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def never_saved(folder: Path) -> bool:

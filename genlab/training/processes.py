@@ -17,12 +17,12 @@ from torch import Tensor
 
 from genlab.collectives import alone, is_first, num_processes, rank, sum_in_place, told_of_lost_processes
 from genlab.errors import ConfigurationError
+from genlab.launched import Place, this_place
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
-_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _TIMEOUT_SECONDS = 600.0
 """A process that others have waited for so long hangs: what all do at the same time ends at about the same time."""
 _PATIENCE = timedelta(days=7)
@@ -44,7 +44,7 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
         ConfigurationError: Several processes do not go with the device, or the time to wait for one is none.
         ProcessLostError: The others did not come.
     """
-    if not _is_one_of_several() or dist.is_initialized():
+    if _place() is None or dist.is_initialized():
         yield
         return
     if device.type not in ("cpu", "cuda"):
@@ -70,23 +70,24 @@ def own_device(device: torch.device) -> torch.device:
     Raises:
         ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
     """
+    place = _place()
     is_alone = dist.is_initialized() and num_processes() == 1  # a training within a run, on the device of the run
-    if device.type != "cuda" or not _is_one_of_several() or is_alone:
+    if device.type != "cuda" or place is None or is_alone:
         return device
     if str(device) != "cuda":
         raise ConfigurationError(f"device must be cuda for several processes, each of which takes one, got {device}")
-    index = int(os.environ["LOCAL_RANK"])
-    if index >= torch.cuda.device_count():
+    if place.local_rank >= torch.cuda.device_count():
         raise ConfigurationError(
             "device=cuda needs a CUDA device for each process of this machine, and it has "
             f"{torch.cuda.device_count()}: start fewer processes, or set device=cpu"
         )
-    return torch.device("cuda", index)
+    return torch.device("cuda", place.local_rank)
 
 
-def _is_one_of_several() -> bool:
-    """Whether a launcher has given this process a place beside others: some environments set a part of this alone."""
-    return all(os.environ.get(name, "").isdigit() for name in _PLACE) and int(os.environ["WORLD_SIZE"]) > 1
+def _place() -> Place | None:
+    """That of this process beside others; None where there are no others."""
+    place = this_place()
+    return None if place is None or place.num_processes == 1 else place
 
 
 def _timeout() -> timedelta:

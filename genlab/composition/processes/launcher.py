@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genlab.composition.processes.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME
+from genlab.composition.processes.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME, WITHOUT_A_WORD
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
         name = signal.Signals(-failure.exitcode).name
         hint = ", as when memory is short" if failure.exitcode == -signal.SIGKILL else ""
         text = f"process {rank} of {num} was killed by {name}{hint}"
-        return (4 if failure.exitcode == -signal.SIGTERM else 2), ProcessLostError(text)
-    return 2, ProcessLostError(f"process {rank} of {num} ended with exit code {failure.exitcode}")
+        is_told = failure.exitcode == -signal.SIGTERM
+        return CONSEQUENCE["StoppedBySignal"] if is_told else WITHOUT_A_WORD, ProcessLostError(text)
+    return WITHOUT_A_WORD, ProcessLostError(f"process {rank} of {num} ended with exit code {failure.exitcode}")
 
 
 @contextmanager

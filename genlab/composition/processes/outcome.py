@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.composition.processes.launcher import WorkerFailure
-from genlab.composition.run_folder import claimed, has_checkpoint
-from genlab.composition.sweep.folder import read_summary
+from genlab.composition.run_folder import claimed, has_checkpoint, read_summary
 from genlab.errors import FolderInUseError, GenlabError, ProcessLostError, StoppedBySignal
 from genlab.storage import replace_atomically
 from genlab.training.summary import Status

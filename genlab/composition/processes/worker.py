@@ -32,6 +32,7 @@ from genlab.errors import (
     StoppedBySignal,
     StorageError,
 )
+from genlab.launched import this_place
 from genlab.storage import replace_atomically
 
 LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
@@ -39,14 +40,13 @@ LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 PID_NAME = "pid"
 _RUN_NAME = "run.json"
-_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _SPEAKING_SECONDS = 5.0
 _LEAVING_SECONDS = 60.0
 CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
 """How much each kind of failure looks like the consequence of another's; those of other kinds began it."""
-_WITHOUT_A_WORD = 2
+WITHOUT_A_WORD = 2
 # Another attempt would meet them again.
 _FINAL = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StorageError, FolderInUseError)
 # What every process meets alike, so that the first speaks for all.
@@ -104,7 +104,7 @@ class Worker:
                 known.append((CONSEQUENCE.get(account["extraInfo"]["kind"], 0), account["message"]))
             except OSError:
                 name = f"process {pid.parent.name} of this machine"
-                known.append((_WITHOUT_A_WORD, f"{name} died without a word, as when memory is short"))
+                known.append((WITHOUT_A_WORD, f"{name} died without a word, as when memory is short"))
         return min(known, key=lambda cause: cause[0])[1]
 
     def speaks_of(self, error: BaseException) -> bool:
@@ -156,11 +156,16 @@ class Worker:
 
 def this_worker() -> Worker | None:
     """This process's place among several; None where no launcher has given it one."""
-    if not all(os.environ.get(name, "").isdigit() for name in _PLACE):
+    place = this_place()
+    if place is None:
         return None
-    rank, num_workers, local_rank = (int(os.environ[name]) for name in _PLACE)
     account = os.environ.get(ERROR_FILE_VARIABLE)
-    return Worker(rank=rank, num_workers=num_workers, local_rank=local_rank, account=Path(account) if account else None)
+    return Worker(
+        rank=place.rank,
+        num_workers=place.num_processes,
+        local_rank=place.local_rank,
+        account=Path(account) if account else None,
+    )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 import yaml  # type: ignore[import-untyped]
 
 from genlab.composition.plain_yaml import load_plain
+from genlab.composition.run_folder import read_summary
 from genlab.errors import ConfigurationError
 from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
@@ -175,15 +176,6 @@ class SweepFolder:
             settled = replace(record, status="interrupted", reason=STOPPED)
         self.write_record(settled)
         return settled
-
-
-def read_summary(run_folder: Path) -> dict[str, Any]:
-    """A run's summary.json; empty when there is none."""
-    try:
-        content = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _require_sound(record: Mapping[str, Any]) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from genlab.composition.composer import quoted
-from genlab.composition.run_folder import clear, has_checkpoint, require_free
-from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder, read_summary
+from genlab.composition.run_folder import clear, has_checkpoint, read_summary, require_free
+from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.lifeline import VARIABLE
 from genlab.composition.sweep.report import write_tables

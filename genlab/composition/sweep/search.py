@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from genlab.composition.sweep.folder import DONE, JobRecord, SweepFolder, read_summary
+from genlab.composition.run_folder import read_summary
+from genlab.composition.sweep.folder import DONE, JobRecord, SweepFolder
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.report import measured
 from genlab.composition.sweep.settings import SweepSettings
