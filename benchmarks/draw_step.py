@@ -7,6 +7,7 @@ anything is timed. The rounds are interleaved, so that other load on the machine
 of process time (of all threads) is the result. The port writes out the document's listing with its mistakes corrected:
 one product for the inputs and one for the state of a cell, one filter bank at a time, noise and KL inside the loop, and
 Adam as it comes. Everything that the model of this project does otherwise is an exact transformation of it.
+"autograd" is our model without its hand-made gradient of the recurrent weights (genlab.nn.recurrent.Unrolled).
 """
 
 import argparse
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.models.draw import DRAW
+from genlab.models.draw_glimpse import Given, Posterior, State
 from genlab.nn.attention import AttentionBias
 from genlab.types import Batch, ImageSpec
 
@@ -109,16 +111,29 @@ class PlainPort(nn.Module):
         return ratio - bernoulli(canvas, x)
 
 
+class PlainAutograd(DRAW):
+    """Our model with the gradients of the recurrent weights left to autograd: a product for each step."""
+
+    def _unroll(self, images: Tensor, noise: Tensor) -> Iterator[tuple[State, Posterior]]:
+        decoder = self.glimpse.decoder
+        encoder_weight, encoder_bias = self.glimpse.encoder_weights(images)
+        state = self._initial_state(len(images))
+        for step_noise in noise:
+            given = Given(images, step_noise, encoder_weight, encoder_bias, decoder.weight, decoder.bias)
+            state, posterior, _ = self.glimpse(given, state)
+            yield state, posterior
+
+
 def bernoulli(canvas: Tensor, x: Tensor) -> Tensor:
     x = x.reshape(-1, SIDE * SIDE)
     return nn.functional.binary_cross_entropy_with_logits(canvas, x, reduction="none").sum(1)
 
 
-def build(setting: dict[str, int]) -> DRAW:
+def build(setting: dict[str, int], kind: type[DRAW] = DRAW) -> DRAW:
     """Our model, starting where the document starts: from zeros."""
     start = AttentionBias(log_variance=0.0, log_stride=0.0, log_gamma=0.0)
     spec = ImageSpec(channels=1, height=SIDE, width=SIDE, num_levels=2, num_classes=0)
-    return DRAW(
+    return kind(
         spec,
         num_units=NUM_UNITS,
         read_bias=start,
@@ -201,25 +216,33 @@ def time_interleaved(steps: dict[str, Callable[[], None]], *, rounds: int) -> di
 
 def measure(name: str, setting: dict[str, int], *, rounds: int, compiled: bool, bf16: bool) -> None:
     torch.manual_seed(0)
-    model, port = build(setting), PlainPort(**setting)
+    model, plain, port = build(setting), build(setting, PlainAutograd), PlainPort(**setting)
+    plain.load_state_dict(model.state_dict())
     copy_weights(model, port)
     images = (torch.rand(BATCH_SIZE, 1, SIDE, SIDE) < 0.2).float()
     batch = Batch(images=images, labels=torch.full((BATCH_SIZE,), -1))
-    require_agreement(model, port, batch)
-    if compiled:
-        for module in model.compilable():
-            module.compile()
-        require_agreement(model, port, batch)
+    for own in (model, plain):
+        require_agreement(own, port, batch)
+        if compiled:
+            for module in own.compilable():
+                module.compile()
+            require_agreement(own, port, batch)
 
-    def ours() -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            return model.loss(batch).value
-
-    parameters, port_parameters = list(model.parameters()), list(port.parameters())
     adam = {"lr": 1e-4, "betas": (0.5, 0.999)}
+
+    def step_of(own: DRAW) -> Callable[[], None]:
+        def loss() -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                return own.loss(batch).value
+
+        parameters = list(own.parameters())
+        return training_step(loss, parameters, torch.optim.Adam(parameters, fused=True, **adam))
+
+    port_parameters = list(port.parameters())
     steps = {
         "plain port": training_step(lambda: port(images), port_parameters, torch.optim.Adam(port_parameters, **adam)),
-        "genlab": training_step(ours, parameters, torch.optim.Adam(parameters, fused=True, **adam)),
+        "genlab": step_of(model),
+        "autograd": step_of(plain),
     }
     options = " ".join(["compiled"] * compiled + ["bf16"] * bf16) or "eager"
     report(f"{name} {options}", time_interleaved(steps, rounds=rounds))
