@@ -38,6 +38,7 @@ TINY_SETTINGS = TrainerSettings(
     ema_decay=0.9,
     precision="float32",
     compile=False,
+    cuda_graph="auto",
     log_interval=1,
     validation_interval=0,
     validation_images=None,

@@ -1,8 +1,8 @@
 """One phase's update: accumulate gradients, check them, clip them, step.
 
-The check costs no host read where the optimiser takes a ``found_inf`` flag (torch's fused ones do, on CUDA); on the
-CPU a read costs nothing, so a bad step is reported at once. Where bad steps are to be skipped it is reported at once
-everywhere, for what the forward pass has changed must be undone before the next one.
+On the CPU a host read costs nothing, so a bad step is reported at once. On CUDA the host would have to wait for the
+device: there a flag on the device withholds a bad step (:class:`genlab.training.device_step.DeviceStep`), and it is
+reported when somebody asks, with the next log line, validation or save.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
+from genlab.training.capture import CapturedWork, StepCapture
+from genlab.training.device_step import DeviceStep, can_stay_on_device
 from genlab.training.processes import average
 from genlab.training.settings import TrainerSettings
 from genlab.training.sharding import is_share, share_like, total_norm
@@ -36,7 +38,19 @@ def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 class PhaseUpdate:
-    """The optimiser, schedule and gradient scaler of one phase."""
+    """The optimiser, schedule and gradient scaler of one phase.
+
+    Args:
+        phase: Of the model.
+        optimizer: A factory that takes the parameters.
+        schedule: A factory that takes an optimiser and ``num_steps``.
+        settings: Of the trainer.
+        device: Where the model is.
+        buffers: What a forward pass may change besides, such as running means: a skipped update leaves no trace there.
+
+    Raises:
+        ValueError: The phase lists a parameter twice.
+    """
 
     def __init__(
         self,
@@ -46,6 +60,7 @@ class PhaseUpdate:
         schedule: ScheduleFactory,
         settings: TrainerSettings,
         device: torch.device,
+        buffers: Sequence[Tensor] = (),
     ) -> None:
         self.phase = phase
         self.parameters = [parameter for module in phase.modules for parameter in module.parameters()]
@@ -55,11 +70,44 @@ class PhaseUpdate:
         self.schedule = schedule(self.optimizer, num_steps=max(settings.num_steps, 1) * phase.repeats)
         self._settings = settings
         self._device = device
+        self._buffers = buffers if settings.on_non_finite == "skip" else ()
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-        self._flags_on_device = (
-            device.type == "cuda" and bool(self.optimizer.defaults.get("fused")) and settings.on_non_finite == "stop"
-        )
         self._num_bad = torch.zeros((), device=device)
+        self._device_step: DeviceStep | None = None
+        self._work = self._update
+        if device.type == "cuda" and self.can_stay_on_device:
+            self._stay_on_device()
+
+    @property
+    def can_stay_on_device(self) -> bool:
+        """Whether an update needs no read on the host."""
+        # A scaled gradient that overflows is the scaler's to notice, and it asks on the host. Shares of weights do not
+        # mix with the plain tensors of a rate and a flag.
+        is_sharded = self._settings.sharding != "none"
+        return can_stay_on_device(self.optimizer) and not self._scaler.is_enabled() and not is_sharded
+
+    def _stay_on_device(self) -> None:
+        self._device_step = DeviceStep(self.optimizer, self._device)
+
+    def capture(self, capture: StepCapture, source: CapturedWork | None) -> CapturedWork | None:
+        """Have the update recorded after a few steps; None, with a line that says why, where it cannot be.
+
+        Args:
+            capture: Shared with the other phases.
+            source: The phase before.
+        """
+        if not self.can_stay_on_device:
+            capture.refuse(
+                f"phase {self.phase.name}",
+                f"the host decides in each step of {type(self.optimizer).__name__} with precision "
+                f"{self._settings.precision} and sharding {self._settings.sharding}",
+            )
+            return None
+        self._stay_on_device()
+        self._work = work = CapturedWork(
+            self._update, name=self.phase.name, capture=capture, receives=self.phase.receives, source=source
+        )
+        return work
 
     def run(self, batch: Batch, received: Sequence[object] = ()) -> tuple[dict[str, Tensor], list[object]]:
         """One update of this phase's parameters.
@@ -76,6 +124,37 @@ class PhaseUpdate:
             NonFiniteError: The loss or the gradient norm is not finite; nothing was updated.
         """
         self._require_finite_everywhere(batch)
+        if self._device_step is not None:
+            self._device_step.load_rates()
+        scale = self._scaler.get_scale()
+        result = self._work(batch, received)
+        if self._scaler.get_scale() >= scale:  # a lowered scale means a skipped step
+            self.schedule.step()
+        return result
+
+    def _update(self, batch: Batch, received: Sequence[object]) -> tuple[dict[str, Tensor], list[object]]:
+        """All of an update that happens on the device."""
+        kept = self._buffers_to_keep()
+        try:
+            value, metrics, handed_on = self._collect_gradients(batch, received)
+            metrics["gradient_norm"], is_bad = self._step(value)
+        except NonFiniteError:
+            for buffer, before in kept:
+                buffer.copy_(before)
+            raise
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        if is_bad is not None:
+            for buffer, before in kept:
+                buffer.copy_(torch.where(is_bad, before, buffer))
+        if self.phase.project is not None:
+            self.phase.project()
+        return metrics, handed_on
+
+    def _collect_gradients(
+        self, batch: Batch, received: Sequence[object]
+    ) -> tuple[Tensor, dict[str, Tensor], list[object]]:
+        """The loss of the batch, its metrics and what it hands on, with the gradients of the parameters in place."""
         parts = self._settings.gradient_accumulation
         sums: dict[str, Tensor] = {}
         value = torch.zeros((), device=self._device)
@@ -88,15 +167,14 @@ class PhaseUpdate:
             handed_on.append(loss.handed_on)
             value = value + loss.value.detach()
             for name, metric in loss.metrics.items():
-                metric = metric.detach() / parts if parts > 1 else metric.detach()
+                metric = metric.detach().float() / parts if parts > 1 else metric.detach().float()
                 sums[name] = sums[name] + metric if name in sums else metric
         if num_processes() > 1:
             value = self._average_over_processes(value, sums)
-        sums["gradient_norm"] = self._step(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.phase.project is not None:
-            self.phase.project()
-        return sums, handed_on
+        return value, sums, handed_on
+
+    def _buffers_to_keep(self) -> list[tuple[Tensor, Tensor]]:
+        return [(buffer, buffer.clone()) for buffer in self._buffers]
 
     def _loss(self, part: Batch, received: object) -> Loss:
         try:
@@ -106,7 +184,6 @@ class PhaseUpdate:
             # The level or the class that a NaN is converted to lies outside every table.
             if bool(torch.isfinite(part.images).all()):
                 raise
-            self.optimizer.zero_grad(set_to_none=True)  # of the parts before
             raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
 
     def _require_finite_everywhere(self, batch: Batch) -> None:
@@ -133,30 +210,37 @@ class PhaseUpdate:
         metrics.update(zip(metrics, scalars[1:].unbind(), strict=True))
         return scalars[0]
 
-    def _step(self, value: Tensor) -> Tensor:
+    def _step(self, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Check the gradients, clip them and step.
+
+        Returns:
+            Their norm before clipping; and a flag of a step withheld on the device, None where the host has looked.
+
+        Raises:
+            NonFiniteError: The host has looked, and the loss or the norm is not finite.
+        """
         self._scaler.unscale_(self.optimizer)
         norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
-        suspect = value if self._scaler.is_enabled() else value + norm
-        if self._flags_on_device:
-            bad = torch.logical_not(torch.isfinite(suspect)).float()
-            self._num_bad += bad
-            self.optimizer.found_inf = bad  # type: ignore[attr-defined]
-        elif not bool(torch.isfinite(suspect)):
-            self.optimizer.zero_grad(set_to_none=True)
+        is_finite = torch.isfinite(value if self._scaler.is_enabled() else value + norm)
+        # An optimiser makes its state in its first step, before which there is nothing to go back to.
+        is_flagged = self._device_step is not None and bool(self.optimizer.state)
+        if not is_flagged and not bool(is_finite):
             raise NonFiniteError(self._describe(value, norm))
         if self._settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
-        scale = self._scaler.get_scale() if self._scaler.is_enabled() else 1.0
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
-        if not self._scaler.is_enabled() or self._scaler.get_scale() >= scale:  # a lowered scale means a skipped step
-            self.schedule.step()
-        return norm.detach()
+        is_bad = is_finite.logical_not()
+        if self._device_step is None:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        else:
+            self._num_bad += is_bad
+            self._device_step.step(is_bad)
+        return norm.detach(), is_bad if is_flagged else None
 
     def take_num_bad(self) -> int:
-        """Updates withheld on the device since the last call; a host read, so call it only when metrics are written."""
-        if not self._flags_on_device:
+        """Updates withheld on the device since the last call; a host read, so call it only now and then."""
+        if self._device_step is None:
             return 0
         num_bad = int(self._num_bad.item())
         self._num_bad.zero_()
@@ -198,6 +282,8 @@ class PhaseUpdate:
                     )
                 if isinstance(tensor, Tensor) and tensor.dim() > 0:
                     kept[name] = share_like(tensor, parameter)
+        if self._device_step is not None:
+            self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
 

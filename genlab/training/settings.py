@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.errors import ConfigurationError
+from genlab.training.capture import CudaGraph
 from genlab.training.checkpoint import MAX_STEP
 
 MAX_WATCH_IMAGES = 1024
@@ -38,6 +39,8 @@ class TrainerSettings:
     precision: Precision
     """Type of the matrix products in training; evaluation is always float32."""
     compile: bool
+    cuda_graph: CudaGraph
+    """Replay each phase's update as one recording; auto does where that is possible, and says why where it is not."""
     log_interval: int
     validation_interval: int
     validation_images: int | None

@@ -64,7 +64,14 @@ class TrainingState:
         if self.is_sharded:
             self._shard()
         self.updates = [
-            PhaseUpdate(phase, optimizer=optimizers[phase.name], schedule=schedule, settings=settings, device=device)
+            PhaseUpdate(
+                phase,
+                optimizer=optimizers[phase.name],
+                schedule=schedule,
+                settings=settings,
+                device=device,
+                buffers=tuple(model.buffers()),
+            )
             for phase in model.phases()
         ]
         # What sums are rounded by, hence for which a resumed run is bitwise equal to an undisturbed one.

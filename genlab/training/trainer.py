@@ -19,11 +19,13 @@ from torch import Tensor
 from genlab.collectives import is_first, num_processes, rank, shared_work
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import NonFiniteError, StoppedBySignal, is_out_of_memory
+from genlab.graphs import Graphs
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.storage import is_disk_full
+from genlab.training.capture import StepCapture, step_capture
 from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import (
@@ -66,6 +68,7 @@ class Trainer:
         seed: With the step, the source of all randomness.
         hyperparameters: Columns of TensorBoard's HPARAMS.
         class_predictor: What the watch for collapse counts modes with.
+        graphs: Recorder of the phases' updates; None leaves it to ``trainer.cuda_graph``.
 
     Raises:
         ConfigurationError: The settings ask for what this model or these data cannot give.
@@ -85,6 +88,7 @@ class Trainer:
         seed: int,
         hyperparameters: HyperParameters,
         class_predictor: ClassPredictor | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
         if settings.validation_interval > 0:
             dataset.require_images("validation", way_out="trainer.validation_interval=0")
@@ -127,6 +131,7 @@ class Trainer:
             device=device,
             seed=seed,
         )
+        self._capture = self._make_capture(graphs)
         self._draws_per_step = max(update.phase.repeats for update in self.state.updates)
         self._images_per_step = settings.batch_size * self._draws_per_step
         self._last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
@@ -140,6 +145,18 @@ class Trainer:
         self._stop_signal: int | None = None  # that some process has been sent
         self._seconds_before = 0.0
         self._started = time.monotonic()
+
+    def _make_capture(self, graphs: Graphs | None) -> StepCapture | None:
+        if graphs is not None:
+            capture: StepCapture | None = StepCapture(graphs, is_required=True)
+        else:
+            obstacle = "it is shared by several processes" if num_processes() > 1 else None
+            capture = step_capture(self.settings.cuda_graph, self.device, obstacle=obstacle)
+        if capture is not None:
+            source = None
+            for update in self.state.updates:
+                source = update.capture(capture, source)
+        return capture
 
     # The table of contents ------------------------------------------------------------------------------------------
 
@@ -269,31 +286,24 @@ class Trainer:
         """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
         seed_default_generators(derive_seed(self.seed, "step", self.step), self.device)
         self.model.train()
+        if self._capture is not None:
+            self._capture.begin_step()
         received: list[object] = []
         for update in self.state.updates:
             handed_on = received
             self._frozen_outside.enter(update)
             try:
                 for repeat in range(update.phase.repeats):
-                    kept = self._buffers_to_keep()
                     draw = 0 if self.settings.overfit_one_batch else self.step * self._draws_per_step + repeat
                     metrics, handed_on = update.run(self._stream.batch(draw), received)
                     self._record(update, metrics)
             except NonFiniteError as error:
                 self._tolerate(error)
-                for buffer, value in kept:
-                    buffer.copy_(value)
             finally:
                 self._frozen_outside.leave(update)
             received = handed_on
         if self.state.average is not None:
             self.state.average.update(self.step)
-
-    def _buffers_to_keep(self) -> list[tuple[Tensor, Tensor]]:
-        """What a forward pass may change, such as running means, beside its present values: a skip leaves no trace."""
-        if self.settings.on_non_finite == "stop":
-            return []
-        return [(buffer, buffer.clone()) for buffer in self.model.buffers()]
 
     def _record(self, update: PhaseUpdate, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
@@ -306,15 +316,19 @@ class Trainer:
             return
         raise self._diverged(f"not finite, nothing updated ({error})") from error
 
+    def _notice_withheld(self) -> None:
+        """Ask for the updates that the device has withheld since somebody asked last."""
+        for update in self.state.updates:
+            for _ in range(update.take_num_bad()):
+                self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device by now"))
+
     def _diverged(self, what: str) -> NonFiniteError:
         return diverged(what, step=self.step, checkpoints=self.checkpoints)
 
     # What is due now and then ---------------------------------------------------------------------------------------
 
     def _log_metrics(self, log: RunLog | None, progress: Progress, *, images_per_second: float) -> None:
-        for update in self.state.updates:
-            for _ in range(update.take_num_bad()):
-                self._tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device"))
+        self._notice_withheld()
         values = {tag: float(torch.cat(kept).mean()) for tag, kept in self._pending.items()}
         self._pending.clear()
         for update in self.state.updates:
@@ -326,6 +340,7 @@ class Trainer:
 
     def _validate(self, log: RunLog | None, progress: Progress) -> bool:
         """Measure on the validation split, keep the best checkpoint; True when early stopping says so."""
+        self._notice_withheld()
         averages = self.evaluate("validation", limit=self.settings.validation_images)
         values = {f"validation/{name}": mean for name, mean in scalar_means(averages).items()}
         self._write_scalars(log, values)
@@ -434,6 +449,7 @@ class Trainer:
         is_saved = log is not None and self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")
         if any(largest((is_saved,))):
             return
+        self._notice_withheld()
         if log is not None:
             log.flush()
         self._store(self.checkpoints.save_last)

@@ -184,7 +184,7 @@ def test_the_wrong_variants_are_noticed(
     tally.wrong_variant_noticed(FAULT, "no check before the save")
     poison_batches(monkeypatch, BAD_STEP)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_buffers_to_keep", lambda self: [])
+        patch.setattr(PhaseUpdate, "_buffers_to_keep", lambda self: [])
         assert genlab("train", *BATCH_NORM, "trainer.max_skipped_steps=2", "hydra.run.dir=kept").code == 5
     tally.wrong_variant_noticed(FAULT, "running means of a skipped batch stay")
     with monkeypatch.context() as patch:

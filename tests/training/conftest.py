@@ -89,6 +89,7 @@ DEFAULTS: dict[str, Any] = {
     "ema_decay": 0.9,
     "precision": "float32",
     "compile": False,
+    "cuda_graph": "auto",
     "log_interval": 3,
     "validation_interval": 5,
     "validation_images": None,

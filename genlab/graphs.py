@@ -1,0 +1,79 @@
+"""Work of a device that is recorded once and replayed: one launch in place of thousands.
+
+A replay repeats the kernels of the recording over the same memory. The recording must neither read a value on the host
+nor depend on one that changes: what changes lies in tensors that are filled before a replay.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+
+_T = TypeVar("_T")
+
+
+@runtime_checkable
+class Graphs(Protocol):
+    """A recorder of graphs that are replayed in the order of their recording and share their memory."""
+
+    def warm_up(self, work: Callable[[], _T]) -> _T:
+        """Do the work as it will be recorded; libraries set themselves up at the first use."""
+
+    def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
+        """Do the work, and name the first place at which the host waits for the device; None where it never does."""
+
+    def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
+        """Record the work without doing it.
+
+        Returns:
+            What the work returns, whose tensors hold values after each replay; and the replay.
+
+        Raises:
+            RuntimeError: The work cannot be recorded.
+        """
+
+
+class CudaGraphs:
+    """CUDA graphs on one stream, with one pool of memory.
+
+    The default generator of the device is registered with each: a replay draws what the same work would draw, from the
+    seed and the offset that the generator has then.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Callable[[], _T]) -> _T:
+        """Do the work on the stream of the recordings."""
+        surrounding = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(surrounding)
+        try:
+            with torch.cuda.stream(self._stream):
+                return work()
+        finally:
+            surrounding.wait_stream(self._stream)
+
+    def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
+        """Do the work on the stream of the recordings, and name the first place that waits for the device."""
+        before = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                result = self.warm_up(work)
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+        waits = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
+        for warning in caught:
+            if warning not in waits:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        return result, f"{waits[0].filename}:{waits[0].lineno} waits for the device" if waits else None
+
+    def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
+        """Record the work on its own stream; other threads may use the device meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            result = work()
+        return result, graph.replay
