@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genlab.composition.builder import build
 from genlab.composition.environment import choose_device
 from genlab.composition.fields import fit
 from genlab.composition.runs import SavedRun, load_run
 from genlab.data.dataset import Dataset
-from genlab.errors import CheckpointError, ConfigurationError
+from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
@@ -87,9 +86,7 @@ def build_dataset(run: SavedRun) -> Dataset:
     Raises:
         DataError: They are not at hand.
     """
-    dataset = build(run.configuration.dataset, "dataset")
-    if not isinstance(dataset, Dataset):
-        raise ConfigurationError(f"dataset._target_ must give a Dataset, got {run.configuration.dataset['_target_']}")
+    dataset: Dataset = run.configuration.bound_dataset.build()
     return dataset
 
 

@@ -17,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 
 from genlab.collectives import is_first
 from genlab.composition.application import JobContext
-from genlab.composition.builder import build
 from genlab.composition.environment import choose_device, processes_on, save_environment
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
@@ -26,11 +25,8 @@ from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_
 from genlab.composition.runs import CONFIG_NAME, build_model, load_run, resumed, save_configuration, save_evaluation
 from genlab.composition.schema import (
     RunConfiguration,
-    optimizer_factory,
-    optimizer_node,
     read_run_configuration,
     require_phases,
-    schedule_factory,
 )
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
@@ -138,7 +134,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     seed_everything(configuration.seed)
 
     with first_before_others():  # a download, or images decoded once
-        dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
+        dataset: Dataset = configuration.bound_dataset.build()
     if configuration.resume is not None:
         load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
     model = build_model(configuration, dataset.spec)
@@ -150,11 +146,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
     trainer = Trainer(
         model=model,
         dataset=dataset,
-        optimizers={
-            phase: optimizer_factory(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
-            for phase in phases
-        },
-        schedule=schedule_factory(configuration.schedule),
+        optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in phases},
+        schedule=configuration.bound_schedule,
         settings=configuration.settings,
         run_folder=run_folder,
         device=device,

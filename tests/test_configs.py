@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from genlab.composition.builder import check
+from genlab.composition.builder import bind
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
-from genlab.composition.schema import check_optimizer, check_schedule, optimizer_node, read_run_configuration
+from genlab.composition.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
 
 GROUPS = ("dataset", "experiment", "model", "optimizer", "recipe", "schedule", "trainer")
 
@@ -117,12 +117,12 @@ def test_a_phase_is_merged_over_the_default_unless_it_names_a_target() -> None:
     assert optimizer_node(optimizers, "generator") == optimizers["generator"]
     assert optimizer_node(optimizers, "other") == optimizers["default"]
     for phase in optimizers:
-        check_optimizer(optimizer_node(optimizers, phase), f"optimizer.{phase}")
+        bind_optimizer(optimizer_node(optimizers, phase), f"optimizer.{phase}")
 
 
 def test_schedulers_of_torch_stand_beside_ours() -> None:
-    check_schedule({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 100, "gamma": 0.5})
-    check_schedule({"_target_": "genlab.training.schedules.constant"})
+    bind_schedule({"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 100, "gamma": 0.5})
+    bind_schedule({"_target_": "genlab.training.schedules.constant"})
 
 
 def test_every_dataset_names_a_function_that_gives_a_dataset() -> None:
@@ -130,7 +130,7 @@ def test_every_dataset_names_a_function_that_gives_a_dataset() -> None:
 
     for name in options("dataset"):
         node = composed(f"dataset={name}", *(["dataset.root=x"] if name == "folder" else []))["dataset"]
-        assert check(node, "dataset", expects=Dataset) >= 1
+        assert bind(node, "dataset", expects=Dataset).target.__module__.startswith("genlab.data")
 
 
 def test_the_tree_is_found_beside_the_package_and_inside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

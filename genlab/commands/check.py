@@ -10,7 +10,7 @@ import torch
 from genlab.checks.invariants import INVARIANTS, findings
 from genlab.checks.subject import fitting_subject
 from genlab.composition.application import JobContext
-from genlab.composition.builder import build, check
+from genlab.composition.builder import bind, build
 from genlab.composition.composer import parse_overrides
 from genlab.composition.fields import check_fields
 from genlab.errors import ConfigurationError
@@ -72,7 +72,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
             )
     # The presets of some models choose a data set, so there is one in the composition.
     settings = check_fields(CheckSettings, {key: value for key, value in values.items() if key != "dataset"}, "")
-    check(settings.model, "model", run_time=(_SPEC,), expects=Model)
+    bind(settings.model, "model", run_time=(_SPEC,), expects=Model)
     return settings
 
 

@@ -31,10 +31,10 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSetting
     del overrides
     settings = check_fields(DatasetsSettings, {"dataset": None, **values}, "")
     if settings.dataset is not None:
-        from genlab.composition.builder import check
+        from genlab.composition.builder import bind
         from genlab.data.dataset import Dataset
 
-        check(settings.dataset, "dataset", expects=Dataset)
+        bind(settings.dataset, "dataset", expects=Dataset)
     return settings
 
 

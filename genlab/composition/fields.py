@@ -1,12 +1,14 @@
-"""Does a plain value of a configuration fit a type annotation?"""
+"""Plain values against type annotations, by pydantic; error messages in the form of the house."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from beartype.door import is_bearable
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from genlab.composition.suggestions import way_out
 from genlab.errors import ConfigurationError
@@ -14,8 +16,14 @@ from genlab.errors import ConfigurationError
 _T = TypeVar("_T")
 
 
+@cache
+def adapter(hint: Any) -> Any:  # a TypeAdapter, whose class the type checks of the tests cannot read
+    """Return the validator of an annotation: strict, so that ``true`` is no number and ``"3"`` no count."""
+    return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+
+
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """The value in the form that the annotation asks for: lists become tuples, whole numbers floats, where wanted.
+    """Return a value in the form that an annotation asks for: tuples for lists, floats for whole numbers, where wanted.
 
     Args:
         value: Plain data: scalars, lists, dicts.
@@ -28,9 +36,11 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     _require_finite(value, key)
     if hint is Any or hint is object:
         return value
-    for candidate in (value, _as_tuples(value), _as_floats(value), _as_tuples(_as_floats(value))):
-        if is_bearable(candidate, hint) and _is_bool_only_where_wanted(candidate, hint):
-            return candidate
+    try:
+        # As JSON, whose arrays are any kind of sequence.
+        return adapter(hint).validate_json(json.dumps(value))
+    except (ValidationError, TypeError):
+        pass
     choices = _literal_choices(hint)
     if choices and isinstance(value, str):
         raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(value, choices, kind='choices')}")
@@ -38,7 +48,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
 
 
 def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
-    """An instance of a dataclass from plain values, each of them checked.
+    """Return an instance of a dataclass made from plain values, each of them checked.
 
     Args:
         schema: A dataclass; its ``__post_init__`` may check ranges by raising ValueError.
@@ -67,12 +77,12 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
 
 
 def join(parent: str, name: str) -> str:
-    """``parent.name``, or the name alone at the top level."""
+    """Return ``parent.name``, or the name alone at the top level."""
     return f"{parent}.{name}" if parent else name
 
 
 def describe(hint: Any) -> str:
-    """An annotation in a user's words: ``float | None`` is "a number or null"."""
+    """Return an annotation in a user's words: ``float | None`` is "a number or null"."""
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     if isinstance(hint, type) and hint in plain:
         return plain[hint]
@@ -96,30 +106,7 @@ def _require_finite(value: Any, key: str) -> None:
             _require_finite(item, f"{key}[{index}]")
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _as_floats(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_as_floats(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _is_bool_only_where_wanted(value: Any, hint: Any) -> bool:
-    # isinstance(True, int) holds in Python, but `num_steps: true` is a mistake.
-    return (
-        not isinstance(value, bool)
-        or any(bool is part or part in (Any, object) for part in _parts(hint))
-        or (value in _literal_choices(hint))
-    )
-
-
-def _parts(hint: Any) -> tuple[Any, ...]:
-    if get_origin(hint) in (Union, UnionType):
-        return tuple(part for argument in get_args(hint) for part in _parts(argument))
-    return (hint,)
-
-
 def _literal_choices(hint: Any) -> tuple[Any, ...]:
-    return tuple(choice for part in _parts(hint) if get_origin(part) is Literal for choice in get_args(part))
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(choice for part in get_args(hint) for choice in _literal_choices(part))
+    return get_args(hint) if get_origin(hint) is Literal else ()

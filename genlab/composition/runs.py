@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genlab.composition.builder import build
 from genlab.composition.composer import parse_overrides
 from genlab.composition.environment import git_state
 from genlab.composition.failures import one_line
@@ -81,7 +80,7 @@ def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
     Raises:
         ConfigurationError: The target refuses a value.
     """
-    model: Model = build(configuration.model, "model", expects=Model, spec=spec)
+    model: Model = configuration.bound_model.build(spec=spec)
     return model
 
 
@@ -98,7 +97,7 @@ def load_run(folder: str | Path) -> SavedRun:
     if spec is None:
         raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
     try:
-        configuration = read_run_configuration(values)
+        configuration = read_run_configuration(values, is_trusted=False)
         measured = check_fields(ImageSpec, spec, SPEC_KEY)
         for name, (low, high) in _RANGES_OF_SPEC.items():
             if not low <= getattr(measured, name) <= high:
@@ -124,7 +123,7 @@ def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_configuration(folder: Path, configuration: RunConfiguration, spec: ImageSpec) -> None:
     """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
-    values = {field.name: getattr(configuration, field.name) for field in fields(configuration)}
+    values = configuration.as_dict()
     text = yaml.safe_dump({**values, "resume": None, SPEC_KEY: asdict(spec)}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())
 
@@ -197,7 +196,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     if is_export(run.folder):
         raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
     saved = run.configuration
-    values: dict[str, Any] = {field.name: getattr(saved, field.name) for field in fields(saved)}
+    values = saved.as_dict()
     values["trainer"] = dict(saved.trainer)
     values["resume"] = str(run.folder)
     if this_worker() is not None and LAUNCHER_VARIABLE not in os.environ:
@@ -221,7 +220,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         changed.add(key)
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
-    return read_run_configuration(values)
+    return read_run_configuration(values, is_trusted=False)
 
 
 def find_run(folder: str | Path) -> Path:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genlab.composition.builder import TARGET, accepted, bind, check
+from genlab.composition.builder import TARGET, Bound, bind, parameters_of
 from genlab.composition.environment import require_device_name
 from genlab.composition.fields import check_fields
 from genlab.composition.suggestions import nearest, way_out
+from genlab.composition.targets import find_target
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
@@ -43,6 +45,8 @@ class RunConfiguration:
     schedule: Node
     trainer: Node
     model: Node
+    is_trusted: bool = field(default=True, compare=False)
+    """No key: False for a configuration that lies in a run folder."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
@@ -51,27 +55,54 @@ class RunConfiguration:
         if self.num_threads is not None and self.num_threads < 1:
             raise ValueError(f"num_threads must be null or at least 1, got {self.num_threads}")
 
-    @property
+    # Bound once, when the configuration is read; what was checked is what is built.
+
+    @cached_property
     def settings(self) -> TrainerSettings:
         """The trainer's node, checked."""
         return check_fields(TrainerSettings, self.trainer, "trainer")
 
+    @cached_property
+    def bound_dataset(self) -> Bound:
+        """The data set's node, checked."""
+        return bind(self.dataset, "dataset", expects=Dataset, is_trusted=self.is_trusted)
 
-def read_run_configuration(values: Mapping[str, Any]) -> RunConfiguration:
-    """Check a whole configuration, from the command line or from a run folder, before anything is loaded.
+    @cached_property
+    def bound_model(self) -> Bound:
+        """The model's node, checked; it takes ``spec``."""
+        return bind(self.model, "model", run_time=("spec",), expects=Model, is_trusted=self.is_trusted)
+
+    @cached_property
+    def bound_schedule(self) -> Callable[..., LRScheduler]:
+        """The schedule's factory, checked; it takes an optimiser and ``num_steps``."""
+        return bind_schedule(self.schedule, is_trusted=self.is_trusted)
+
+    def bound_optimizer(self, phase: str) -> Bound:
+        """The node of a phase's optimiser, checked; it takes ``params``."""
+        node = optimizer_node(self.optimizer, phase)
+        return bind_optimizer(node, f"optimizer.{phase}", is_trusted=self.is_trusted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys and values of the configuration."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "is_trusted"}
+
+
+def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True) -> RunConfiguration:
+    """Check a whole configuration before anything is loaded.
+
+    Args:
+        values: Plain data.
+        is_trusted: False for what lies in a run folder.
 
     Raises:
         ConfigurationError: A key is unknown or missing, a value has the wrong type or range, a target is refused.
     """
-    configuration = check_fields(RunConfiguration, values, "")
-    _ = configuration.settings
-    check(configuration.dataset, "dataset", expects=Dataset)
-    check(configuration.model, "model", run_time=("spec",), expects=Model)
+    configuration = check_fields(RunConfiguration, {**values, "is_trusted": is_trusted}, "")
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
-        check_optimizer(optimizer_node(configuration.optimizer, phase), f"optimizer.{phase}")
-    check_schedule(configuration.schedule)
+        configuration.bound_optimizer(phase)
+    _ = configuration.settings, configuration.bound_dataset, configuration.bound_model, configuration.bound_schedule
     return configuration
 
 
@@ -100,39 +131,37 @@ def require_phases(optimizers: Mapping[str, Any], phases: tuple[str, ...]) -> No
             raise ConfigurationError(f"optimizer.{name}: the model has no phase '{name}'; {tail}")
 
 
-def check_optimizer(node: Node, key: str) -> None:
-    """Bind an optimiser's node and try it on one parameter, since the ranges of its numbers are known only to torch."""
-    check(node, key, run_time=("params",), expects=Optimizer)
+def bind_optimizer(node: Node, key: str, *, is_trusted: bool = True) -> Bound:
+    """Bind an optimiser's node and try it on one parameter, since the ranges of its numbers are known only to torch.
+
+    Raises:
+        ConfigurationError: The node does not bind, or torch refuses a number.
+    """
+    bound = bind(node, key, run_time=("params",), expects=Optimizer, is_trusted=is_trusted)
     rate = node.get("lr")
     if isinstance(rate, int | float) and not rate > 0:
         raise ConfigurationError(f"{key}.lr must be positive, got {rate}")
     with _torch_refusals_named(key):
-        bind(node, key)(params=[torch.zeros(1, requires_grad=True)])
+        bound.factory()(params=[torch.zeros(1, requires_grad=True)])
+    return bound
 
 
-def check_schedule(node: Node) -> None:
-    """Bind a schedule's node and try it on an optimiser of one parameter."""
-    run_time = ("optimizer", *accepted(node, "schedule", ("num_steps",)))
-    check(node, "schedule", run_time=run_time, expects=LRScheduler)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    with _torch_refusals_named("schedule"):
-        schedule_factory(node)(optimizer, num_steps=1)
+def bind_schedule(node: Node, *, is_trusted: bool = True) -> Callable[..., LRScheduler]:
+    """Return a factory that takes an optimiser and ``num_steps``; the latter goes to the schedules that want it.
 
-
-def optimizer_factory(node: Node, key: str) -> Callable[[Any], Optimizer]:
-    """What makes a checked node's optimiser of parameters."""
-    return bind(node, key)
-
-
-def schedule_factory(node: Node) -> Callable[..., LRScheduler]:
-    """A factory that takes an optimiser and ``num_steps``, and passes the latter to the schedules that want it."""
-    factory = bind(node, "schedule")
-    wants_num_steps = bool(accepted(node, "schedule", ("num_steps",)))
+    Raises:
+        ConfigurationError: The node does not bind, or refuses an optimiser of one parameter.
+    """
+    wants_num_steps = "num_steps" in parameters_of(find_target(node.get(TARGET), "schedule", is_trusted=is_trusted))
+    run_time = ("optimizer", "num_steps") if wants_num_steps else ("optimizer",)
+    factory = bind(node, "schedule", run_time=run_time, expects=LRScheduler, is_trusted=is_trusted).factory()
 
     def schedule(optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
         made: LRScheduler = factory(optimizer, num_steps=num_steps) if wants_num_steps else factory(optimizer)
         return made
 
+    with _torch_refusals_named("schedule"):
+        schedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), num_steps=1)
     return schedule
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.composition.builder import bind, build, check
-from genlab.composition.targets import ACTIVATIONS, find_target
+from genlab.composition.builder import bind, build
+from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError
 from genlab.models.gan.techniques.label_smoothing import LabelSmoothing
 from tests.conftest import Outcome
@@ -29,8 +29,6 @@ HOSTILE = [
     ("torch.load", {"f": "x", "weights_only": False}),
     ("torch.hub.load", {"repo_or_dir": "x", "model": "y"}),
     ("torch.utils.collect_env.run", {"command": "touch MARKER"}),
-    ("torch.nn.Module", {}),
-    ("torch.optim.Optimizer", {}),
     ("torch.optim.torch.load", {"f": "x"}),
     ("numpy.load", {"file": "x", "allow_pickle": True}),
     ("genlab.cli.os.system", {"command": "touch MARKER"}),
@@ -60,7 +58,7 @@ def test_a_hostile_target_is_refused_and_nothing_runs(
         {"_target_": "torch.nn.LeakyReLU", "negative_slope": [{"_target_": target, **arguments}]},
     ):
         with pytest.raises(ConfigurationError, match="_target_"):
-            build(node, "model")
+            bind(node, "model", is_trusted=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,7 +104,7 @@ def test_rerunning_a_pickle_and_hiding_our_configuration_are_refused(genlab: Cal
     assert genlab("train", "+hydra.callbacks.x._target_=os.system").code == 2
 
 
-def test_a_package_of_the_users_own_is_allowed_by_the_environment_alone(
+def test_a_package_of_the_users_own_needs_leave_in_a_run_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_parts.py").write_text(
@@ -114,24 +112,34 @@ def test_a_package_of_the_users_own_is_allowed_by_the_environment_alone(
     )
     monkeypatch.syspath_prepend(tmp_path)
     node = {"_target_": "my_parts.Part", "size": 3}
-    with pytest.raises(ConfigurationError, match="GENLAB_ALLOW"):
-        build(node, "model")
-    monkeypatch.setenv("GENLAB_ALLOW", "other, my_parts")
     assert build(node, "model").size == 3
+    with pytest.raises(ConfigurationError, match="set GENLAB_ALLOW=its_package"):
+        bind(node, "model", is_trusted=False)
+    monkeypatch.setenv("GENLAB_ALLOW", "other, my_parts")
+    assert bind(node, "model", is_trusted=False).build().size == 3
     with pytest.raises(ConfigurationError, match=r"model.sise is not an argument of Part; did you mean 'size'"):
-        check({"_target_": "my_parts.Part", "sise": 3}, "model")
+        bind({"_target_": "my_parts.Part", "sise": 3}, "model")
     with pytest.raises(ConfigurationError, match="module"):
-        check({"_target_": "my_parts.os"}, "model")
+        bind({"_target_": "my_parts.os"}, "model")
+    with pytest.raises(ConfigurationError, match="there is no module my_prats"):
+        bind({"_target_": "my_prats.Part"}, "model")
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_named_activations_exist(name: str) -> None:
-    assert find_target(f"torch.nn.{name}", "model").__name__ == name
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_any_module_optimizer_or_schedule_of_torch_may_be_named(is_trusted: bool) -> None:
+    import torch
+
+    for name in ("nn.LeakyReLU", "nn.Hardtanh", "nn.GroupNorm", "optim.Adam", "optim.lr_scheduler.StepLR"):
+        found = find_target(f"torch.{name}", "model", is_trusted=is_trusted)
+        assert found.__name__ == name.rpartition(".")[2]
+    with pytest.raises(ConfigurationError, match=r"torch\.nn has no LeakyRelu, did you mean LeakyReLU"):
+        find_target("torch.nn.LeakyRelu", "model", is_trusted=is_trusted)
+    assert find_target("torch.nn.ReLU", "model") is torch.nn.ReLU
 
 
 def test_binding_reports_the_full_key_the_rule_and_the_way_out() -> None:
     node = {"_target_": "torch.optim.Adam", "lr": 1e-3}
-    assert check(node, "optimizer.default", run_time=("params",)) == 1
+    assert len(list(bind(node, "optimizer.default", run_time=("params",)).nodes())) == 1
     for change, message in [
         ({"betaz": [0.9, 0.99]}, r"optimizer.default.betaz is not an argument of Adam; did you mean 'betas'"),
         ({"eps": "small"}, r"optimizer.default.eps must be a number, got 'small'"),
@@ -139,9 +147,9 @@ def test_binding_reports_the_full_key_the_rule_and_the_way_out() -> None:
         ({"_args_": [1]}, r"optimizer.default._args_ has no effect"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
-            check({**node, **change}, "optimizer.default", run_time=("params",))
+            bind({**node, **change}, "optimizer.default", run_time=("params",))
     with pytest.raises(ConfigurationError, match=r"read_bias.log_gamma is missing"):
-        check(
+        bind(
             {"_target_": "genlab.nn.attention.AttentionBias", "log_variance": 0.0, "log_stride": 0.0}, "model.read_bias"
         )
 
@@ -198,9 +206,9 @@ def test_a_part_of_a_model_is_of_the_kind_that_its_place_asks_for(
 def test_the_nodes_of_a_mapping_become_the_objects_that_its_annotation_asks_for() -> None:
     smoothing = {"_target_": "genlab.models.gan.techniques.label_smoothing.LabelSmoothing", "real_target": 0.9}
     node = {"_target_": "genlab.models.gan.gan.GAN", "techniques": {"smoothing": smoothing, "off": None}}
-    assert check({**node, "_partial_": True}, "model") == 2
-    techniques = bind(node, "model").keywords["techniques"]
+    assert len(list(bind({**node, "_partial_": True}, "model").nodes())) == 2
+    techniques = bind({**node, "_partial_": True}, "model").factory().keywords["techniques"]
     assert isinstance(techniques["smoothing"], LabelSmoothing)
     assert techniques["off"] is None
     with pytest.raises(ConfigurationError, match=r"model\.techniques\.smoothing\.target is not an argument of LabelSm"):
-        check({**node, "_partial_": True, "techniques": {"smoothing": {**smoothing, "target": 1}}}, "model")
+        bind({**node, "_partial_": True, "techniques": {"smoothing": {**smoothing, "target": 1}}}, "model")

@@ -8,7 +8,7 @@ import torch
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
-from genlab.composition.schema import RunConfiguration, optimizer_factory, optimizer_node, read_run_configuration
+from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.training.schedules import constant
@@ -39,7 +39,7 @@ def losses(settings: RunConfiguration, dtype: torch.dtype) -> torch.Tensor:
     updates = [
         PhaseUpdate(
             phase,
-            optimizer=optimizer_factory(optimizer_node(settings.optimizer, phase.name), "optimizer"),
+            optimizer=settings.bound_optimizer(phase.name).factory(),
             schedule=lambda optimizer, num_steps: constant(optimizer),
             settings=settings.settings,
             device=CPU,
