@@ -219,7 +219,9 @@ def _ledger(trainer: Trainer) -> tuple[list[Measure], list[Measure]]:
     """The measures of the test that ended training, and those of what needs no model; empty without a test."""
     averages, dataset, seed = trainer.test_averages, trainer.dataset, trainer.seed
     weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
-    measures = measures_from(averages, dataset=dataset, split="test", seed=seed, weights=weights)
+    measures = measures_from(
+        averages, dataset=dataset, split="test", seed=seed, weights=weights, protocol=trainer.batching.protocol
+    )
     if not any(name.startswith("nll_") for name in averages):
         return measures, []
     baselines = baseline_averages(dataset, "test", seed=seed, device=trainer.device)

@@ -1,13 +1,26 @@
 """What every model promises its callers: measures, samples, and a state that holds all of it."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from genlab.checks.subject import Finding, Subject, held_if
 from genlab.models.base import GenerativeModel, Model
 from genlab.types import Batch
 
 _NUM_SAMPLES = 4
+_NUM_ALONE, _NUM_TOGETHER = 17, 19
+"""Sizes of batches that no other dimension of a small model is likely to have."""
+_RANDOM = frozenset(
+    {
+        *(torch.rand, torch.randn, torch.randint, torch.normal, torch.bernoulli, torch.multinomial),
+        *(torch.rand_like, torch.randn_like, torch.randint_like, Tensor.bernoulli_, Tensor.exponential_),
+        *(Tensor.normal_, Tensor.random_, Tensor.uniform_),
+    }
+)
 
 
 def measures_are_finite(subject: Subject) -> Finding:
@@ -57,6 +70,55 @@ def state_survives(subject: Subject) -> Finding:
     return held_if(
         not different, f"{seen}, yet another {', '.join(different)}" if different else f"{seen}, same measures"
     )
+
+
+def measures_are_of_the_image(subject: Subject) -> Finding:
+    """What is measured of an image is the same in a batch of another size, with other images, or the model says so."""
+    model = subject.fresh(randomized=True).eval()
+    batch = subject.batch(_NUM_TOGETHER)
+    together = _measured_without_chance(model, batch)
+    alone = _measured_without_chance(model, Batch(images=batch.images[:_NUM_ALONE], labels=batch.labels[:_NUM_ALONE]))
+    moved = [
+        name
+        for name, values in alone.items()
+        if not torch.allclose(values, together[name][:_NUM_ALONE], rtol=1e-3, atol=1e-4)
+    ]
+    seen = f"{', '.join(moved) or 'nothing'} moved from {_NUM_ALONE} images to {_NUM_TOGETHER}"
+    if model.couples_images:
+        return held_if(True, f"{seen}, and the model declares couples_images")
+    return held_if(not moved, seen + (", and the model does not declare couples_images" if moved else ""))
+
+
+@torch.no_grad()
+def _measured_without_chance(model: Model, batch: Batch) -> Mapping[str, Tensor]:
+    with _RowsOfNoise(len(batch.images)):
+        return model.diagnose(batch, num_importance_samples=2)
+
+
+class _RowsOfNoise(TorchFunctionMode):
+    """Replaces random draws by fixed values, each row of a batch with its own, whatever the size of the batch.
+
+    Args:
+        num_rows: Size of the batch.
+    """
+
+    def __init__(self, num_rows: int) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in _RANDOM or not isinstance(result, Tensor):
+            return result
+        with torch.no_grad():
+            result.zero_()
+            for dim, size in enumerate(result.shape):
+                if size == self.num_rows and result.is_floating_point():
+                    shape = [-1 if index == dim else 1 for index in range(result.dim())]
+                    result += torch.linspace(0.1, 0.9, _NUM_TOGETHER).to(result)[:size].view(shape)
+        return result
 
 
 def _measured(model: Model, batch: Batch) -> dict[str, Tensor]:

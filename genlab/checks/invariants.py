@@ -25,6 +25,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "phases are isolated": phases.phases_are_isolated,
     "every parameter has a gradient": phases.every_parameter_has_a_gradient,
     "measures are finite, one per image": interface.measures_are_finite,
+    "measures are of the image alone": interface.measures_are_of_the_image,
     "samples follow the seed": interface.samples_follow_the_seed,
     "state survives a round trip": interface.state_survives,
     "resume is bitwise": training.resume_is_bitwise,

@@ -35,7 +35,13 @@ from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
 from genlab.train import train
-from genlab.training.evaluation import Average, averages_of_split, with_noise_of_their_own
+from genlab.training.evaluation import (
+    Average,
+    Batching,
+    averages_of_split,
+    batching_for,
+    with_noise_of_their_own,
+)
 from genlab.training.processes import first_before_others, joined, own_device
 from genlab.types import Batch
 
@@ -93,7 +99,18 @@ class Evaluation:
     dataset: Dataset
     device: torch.device
 
-    def enter(self, averages: Mapping[str, Average], *, is_baseline: bool = False) -> list[Measure]:
+    @property
+    def batching(self) -> Batching:
+        """The batches in which the model is measured."""
+        return batching_for(
+            self.trained.model,
+            training_size=self.trained.run.configuration.settings.num_images_at_once,
+            size=self.settings.batch_size,
+        )
+
+    def enter(
+        self, averages: Mapping[str, Average], *, is_baseline: bool = False, protocol: str | None = None
+    ) -> list[Measure]:
         """Measures of given images as lines of the ledger."""
         return measures_from(
             averages,
@@ -102,6 +119,7 @@ class Evaluation:
             seed=self.settings.seed,
             weights="none" if is_baseline else self.trained.weights,
             num_importance_samples=self.settings.num_importance_samples,
+            protocol=protocol,
         )
 
 
@@ -203,6 +221,10 @@ def _measure_given_images(
             f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
             "their likelihood depends"
         )
+    if model.couples_images:
+        raise ConfigurationError(
+            f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
+        )
     given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
     batches = with_noise_of_their_own(
@@ -237,7 +259,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
     """What the model says of the images of the split."""
     settings, dataset, model = evaluation.settings, evaluation.dataset, evaluation.trained.model
     num_images = _num_images(dataset, settings.split, settings.num_images)
-    own_batches = range(rank(), -(-num_images // settings.batch_size), num_processes())
+    own_batches = range(rank(), -(-num_images // evaluation.batching.size), num_processes())
     with tqdm(total=len(own_batches), unit="batch", leave=False, disable=None) as bar:
 
         def diagnose(batch: Batch) -> dict[str, Tensor]:
@@ -249,7 +271,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
             diagnose,
             dataset,
             settings.split,
-            batch_size=settings.batch_size,
+            batching=evaluation.batching,
             seed=settings.seed,
             device=evaluation.device,
             limit=num_images,
@@ -261,9 +283,9 @@ def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[l
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images = _num_images(dataset, settings.split, settings.num_images)
     model = evaluation.trained.model
-    averages = dict(averages)
+    measures = evaluation.enter(averages, protocol=evaluation.batching.protocol)
     if isinstance(model, CodePredictor) and dataset.spec.num_classes > 0:
-        averages |= code_averages(
+        codes = code_averages(
             model,
             dataset,
             settings.split,
@@ -272,10 +294,11 @@ def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[l
             seed=settings.seed,
             device=device,
         )
+        measures += evaluation.enter(codes)
     if not any(name.startswith("nll_") for name in averages):
-        return evaluation.enter(averages), []
+        return measures, []
     baselines = baseline_averages(dataset, settings.split, seed=settings.seed, device=device, limit=num_images)
-    return evaluation.enter(averages), evaluation.enter(baselines, is_baseline=True)
+    return measures, evaluation.enter(baselines, is_baseline=True)
 
 
 def _num_images(dataset: Dataset, split: Split, limit: int | None) -> int:

@@ -182,6 +182,7 @@ class Dataset:
         seed: int,
         device: torch.device,
         limit: int | None = None,
+        is_shuffled: bool = False,
         rank: int = 0,
         num_processes: int = 1,
     ) -> Iterator[Batch]:
@@ -194,12 +195,15 @@ class Dataset:
             device: Where the batches are delivered.
             limit: Visit only this many images: a seeded random choice, because files may be ordered by class (the fixed
                 binarised test set is) and the first images would then misrepresent the split. None visits all.
+            is_shuffled: Visit the images in a seeded random order, so that a batch is as mixed as one of training.
             rank: Of the process, from 0; it is given every num_processes-th batch, from this one on.
             num_processes: How many share the pass.
         """
         num_images = self.num_images(split)
         indices = torch.arange(num_images)
-        if limit is not None and limit < num_images:
+        if is_shuffled:
+            indices = self._random_rows(split, num_images if limit is None else limit, seed)
+        elif limit is not None and limit < num_images:
             indices = self._random_rows(split, limit, seed).sort().values
         for start in range(rank * batch_size, len(indices), num_processes * batch_size):
             yield self.at(split, indices[start : start + batch_size], seed, device)

@@ -67,8 +67,9 @@ def measures_from(
     seed: int,
     weights: Weights,
     num_importance_samples: int = 0,
+    protocol: str | None = None,
 ) -> list[Measure]:
-    """Enter the averages of one evaluation into the ledger."""
+    """Enter the averages of one evaluation into the ledger; the protocol is how the images were measured."""
     return [
         Measure(
             name=name,
@@ -84,6 +85,7 @@ def measures_from(
             dataset=dataset.name,
             binarization=dataset.binarization,
             dataset_fingerprint=dataset.fingerprint,
+            protocol=protocol,
         )
         for name, average in averages.items()
     ]
@@ -147,7 +149,17 @@ def format_table(measures: Sequence[Measure]) -> str:
         for measure in measures
         if isinstance(measure.value, list) and measure.num_generated is None
     ]
+    blocks[0] += "".join(f"\n{note}" for note in _notes_on_protocols(measures))
     return "\n\n".join(block for block in blocks if block) + "".join(f"\n{curve}" for curve in curves)
+
+
+def _notes_on_protocols(measures: Sequence[Measure]) -> list[str]:
+    """Say of given images how they were measured, below their table: most measures have nothing to say here."""
+    names: dict[str, list[str]] = {}
+    for measure in measures:
+        if measure.num_generated is None and measure.protocol:
+            names.setdefault(measure.protocol, []).append(measure.name)
+    return [f"measured {protocol}: {', '.join(measured)}" for protocol, measured in names.items()]
 
 
 def _columns_of_samples(real: Mapping[str, Measure]) -> tuple[Column, ...]:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.types import Batch, Phase
 
@@ -34,6 +35,15 @@ class Model(nn.Module, ABC):
 
         A value of shape (B,) is a measure; one of shape (B, K) is a curve of K points (nats per step, say).
         """
+
+    @property
+    def couples_images(self) -> bool:
+        """Whether a measure of one image depends on the other images of its batch, in evaluation mode.
+
+        Such a model is evaluated in batches of the size that it is trained on, and the ledger says so. The default
+        asks the layers; a model that couples images in its own code overrides it.
+        """
+        return any(couples_images(child) for child in self.children())
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
         """The measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.
@@ -72,6 +82,25 @@ class Model(nn.Module, ABC):
         """
         del batch, num_samples, generator
         return {}
+
+
+def couples_images(module: nn.Module, *, training: bool = False) -> bool:
+    """Return whether some layer makes an image's output depend on the other images of its batch.
+
+    Batch normalisation does so in training, and without running statistics always. A layer of another kind declares it
+    by an attribute ``couples_images``; a value of None counts as True.
+
+    Args:
+        module: Its layers are asked.
+        training: The mode in question.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm):
+            if training or layer.running_mean is None:
+                return True
+        elif getattr(layer, "couples_images", False) is not False:
+            return True
+    return False
 
 
 class GenerativeModel(Model):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genlab.collectives import num_processes, rank
 from genlab.data.dataset import Dataset, Split
+from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.training.processes import gathered
 from genlab.training.randomness import seed_default_generators
@@ -23,6 +24,32 @@ class Average:
     standard_error: float | list[float]
     """Standard deviation over examples divided by the square root of their number."""
     num_examples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """The batches in which the images of a split are measured."""
+
+    size: int
+    couples_images: bool = False
+    """Whether a measure of one image depends on the others of its batch: the images then come in a random order, for
+    files may be ordered by class, and training images, which are not counted, fill the last batch up."""
+
+    @property
+    def protocol(self) -> str | None:
+        """What the ledger says of it; None where the batches do not matter."""
+        return f"in random batches of {self.size}" if self.couples_images else None
+
+
+def batching_for(model: Model, *, training_size: int, size: int) -> Batching:
+    """Return the batches in which a model is measured.
+
+    Args:
+        model: It may couple the images of a batch.
+        training_size: Images of one forward pass of training, which is what such a model knows.
+        size: Images at a time for every other model.
+    """
+    return Batching(size=training_size if model.couples_images else size, couples_images=model.couples_images)
 
 
 def with_noise_of_their_own(
@@ -51,7 +78,7 @@ def averages_of_split(
     dataset: Dataset,
     split: Split,
     *,
-    batch_size: int,
+    batching: Batching,
     seed: int,
     device: torch.device,
     limit: int | None = None,
@@ -62,17 +89,21 @@ def averages_of_split(
         evaluate: Measures of a batch, per example.
         dataset: Whose split.
         split: Not empty.
-        batch_size: Images at a time.
-        seed: Of the noise, of binarisation and of the choice that `limit` makes.
+        batching: Images at a time.
+        seed: Of the noise, of the order, of binarisation and of the choice that `limit` makes.
         device: Where the model is.
         limit: Evaluate a random choice of so many images; None takes all.
     """
+    if batching.couples_images:
+        company = dataset.subset("train", batching.size, seed=seed, device=device)
+        evaluate = _filled_up(evaluate, batching.size, company)
     batches = dataset.batches(
         split,
-        batch_size=batch_size,
+        batch_size=batching.size,
         seed=seed,
         device=device,
         limit=limit,
+        is_shuffled=batching.couples_images,
         rank=rank(),
         num_processes=num_processes(),
     )
@@ -80,6 +111,20 @@ def averages_of_split(
         batches, seed=seed, purpose=split, device=device, first=rank(), stride=num_processes()
     )
     return average_measures(evaluate, noisy, is_shared=True)
+
+
+def _filled_up(
+    evaluate: Callable[[Batch], Mapping[str, Tensor]], batch_size: int, company: Batch
+) -> Callable[[Batch], Mapping[str, Tensor]]:
+    """Measure each batch beside as many further images as it lacks, and drop what was measured of these."""
+
+    def measure(batch: Batch) -> dict[str, Tensor]:
+        num_own, num_further = len(batch.images), batch_size - len(batch.images)
+        images = torch.cat((batch.images, company.images[:num_further]))
+        labels = torch.cat((batch.labels, company.labels[:num_further]))
+        return {name: values[:num_own] for name, values in evaluate(Batch(images=images, labels=labels)).items()}
+
+    return measure
 
 
 @torch.no_grad()

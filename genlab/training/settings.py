@@ -123,6 +123,11 @@ class TrainerSettings:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
 
     @property
+    def num_images_at_once(self) -> int:
+        """Images of one forward pass of training, over all processes."""
+        return self.batch_size // self.gradient_accumulation
+
+    @property
     def num_labelled(self) -> int | None:
         """Images of a batch that keep their labels: one at least, and one at least does not."""
         if self.labelled_fraction is None:

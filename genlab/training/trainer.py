@@ -30,8 +30,10 @@ from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model
 from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import (
     Average,
+    Batching,
     as_written,
     averages_of_split,
+    batching_for,
     scalar_means,
 )
 from genlab.training.fitting import misfit_refused
@@ -384,6 +386,12 @@ class Trainer:
         self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
         self._write_scalars(log, self.summary.test)
 
+    @property
+    def batching(self) -> Batching:
+        """The batches in which the model is measured."""
+        settings = self.settings
+        return batching_for(self.model, training_size=settings.num_images_at_once, size=settings.batch_size)
+
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
         """Average the model's measures over a split, with the averaged weights where there are some.
 
@@ -394,7 +402,7 @@ class Trainer:
                 self.state.evaluated_model().evaluate,
                 self.dataset,
                 split,
-                batch_size=self.settings.batch_size,
+                batching=self.batching,
                 seed=self.seed,
                 device=self.device,
                 limit=self.settings.batch_size if self.settings.dry_run else limit,

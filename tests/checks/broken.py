@@ -130,6 +130,22 @@ class IdleLayer(GAN):
         self.generator.idle = torch.nn.Linear(2, 2)
 
 
+class ComparesImages(GAN):
+    """Scores among those of the batch, of which the model says nothing."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        measures = super().evaluate(batch)
+        return measures | {"score_real": measures["score_real"] - measures["score_real"].mean()}
+
+
+class ComparesSamples(GAN):
+    """Generated images are normalised by the batch, in evaluation too, and only these: the given ones stay apart."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        measures = super().evaluate(batch)
+        return measures | {"score_fake": measures["score_fake"] / measures["score_fake"].std()}
+
+
 class HiddenState(DRAW):
     """A count of steps outside of the state: the weight of the loss starts anew on resume."""
 

@@ -223,3 +223,27 @@ def test_every_measure_is_explained(
         name = name.removeprefix("baseline_real_")
         general = name.removesuffix("_classifier") + "_<features>" if name.endswith("_classifier") else name
         assert f"`{name}`" in page or f"`{general}`" in page, f"docs/measures.md does not define {name}"
+
+
+@pytest.fixture(scope="module", name="coupled_run")
+def trained_coupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tiny(tmp_path_factory, "improved_gan", "dataset=digits_grey", "trainer.ema_decay=null")
+
+
+def test_measures_of_coupled_images_are_those_of_the_trainings_batches_and_say_so(
+    genlab: Callable[..., Outcome], coupled_run: Path
+) -> None:
+    """Minibatch discrimination: at 8, 64 and 250 images the scores would be of another discriminator."""
+    found = []
+    for size in ("8", "250"):
+        outcome = genlab("evaluate", f"run={coupled_run}", "quality=false", f"batch_size={size}")
+        assert outcome.code == 0, outcome.errors
+        assert (
+            "measured in random batches of 16: score_real, score_fake, accuracy_real, accuracy_fake" in outcome.output
+        )
+        measures = json.loads((coupled_run / "evaluation.json").read_text())["measures"]
+        assert {measure["protocol"] for measure in measures} == {"in random batches of 16"}
+        found.append({measure["name"]: measure["value"] for measure in measures})
+    assert found[0] == found[1]
+    tested = json.loads((coupled_run / "summary.json").read_text())["test"]
+    assert {f"test/{name}": value for name, value in found[0].items()} == pytest.approx(tested, rel=1e-5)

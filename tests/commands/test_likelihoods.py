@@ -127,6 +127,15 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
     assert genlab("evaluate", f"run={exact_run}", "images=null", "split=validation").code == 0
 
 
+def test_pictures_of_a_model_that_couples_images_are_refused(
+    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "couples_images", True)
+    outcome = genlab("evaluate", f"run={exact_run}", f"images={pictures[0]}")
+    assert outcome.code == 2
+    assert "the likelihood of a picture would depend on the others" in outcome.errors
+
+
 def _load(run: Path) -> Model:
     model: Model = genlab.load(run)
     return model

@@ -6,6 +6,8 @@ from datetime import datetime
 import pytest
 import torch
 
+from genlab.checks.interface import measures_are_of_the_image
+from genlab.checks.subject import Subject
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
@@ -18,6 +20,9 @@ from genlab.types import Batch, ImageSpec
 # What a model refuses by design: 256 levels make 2x2 blocks of 256 ** 4 values.
 REFUSED = {("pixelcnn_blocks", "colour")}
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
+# What an image is measured as depends on the other images of its batch, and the ledger says so.
+COUPLED = {"improved_gan"}
+SMALLEST = {"classifier": 8, "draw": 8, "draw_classifier": 12}
 SPECS = {
     "binary": ImageSpec(channels=1, height=12, width=8, num_levels=2, num_classes=3),
     "few levels": ImageSpec(channels=1, height=12, width=12, num_levels=5, num_classes=3),
@@ -100,3 +105,15 @@ def test_state_survives_a_round_trip(name: str) -> None:
         torch.manual_seed(1)
         results.append(candidate.evaluate(batch))
     assert all(torch.equal(values, results[1][name]) for name, values in results[0].items())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_image_is_measured_alike_in_every_company_or_the_model_says_so(name: str) -> None:
+    """17 images by themselves and among 19, each with the same noise."""
+    side = SMALLEST.get(name, 4)
+    spec = ImageSpec(channels=1, height=side, width=side, num_levels=2, num_classes=2)
+    subject = Subject(make=functools.partial(build_model, configuration(name)), spec=spec)
+    finding = measures_are_of_the_image(subject)
+    assert finding.verdict == "held", finding.seen
+    assert finding.seen.startswith("nothing moved") == (name not in COUPLED), finding.seen
+    assert subject.fresh().couples_images == (name in COUPLED)

@@ -2,9 +2,12 @@ import math
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from genlab.training.evaluation import average_measures
+from genlab.models.base import couples_images
+from genlab.training.evaluation import Average, Batching, average_measures, averages_of_split, batching_for
 from genlab.types import Batch
+from tests.training.conftest import TinyGAN, make_dataset
 
 
 def batches(sizes: list[int]) -> list[Batch]:
@@ -38,3 +41,80 @@ def test_a_reduced_measure_is_refused() -> None:
         average_measures(lambda batch: {"x": batch.images.mean()}, batches([2]))
     with pytest.raises(ValueError, match="no images"):
         average_measures(lambda batch: {}, [])
+
+
+# ---- images that influence each other
+
+
+def measured(batching: Batching, *, limit: int | None = None) -> tuple[list[Tensor], dict[str, Average]]:
+    """Images of each batch as a model sees them, and averages: of the size of the batch, and of the images."""
+    seen = []
+
+    def evaluate(batch: Batch) -> dict[str, Tensor]:
+        seen.append(batch.images.flatten(1))
+        assert len(batch.labels) == len(batch.images)
+        return {
+            "size": torch.full((len(batch.images),), float(len(batch.images))),
+            "mean": batch.images.mean((1, 2, 3)),
+        }
+
+    averages = averages_of_split(
+        evaluate,
+        make_dataset(binarization="none"),  # 37 images
+        "test",
+        batching=batching,
+        seed=0,
+        device=torch.device("cpu"),
+        limit=limit,
+    )
+    return seen, averages
+
+
+@pytest.mark.parametrize("limit", [None, 21])
+def test_coupled_images_come_in_full_batches_of_mixed_images_and_each_counts_once(limit: int | None) -> None:
+    _, expected = measured(Batching(size=8), limit=limit)
+    together, found = measured(Batching(size=8, couples_images=True), limit=limit)
+    assert found["size"].mean == 8.0
+    assert expected["size"].mean < 8
+    assert found["mean"].num_examples == (limit or 37)
+    assert found["mean"].mean == pytest.approx(expected["mean"].mean, rel=1e-12)
+    assert found["mean"].standard_error == pytest.approx(expected["mean"].standard_error, rel=1e-9)
+    in_order = make_dataset(binarization="none").batches("test", batch_size=8, seed=0, device=torch.device("cpu"))
+    assert not torch.equal(together[0], next(in_order).images.flatten(1)), "files may be ordered by class"
+    assert torch.equal(together[0], measured(Batching(size=8, couples_images=True), limit=limit)[0][0])
+
+
+def test_a_training_set_smaller_than_the_batch_fills_it_as_far_as_it_goes() -> None:
+    (batch,), found = measured(Batching(size=100, couples_images=True), limit=2)
+    assert len(batch) == 2 + 37
+    assert found["size"].num_examples == 2
+
+
+class Coupled(TinyGAN):
+    couples_images = True
+
+
+class WithoutRunningStatistics(TinyGAN):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator[1] = nn.BatchNorm1d(16, track_running_stats=False)
+
+
+class ComparedFeatures(nn.Module):
+    couples_images = True
+
+
+@pytest.mark.parametrize("kind", [Coupled, WithoutRunningStatistics])
+def test_a_model_that_couples_images_is_measured_at_the_size_of_its_training(kind: type[TinyGAN]) -> None:
+    batching = batching_for(kind(), training_size=8, size=250)
+    assert (batching.size, batching.couples_images, batching.protocol) == (8, True, "in random batches of 8")
+
+
+def test_other_models_are_measured_at_any_size() -> None:
+    model = TinyGAN()  # with batch normalisation, which evaluation does not take from the batch
+    assert batching_for(model, training_size=8, size=250) == Batching(size=250)
+    assert Batching(size=250).protocol is None
+    assert couples_images(model.generator, training=True)
+    assert not couples_images(model.discriminator, training=True)
+    model.discriminator.append(ComparedFeatures())
+    assert model.couples_images

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.models.base import couples_images
 from genlab.models.gan.networks import DiscriminatorNetwork
 
 
@@ -41,9 +42,9 @@ class Discriminator(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     @property
-    def couples_images(self) -> bool:
+    def judges_batches(self) -> bool:
         """Whether the judgement of one image in training depends on the others of its batch."""
-        return not isinstance(self.feature_layer, nn.Identity) or self.normalizes_batches
+        return not isinstance(self.feature_layer, nn.Identity) or couples_images(self.network, training=True)
 
     @property
     def normalizes_batches(self) -> bool:
@@ -62,7 +63,7 @@ class Discriminator(nn.Module):
         fake_conditions: Float[Tensor, "B K"],
     ) -> tuple[Judgement, Judgement]:
         """Judge real and generated images, each batch on its own where images of a batch influence each other."""
-        if self.couples_images:
+        if self.judges_batches:
             return self(real, real_conditions), self(fake, fake_conditions)
         # One pass over both is the same function, and fills the matrix products better.
         both = self(torch.cat((real, fake)), torch.cat((real_conditions, fake_conditions)))

@@ -24,6 +24,8 @@ class MinibatchFeatures(nn.Module):
         kernel_size: D, C in the paper.
     """
 
+    couples_images = True
+
     def __init__(self, *, num_features: int, num_kernels: int, kernel_size: int) -> None:
         super().__init__()
         self.num_kernels = num_kernels
