@@ -17,7 +17,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import torch
 import torch.nn.functional as F
@@ -215,7 +214,7 @@ def main() -> None:
     parser.add_argument("--data", action="store_true", help="fetch the batches, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     for kind in MODELS if arguments.networks == "all" else (arguments.networks,):
         for way in WAYS if arguments.way == "all" else (arguments.way,):
             compare(kind, way, rounds=arguments.rounds, steps=10 if kind == "mlp" else 3, with_data=arguments.data)

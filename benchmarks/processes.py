@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +279,7 @@ def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _prepared(work: Callable[..., Any], *arguments: Any) -> Any:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     return work(*arguments)
 
 

@@ -8,7 +8,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib import import_module
 from typing import Any
 
@@ -101,7 +100,7 @@ def _job_in_worker(command: str) -> Job:
     """A job in another process, where Hydra will need the resolvers of our configuration."""
     from genlab.composition.naming import register_resolvers
 
-    register_resolvers(datetime.now())
+    register_resolvers()
     return Job(command)
 
 

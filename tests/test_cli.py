@@ -110,7 +110,7 @@ def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     assert "my own model" in listed.stdout, listed.stderr
     result = call("train", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), GENLAB_ALLOW="my_models")
     assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "outputs").glob("digits_mine/*/config.yaml"))
+    assert list((tmp_path / "outputs").glob("digits-mine/0001*/config.yaml"))
 
 
 def test_board_listens_on_this_machine_only() -> None:
@@ -135,7 +135,7 @@ def test_a_reader_that_leaves_is_no_bug() -> None:
 def test_a_job_can_be_sent_to_a_worker() -> None:
     job = pickle.loads(pickle.dumps(Job("train")))  # noqa: S301 - our own bytes
     assert job.command == "train"
-    assert OmegaConf.create({"x": "${genlab.job_folder:1,[]}"}).x == "1"
+    assert OmegaConf.create({"x": "${genlab.job_folder:1,[],[]}"}).x == "001"
 
 
 @pytest.mark.slow

@@ -20,9 +20,8 @@ def options(group: str) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def resolvers() -> None:
-    from datetime import datetime
 
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
 
 
 def composed(*overrides: str) -> dict[str, object]:

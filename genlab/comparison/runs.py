@@ -294,7 +294,8 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
 
 def _status_in_sweep(folder: Path) -> str | None:
     """What the sweep that a run belongs to says of it, if the run itself could not: that it was killed or stopped."""
-    job = _read_json(folder.parent, f"jobs/{folder.name.partition('_')[0]}.json", [])
+    number = re.match(r"\d{1,9}", folder.name, re.ASCII)
+    job = _read_json(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
     status = _text(job.get("status"))
     return status if job.get("folder") == folder.name and status in ("killed", "failed", "pruned") else None
 

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,10 +24,10 @@ from genlab.composition.naming import register_resolvers
 from genlab.composition.processes.launcher import Processes, launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
-from genlab.composition.run_folder import make, require_free, require_fresh, tidy
+from genlab.composition.run_folder import make_new, require_free, require_fresh, tidy
 from genlab.composition.safety import parameters_of, require_safe, require_unswept
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
-from genlab.composition.sweep.folder import SweepFolder, SweepPlan
+from genlab.composition.sweep.folder import SweepPlan
 from genlab.composition.sweep.foresight import jobs_of_every_choice, jobs_one_change_apart
 from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
@@ -106,7 +105,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     worker = this_worker()
     if worker is not None:
         worker.enter()
-    register_resolvers(datetime.now())
+    register_resolvers()
     options, overrides, flags = read_line(words, bare_word=bare_word)
     former = continued(overrides, config_dir=options.config_dir) if options.multirun else None
     if former is not None:
@@ -132,22 +131,24 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     elif worker is not None and not worker.is_first:
         _run_beside(job.module(), plan, overrides, worker)
     elif plan.is_sweep:
-        line = [*overrides, f"hydra.sweep.dir={quoted(plan.folder)}", *flags]
+
+        def line(folder: Path) -> list[str]:
+            return [*plan.words, *overrides, f"hydra.sweep.dir={quoted(str(folder))}", *flags]
+
         if plan.settings is None:
-            _sweep(command, line, job=job)
+            _sweep(command, line(Path(plan.folder)), job=job)
         else:
             conduct(
-                SweepFolder(Path(plan.folder)),
+                Path(plan.folder),
                 plan.settings,
                 SweepPlan(words=tuple(overrides), config_dir=options.config_dir, jobs=plan.jobs),
                 command=command,
-                run=lambda: run_hydra(command, line, job=job),
+                run=lambda folder: run_hydra(command, line(folder), job=job),
             )
     elif worker is None and plan.processes.num > 1:
-        words = [*overrides, f"hydra.run.dir={quoted(plan.folder)}", *flags]
-        _run_in_processes(command, words, plan.processes, folder=Path(plan.folder) if plan.has_run_folder else None)
+        _run_in_processes(command, overrides, flags, plan)
     else:
-        _run_once(command, [*overrides, *flags], job=job, folder=Path(plan.folder))
+        _run_once(command, overrides, flags, plan, job=job)
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ class _Plan:
     settings: SweepSettings | None = None
     """Of a sweep that keeps a table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None = None
+    words: tuple[str, ...] = ()
+    """Of Hydra, that the line of a sweep gets in front."""
 
 
 def _check_ahead(
@@ -192,7 +195,9 @@ def _check_ahead(
         if settings is not None and settings.resume is not None:
             folder = settings.resume
         require_space(Path(folder), START_BYTES)
-        return _Plan(is_sweep=True, folder=folder, settings=settings, jobs=jobs)
+        return _Plan(
+            is_sweep=True, folder=folder, settings=settings, jobs=jobs, words=_of_every_job(composer, overrides)
+        )
     composed = composer.compose(overrides)
     require_safe(composed, overrides)
     if composed.hydra.mode == RunMode.MULTIRUN:
@@ -209,6 +214,13 @@ def _check_ahead(
             require_fresh(Path(folder))
         require_space(Path(folder), START_BYTES)
     return _Plan(is_sweep=False, folder=folder, has_run_folder=has_run_folder, single=settings, processes=processes)
+
+
+def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Hydra's setting for the overrides that all jobs of a sweep share, which the folder of a job does not repeat."""
+    keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
+    shared = ",".join(key for key in keys if not key.startswith("hydra"))
+    return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
 
 
 def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
@@ -251,26 +263,34 @@ class _Quiet:
         return self.job.module()
 
 
-def _run_once(command: str, words: Sequence[str], *, job: PickledJob, folder: Path) -> None:
-    is_new = not folder.exists()
+def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan: _Plan, *, job: PickledJob) -> None:
+    folder, is_new = _made(plan)
     quiet = _Quiet(job)
     try:
-        make(folder)
-        run_hydra(command, words, job=quiet)
+        run_hydra(command, [*overrides, *_in_folder(folder), *flags], job=quiet)
         if quiet.failure is not None:
             raise quiet.failure
     except BaseException as error:
         _close_logs()
-        if is_new and not leaves_folder_to_others(error):
+        if folder is not None and is_new and not leaves_folder_to_others(error):
             tidy(folder)
         raise
     _close_logs()
 
 
-def _run_in_processes(command: str, words: Sequence[str], processes: Processes, *, folder: Path | None) -> None:
-    is_new = folder is not None and not folder.exists()
+def _made(plan: _Plan) -> tuple[Path | None, bool]:
+    """Make the run folder of a plan; None for a command that has none."""
+    return make_new(Path(plan.folder)) if plan.has_run_folder else (None, False)
+
+
+def _in_folder(folder: Path | None) -> list[str]:
+    return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: _Plan) -> None:
+    folder, is_new = _made(plan)
     try:
-        launch_processes(command, words, processes)
+        launch_processes(command, [*overrides, *_in_folder(folder), *flags], plan.processes)
     except GenlabError as error:
         if folder is None or error.exit_code == FolderInUseError.exit_code:
             raise

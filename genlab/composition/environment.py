@@ -5,7 +5,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> P
 
 
 def save_environment(run_folder: Path, *, command: str, device: torch.device, seed: int) -> None:
-    """Write environment.json, anew at each start of a run: it keeps the lines of the starts before.
+    """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
 
     Args:
         run_folder: An existing folder that this process holds.
@@ -91,27 +92,34 @@ def save_environment(run_folder: Path, *, command: str, device: torch.device, se
         device: Of this process.
         seed: Of training.
     """
-    commands = _former_commands(run_folder)
+    former = _former(run_folder)
+    commands = [str(line) for line in former.get("commands") or ()]
     if command not in commands[-1:]:  # processes that are started again have the line of those before
         commands.append(command)
-    content = describe_environment(commands=commands, device=device, seed=seed)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    content = {
+        "command": command,
+        "commands": commands,
+        "started": str(former.get("started", now)),
+        "date": now,
+        **describe_environment(device=device, seed=seed),
+    }
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
 
 
-def _former_commands(run_folder: Path) -> list[str]:
-    """Those that environment.json tells; none where it cannot be used, for no run shall end for that."""
+def _former(run_folder: Path) -> Mapping[str, Any]:
+    """Return what environment.json says; empty where it cannot be used, for no run shall end for that."""
     try:
         former = json.loads(read_within(run_folder, ENVIRONMENT_NAME, limit=MAX_JSON_BYTES))
-        return [str(command) for command in former["commands"]]
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return []
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_sound = isinstance(former, dict) and isinstance(former.get("commands", []), list)
+    return former if is_sound else {}
 
 
-def describe_environment(*, commands: Sequence[str], device: torch.device, seed: int) -> dict[str, Any]:
-    """The content of a run's environment.json."""
+def describe_environment(*, device: torch.device, seed: int) -> dict[str, Any]:
+    """Return what a result depends on besides the command and the data."""
     return {
-        "command": commands[-1],
-        "commands": list(commands),
         "git": git_state(),
         "versions": versions(),
         "device": describe_device(device),

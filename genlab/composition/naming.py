@@ -1,11 +1,9 @@
 """Names of run folders, and the resolvers through which Hydra asks for them."""
 
-import hashlib
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Sequence
 from os import environ
 from typing import Any
 
@@ -13,36 +11,51 @@ import omegaconf
 from omegaconf import OmegaConf
 
 from genlab.composition.catalogue import settings_of
+from genlab.composition.composer import parse_overrides
+from genlab.errors import ConfigurationError
 
-MAX_SLUG_LENGTH = 80
-_HASH_LENGTH = 8
+MAX_SLUG_LENGTH = 40
+UNNUMBERED = "NNNN"
+"""Stands in the name of a folder for the number that it gets when it is made."""
+_IN_PARENT_NAME = ("model", "dataset")
+_OWN_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def slug(overrides: Sequence[str], *, said_elsewhere: Sequence[str] = ()) -> str:
-    """A folder-safe, shell-safe summary of command-line overrides; empty when there are none.
+def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
+    """Return a short summary of command-line overrides that is safe in a shell; empty when there are none.
 
     Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra`` and ``sweep``
-    are left out. At most 80 characters: a longer one is cut and ends in a hash of all overrides.
+    are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder makes its name
+    unique, not the slug.
 
     Args:
-        overrides: The words of the command line.
-        said_elsewhere: Keys that stand in the folder's name already.
+        overrides: Of the command line.
+        left_out: Keys that are not named.
 
     >>> slug(["trainer.num_steps=10", "optimizer.default.lr=4e-4"])
-    'num_steps-10_lr-4e-4'
+    'num_steps-10-lr-4e-4'
     """
-    told = [
-        override
+    parts = [
+        part
         for override in overrides
-        if not re.match(r"[+~]*(hydra[./]|sweep\.)", override) and override.partition("=")[0] not in said_elsewhere
+        if not re.match(r"[+~]*(hydra[./]|sweep\.)", override) and _key(override) not in left_out
+        if (part := _short(override))
     ]
-    parts = [_short(override) for override in told]
-    text = "_".join(part for part in parts if part)
-    if len(text) <= MAX_SLUG_LENGTH:
-        return text
-    digest = hashlib.sha256("\0".join(told).encode()).hexdigest()[:_HASH_LENGTH]
-    return f"{text[: MAX_SLUG_LENGTH - _HASH_LENGTH - 1]}-{digest}"
+    text = "-".join(parts)
+    while len(text) > MAX_SLUG_LENGTH and len(parts) > 1:
+        parts.pop()
+        text = "-".join(parts)
+    return text[:MAX_SLUG_LENGTH].rstrip("-.")
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def numbered(number: str, overrides: Sequence[str], left_out: Collection[str] = ()) -> str:
+    """Return ``<number>-<slug>``, or the number alone where there is nothing to say."""
+    return "-".join(part for part in (number, slug(list(overrides), left_out=left_out)) if part)
 
 
 def _short(override: str) -> str:
@@ -57,26 +70,40 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub("-", plain).strip("-.")
 
 
-def register_resolvers(started: datetime) -> None:
+def require_name(name: object) -> None:
+    """Refuse a name of the user's that cannot be that of one folder.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    if name is not None and not (isinstance(name, str) and _OWN_NAME.fullmatch(name)):
+        raise ConfigurationError(
+            f"name must be a letter followed by letters, digits, '.', '_' and '-', got {name}; "
+            "hydra.run.dir=FOLDER places a run anywhere"
+        )
+
+
+def register_resolvers() -> None:
     """Make the ``genlab.*`` resolvers known to OmegaConf, and close ``oc.env``.
 
     A resolved configuration is written into the run folder, so ``${oc.env:...}`` would copy secrets there: only
     variables of this program's own may be read.
-
-    Args:
-        started: The start of this process, the same for every folder that it names.
     """
-    stamp = started.strftime("%Y-%m-%d_%H-%M-%S-%f")
     nonce = secrets.token_hex(8)
 
-    def run_folder(resume: str | None, dataset: Any, model: Any, overrides: Sequence[str]) -> str:
+    def run_folder(resume: str | None, name: str | None, dataset: Any, model: Any, overrides: Sequence[str]) -> str:
         if resume is not None:
             return str(resume)
-        parts = [stamp, slug(list(overrides), said_elsewhere=("model", "dataset"))]
-        return f"outputs/{_safe(str(dataset))}_{_safe(str(model))}/{'_'.join(part for part in parts if part)}"
+        own = name or numbered(UNNUMBERED, overrides, _IN_PARENT_NAME)
+        return f"outputs/{_safe(str(dataset))}-{_safe(str(model))}/{own}"
 
-    def job_folder(number: Any, overrides: Sequence[str]) -> str:
-        return "_".join(part for part in (str(number), slug(list(overrides))) if part)
+    def sweep_folder(name: str | None, overrides: Sequence[str]) -> str:
+        varied = {override.input_line for override in parse_overrides(overrides) if override.is_sweep_override()}
+        first = sorted(overrides, key=lambda override: override not in varied)  # what the sweep is about
+        return f"outputs/sweeps/{name or numbered(UNNUMBERED, first)}"
+
+    def job_folder(number: int | str, overrides: Sequence[str], in_every_job: Sequence[str]) -> str:
+        return numbered(str(number).zfill(3), overrides, in_every_job)
 
     def environment(name: str, *default: str | None) -> str | None:
         if not name.startswith("GENLAB_"):
@@ -86,9 +113,9 @@ def register_resolvers(started: datetime) -> None:
         return environ.get(name, *default)
 
     resolvers: dict[str, Callable[..., str | None]] = {
-        "genlab.started": lambda: stamp,
         "genlab.nonce": lambda: nonce,
         "genlab.run_folder": run_folder,
+        "genlab.sweep_folder": sweep_folder,
         "genlab.job_folder": job_folder,
         "genlab.settings_of": settings_of,
         "genlab.output_subdir": lambda resume: ".hydra" if resume is None else None,

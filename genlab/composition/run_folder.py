@@ -1,8 +1,9 @@
-"""One process per run folder: claimed for life, probed before anything is built, tidied when nothing came of it."""
+"""One process per run folder: numbered, claimed for life, probed before anything is built, tidied when left unused."""
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from genlab.composition.naming import UNNUMBERED
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.storage import MAX_JSON_BYTES, opened_within, read_within, remove_temporaries
 
@@ -102,9 +104,12 @@ def tidy(folder: Path) -> None:
     for entry in sorted(folder.rglob("*"), reverse=True):
         entry.rmdir() if entry.is_dir() else entry.unlink()
     for place in (folder, folder.parent, folder.parent.parent):
-        if place == Path.cwd() or any(place.iterdir()):
+        if place.resolve() == Path.cwd():
             break
-        place.rmdir()
+        try:
+            place.rmdir()
+        except OSError:  # it is not empty, perhaps only since this instant
+            break
 
 
 def clear(folder: Path, *, keep: str | None = None) -> None:
@@ -167,6 +172,47 @@ def _acquired(folder: Path) -> BaseFileLock:
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
     return lock
+
+
+def make_new(folder: Path) -> tuple[Path, bool]:
+    """Make the folder of a run or a sweep, under the next free number where its name asks for one.
+
+    A process has a number once it has made the folder of that bare number; under its full name the folder still holds
+    the number. So starts at the same instant never share one.
+
+    Args:
+        folder: As :mod:`genlab.composition.naming` names it, or as the user does.
+
+    Returns:
+        The folder, and whether it was made here.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    if not folder.name.startswith(UNNUMBERED):
+        is_new = not folder.exists()
+        make(folder)
+        return folder, is_new
+    while True:
+        make(folder.parent)
+        number = f"{max(_numbers_in(folder.parent), default=0) + 1:04d}"
+        bare, full = folder.with_name(number), folder.with_name(folder.name.replace(UNNUMBERED, number, 1))
+        try:
+            bare.mkdir()
+        except (FileExistsError, FileNotFoundError):  # another start was faster, or has tidied up the parent
+            continue
+        except OSError as error:
+            raise StorageError(f"{folder.parent} cannot be written: {error.strerror}") from error
+        if list(_numbers_in(folder.parent)).count(int(number)) > 1:  # it had its full name already
+            bare.rmdir()
+            continue
+        return bare.rename(full), True
+
+
+def _numbers_in(folder: Path) -> Iterator[int]:
+    for entry in folder.iterdir():
+        if number := re.match(r"\d+(?=-|$)", entry.name, re.ASCII):
+            yield int(number[0])
 
 
 def make(folder: Path) -> None:

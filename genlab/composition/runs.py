@@ -238,7 +238,7 @@ def find_run(folder: str | Path) -> Path:
     guess = nearest(str(folder), known) or _nearest_by_name(path.name, known)
     if guess:
         raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
-    newest = sorted(known, key=lambda name: Path(name).name, reverse=True)[:_MAX_RUNS_LISTED]
+    newest = sorted(known, key=lambda name: known[name].stat().st_mtime, reverse=True)[:_MAX_RUNS_LISTED]
     listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {_RUNS_ROOT}/ either"
     place = "this folder" if path == Path() else folder  # `run=` names none
     raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from genlab.composition.builder import TARGET, Bound, bind, parameters_of
 from genlab.composition.environment import require_device_name
 from genlab.composition.fields import check_fields
+from genlab.composition.naming import require_name
 from genlab.composition.suggestions import nearest, way_out
 from genlab.composition.targets import find_target
 from genlab.data.dataset import Dataset
@@ -22,6 +23,7 @@ from genlab.training.settings import TrainerSettings
 
 Node = dict[str, Any]
 DEFAULT_PHASE = "default"
+_NAME = "name"  # of the folder, and no part of the run
 MAX_SEED = 2**63 - 1
 
 
@@ -97,6 +99,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     Raises:
         ConfigurationError: A key is unknown or missing, a value has the wrong type or range, a target is refused.
     """
+    require_name(values.get(_NAME))
+    values = {key: value for key, value in values.items() if key != _NAME}
     configuration = check_fields(RunConfiguration, {**values, "is_trusted": is_trusted}, "")
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from datetime import datetime
 
 import pytest
 
@@ -54,7 +53,7 @@ def failures(subject: Subject) -> set[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_the_tree_holds(name: str) -> None:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         configuration = read_run_configuration(plain(composer.compose([f"model={name}"])))
     found = dict(findings(subject_of(functools.partial(build_model, configuration))))

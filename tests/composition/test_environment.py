@@ -1,6 +1,7 @@
 """What a run keeps of the machine, and of the lines that made it."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ def commands_after(folder: Path, command: str) -> list[str]:
     save_environment(folder, command=command, device=CPU, seed=3)
     environment = json.loads((folder / "environment.json").read_text())
     assert (environment["command"], environment["seed"], environment["num_processes"]) == (command, 3, 1)
+    assert datetime.fromisoformat(environment["started"]) <= datetime.fromisoformat(environment["date"])
     return list(environment["commands"])
 
 
@@ -29,3 +31,12 @@ def test_the_lines_of_all_starts_are_kept(tmp_path: Path) -> None:
 def test_a_damaged_file_ends_no_run(tmp_path: Path, content: str) -> None:
     (tmp_path / "environment.json").write_text(content)
     assert commands_after(tmp_path, "genlab train") == ["genlab train"]
+
+
+def test_the_date_of_the_first_start_stays(tmp_path: Path) -> None:
+    save_environment(tmp_path, command="genlab train", device=CPU, seed=0)
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "started": "2020-01-02T03:04:05+00:00"}))
+    save_environment(tmp_path, command="genlab train resume=run", device=CPU, seed=0)
+    environment = json.loads(path.read_text())
+    assert environment["started"] == "2020-01-02T03:04:05+00:00" < environment["date"]

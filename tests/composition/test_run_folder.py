@@ -1,9 +1,10 @@
-"""One process per run folder, no stale lock, nothing removed that somebody made."""
+"""Numbered folders, one process in each, no stale lock, nothing removed that somebody made."""
 
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from genlab.composition.run_folder import (
     clear,
     is_abandoned,
     is_untouched,
+    make_new,
     never_saved,
     require_free,
     require_fresh,
@@ -94,7 +96,7 @@ def test_a_file_in_the_way_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_tidying_removes_only_what_a_start_leaves(tmp_path: Path) -> None:
-    run = tmp_path / "outputs" / "digits_draw" / "x"
+    run = tmp_path / "outputs" / "digits-draw" / "x"
     (run / ".hydra").mkdir(parents=True)
     for name in (".hydra/config.yaml", "train.log", ".lock"):
         (run / name).write_text("")
@@ -145,3 +147,33 @@ def test_a_cleared_folder_keeps_its_logs_its_start_and_what_is_named(tmp_path: P
     clear(folder)
     assert sorted(path.name for path in folder.iterdir()) == [".hydra", "train.log"]
     assert (elsewhere / "kept").exists()
+
+
+def test_starts_at_the_same_instant_never_share_a_number(tmp_path: Path) -> None:
+    """Half of them fail at once, so that folders vanish while others are made."""
+
+    def start(number: int) -> Path:
+        folder, is_new = make_new(tmp_path / "outputs" / "digits-draw" / f"NNNN-seed-{number}".removesuffix("-seed-0"))
+        assert is_new
+        if number % 2:
+            tidy(folder)
+        else:
+            (folder / "config.yaml").touch()
+        return folder
+
+    with ThreadPoolExecutor(max_workers=16) as executor:
+        made = list(executor.map(start, range(64)))
+    kept = sorted(path.name for path in (tmp_path / "outputs" / "digits-draw").iterdir())
+    assert kept == sorted(path.name for path in made[::2])
+    assert len({name.partition("-")[0] for name in kept}) == 32
+
+
+def test_the_next_number_follows_the_highest_whatever_stands_beside_it(tmp_path: Path) -> None:
+    for name in ("0009-lr-1e-3", "0002", "mine", "0041x", "12-old"):
+        (tmp_path / name).mkdir()
+    assert make_new(tmp_path / "NNNN-seed-1") == (tmp_path / "0013-seed-1", True)
+    assert make_new(tmp_path / "NNNN") == (tmp_path / "0014", True)
+    assert make_new(tmp_path / "mine") == (tmp_path / "mine", False)
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError):
+        make_new(tmp_path / "file" / "NNNN")

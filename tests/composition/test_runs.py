@@ -26,11 +26,10 @@ SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 
 @pytest.fixture(scope="module")
 def configuration() -> RunConfiguration:
-    from datetime import datetime
 
     from genlab.composition.naming import register_resolvers
 
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         return read_run_configuration(plain(composer.compose(["model.num_glimpses=2", "model.num_units=8"])))
 
@@ -38,7 +37,7 @@ def configuration() -> RunConfiguration:
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration) -> Path:
     monkeypatch.chdir(tmp_path)
-    folder = Path("outputs/digits_draw/2026-01-01_00-00-00-000000_x")
+    folder = Path("outputs/digits-draw/0001-x")
     folder.mkdir(parents=True)
     save_configuration(folder, configuration, SPEC)
     return folder
@@ -175,7 +174,7 @@ def test_a_link_to_a_run_and_links_inside_it_are_followed(run_folder: Path, tmp_
 
 def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=f"did you mean '{run_folder}'"):
-        load_run(str(run_folder).replace("digits_draw", "digits_drw"))
+        load_run(str(run_folder).replace("digits-draw", "digits-drw"))
     with pytest.raises(ConfigurationError, match=f"the newest runs: {run_folder}"):
         load_run("nothing-of-the-kind")
     for nothing in ("", ".", Path()):

@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from genlab.composition import application, run_folder
-from genlab.composition.run_folder import claimed
+from genlab.composition import run_folder
+from genlab.composition.run_folder import claimed, make_new
 from genlab.errors import FolderInUseError
 from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume, seconds_since
 from tests.faults.hooks import note_time
@@ -40,47 +39,29 @@ def ended(started: list[Forked]) -> Iterator[None]:
             process.process.join()
 
 
-def starts_in(place: Path, stopped_clock: datetime | None) -> None:
-    """Start in a folder, at a time of the day that many others have, too."""
-    os.chdir(place)
-    if stopped_clock is not None:
-        application.datetime = _Stopped  # type: ignore[attr-defined]
-        _Stopped.time = stopped_clock
-
-
-class _Stopped(datetime):
-    time: datetime
-
-    @classmethod
-    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
-        return cls.time
-
-
-def start_together(place: Path, stopped_clock: datetime | None = None) -> list[Forked]:
-    hook = partial(starts_in, place, stopped_clock)
+def start_together(place: Path) -> list[Forked]:
+    hook = partial(os.chdir, place)
     return [fork(*SHORT, folder=place / str(number), hook=hook, names_folder=False) for number in range(NUM_STARTS)]
 
 
 @pytest.mark.slow
-def test_starts_of_one_second_have_a_folder_each(tmp_path: Path, tally: Tally) -> None:
+def test_starts_at_the_same_instant_have_a_folder_and_a_number_each(tmp_path: Path, tally: Tally) -> None:
     started = start_together(tmp_path)
-    with ended(started), tally.trying(FAULT, "starts in one second", count=NUM_STARTS):
+    with ended(started), tally.trying(FAULT, "starts at the same instant", count=NUM_STARTS):
         assert [process.wait().returncode for process in started] == [0] * NUM_STARTS
-        folders = sorted((tmp_path / "outputs" / "digits_gated_pixelcnn").iterdir())
-        assert len(folders) == NUM_STARTS
+        folders = sorted((tmp_path / "outputs" / "digits-gated_pixelcnn").iterdir())
+        assert [int(folder.name[:4]) for folder in folders] == list(range(1, NUM_STARTS + 1))
         assert [checkpoint_of(folder)["step"] for folder in folders] == [2] * NUM_STARTS
 
 
-@pytest.mark.slow
-def test_the_wrong_variant_of_the_name_is_noticed(tmp_path: Path, tally: Tally) -> None:
-    """Names to the second, as Hydra's own: one runs, and the lock keeps the others out."""
-    started = start_together(tmp_path, datetime(2026, 1, 2, 3, 4, 5))
-    with ended(started):
-        codes = sorted(process.wait().returncode or 0 for process in started)
-    assert len(list((tmp_path / "outputs" / "digits_gated_pixelcnn").iterdir())) == 1
-    assert codes[0] == 0
-    assert set(codes[1:]) <= {2, 8}
-    tally.wrong_variant_noticed(FAULT, "folders named to the second")
+def test_the_wrong_variant_of_the_name_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
+) -> None:
+    """Two that look for the highest number at the same time: without a second look, they share the next."""
+    (tmp_path / "0001-first").mkdir()
+    monkeypatch.setattr(run_folder, "_numbers_in", lambda folder: iter((0,)))
+    assert make_new(tmp_path / "NNNN-second")[0].name == "0001-second"
+    tally.wrong_variant_noticed(FAULT, "a number looked up and not taken")
 
 
 def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally: Tally) -> None:

@@ -134,5 +134,5 @@ def test_the_wrong_variant_is_noticed(
     words = ("train", "-m", "--config-dir", "mine", *WORDS, "dataset.fault=exit,none", "hydra.sweep.dir=sweep")
     assert genlab(*words).code == 3
     assert [record.status for record in SweepFolder(place / "sweep").records()] == ["waiting", "waiting"]
-    assert len(list((place / "sweep").glob("1_*"))) == 0
+    assert len(list((place / "sweep").glob("001-*"))) == 0
     tally.wrong_variant_noticed(FAULT, "jobs in one process: sys.exit ends the sweep")

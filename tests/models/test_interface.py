@@ -1,7 +1,6 @@
 """What the trainer relies on, for every model of the configuration tree."""
 
 import functools
-from datetime import datetime
 
 import pytest
 import torch
@@ -36,7 +35,7 @@ def test_the_models_are_seen() -> None:
 
 @functools.cache
 def configuration(name: str) -> RunConfiguration:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         return read_run_configuration(plain(composer.compose([f"model={name}"])))
 

@@ -1,7 +1,5 @@
 """Networks train through the layers whose gradients are derived by hand as through PyTorch's own."""
 
-from datetime import datetime
-
 import pytest
 import torch
 
@@ -26,7 +24,7 @@ SMALL = {
 
 
 def configuration(model: str, layers: str, *overrides: str) -> RunConfiguration:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         choice = [f"model={model}", f"model/layers={layers}", *SMALL.get(model, ()), *overrides]
         return read_run_configuration(plain(composer.compose(choice)))

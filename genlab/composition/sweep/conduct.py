@@ -18,7 +18,7 @@ from genlab.composition.builder import TARGET
 from genlab.composition.composer import SEARCH_PATH, Composed, parse_overrides, quoted
 from genlab.composition.failures import one_line
 from genlab.composition.fields import check_fields
-from genlab.composition.run_folder import claimed
+from genlab.composition.run_folder import claimed, make_new
 from genlab.composition.safety import BASIC_SWEEPER, TPE_SWEEPER, parameters_of
 from genlab.composition.sweep.folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.composition.sweep.process import await_free, from_here, tell
@@ -152,22 +152,24 @@ def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
 
 
 def conduct(
-    sweep: SweepFolder, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[], None]
+    folder: Path, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[Path], None]
 ) -> None:
     """Hold the sweep's folder, let Hydra run the jobs, and say what came of them.
 
     Args:
-        sweep: Where it lies, new or to be resumed.
+        folder: Where it lies, new or to be resumed; a new one may still lack its number.
         settings: How runs are compared.
         plan: What to keep for a resumption.
         command: Name of the command.
-        run: Hands the line to Hydra.
+        run: Hands the line with the sweep's folder to Hydra.
 
     Raises:
         ConfigurationError: The folder holds another sweep.
         FolderInUseError: Another process conducts this sweep.
         SweepError: Jobs failed, or the launcher did.
     """
+    folder = make_new(folder)[0]
+    sweep = SweepFolder(folder)
     way_on = _way_on(sweep, plan, command)
     if settings.resume is None and (sweep.path / PLAN_NAME).exists():
         raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {way_on}")
@@ -182,7 +184,7 @@ def conduct(
         tell(f"sweep folder: {from_here(sweep.path)}")
         with _signals_stop(sweep):
             try:
-                run()
+                run(folder)
             except Exception as error:
                 failure = error
             except BaseException:

@@ -35,6 +35,7 @@ _ERROR_PREFIX = "genlab: error: "
 # What Hydra's own keys say about this sweep, and not about a job.
 _OF_SWEEP = (
     "hydra.mode",
+    "hydra.job.config.override_dirname.",
     "hydra.run.",
     "hydra.sweep.",
     "hydra/launcher",

@@ -87,7 +87,9 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
     assert outcome.code == 9, outcome.errors
     assert "1 of 2 jobs did not finish (job 1 failed)" in outcome.errors
     sweep = only_sweep(tmp_path)
+    assert sweep.name.startswith("0001-read_size-3-12-trainer-smoke")
     done, failed = table(sweep)
+    assert (done["folder"], failed["folder"]) == ("000-read_size-3", "001-read_size-12")
     assert (done["status"], done["model.read_size"], done["measure"]) == (
         "finished",
         "3",
@@ -249,9 +251,9 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Sta
     words = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
     sweep_process = start(*words)
     for number, number_of_signal in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
-        run = wait_for(tmp_path, f"outputs/sweeps/*/{number}_*/checkpoints/last.pt").parent.parent
+        run = wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.pt").parent.parent
         os.kill(process_of(run), number_of_signal)
-    wait_for(tmp_path, "outputs/sweeps/*/2_*/checkpoints/last.pt")
+    wait_for(tmp_path, "outputs/sweeps/*/002-*/checkpoints/last.pt")
     sweep_process.send_signal(signal.SIGINT)
     output, _ = sweep_process.communicate(timeout=100)
     assert sweep_process.returncode == 130, output
@@ -264,9 +266,9 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Sta
     assert f"genlab train -m sweep.resume={sweep.relative_to(tmp_path)}" in output
 
     # Killed without a word, the sweep leaves a job that saves and goes by itself.
-    steps = [json.loads((run / "summary.json").read_text())["step"] for run in sorted(sweep.glob("?_*"))]
+    steps = [json.loads((run / "summary.json").read_text())["step"] for run in sorted(sweep.glob("0*-*"))]
     sweep_process = start("train", "-m", f"sweep.resume={sweep}")
-    run = sorted(sweep.glob("0_*"))[0]
+    run = sorted(sweep.glob("000-*"))[0]
     deadline = time.monotonic() + 100
     while json.loads((run / "summary.json").read_text())["step"] <= steps[0]:
         assert time.monotonic() < deadline
@@ -295,7 +297,7 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
 ) -> None:
     steps = ["trainer.num_steps=400", "trainer.checkpoint_interval=20", "trainer.validation_interval=100"]
     process = start("train", "-m", *TINY, *steps, "model.num_units=8", "seed=0,1")
-    wait_for(tmp_path, "outputs/sweeps/*/1_*/checkpoints/last.pt")
+    wait_for(tmp_path, "outputs/sweeps/*/001-*/checkpoints/last.pt")
     process.kill()
     process.wait()
     sweep = only_sweep(tmp_path)
@@ -345,14 +347,14 @@ def test_a_launcher_runs_jobs_in_workers_and_a_failed_one_ends_nothing(
 def test_an_interrupted_sweep_of_several_at_once_saves_every_job(start: Start, tmp_path: Path) -> None:
     process = start("train", "-m", "hydra/launcher=local", *LONG, "model.num_units=8,9")
     for number in (0, 1):
-        wait_for(tmp_path, f"outputs/sweeps/*/{number}_*/checkpoints/last.pt")
+        wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.pt")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output
     assert "Traceback" not in output
     sweep = only_sweep(tmp_path)
     assert [row["status"] for row in table(sweep)] == ["interrupted", "interrupted"]
-    for run in sweep.glob("?_*"):
+    for run in sweep.glob("0*-*"):
         assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -52,7 +51,7 @@ def shrink(node: dict[str, Any], name: str) -> None:
 
 @functools.cache
 def composed(*overrides: str) -> dict[str, Any]:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         node: dict[str, Any] = plain(composer.compose([*overrides]))["model"]
     for name, part in (*node.items(), *node["techniques"].items()):
