@@ -19,10 +19,10 @@ from genlab.composition.run_folder import read_summary
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.download import exclusive_access, storage_error
-from genlab.data.location import user_cache
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
 from genlab.models.classifier import LEAST_SIDE, Classifier
+from genlab.paths import user_cache
 from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
@@ -114,10 +114,11 @@ def reference_classifier(
     cache = user_cache() / "classifiers"
     name = _name(dataset, configuration)
     home = cache / name
-    with exclusive_access(cache, name):
-        if _status(home) != "finished":
-            tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
-            _train_into(home, configuration, train)
+    if _status(home) != "finished":  # else nothing is written, for the place may be read-only
+        with exclusive_access(cache, name):
+            if _status(home) != "finished":
+                tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
+                _train_into(home, configuration, train)
     found = load_classifier(home, spec=dataset.spec, device=device)
     error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
     tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")

@@ -59,8 +59,11 @@ def run(settings: DoctorSettings, context: JobContext) -> None:
     }
     for title, lines in sections.items():
         print(title)
-        for line in lines:
-            print(f"  {line}")
+        try:
+            for line in lines:
+                print(f"  {line}")
+        except GenlabError as error:
+            print(f"  {error}")
     failed = []
     print("numerics")
     for name, holds in NUMERICS.items():

@@ -164,7 +164,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         if settings.images is None:
             _measure_split(settings, trained, device, context.command)
         else:
-            _measure_given_images(Path(settings.images).expanduser(), settings, trained, device, context.command)
+            _measure_given_images(Path(settings.images), settings, trained, device, context.command)
 
 
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:

@@ -32,7 +32,7 @@ class ExportSettings:
     @property
     def target(self) -> Path:
         """The folder to write."""
-        return Path(self.run) / "export" if self.folder is None else Path(self.folder).expanduser()
+        return Path(self.run) / "export" if self.folder is None else Path(self.folder)
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:

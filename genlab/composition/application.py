@@ -33,6 +33,7 @@ from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
+from genlab.paths import expanded
 from genlab.storage import require_space
 
 START_BYTES = 1_000_000
@@ -191,7 +192,7 @@ def _check_ahead(
                 raise ConfigurationError(
                     f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
                 )
-        folder = str(select_resolved(whole, "hydra.sweep.dir"))
+        folder = _folder_of(whole, "hydra.sweep.dir")
         if settings is not None and settings.resume is not None:
             folder = settings.resume
         require_space(Path(folder), START_BYTES)
@@ -206,7 +207,7 @@ def _check_ahead(
         refuse_without_sweep(overrides)
     settings = _read(module, composed, overrides)
     processes = _processes(module, settings, worker)
-    folder = str(select_resolved(composed, "hydra.run.dir"))
+    folder = _folder_of(composed, "hydra.run.dir")
     has_run_folder = composed.hydra.run.dir != "."
     if has_run_folder and (worker is None or worker.is_first):
         require_free(Path(folder))
@@ -221,6 +222,10 @@ def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ..
     keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
     shared = ",".join(key for key in keys if not key.startswith("hydra"))
     return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
+
+
+def _folder_of(composed: Composed, key: str) -> str:
+    return expanded(str(select_resolved(composed, key)), key)
 
 
 def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ from genlab.composition.location import config_directory
 from genlab.composition.suggestions import nearest_key, way_out
 from genlab.composition.sweep.settings import NODE as SWEEP_NODE
 from genlab.errors import ConfigurationError
+from genlab.paths import expanded
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
@@ -175,7 +176,7 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
     """
     search_path = create_config_search_path(str(config_directory()))
     if config_dir is not None:
-        own = Path(config_dir).absolute()
+        own = Path(expanded(config_dir, "--config-dir")).absolute()
         if not own.is_dir():
             raise ConfigurationError(f"--config-dir must be a folder, got {own}")
         search_path.prepend(

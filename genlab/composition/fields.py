@@ -12,6 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from genlab.composition.suggestions import way_out
 from genlab.errors import ConfigurationError
+from genlab.paths import expanded_inside
 
 _T = TypeVar("_T")
 
@@ -48,7 +49,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
 
 
 def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
-    """Return an instance of a dataclass made from plain values, each of them checked.
+    """Return an instance of a dataclass made from plain values, each of them checked, with ``~`` in paths expanded.
 
     Args:
         schema: A dataclass; its ``__post_init__`` may check ranges by raising ValueError.
@@ -67,7 +68,9 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
     missing = [name for name in hints if name not in values]
     if missing:
         raise ConfigurationError(f"{join(key, missing[0])} is missing")
-    checked = {name: fit(values[name], hint, join(key, name)) for name, hint in hints.items()}
+    checked = {
+        name: fit(expanded_inside(values[name], join(key, name)), hint, join(key, name)) for name, hint in hints.items()
+    }
     try:
         return schema(**checked)
     except ConfigurationError:

@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,14 @@ from hydra._internal.utils import get_args_parser
 from genlab.composition.composer import quoted
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.paths import expanded
 
-_PATH_KEY = re.compile(r"(?P<key>[+]{0,2}([\w.]+\.)?(resume|run|folder|root|path|dir|images))=(?P<value>.+)", re.DOTALL)
+_PATH_NAMES = (
+    *("resume", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
+    *("classifier", "watch_classifier", "inception_weights", "write", "csv", "json", "html"),
+)
+_PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)
+_HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
@@ -38,6 +45,7 @@ def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
         ConfigurationError: It has an option that Hydra does not know, or one that would run code, or two values for
             what the command is about.
     """
+    words = [_with_home(word) if word.startswith("-") else word for word in words]
     options = _parse(words)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
@@ -81,14 +89,29 @@ def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
     return remaining
 
 
+def _with_home(word: str) -> str:
+    """A word with ``~`` at the head of its value expanded, which Hydra has another use for and shells leave alone."""
+    key, _, value = word.partition("=")
+    if not _HOME.search(value):
+        return word
+    name = key.lstrip("+~-")
+    with suppress(ConfigurationError):  # one path, with commas or brackets in it
+        if Path(whole := expanded(value, name)).exists():
+            return f"{key}={whole}"
+    if key.startswith("-"):
+        return f"{key}={expanded(value, name)}"
+    return f"{key}={_HOME.sub(lambda found: found['before'] + quoted(expanded(found['path'], name)), value)}"
+
+
 def _rewritten(word: str, bare_word: str | None) -> str:
     """An override as Hydra needs it.
 
-    A bare word gets its key; an existing path is quoted, whatever is in its name; and a phase's optimiser, which is
-    a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
+    A bare word gets its key; ``~`` is expanded; an existing path is quoted, whatever is in its name; and a phase's
+    optimiser, which is a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
     """
     if bare_word is not None and "=" not in word:
         word = f"{bare_word}={word}"
+    word = _with_home(word)
     path = _PATH_KEY.fullmatch(word)
     if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
         return f"{path['key']}={quoted(path['value'])}"

@@ -24,6 +24,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.ledger import Measure, as_json
 from genlab.models.base import Model
+from genlab.paths import expanded
 from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.training.exported import is_export
 from genlab.training.fitting import blueprint
@@ -229,13 +230,14 @@ def find_run(folder: str | Path) -> Path:
     Raises:
         ConfigurationError: There is none; the message names those with the nearest names.
     """
+    folder = expanded(str(folder), "run")
     path = Path(folder)
     if (path / CONFIG_NAME).is_file():
         return path
     if (path / _STARTED_NAME).is_dir():
         raise ConfigurationError(f"the run in {folder} ended before it began (no {CONFIG_NAME}): give its line again")
     known = {str(run): run for run in runs_under(Path(_RUNS_ROOT))}
-    guess = nearest(str(folder), known) or _nearest_by_name(path.name, known)
+    guess = nearest(folder, known) or _nearest_by_name(path.name, known)
     if guess:
         raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
     newest = sorted(known, key=lambda name: known[name].stat().st_mtime, reverse=True)[:_MAX_RUNS_LISTED]

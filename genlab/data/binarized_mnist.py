@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
-from genlab.data.download import DownloadError, exclusive_access, fetch, file_md5
-from genlab.data.location import describe_root, resolve_root
+from genlab.data.download import DownloadError, exclusive_download, fetch, file_md5
+from genlab.data.location import describe_root, existing_root
 from genlab.data.store import Store
 from genlab.errors import DataError
 from genlab.types import UNLABELLED
@@ -32,7 +32,7 @@ def binarized_mnist(*, root: str | None, download: bool) -> Dataset:
     """The three published files, each verified by its md5 before it is read. No labels were published.
 
     Args:
-        root: Folder that holds ``BinarizedMNIST/`` or the files themselves; see `resolve_root`.
+        root: Folder that holds ``BinarizedMNIST/`` or the files themselves; see `existing_root`.
         download: Fetch a file that is missing or damaged.
 
     Raises:
@@ -73,7 +73,7 @@ def read_amat(path: Path) -> UInt8[Tensor, "N 1 28 28"]:
 
 def _verified_file(filename: str, md5: str, *, root: str | None, download: bool) -> Path:
     """The path of a file whose md5 is the published one, fetched if need be."""
-    folder = resolve_root(root)
+    folder = existing_root(root)
     home = folder / FOLDER / filename
     problem = "is missing"
     for path in (home, folder / filename):
@@ -84,7 +84,7 @@ def _verified_file(filename: str, md5: str, *, root: str | None, download: bool)
     reason = "dataset.download is false"
     if download:
         try:
-            with exclusive_access(folder, FOLDER):
+            with exclusive_download(folder, FOLDER):
                 if not (home.is_file() and file_md5(home) == md5):  # another process may have fetched it meanwhile
                     fetch(URL + filename, home, md5=md5)
             return home

@@ -44,7 +44,7 @@ def cluttered_mnist(
         size: Side of the canvas in pixels.
         num_distractors: Fragments on each canvas.
         distractor_size: Side of a fragment in pixels: a square cut at random out of a random digit of the same split.
-        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        root: Folder that holds ``MNIST/raw``; see `existing_root`.
         download: Fetch MNIST if it is missing or damaged.
         num_validation_digits: The last so many MNIST training digits make the validation pictures.
         num_train: Pictures to train on.

@@ -1,6 +1,7 @@
 """Files that are either whole and verified or absent."""
 
 import errno
+import fcntl
 import hashlib
 import http.client
 import os
@@ -8,11 +9,10 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from genlab.errors import StorageError
@@ -52,21 +52,48 @@ def file_md5(path: Path) -> str:
 
 @contextmanager
 def exclusive_access(folder: Path, name: str) -> Iterator[None]:
-    """Let one process at a time (of a sweep, of torchrun) fetch into or build in a folder.
+    """Let one process at a time (of a sweep, of torchrun) build in a folder, which is made if need be.
+
+    The lock is a file in the folder, for others may share the folder and not this user's cache; it is removed again.
 
     Raises:
         StorageError: The folder cannot be written.
     """
+    path = folder / f".{name}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{name}.lock")
-        lock.acquire()
+        descriptor = _locked(path)
     except OSError as error:
         raise storage_error(folder, error) from error
     try:
         yield
     finally:
-        lock.release()
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        # Whoever held the lock before has removed the file, and others may lock another of that name by now.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive_download(folder: Path, name: str) -> Iterator[None]:
+    """Let one process at a time download into a folder.
+
+    Raises:
+        DownloadError: The folder cannot be written; nothing was left there.
+    """
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise DownloadError(f"{folder} cannot be written")
+    with exclusive_access(folder, name):
+        yield
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -15,10 +15,11 @@ from genlab.data.assembly import assemble
 from genlab.data.dataset import Dataset, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
 from genlab.data.folder_cache import FolderCache
-from genlab.data.location import user_cache
+from genlab.data.location import require_folder
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
+from genlab.paths import expanded, user_cache
 from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
@@ -96,11 +97,11 @@ def folder(
     _check_settings(rules, validation_fraction, test_fraction, max_skipped, num_workers)
     if root is None:
         raise ConfigurationError("dataset.root must name the folder of images, got null")
-    top = Path(root).expanduser().absolute()
+    top = Path(expanded(root, "dataset.root")).absolute()
     files = scan(top, key="dataset.root")
     class_names = _class_names(files, labels, top)
     decoded = FolderCache(
-        Path(cache).expanduser().absolute() if cache else user_cache() / "folders",
+        Path(expanded(cache, "dataset.cache")).absolute() if cache else user_cache() / "folders",
         rules=rules,
         max_skipped=max_skipped if on_error == "skip" else 0,
         num_workers=num_workers or os.cpu_count() or 1,
@@ -134,8 +135,7 @@ def scan(top: Path, *, key: str) -> list[ImageFile]:
     Raises:
         DataError: The folder does not exist, cannot be listed or holds no image.
     """
-    if not top.is_dir():
-        raise DataError(f"{key} must be a folder of images, and {printable(str(top))} is none")
+    require_folder(top, key=key)
     files, ignored = [], Counter[str]()
     for folder_path, folder_names, file_names in os.walk(top, onerror=_refuse_folder):
         ignored["linked folders"] += sum(Path(folder_path, name).is_symlink() for name in folder_names)

@@ -70,10 +70,12 @@ class FolderCache:
         identity = json.dumps([_FORMAT, str(top), asdict(self._rules), list(files)])
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         home = self._place / key
-        with exclusive_access(self._place, key):
-            manifest = self._valid_manifest(home)
-            if manifest is None:
-                manifest = self._write(top, [name for name, _, _ in files], home)
+        manifest = self._valid_manifest(home)
+        if manifest is None:  # else nothing is written, for the place may be read-only
+            with exclusive_access(self._place, key):
+                manifest = self._valid_manifest(home)
+                if manifest is None:
+                    manifest = self._write(top, [name for name, _, _ in files], home)
         skipped: dict[str, str] = manifest["skipped"]
         self._judge(top, skipped)
         animated: dict[str, int] = manifest["animated"]

@@ -11,9 +11,9 @@ from typing import Literal
 
 from genlab.data.assembly import assemble, split_by_index
 from genlab.data.dataset import Dataset
-from genlab.data.download import DownloadError, exclusive_access, file_md5, torchvision_dataset
+from genlab.data.download import DownloadError, exclusive_download, file_md5, torchvision_dataset
 from genlab.data.idx import read_idx
-from genlab.data.location import describe_root, resolve_root
+from genlab.data.location import describe_root, existing_root
 from genlab.data.store import Store
 from genlab.errors import DataError
 
@@ -94,7 +94,7 @@ def mnist(
     """MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 digits, 28x28, 256 levels.
 
     Args:
-        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        root: Folder that holds ``MNIST/raw``; see `existing_root`.
         download: Fetch what is missing or damaged.
         num_validation: The last so many images of the training file (customarily 10,000) are the validation split.
         binarization: See `Dataset`.
@@ -212,7 +212,7 @@ def read_source(source: IdxSource, *, root: str | None, download: bool) -> tuple
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
     """
-    folder = resolve_root(root)
+    folder = existing_root(root)
     raw = folder / source.folder / "raw"
     problems = find_problems(source, raw)
     if problems:
@@ -259,19 +259,19 @@ def _repair(source: IdxSource, root: Path, problems: Mapping[str, str]) -> str:
     they come back when the download fails.
     """
     raw = root / source.folder / "raw"
-    with exclusive_access(root, source.folder):
-        for filename in find_problems(source, raw):
-            if (raw / filename).exists():
-                (raw / filename).replace(raw / f"{filename}.damaged")
-        try:
+    try:
+        with exclusive_download(root, source.folder):
+            for filename in find_problems(source, raw):
+                if (raw / filename).exists():
+                    (raw / filename).replace(raw / f"{filename}.damaged")
             for train in (True, False):
                 torchvision_dataset(source.folder, root, train=train, download=True, **source.options)
-        except DownloadError as error:
-            for filename in problems:
-                aside = raw / f"{filename}.damaged"
-                if aside.exists() and not (raw / filename).exists():
-                    aside.replace(raw / filename)
-            return str(error)
+    except DownloadError as error:
+        for filename in problems:
+            aside = raw / f"{filename}.damaged"
+            if aside.exists() and not (raw / filename).exists():
+                aside.replace(raw / filename)
+        return str(error)
     return "what was downloaded is not what was published"
 
 

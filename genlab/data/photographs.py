@@ -7,8 +7,8 @@ import torch
 
 from genlab.data.assembly import assemble, split_by_index
 from genlab.data.dataset import Dataset
-from genlab.data.download import DownloadError, exclusive_access, torchvision_dataset
-from genlab.data.location import describe_root, resolve_root
+from genlab.data.download import DownloadError, exclusive_download, torchvision_dataset
+from genlab.data.location import describe_root, existing_root
 from genlab.data.mnist import DIGIT_NAMES
 from genlab.data.store import Store
 from genlab.errors import DataError
@@ -30,7 +30,7 @@ def cifar10(
     """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs, 32x32 in colour, 256 levels.
 
     Args:
-        root: Folder that holds ``cifar-10-batches-py``; see `resolve_root`.
+        root: Folder that holds ``cifar-10-batches-py``; see `existing_root`.
         download: Fetch what is missing or damaged.
         num_validation: The last so many images of the training files are the validation split.
         binarization: See `Dataset`.
@@ -96,14 +96,14 @@ def svhn(
 
 def _read(class_name: str, title: str, root: str | None, download: bool, **options: object) -> Any:
     """torchvision's data set, fetched where that is needed and allowed."""
-    folder = resolve_root(root)
+    folder = existing_root(root)
     try:
         return torchvision_dataset(class_name, folder, download=False, **options)
     except DownloadError:
         reason = "dataset.download is false"
     if download:
         try:
-            with exclusive_access(folder, class_name):
+            with exclusive_download(folder, class_name):
                 return torchvision_dataset(class_name, folder, download=True, **options)
         except DownloadError as error:
             reason = str(error)

@@ -33,7 +33,7 @@ def stacked_mnist(
     """Three independent digits, drawn with replacement; class 100 r + 10 g + b for digits r, g, b in red, green, blue.
 
     Args:
-        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        root: Folder that holds ``MNIST/raw``; see `existing_root`.
         download: Fetch MNIST if it is missing or damaged.
         num_validation_digits: The last so many MNIST training digits make the validation pictures.
         num_train: Pictures to train on.

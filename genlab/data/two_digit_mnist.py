@@ -38,7 +38,7 @@ def two_digit_mnist(
 
     Args:
         size: Side of the canvas in pixels; 60 in the paper.
-        root: Folder that holds ``MNIST/raw``; see `resolve_root`.
+        root: Folder that holds ``MNIST/raw``; see `existing_root`.
         download: Fetch MNIST if it is missing or damaged.
         num_validation_digits: The last so many MNIST training digits make the validation pictures.
         num_train: Pictures to train on.

@@ -94,7 +94,7 @@ def test_every_bad_file_is_told_as_training_tells_it(
     ("words", "code", "message"),
     [
         (("folder",), 2, "dataset.root must name the folder of images, got null"),
-        (("folder", "dataset.root=nowhere"), 3, "dataset.root must be a folder of images"),
+        (("folder", "dataset.root=nowhere"), 3, "dataset.root must be an existing folder"),
         (("folder", "dataset.root=."), 3, "dataset.root must hold PNG, JPEG or WebP files"),
         (("digits", "dataset.size=9"), 2, "dataset.size must be 8 or 16 or 28, got 9"),
         (("digits", "mnist"), 2, "one dataset must be given, got digits and mnist"),

@@ -1,6 +1,8 @@
 """The fixed binarisation: parsed, verified, fetched, and refused with a way out."""
 
 import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,7 +140,16 @@ def test_missing_page_is_told(tmp_path, published, monkeypatch):
             binarized_mnist(root=str(tmp_path), download=True)
 
 
-def test_unwritable_root_is_a_storage_error(tmp_path, published):
-    (tmp_path / "root").write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match="cannot write"):
-        binarized_mnist(root=str(tmp_path / "root"), download=True)
+def test_unwritable_root_is_a_storage_error(tmp_path, published, monkeypatch):
+    (tmp_path / "BinarizedMNIST").write_text("a file where a folder should be")
+    with serve(published) as (url, _):
+        monkeypatch.setattr(module, "URL", url)
+        with pytest.raises(StorageError, match="cannot write"):
+            binarized_mnist(root=str(tmp_path), download=True)
+
+
+def test_a_read_only_root_is_told_with_what_is_missing_and_stays_as_it_is(tmp_path, published, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: not (Path(path) == tmp_path and mode == os.W_OK))
+    with pytest.raises(DataError, match=f"binarized_mnist_train.amat is missing .*{tmp_path} cannot be written"):
+        binarized_mnist(root=str(tmp_path), download=True)
+    assert list(tmp_path.iterdir()) == []

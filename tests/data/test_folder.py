@@ -297,7 +297,12 @@ def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):
     first = folder(**_settings(tmp_path)).fingerprint
     (home,) = [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {home.name}  # no lock stays
+
     calls = []
+    with monkeypatch.context() as patch:  # a cache that is whole may be read-only
+        patch.setattr("genlab.data.folder_cache.exclusive_access", None)
+        assert folder(**_settings(tmp_path)).fingerprint == first
     monkeypatch.setattr("genlab.data.folder_cache.decode", lambda *a: calls.append(a) or decode(*a))
     assert folder(**_settings(tmp_path)).fingerprint == first
     assert calls == []
@@ -316,7 +321,7 @@ def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):
 
 
 def test_empty_missing_and_useless_folders_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"dataset\.root must be a folder of images"):
+    with pytest.raises(DataError, match=r"dataset\.root must be an existing folder"):
         folder(**_settings(tmp_path))
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="has none"):

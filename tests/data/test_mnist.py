@@ -109,6 +109,7 @@ def small_torchvision(monkeypatch, tmp_path):
 def test_damaged_and_missing_files_are_repaired(tmp_path, small_torchvision):
     archives, point_at = small_torchvision
     choices = CHOICES | {"download": True, "num_validation": 10}
+    (tmp_path / "root").mkdir()
     root = tmp_path / "root"
     with serve(archives) as (url, asked):
         point_at(url)
@@ -126,6 +127,7 @@ def test_damaged_and_missing_files_are_repaired(tmp_path, small_torchvision):
 def test_cut_download_is_repaired_by_the_next_run(tmp_path, small_torchvision):
     archives, point_at = small_torchvision
     choices = CHOICES | {"download": True, "num_validation": 10}
+    (tmp_path / "root").mkdir()
     with serve(archives, cut={f"{FILES[0]}.gz": 2}) as (url, _):
         point_at(url)
         with pytest.raises(DataError, match=FILES[0]):

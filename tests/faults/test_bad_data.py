@@ -256,6 +256,7 @@ def test_a_cut_download_is_never_accepted_and_the_next_run_repairs_it(tmp_path: 
     archives = small_mnist(tmp_path / "published")
     cut = f"{MNIST_FILES[0]}.gz"
     root = tmp_path / "root"
+    root.mkdir()
     words = (*SHORT, "dataset=mnist", f"dataset.root={root}", "dataset.num_validation=40")
     with serve(archives, cut={cut: 2}) as (address, asked), tally.trying(FAULT, "downloads cut at a third"):
         start = partial(fork, *words, hook=partial(publish, address, archives))

@@ -27,6 +27,7 @@ from genlab.composition.sweep.search import Search, SearchSettings, SearchSpace,
 from genlab.composition.sweep.settings import NODE, SweepSettings, settings_of
 from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
+from genlab.paths import expanded
 from genlab.storage import require_contained
 
 _RESUME = f"{NODE}.resume"
@@ -52,7 +53,7 @@ def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | No
     named = [override.value() for override in parsed if override.key_or_group == _RESUME]
     if not named or named[-1] is None:
         return None
-    sweep = SweepFolder(Path(str(named[-1])))
+    sweep = SweepFolder(Path(expanded(str(named[-1]), _RESUME)))
     plan = sweep.read_plan()
     require_contained(sweep.path)
     given = [word for word, override in zip(words, parsed, strict=True) if not _is_about_sweep(override)]

@@ -1,0 +1,55 @@
+"""Paths as people write them: ``~`` is the home folder, ``~ada`` that of the user ada."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from genlab.errors import ConfigurationError
+
+
+def expanded(text: str, key: str) -> str:
+    """Return a path with ``~`` or ``~USER`` at its head replaced, and any other text as it is.
+
+    Args:
+        text: Of one value.
+        key: The setting that it belongs to, for the error.
+
+    Raises:
+        ConfigurationError: There is no such user, or HOME is not set and the user has no entry of that kind.
+    """
+    if not text.startswith("~"):
+        return text
+    user = text[1:].partition("/")[0]
+    # Python takes an empty HOME for the root of the file system.
+    if user or os.environ.get("HOME") != "":
+        try:
+            return str(Path(text).expanduser())
+        except RuntimeError:
+            pass
+    if user:
+        raise ConfigurationError(f"{key} must name the home of an existing user, got {text}; write the path out")
+    raise ConfigurationError(f"{key} needs a home folder, got {text} without HOME; set HOME, or write the path out")
+
+
+def expanded_inside(value: Any, key: str) -> Any:
+    """Return plain data with every text at any depth as :func:`expanded` returns it."""
+    if isinstance(value, str):
+        return expanded(value, key)
+    if isinstance(value, Mapping):
+        return {name: expanded_inside(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+    if isinstance(value, list):
+        return [expanded_inside(item, key) for item in value]
+    return value
+
+
+def user_cache() -> Path:
+    """Return the folder of what can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
+
+    Raises:
+        ConfigurationError: The home folder is unknown.
+    """
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The standard says that a relative one is ignored.
+    place = named if Path(named).is_absolute() else expanded("~/.cache", "XDG_CACHE_HOME (by default)")
+    return Path(place) / "genlab"
