@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-slow test-gpu check bench board clean
+.PHONY: help setup setup-dev train test test-slow test-gpu check bench gpu board clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ check: setup-dev ## lint, format, types, import contracts, known vulnerabilities
 bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
 	@for program in $$(grep -l '^def main' benchmarks/*.py); do name=$$(basename $$program .py); \
 		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+gpu: setup-dev ## what only a CUDA device shows, within eight minutes: a report in benchmarks/reports
+	@$(BIN)/python -m benchmarks.gpu
 
 board: setup ## TensorBoard on outputs/
 	@$(BIN)/genlab board

@@ -106,7 +106,7 @@ def draw_with_full_passes(
     model: AutoregressiveModel, uniforms: Float[Tensor, "n S h w"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, "n C H W"]:
     """The slow way of drawing: one full pass of the network per symbol."""
-    symbols = torch.zeros(uniforms.shape, dtype=torch.long)
+    symbols = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
     _, channels, height, width = uniforms.shape
     for row in range(height):
         for column in range(width):

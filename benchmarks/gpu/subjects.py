@@ -1,0 +1,137 @@
+"""The models under test, built from their own configurations, and a trainer without files around each."""
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.recorded_graph import RecordedGraphs
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.naming import register_resolvers
+from genlab.composition.runs import build_model
+from genlab.composition.schema import (
+    RunConfiguration,
+    optimizer_factory,
+    optimizer_node,
+    read_run_configuration,
+    schedule_factory,
+)
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.models.base import Model
+from genlab.training.trainer import Trainer
+from genlab.types import UNLABELLED, ImageSpec
+
+_QUIET = (
+    *("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.test_at_end=false"),
+    *("trainer.watch_interval=0", "trainer.num_steps=1000000"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model, by overrides of the configuration, and images of its kind."""
+
+    overrides: tuple[str, ...]
+    channels: int = 1
+    side: int = 28
+    num_levels: int = 256
+    binarization: Any = "none"
+
+    def spec(self) -> ImageSpec:
+        return noise_images(self, num_images=1).spec
+
+
+def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
+    """Random levels: values of any kind, and none that repeat."""
+    shape = (num_images, subject.channels, subject.side, subject.side)
+    levels = torch.randint(subject.num_levels, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    store = Store(levels, torch.full((num_images,), UNLABELLED))
+    return Dataset(
+        name="noise",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=subject.num_levels,
+        class_names=(),
+        binarization=subject.binarization,
+        threshold=None,
+        source="noise",
+    )
+
+
+@functools.cache
+def configuration_of(*overrides: str) -> RunConfiguration:
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        return read_run_configuration(plain(composer.compose([*overrides, *_QUIET])))
+
+
+def build_on(subject: Subject, device: torch.device, *overrides: str) -> Model:
+    """The model with weights that are the same on every device."""
+    configuration = configuration_of(*subject.overrides, *overrides)
+    torch.manual_seed(0)
+    return build_model(configuration, subject.spec()).to(device)
+
+
+def trainer_of(
+    subject: Subject, device: torch.device, *, captured: bool, compiled: bool = False, overrides: tuple[str, ...] = ()
+) -> Trainer:
+    """A trainer whose steps are those of ``genlab train``, with weights that are the same in every call."""
+    is_cuda = device.type == "cuda"
+    setting = f"trainer.cuda_graph={str(captured and is_cuda).lower()}"
+    configuration = configuration_of(*subject.overrides, *overrides, setting)
+    torch.manual_seed(0)
+    dataset = noise_images(subject)
+    model = build_model(configuration, dataset.spec)
+    trainer = Trainer(
+        model=model,
+        dataset=dataset,
+        optimizers={
+            phase.name: optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")
+            for phase in model.phases()
+        },
+        schedule=schedule_factory(configuration.schedule),
+        settings=configuration.settings,
+        run_folder=Path(tempfile.gettempdir()),
+        device=device,
+        seed=1,
+        hyperparameters={},
+        graphs=RecordedGraphs() if captured and not is_cuda else None,
+    )
+    trainer.state.initialize()
+    if compiled:
+        for module in model.compilable():
+            # On the CPU the rehearsal is of what is traced, not of what a compiler makes of it.
+            module.compile() if is_cuda else module.compile(backend="eager")
+    return trainer
+
+
+def step(trainer: Trainer) -> dict[str, Tensor]:
+    """One training step as the loop makes it; its metrics."""
+    trainer._pending.clear()
+    trainer._training_step()
+    trainer.step += 1
+    return {name: torch.cat(values).mean() for name, values in trainer._pending.items()}
+
+
+def weights_of(trainer: Trainer) -> list[Tensor]:
+    return [value.clone() for value in trainer.model.state_dict().values() if value.is_floating_point()]
+
+
+def gradients_of(trainer: Trainer) -> list[Tensor]:
+    """Gradients of every phase on the first batch, from the noise of the first step, which are put aside again."""
+    found: list[Tensor] = []
+    batch = trainer._stream.batch(0)
+    received: list[object] = []
+    for update in trainer.state.updates:
+        trainer._frozen_outside.enter(update)
+        torch.manual_seed(2)
+        _, _, received = update._collect_gradients(batch, received)
+        found += [parameter.grad.clone() for parameter in update.parameters if parameter.grad is not None]
+        update.optimizer.zero_grad(set_to_none=True)
+        trainer._frozen_outside.leave(update)
+    return found
