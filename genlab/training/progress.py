@@ -1,13 +1,16 @@
-"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run goes on: two lines on a terminal, plain lines elsewhere, and a line per validation."""
 
 import logging
+import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from genlab.collectives import is_first
 
@@ -15,10 +18,24 @@ _log = logging.getLogger(__name__)
 
 # Between plain lines; a log file should tell the story of a night in pages, not in megabytes.
 SECONDS_BETWEEN_LINES = 15.0
+_SPEED = "speed/images_per_second"
+_HIDDEN = ("learning_rate", "gradient_norm")
+_REAL, _FAKE = "_real", "_fake"
+_SHORT = {
+    "adversarial": "loss",
+    "accuracy": "acc",
+    "reconstruction": "rec",
+    "information": "info",
+    "categorical": "cat",
+    "continuous": "cont",
+    "upper": "",
+    "nats": "",
+    "per": "/",
+}
 
 
 class Progress:
-    """Step, epoch, time left, images per second and the main measures.
+    """The step, the time left, images per second and the main measures of a run.
 
     Args:
         total: Steps of the run.
@@ -27,41 +44,51 @@ class Progress:
     """
 
     def __init__(self, *, total: int, start: int, steps_per_epoch: float) -> None:
-        self._on_terminal = sys.stderr.isatty() and is_first()
-        self._bar = tqdm(total=total, initial=start, disable=not self._on_terminal, unit="step", dynamic_ncols=True)
         self._total = total
-        self._steps_per_epoch = steps_per_epoch
         self._start = start
+        self._steps_per_epoch = steps_per_epoch
         self._started = time.monotonic()
         self._last_line = -float("inf")
-        self._shown: dict[str, str] = {}
-        self._unsaid = ""  # the newest line that came too soon after another; the last one is told at the end
+        self._untold: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
+        self._is_live = is_first() and _is_terminal()
+        bar = "step {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
+        self._bar = tqdm(
+            total=total, initial=start, bar_format=bar, leave=False, dynamic_ncols=True, disable=not self._is_live
+        )
+        self._measures = tqdm(position=1, bar_format="{desc}", leave=False, disable=not self._is_live)
+        self._exits = ExitStack()
 
     def advance(self) -> None:
+        """Count a step."""
         self._bar.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Take over the newest values by tag; tell them now on a terminal, at most every few seconds elsewhere."""
-        for tag, value in values.items():
-            kind, _, name = tag.partition("/")
-            if tag == "speed/images_per_second":
-                self._shown["images/s"] = f"{value:,.0f}"
-            elif kind == "validation" or (kind == "train" and not name.endswith(("learning_rate", "gradient_norm"))):
-                short = name.rpartition("/")[2]
-                self._shown[f"{kind} {short}" if kind == "validation" else name.replace("model/", "")] = f"{value:.4g}"
-        epoch = f"{step / self._steps_per_epoch:.1f}"
-        if self._on_terminal:
-            self._bar.set_postfix({"epoch": epoch} | self._shown, refresh=False)
+        """Tell the newest values by tag: those of a validation in a line that is kept, others as often as is readable.
+
+        Args:
+            step: Of the values.
+            values: All of training or all of a validation.
+        """
+        speed = values.get(_SPEED)
+        texts = short_texts({tag: values[tag] for tag in values if tag != _SPEED and not tag.endswith(_HIDDEN)})
+        if speed is None:
+            if not self._is_live and self._untold is not None and self._untold[0] == step:
+                self._tell_untold()
+            _log.info("step %d, validation: %s", step, ", ".join(texts))
             return
-        numbers = ", ".join(f"{name} {text}" for name, text in self._shown.items())
-        line = f"step {step} of {self._total} (epoch {epoch}), {self._time_left(step)} left, {numbers}"
-        now = time.monotonic()
-        if now - self._last_line < SECONDS_BETWEEN_LINES:
-            self._unsaid = line
-            return
-        self._last_line = now
-        self._unsaid = ""
-        _log.info("%s", line)
+        epoch = f"epoch {step / self._steps_per_epoch:.1f}"
+        self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
+        self._measures.set_description_str(fitting(texts, shutil.get_terminal_size().columns - 1))
+        line = f"step {step} of {self._total} ({epoch}), {self._time_left(step)} left, {speed:,.0f} images/s"
+        self._untold = (step, f"{line}: {', '.join(texts)}")
+        if not self._is_live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        if self._untold is not None:
+            _log.info("%s", self._untold[1])
+            self._untold = None
+            self._last_line = time.monotonic()
 
     def _time_left(self, step: int) -> str:
         done = max(step - self._start, 1)
@@ -69,12 +96,61 @@ class Progress:
         return tqdm.format_interval(seconds)
 
     def __enter__(self) -> "Progress":
+        if self._is_live:
+            self._exits.enter_context(logging_redirect_tqdm())  # lines of the log are written above the display
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._measures.close()
         self._bar.close()
-        if self._unsaid:
-            _log.info("%s", self._unsaid)
+        self._exits.close()
+        self._tell_untold()
+
+
+def short_texts(values: Mapping[str, float]) -> list[str]:
+    """Return values under short names, the losses of all phases first: ``D loss 0.7``, ``score real/fake 1.3/-0.6``.
+
+    Args:
+        values: By tag: ``train/<phase>/<quantity>`` of all phases, or ``validation/<measure>``.
+    """
+    phases = list(dict.fromkeys(map(_phase, values)))
+    losses = [next(tag for tag in values if _phase(tag) == phase) for phase in phases] if len(phases) > 1 else []
+    texts = []
+    for tag in [*losses, *(tag for tag in values if tag not in losses)]:
+        quantity = tag.rpartition("/")[2]
+        name, text = quantity, f"{values[tag]:.4g}"
+        if quantity.endswith(_REAL) and (fake := tag.removesuffix(_REAL) + _FAKE) in values:
+            name, text = f"{quantity}/fake", f"{text}/{values[fake]:.4g}"
+        elif quantity.endswith(_FAKE) and tag.removesuffix(_FAKE) + _REAL in values:
+            continue
+        is_of_several = sum(other.endswith(f"/{quantity}") for other in values) > 1
+        letter = _phase(tag)[:1].upper() if tag in losses or is_of_several else ""
+        texts.append(" ".join(word for word in (letter, _short(name), text) if word))
+    return texts
+
+
+def _short(quantity: str) -> str:
+    words = [_SHORT.get(word, word) for word in quantity.split("_")]
+    return " ".join(word for word in words if word).replace(" / ", "/")
+
+
+def _phase(tag: str) -> str:
+    return tag.rpartition("/")[0].rpartition("/")[2]
+
+
+def fitting(texts: Sequence[str], width: int) -> str:
+    """Return as many texts as fit into a line, from the first on; the first is cut where it alone is too long."""
+    line = ""
+    for text in texts:
+        longer = f"{line}  {text}" if line else text
+        if len(longer) > width:
+            break
+        line = longer
+    return line or "".join(texts[:1])[: max(width, 0)]
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Speedometer:

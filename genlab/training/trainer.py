@@ -242,6 +242,7 @@ class Trainer:
             while self.step < self._last_step:
                 self._training_step()
                 self.step += 1
+                progress.advance()
                 if profiler is not None:
                     profiler.step()
                 if self._due(settings.log_interval) or self.step == self._last_step:
@@ -250,7 +251,6 @@ class Trainer:
                     speedometer.restart(self.step)
                 with speedometer.paused():
                     stop = self._look_up_from_training(log, progress, request)
-                progress.advance()
                 if stop:
                     break
             self._save(log)
