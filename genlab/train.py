@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from genlab.composition.schema import (
 )
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
-from genlab.metrics.baselines import baseline_averages
-from genlab.metrics.ledger import Measure, Weights, format_table, measures_from
+from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
+from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
+from genlab.metrics.likelihoods import has_likelihood
 from genlab.models.base import Model
 from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
@@ -178,7 +180,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
             measures=measures,
             baselines=baselines,
         )
-    _log.info("%s", _conclusion(trainer, run_folder, [*measures, *baselines]))
+    _log.info("%s", _conclusion(trainer, run_folder, measures, baselines))
     return summary
 
 
@@ -215,22 +217,21 @@ def class_predictor_for(
     return ClassPredictor(name=str(found.run_folder), num_modes=num_modes, predict=found.classifier.predict)
 
 
-def _ledger(trainer: Trainer) -> tuple[list[Measure], list[Measure]]:
+def _ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
     """The measures of the test that ended training, and those of what needs no model; empty without a test."""
     averages, dataset, seed = trainer.test_averages, trainer.dataset, trainer.seed
     weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
-    measures = measures_from(
-        averages, dataset=dataset, split="test", seed=seed, weights=weights, protocol=trainer.batching.protocol
-    )
-    if not any(name.startswith("nll_") for name in averages):
+    enter = partial(entries_from, dataset=dataset, split="test", seed=seed)
+    measures = enter(averages, trainer.model.measures, weights=weights, protocol=trainer.batching.protocol)
+    if not (averages and has_likelihood(trainer.model)):
         return measures, []
-    baselines = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
-    return measures, measures_from(baselines, dataset=dataset, split="test", seed=seed, weights="none")
+    found = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
+    return measures, enter(found, BASELINE_MEASURES, weights="none")
 
 
-def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Measure]) -> str:
+def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], baselines: Sequence[Entry]) -> str:
     """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
-    lines = [format_table(measures)] if measures else []
+    lines = [format_table(measures, baselines)] if measures else []
     folder = _from_here(run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from genlab.checks.subject import Finding, Subject, held_if
+from genlab.measures import NOT_DECLARED
 from genlab.models.base import GenerativeModel, Model
 from genlab.types import Batch
 
@@ -35,7 +36,8 @@ def measures_are_finite(subject: Subject) -> Finding:
             return held_if(False, f"{name} is not finite")
     if model.selection_measure is not None and model.selection_measure not in measures:
         return held_if(False, f"selection_measure {model.selection_measure} is none of {', '.join(measures)}")
-    return held_if(bool(measures), f"{', '.join(measures) or 'no measure'} of {len(batch.images)} images each")
+    told = [name if name in model.measures else f"{name} ({NOT_DECLARED})" for name in measures]
+    return held_if(bool(measures), f"{', '.join(told) or 'no measure'} of {len(batch.images)} images each")
 
 
 def samples_follow_the_seed(subject: Subject) -> Finding:

@@ -22,13 +22,14 @@ from genlab.data.dataset import Dataset, Split
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
-from genlab.metrics.baselines import baseline_averages
+from genlab.measures import Measure
+from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.generation import training_classes
 from genlab.metrics.inception import InceptionFeatures
-from genlab.metrics.ledger import Measure, format_table, measures_from, measures_of_samples
+from genlab.metrics.ledger import Entry, entries_from, entries_of_samples, format_table
 from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
-from genlab.metrics.matching import CodePredictor, code_averages
+from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
 from genlab.printing import printable
@@ -109,11 +110,17 @@ class Evaluation:
         )
 
     def enter(
-        self, averages: Mapping[str, Average], *, is_baseline: bool = False, protocol: str | None = None
-    ) -> list[Measure]:
+        self,
+        averages: Mapping[str, Average],
+        declarations: Mapping[str, Measure],
+        *,
+        is_baseline: bool = False,
+        protocol: str | None = None,
+    ) -> list[Entry]:
         """Measures of given images as lines of the ledger."""
-        return measures_from(
+        return entries_from(
             averages,
+            declarations,
             dataset=self.dataset,
             split=self.settings.split,
             seed=self.settings.seed,
@@ -186,10 +193,10 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
         return
     measures, baselines = _entered(evaluation, averages)
     report = Report() if comparison is None else comparison.report()
-    enter = partial(measures_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=settings.seed)
+    enter = partial(entries_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=settings.seed)
     measures += enter(report.estimates, weights=trained.weights)
     baselines += enter(report.baselines, weights="none")
-    print(format_table([*measures, *baselines]))
+    print(format_table(measures, baselines))
     if report.histogram is not None:
         print(_histogram(evaluation.dataset, report.histogram))
     for name, picture in report.pictures.items():
@@ -215,7 +222,7 @@ def _measure_given_images(
     """The likelihood of each picture, without the run's data."""
     model = trained.model
     if not has_likelihood(model):
-        raise ConfigurationError(f"images must be null for {type(model).__name__}, which gives images no likelihood")
+        raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
     if isinstance(model, GenerativeModel) and model.num_classes > 0:
         raise ConfigurationError(
             f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
@@ -278,12 +285,12 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
         )
 
 
-def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Measure], list[Measure]]:
+def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Entry], list[Entry]]:
     """What the model says of given images with what its code does, and what needs no model, as lines of the ledger."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images = _num_images(dataset, settings.split, settings.num_images)
     model = evaluation.trained.model
-    measures = evaluation.enter(averages, protocol=evaluation.batching.protocol)
+    measures = evaluation.enter(averages, model.measures, protocol=evaluation.batching.protocol)
     if isinstance(model, CodePredictor) and dataset.spec.num_classes > 0:
         codes = code_averages(
             model,
@@ -294,11 +301,11 @@ def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[l
             seed=settings.seed,
             device=device,
         )
-        measures += evaluation.enter(codes)
-    if not any(name.startswith("nll_") for name in averages):
+        measures += evaluation.enter(codes, CODE_MEASURES)
+    if not has_likelihood(model):
         return measures, []
     baselines = baseline_averages(dataset, settings.split, seed=settings.seed, device=device, limit=num_images)
-    return measures, evaluation.enter(baselines, is_baseline=True)
+    return measures, evaluation.enter(baselines, BASELINE_MEASURES, is_baseline=True)
 
 
 def _num_images(dataset: Dataset, split: Split, limit: int | None) -> int:

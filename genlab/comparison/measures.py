@@ -1,13 +1,17 @@
-"""The measures of a run as numbers on disk, each with what decides which others it may be ranked with."""
+"""The measures of a run as numbers on disk, each with what decides which others it may be ranked with.
+
+Unit, kind, direction and quantity are read as they were declared (:mod:`genlab.measures`); no name tells them.
+"""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
-from genlab.metrics.names import Direction, direction_of, kind_of, unit_of
+from genlab.comparison.older import declared_before, renewed
+from genlab.measures import NOT_DECLARED, Direction
 
 UNKNOWN = "unknown"
 MAX_MEASURES = 1000
@@ -15,10 +19,9 @@ MAX_MEASURES = 1000
 MAX_NUMBER = 1e100
 """Beyond any measure, and near enough to zero to calculate with; whole numbers in JSON know no end."""
 VALIDATION = "validation/"
-_NEGATIVE_LOG_LIKELIHOOD = ("nll_nats", "nll_upper_bound_nats")
 _DIGITS_OF_A_HASH = 8
 _TEXTS = (
-    *("name", "unit", "kind", "split", "weights", "dataset"),
+    *("name", "split", "weights", "dataset"),
     *("binarization", "dataset_fingerprint", "features", "protocol"),
 )
 _BESIDE_THE_DATA = ("cache", "download")  # where they are kept, and how they came there
@@ -29,15 +32,19 @@ _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 class Record:
     """One number of one run; what is not known is None, or "unknown" for a text.
 
-    The fields are those of :class:`genlab.metrics.ledger.Measure`, of which this is the reading half: it trusts no
-    file to be complete.
+    The fields are those of evaluation.json (:func:`genlab.metrics.ledger.as_json`), of which this is the reading half:
+    it trusts no file to be complete.
     """
 
     name: str
     value: float
+    quantity: str
+    """What is measured: an exact likelihood and a bound on it are the same quantity, told apart by `kind`."""
+    unit: str
+    kind: str
+    direction: str
+    """Which values are better, or NOT_DECLARED."""
     standard_error: float | None = None
-    unit: str = "1"
-    kind: str = UNKNOWN
     split: str = UNKNOWN
     num_examples: int | None = None
     num_importance_samples: int | None = None
@@ -53,26 +60,23 @@ class Record:
     """Seen on validation images during training: named ``validation/...``, and ranked in a column of its own."""
 
     @property
-    def quantity(self) -> str:
-        """What is measured: an exact likelihood and a bound of it are the same quantity, told apart by `kind`."""
-        name = self.name.removeprefix(VALIDATION)
-        name = "nll_nats" if name in _NEGATIVE_LOG_LIKELIHOOD else name
-        return f"{VALIDATION}{name}" if self.monitored else name
-
-    @property
-    def direction(self) -> Direction | None:
-        """Which values are better; None of a quantity that orders no models."""
-        return direction_of(self.quantity.removeprefix(VALIDATION))
+    def is_declared(self) -> bool:
+        """Return True where its maker has said what it is."""
+        return self.direction != NOT_DECLARED
 
     @property
     def is_bound(self) -> bool:
-        """Whether the true value may be lower."""
-        return self.kind == "upper bound"
+        """Return True where the true value is at least as good."""
+        return (self.kind, self.direction) in (("upper bound", "lower"), ("lower bound", "higher"))
 
     @property
     def words(self) -> tuple[str, ...]:
         """What must stand beside the value wherever it is shown, for it ranks with others that lack it."""
-        words = (("bound", self.is_bound), ("EMA", self.weights == "averaged"))
+        words = (
+            (NOT_DECLARED, not self.is_declared),
+            ("bound", self.is_bound),
+            ("EMA", self.weights == "averaged"),
+        )
         return tuple(word for word, holds in words if holds)
 
     @property
@@ -86,6 +90,7 @@ class Record:
             return None
         stated = {
             "unit": self.unit,
+            "direction": self.direction,
             "dataset": self.dataset,
             "binarisation": self.binarization,
             "split": self.split,
@@ -98,8 +103,6 @@ class Record:
         }
         if self.monitored and self.num_examples is not None:
             stated["seed of the choice of images"] = str(self.seed)
-        if self.quantity == "parzen_log_likelihood_nats":
-            del stated["protocol"]  # the bandwidth, which is fitted to each model
         return stated
 
 
@@ -131,7 +134,7 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
     values = _numbers(summary.get("test"), "test/")
     weights = _weights(configuration)
     return [
-        Record(name=name, value=value, split="test", kind=kind_of(name, values), weights=weights)
+        Record(name=name, value=value, split="test", weights=weights, **_declared(name, summary, values))
         for name, value in values.items()
     ]
 
@@ -152,8 +155,7 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
         Record(
             name=f"{VALIDATION}{name}",
             value=value,
-            unit=unit_of(name),
-            kind=kind_of(name, values),
+            **_declared(name, summary, values, prefix=VALIDATION),
             split="validation",
             num_examples=limit if isinstance(limit, int) else None,
             weights=_weights(configuration),
@@ -171,12 +173,33 @@ def _record(entry: Any) -> Record | None:
     """An entry of the ledger with the fields that are as they should be; None where it has no name or no number."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not is_number(entry.get("value")):
         return None
+    entry = entry if "direction" in entry else renewed(entry)
     texts = [name for name in _TEXTS if isinstance(entry.get(name), str)]
     counts = [name for name in _COUNTS if isinstance(entry.get(name), int) and is_number(entry[name])]
     known: dict[str, Any] = {"value": float(entry["value"])} | {name: entry[name] for name in (*texts, *counts)}
     if is_number(entry.get("standard_error")):
         known["standard_error"] = float(entry["standard_error"])
-    return Record(**known)
+    return Record(**known, **_as_declared(entry["name"], entry))
+
+
+def _declared(name: str, summary: Mapping[str, Any], values: Mapping[str, float], prefix: str = "") -> dict[str, Any]:
+    """What summary.json declares of one of its measures."""
+    if "measures" not in summary:
+        return _as_declared(name, declared_before(name, values), prefix)
+    found = summary["measures"]
+    declared = found.get(name) if isinstance(found, Mapping) else None
+    return _as_declared(name, declared if isinstance(declared, Mapping) else {}, prefix)
+
+
+def _as_declared(name: str, stated: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a record that are declared, as far as they are stated in a form that is known."""
+    unit, kind, direction, quantity = (stated.get(key) for key in ("unit", "kind", "direction", "quantity"))
+    return {
+        "unit": unit if isinstance(unit, str) else NOT_DECLARED,
+        "kind": kind if isinstance(kind, str) else NOT_DECLARED,
+        "direction": direction if direction in get_args(Direction) else NOT_DECLARED,
+        "quantity": f"{prefix}{quantity if isinstance(quantity, str) else name}",
+    }
 
 
 def _numbers(values: Any, prefix: str) -> dict[str, float]:

@@ -43,13 +43,14 @@ def as_page(runs: Sequence[Run], *, command: str) -> str:
     style, script = ((resources / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}"
     title = f"{len(runs)} run{'' if len(runs) == 1 else 's'} compared"
-    columns = [column for column in columns_of(runs) if column.direction is not None]
+    columns = columns_of(runs)
+    shown_columns = [column for column in columns if column.direction != "neither"]
     now = datetime.now().strftime("%Y-%m-%d %H:%M")
     body = [
         f"<h1>{title}</h1>",
         f'<p class="soft">{now}, genlab {genlab.__version__}: <code>{_text(command)}</code></p>',
         _section("Runs", _overview(runs)),
-        _section("Measures", _measures(runs, columns) + _list([*legend(columns), *remarks(runs, columns)])),
+        _section("Measures", _measures(runs, shown_columns) + _list([*legend(shown_columns), *remarks(runs, columns)])),
         _section("Curves", _curves(runs[:MAX_DRAWN])),
         _section("Samples", _samples(runs[:MAX_DRAWN])),
         _section("What differs", _differences(runs)),
@@ -143,7 +144,7 @@ def _curves(runs: Sequence[Run]) -> str:
     if not charts:
         return "<p>No run has written a curve.</p>"
     names = "".join(f"<li>{swatch(number)}#{number} {_text(run.name)}</li>" for number, run in drawn)
-    aside = [tag for tag in charts if tag.endswith(_ASIDE)]
+    aside = [tag for tag in charts if tag.rpartition("/")[2] in _ASIDE]
     text = f'<ul class="legend">{names}</ul>' + _figures(charts, [tag for tag in charts if tag not in aside])
     if aside:
         text += f"<details><summary>{', '.join(map(_text, aside))}</summary>{_figures(charts, aside)}</details>"

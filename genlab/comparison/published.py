@@ -246,7 +246,7 @@ def _gap(ours: float, published: float) -> str:
 def _protocol(record: Record) -> str:
     """What the number is of, in a few words."""
     parts = [
-        "upper bound" if record.is_bound else "",
+        record.kind if record.kind not in ("exact", "estimate") else "",
         "" if record.num_importance_samples is None else f"K={record.num_importance_samples}",
         "" if record.num_generated is None else f"{record.num_generated:,} samples",
         f"{record.num_examples:,} {record.split} images" if record.num_examples else record.split,

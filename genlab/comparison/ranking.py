@@ -9,11 +9,12 @@ from genlab.comparison.measures import UNKNOWN, Record
 from genlab.comparison.runs import Run, Scalar
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
-from genlab.metrics.names import Direction
+from genlab.measures import NOT_DECLARED
 
 # These say the same less plainly, where one of the others differs as well.
 _IMPLIED = ("fingerprint of the data", "number of images")
 _MAX_TOLD = 4  # quantities that a shared line is told of by name
+_UNDECLARED = "not declared by the model, whose `measures` would tell unit, kind and direction"
 _OF_THE_DATA = ("dataset", "binarisation", "split")
 
 
@@ -38,7 +39,8 @@ class Column:
     """A quantity over the runs that have it."""
 
     quantity: str
-    direction: Direction | None
+    direction: str
+    """Which values are better; "neither" of a quantity that orders no models, NOT_DECLARED where no run declares it."""
     cells: Mapping[int, Cell]
     """By position of the run."""
     refusals: tuple[str, ...]
@@ -49,7 +51,12 @@ class Column:
     @property
     def title(self) -> str:
         """The quantity and which values of it are better."""
-        return f"{self.quantity} ({self.direction})" if self.direction is not None else self.quantity
+        return f"{self.quantity} ({self.direction})"
+
+    @property
+    def orders_models(self) -> bool:
+        """Return True where some values of the quantity are better than others."""
+        return self.direction in ("lower", "higher")
 
     @property
     def num_groups(self) -> int:
@@ -58,12 +65,12 @@ class Column:
 
 
 def columns_of(runs: Sequence[Run]) -> list[Column]:
-    """Every quantity that a run has, those that order models first, each in the order in which they were met."""
+    """Every quantity that a run has, those that order models first, then those that nobody declared, as met."""
     quantities: dict[str, None] = {}
     for run in runs:
         quantities |= dict.fromkeys(record.quantity for record in run.records)
     columns = [_column(quantity, runs) for quantity in quantities]
-    return sorted(columns, key=lambda column: column.direction is None)
+    return sorted(columns, key=lambda column: (not column.orders_models, column.direction == "neither"))
 
 
 def told_once(columns: Sequence[Column]) -> list[str]:
@@ -89,9 +96,8 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
     """
     columns = {column.quantity: column for column in columns_of(runs)}
     if by in columns:
-        sign = -1 if columns[by].direction == "higher" else 1
         cells = columns[by].cells
-        keys = {index: (0, cell.group or "~", sign * cell.record.value) for index, cell in cells.items()}
+        keys = {index: (0, cell.group or "~", _cost(cell.record)) for index, cell in cells.items()}
         return [runs[index] for index in sorted(range(len(runs)), key=lambda index: keys.get(index, (1, "", 0.0)))]
     properties = ("name", "status", "step", "seconds", "images_per_second", "num_parameters")
     parameters = {key for run in runs for key in run.configuration}
@@ -100,7 +106,7 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
     elif by in parameters:
         values = [run.configuration.get(by) for run in runs]
     else:
-        listed = (*(column.quantity for column in columns.values() if column.direction is not None), *properties)
+        listed = (*(column.quantity for column in columns.values() if column.orders_models), *properties)
         guess = nearest(by, (*columns, *properties, *parameters))
         question = f"did you mean '{guess}'? " if guess else ""
         raise ConfigurationError(
@@ -127,36 +133,45 @@ def differing(runs: Sequence[Run]) -> dict[str, tuple[Scalar, ...]]:
 
 def _column(quantity: str, runs: Sequence[Run]) -> Column:
     records = {index: record for index, run in enumerate(runs) for record in run.records if record.quantity == quantity}
-    direction = next(iter(records.values())).direction
+    direction = next((record.direction for record in records.values() if record.is_declared), NOT_DECLARED)
     groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
-    unknown = []
+    unknown, undeclared = [], []
     for index, record in records.items():
         conditions = record.conditions
-        if conditions is None:
+        if not record.is_declared:
+            undeclared.append(index)
+        elif conditions is None:
             unknown.append(index)
         else:
             groups.setdefault(tuple(conditions.items()), []).append(index)
     # The letter a goes to the largest group, with which the others are then told not to be ranked.
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    cells = {index: Cell(record=records[index], group="", rank=None) for index in unknown}
+    cells = {index: Cell(record=records[index], group="", rank=None) for index in (*unknown, *undeclared)}
     for number, (_, members) in enumerate(ordered):
         for index in members:
-            rank = _rank(index, members, records, direction)
+            rank = _rank(index, members, records)
             cells[index] = Cell(record=records[index], group=_letter(number), rank=rank)
+    refusals = [] if direction == "neither" else _refusals(ordered, unknown, runs)
+    if undeclared:
+        refusals.append(f"{_numbered(undeclared)} not ranked: {_UNDECLARED}")
     return Column(
         quantity=quantity,
         direction=direction,
         cells=cells,
-        refusals=() if direction is None else tuple(_refusals(ordered, unknown, runs)),
-        remarks=() if direction is None else tuple(_remarks([members for _, members in ordered], records)),
+        refusals=tuple(refusals),
+        remarks=() if direction == "neither" else tuple(_remarks([members for _, members in ordered], records)),
     )
 
 
-def _rank(index: int, members: Sequence[int], records: Mapping[int, Record], direction: Direction | None) -> int | None:
-    if direction is None or len(members) < 2:
+def _rank(index: int, members: Sequence[int], records: Mapping[int, Record]) -> int | None:
+    if records[index].direction == "neither" or len(members) < 2:
         return None
-    sign = 1 if direction == "lower" else -1
-    return 1 + sum(sign * records[other].value < sign * records[index].value for other in members)
+    return 1 + sum(_cost(records[other]) < _cost(records[index]) for other in members)
+
+
+def _cost(record: Record) -> float:
+    """The value with the sign that makes less of it better."""
+    return -record.value if record.direction == "higher" else record.value
 
 
 def _refusals(
@@ -188,11 +203,11 @@ def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> 
         if len(members) < 2:
             continue
         bounds = [index for index in members if records[index].is_bound]
-        best = min(records[index].value for index in members)
-        if bounds and len(bounds) < len(members) and all(records[index].value > best for index in bounds):
+        best = min(_cost(records[index]) for index in members)
+        if bounds and len(bounds) < len(members) and all(_cost(records[index]) > best for index in bounds):
             lines.append(
                 f"{_numbered(bounds)} {'is a bound' if len(bounds) == 1 else 'are bounds'}, whose true "
-                "value may be lower than the best exact one"
+                f"value may be {records[members[0]].direction} than the best exact one"
             )
         seeds = Counter(records[index].seed for index in members if not records[index].monitored)
         if len(seeds) > 1:

@@ -27,12 +27,13 @@ Rows = list[tuple[str, ...]]
 
 def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
     """Blocks of aligned columns, none wider than the terminal: the runs, what differs, the measures, the remarks."""
-    columns = [column for column in columns_of(runs) if column.direction is not None]
+    columns = columns_of(runs)
+    shown_columns = [column for column in columns if column.direction != "neither"]
     blocks = [
         _aligned(_fitting(overview(runs), width), width=width),
         *_titled("what differs", _aligned(_upright(_differing_rows(runs)), width=width)),
-        *_titled("measures", _aligned(_upright(_measure_rows(runs, columns)), width=width)),
-        "\n".join([*legend(columns), *remarks(runs, columns)]),
+        *_titled("measures", _aligned(_upright(_measure_rows(runs, shown_columns)), width=width)),
+        "\n".join([*legend(shown_columns), *remarks(runs, columns)]),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -67,15 +68,18 @@ def legend(columns: Sequence[Column]) -> list[str]:
     if any(column.num_groups > 1 for column in columns):
         lines.append("a, b, ...: only values with the same letter in a column are ranked with each other")
     if "bound" in words:
-        lines.append("bound: an upper bound on the negative log-likelihood; the true value is at most that")
+        lines.append("bound: the true value is at least as good")
     if "EMA" in words:
         lines.append("EMA: of the exponential average of the weights")
     return lines
 
 
 def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
-    """Why what is not ranked, what to keep in mind of what is, and what is wrong with runs."""
+    """Why what is not ranked, what to keep in mind of what is, what is left out, and what is wrong with runs."""
     lines = told_once(columns)
+    left_out = [column.quantity for column in columns if column.direction == "neither"]
+    if left_out:
+        lines.append(f"left out, for they order no models (--csv and --json hold them): {', '.join(left_out)}")
     for number, run in enumerate(runs, start=1):
         if run.reason is not None:
             lines.append(f"#{number} {run.status}: {shown(run.reason)[:MAX_REASON]}")
@@ -87,7 +91,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
     """A value with the words and marks that belong to it; "" where a run has none."""
     if cell is None:
         return ""
-    letter = cell.group if column.num_groups > 1 and column.direction is not None else ""
+    letter = cell.group if column.num_groups > 1 and column.orders_models else ""
     mark = f"{letter}{'*' if cell.is_best else ''}"
     return " ".join(part for part in (rounded(cell.record), *cell.record.words, mark) if part)
 
@@ -146,7 +150,6 @@ def _run_as_json(run: Run, index: int, columns: Sequence[Column]) -> dict[str, A
     measures = {
         column.quantity: {
             **{name: value for name, value in vars(cell.record).items() if name != "monitored"},
-            "direction": column.direction,
             "group": cell.group or None,
             "rank": cell.rank,
         }

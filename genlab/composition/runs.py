@@ -22,7 +22,7 @@ from genlab.composition.suggestions import nearest
 from genlab.composition.targets import allows_own_code
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
-from genlab.metrics.ledger import Measure, as_json
+from genlab.metrics.ledger import Entry, as_json
 from genlab.models.base import Model
 from genlab.paths import expanded
 from genlab.storage import read_within, replace_atomically, require_contained
@@ -136,8 +136,8 @@ def save_evaluation(
     checkpoint: str,
     step: int,
     dataset: Dataset,
-    measures: Sequence[Measure],
-    baselines: Sequence[Measure],
+    measures: Sequence[Entry],
+    baselines: Sequence[Entry],
     classifier: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write evaluation.json: the ledger of the newest test or evaluation, in place of the one before.

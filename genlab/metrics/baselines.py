@@ -11,11 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
+from genlab.measures import Measure, bits_per_dim, negative_log_likelihood
 from genlab.training.evaluation import Average, average_measures
 from genlab.types import Batch, ImageSpec
 
 # Large batches: the work per image is a table look-up.
 BATCH_SIZE = 1000
+
+_BASELINES = ("baseline_uniform", "baseline_per_pixel_bernoulli", "baseline_per_pixel_categorical")
+BASELINE_MEASURES: dict[str, Measure] = {
+    **{f"{name}_nats": negative_log_likelihood("exact") for name in _BASELINES},
+    **{f"{name}_bits_per_dim": bits_per_dim("exact") for name in _BASELINES},
+}
 
 
 def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device) -> Float[Tensor, "K C H W"]:

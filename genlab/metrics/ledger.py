@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
-from genlab.metrics.names import Kind, kind_of, unit_of
+from genlab.measures import NOT_DECLARED, Measure
 from genlab.tables import aligned
 from genlab.training.evaluation import Average
 
 Weights = Literal["trained", "averaged", "none"]
 OF_REAL_IMAGES = "baseline_real_"
-"""Begins the name of a measure of real images that stand in the place of samples."""
+"""Precedes the name of a measure that is taken of real images in the place of samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +19,10 @@ class Estimate:
     """A measure of generated images, before it is entered."""
 
     name: str
+    measure: Measure
     value: float | list[float]
     standard_error: float | None
     """None where none is known, as of the Frechet distance."""
-    unit: str
     protocol: str
     """The choices of the measure itself, such as "k=5"; "" where there are none."""
     features: str | None
@@ -34,15 +34,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Entry:
     """One line of the ledger."""
 
     name: str
     value: float | list[float]
     """A number, or the points of a curve."""
     standard_error: float | list[float] | None
-    unit: str
-    kind: Kind
+    measure: Measure | None
+    """Its declaration; None where there is none."""
     split: Split
     """Where it was measured; of generated images, the reference split."""
     num_examples: int
@@ -58,9 +58,20 @@ class Measure:
     features: str | None = None
     protocol: str | None = None
 
+    @property
+    def unit(self) -> str:
+        """Of the value, as it is declared."""
+        return NOT_DECLARED if self.measure is None else self.measure.unit
 
-def measures_from(
+    @property
+    def kind(self) -> str:
+        """Exact, a bound, or an estimate, as it is declared."""
+        return NOT_DECLARED if self.measure is None else self.measure.kind
+
+
+def entries_from(
     averages: Mapping[str, Average],
+    declarations: Mapping[str, Measure],
     *,
     dataset: Dataset,
     split: Split,
@@ -68,18 +79,30 @@ def measures_from(
     weights: Weights,
     num_importance_samples: int = 0,
     protocol: str | None = None,
-) -> list[Measure]:
-    """Enter the averages of one evaluation into the ledger; the protocol is how the images were measured."""
+) -> list[Entry]:
+    """Enter the averages of one evaluation into the ledger.
+
+    Args:
+        averages: By name.
+        declarations: By name; an average without one is entered as NOT_DECLARED.
+        dataset: What was measured on.
+        split: Of it.
+        seed: Of the evaluation.
+        weights: Of the model.
+        num_importance_samples: K of the measures that depend on it.
+        protocol: How the images were measured; None where it makes no difference.
+    """
     return [
-        Measure(
+        Entry(
             name=name,
             value=average.mean,
             standard_error=average.standard_error,
-            unit=unit_of(name),
-            kind=kind_of(name, averages),
+            measure=(declared := declarations.get(name)),
             split=split,
             num_examples=average.num_examples,
-            num_importance_samples=num_importance_samples if "importance_weighted" in name else None,
+            num_importance_samples=(
+                num_importance_samples if declared is not None and declared.is_importance_weighted else None
+            ),
             weights=weights,
             seed=seed,
             dataset=dataset.name,
@@ -91,17 +114,16 @@ def measures_from(
     ]
 
 
-def measures_of_samples(
+def entries_of_samples(
     estimates: Iterable[Estimate], *, dataset: Dataset, split: Split, seed: int, weights: Weights
-) -> list[Measure]:
+) -> list[Entry]:
     """Enter measures of generated images into the ledger; `split` is the reference split."""
     return [
-        Measure(
+        Entry(
             name=estimate.name,
             value=estimate.value,
             standard_error=estimate.standard_error,
-            unit=estimate.unit,
-            kind="estimate",
+            measure=estimate.measure,
             split=split,
             num_examples=estimate.num_reference,
             num_importance_samples=None,
@@ -118,84 +140,101 @@ def measures_of_samples(
     ]
 
 
-def as_json(measures: Sequence[Measure]) -> list[dict[str, Any]]:
-    """Plain values, one object per measure."""
-    return [asdict(measure) for measure in measures]
+def as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Plain values, one object per entry."""
+    return [_as_plain(entry) for entry in entries]
 
 
-Column = tuple[str, Callable[[Measure], str]]
+def _as_plain(entry: Entry) -> dict[str, Any]:
+    values = asdict(entry)
+    declared = {
+        "unit": entry.unit,
+        "kind": entry.kind,
+        "direction": NOT_DECLARED if entry.measure is None else entry.measure.direction,
+        "quantity": entry.name if entry.measure is None else entry.measure.quantity or entry.name,
+    }
+    del values["measure"]
+    return {"name": values.pop("name"), **declared, **values}
+
+
+Column = tuple[str, Callable[[Entry], str]]
 
 _COLUMNS: tuple[Column, ...] = (
-    ("measure", lambda measure: _with_importance_samples(measure)),
-    ("value", lambda measure: _rounded(measure)),
-    ("+- s.e.", lambda measure: f"{measure.standard_error:.3f}"),
-    ("unit", lambda measure: measure.unit),
-    ("kind", lambda measure: measure.kind),
-    ("split", lambda measure: measure.split),
-    ("images", lambda measure: f"{measure.num_examples:,}"),
-    ("binarisation", lambda measure: measure.binarization),
+    ("measure", lambda entry: _with_importance_samples(entry)),
+    ("value", lambda entry: _rounded(entry)),
+    ("+- s.e.", lambda entry: f"{entry.standard_error:.3f}"),
+    ("unit", lambda entry: entry.unit),
+    ("kind", lambda entry: entry.kind),
+    ("split", lambda entry: entry.split),
+    ("images", lambda entry: f"{entry.num_examples:,}"),
+    ("binarisation", lambda entry: entry.binarization),
 )
 
 
-def format_table(measures: Sequence[Measure]) -> str:
-    """The measures that are one number, as aligned text: of given images, then of samples; curves follow."""
-    numbers = [measure for measure in measures if not isinstance(measure.value, list)]
-    of_samples = [measure for measure in numbers if measure.num_generated is not None]
-    blocks = [_table([measure for measure in numbers if measure.num_generated is None], _COLUMNS)]
-    real = {measure.name: measure for measure in of_samples if measure.name.startswith(OF_REAL_IMAGES)}
-    blocks.append(_table([measure for measure in of_samples if measure.name not in real], _columns_of_samples(real)))
+def format_table(measures: Sequence[Entry], baselines: Sequence[Entry] = ()) -> str:
+    """The measures that are one number, as aligned text: of given images, then of samples; curves follow.
+
+    Args:
+        measures: Of a model.
+        baselines: Of what needs none. Those of real images stand beside the samples' measures.
+    """
+    numbers = [entry for entry in (*measures, *baselines) if not isinstance(entry.value, list)]
+    blocks = [_table([entry for entry in numbers if entry.num_generated is None], _COLUMNS)]
+    real = {entry.name: entry for entry in baselines if entry.num_generated is not None}
+    of_samples = [entry for entry in numbers if entry.num_generated is not None and entry.name not in real]
+    blocks.append(_table(of_samples, _columns_of_samples(real)))
     curves = [
-        f"{measure.name}: " + " ".join(f"{point:.2f}" for point in measure.value)
-        for measure in measures
-        if isinstance(measure.value, list) and measure.num_generated is None
+        f"{entry.name}: " + " ".join(f"{point:.2f}" for point in entry.value)
+        for entry in measures
+        if isinstance(entry.value, list) and entry.num_generated is None
     ]
     blocks[0] += "".join(f"\n{note}" for note in _notes_on_protocols(measures))
     return "\n\n".join(block for block in blocks if block) + "".join(f"\n{curve}" for curve in curves)
 
 
-def _notes_on_protocols(measures: Sequence[Measure]) -> list[str]:
+def _notes_on_protocols(entries: Sequence[Entry]) -> list[str]:
     """Say of given images how they were measured, below their table: most measures have nothing to say here."""
     names: dict[str, list[str]] = {}
-    for measure in measures:
-        if measure.num_generated is None and measure.protocol:
-            names.setdefault(measure.protocol, []).append(measure.name)
+    for entry in entries:
+        if entry.num_generated is None and entry.protocol:
+            names.setdefault(entry.protocol, []).append(entry.name)
     return [f"measured {protocol}: {', '.join(measured)}" for protocol, measured in names.items()]
 
 
-def _columns_of_samples(real: Mapping[str, Measure]) -> tuple[Column, ...]:
+def _columns_of_samples(real: Mapping[str, Entry]) -> tuple[Column, ...]:
     """The last of the numbers is that of real images, by name in `real`, in the place of the samples."""
 
-    def of_real(measure: Measure) -> str:
-        found = real.get(f"{OF_REAL_IMAGES}{measure.name}")
+    def of_real(entry: Entry) -> str:
+        found = real.get(f"{OF_REAL_IMAGES}{entry.name}")
         return "" if found is None else f"{_rounded(found)} ({found.num_generated:,})"
 
     return (
-        ("measure of samples", lambda measure: measure.name),
-        ("value", lambda measure: _rounded(measure)),
-        ("+- s.e.", lambda measure: "" if measure.standard_error is None else f"{measure.standard_error:.2g}"),
+        ("measure of samples", lambda entry: entry.name),
+        ("value", _rounded),
+        ("+- s.e.", lambda entry: "" if entry.standard_error is None else f"{entry.standard_error:.2g}"),
         ("of real (images)", of_real),
-        ("unit", lambda measure: measure.unit),
-        ("protocol", lambda measure: measure.protocol or ""),
-        ("features", lambda measure: measure.features or "pixels"),
-        ("samples", lambda measure: f"{measure.num_generated:,}"),
-        ("reference", lambda measure: f"{measure.num_examples:,} {measure.split}" if measure.num_examples else ""),
-        ("seed", lambda measure: str(measure.seed)),
+        ("unit", lambda entry: entry.unit),
+        ("protocol", lambda entry: entry.protocol or ""),
+        ("features", lambda entry: entry.features or "pixels"),
+        ("samples", lambda entry: f"{entry.num_generated:,}"),
+        ("reference", lambda entry: f"{entry.num_examples:,} {entry.split}" if entry.num_examples else ""),
+        ("seed", lambda entry: str(entry.seed)),
     )
 
 
-def _table(measures: Sequence[Measure], columns: Sequence[Column]) -> str:
-    if not measures:
+def _table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
+    if not entries:
         return ""
     heads = [[header for header, _ in columns]]
-    return aligned(heads, [[cell(measure) for _, cell in columns] for measure in measures])
+    return aligned(heads, [[cell(entry) for _, cell in columns] for entry in entries])
 
 
-def _with_importance_samples(measure: Measure) -> str:
-    return measure.name + ("" if measure.num_importance_samples is None else f" (K={measure.num_importance_samples})")
+def _with_importance_samples(entry: Entry) -> str:
+    return entry.name + ("" if entry.num_importance_samples is None else f" (K={entry.num_importance_samples})")
 
 
-def _rounded(measure: Measure) -> str:
-    assert not isinstance(measure.value, list)
-    if measure.unit == "modes":
-        return f"{measure.value:.0f}"
-    return f"{measure.value:.4f}" if abs(measure.value) < 10 else f"{measure.value:.2f}"
+def _rounded(entry: Entry) -> str:
+    assert not isinstance(entry.value, list)
+    if entry.unit == "modes":
+        return f"{entry.value:.0f}"
+    return f"{entry.value:.4f}" if abs(entry.value) < 10 else f"{entry.value:.2f}"

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.metrics.names import Kind, kind_of, unit_of
+from genlab.measures import LIKELIHOODS, Measure
 from genlab.models.base import Model
 from genlab.tables import aligned
 from genlab.training.processes import dealt
@@ -22,7 +22,7 @@ class Likelihood:
 
     name: str
     values: Float[Tensor, " N"]
-    kind: Kind
+    measure: Measure
     num_importance_samples: int | None
 
     @property
@@ -43,13 +43,13 @@ class Likelihood:
 
 
 def has_likelihood(model: Model) -> bool:
-    """Whether a model's images have a probability that can be computed or bounded."""
-    return (model.selection_measure or "").startswith("nll_")
+    """Return True where a model declares a measure of the probability of an image, or of a bound on it."""
+    return any(declared.quantity in LIKELIHOODS for declared in model.measures.values())
 
 
 @torch.no_grad()
 def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_samples: int) -> list[Likelihood]:
-    """Negative log-likelihoods and bits per dimension of each image, under the names that the ledger has for them.
+    """Return the measures of each image that are declared as likelihoods, under the names that the ledger has for them.
 
     Several processes take the batches in turn, and all get all.
 
@@ -59,11 +59,13 @@ def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_sample
         num_importance_samples: K of an importance-weighted bound, where the model has one; 0 leaves it out.
     """
 
+    declared = {name: measure for name, measure in model.measures.items() if measure.quantity in LIKELIHOODS}
+
     def measure(batch: Batch) -> dict[str, Tensor]:
         return {
             name: values.to("cpu", torch.float64)
             for name, values in model.diagnose(batch, num_importance_samples=num_importance_samples).items()
-            if values.dim() == 1 and name.startswith(("nll_", "bits_per_dim"))  # neither curves nor parts of a bound
+            if name in declared and values.dim() == 1  # no curves
         }
 
     found = dealt(batches, measure)
@@ -71,8 +73,8 @@ def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_sample
         Likelihood(
             name=name,
             values=torch.cat([measures[name] for measures in found]),
-            kind=kind_of(name, found[0]),
-            num_importance_samples=num_importance_samples if "importance_weighted" in name else None,
+            measure=declared[name],
+            num_importance_samples=num_importance_samples if declared[name].is_importance_weighted else None,
         )
         for name in found[0]
     ]
@@ -82,16 +84,16 @@ def format_likelihoods(names: Sequence[str], measures: Sequence[Likelihood]) -> 
     """A line per file, then their mean and its standard error, under each measure's name, unit and kind."""
     heads = [
         ("file", *(measure.title for measure in measures)),
-        ("", *(unit_of(measure.name) for measure in measures)),
-        ("", *(measure.kind for measure in measures)),
+        ("", *(measure.measure.unit for measure in measures)),
+        ("", *(measure.measure.kind for measure in measures)),
     ]
     rows = [
-        (name, *(_rounded(measure.name, value) for measure, value in zip(measures, values, strict=True)))
+        (name, *(_rounded(measure, value) for measure, value in zip(measures, values, strict=True)))
         for name, values in zip(names, torch.stack([measure.values for measure in measures], 1).tolist(), strict=True)
     ]
     feet = [
-        (f"mean of {len(names):,}", *(_rounded(measure.name, measure.mean) for measure in measures)),
-        ("+- s.e.", *(_rounded(measure.name, measure.standard_error) for measure in measures)),
+        (f"mean of {len(names):,}", *(_rounded(measure, measure.mean) for measure in measures)),
+        ("+- s.e.", *(_rounded(measure, measure.standard_error) for measure in measures)),
     ]
     return aligned(heads, rows, feet)
 
@@ -104,8 +106,8 @@ def likelihoods_as_json(names: Sequence[str], measures: Sequence[Likelihood]) ->
                 "name": measure.name,
                 "mean": measure.mean,
                 "standard_error": measure.standard_error,
-                "unit": unit_of(measure.name),
-                "kind": measure.kind,
+                "unit": measure.measure.unit,
+                "kind": measure.measure.kind,
                 "num_importance_samples": measure.num_importance_samples,
             }
             for measure in measures
@@ -117,7 +119,7 @@ def likelihoods_as_json(names: Sequence[str], measures: Sequence[Likelihood]) ->
     }
 
 
-def _rounded(name: str, value: float | None) -> str:
+def _rounded(measure: Likelihood, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if unit_of(name) == "nats/image" else f"{value:.4f}"
+    return f"{value:.2f}" if measure.measure.unit == "nats/image" else f"{value:.4f}"

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
+from genlab.measures import Measure
 from genlab.training.evaluation import Average, average_measures
 from genlab.types import Batch
 
@@ -23,6 +24,7 @@ UNMATCHED = -1
 NUM_MATCHING_IMAGES = 10_000
 Matching = Literal["many_to_one", "one_to_one"]
 MATCHINGS: tuple[Matching, ...] = ("many_to_one", "one_to_one")
+CODE_MEASURES = {f"code_error_{matching}": Measure(unit="1", kind="exact", direction="lower") for matching in MATCHINGS}
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ Dimensions: N images, C channels, H height, W width, F features, K classes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from genlab.collectives import alone
 from genlab.data.dataset import Dataset, Split
+from genlab.measures import Direction, Measure
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
@@ -23,7 +24,7 @@ from genlab.metrics.kernel import kernel_distance
 from genlab.metrics.ledger import OF_REAL_IMAGES, Estimate
 from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISION, manifold_scores
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
-from genlab.metrics.parzen import parzen_estimate
+from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
 from genlab.models.base import GenerativeModel
 from genlab.sampling.comparisons import beside, with_neighbours
 
@@ -32,6 +33,15 @@ LEAST_IMAGES = 50
 # Where real images for the baseline come from, the first that is not the reference: the classifier has learned the
 # training images by heart, so they look better to it than a perfect model's samples would.
 _SPLITS_FOR_THE_BASELINE: tuple[Split, ...] = ("validation", "test", "train")
+_DIRECTIONS: Mapping[str, Direction] = {
+    "frechet_distance": "lower",
+    "kernel_distance": "lower",
+    "inception_style_score": "higher",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
+}
 _IMAGES_WITH_NEIGHBOURS = 1000
 _IMAGES_SHOWN_WITH_NEIGHBOURS = 10
 _NEIGHBOURS_SHOWN = 3
@@ -131,10 +141,11 @@ class Comparison:
         for look in self._looks:
             self._measure(look, report)
         if self.protocol.parzen:
-            report.estimates.append(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
+            report.estimates.extend(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
             if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
                 centres = torch.cat(list(self._real("train", len(self.generated))))
-                report.baselines.append(_as_baseline(self._parzen(centres, chooser=self._chooser_of_bandwidths)))
+                baselines = self._parzen(centres, chooser=self._chooser_of_bandwidths)
+                report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
         self._find_neighbours(report)
         shown = torch.cat(list(self._real(self.protocol.reference_split, _IMAGES_SHOWN_BESIDE)))
         report.pictures["real_beside_generated"] = beside(shown, self.generated[:_IMAGES_SHOWN_BESIDE])
@@ -200,8 +211,8 @@ class Comparison:
     def _neighbour_estimate(self, distances: Float[Tensor, "N k"], extractor: FeatureExtractor | None) -> Estimate:
         return Estimate(
             name=f"nearest_training_distance_{'pixels' if extractor is None else extractor.name}",
+            measure=_estimated("neither"),  # near is memorised, far may be noise
             **_mean_and_error(distances[:, 0]),
-            unit="1",
             protocol=f"of {self.dataset.num_images('train'):,} training",
             features=None if extractor is None else extractor.identity,
             num_generated=len(distances),
@@ -217,19 +228,28 @@ class Comparison:
         has_validation = self.dataset.num_images("validation") > 0
         return "validation" if has_validation and self.protocol.reference_split != "validation" else "train"
 
-    def _parzen(self, centres: Tensor, *, chooser: Split) -> Estimate:
+    def _parzen(self, centres: Tensor, *, chooser: Split) -> list[Estimate]:
+        """The log-likelihood, and the bandwidth that was fitted for it."""
         choosing = torch.cat(list(self._real(chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH)))
-        estimate = parzen_estimate(centres, validation=choosing, test=self.reference)
-        return Estimate(
+        found = parzen_estimate(centres, validation=choosing, test=self.reference)
+        likelihood = Estimate(
             name="parzen_log_likelihood_nats",
-            value=estimate.log_likelihood_nats,
-            standard_error=estimate.standard_error,
-            unit="nats",
-            protocol=f"bandwidth {estimate.bandwidth:.3f}",
+            measure=_estimated("higher", unit="nats"),
+            value=found.log_likelihood_nats,
+            standard_error=found.standard_error,
+            protocol=f"best of {len(BANDWIDTHS)} bandwidths",
             features=None,
             num_generated=len(centres),
             num_reference=len(self.reference),
         )
+        bandwidth = replace(
+            likelihood,
+            name="parzen_bandwidth",
+            measure=_estimated("neither"),
+            value=found.bandwidth,
+            standard_error=None,
+        )
+        return [likelihood, bandwidth]
 
     def _real(self, split: Split, limit: int | None) -> Iterator[Tensor]:
         """Real images on the CPU, batch by batch."""
@@ -254,9 +274,9 @@ def distribution_estimates(
     def estimate(name: str, value: float, error: float | None, protocol: str = "") -> Estimate:
         return Estimate(
             name=f"{name}_{extractor.name}",
+            measure=_estimated(_DIRECTIONS[name]),
             value=value,
             standard_error=error,
-            unit="1",
             protocol=protocol,
             features=extractor.identity,
             num_generated=len(generated.features),
@@ -294,27 +314,29 @@ def class_estimates(
     num_modes = extractor.classifier.spec.num_classes
     counts = class_histogram(predictions, num_modes=num_modes)
 
-    def estimate(name: str, value: float | list[float], unit: str, protocol: str = "") -> Estimate:
+    def estimate(name: str, value: float | list[float], measure: Measure, protocol: str = "") -> Estimate:
         return Estimate(
             name=f"{name}_{extractor.name}",
+            measure=measure,
             value=value,
             standard_error=None,
-            unit=unit,
             protocol=protocol,
             features=extractor.identity,
             num_generated=len(predictions),
             num_reference=0,
         )
 
+    covered = float(modes_covered(predictions, num_modes=num_modes))
+    divergence = _estimated("lower", unit="nats")
     entries = [
-        estimate("class_histogram", (counts.double() / len(predictions)).tolist(), "1"),
-        estimate("modes_covered", float(modes_covered(predictions, num_modes=num_modes)), "modes", f"of {num_modes:,}"),
-        estimate("modes_kl_to_uniform_nats", histogram_divergence(counts), "nats"),
+        estimate("class_histogram", (counts.double() / len(predictions)).tolist(), _estimated("neither")),
+        estimate("modes_covered", covered, _estimated("higher", unit="modes"), f"of {num_modes:,}"),
+        estimate("modes_kl_to_uniform_nats", histogram_divergence(counts), divergence),
     ]
     # Infinite where a class occurs that training lacks, which no ledger can hold.
     if training_counts is not None and training_counts[counts > 0].all():
         entries.append(
-            estimate("modes_kl_to_training_nats", histogram_divergence(counts, training_counts.double()), "nats")
+            estimate("modes_kl_to_training_nats", histogram_divergence(counts, training_counts.double()), divergence)
         )
     return entries
 
@@ -325,13 +347,17 @@ def conditional_accuracy(
     """Share of the images whose class, by the classifier, is the one they were drawn for."""
     return Estimate(
         name=f"conditional_accuracy_{extractor.name}",
+        measure=_estimated("higher"),
         **_mean_and_error((predictions == labels).double()),
-        unit="1",
         protocol="training labels",
         features=extractor.identity,
         num_generated=len(predictions),
         num_reference=0,
     )
+
+
+def _estimated(direction: Direction, *, unit: str = "1") -> Measure:
+    return Measure(unit=unit, kind="estimate", direction=direction)
 
 
 def _mean_and_error(values: Float[Tensor, " N"]) -> dict[str, float]:

@@ -11,6 +11,7 @@ K values of a symbol.
 
 import math
 from abc import abstractmethod
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from genlab.collectives import share_rows
+from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.incremental.sampler import Decoder, draw_symbols
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
@@ -44,6 +46,7 @@ class AutoregressiveModel(GenerativeModel):
     """
 
     selection_measure: ClassVar[str | None] = "nll_nats"
+    measures = MappingProxyType({"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")})
 
     def __init__(
         self, *, spec: ImageSpec, num_symbols: int, num_values: int, grid: tuple[int, int], class_conditional: bool

@@ -3,18 +3,31 @@
 A model is mathematics: it never sees an optimiser, a step count, a device string, a path or a writer,
 and keeps no state between calls but its parameters and buffers. All randomness comes from torch's default
 generator (which the trainer seeds from the seed and the step) or from the generator it is handed.
+
+A model of your own, with the declarations of its measures::
+
+    class VAE(GenerativeModel):
+        selection_measure = "negative_elbo_nats"
+        measures = {
+            "negative_elbo_nats": negative_log_likelihood("upper bound"),
+            "squared_error": Measure(unit="1", kind="estimate", direction="lower"),
+        }
+
+        def evaluate(self, batch): return {"negative_elbo_nats": ..., "squared_error": ...}
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from genlab.measures import Measure
 from genlab.types import Batch, Phase
 
 
@@ -22,8 +35,12 @@ class Model(nn.Module, ABC):
     """Anything the generic loop can train: generative models and the classifiers that measure them."""
 
     selection_measure: ClassVar[str | None] = None
-    """The key of :meth:`evaluate`, lower is better, by which the best checkpoint is chosen and early stopping
-    decides; None where no such measure exists (a GAN's losses order nothing)."""
+    """The key of :meth:`evaluate` by which the best checkpoint is chosen and early stopping decides, lower is better
+    unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
+
+    measures: Mapping[str, Measure] = MappingProxyType({})
+    """The declaration of each key of :meth:`evaluate` and :meth:`diagnose`: unit, kind and direction, which no name
+    tells. An undeclared one is shown as "not declared", and ranked with none."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
@@ -31,7 +48,7 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Measures per example, not reduced: nats per image unless the name says another unit.
+        """Measures per example, not reduced, by the names of :attr:`measures`.
 
         A value of shape (B,) is a measure; one of shape (B, K) is a curve of K points (nats per step, say).
         """

@@ -3,12 +3,23 @@
 Dimensions: B batch, K classes.
 """
 
+from types import MappingProxyType
+
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from genlab.collectives import mean_over_processes, num_processes
+from genlab.measures import Measure
 from genlab.types import UNLABELLED, Loss
+
+CLASSIFICATION_MEASURES = MappingProxyType(
+    {
+        "cross_entropy_nats": Measure(unit="nats/image", kind="exact", direction="lower"),
+        "error": Measure(unit="1", kind="exact", direction="lower"),
+    }
+)
+"""Declarations of what :func:`classification_measures` returns."""
 
 
 def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> Loss:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genlab.models.base import Model
-from genlab.models.classification import classification_loss, classification_measures
+from genlab.models.classification import CLASSIFICATION_MEASURES, classification_loss, classification_measures
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -43,6 +43,7 @@ class Classifier(Model):
     """
 
     selection_measure = "cross_entropy_nats"
+    measures = CLASSIFICATION_MEASURES
 
     def __init__(
         self,

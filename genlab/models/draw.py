@@ -13,6 +13,7 @@ Inside, images and canvases have the layout (B, H, C, A) of genlab.nn.attention.
 
 import math
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from torch import Generator, Tensor, nn
 from genlab.collectives import draw_rows, share_rows
 from genlab.drawing import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
+from genlab.measures import IMPORTANCE_WEIGHTED, Measure, bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, require_no_labels
 from genlab.models.draw_glimpse import Given, Glimpse, Posterior, State
 from genlab.models.observation import ObservationModel, default_observation
@@ -60,6 +62,23 @@ class DRAW(GenerativeModel):
     """
 
     selection_measure = "nll_upper_bound_nats"
+    measures = MappingProxyType(
+        {
+            "nll_upper_bound_nats": negative_log_likelihood("upper bound"),
+            "reconstruction_nats": Measure(unit="nats/image", kind="part of a bound", direction="neither"),
+            "kl_nats": Measure(unit="nats/image", kind="part of a bound", direction="neither"),
+            "bits_per_dim": bits_per_dim("upper bound"),
+            "kl_per_glimpse_nats": Measure(unit="nats/image", kind="part of a bound", direction="neither"),
+            "nll_upper_bound_by_glimpses_nats": Measure(unit="nats/image", kind="upper bound", direction="lower"),
+            "nll_importance_weighted_nats": Measure(
+                unit="nats/image",
+                kind="upper bound",
+                direction="lower",
+                quantity=IMPORTANCE_WEIGHTED,
+                is_importance_weighted=True,
+            ),
+        }
+    )
     initial_canvas: Tensor
     initial_states: Tensor
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.drawing import GREEN, enlarge, enlargement, outline_window
 from genlab.models.base import Model
-from genlab.models.classification import classification_loss, classification_measures
+from genlab.models.classification import CLASSIFICATION_MEASURES, classification_loss, classification_measures
 from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
 from genlab.nn.attention import AttentionBias, ReadAttention
 from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
@@ -83,6 +83,7 @@ class DRAWClassifier(Model):
     """
 
     selection_measure = "cross_entropy_nats"
+    measures = CLASSIFICATION_MEASURES
     initial_state: Tensor
 
     def __init__(

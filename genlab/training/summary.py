@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from genlab.measures import Measure
 from genlab.storage import replace_atomically
 
 Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
@@ -27,6 +28,8 @@ class Summary:
     num_parameters: int = 0
     selected_by: str | None = None
     """Tag of the validation measure that chooses the best checkpoint; null for a model that has none."""
+    measures: dict[str, Measure] = field(default_factory=dict)
+    """Declarations of measures, those of the model by name, others by tag; a measure that is missing has none."""
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)

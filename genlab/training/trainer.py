@@ -20,6 +20,7 @@ from genlab.collectives import is_first, num_processes, rank, shared_work
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import NonFiniteError, StoppedBySignal, is_out_of_memory
 from genlab.graphs import Graphs
+from genlab.measures import WATCH_MEASURES
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
 from genlab.randomness import derive_seed
@@ -111,6 +112,7 @@ class Trainer:
         self.summary = Summary(
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             selected_by=None if model.selection_measure is None else f"validation/{model.selection_measure}",
+            measures={**model.measures, **(WATCH_MEASURES if settings.watch_interval > 0 else {})},
         )
         self.test_averages: dict[str, Average] = {}
         """Of the test after training; empty before it."""
@@ -353,7 +355,7 @@ class Trainer:
             return False
         if math.isnan(values[tag]):
             raise self._diverged(f"{tag} is nan, nothing saved")
-        if not self.summary.best or values[tag] < self.summary.best[tag]:
+        if not self.summary.best or self._is_better(values[tag], self.summary.best[tag]):
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
             if not self.settings.dry_run:
@@ -497,6 +499,11 @@ class Trainer:
     def _write_scalars(self, log: RunLog | None, values: Mapping[str, float]) -> None:
         if log is not None:
             log.scalars(values, step=self.step, images_seen=self.step * self._images_per_step, seconds=self._seconds())
+
+    def _is_better(self, value: float, other: float) -> bool:
+        """Compare two values of the selection measure: lower is better unless it is declared otherwise."""
+        declared = self.model.measures.get(self.model.selection_measure or "")
+        return value > other if declared is not None and declared.direction == "higher" else value < other
 
     # Facts ----------------------------------------------------------------------------------------------------------
 

@@ -94,7 +94,7 @@ def test_models_that_give_files_no_likelihood_are_refused(
 ) -> None:
     small = ("model.num_layers=2", "model.channels=4", "model.class_conditional=true")
     reasons = {
-        train_tiny(tmp_path_factory, "gan"): "GAN, which gives images no likelihood",
+        train_tiny(tmp_path_factory, "gan"): "GAN, which declares no likelihood",
         train_tiny(tmp_path_factory, "gated_pixelcnn", *small): "a class-conditional GatedPixelCNN: files do not tell",
     }
     for run, reason in reasons.items():

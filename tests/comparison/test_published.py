@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from genlab.comparison.older import declared_before
 from genlab.comparison.published import (
     BEGIN,
     END,
@@ -17,7 +18,6 @@ from genlab.comparison.published import (
 from genlab.comparison.runs import read_runs
 from genlab.composition.location import config_directory
 from genlab.errors import ConfigurationError
-from genlab.metrics.names import direction_of
 from tests.comparison.conftest import RunMaker, entry
 
 HEADER = """# @package _global_
@@ -57,7 +57,7 @@ def test_every_experiment_has_a_complete_header() -> None:
         assert experiment.differs
         assert bool(experiment.published) != experiment.remark.startswith("none")
         for measure in experiment.measures:
-            assert direction_of(measure) is not None, f"{experiment.name}: {measure}"
+            assert declared_before(measure, ())["direction"] in ("lower", "higher"), f"{experiment.name}: {measure}"
         for published in experiment.published.values():
             assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://github\.com/", published.told), experiment.name
         for expected in experiment.expected.values():

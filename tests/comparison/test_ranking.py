@@ -78,7 +78,7 @@ def test_higher_and_lower_and_no_direction_and_ties(make_run: RunMaker, tmp_path
     assert ranks(column(runs, "recall_classifier")) == [3, 1, 1]
     assert ranks(column(runs, "frechet_distance_classifier")) == [1, 2, 2]
     assert ranks(column(runs, "score_real")) == [None, None, None]
-    assert [found.direction for found in columns_of(runs)] == ["higher", "lower", None]
+    assert [found.direction for found in columns_of(runs)] == ["higher", "lower", "neither"]
 
 
 def test_other_seeds_are_ranked_with_a_remark(make_run: RunMaker, tmp_path: Path) -> None:

@@ -1,32 +1,48 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
+import pytest
 import torch
 
+from genlab.measures import NOT_DECLARED, Measure
 from genlab.metrics.ledger import (
     OF_REAL_IMAGES,
     Estimate,
     as_json,
+    entries_from,
+    entries_of_samples,
     format_table,
-    measures_from,
-    measures_of_samples,
 )
-from genlab.metrics.names import direction_of, kind_of, unit_of
+from genlab.models.draw import DRAW
 from genlab.training.evaluation import Average
 from tests.metrics.test_baselines import dataset
 
 
-def test_names_tell_unit_and_kind() -> None:
-    assert (unit_of("nll_upper_bound_nats"), kind_of("nll_upper_bound_nats")) == ("nats/image", "upper bound")
-    assert (unit_of("nll_nats"), kind_of("nll_nats")) == ("nats/image", "exact")
-    assert (unit_of("bits_per_dim"), kind_of("nll_importance_weighted_nats")) == ("bits/dim", "upper bound")
-    assert unit_of("error") == "1"
-    assert kind_of("bits_per_dim", ["nll_upper_bound_nats", "bits_per_dim"]) == "upper bound"
-    assert kind_of("bits_per_dim", ["nll_nats", "bits_per_dim"]) == "exact"
-    assert (direction_of("nll_nats"), direction_of("recall_classifier"), direction_of("score_real")) == (
-        "lower",
-        "higher",
-        None,
+def test_what_a_measure_is_comes_from_its_declaration_and_never_from_its_name() -> None:
+    """Names that once told unit, kind and direction tell nothing: not with those endings, not with those beginnings."""
+    tiny = dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), 2)
+    names = ("nll_nats", "negative_elbo_nats", "bits_per_dim", "nll_upper_bound_nats", "my_importance_weighted_nats")
+    averages = {name: Average(mean=1.0, standard_error=0.1, num_examples=3) for name in names}
+    mine = Measure(unit="bits", kind="lower bound", direction="higher", quantity="evidence")
+    entries = entries_from(
+        averages, {"nll_nats": mine}, dataset=tiny, split="test", seed=0, weights="trained", num_importance_samples=5
     )
+    declared, *undeclared = as_json(entries)
+    told = ("unit", "kind", "direction", "quantity")
+    assert [declared[key] for key in told] == ["bits", "lower bound", "higher", "evidence"]
+    for entry in undeclared:
+        assert [entry[key] for key in told] == [NOT_DECLARED, NOT_DECLARED, NOT_DECLARED, entry["name"]]
+        assert entry["num_importance_samples"] is None
+    lines = format_table(entries).splitlines()
+    assert "lower bound" in next(line for line in lines if line.startswith("nll_nats"))
+    assert all(NOT_DECLARED in line for line in lines if line.startswith(names[1:]))
+
+
+@pytest.mark.parametrize("changes", [{"kind": "upper-bound"}, {"direction": "down"}])
+def test_a_declaration_with_a_word_that_is_not_known_is_refused(changes: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        # Past the annotations, which only tests check.
+        Measure.__post_init__(SimpleNamespace(**{"unit": "1", "kind": "exact", "direction": "lower"} | changes))
 
 
 def test_a_measure_carries_what_makes_it_comparable() -> None:
@@ -35,8 +51,8 @@ def test_a_measure_carries_what_makes_it_comparable() -> None:
         "nll_importance_weighted_nats": Average(mean=81.234, standard_error=0.5, num_examples=3),
         "kl_per_glimpse_nats": Average(mean=[1.0, 2.0], standard_error=[0.1, 0.1], num_examples=3),
     }
-    weighted, curve = measures_from(
-        averages, dataset=tiny, split="test", seed=4, weights="averaged", num_importance_samples=50
+    weighted, curve = entries_from(
+        averages, DRAW.measures, dataset=tiny, split="test", seed=4, weights="averaged", num_importance_samples=50
     )
     assert (weighted.num_importance_samples, curve.num_importance_samples) == (50, None)
     (entry, _) = as_json([weighted, curve])
@@ -53,9 +69,9 @@ def test_a_measure_of_samples_carries_features_reference_counts_and_seed_and_sta
     tiny = dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), 2)
     estimate = Estimate(
         name="frechet_distance_classifier",
+        measure=Measure(unit="1", kind="estimate", direction="lower"),
         value=3.25,
         standard_error=None,
-        unit="1",
         protocol="",
         features="classifier 0123abcd",
         num_generated=10000,
@@ -64,7 +80,7 @@ def test_a_measure_of_samples_carries_features_reference_counts_and_seed_and_sta
     longest = replace(
         estimate,
         name="modes_kl_to_training_nats_classifier",
-        unit="modes",
+        measure=Measure(unit="modes", kind="estimate", direction="higher"),
         value=1000.0,
         standard_error=0.0123,
         protocol="of 50,000 training",
@@ -72,12 +88,12 @@ def test_a_measure_of_samples_carries_features_reference_counts_and_seed_and_sta
         num_reference=10000,
     )
     real = replace(estimate, name=f"{OF_REAL_IMAGES}{estimate.name}", value=0.5, num_generated=200)
-    entries = [estimate, longest, real]
-    measures = measures_of_samples(entries, dataset=tiny, split="test", seed=7, weights="averaged")
+    measures = entries_of_samples([estimate, longest], dataset=tiny, split="test", seed=7, weights="averaged")
+    baselines = entries_of_samples([real], dataset=tiny, split="test", seed=7, weights="none")
     (entry, *_) = as_json(measures)
     assert (entry["features"], entry["num_generated"], entry["num_examples"]) == ("classifier 0123abcd", 10000, 300)
     assert (entry["split"], entry["seed"], entry["standard_error"], entry["kind"]) == ("test", 7, None, "estimate")
-    table = format_table(measures)
+    table = format_table(measures, baselines)
     (line,) = [line for line in table.splitlines() if line.startswith("frechet_distance_classifier")]
     for cell in ("3.2500", "0.5000 (200)", "classifier 0123abcd", "10,000", "300 test", "7"):
         assert cell in line
@@ -89,5 +105,5 @@ def test_a_measure_of_samples_carries_features_reference_counts_and_seed_and_sta
 def test_measures_of_images_keep_no_field_of_samples() -> None:
     tiny = dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), 2)
     averages = {"nll_nats": Average(mean=1.0, standard_error=0.1, num_examples=3)}
-    (entry,) = as_json(measures_from(averages, dataset=tiny, split="test", seed=0, weights="trained"))
+    (entry,) = as_json(entries_from(averages, {}, dataset=tiny, split="test", seed=0, weights="trained"))
     assert entry["features"] is entry["num_generated"] is entry["protocol"] is None

@@ -78,8 +78,11 @@ def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
     model.eval()
     measures = model.evaluate(batch)
     assert all(len(values) == 6 for values in measures.values())
+    assert model.diagnose(batch, num_importance_samples=2).keys() <= model.measures.keys(), "a measure is declared"
+    assert measures.keys() <= model.measures.keys()
     if model.selection_measure is not None:
         assert measures[model.selection_measure].shape == (6,)
+        assert model.measures[model.selection_measure].direction == "lower"
     pictures = model.visualize(batch, num_samples=4)
     for picture in pictures.values():
         assert picture.dim() in (4, 5)

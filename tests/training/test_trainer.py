@@ -6,6 +6,7 @@ import signal
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from genlab.checks.training import differences, leaves
 from genlab.data.store import Store
 from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
+from genlab.measures import Direction, Measure
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss
@@ -242,10 +244,16 @@ def test_the_film_of_training_is_the_same_after_a_resumption(run_folder: Callabl
     assert not (never / "samples").exists()
 
 
-def test_the_best_checkpoint_is_the_one_with_the_lowest_measure(run_folder: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(("direction", "best", "step"), [(None, 1.0, 10), ("lower", 1.0, 10), ("higher", 4.0, 20)])
+def test_the_best_checkpoint_is_the_one_that_the_declaration_of_its_measure_says(
+    run_folder: Callable[[str], Path], direction: Direction | None, best: float, step: int
+) -> None:
     values = iter([3.0, 1.0, 2.0, 4.0])
 
     class Scripted(TinyGAN):
+        if direction is not None:
+            measures = MappingProxyType({"gap_nats": Measure(unit="nats", kind="exact", direction=direction)})
+
         def evaluate(self, batch: Batch) -> dict[str, Tensor]:
             return {"gap_nats": torch.full((len(batch.images),), self.value)}
 
@@ -261,8 +269,10 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_measure(run_folder: Call
 
     trainer.evaluate = scripted  # type: ignore[method-assign]
     summary = trainer.fit(resume=False)
-    assert summary.best == {"validation/gap_nats": 1.0, "step": 10.0}
-    assert CheckpointFolder(run_folder("a") / "checkpoints").load("best.pt", device=CPU)["step"] == 10
+    assert summary.best == {"validation/gap_nats": best, "step": float(step)}
+    assert CheckpointFolder(run_folder("a") / "checkpoints").load("best.pt", device=CPU)["step"] == step
+    told = json.loads((run_folder("a") / "summary.json").read_text(encoding="utf-8"))["measures"]
+    assert (told.get("gap_nats") or {}).get("direction") == direction
 
 
 def test_early_stopping_counts_validations_without_gain(run_folder: Callable[[str], Path]) -> None:

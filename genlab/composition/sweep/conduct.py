@@ -4,8 +4,9 @@ import importlib.util
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +28,7 @@ from genlab.composition.sweep.search import Search, SearchSettings, SearchSpace,
 from genlab.composition.sweep.settings import NODE, SweepSettings, settings_of
 from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
+from genlab.measures import WATCH_MEASURES
 from genlab.paths import expanded
 from genlab.storage import require_contained
 
@@ -105,8 +107,7 @@ def planned_jobs(
     target = str(whole.hydra.sweeper.get("_target_"))
     if target == TPE_SWEEPER:
         _search_of(whole, overrides)
-        if settings.measure is None and _selection_measure(whole) is None:
-            raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
+        _with_direction(whole, settings)
     if target != BASIC_SWEEPER:
         return None
     of_jobs = _of_jobs(whole, overrides)
@@ -137,6 +138,7 @@ def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> S
     if comparison is None:
         raise ConfigurationError("hydra/sweeper=tpe searches settings of genlab train only")
     settings, space = _search_of(whole, overrides)
+    comparison = _with_direction(whole, comparison)
     return Search(SweepFolder(folder), comparison=comparison, settings=settings, space=space)
 
 
@@ -221,9 +223,30 @@ def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -
         raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); to run them again: {way_on}")
 
 
-def _selection_measure(whole: Composed) -> str | None:
-    measure: str | None = getattr(find_target(whole.model.get(TARGET), "model"), "selection_measure", None)
-    return measure
+def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
+    """The settings with the direction of the measure that a search is to improve.
+
+    Raises:
+        ConfigurationError: The model selects by no measure of its own, or nobody says which values are better.
+    """
+    model = find_target(whole.model.get(TARGET), "model")
+    selected: str | None = getattr(model, "selection_measure", None)
+    tag = settings.measure or (None if selected is None else f"validation/{selected}")
+    if tag is None:
+        raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
+    if settings.minimize is not None:
+        return settings
+    # Of an instance alone where the parts of a model make them.
+    of_model = getattr(model, "measures", None)
+    declarations = {**WATCH_MEASURES, **(of_model if isinstance(of_model, Mapping) else {})}
+    declared = declarations.get(tag) or declarations.get(tag.partition("/")[2])
+    if declared is not None and declared.direction != "neither":
+        return replace(settings, minimize=declared.direction == "lower")
+    if tag == f"validation/{selected}":
+        return replace(settings, minimize=True)
+    raise ConfigurationError(
+        f"sweep.minimize must be true or false for {tag}, of which the model declares no direction"
+    )
 
 
 def _require_packages(whole: Composed) -> None:

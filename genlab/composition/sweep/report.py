@@ -34,6 +34,8 @@ class Row:
     """None when the run has not measured it."""
     seconds: float | None
     """Of training, over all processes of the run."""
+    minimize: bool | None
+    """Whether less of it is better; None where nobody says."""
     tags: frozenset[str]
     """Of everything that the run has measured."""
 
@@ -71,6 +73,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 choices=choices,
                 measure=measure,
                 value=value,
+                minimize=settings.minimize if settings.minimize is not None else _is_lower_better(summary, measure),
                 seconds=summary.get("seconds") or None,
                 tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
             )
@@ -100,12 +103,23 @@ def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     return [{key: job.get(key, "") for key in varied} for job in overrides]
 
 
-def best_row(rows: Sequence[Row], settings: SweepSettings) -> Row | None:
-    """The best run; None when none competes, or when they do not measure the same."""
+def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None:
+    """What a run declares of a tag; what it selects by is better when lower, unless it declares otherwise."""
+    declared = summary.get("measures")
+    names = (tag, (tag or "").partition("/")[2])
+    found = next((declared[name] for name in names if name in declared), None) if isinstance(declared, dict) else None
+    direction = found.get("direction") if isinstance(found, dict) else None
+    if direction in ("lower", "higher"):
+        return bool(direction == "lower")
+    return True if tag is not None and tag == summary.get("selected_by") else None
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The best run; None when none competes, or when they do not measure the same or nobody says what is better."""
     competing = [row for row in rows if row.competes]
-    if not competing or len({row.measure for row in competing}) > 1:
+    if len({(row.measure, row.minimize) for row in competing}) != 1 or competing[0].minimize is None:
         return None
-    return min(competing, key=lambda row: _rank(row.value, settings))
+    return min(competing, key=_rank)
 
 
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
@@ -179,10 +193,10 @@ def told(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
 
 
 def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> str:
-    best = best_row(rows, settings)
+    best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
-        extreme = "lowest" if settings.minimize else "highest"
+        extreme = "lowest" if best.minimize else "highest"
         command = shlex.join([program, "train", *best.record.overrides])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
@@ -194,7 +208,12 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
         if settings.measure is None:
             return f"best: none, for none selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
         return f"best: none, for none has measured {settings.measure}; {way_out(settings.measure, tags, kind='tags')}"
-    kinds = ", ".join(sorted({str(row.measure) for row in competing}))
+    measures = sorted({str(row.measure) for row in competing})
+    if len(measures) == 1:
+        return (
+            f"best: not chosen, for no direction of {measures[0]} is declared; sweep.minimize=true or false gives one"
+        )
+    kinds = ", ".join(measures)
     return (
         f"best: not chosen, for the runs select by different measures ({kinds}); sweep.measure=... names one they share"
     )
@@ -249,9 +268,9 @@ def _by_key(overrides: Sequence[str]) -> dict[str, str]:
     return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
 
 
-def _rank(value: float | None, settings: SweepSettings) -> float:
-    assert value is not None
-    return value if settings.minimize else -value
+def _rank(row: Row) -> float:
+    assert row.value is not None
+    return row.value if row.minimize else -row.value
 
 
 def _write_csv(sweep: SweepFolder, name: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

@@ -266,7 +266,6 @@ class _Watch:
     def __init__(self, trial: "Trial", sweep: SweepFolder, comparison: SweepSettings) -> None:
         self._trial = trial
         self._sweep = sweep
-        self._minimize = comparison.minimize
         # Test data are looked at once, at the end; on the way there, validation data stand for them.
         self._tag = None if comparison.measure is None else _on_validation(comparison.measure)
         self._follower: MetricsFollower | None = None

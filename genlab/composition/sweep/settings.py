@@ -21,8 +21,8 @@ class SweepSettings:
     measure: str | None
     """Tag of the number that chooses the best run, as ``test/nll_nats``; None takes what each run selects its best
     checkpoint by."""
-    minimize: bool
-    """Whether less of the measure is better."""
+    minimize: bool | None
+    """Whether less of the measure is better; None takes the direction that the measure declares."""
     aggregate_seeds: bool
     """Whether runs that differ in ``seed`` alone are told as mean and standard deviation too."""
     resume: str | None

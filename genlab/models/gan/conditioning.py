@@ -5,7 +5,9 @@ the discriminator.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,8 @@ from torch import Generator, Tensor, nn
 
 from genlab.collectives import draw_rows, is_same_everywhere
 from genlab.errors import ConfigurationError
-from genlab.models.classification import classification_measures
+from genlab.measures import Measure
+from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import Judgement
 from genlab.types import ImageSpec, Loss
 
@@ -38,6 +41,8 @@ class Conditioning(nn.Module, ABC):
 
     num_classes: int = 0
     """Classes that samples can be drawn of."""
+    declarations: Mapping[str, Measure] = MappingProxyType({})
+    """Of what :meth:`measures` returns."""
 
     @abstractmethod
     def sizes(self, spec: ImageSpec) -> Sizes:
@@ -138,6 +143,8 @@ class ClassPrediction(Conditioning):
     of the K logits: the score log Z is the logit of D. Images with a label serve the classifier alone; those without
     one are the real images of the game. Where every image has a label, all are both.
     """
+
+    declarations = CLASSIFICATION_MEASURES
 
     def sizes(self, spec: ImageSpec) -> Sizes:
         if spec.num_classes == 0:

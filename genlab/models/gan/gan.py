@@ -9,6 +9,7 @@ Dimensions: B batch, R real images of the game, N images, C channels, H height, 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from genlab.collectives import share_rows
+from genlab.measures import Measure
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
@@ -53,6 +55,17 @@ class Shown(NamedTuple):
     images: Float[Tensor, "R C H W"]
     conditions: Float[Tensor, "R K"]
     labels: Int[Tensor, " R"]
+
+
+GAME_MEASURES = MappingProxyType(
+    {
+        "score_real": Measure(unit="1", kind="exact", direction="neither"),
+        "score_fake": Measure(unit="1", kind="estimate", direction="neither"),
+        "accuracy_real": Measure(unit="1", kind="exact", direction="neither"),
+        "accuracy_fake": Measure(unit="1", kind="estimate", direction="neither"),
+    }
+)
+"""Of the game. Each network's are measured against the other, so they order no models."""
 
 
 class GAN(GenerativeModel):
@@ -98,6 +111,7 @@ class GAN(GenerativeModel):
         self.conditioning = conditioning
         sizes = conditioning.sizes(spec)
         self.num_classes = conditioning.num_classes
+        self.measures = {**GAME_MEASURES, **conditioning.declarations}
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
         network = discriminator(spec=spec, num_conditions=sizes.num_conditions, layers=layers)

@@ -68,7 +68,7 @@ def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
 
 def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> None:
     rows = rows_of(sweep, SETTINGS)
-    best = best_row(rows, SETTINGS)
+    best = best_row(rows)
     assert best is not None
     assert best.record.number == 3
     text = told(rows, SETTINGS, program="genlab")
@@ -82,9 +82,45 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
 )
 def test_measure_and_direction_can_be_chosen(sweep: SweepFolder, changes: dict[str, Any], number: int) -> None:
     chosen = settings(**changes)
-    best = best_row(rows_of(sweep, chosen), chosen)
+    best = best_row(rows_of(sweep, chosen))
     assert best is not None
     assert best.record.number == number
+
+
+def declare(sweep: SweepFolder, declarations: dict[str, Any]) -> None:
+    for path in sweep.path.glob("*_x/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": declarations}))
+
+
+@pytest.mark.parametrize(("direction", "number"), [("lower", 1), ("higher", 3)])
+def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
+    sweep: SweepFolder, direction: str, number: int
+) -> None:
+    declare(sweep, {"nll_nats": {"unit": "nats/image", "kind": "exact", "direction": direction, "quantity": None}})
+    rows = rows_of(sweep, settings(measure="test/nll_nats", minimize=None))
+    best = best_row(rows)
+    assert best is not None
+    assert best.record.number == number
+    assert ("the lowest" if direction == "lower" else "the highest") in told(rows, SETTINGS, program="genlab")
+    forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
+    assert forced is not None
+    assert forced.record.number == 4 - number
+
+
+@pytest.mark.parametrize("declarations", [{}, {"nll_nats": {"direction": "neither"}}, {"nll_nats": 3}])
+def test_what_is_better_is_asked_where_no_direction_is_declared(
+    sweep: SweepFolder, declarations: dict[str, Any]
+) -> None:
+    declare(sweep, declarations)
+    chosen = settings(measure="test/nll_nats", minimize=None)
+    rows = rows_of(sweep, chosen)
+    assert best_row(rows) is None
+    assert "no direction of test/nll_nats is declared; sweep.minimize=true or false gives one" in told(
+        rows, chosen, program="genlab"
+    )
+    by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
+    assert by_default is not None
+    assert by_default.record.number == 3
 
 
 def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolder) -> None:
@@ -95,7 +131,7 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     }
     (sweep.path / "3_x" / "summary.json").write_text(json.dumps(other))
     rows = rows_of(sweep, SETTINGS)
-    assert best_row(rows, SETTINGS) is None
+    assert best_row(rows) is None
     assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in told(
         rows, SETTINGS, program="genlab"
     )

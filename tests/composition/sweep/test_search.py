@@ -4,12 +4,15 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from genlab.composition.composer import parse_overrides
+from genlab.composition.composer import open_composer, parse_overrides
+from genlab.composition.naming import register_resolvers
+from genlab.composition.sweep.conduct import planned_search
 from genlab.composition.sweep.folder import JobRecord, SweepFolder, SweepPlan
 from genlab.composition.sweep.search import Search, SearchSettings, search_space
 from genlab.composition.sweep.settings import SweepSettings
@@ -156,6 +159,27 @@ def test_a_job_without_the_measure_is_a_failed_trial(tmp_path: Path) -> None:
 def test_more_may_be_better(tmp_path: Path) -> None:
     study = Bench(tmp_path / "s", bowl).search(*SPACE, minimize=False, n_trials=3)
     assert study.best_value == max(trial.value for trial in study.trials)
+
+
+@pytest.mark.parametrize(
+    ("words", "minimize"),
+    [
+        (("model=dcgan", "sweep.measure=watch/diversity_ratio"), False),
+        (("model=dcgan", "sweep.measure=modes/covered"), False),
+        (("model=draw", "sweep.measure=test/bits_per_dim"), True),
+        (("model=draw",), True),
+        (("model=draw", "sweep.minimize=false"), False),
+        (("model=dcgan", "sweep.measure=test/score_real", "sweep.minimize=true"), True),
+    ],
+)
+def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
+    tmp_path: Path, words: tuple[str, ...], minimize: bool
+) -> None:
+    register_resolvers(datetime(2026, 1, 1))
+    line = [*words, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
+    with open_composer("train", config_dir=None) as composer:
+        whole = composer.compose(line, is_sweep=True)
+    assert planned_search(whole, line, tmp_path)._comparison.minimize is minimize
 
 
 def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:

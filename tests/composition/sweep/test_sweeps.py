@@ -167,7 +167,7 @@ REFUSED = [
     (["sweep.measure=test/x"], "sweep.measure is about a sweep; add -m"),
     (["-m", "seed=0,1", "sweep.measure=x"], "sweep.measure must be a tag"),
     (["-m", "seed=0,1", "sweep.mesure=test/x"], "did you mean 'sweep.measure'?"),
-    (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false"),
+    (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false or null"),
     (["-m", "model=draw,pixelcnn", "sweep.aggregate_seeds=true"], "needs more than one seed"),
     (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
     (["-m", "hydra/sweeper=tpe", "seed=1"], "needs something to search"),
@@ -175,6 +175,14 @@ REFUSED = [
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trails=3"], "did you mean 'hydra.sweeper.n_trials'?"),
     (["-m", "hydra/sweeper=tpe", "optimizer.default.lr=interval(-1,1)"], "optimizer.default.lr must be positive"),
     (["-m", "hydra/sweeper=tpe", "model=dcgan", "seed=1,2"], "sweep.measure must be given"),
+    (
+        ["-m", "hydra/sweeper=tpe", "seed=1,2", "sweep.measure=test/x"],
+        "sweep.minimize must be true or false for test/x",
+    ),
+    (
+        ["-m", "hydra/sweeper=tpe", "seed=1,2", "sweep.measure=test/kl_nats"],
+        "sweep.minimize must be true or false for test/kl_nats",
+    ),
 ]
 
 

@@ -1,0 +1,66 @@
+"""Declarations of measures: what a number is, said by whoever computes it. Nothing is inferred from a name.
+
+A model declares the keys of its ``evaluate`` in :attr:`genlab.models.base.Model.measures`. A number without a
+declaration is shown as NOT_DECLARED and ranked with no other.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+Kind = Literal["exact", "upper bound", "lower bound", "part of a bound", "estimate"]
+Direction = Literal["lower", "higher", "neither"]
+
+NOT_DECLARED = "not declared"
+"""In the place of unit, kind and direction, in tables and files alike."""
+
+# Quantities that several measures share: an exact value and a bound on it stand in one column.
+NEGATIVE_LOG_LIKELIHOOD = "nll_nats"
+IMPORTANCE_WEIGHTED = "nll_importance_weighted_nats"
+BITS_PER_DIM = "bits_per_dim"
+LIKELIHOODS = frozenset({NEGATIVE_LOG_LIKELIHOOD, IMPORTANCE_WEIGHTED, BITS_PER_DIM})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """The declaration of a measure.
+
+    Raises:
+        ValueError: The kind or the direction is not one of those above.
+    """
+
+    unit: str
+    """Such as "nats/image" or "bits/dim"; "1" for a plain ratio."""
+    kind: Kind
+    """An "estimate" is a random draw or depends on a choice of samples; a bound holds in expectation."""
+    direction: Direction
+    """Which values are better; "neither" where they order no models, as a discriminator's scores."""
+    quantity: str | None = None
+    """The column of a comparison that the measure belongs to; None is one of its own name. Measures of one quantity
+    are ranked with each other. Those of LIKELIHOODS are of the integer levels, and baselines stand beside them."""
+    is_importance_weighted: bool = False
+    """True where the value depends on the number of importance samples that ``diagnose`` is given."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("kind", get_args(Kind)), ("direction", get_args(Direction))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} of a measure must be one of {', '.join(choices)}, got {getattr(self, name)}")
+
+
+WATCH_MEASURES = MappingProxyType(
+    {
+        "watch/diversity_ratio": Measure(unit="1", kind="estimate", direction="higher"),
+        "modes/covered": Measure(unit="modes", kind="estimate", direction="higher"),
+    }
+)
+"""By tag, of what the watch for collapse (:mod:`genlab.training.collapse`) writes."""
+
+
+def negative_log_likelihood(kind: Literal["exact", "upper bound"]) -> Measure:
+    """Declare -log p(x) of the integer levels of an image, or a bound on it, in nats per image."""
+    return Measure(unit="nats/image", kind=kind, direction="lower", quantity=NEGATIVE_LOG_LIKELIHOOD)
+
+
+def bits_per_dim(kind: Literal["exact", "upper bound"]) -> Measure:
+    """Declare -log2 p(x) of the integer levels of an image, or a bound on it, over the number of its sub-pixels."""
+    return Measure(unit="bits/dim", kind=kind, direction="lower", quantity=BITS_PER_DIM)

@@ -1,0 +1,147 @@
+"""A model of the user's own says what its measures are, and every table believes that and nothing else."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from genlab.cli import main
+from genlab.measures import NOT_DECLARED
+from tests.commands.conftest import TINY
+from tests.conftest import Outcome
+
+Runs = tuple[Path, Path]
+MODEL = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from genlab.measures import Measure, negative_log_likelihood
+from genlab.models.base import GenerativeModel
+from genlab.types import Loss, Phase
+
+
+class VAE(GenerativeModel):
+    \"\"\"A variational autoencoder of binary images, in one linear layer a side.\"\"\"
+
+    selection_measure = "negative_elbo_nats"
+    measures = {
+        "negative_elbo_nats": negative_log_likelihood("upper bound"),
+        "on_share": Measure(unit="1", kind="exact", direction="neither"),
+    }
+
+    def __init__(self, *, spec, latent_size: int) -> None:
+        super().__init__()
+        self.shape = (spec.channels, spec.height, spec.width)
+        num_pixels = spec.channels * spec.height * spec.width
+        self.encoder = nn.Linear(num_pixels, 2 * latent_size)
+        self.decoder = nn.Linear(latent_size, num_pixels)
+        self.latent_size = latent_size
+
+    def bound(self, images):
+        x = images.flatten(1)
+        mean, log_std = self.encoder(x).chunk(2, 1)
+        logits = self.decoder(mean + log_std.exp() * torch.randn_like(mean))
+        kl = (0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std).sum(1)
+        return kl + F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(1)
+
+    def phases(self):
+        return (Phase(name="model", modules=(self,), loss=self.loss),)
+
+    def loss(self, batch):
+        value = self.bound(batch.images).mean()
+        return Loss(value=value, metrics={"negative_elbo_nats": value.detach()})
+
+    @torch.no_grad()
+    def evaluate(self, batch):
+        bound = self.bound(batch.images)
+        # The last one bears the name of an exact likelihood, and is not declared to be any.
+        on_share = batch.images.flatten(1).mean(1)
+        return {"negative_elbo_nats": bound, "on_share": on_share, "nll_of_something_nats": bound}
+
+    def sample(self, num_samples, *, labels=None, generator=None):
+        latents = torch.randn(num_samples, self.latent_size, generator=generator)
+        return torch.sigmoid(self.decoder(latents)).view(num_samples, *self.shape)
+"""
+
+
+@pytest.fixture(name="runs", scope="module")
+def one_run_of_it_and_one_of_draw(tmp_path_factory: pytest.TempPathFactory, trained_run: Path) -> Iterator[Runs]:
+    place = tmp_path_factory.mktemp("own")
+    (place / "my_vae.py").write_text(MODEL)
+    (place / "my" / "model").mkdir(parents=True)
+    (place / "my" / "model" / "vae.yaml").write_text("# a VAE\n_target_: my_vae.VAE\nlatent_size: 4\n")
+    words = [word for word in TINY if not word.startswith("model.")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(place)
+        patch.setenv("GENLAB_ALLOW", "my_vae")
+        run = place / "run"
+        assert main(["train", "--config-dir", str(place / "my"), "model=vae", *words, f"hydra.run.dir={run}"]) == 0
+        yield run, trained_run
+
+
+@pytest.fixture(autouse=True)
+def trusted(genlab: Callable[..., Outcome], runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENLAB_ALLOW", "my_vae")
+
+
+def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
+    genlab: Callable[..., Outcome], runs: Runs
+) -> None:
+    own, _ = runs
+    outcome = genlab("evaluate", f"run={own}", "num_threads=1")
+    assert outcome.code == 0, outcome.errors
+    lines = {line.split()[0]: line for line in outcome.output.splitlines() if line.strip()}
+    assert "baseline_uniform_nats" in lines  # beside what is declared a likelihood
+    assert "nats/image    upper bound" in lines["negative_elbo_nats"]
+    assert f"{NOT_DECLARED}  {NOT_DECLARED}" in lines["nll_of_something_nats"]
+    entries = {entry["name"]: entry for entry in json.loads((own / "evaluation.json").read_text())["measures"]}
+    told = {name: (entry["kind"], entry["direction"], entry["quantity"]) for name, entry in entries.items()}
+    assert told == {
+        "negative_elbo_nats": ("upper bound", "lower", "nll_nats"),
+        "on_share": ("exact", "neither", "on_share"),
+        "nll_of_something_nats": (NOT_DECLARED, NOT_DECLARED, "nll_of_something_nats"),
+    }
+    assert genlab("export", f"run={own}", "folder=given").code == 0
+    (row,) = [line for line in Path("given/README.md").read_text().splitlines() if "| nll_of_something_nats |" in line]
+    assert row.count(NOT_DECLARED) == 2
+
+
+def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callable[..., Outcome], runs: Runs) -> None:
+    words = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
+    outcome = genlab(*words)
+    assert outcome.code == 0, outcome.errors
+    text = outcome.output
+    assert "nll_nats (lower)" in text  # the bound of the one in a column with the bound of the other
+    assert f"nll_of_something_nats ({NOT_DECLARED})" in text
+    assert "#1 not ranked: not declared by the model" in text
+    left_out = next(line for line in text.splitlines() if line.startswith("left out, for they order no models"))
+    assert {"on_share", "kl_nats"} <= set(left_out.replace(",", "").split())
+    assert f"nll_of_something_nats ({NOT_DECLARED})" in Path("page.html").read_text()
+    own, draw = json.loads(Path("all.json").read_text())["runs"]
+    ranks = sorted(run["measures"]["nll_nats"]["rank"] for run in (own, draw))
+    assert ranks == [1, 2]
+    assert own["measures"]["validation/nll_nats"]["name"] == "validation/negative_elbo_nats"
+    assert own["measures"]["validation/nll_of_something_nats"]["direction"] == NOT_DECLARED
+    (first, _) = csv.DictReader(io.StringIO(genlab("compare", *map(str, runs), "--csv").output))
+    assert (first["nll_of_something_nats:kind"], first["nll_of_something_nats:rank"]) == (NOT_DECLARED, "")
+
+
+def test_the_likelihood_of_given_images_is_what_is_declared_as_such(
+    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path
+) -> None:
+    own, _ = runs
+    levels = torch.randint(0, 2, (8, 8), generator=torch.Generator().manual_seed(0)).mul(255).byte()
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(levels.numpy()).save(tmp_path / "pictures" / "a.png")
+    outcome = genlab("evaluate", f"run={own}", "images=pictures", "num_threads=1")
+    assert outcome.code == 0, outcome.errors
+    record = json.loads((own / "likelihoods.json").read_text())
+    assert [(measure["name"], measure["kind"]) for measure in record["measures"]] == [
+        ("negative_elbo_nats", "upper bound")
+    ]
