@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
 def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
     tmp_path: Path, words: tuple[str, ...], minimize: bool
 ) -> None:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     line = [*words, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
     with open_composer("train", config_dir=None) as composer:
         whole = composer.compose(line, is_sweep=True)
