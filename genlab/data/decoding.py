@@ -12,17 +12,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from genlab.data.containers import RefusedImage, picture_in
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PILLOW_MAX_PIXELS = 89_478_485
 """Above this Pillow itself warns of a decompression bomb."""
 
 Crop = Literal["center", "stretch", "none"]
-
-
-class RefusedImage(Exception):  # noqa: N818 - a verdict on a file, not a failure of the program
-    """A file that cannot be used; the message is the reason alone."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +62,12 @@ class Picture:
 
 @contextmanager
 def bombs_refused() -> Iterator[None]:
-    """Turn Pillow's warning of a decompression bomb into a refusal.
+    """Turn Pillow's warning of a decompression bomb into a refusal, and leave its other warnings out.
 
     Filters of warnings belong to the whole process, so this is entered once, around all threads that decode.
     """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of metadata, which are not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
@@ -77,14 +85,13 @@ def decode(path: Path, rules: PictureRules) -> Picture:
     if not content:
         raise RefusedImage("is empty")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(picture_in(content)), formats=FORMATS) as image:
             width, height = image.size
             if width * height > rules.max_pixels:
                 raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {rules.max_pixels:,}")
-            _refuse_truncated(content, str(image.format))
-            num_frames = getattr(image, "n_frames", 1)
-            upright = ImageOps.exif_transpose(image)
-            scaled = _scale(_flatten(upright, rules), rules)
+            # The further pictures of a JPEG are previews, depths and gains of the first one.
+            num_frames = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+            scaled = _scale(_flatten(_upright(image), rules), rules)
     except UnidentifiedImageError as error:
         raise RefusedImage(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -99,19 +106,14 @@ def decode(path: Path, rules: PictureRules) -> Picture:
     return Picture(levels=levels.tobytes(), num_frames=num_frames)
 
 
-def _refuse_truncated(content: bytes, image_format: str) -> None:
-    """Refuse files without their end, which Pillow would decode as far as they go."""
-    if image_format == "PNG":
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            image.verify()  # every chunk with its check sum, up to the last
-        return
-    if image_format == "JPEG":
-        # In entropy-coded data a marker cannot occur, so an end of image must follow the last start of scan.
-        truncated = content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
-    else:
-        truncated = len(content) < 8 + int.from_bytes(content[4:8], "little")
-    if truncated:
-        raise RefusedImage("is truncated")
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says, and take it as it lies where that is damaged, as viewers do."""
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow's reader of EXIF raises whatever a damaged one leads it to
+        orientation = None
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _flatten(image: Image.Image, rules: PictureRules) -> Image.Image:

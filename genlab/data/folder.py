@@ -24,7 +24,7 @@ from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp"})
 _log = getLogger(__name__)
 
 

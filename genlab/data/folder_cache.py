@@ -15,13 +15,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.data.decoding import Picture, PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.containers import RefusedImage
+from genlab.data.decoding import Picture, PictureRules, bombs_refused, decode
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
 
-_FORMAT = 1  # of the cache and of the rules in decoding.py: raise it when either changes
+_FORMAT = 2  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
 _log = getLogger(__name__)
 

@@ -14,8 +14,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.data.containers import RefusedImage
 from genlab.data.dataset import Binarization, Dataset
-from genlab.data.decoding import PILLOW_MAX_PIXELS, PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.decoding import PILLOW_MAX_PIXELS, PictureRules, bombs_refused, decode
 from genlab.data.folder import folder, scan
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab.data.decoding import PictureRules, RefusedImage, bombs_refused, decode
+from genlab.data.containers import RefusedImage
+from genlab.data.decoding import PictureRules, bombs_refused, decode
 from genlab.data.folder import folder
 from genlab.errors import ConfigurationError, DataError
 from tests.data.sources import CPU
@@ -193,7 +194,10 @@ def _bad_files(folder_path):
         "cut_third.jpg": (jpeg.getvalue()[: len(jpeg.getvalue()) // 3], "damaged|truncated"),
         "no_end.jpg": (jpeg.getvalue()[:-2], "truncated"),
         "cut.webp": (webp.getvalue()[:-20], "damaged|truncated|is not a PNG"),
-        "flipped.png": (bytes(b ^ (0xFF if i == 900 else 0) for i, b in enumerate(png.getvalue())), "damaged"),
+        "flipped.png": (
+            bytes(b ^ (0xFF if i == 900 else 0) for i, b in enumerate(png.getvalue())),
+            "has a bad checksum",
+        ),
         "large.png": (_bomb(2000), "2000x2000 pixels, more than dataset.max_pixels"),
         "bomb.png": (_bomb(10_000), "too many pixels"),
         "huge_bomb.png": (_bomb(60_000), "too many pixels"),
