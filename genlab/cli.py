@@ -17,7 +17,10 @@ from genlab.errors import ConfigurationError
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
-    "train": ("train a model, or go on from a run with resume=RUN; -m sweeps", Syntax()),
+    "train": (
+        "train a model, or go on from a run with resume=RUN; -m sweeps, -v shows the whole configuration",
+        Syntax(flags=dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab"))),
+    ),
     "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="folder")),
     "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run")),
     "compare": (

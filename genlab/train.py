@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 
+from genlab.banner import banner
 from genlab.collectives import is_first
 from genlab.composition.application import JobContext
 from genlab.composition.environment import choose_device, processes_on, save_environment
@@ -31,10 +32,10 @@ from genlab.composition.schema import (
 )
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
+from genlab.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
-from genlab.models.base import Model
 from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
@@ -82,14 +83,28 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                     configuration = going_on(configuration, context)
                     if worker is not None and context.is_restarted:
                         _log.warning("started again, %s: %s", _from_where(configuration), worker.former_failure())
+            origin = origin_of(context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
-            train(replace(configuration, resume=resume), Path(folder), command=context.command)
+            train(replace(configuration, resume=resume), Path(folder), command=context.command, origin=origin)
     except BaseException:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder)
         raise
+
+
+def origin_of(context: JobContext) -> Origin:
+    """Return what the run was composed of: at its first start, and what a resumption has added."""
+    here = Origin(choices=context.choices, overrides=context.overrides)
+    if not any(word.startswith("resume=") for word in context.overrides) and not context.is_restarted:
+        return here
+    try:
+        first = read_origin(context.run_folder)
+    except (OSError, ValueError):  # no run shall end for that
+        return replace(here, choices={})
+    newest = {word.partition("=")[0]: word for word in (*first.overrides, *here.overrides)}
+    return replace(first, overrides=tuple(newest.values()))
 
 
 def _from_where(configuration: RunConfiguration) -> str:
@@ -119,13 +134,14 @@ def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfigu
     return replace(configuration, resume=None)
 
 
-def train(configuration: RunConfiguration, run_folder: Path, *, command: str) -> Summary:
+def train(configuration: RunConfiguration, run_folder: Path, *, command: str, origin: Origin = UNKNOWN) -> Summary:
     """Put a run together and carry it out.
 
     Args:
         configuration: Checked.
         run_folder: An existing folder that this process holds.
         command: The line that repeats the run, for environment.json.
+        origin: What the configuration was composed of.
 
     Raises:
         GenlabError: The run failed in a foreseen way.
@@ -154,17 +170,18 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str) ->
         run_folder=run_folder,
         device=device,
         seed=configuration.seed,
-        hyperparameters=hyperparameters(configuration),
+        hyperparameters=hyperparameters(configuration.as_dict(), origin),
         class_predictor=class_predictor,
     )
 
     if is_first():
         save_configuration(run_folder, configuration, dataset.spec)
         save_environment(run_folder, command=command, device=device, seed=configuration.seed)
-    _log.info("%s", _shown(configuration))
-    _log.info("%s", dataset.provenance)
-    _log.info("%s", _parameter_counts(model))
-    _log.info("run folder: %s", _from_here(run_folder))
+    about = banner(
+        configuration, origin, model=model, dataset=dataset, device=device, run_folder=_from_here(run_folder)
+    )
+    _log.info("%s", about)
+    _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
     summary = trainer.fit(resume=configuration.resume is not None)
     if not is_first():
         return summary
@@ -261,51 +278,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-def hyperparameters(configuration: RunConfiguration) -> dict[str, bool | int | float | str]:
-    """The short flat view of a configuration that TensorBoard shows as columns: scalars by dotted key."""
-    groups = {
-        "model": configuration.model,
-        "dataset": configuration.dataset,
-        "optimizer": configuration.optimizer,
-        "schedule": configuration.schedule,
-        "trainer": configuration.trainer,
-    }
-    flat: dict[str, bool | int | float | str] = {"seed": configuration.seed}
-    for group, node in groups.items():
-        flat.update(_scalars(node, group))
-    return flat
-
-
-def _scalars(node: Mapping[str, Any], parent: str) -> dict[str, bool | int | float | str]:
-    flat: dict[str, bool | int | float | str] = {}
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            flat.update(_scalars(value, f"{parent}.{name}"))
-        elif isinstance(value, bool | int | float | str) and name != "_partial_":
-            flat[parent if name == "_target_" else f"{parent}.{name}"] = value
-    return flat
-
-
-def _shown(configuration: RunConfiguration) -> str:
-    nodes = {
-        "seed": configuration.seed,
-        "device": configuration.device,
-        "dataset": configuration.dataset,
-        "optimizer": configuration.optimizer,
-        "schedule": configuration.schedule,
-        "trainer": configuration.trainer,
-        "model": configuration.model,
-    }
-    return str(yaml.safe_dump(nodes, sort_keys=False, allow_unicode=True)).rstrip()
-
-
-def _parameter_counts(model: Model) -> str:
-    total = sum(parameter.numel() for parameter in model.parameters())
-    parts = []
-    for name, child in model.named_children():
-        with suppress(StopIteration):
-            next(child.parameters())
-            parts.append(f"{name} {sum(parameter.numel() for parameter in child.parameters()):,}")
-    return f"{type(model).__name__}: {total:,} parameters ({', '.join(parts)})"

@@ -75,7 +75,8 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert environment["seed"] == 0
     assert environment["num_threads"] == 1
-    assert "num_steps: 2" in result.stdout
+    assert f"changed   {' '.join(TINY)}\n" in result.stdout
+    assert "num_steps:" not in result.stdout
     composed = (folder / ".hydra" / "config.yaml").read_bytes()
     assert not any(b"canary-5137" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
@@ -85,8 +86,9 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
     assert refused.returncode == 2
     assert "model.num_glimpses cannot change on resume" in refused.stderr
 
-    resumed = call("train", f"resume={folder}", "trainer.num_steps=3", cwd=tmp_path)
+    resumed = call("train", f"resume={folder}", "trainer.num_steps=3", "-v", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
+    assert "  num_steps: 3\n" in resumed.stdout
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["step"] == 3
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["num_steps"] == 3
     assert (folder / ".hydra" / "config.yaml").read_bytes() == composed

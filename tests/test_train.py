@@ -1,11 +1,16 @@
 """What the composition root hands to the trainer."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from genlab import reference_classifier
 from genlab.loading import load_trained
@@ -92,3 +97,45 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     words = ("train", "model=draw", *TINY, "trainer=smoke", *steps, "trainer.test_at_end=false")
     assert genlab(*words, f"hydra.run.dir={untested}").code == 0
     assert not (untested / "evaluation.json").exists()
+
+
+def hparams_of(folder: Path) -> dict[str, Any]:
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    content = accumulator.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    values = HParamsPluginData.FromString(content).session_start_info.hparams
+    return {name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()}
+
+
+def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_resumption(
+    genlab: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
+    words = (
+        *CPU_AND_SIZE,
+        *steps,
+        "technique=[label_smoothing,minibatch_discrimination]",
+        "model/objective=least_squares",
+    )
+    outcome = genlab("train", "model=dcgan", *words, "seed=3")
+    assert outcome.code == 0, outcome.errors
+    model, data, device, changed, folder, *_ = outcome.output.splitlines()
+    assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
+    assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
+    assert re.fullmatch(r"device +cpu \(.*\), float32, 1 thread", device)
+    assert changed == f"changed   {shlex.join([*words, 'seed=3'])}"
+    assert re.fullmatch(r"folder +outputs/digits_grey-dcgan/0001-size-8-num_threads-1-device-cpu", folder)
+    run_folder = Path(folder.split()[1])
+    choices = {"model": "dcgan", "dataset": "digits_grey", "objective": "least_squares"}
+    choices["techniques"] = "label_smoothing,minibatch_discrimination"
+    assert hparams_of(run_folder).items() >= {**choices, "seed": 3.0}.items()
+    assert not any(str(value).startswith("genlab.") for key, value in hparams_of(run_folder).items() if key in choices)
+
+    for event_file in run_folder.glob("events*"):
+        event_file.unlink()
+    outcome = genlab("train", f"resume={run_folder}", "trainer.num_steps=3")
+    assert outcome.code == 0, outcome.errors
+    assert f"folder    {run_folder} (resumed)" in outcome.output
+    assert "trainer.num_steps=3" in outcome.output
+    assert "trainer.num_steps=2" not in outcome.output
+    assert hparams_of(run_folder).items() >= {**choices, "seed": 3.0, "trainer.num_steps": 3.0}.items()

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from genlab.comparison.measures import UNKNOWN, Record
-from genlab.comparison.runs import Run, Scalar
+from genlab.comparison.runs import Run
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.hyperparameters import Scalar
 from genlab.measures import NOT_DECLARED
 
 # These say the same less plainly, where one of the others differs as well.

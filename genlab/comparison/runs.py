@@ -27,9 +27,8 @@ from genlab.composition.plain_yaml import MAX_BYTES, load_plain
 from genlab.composition.run_folder import is_abandoned
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
 from genlab.storage import MAX_JSON_BYTES, leads_out, opened_within, read_within
-
-Scalar = bool | int | float | str | None
 
 MAX_LOG_BYTES = 64_000_000
 """Of metrics.jsonl and train.log; a larger one is left out."""
@@ -127,11 +126,9 @@ def read_run(folder: Path, *, name: str) -> Run:
     summary = _read_json(folder, "summary.json", problems)
     environment = _read_json(folder, "environment.json", problems)
     configuration = _read_yaml(folder, "config.yaml", problems)
-    hydra = _node(_read_yaml(folder, ".hydra/hydra.yaml", []), "hydra")
+    origin = _origin(folder)
     has_evaluation = (folder / "evaluation.json").exists()
     evaluation = _read_json(folder, "evaluation.json", problems) if has_evaluation else {}
-    choices = _node(_node(hydra, "runtime"), "choices")
-    overrides = tuple(map(str, _list(_node(hydra, "overrides").get("task"))))
     step = _whole(summary.get("step"))
     measured = records_of_evaluation(evaluation, problems)
     if not measured:
@@ -146,11 +143,11 @@ def read_run(folder: Path, *, name: str) -> Run:
         status=_status(folder, summary),
         reason=_text(summary.get("reason")) or (None if summary else _last_error(folder)),
         problems=tuple(problems),
-        model=_text(choices.get("model")) or _last_part(_node(configuration, "model").get("_target_")),
-        dataset=_text(choices.get("dataset")) or _last_part(_node(configuration, "dataset").get("_target_")),
-        experiment=_text(choices.get("experiment")),
-        overrides=overrides,
-        commands=_commands(overrides, environment, has_overrides=bool(hydra)),
+        model=origin.choices.get("model") or _last_part(_node(configuration, "model").get("_target_")),
+        dataset=origin.choices.get("dataset") or _last_part(_node(configuration, "dataset").get("_target_")),
+        experiment=origin.choices.get("experiment"),
+        overrides=origin.overrides,
+        commands=_commands(origin.overrides, environment, has_overrides=bool(origin.choices)),
         commit=_commit(environment),
         hardware=_hardware(environment),
         configuration=flat({key: value for key, value in configuration.items() if key not in ("resume", "spec")}),
@@ -166,18 +163,12 @@ def read_run(folder: Path, *, name: str) -> Run:
     )
 
 
-def flat(node: Mapping[str, Any], parent: str = "") -> dict[str, Scalar]:
-    """Nested plain data by dotted key; ``model._target_`` becomes ``model``, a list its JSON."""
-    found: dict[str, Scalar] = {}
-    for name, value in node.items():
-        key = f"{parent}.{name}" if parent else str(name)
-        if isinstance(value, Mapping):
-            found |= flat(value, key)
-        elif name == "_target_":
-            found[parent] = str(value)
-        elif name != "_partial_":
-            found[key] = value if isinstance(value, Scalar) else json.dumps(value, default=str)
-    return found
+def _origin(folder: Path) -> Origin:
+    """Return what the run was composed of; empty for an export, and where it cannot be read."""
+    try:
+        return read_origin(folder)
+    except (OSError, ValueError):
+        return UNKNOWN
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:

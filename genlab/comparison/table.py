@@ -9,7 +9,8 @@ from typing import Any
 
 from genlab.comparison.measures import Record
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, told_once
-from genlab.comparison.runs import Run, Scalar, describe_seconds
+from genlab.comparison.runs import Run, describe_seconds
+from genlab.hyperparameters import Scalar
 
 WIDTH = 120
 MAX_REASON = 200

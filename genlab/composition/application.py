@@ -33,6 +33,7 @@ from genlab.composition.sweep.lifeline import hold_lifeline
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
+from genlab.hyperparameters import chosen
 from genlab.paths import expanded
 from genlab.storage import require_space
 
@@ -49,6 +50,8 @@ class JobContext:
     command: str
     """The line that repeats it."""
     overrides: tuple[str, ...]
+    choices: Mapping[str, str]
+    """Options of the config groups that were chosen."""
     run_folder: Path
     """Of the first process where there are several."""
     is_restarted: bool
@@ -312,6 +315,7 @@ def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], wo
     context = JobContext(
         command=shlex.join(["genlab", *words]),
         overrides=words,
+        choices={},
         run_folder=Path(plan.folder),
         is_restarted=worker.remembered() is not None,
         config_folders=(),
@@ -385,6 +389,7 @@ def _context() -> JobContext:
     return JobContext(
         command=shlex.join(["genlab", str(config.job.config_name), *overrides]),
         overrides=overrides,
+        choices=chosen(config.runtime.choices),
         run_folder=Path(config.runtime.output_dir),
         is_restarted=(worker := this_worker()) is not None and worker.remembered() is not None,
         config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),

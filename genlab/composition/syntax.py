@@ -18,8 +18,8 @@ class Flag(NamedTuple):
     """Short for an override: ``--html page.html`` is ``html=page.html``."""
 
     key: str
-    suffix: str = ""
-    """The next word is the value if it ends in this; "" takes any."""
+    suffix: str | None = ""
+    """The next word is the value if it ends in this; "" takes any, None takes no word."""
     default: str | None = None
     """The value when no such word follows; None where one must."""
 
@@ -66,11 +66,17 @@ def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]
             line.append(word)
         elif has_value:
             line.append(_override(flag, value))
-        elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
+        elif _is_value(remaining, flag):
             line.append(_override(flag, remaining.pop(0)))
         else:
             line.append(_override(flag, flag.default or ""))
     return line
+
+
+def _is_value(words: Sequence[str], flag: Flag) -> bool:
+    if not words or flag.suffix is None:
+        return False
+    return words[0].endswith(flag.suffix) and (flag.default is None or "=" not in words[0])
 
 
 def _gathered(words: Sequence[str], key: str) -> list[str]:

@@ -51,7 +51,7 @@ class RunLog:
             self._writer = SummaryWriter(log_dir=str(folder), purge_step=start_step + 1 if start_step else 0)
             # No Experiment record: TensorBoard then shows all runs' columns and every scalar as a live metric.
             self._writer._get_file_writer().add_summary(
-                hparams_summary.hparams_pb(dict(hyperparameters), trial_id=folder.name)
+                hparams_summary.hparams_pb(dict(hyperparameters), trial_id=_trial(folder))
             )
 
     def scalars(self, values: Mapping[str, float], *, step: int, images_seen: int, seconds: float) -> None:
@@ -113,6 +113,11 @@ class RunLog:
         """TensorBoard writes in a thread, whose failure it raises again at the next call: no traceback meanwhile."""
         if not isinstance(arguments.exc_value, OSError):
             self._former_hook(arguments)
+
+
+def _trial(folder: Path) -> str:
+    """A run's name in HPARAMS, which shows runs of one name as one: numbers begin anew for each model and data set."""
+    return "/".join(folder.absolute().parts[-2:])
 
 
 def charts_across_phases(tags: Iterable[str]) -> dict[str, list[str | list[str]]]:

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 TINY = ["trainer=smoke", "dataset.size=8", "num_threads=1"]
 SMALL = [*TINY, "model.num_units=16"]
 NUM_STEPS = 24
-GAN, DRAW, SWEEP = "digits_grey_gan/one", "digits_draw/two", "sweeps/three"
+GAN, DRAW, SWEEP = "digits_grey-gan/one", "digits-draw/two", "sweeps/three"
+CHOICES = {"model": {"gan", "draw"}, "dataset": {"digits_grey", "digits"}, "techniques": {"none"}}
 
 
 def genlab(*words: str, cwd: Path) -> None:
@@ -93,16 +94,14 @@ def fetch(address: str, *, body: dict[str, Any] | None = None, **query: str) -> 
 @pytest.mark.parametrize(
     ("folder", "runs"),
     [
-        (".", {GAN, DRAW, f"{SWEEP}/0_model-draw", f"{SWEEP}/1_model-draw"}),
+        (".", {GAN, DRAW, f"{SWEEP}/000-num_glimpses-2", f"{SWEEP}/001-num_glimpses-3"}),
         (DRAW, {"."}),
-        (SWEEP, {"0_model-draw", "1_model-draw"}),
+        (SWEEP, {"000-num_glimpses-2", "001-num_glimpses-3"}),
     ],
 )
 def test_one_run_a_sweep_or_all_have_tidy_names(outputs: Path, folder: str, runs: set[str]) -> None:
     with board(outputs, folder) as address:
-        names = fetch(f"{address}/data/runs")
-    # A job's folder goes on with the other overrides: 0_model-draw_trainer-smoke_...
-    assert {name.partition("_trainer")[0] for name in names} == runs
+        assert set(fetch(f"{address}/data/runs")) == runs
 
 
 def test_what_the_server_holds(outputs: Path) -> None:
@@ -131,6 +130,10 @@ def test_what_the_server_holds(outputs: Path) -> None:
         experiment = fetch(f"{address}/data/plugin/hparams/experiment", body={"experimentName": ""})
         columns = {info["name"] for info in experiment["hparamInfos"]}
         assert {"seed", "model", "model.num_glimpses", "optimizer.default.lr", "trainer.ema_decay"} <= columns
+        values = {
+            name: set(info["domainDiscrete"]) for info in experiment["hparamInfos"] if (name := info["name"]) in CHOICES
+        }
+        assert values == CHOICES
         request = {
             "experimentName": "",
             "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
@@ -172,7 +175,7 @@ def test_what_a_browser_shows(outputs: Path, tmp_path: Path) -> None:
 
         page.goto(f"{address}/#hparams")
         expect(page.get_by_text("model.num_glimpses", exact=True).first).to_be_visible()
-        for trial in ("one", "two"):
+        for trial in (GAN, DRAW):
             expect(page.get_by_text(trial, exact=True).first).to_be_visible()
         shots.append(screenshot(page, "board_hparams", tmp_path))
     assert errors == []

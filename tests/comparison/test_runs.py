@@ -15,9 +15,10 @@ import yaml
 from genlab.comparison.charts import MAX_POINTS
 from genlab.comparison.page import as_page
 from genlab.comparison.ranking import sorted_runs
-from genlab.comparison.runs import curves, flat, newest_samples, read_run, read_runs
+from genlab.comparison.runs import curves, newest_samples, read_run, read_runs
 from genlab.comparison.table import as_csv, as_json, as_text
 from genlab.errors import ConfigurationError
+from genlab.hyperparameters import flat
 from tests.comparison.conftest import RunMaker, entry
 
 

@@ -56,6 +56,16 @@ def test_hyperparameters_stand_in_the_same_file_with_their_types(tmp_path: Path,
     assert end.session_end_info.status == (1 if succeeded else 2)
 
 
+def test_runs_of_one_number_are_two_trials(tmp_path: Path) -> None:
+    trials = set()
+    for parent in ("digits-draw", "mnist-draw"):
+        (folder := tmp_path / parent / "0001").mkdir(parents=True)
+        write(folder, start=0, stop=1)
+        content = read(folder).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+        trials.add(HParamsPluginData.FromString(content).session_start_info.group_name)
+    assert trials == {"digits-draw/0001", "mnist-draw/0001"}
+
+
 def test_values_that_are_no_numbers_stay_valid_json(tmp_path: Path) -> None:
     log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "tiny"})
     log.scalars({"a": float("nan"), "b": 1.0}, step=1, images_seen=8, seconds=0.1)

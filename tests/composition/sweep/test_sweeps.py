@@ -317,7 +317,7 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
     assert (sweep / rows[0]["folder"] / "train.log").read_bytes() == first
     assert "job 0: finished before" in resumed.output
     log = (sweep / rows[1]["folder"] / "output.log").read_text(encoding="utf-8")
-    assert log.count("DRAW: ") == 2, "the second job began once and went on once"
+    assert log.count("model     draw, ") == 2, "the second job began once and went on once"
 
     whole = genlab("train", *TINY, *steps, "model.num_units=8", "seed=1", "hydra.run.dir=whole")
     assert whole.code == 0
