@@ -29,7 +29,7 @@ from torchvision.transforms.functional import to_tensor
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
-from genlab.composition.schema import optimizer_factory, optimizer_node, read_run_configuration
+from genlab.composition.schema import read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
@@ -119,7 +119,7 @@ def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tenso
     updates = [
         PhaseUpdate(
             phase,
-            optimizer=optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer"),
+            optimizer=configuration.bound_optimizer(phase.name).factory(),
             schedule=lambda optimizer, num_steps: constant(optimizer),
             settings=configuration.settings,
             device=CPU,

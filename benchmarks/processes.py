@@ -40,10 +40,7 @@ from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
 from genlab.composition.schema import (
     RunConfiguration,
-    optimizer_factory,
-    optimizer_node,
     read_run_configuration,
-    schedule_factory,
 )
 from genlab.data.dataset import Dataset
 from genlab.metrics.generation import draw_images
@@ -98,7 +95,7 @@ def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[],
     if num_processes() > 1:
         losses = [DistributedDataParallel(loss) for loss in losses]
     optimizers = [
-        optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")(list(loss.parameters()))
+        configuration.bound_optimizer(phase.name).factory()(list(loss.parameters()))
         for phase, loss in zip(phases, losses, strict=True)
     ]
     all_images = dataset.at("train", torch.arange(dataset.num_images("train")), 0, CPU)
@@ -124,11 +121,8 @@ def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path)
     return Trainer(
         model=model,
         dataset=dataset,
-        optimizers={
-            phase.name: optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")
-            for phase in model.phases()
-        },
-        schedule=schedule_factory(configuration.schedule),
+        optimizers={phase.name: configuration.bound_optimizer(phase.name).factory() for phase in model.phases()},
+        schedule=configuration.bound_schedule,
         settings=configuration.settings,
         run_folder=folder,
         device=CPU,

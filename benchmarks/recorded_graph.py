@@ -110,7 +110,8 @@ def _call(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], fresh: list
 
 def _waits(func: Any, args: Sequence[Any]) -> bool:
     name = func.__name__.partition(".")[0]
-    if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2"):
+    # lift_fresh is torch.tensor(...): on a device, a copy that the host waits for.
+    if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "lift_fresh"):
         return True
     indices = args[1] if name in ("index", "index_put_") else ()
     return any(isinstance(index, Tensor) and index.dtype == torch.bool for index in indices)

@@ -4,9 +4,14 @@ Dimensions are free (``*shape``) wherever a function acts on every element alone
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def one_hot(indices: Int[Tensor, "*shape"], num_values: int) -> Float[Tensor, "*shape K"]:
+    """Each index as a vector with a one at its place; an index outside of the K values gives zeros."""
+    return (indices[..., None] == torch.arange(num_values, device=indices.device)).float()
 
 
 def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -58,7 +63,9 @@ def binomial_nll(
     """
     num_trials = num_levels - 1
     count = images * num_trials
-    log_choose = torch.lgamma(count.new_tensor(num_levels)) - torch.lgamma(count + 1) - torch.lgamma(num_levels - count)
+    # Filled on the device: a tensor made of a number would be a copy from the host each time.
+    all_levels = count.new_full((), num_levels)
+    log_choose = torch.lgamma(all_levels) - torch.lgamma(count + 1) - torch.lgamma(num_levels - count)
     return num_trials * bernoulli_nll(logits, images) - log_choose
 
 

@@ -27,10 +27,13 @@ from benchmarks.gpu.subjects import (
     trainer_of,
     weights_of,
 )
+from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import draw_with_full_passes
 from genlab.checks.training import differences
+from genlab.graphs import Graphs
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.base import evaluation_mode
+from genlab.models.incremental.sampler import draw_symbols
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.randomness import generator_for
 from genlab.types import UNLABELLED, Batch
@@ -256,7 +259,20 @@ def sampling(name: str) -> Callable[[Sizes, torch.device], Iterator[Row]]:
 
 
 def _samplers(model: AutoregressiveModel, device: torch.device) -> dict[str, Callable[[int], Tensor]]:
-    return {"incremental": lambda num: model.sample(num, generator=torch.Generator().manual_seed(7))}
+    """Ways of drawing so many images, all from the same uniforms."""
+
+    @torch.no_grad()
+    def draw(num: int, graphs: Graphs | None) -> Tensor:
+        uniforms = model.uniforms(num, generator=torch.Generator().manual_seed(7))
+        decoder = model.decoder(torch.full((num,), UNLABELLED, device=device), dtype=torch.float32)
+        return model.to_images(draw_symbols(decoder, uniforms, graphs=graphs))
+
+    def sample(num: int) -> Tensor:
+        return model.sample(num, generator=torch.Generator().manual_seed(7))
+
+    ways: dict[str, Callable[[int], Tensor]] = {"incremental": lambda num: draw(num, None)}
+    # On CUDA the way of `genlab sample` is the captured one.
+    return ways | {"captured": sample if device.type == "cuda" else lambda num: draw(num, RecordedGraphs())}
 
 
 def _sampling_row(name: str, batch_size: int, sampler: str, seconds: float, full: float) -> Row:

@@ -3,7 +3,6 @@
 import functools
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ from genlab.composition.naming import register_resolvers
 from genlab.composition.runs import build_model
 from genlab.composition.schema import (
     RunConfiguration,
-    optimizer_factory,
-    optimizer_node,
     read_run_configuration,
-    schedule_factory,
 )
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
@@ -65,7 +61,7 @@ def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
 
 @functools.cache
 def configuration_of(*overrides: str) -> RunConfiguration:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         return read_run_configuration(plain(composer.compose([*overrides, *_QUIET])))
 
@@ -90,11 +86,8 @@ def trainer_of(
     trainer = Trainer(
         model=model,
         dataset=dataset,
-        optimizers={
-            phase.name: optimizer_factory(optimizer_node(configuration.optimizer, phase.name), "optimizer")
-            for phase in model.phases()
-        },
-        schedule=schedule_factory(configuration.schedule),
+        optimizers={phase.name: configuration.bound_optimizer(phase.name).factory() for phase in model.phases()},
+        schedule=configuration.bound_schedule,
         settings=configuration.settings,
         run_folder=Path(tempfile.gettempdir()),
         device=device,

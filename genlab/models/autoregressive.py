@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from genlab.collectives import share_rows
+from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.incremental.sampler import Decoder, draw_symbols
@@ -193,6 +194,7 @@ class AutoregressiveModel(GenerativeModel):
                 num_given_sites=num_given_sites,
                 temperature=temperature,
                 progress=progress,
+                graphs=CudaGraphs(device) if device.type == "cuda" else None,
             )
 
         with torch.no_grad(), evaluation_mode(self), torch.autocast(device.type, enabled=False):

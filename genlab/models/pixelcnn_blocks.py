@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.functional import one_hot
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import Decoder
 from genlab.models.pixelcnn import MaskedResidualNetwork, Normalization
@@ -105,8 +106,7 @@ class PixelCNNBlocks(AutoregressiveModel):
 
     def logits(self, symbols: Int[Tensor, "B 1 h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1 K h w"]:
         del labels
-        one_hot = F.one_hot(symbols[:, 0], self.num_values).permute(0, 3, 1, 2).float()  # (B, K, h, w)
-        logits: Tensor = self.network(one_hot)
+        logits: Tensor = self.network(one_hot(symbols[:, 0], self.num_values).permute(0, 3, 1, 2))  # of (B, K, h, w)
         return logits[:, None]
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
@@ -117,8 +117,8 @@ class PixelCNNBlocks(AutoregressiveModel):
             self.network, encode=self._encode, num_samples=len(labels), grid=self.grid, dtype=dtype
         )
 
-    def _encode(self, symbols: Int[Tensor, " n"]) -> Int[Tensor, "n K"]:
-        return F.one_hot(symbols, self.num_values)
+    def _encode(self, symbols: Int[Tensor, " n"]) -> Float[Tensor, "n K"]:
+        return one_hot(symbols, self.num_values)
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)

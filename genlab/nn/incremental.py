@@ -19,6 +19,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class RowBiases:
+    """A bias for each place of an image, a row at a time. The number of the next row lies on the device.
+
+    Args:
+        biases: (C, H, W); None gives None for each row.
+    """
+
+    def __init__(self, biases: Float[Tensor, "C H W"] | None) -> None:
+        self._biases = None if biases is None else biases.detach().permute(1, 2, 0).contiguous()  # (H, W, C)
+        self._next = None if biases is None else torch.zeros(1, dtype=torch.long, device=biases.device)
+
+    def row(self) -> Float[Tensor, "W C"] | None:
+        """Those of the next row."""
+        if self._biases is None or self._next is None:
+            return None
+        biases = self._biases.index_select(0, self._next)[0]
+        self._next += 1
+        return biases
+
+
 class RowConvolution:
     """A convolution whose input arrives a whole row at a time.
 

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.collectives import draw_rows, is_same_everywhere
 from genlab.errors import ConfigurationError
+from genlab.functional import one_hot
 from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import Judgement
@@ -133,7 +134,7 @@ class ClassLabels(Conditioning):
         return self.conditions(labels.to(device))
 
     def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
-        return (labels[:, None] == torch.arange(self.num_classes, device=labels.device)).float()
+        return one_hot(labels, self.num_classes)
 
 
 class ClassPrediction(Conditioning):

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from genlab.collectives import draw_rows
+from genlab.functional import one_hot
 from genlab.models.gan.conditioning import Conditioning, Sizes
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
@@ -128,8 +129,7 @@ class HiddenCodes(Conditioning):
 
     def inputs(self, categories: Int[Tensor, " N"], continuous: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
         """The codes as the generator gets them: the category one-hot, then the continuous ones."""
-        one_hot = F.one_hot(categories, self.num_categories).to(continuous.dtype)
-        return torch.cat((one_hot, continuous), 1)  # (N, K + D)
+        return torch.cat((one_hot(categories, self.num_categories), continuous), 1)  # (N, K + D)
 
     def discriminator_term(
         self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genlab.models.gated_pixelcnn import GatedLayer, GatedNetwork, gate
 from genlab.models.incremental.pointwise import PixelLinear, PointwiseHead, parts, prefixes
-from genlab.nn.incremental import PixelConvolution, RowConvolution
+from genlab.nn.incremental import PixelConvolution, RowBiases, RowConvolution
 
 
 class _LayerDecoder:
@@ -96,13 +96,20 @@ class GatedDecoder:
         no_offset = torch.zeros_like(self._layers[-1].output_bias)
         self._head = PointwiseHead(network.head, no_offset, len(labels), dtype)
         self._image_row = no_offset.new_zeros((len(labels), width, len(self._head.inputs)), dtype=dtype)
-        # Group -> (H, W, p / G) and (H, W, K): added in fp32, as in the full pass.
-        self._stream_position = _by_group(network.stream_position, len(self._head.inputs))
-        self._logit_position = _by_group(network.logit_position, len(self._head.inputs))
-        self._row = 0
+        # Added in fp32, as in the full pass.
+        self._stream_biases = RowBiases(network.stream_position)
+        self._logit_biases = RowBiases(network.logit_position)
+        self._stream_position: tuple[Tensor, ...] | None = None  # group -> (W, p / G) of the row
+        self._logit_position: tuple[Tensor, ...] | None = None  # group -> (W, K)
+
+    @property
+    def row_period(self) -> int:
+        return 1
 
     def begin_row(self, row: int) -> None:
-        self._row = row
+        del row
+        self._stream_position = self._by_group(self._stream_biases.row())
+        self._logit_position = self._by_group(self._logit_biases.row())
         # The first layer sees the rows above only; for the later ones, this row's features are their own row.
         vertical = self._image_row
         for layer in self._layers:
@@ -113,21 +120,19 @@ class GatedDecoder:
         outputs.append(self._head.inputs[channel])
         self._layers[0].step(column, channel, outputs[0])
         if self._stream_position is not None:
-            outputs[0].add_(self._stream_position[channel][self._row, column])
+            outputs[0].add_(self._stream_position[channel][column])
         for layer, output in zip(self._layers[1:], outputs[1:], strict=True):
             layer.step(column, channel, output)
         outputs[-1].relu_()
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
         logits = self._head.logits(channel)
-        return logits if self._logit_position is None else logits + self._logit_position[channel][self._row, column]
+        return logits if self._logit_position is None else logits + self._logit_position[channel][column]
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         feature = self._encode(symbols)
         self._layers[0].horizontal.inputs[channel][column].copy_(feature)
         self._image_row[:, column, channel : channel + 1] = feature
 
-
-def _by_group(position: Tensor | None, num_groups: int) -> tuple[Tensor, ...] | None:
-    """A bias per position (C, H, W), channels last and cut into its colour groups, all of one size."""
-    return None if position is None else position.detach().permute(1, 2, 0).contiguous().chunk(num_groups, 2)
+    def _by_group(self, biases: Tensor | None) -> tuple[Tensor, ...] | None:
+        return None if biases is None else biases.chunk(len(self._head.inputs), 1)

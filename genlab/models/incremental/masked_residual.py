@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genlab.models.incremental.pointwise import PixelLinear, PixelMap, PointwiseHead, fold, parts, prefixes
 from genlab.models.pixelcnn import MaskedResidualNetwork, ResidualBlock
-from genlab.nn.incremental import PixelConvolution
+from genlab.nn.incremental import PixelConvolution, RowBiases
 
 
 class _BlockDecoder:
@@ -122,14 +122,21 @@ class MaskedResidualDecoder:
             offset = self._blocks[-1].offset
         self._floors = [-part.to(dtype) for part in parts(offset, network.input.bounds_out)]
         self._head = PointwiseHead(network.head, offset, num_samples, dtype)
-        # (h, w, C_out): added in fp32, as in the full pass
-        self._stream_position = _channels_last(network.stream_position)
-        self._logit_position = _channels_last(network.logit_position)
+        # Added in fp32, as in the full pass.
+        self._stream_biases = RowBiases(network.stream_position)
+        self._logit_biases = RowBiases(network.logit_position)
+        self._stream_position: Tensor | None = None  # (w, C_out) of the row
+        self._logit_position: Tensor | None = None
         self._num_values = self._head.num_values
-        self._row = 0
+
+    @property
+    def row_period(self) -> int:
+        return 1
 
     def begin_row(self, row: int) -> None:
-        self._row = row
+        del row
+        self._stream_position = self._stream_biases.row()
+        self._logit_position = self._logit_biases.row()
         self._input.begin_row()
         for block in self._blocks:
             block.spread.begin_row()
@@ -141,7 +148,7 @@ class MaskedResidualDecoder:
             stream.copy_(self._input_norm(stream, channel))
         if self._stream_position is not None:
             low, high = self._input_bounds(channel)
-            stream.add_(self._stream_position[self._row, column, low:high])
+            stream.add_(self._stream_position[column, low:high])
         for block in self._blocks:
             block.step(column, channel)
         # The head's input has to be kept for the later groups of the pixel even where this symbol is given.
@@ -151,7 +158,7 @@ class MaskedResidualDecoder:
         logits = self._head.logits(channel)
         if self._logit_position is not None:
             part = slice(channel * self._num_values, (channel + 1) * self._num_values)
-            logits = logits + self._logit_position[self._row, column, part]
+            logits = logits + self._logit_position[column, part]
         return logits
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
@@ -160,7 +167,3 @@ class MaskedResidualDecoder:
     def _input_bounds(self, group: int) -> tuple[int, int]:
         low = sum(part.shape[1] for part in self._stream[:group])
         return low, low + self._stream[group].shape[1]
-
-
-def _channels_last(position: Tensor | None) -> Tensor | None:
-    return None if position is None else position.detach().permute(1, 2, 0).contiguous()

@@ -6,12 +6,16 @@ block. Sites come in raster order, channels within a site in theirs.
 Dimensions: n images, S channels (symbols per site), h rows and w columns of sites, K values of a symbol.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
+
+from genlab.graphs import Graphs
 
 
 @runtime_checkable
@@ -29,6 +33,15 @@ class Decoder(Protocol):
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         """Take in the symbol that was drawn or given."""
+
+
+@runtime_checkable
+class RepeatingDecoder(Decoder, Protocol):
+    """A decoder of which a row can be recorded: what changes from row to row lies in tensors that it overwrites."""
+
+    @property
+    def row_period(self) -> int:
+        """The operations of a row depend on its number modulo this alone."""
 
 
 def invert_cdf(
@@ -61,6 +74,7 @@ def draw_symbols(
     num_given_sites: int = 0,
     temperature: float = 1.0,
     progress: bool = False,
+    graphs: Graphs | None = None,
 ) -> Int[Tensor, "n S h w"]:
     """Draw every symbol of n images, the given sites excepted.
 
@@ -71,21 +85,49 @@ def draw_symbols(
         num_given_sites: How many sites, in raster order, are taken from `given`.
         temperature: Divides the logits.
         progress: Show a bar with the time left, a step a row.
+        graphs: Recorder of rows, for decoders that are :class:`RepeatingDecoder`; None draws all as written.
     """
-    num_samples, num_channels, height, width = uniforms.shape
-    step_uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (h, w, S, n)
-    symbols = torch.zeros(step_uniforms.shape, dtype=torch.long, device=uniforms.device)
-    if given is not None:
-        symbols.copy_(given.permute(2, 3, 1, 0))
+    num_samples, _, height, width = uniforms.shape
+    rows = _Rows(decoder, uniforms, given, temperature=temperature)
+    recorded: dict[tuple[int, int], Callable[[], None]] = {}
     for row in tqdm(range(height), desc=f"{num_samples} images", unit="row", disable=not progress, leave=False):
-        decoder.begin_row(row)
-        for column in range(width):
-            is_given = row * width + column < num_given_sites
-            for channel in range(num_channels):
-                decoder.advance(column, channel)
-                symbol = symbols[row, column, channel]
-                if not is_given:
-                    logits = decoder.logits(column, channel)
-                    symbol.copy_(invert_cdf(logits, step_uniforms[row, column, channel], temperature=temperature))
-                decoder.write(column, channel, symbol)
-    return symbols.permute(3, 2, 0, 1).contiguous()
+        num_given = min(max(num_given_sites - row * width, 0), width)
+        draw = partial(rows.draw, row, num_given)
+        if graphs is None or not isinstance(decoder, RepeatingDecoder):
+            draw()
+        elif row == 0 or 0 < num_given < width:
+            graphs.warm_up(draw)
+        else:
+            kind = (row % decoder.row_period, num_given)
+            if kind not in recorded:
+                _, recorded[kind] = graphs.record(draw)
+            recorded[kind]()
+    return rows.symbols.permute(3, 2, 0, 1).contiguous()
+
+
+class _Rows:
+    """Draws one row after another. The place of the next one lies on the device, so that a recorded row moves on."""
+
+    def __init__(self, decoder: Decoder, uniforms: Tensor, given: Tensor | None, *, temperature: float) -> None:
+        self._decoder = decoder
+        self._temperature = temperature
+        self._uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (h, w, S, n)
+        self.symbols = torch.zeros(self._uniforms.shape, dtype=torch.long, device=uniforms.device)
+        if given is not None:
+            self.symbols.copy_(given.permute(2, 3, 1, 0))
+        self._place = torch.zeros(1, dtype=torch.long, device=uniforms.device)
+
+    def draw(self, row: int, num_given: int) -> None:
+        """Draw the next row but for its first sites, of which the symbols are there."""
+        self._decoder.begin_row(row)
+        uniforms = self._uniforms.index_select(0, self._place)[0]  # (w, S, n)
+        symbols = self.symbols.index_select(0, self._place)[0]
+        for column, uniforms_of_site in enumerate(uniforms):
+            for channel, symbol in enumerate(symbols[column]):
+                self._decoder.advance(column, channel)
+                if column >= num_given:
+                    logits = self._decoder.logits(column, channel)
+                    symbol.copy_(invert_cdf(logits, uniforms_of_site[channel], temperature=self._temperature))
+                self._decoder.write(column, channel, symbol)
+        self.symbols.index_copy_(0, self._place, symbols[None])
+        self._place += 1

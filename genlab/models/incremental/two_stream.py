@@ -143,7 +143,7 @@ class _Scale:
             self._u_upsample_bias = u_up.bias.to(dtype)
             self._ul_upsample = ul_up.weight().to(dtype).permute(2, 3, 0, 1).contiguous()  # (2, 2, F_in, F_out)
             self._ul_upsample_bias = ul_up.bias.to(dtype)
-            self._lower_u = u_up.weight().new_zeros(0)
+            self._lower_u = u_up.weight().new_zeros((num_samples, width // 2, u_up.weight().shape[0]), dtype=dtype)
             self._lower_ul = ul_up.weight().new_zeros((num_samples, width // 2, ul_up.weight().shape[0]), dtype=dtype)
 
     def begin_row(self, row: int, u: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ class _Scale:
             self._u_downsample.push(u)
             if row % 2 == 0:
                 self._ul_downsample.begin_row()
-                self._lower_u = self._lower.begin_row(row // 2, self._u_downsample.output())
+                self._lower_u.copy_(self._lower.begin_row(row // 2, self._u_downsample.output()))
             u = self._upsample_row(self._lower_u, row % 2)
         for u_block, ul_block in zip(self._u_up, self._ul_up, strict=True):
             u = u_block.row(u, skips.pop())
@@ -224,6 +224,11 @@ class TwoStreamDecoder:
         self._levels = labels.new_zeros(num_samples, spec.channels)
         self._parameters = split_mixture_parameters(self._output_bias.float().expand(num_samples, -1), spec.channels)
         self._row = 0
+        self._num_scales = len(network.u_down)
+
+    @property
+    def row_period(self) -> int:
+        return int(2 ** (self._num_scales - 1))
 
     def begin_row(self, row: int) -> None:
         self._row = row

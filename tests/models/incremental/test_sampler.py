@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import decode, draw_with_full_passes
 from genlab.models.gated_pixelcnn import GatedPixelCNN
-from genlab.models.incremental.sampler import invert_cdf
+from genlab.models.incremental.sampler import draw_symbols, invert_cdf
 from genlab.models.pixelcnn import PixelCNN
 from genlab.models.pixelcnn_blocks import PixelCNNBlocks
 from genlab.models.pixelcnn_pp import PixelCNNPP
@@ -131,6 +132,48 @@ def test_images_do_not_depend_on_the_batch_they_are_drawn_in(kind):
     model = make(kind)
     few, many = (model.sample(n, generator=torch.Generator().manual_seed(0)) for n in (4, 8))
     assert torch.equal(few, many[:4])
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_recorded_rows_are_the_rows_as_written(kind):
+    """Rows that are given, which need no logits, one that is given in part, which is drawn as written, and others."""
+    facts = {"channels": 1 if kind is PixelCNNBlocks else 3, "height": 8, "width": 8, "num_classes": 3}
+    model = make(kind, make_spec(**facts), **conditional(kind, facts))
+    labels = torch.tensor([2, 0])
+    height, width = model.grid
+    num_given = 2 * width + 1
+    uniforms = torch.rand(2, model.num_symbols, *model.grid)
+    given = torch.randint(model.num_values, uniforms.shape)
+    graphs = RecordedGraphs()
+    drawn, recorded = (
+        draw_symbols(
+            model.decoder(labels, dtype=torch.float32),
+            uniforms,
+            given=given,
+            num_given_sites=num_given,
+            temperature=0.9,
+            graphs=chosen,
+        )
+        for chosen in (None, graphs)
+    )
+    assert torch.equal(drawn, recorded)
+    period = model.decoder(labels, dtype=torch.float32).row_period
+    assert graphs.num_recorded == 1 + min(period, height - 3), "one given row and a period of others"
+    assert graphs.num_replays == height - 2
+    first_sites = recorded.permute(0, 2, 3, 1).flatten(1, 2)[:, :num_given]
+    assert torch.equal(first_sites, given.permute(0, 2, 3, 1).flatten(1, 2)[:, :num_given])
+
+
+def test_a_decoder_that_does_not_repeat_is_drawn_from_as_written():
+    model = make(PixelCNN)
+    decoder = model.decoder(torch.full((2,), UNLABELLED), dtype=torch.float32)
+
+    class Plain:
+        begin_row, advance, logits, write = decoder.begin_row, decoder.advance, decoder.logits, decoder.write
+
+    graphs = RecordedGraphs()
+    draw_symbols(Plain(), torch.rand(2, 1, *model.grid), graphs=graphs)
+    assert graphs.num_recorded == 0
 
 
 @pytest.mark.gpu

@@ -1,0 +1,81 @@
+"""Which updates of which models can be captured; on the CPU, by a stand-in that is as strict as a device."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu.subjects import configuration_of
+from benchmarks.recorded_graph import RecordedGraphs
+from genlab.checks.subject import fitting_subject
+from genlab.composition.location import config_directory
+from genlab.composition.runs import build_model
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+from genlab.training.capture import WARM_UP_STEPS, StepCapture
+from genlab.training.trainer import Trainer
+from genlab.types import ImageSpec
+
+MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
+QUICK = ("draw", "pixelcnn_pp", "pixelcnn_blocks", "infogan", "wgan_gp", "semi_supervised_gan")
+EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+# It divides a batch by its labels, whose number the host would have to ask for.
+NOT_CAPTURED = {"semi_supervised_gan": ["discriminator", "generator"]}
+
+
+def noise(spec: ImageSpec) -> Dataset:
+    generator = torch.Generator().manual_seed(1)
+    shape = (32, spec.channels, spec.height, spec.width)
+    levels = torch.randint(spec.num_levels, shape, dtype=torch.uint8, generator=generator)
+    store = Store(levels, torch.arange(32) % spec.num_classes)
+    return Dataset(
+        name="noise",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=spec.num_levels,
+        class_names=tuple(map(str, range(spec.num_classes))),
+        binarization="none",
+        threshold=None,
+        source="noise",
+    )
+
+
+def image(**sides: int) -> ImageSpec:
+    return ImageSpec(channels=1, num_levels=4, num_classes=10, **sides)
+
+
+def refused_phases(tmp_path: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> list[str]:
+    """Phases that are not captured after the warm-up, as the log names them."""
+    configuration = configuration_of(*overrides, "trainer.batch_size=4", "trainer.labelled_fraction=null")
+    subject = fitting_subject(lambda spec: build_model(configuration, spec), image, sizes=None, seed=0)
+    model = subject.fresh()
+    trainer = Trainer(
+        model=model,
+        dataset=noise(subject.spec),
+        optimizers={phase.name: configuration.bound_optimizer(phase.name).factory() for phase in model.phases()},
+        schedule=configuration.bound_schedule,
+        settings=configuration.settings,
+        run_folder=tmp_path,
+        device=torch.device("cpu"),
+        seed=0,
+        hyperparameters={},
+        graphs=RecordedGraphs(),
+    )
+    assert isinstance(trainer._capture, StepCapture)
+    trainer._capture._is_required = False
+    with caplog.at_level(logging.INFO, "genlab"):
+        for _ in range(WARM_UP_STEPS + 2):
+            trainer._training_step()
+            trainer.step += 1
+    lines = [record.getMessage() for record in caplog.records if "is not captured" in record.getMessage()]
+    return [line.split()[2] for line in lines]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_updates_of_a_model_are_captured(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    assert refused_phases(tmp_path, caplog, f"model={name}") == NOT_CAPTURED.get(name, [])
+
+
+def test_reused_images_and_further_techniques_are_captured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    techniques = "technique=[feature_matching,historical_averaging]"
+    assert refused_phases(tmp_path, caplog, "model=gan", techniques, "model.reuses_generated=true") == []
