@@ -60,6 +60,7 @@ def tensorboard_command(settings: BoardSettings) -> list[str]:
     """The command line; the host is this machine's own, so that nothing is shown to the network."""
     return [
         sys.executable,
+        "-P",  # with -m alone Python would import from the working directory
         "-m",
         "tensorboard.main",
         "--logdir",

@@ -7,8 +7,9 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from genlab.composition.composer import Composed, Composer, open_composer, plain, quoted, select_resolved, version_base
+from genlab.composition.composer import (
+    MODE,
+    Composed,
+    Composer,
+    open_composer,
+    plain,
+    quoted,
+    select_resolved,
+    version_base,
+)
 from genlab.composition.failures import BUG, explain, leaves_folder_to_others
 from genlab.composition.line import read_line
 from genlab.composition.location import config_directory
@@ -25,13 +35,15 @@ from genlab.composition.processes.launcher import Processes, launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
 from genlab.composition.run_folder import make_new, require_free, require_fresh, tidy
-from genlab.composition.safety import parameters_of, require_safe, require_unswept
+from genlab.composition.safety import TPE_SWEEPER, parameters_of, require_safe, require_unswept
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
-from genlab.composition.sweep.folder import SweepPlan
-from genlab.composition.sweep.foresight import jobs_of_every_choice, jobs_one_change_apart
+from genlab.composition.sweep.folder import SweepFolder, SweepPlan
+from genlab.composition.sweep.foresight import in_fixed_order, jobs_of_every_choice, jobs_one_change_apart
 from genlab.composition.sweep.lifeline import hold_lifeline
+from genlab.composition.sweep.placement import are_numbered, require_separate_folders
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.settings import SweepSettings, settings_of
+from genlab.composition.sweep.shares import machine_told, num_parallel
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
 from genlab.hyperparameters import chosen
 from genlab.paths import expanded
@@ -111,9 +123,6 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         worker.enter()
     register_resolvers()
     options, overrides, flags = read_line(words, bare_word=bare_word)
-    former = continued(overrides, config_dir=options.config_dir) if options.multirun else None
-    if former is not None:
-        overrides = list(former.words)
     if options.hydra_help:
         run_hydra(command, ["--hydra-help"], job=job)  # it would set up the logging that the line describes
         return
@@ -121,6 +130,9 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         run_hydra(command, [*overrides, *flags], job=job)
         return
     with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
+        is_sweep = options.multirun or composer.asks_for_sweep(overrides)
+        if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
+            overrides = list(former.words)
         if options.cfg or options.help or options.info:
             composed = composer.compose(overrides)
             if not options.cfg:
@@ -129,7 +141,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         else:
             if worker is not None:
                 overrides += _of_restart(worker)
-            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=options.multirun, worker=worker)
+            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
     if plan is None:
         run_hydra(command, [*overrides, *flags], job=job)
     elif worker is not None and not worker.is_first:
@@ -137,18 +149,21 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     elif plan.is_sweep:
 
         def line(folder: Path) -> list[str]:
-            return [*plan.words, *overrides, f"hydra.sweep.dir={quoted(str(folder))}", *flags]
+            # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
+            of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
+            return [*plan.words, *plan.overrides, *of_hydra, *flags]
 
-        if plan.settings is None:
-            _sweep(command, line(Path(plan.folder)), job=job)
-        else:
-            conduct(
-                Path(plan.folder),
-                plan.settings,
-                SweepPlan(words=tuple(overrides), config_dir=options.config_dir, jobs=plan.jobs),
-                command=command,
-                run=lambda folder: run_hydra(command, line(folder), job=job),
-            )
+        with plan.machine:
+            if plan.settings is None:
+                _sweep(command, line(Path(plan.folder)), job=job)
+            else:
+                conduct(
+                    Path(plan.folder),
+                    plan.settings,
+                    SweepPlan(words=plan.overrides, config_dir=options.config_dir, jobs=plan.jobs),
+                    command=command,
+                    run=lambda folder: run_hydra(command, line(folder), job=job),
+                )
     elif worker is None and plan.processes.num > 1:
         _run_in_processes(command, overrides, flags, plan)
     else:
@@ -163,12 +178,16 @@ class _Plan:
     """Whether what is run makes the folder its own."""
     single: Any = None
     """Checked settings of a single run."""
+    overrides: tuple[str, ...] = ()
+    """Of a sweep, whose jobs have an order now."""
     processes: Processes = _ALONE
     settings: SweepSettings | None = None
     """Of a sweep that keeps a table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None = None
     words: tuple[str, ...] = ()
     """Of Hydra, that the line of a sweep gets in front."""
+    machine: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """In which the launcher of a sweep runs."""
 
 
 def _check_ahead(
@@ -178,30 +197,7 @@ def _check_ahead(
     if is_sweep:
         if worker is not None:
             raise ConfigurationError("a sweep starts processes of its own: leave out torchrun and set trainer.devices")
-        whole = composer.compose(overrides, is_sweep=True)
-        require_safe(whole, overrides)
-        words = [*parameters_of(whole), *overrides]
-        require_unswept(composer.parse(words))
-        for job_overrides in jobs_of_every_choice(composer, words):
-            require_safe(composer.compose(job_overrides), job_overrides)
-        settings = settings_of(whole)
-        jobs = None if settings is None else planned_jobs(overrides, whole, settings)
-        for job_overrides in jobs_one_change_apart(composer, words):
-            composed = composer.compose(job_overrides)
-            if composed.get("resume") is not None:
-                raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
-            processes = _processes(module, _read(module, composed, job_overrides), worker)
-            if settings is None and processes.num > 1:
-                raise ConfigurationError(
-                    f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
-                )
-        folder = _folder_of(whole, "hydra.sweep.dir")
-        if settings is not None and settings.resume is not None:
-            folder = settings.resume
-        require_space(Path(folder), START_BYTES)
-        return _Plan(
-            is_sweep=True, folder=folder, settings=settings, jobs=jobs, words=_of_every_job(composer, overrides)
-        )
+        return _check_sweep(composer, overrides, module=module)
     composed = composer.compose(overrides)
     require_safe(composed, overrides)
     if composed.hydra.mode == RunMode.MULTIRUN:
@@ -229,6 +225,59 @@ def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ..
 
 def _folder_of(composed: Composed, key: str) -> str:
     return expanded(str(select_resolved(composed, key)), key)
+
+
+def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> _Plan:
+    whole = composer.compose(overrides, is_sweep=True)
+    require_safe(whole, overrides)
+    parameters = parameters_of(whole)
+    is_search = whole.hydra.sweeper.get("_target_") == TPE_SWEEPER
+    words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
+    require_unswept(composer.parse(words))
+    for job_overrides in jobs_of_every_choice(composer, words):
+        require_safe(composer.compose(job_overrides), job_overrides)
+    settings = settings_of(whole)
+    # What the sweeper's own parameters leave to chance is settled by words that win over them.
+    settled = [word for word in words[: len(parameters)] if word not in parameters]
+    overrides = [*settled, *words[len(parameters) :]]
+    jobs = None if settings is None else planned_jobs(overrides, whole, settings)
+    examples = list(jobs_one_change_apart(composer, words))
+    devices: tuple[str, ...] = ()
+    for job_overrides in examples:
+        composed = composer.compose(job_overrides)
+        if composed.get("resume") is not None:
+            raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
+        processes = _processes(module, _read(module, composed, job_overrides), None)
+        devices = devices or processes.visible_devices
+        if settings is None and processes.num > 1:
+            raise ConfigurationError(
+                f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
+            )
+    folder = _folder_of(whole, "hydra.sweep.dir")
+    of_every_job = _of_every_job(composer, overrides)
+    parallel = None
+    if settings is not None:
+        parallel = num_parallel(whole, None if jobs is None else len(jobs))
+        is_resumed = settings.resume is not None
+        folder = settings.resume or folder
+        require_separate_folders(
+            partial(composer.job_subdirectory, whole, of_every_job),
+            jobs,
+            trial=examples[0],
+            sweep=SweepFolder(Path(folder)),
+            is_resumed=is_resumed,
+            is_numbered=are_numbered(whole),
+        )
+    require_space(Path(folder), START_BYTES)
+    return _Plan(
+        is_sweep=True,
+        folder=folder,
+        overrides=tuple(overrides),
+        settings=settings,
+        jobs=jobs,
+        words=of_every_job,
+        machine=machine_told(devices, parallel),
+    )
 
 
 def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
@@ -362,7 +411,7 @@ def run_job(command: str, module: Callable[[], CommandModule], configuration: Co
     """One job, in whatever process its launcher chose; one of a sweep that keeps a table gets a process of its own."""
     settings = settings_of(configuration)
     if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
-        look_after_job(command, settings)
+        look_after_job(command, settings, configuration)
         return
     _run_here(module(), configuration)
 

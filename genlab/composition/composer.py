@@ -20,7 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.composition.failures import one_line
@@ -35,6 +35,7 @@ from genlab.paths import expanded
 Composed: TypeAlias = Any
 
 SEARCH_PATH = "hydra.searchpath"
+MODE = "hydra.mode"
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
 
@@ -92,6 +93,34 @@ class Composer:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
         self._require_options(parsed, composed.hydra.runtime.choices)
         return composed
+
+    def asks_for_sweep(self, overrides: Sequence[str]) -> bool:
+        """Return whether ``hydra.mode`` of the overrides asks for a sweep, as ``-m`` does.
+
+        Raises:
+            ConfigurationError: Something does not exist or does not fit.
+        """
+        parsed = self.parse(overrides)
+        if not any(override.is_sweep_override() or override.key_or_group == MODE for override in parsed):
+            return False  # else a chosen configuration may ask for it
+        return bool(self.compose(overrides, is_sweep=True).hydra.mode == RunMode.MULTIRUN)
+
+    def job_subdirectory(
+        self, whole: Composed, of_every_job: Sequence[str], overrides: Sequence[str], number: int
+    ) -> str:
+        """Return ``hydra.sweep.subdir`` of one job, composed as a launcher composes it.
+
+        Args:
+            whole: The composed configuration of the sweep.
+            of_every_job: Overrides of Hydra that its line gets beside its own.
+            overrides: Of the job.
+            number: Of the job.
+        """
+        job: Composed = self._hydra.config_loader.load_sweep_config(whole, [*of_every_job, *overrides])
+        with open_dict(job):
+            job.hydra.job.num = number
+            job.hydra.job.id = str(number)
+        return str(select_resolved(job, "hydra.sweep.subdir"))
 
     def _compose(self, overrides: Sequence[str], *, is_sweep: bool) -> Composed:
         composed: Composed = self._hydra.compose_config(

@@ -71,6 +71,9 @@ def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> P
         ConfigurationError: There is no such device, or it has not so many.
     """
     require_device_name(device)
+    visible: tuple[str, ...] = ()
+    if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        visible = visible_devices()
     if num > 1 and device != "cpu":
         found = choose_device(device)
         if found.type == "mps" or ":" in device:
@@ -80,7 +83,14 @@ def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> P
                 f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; with "
                 "device=cpu there may be any number"
             )
-    return Processes(num=num, max_restarts=max_restarts, key=key)
+    return Processes(num=num, max_restarts=max_restarts, key=key, visible_devices=visible)
+
+
+def visible_devices() -> tuple[str, ...]:
+    """Return the CUDA devices that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    num = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(map(str, range(num))) if named is None else tuple(name.strip() for name in named.split(",")[:num])
 
 
 def save_environment(run_folder: Path, *, command: str, device: torch.device, seed: int) -> None:

@@ -19,7 +19,7 @@ from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.storage import MAX_JSON_BYTES, opened_within, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
-_OWNER_NAME = ".owner"
+OWNER_NAME = ".owner"
 _HYDRA_FOLDER = ".hydra"
 _MAX_OWNER_BYTES = 1000
 _PATIENCE_SECONDS = 0.3
@@ -45,7 +45,7 @@ def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
         _probe(folder)
         yield
     finally:
-        (folder / _OWNER_NAME).unlink(missing_ok=True)
+        (folder / OWNER_NAME).unlink(missing_ok=True)
         lock.release()
 
 
@@ -84,7 +84,7 @@ def is_abandoned(folder: Path) -> bool:
     False also where that cannot be told from here: the process was one of another machine.
     """
     try:
-        host = read_within(folder, _OWNER_NAME, limit=_MAX_OWNER_BYTES).decode(errors="replace").rpartition(" on ")[2]
+        host = read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES).decode(errors="replace").rpartition(" on ")[2]
         with opened_within(folder, LOCK_NAME, limit=0) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (OSError, ValueError):
@@ -158,7 +158,7 @@ def never_saved(folder: Path) -> bool:
 def _is_of_a_start(entry: Path) -> bool:
     if entry.name == _HYDRA_FOLDER:
         return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
-    return entry.name in (LOCK_NAME, _OWNER_NAME) or entry.suffix == ".log"
+    return entry.name in (LOCK_NAME, OWNER_NAME) or entry.suffix == ".log"
 
 
 def _acquired(folder: Path) -> BaseFileLock:
@@ -229,8 +229,8 @@ def make(folder: Path) -> None:
 
 def _probe(folder: Path) -> None:
     try:
-        (folder / _OWNER_NAME).unlink(missing_ok=True)  # it may be a link, or a pipe that would wait for its reader
-        (folder / _OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        (folder / OWNER_NAME).unlink(missing_ok=True)  # it may be a link, or a pipe that would wait for its reader
+        (folder / OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
 
@@ -238,7 +238,7 @@ def _probe(folder: Path) -> None:
 def _owner(folder: Path) -> str:
     for _ in range(10):  # who has only just got the lock still has to write its name
         with suppress(OSError, ValueError):
-            if name := read_within(folder, _OWNER_NAME, limit=_MAX_OWNER_BYTES):
+            if name := read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES):
                 return name.decode(errors="replace")
         time.sleep(_PATIENCE_SECONDS / 10)
     return "another process"

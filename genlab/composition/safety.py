@@ -40,7 +40,7 @@ _SHIPPED = {
 }
 _SEARCH_SPACE = "hydra.sweeper.params"
 # joblib evaluates this text as an expression.
-_PRE_DISPATCH = re.compile(r"all|(\d+ ?\* ?)?n_jobs|\d+")
+_PRE_DISPATCH = re.compile(r"all|([1-9]\d* ?\* ?)?n_jobs|[1-9]\d*")
 _PLAIN_NAME = re.compile(r"\w[\w.-]*|\.hydra", re.ASCII)
 _LOG_FILE = re.compile(r"\$\{hydra\.runtime\.output_dir\}/(\$\{hydra\.job\.name\}|\w[\w.-]*)\.log", re.ASCII)
 _LOGGING_CLASSES = {
@@ -70,6 +70,11 @@ def require_safe(configuration: Composed, words: Sequence[str]) -> None:
     job = _mapping(hydra.get("job"), "hydra.job")
     _require_empty(job.get("env_set"), "hydra.job.env_set", "variables are set in the shell")
     _require_plain_name(job.get("name"), "hydra.job.name")
+    if job.get("chdir") not in (False, None):
+        raise ConfigurationError(
+            f"hydra.job.chdir must be false, for paths are relative to the working directory, got {job['chdir']}; "
+            "hydra.run.dir chooses the run folder"
+        )
     if hydra.get("output_subdir") is not None:
         _require_plain_name(hydra["output_subdir"], "hydra.output_subdir")
     if "${" in str(hydra.get("mode")):
@@ -138,7 +143,7 @@ def _require_plugin(node: Mapping[str, Any], key: str, targets: Sequence[str]) -
         if isinstance(value, str) and ("${" in value or not value.isprintable()):
             raise ConfigurationError(f"{full_key} must be a plain text, without ${{...}}, got {value!r}")
         if name == "pre_dispatch" and not _PRE_DISPATCH.fullmatch(str(value)):
-            raise ConfigurationError(f"{full_key} must be a number, n_jobs, 2*n_jobs or all, got {value!r}")
+            raise ConfigurationError(f"{full_key} must be a positive number, n_jobs, 2*n_jobs or all, got {value!r}")
 
 
 def _require_plain_logging(node: Mapping[str, Any], key: str) -> None:

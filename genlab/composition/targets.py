@@ -11,6 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from genlab.composition.suggestions import nearest
@@ -44,7 +45,10 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
     except ModuleNotFoundError as error:
         if error.name is None or not _is_inside(module_name, error.name):
             raise
-        raise ConfigurationError(f"{where}: there is no module {module_name}") from error
+        package = error.name.partition(".")[0]
+        is_here = Path(package).is_dir() or Path(f"{package}.py").is_file()
+        hint = "; the working directory is not searched: set PYTHONPATH=$PWD" if is_here else ""
+        raise ConfigurationError(f"{where}: there is no module {module_name}{hint}") from error
     found = getattr(module, name, None)
     if found is None:
         guess = nearest(name, _public_names(module))

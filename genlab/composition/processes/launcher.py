@@ -31,6 +31,13 @@ class Processes:
     """How often all of them are started again after one has died."""
     key: str = "devices"
     """The setting that says so."""
+    visible_devices: tuple[str, ...] = ()
+    """Names of the CUDA devices from which those of the processes are taken; empty on a CPU."""
+
+
+def num_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
@@ -74,7 +81,8 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
             logs_specs=DefaultLogsSpecs(log_dir=notes),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", "genlab", command, *words)
+            # -P, for with -m alone Python would import from the working directory.
+            elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *words)
         except SignalException as stop:
             _signal_all(Path(notes), signal.SIGKILL)  # those that a second signal to this process left no time
             raise StoppedBySignal(f"stopped by signal {int(stop.sigval)}", int(stop.sigval)) from None
@@ -117,7 +125,7 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
 @contextmanager
 def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
     """The environment and the handlers of signals under which the agent runs, and those of before at its end."""
-    share = max((os.cpu_count() or 1) // processes.num, 1)
+    share = max(num_cores() // processes.num, 1)
     variables = {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share)),
         # With the store of the first attempt, a second one meets what that left there and hangs (pytorch #135712).

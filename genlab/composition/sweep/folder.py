@@ -32,7 +32,7 @@ TABLE_NAME = "summary.csv"
 SEEDS_NAME = "seeds.csv"
 STOPPED = "the sweep was stopped"
 MAX_PLAN_BYTES = 16_000_000  # the words of every job
-_JOBS_NAME = "jobs"
+JOBS_NAME = "jobs"
 _STOP_NAME = "stop"
 
 JobStatus = Literal["waiting", "running", "finished", "pruned", "interrupted", "killed", "diverged", "failed"]
@@ -51,6 +51,13 @@ class JobRecord:
     reason: str | None = None
     exit_code: int | None = None
     """Of its process; -n when signal n killed it."""
+    num_threads: int | None = None
+    """Its share of the cores; None where it was given none."""
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """The overrides that repeat it."""
+        return self.overrides if self.num_threads is None else (*self.overrides, f"num_threads={self.num_threads}")
 
     @property
     def has_failed(self) -> bool:
@@ -74,10 +81,11 @@ class SweepFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self.jobs_folder = self.path / JOBS_NAME
 
     def write_plan(self, plan: SweepPlan, *, command: str) -> None:
         """Write sweep.yaml; the command is for people."""
-        (self.path / _JOBS_NAME).mkdir(parents=True, exist_ok=True)
+        self.jobs_folder.mkdir(parents=True, exist_ok=True)
         jobs = None if plan.jobs is None else [list(job) for job in plan.jobs]
         content = {"command": command, "words": list(plan.words), "config_dir": plan.config_dir, "jobs": jobs}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
@@ -108,12 +116,12 @@ class SweepFolder:
     def write_record(self, record: JobRecord) -> None:
         """Write how a job stands."""
         text = json.dumps(asdict(record), indent=1)
-        replace_atomically(self.path / _JOBS_NAME / f"{record.number}.json", f"{text}\n".encode())
+        replace_atomically(self.jobs_folder / f"{record.number}.json", f"{text}\n".encode())
 
     def record(self, number: int) -> JobRecord | None:
         """How a job stands, as its last process wrote it; None before it started."""
         try:
-            content = json.loads(read_within(self.path, f"{_JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
+            content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
             _require_sound(content)
             record = JobRecord(**{**content, "overrides": _words(content["overrides"])})
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -124,7 +132,7 @@ class SweepFolder:
     def records(self) -> list[JobRecord]:
         """How every job stands, those that wait included, by number."""
         started = {}
-        for path in (self.path / _JOBS_NAME).glob("*.json"):
+        for path in self.jobs_folder.glob("*.json"):
             record = self.record(int(path.stem)) if path.stem.isdigit() else None
             if record is not None:
                 started[record.number] = record
@@ -144,25 +152,25 @@ class SweepFolder:
 
     def ask_to_prune(self, number: int) -> None:
         """Ask whoever looks after a job to stop it."""
-        (self.path / _JOBS_NAME / f"{number}.prune").touch()
+        (self.jobs_folder / f"{number}.prune").touch()
 
     def is_asked_to_prune(self, number: int) -> bool:
         """Whether that was asked."""
-        return (self.path / _JOBS_NAME / f"{number}.prune").exists()
+        return (self.jobs_folder / f"{number}.prune").exists()
 
     def ask_to_stop(self, signal_number: int) -> None:
         """Ask every job to stop, because this process got a signal."""
         text = f"{signal_number} {_this_process()}\n"
-        replace_atomically(self.path / _JOBS_NAME / _STOP_NAME, text.encode())
+        replace_atomically(self.jobs_folder / _STOP_NAME, text.encode())
 
     def forget_stop(self) -> None:
         """Begin as if nobody had asked."""
-        (self.path / _JOBS_NAME / _STOP_NAME).unlink(missing_ok=True)
+        (self.jobs_folder / _STOP_NAME).unlink(missing_ok=True)
 
     def stop_signal(self, *, of_this_process: bool = False) -> int | None:
         """The signal for which every job shall stop; None when nobody, or another process than is meant, asked."""
         try:
-            number, _, asker = (self.path / _JOBS_NAME / _STOP_NAME).read_text(encoding="utf-8").strip().partition(" ")
+            number, _, asker = (self.jobs_folder / _STOP_NAME).read_text(encoding="utf-8").strip().partition(" ")
         except OSError:
             return None
         return None if of_this_process and asker != _this_process() else int(number)
@@ -180,7 +188,7 @@ class SweepFolder:
 
 def _require_sound(record: Mapping[str, Any]) -> None:
     """Refuse what no job can have written."""
-    kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None}
+    kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None, "num_threads": int | None}
     if record["status"] not in get_args(JobStatus) or not all(
         isinstance(record.get(key), kind) for key, kind in kinds.items()
     ):

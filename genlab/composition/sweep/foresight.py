@@ -1,14 +1,71 @@
-"""Which jobs of a sweep are composed and checked before the first one starts: not all, for there may be thousands."""
+"""Preflight checks of a sweep: its values, and the jobs that are composed before the first one starts.
+
+Not all jobs are composed, for there may be thousands.
+"""
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
 
 from genlab.composition.composer import Composer
+from genlab.composition.suggestions import way_out
 from genlab.composition.sweep.search import interval_ends
+from genlab.errors import ConfigurationError
 
 MAX_CHECKED_AHEAD = 64
+MAX_JOBS = 10_000
+
+
+def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: bool) -> list[str]:
+    """Return the overrides with every ``shuffle(...)`` carried out once, so that job n stays job n on resumption.
+
+    Args:
+        composer: Of the command.
+        overrides: Of the sweep.
+        is_search: Whether the jobs are chosen one by one, and not all combinations of the values.
+
+    Raises:
+        ConfigurationError: An override sweeps over no value, or there are too many jobs.
+    """
+    words: list[str] = []
+    num_values: dict[str, int] = {}
+    for word, override in zip(overrides, composer.parse(overrides), strict=True):
+        if not override.is_discrete_sweep():
+            words.append(word)
+            continue
+        key = override.get_key_element()
+        num_values[key] = _num_values(composer, word, override)
+        if not is_search and math.prod(num_values.values()) > MAX_JOBS:
+            raise ConfigurationError(f"{word} must leave at most {MAX_JOBS:,} jobs; search with hydra/sweeper=tpe")
+        is_shuffled = getattr(override.value(), "shuffle", False)
+        words.append(f"{key}=choice({','.join(override.sweep_string_iterator())})" if is_shuffled else word)
+    return words
+
+
+def _num_values(composer: Composer, word: str, override: Override) -> int:
+    """Return how many values a sweep has; a number above the limit stands for any larger one.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    sweep: Any = override.value()
+    try:
+        members = sweep.range() if override.is_range_sweep() else override.sweep_iterator()
+        number = sum(1 for _ in itertools.islice(members, MAX_JOBS + 1))
+    except (ValueError, HydraException, ArithmeticError):  # a step of 0, or an end that is no number
+        number = 0
+    if number == 0:
+        hint = ""
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            options = composer.options(override.key_or_group)
+            pattern = ", ".join(sweep.include)
+            hint = f"; {way_out(pattern, options, kind='options')}" if options else "; it chooses options of a group"
+        raise ConfigurationError(f"{word} must sweep over at least one value, got none{hint}")
+    return number
 
 
 def jobs_of_every_choice(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
@@ -32,7 +89,8 @@ def _alternatives(line: str, override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [line]
     if override.is_discrete_sweep():
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        values = override.sweep_string_iterator()
+        return [f"{key}={value}" for value in itertools.islice(values, MAX_JOBS)]
     return [f"{key}={end}" for end in interval_ends(override)]
 
 

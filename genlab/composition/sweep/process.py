@@ -11,20 +11,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from genlab.composition.composer import quoted
+from genlab.composition.composer import Composed, quoted
 from genlab.composition.run_folder import clear, has_checkpoint, read_summary, require_free
 from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
 from genlab.composition.sweep.following import MetricsFollower
 from genlab.composition.sweep.lifeline import VARIABLE
 from genlab.composition.sweep.report import write_tables
 from genlab.composition.sweep.settings import NODE, SweepSettings
+from genlab.composition.sweep.shares import own_devices, threads_of_job
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
 
 OUTPUT_NAME = "output.log"
@@ -45,12 +46,13 @@ _OF_SWEEP = (
 )
 
 
-def look_after_job(command: str, settings: SweepSettings) -> None:
+def look_after_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
     """Run the job that Hydra has composed, unless it is done; its failure is written down and not raised.
 
     Args:
         command: Name of the command.
         settings: Of the sweep, for its table.
+        configuration: Of the job.
 
     Raises:
         ConfigurationError: Its folder lies outside of the sweep's.
@@ -67,16 +69,19 @@ def look_after_job(command: str, settings: SweepSettings) -> None:
         overrides=_of_job(config.overrides.task),
         folder=os.path.relpath(run_folder, sweep.path),
         status="running",
+        num_threads=threads_of_job(configuration),
     )
     if sweep.stop_signal() is None:
-        with _interruptions_left_to_conductor():
-            _look_after(command, record, sweep, settings)
+        with _interruptions_left_to_conductor(), own_devices(configuration, sweep.jobs_folder) as variables:
+            _look_after(command, record, sweep, settings, variables)
     number = sweep.stop_signal(of_this_process=True)
     if number is not None:
         raise SystemExit(128 + number)  # Hydra would go on with the next job after any Exception
 
 
-def _look_after(command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings) -> None:
+def _look_after(
+    command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings, variables: Mapping[str, str]
+) -> None:
     run_folder = sweep.run_folder(record)
     holder = await_free(run_folder)
     if holder is not None:
@@ -89,10 +94,14 @@ def _look_after(command: str, record: JobRecord, sweep: SweepFolder, settings: S
     if former is not None and former.status in DONE:
         tell(f"job {record.number}: {former.status} before")
         return
-    words = _words_of_job(record, run_folder, former)
+    goes_on = has_checkpoint(run_folder) and (former is None or former.exit_code != CheckpointError.exit_code)
+    if goes_on and former is not None:
+        record = replace(record, num_threads=former.num_threads)
+    words = _words_of_job(record, run_folder, goes_on=goes_on)
     sweep.write_record(record)
     tell(f"job {record.number}: {_told_choices(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
-    ended = _run([sys.executable, "-m", "genlab", command, *words], record, sweep)
+    # -P, for with -m alone Python would import from the working directory.
+    ended = _run([sys.executable, "-P", "-m", "genlab", command, *words], record, sweep, variables)
     sweep.write_record(ended)
     write_tables(sweep, settings)
     tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
@@ -145,7 +154,7 @@ def await_free(run_folder: Path) -> str | None:
             time.sleep(_POLL_SECONDS)
 
 
-def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None) -> list[str]:
+def _words_of_job(record: JobRecord, run_folder: Path, *, goes_on: bool) -> list[str]:
     """The job's line: a run with a checkpoint goes on from it, anything else begins again in the cleared folder."""
     config = HydraConfig.get()
     flags = []
@@ -155,13 +164,13 @@ def _words_of_job(record: JobRecord, run_folder: Path, former: JobRecord | None)
         if source.provider == "command-line":
             flags += ["--config-dir", str(source.path)]
     own = [str(word) for word in config.overrides.hydra if not str(word).lstrip("+~").startswith(_OF_SWEEP)]
-    if has_checkpoint(run_folder) and (former is None or former.exit_code != CheckpointError.exit_code):
+    if goes_on:
         return [*flags, f"resume={quoted(str(run_folder))}", *own]
     clear(run_folder)
-    return [*flags, *record.overrides, f"hydra.run.dir={quoted(str(run_folder))}", *own]
+    return [*flags, *record.line, f"hydra.run.dir={quoted(str(run_folder))}", *own]
 
 
-def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder) -> JobRecord:
+def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: Mapping[str, str]) -> JobRecord:
     run_folder = sweep.run_folder(record)
     log = run_folder / OUTPUT_NAME
     follower = MetricsFollower(run_folder)
@@ -180,7 +189,7 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder) -> JobRecor
             stderr=subprocess.STDOUT,
             # Out of the terminal's reach: an interruption is the sweep's to pass on.
             start_new_session=True,
-            env={**os.environ, VARIABLE: "1", "GENLAB_DEBUG": "1"},
+            env={**os.environ, **variables, VARIABLE: "1", "GENLAB_DEBUG": "1"},
         )
     with started as process:
         try:

@@ -197,7 +197,7 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
-        command = shlex.join([program, "train", *best.record.overrides])
+        command = shlex.join([program, "train", *best.record.line])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:

@@ -132,8 +132,9 @@ def _distribution(override: Override) -> "BaseDistribution":
             return IntDistribution(low, high, log=is_log)
         return FloatDistribution(low, high, log=is_log)
     if isinstance(value, RangeSweep) and all(isinstance(end, int) for end in (value.start, value.stop, value.step)):
-        members = sorted(int(member) for member in override.sweep_string_iterator())
-        return IntDistribution(members[0], members[-1], step=abs(int(value.step)))
+        members: Any = value.range()
+        ends = members[0], members[-1]
+        return IntDistribution(min(ends), max(ends), step=abs(int(value.step)))
     return CategoricalDistribution(tuple(override.sweep_string_iterator()))
 
 

@@ -118,7 +118,7 @@ def test_a_first_process_that_lives_is_left_to_tell_its_end(tmp_path: Path) -> N
 
 def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(launcher, "num_cores", lambda: 8)
     before, handler = dict(os.environ), signal.getsignal(signal.SIGUSR1)
     with launcher._surroundings(Processes(num=3, max_restarts=0), tmp_path):
         assert os.environ["OMP_NUM_THREADS"] == "2"

@@ -29,7 +29,7 @@ def sweep(tmp_path: Path) -> SweepFolder:
 
 
 def run(program: str, sweep: SweepFolder) -> JobRecord:
-    return process._run([sys.executable, "-c", program], RECORD, sweep)
+    return process._run([sys.executable, "-c", program], RECORD, sweep, {})
 
 
 def summary(sweep: SweepFolder, **content: object) -> None:
@@ -172,7 +172,7 @@ def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_p
         "from genlab.composition.sweep.folder import JobRecord, SweepFolder\n"
         f"record = JobRecord(number=0, overrides=(), folder='0_x', status='running')\n"
         f"folder = SweepFolder(Path({str(sweep.path)!r}))\n"
-        f"process._run([sys.executable, '-c', {HELD!r}], record, folder)\n"
+        f"process._run([sys.executable, '-c', {HELD!r}], record, folder, {{}})\n"
     )
     guardian = subprocess.Popen([sys.executable, str(program)])
     log = sweep.path / "0_x" / "output.log"
@@ -209,7 +209,7 @@ def test_a_folder_that_somebody_holds_is_left_alone(sweep: SweepFolder, monkeypa
         assert holder.stdout is not None
         holder.stdout.readline()
         settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
-        process._look_after("train", RECORD, sweep, settings)
+        process._look_after("train", RECORD, sweep, settings, {})
     record = sweep.record(0)
     assert record is not None
     assert (record.status, record.exit_code) == ("failed", 8)

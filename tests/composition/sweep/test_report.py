@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def sweep(tmp_path: Path) -> SweepFolder:
     killed = JobRecord(number=4, overrides=jobs[4], folder="4_x", status="killed", reason="signal 9", exit_code=-9)
     folder.write_record(killed)
     return folder
+
+
+def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_choice(sweep: SweepFolder) -> None:
+    best = sweep.record(3)
+    assert best is not None
+    given = replace(best, num_threads=2)
+    sweep.write_record(given)
+    assert sweep.record(3) == given
+    assert given.line == (*best.overrides, "num_threads=2")
+    rows = rows_of(sweep, SETTINGS)
+    assert all(set(row.choices) == {"model", "seed"} for row in rows)
+    assert f"genlab train {' '.join(given.line)}" in told(rows, SETTINGS, program="genlab")
 
 
 def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genlab.composition.sweep import process as guardian
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 
@@ -170,6 +171,12 @@ REFUSED = [
     (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false or null"),
     (["-m", "model=draw,pixelcnn", "sweep.aggregate_seeds=true"], "needs more than one seed"),
     (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
+    (["-m", "experiment=glob(nothing*)"], "experiment=glob(nothing*) must sweep over at least one value, got none"),
+    (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be"),
+    (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.pre_dispatch=0"], "must be a positive number"),
+    (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir must be false"),
+    (["hydra.job.chdir=true"], "hydra.job.chdir must be false"),
+    (["hydra.mode=MULTIRUN", "seed=range(3,3)"], "must sweep over at least one value, got none"),
     (["-m", "hydra/sweeper=tpe", "seed=1"], "needs something to search"),
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1"),
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trails=3"], "did you mean 'hydra.sweeper.n_trials'?"),
@@ -195,6 +202,19 @@ def test_a_mistake_costs_a_line_and_leaves_no_folder(
     assert len(outcome.errors.splitlines()) == 1, outcome.errors
     assert message in outcome.errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("hydra.mode=MULTIRUN",), ("-m", "hydra.mode=RUN")])
+def test_a_sweep_is_asked_for_by_a_flag_or_a_setting(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(guardian, "_look_after", lambda _, record, *__: started.append(record.overrides[-1:]))
+    outcome = genlab("train", *words, "trainer=smoke", "seed=shuffle(0,1)")
+    assert (outcome.code, outcome.errors) == (0, "")
+    plan = SweepFolder(only_sweep(tmp_path)).read_plan()
+    assert started == [job[-1:] for job in plan.jobs or ()]
+    assert sorted(started) == [("seed=0",), ("seed=1",)]
 
 
 @pytest.mark.parametrize(
