@@ -14,6 +14,7 @@ from typing import Any
 import genlab
 from genlab.composition.syntax import Flag, Syntax, expanded
 from genlab.errors import ConfigurationError
+from genlab.openmp import shorten_spin
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         permission, 8 folder in use, 9 a sweep had failures, 128 + n stopped by signal n.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    shorten_spin()
     try:
         code = _dispatch(words)
         sys.stdout.flush()

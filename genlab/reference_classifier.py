@@ -25,8 +25,8 @@ from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
 from genlab.types import ImageSpec
 
-OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0")
-"""What follows `genlab train`."""
+OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
+"""What follows `genlab train`: what measures is trained in the same precision on every machine."""
 _HIDDEN_LABELS = "num_labels_per_class"
 
 

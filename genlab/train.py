@@ -40,6 +40,7 @@ from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
+from genlab.training.precision import has_bfloat16, slowness
 from genlab.training.processes import first_before_others, gathered, joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
@@ -147,6 +148,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
         GenlabError: The run failed in a foreseen way.
     """
     device = own_device(choose_device(configuration.device))
+    configuration = with_resolved_precision(configuration, device)
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
@@ -176,7 +178,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
 
     if is_first():
         save_configuration(run_folder, configuration, dataset.spec)
-        save_environment(run_folder, command=command, device=device, seed=configuration.seed)
+        precision = configuration.settings.precision
+        save_environment(run_folder, command=command, device=device, precision=precision, seed=configuration.seed)
     about = banner(
         configuration, origin, model=model, dataset=dataset, device=device, run_folder=_from_here(run_folder)
     )
@@ -199,6 +202,19 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
         )
     _log.info("%s", _conclusion(trainer, run_folder, measures, baselines))
     return summary
+
+
+def with_resolved_precision(configuration: RunConfiguration, device: torch.device) -> RunConfiguration:
+    """Return the configuration with the type that ``trainer.precision=auto`` stands for on the devices of all ranks.
+
+    The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.
+    """
+    precision = configuration.settings.precision
+    if precision == "auto":
+        precision = "bfloat16" if all(gathered(has_bfloat16(device))) else "float32"
+    elif (warning := slowness(precision, device)) is not None:
+        _log.warning(warning)
+    return replace(configuration, trainer={**configuration.trainer, "precision": precision})
 
 
 def class_predictor_for(

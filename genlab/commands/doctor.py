@@ -16,6 +16,7 @@ from genlab.composition.fields import check_fields
 from genlab.data.location import describe_root, resolve_root
 from genlab.errors import GenlabError
 from genlab.functional import kl_to_standard_normal
+from genlab.training.precision import has_bfloat16
 
 _GIGABYTE = 1e9
 
@@ -82,13 +83,13 @@ def _versions() -> Iterator[str]:
 
 
 def _devices() -> Iterator[str]:
-    bfloat16 = "with" if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags() else "without"
+    bfloat16 = "with" if has_bfloat16(torch.device("cpu")) else "without"
     yield f"cpu: {describe_cpu()}, {os.cpu_count()} cores, {bfloat16} bfloat16 instructions"
     yield f"threads: {torch.get_num_threads()} (num_threads= or OMP_NUM_THREADS changes it)"
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         memory = torch.cuda.get_device_properties(device).total_memory / _GIGABYTE
-        yield f"{describe_device(device)}, {memory:.0f} GB, bfloat16 {torch.cuda.is_bf16_supported()}"
+        yield f"{describe_device(device)}, {memory:.0f} GB, bfloat16 {has_bfloat16(device)}"
     if torch.backends.mps.is_available():
         yield "mps"
     if not torch.cuda.is_available() and not torch.backends.mps.is_available():
@@ -108,14 +109,6 @@ def _disk(root: str | None) -> Iterator[str]:
         free = shutil.disk_usage(existing).free / _GIGABYTE
         writable = "writable" if os.access(existing, os.W_OK) else "not writable"
         yield f"{name}: {free:.1f} GB free, {writable} ({existing})"
-
-
-def _cpu_flags() -> set[str]:
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return set()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
 def _kl_is_zero_at_the_prior() -> bool:

@@ -93,13 +93,14 @@ def visible_devices() -> tuple[str, ...]:
     return tuple(map(str, range(num))) if named is None else tuple(name.strip() for name in named.split(",")[:num])
 
 
-def save_environment(run_folder: Path, *, command: str, device: torch.device, seed: int) -> None:
+def save_environment(run_folder: Path, *, command: str, device: torch.device, precision: str, seed: int) -> None:
     """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
 
     Args:
         run_folder: An existing folder that this process holds.
         command: The line of this start.
         device: Of this process.
+        precision: Of training, resolved.
         seed: Of training.
     """
     former = _former(run_folder)
@@ -112,7 +113,7 @@ def save_environment(run_folder: Path, *, command: str, device: torch.device, se
         "commands": commands,
         "started": str(former.get("started", now)),
         "date": now,
-        **describe_environment(device=device, seed=seed),
+        **describe_environment(device=device, precision=precision, seed=seed),
     }
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
 
@@ -127,12 +128,13 @@ def _former(run_folder: Path) -> Mapping[str, Any]:
     return former if is_sound else {}
 
 
-def describe_environment(*, device: torch.device, seed: int) -> dict[str, Any]:
+def describe_environment(*, device: torch.device, precision: str, seed: int) -> dict[str, Any]:
     """Return what a result depends on besides the command and the data."""
     return {
         "git": git_state(),
         "versions": versions(),
         "device": describe_device(device),
+        "precision": precision,
         "seed": seed,
         "num_processes": num_processes(),
         "num_threads": torch.get_num_threads(),

@@ -154,7 +154,7 @@ def _is_terminal() -> bool:
 
 
 class Speedometer:
-    """Steps per second of training alone, since the last restart.
+    """Steps and seconds of training alone, since the last restart.
 
     Args:
         step: Where it starts.
@@ -167,9 +167,9 @@ class Speedometer:
         """Count from this step on."""
         self._start, self._step = time.monotonic(), step
 
-    def read(self, step: int) -> float:
-        """Steps per second up to this step."""
-        return (step - self._step) / max(time.monotonic() - self._start, 1e-9)
+    def read(self, step: int) -> tuple[int, float]:
+        """Return the steps up to this one, and their seconds."""
+        return step - self._step, max(time.monotonic() - self._start, 1e-9)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

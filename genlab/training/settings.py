@@ -7,12 +7,12 @@ from typing import Literal
 from genlab.errors import ConfigurationError
 from genlab.training.capture import CudaGraph
 from genlab.training.checkpoint import MAX_STEP
+from genlab.training.precision import Precision
 
 MAX_WATCH_IMAGES = 1024
 """All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
 Sharding = Literal["none", "fsdp2"]
-Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class TrainerSettings:
     ema_decay: float | None
     """Decay of the exponential average of the weights that is evaluated and sampled in place of the raw weights."""
     precision: Precision
-    """Type of the matrix products in training; evaluation is always float32."""
+    """Type of the matrix products in training; evaluation is always float32. ``auto`` is bfloat16 where the hardware
+    has it, else float32 (:mod:`genlab.training.precision`), and is resolved before training."""
     compile: bool
     cuda_graph: CudaGraph
     """Replay each phase's update as one recording; auto does where that is possible, and says why where it is not."""

@@ -48,6 +48,7 @@ from genlab.training.remedies import disk_full, diverged, memory_exhausted
 from genlab.training.settings import TrainerSettings
 from genlab.training.sharding import require_shardable
 from genlab.training.signals import StopRequest, listen_for_signals
+from genlab.training.slowdown import SlowdownWatch, hint_for
 from genlab.training.state import TrainingState
 from genlab.training.summary import Status, StopReason, Summary
 
@@ -240,7 +241,7 @@ class Trainer:
         steps_per_epoch = self.dataset.num_images("train") / self._images_per_step
         bar = Progress(total=self._last_step, start=self.step, steps_per_epoch=steps_per_epoch)
         with trace as profiler, bar as progress:
-            speedometer = Speedometer(self.step)
+            speedometer, slowdown = Speedometer(self.step), SlowdownWatch(hint_for(self.device))
             while self.step < self._last_step:
                 self._training_step()
                 self.step += 1
@@ -248,8 +249,9 @@ class Trainer:
                 if profiler is not None:
                     profiler.step()
                 if self._due(settings.log_interval) or self.step == self._last_step:
-                    speed = speedometer.read(self.step) * self._images_per_step
-                    self._log_metrics(log, progress, images_per_second=speed)
+                    steps, seconds = speedometer.read(self.step)
+                    slowdown.add(steps, seconds)
+                    self._log_metrics(log, progress, images_per_second=steps * self._images_per_step / seconds)
                     speedometer.restart(self.step)
                 with speedometer.paused():
                     stop = self._look_up_from_training(log, progress, request)

@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def commands_after(folder: Path, command: str) -> list[str]:
-    save_environment(folder, command=command, device=CPU, seed=3)
+    save_environment(folder, command=command, device=CPU, precision="float32", seed=3)
     environment = json.loads((folder / "environment.json").read_text())
     assert (environment["command"], environment["seed"], environment["num_processes"]) == (command, 3, 1)
     assert datetime.fromisoformat(environment["started"]) <= datetime.fromisoformat(environment["date"])
@@ -34,9 +34,9 @@ def test_a_damaged_file_ends_no_run(tmp_path: Path, content: str) -> None:
 
 
 def test_the_date_of_the_first_start_stays(tmp_path: Path) -> None:
-    save_environment(tmp_path, command="genlab train", device=CPU, seed=0)
+    save_environment(tmp_path, command="genlab train", device=CPU, precision="float32", seed=0)
     path = tmp_path / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": "2020-01-02T03:04:05+00:00"}))
-    save_environment(tmp_path, command="genlab train resume=run", device=CPU, seed=0)
+    save_environment(tmp_path, command="genlab train resume=run", device=CPU, precision="float32", seed=0)
     environment = json.loads(path.read_text())
     assert environment["started"] == "2020-01-02T03:04:05+00:00" < environment["date"]

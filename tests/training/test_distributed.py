@@ -31,7 +31,8 @@ COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "recipe=none", "trainer.batch_size=8", "trainer.num_steps=5"),
     *("trainer.log_interval=1", "trainer.checkpoint_interval=0", "trainer.sample_interval=0"),
     *("trainer.validation_interval=5", "trainer.validation_images=30", "trainer.ema_decay=0.9"),
-    *("trainer.test_at_end=false", "schedule=constant", "optimizer=sgd", "optimizer.default.lr=0.01"),
+    *("trainer.test_at_end=false", "trainer.precision=float32"),
+    *("schedule=constant", "optimizer=sgd", "optimizer.default.lr=0.01"),
 )
 SMALL_NETWORKS = ("model.generator.channels=4", "model.discriminator.channels=4")
 FAMILIES = {

@@ -1,0 +1,36 @@
+"""The type of numbers in the matrix products of training: reduced where the hardware computes with it.
+
+A CPU without instructions for a reduced type converts every operand and every result.
+"""
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+_CPU_INSTRUCTIONS = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx512_fp16", "amx_fp16")}
+"""Of each reduced type, by the names of :func:`torch.cpu.get_capabilities`."""
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether ``auto`` means bfloat16 on a device: a CUDA device or a CPU with instructions for it."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and _has_instructions("bfloat16")
+
+
+def slowness(precision: Precision, device: torch.device) -> str | None:
+    """Return the warning that a reduced precision is slow on a device, or None where it is not."""
+    if device.type != "cpu" or precision not in _CPU_INSTRUCTIONS or _has_instructions(precision):
+        return None
+    return (
+        f"trainer.precision={precision} on a CPU without instructions for it makes a step 5 to 14 times as slow as "
+        "float32; trainer.precision=auto chooses what the hardware has"
+    )
+
+
+def _has_instructions(precision: str) -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _CPU_INSTRUCTIONS[precision])

@@ -1,0 +1,55 @@
+"""A warning for a run that has become far slower than it was, as beside another program on the same cores."""
+
+import logging
+
+import torch
+
+_log = logging.getLogger(__name__)
+
+_FIRST_SECONDS = 120.0
+"""The fastest window of this beginning is what later ones are held against: compilation makes the very first slow."""
+_WINDOW_SECONDS = 20.0
+_FACTOR = 3.0
+
+
+def hint_for(device: torch.device) -> str:
+    """Return the advice for a device: the threads of a CPU wait for one another at every operation."""
+    if device.type != "cpu" or torch.get_num_threads() == 1:
+        return ""
+    return "; num_threads=1 suffers less from them: stop, then genlab train resume=RUN num_threads=1"
+
+
+class SlowdownWatch:
+    """Compares the speed of training with that of its first minutes, and warns once.
+
+    Args:
+        hint: Advice to print with the warning; empty where there is none.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+        self._fastest = 0.0  # steps a second
+        self._seconds = 0.0
+        self._window_steps = 0
+        self._window_seconds = 0.0
+        self._has_warned = False
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Count steps and the time that they took, pauses left out."""
+        self._window_steps += steps
+        self._window_seconds += seconds
+        if self._window_seconds < _WINDOW_SECONDS:
+            return
+        speed = self._window_steps / self._window_seconds
+        if self._seconds < _FIRST_SECONDS:
+            self._fastest = max(self._fastest, speed)
+        self._seconds += self._window_seconds
+        self._window_steps, self._window_seconds = 0, 0.0
+        if speed * _FACTOR < self._fastest and not self._has_warned:
+            self._has_warned = True
+            ratio = self._fastest / speed
+            _log.warning(
+                "a step takes %.1f times as long as in the first minutes: other programs may be using its cores%s",
+                ratio,
+                self._hint,
+            )
