@@ -112,7 +112,7 @@ def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tenso
     """What the trainer does in a step of a model built from its own configuration."""
     with open_composer("train", config_dir=None) as composer:
         overrides = [f"model={MODELS[kind]}", f"model.reuses_generated={str(way == 'reuse').lower()}"]
-        overrides += ["trainer.precision=bfloat16"] if way == "bf16" else []
+        overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}"]
         configuration = read_run_configuration(plain(composer.compose(overrides)))
     torch.manual_seed(0)
     model = build_model(configuration, SPEC)

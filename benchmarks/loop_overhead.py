@@ -106,7 +106,8 @@ def bare_loop(images: Tensor, num_steps: int) -> None:
 
 def our_loop(dataset: Dataset, num_steps: int) -> None:
     defaults = OmegaConf.to_container(OmegaConf.load(config_directory() / "trainer" / "base.yaml"))
-    settings = TrainerSettings(**{**defaults, "num_steps": num_steps, "batch_size": BATCH_SIZE, "test_at_end": False})
+    own = {"num_steps": num_steps, "batch_size": BATCH_SIZE, "precision": "float32", "test_at_end": False}
+    settings = TrainerSettings(**{**defaults, **own})
     adam = functools.partial(torch.optim.Adam, lr=1e-3, betas=(0.5, 0.999), fused=True)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(

@@ -45,6 +45,7 @@ from genlab.composition.schema import (
 from genlab.data.dataset import Dataset
 from genlab.metrics.generation import draw_images
 from genlab.models.base import GenerativeModel
+from genlab.training.precision import resolved
 from genlab.training.processes import gathered, joined
 from genlab.training.progress import Progress
 from genlab.training.signals import StopRequest
@@ -91,7 +92,7 @@ def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[],
     torch.manual_seed(0)
     model = build_model(configuration, dataset.spec).train()
     phases = model.phases()
-    losses: list[nn.Module] = [PhaseLoss(phase, configuration.settings.precision) for phase in phases]
+    losses: list[nn.Module] = [PhaseLoss(phase, resolved(configuration.settings.precision, CPU)) for phase in phases]
     if num_processes() > 1:
         losses = [DistributedDataParallel(loss) for loss in losses]
     optimizers = [

@@ -40,7 +40,7 @@ from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
-from genlab.training.precision import has_bfloat16, slowness
+from genlab.training.precision import resolved, slowness
 from genlab.training.processes import first_before_others, gathered, joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
@@ -210,11 +210,11 @@ def with_resolved_precision(configuration: RunConfiguration, device: torch.devic
     The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.
     """
     precision = configuration.settings.precision
-    if precision == "auto":
-        precision = "bfloat16" if all(gathered(has_bfloat16(device))) else "float32"
-    elif (warning := slowness(precision, device)) is not None:
+    found = gathered(resolved(precision, device))
+    chosen = found[0] if len(set(found)) == 1 else "float32"
+    if precision != "auto" and (warning := slowness(precision, device)) is not None:
         _log.warning(warning)
-    return replace(configuration, trainer={**configuration.trainer, "precision": precision})
+    return replace(configuration, trainer={**configuration.trainer, "precision": chosen})
 
 
 def class_predictor_for(

@@ -17,6 +17,7 @@ from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
 from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device
+from genlab.training.precision import resolved
 from genlab.training.processes import average
 from genlab.training.settings import TrainerSettings
 from genlab.training.sharding import is_share, share_like, total_norm
@@ -71,7 +72,8 @@ class PhaseUpdate:
         self._settings = settings
         self._device = device
         self._buffers = buffers if settings.on_non_finite == "skip" else ()
-        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+        self._precision = resolved(settings.precision, device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "float16")
         self._num_bad = torch.zeros((), device=device)
         self._device_step: DeviceStep | None = None
         self._work = self._update
@@ -100,7 +102,7 @@ class PhaseUpdate:
             capture.refuse(
                 f"phase {self.phase.name}",
                 f"the host decides in each step of {type(self.optimizer).__name__} with precision "
-                f"{self._settings.precision} and sharding {self._settings.sharding}",
+                f"{self._precision} and sharding {self._settings.sharding}",
             )
             return None
         self._stay_on_device()
@@ -250,9 +252,9 @@ class PhaseUpdate:
         return f"phase {self.phase.name}: loss {value.item():.6g}, gradient norm {norm.item():.6g}"
 
     def _autocast(self) -> AbstractContextManager[None]:
-        if self._settings.precision == "float32":
+        if self._precision == "float32":
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=_AUTOCAST_TYPES[self._settings.precision])
+        return torch.autocast(self._device.type, dtype=_AUTOCAST_TYPES[self._precision])
 
     def state_dict(self) -> dict[str, object]:
         return {

@@ -14,11 +14,18 @@ _CPU_INSTRUCTIONS = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx51
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether ``auto`` means bfloat16 on a device: a CUDA device or a CPU with instructions for it."""
+    """Return whether a device computes with bfloat16: a CUDA device or a CPU with instructions for it."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _has_instructions("bfloat16")
+
+
+def resolved(precision: Precision, device: torch.device) -> Precision:
+    """Return the type that a setting stands for on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def slowness(precision: Precision, device: torch.device) -> str | None:

@@ -26,8 +26,14 @@ SMALL = {
 def configuration(model: str, layers: str, *overrides: str) -> RunConfiguration:
     register_resolvers()
     with open_composer("train", config_dir=None) as composer:
-        choice = [f"model={model}", f"model/layers={layers}", *SMALL.get(model, ()), *overrides]
-        return read_run_configuration(plain(composer.compose(choice)))
+        choice = [
+            f"model={model}",
+            f"model/layers={layers}",
+            "trainer.precision=float32",
+            *SMALL.get(model, ()),
+            *overrides,
+        ]
+        return read_run_configuration(plain(composer.compose([*choice, *overrides])))
 
 
 def losses(settings: RunConfiguration, dtype: torch.dtype) -> torch.Tensor:
