@@ -178,8 +178,14 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
 
     if is_first():
         save_configuration(run_folder, configuration, dataset.spec)
-        precision = configuration.settings.precision
-        save_environment(run_folder, command=command, device=device, precision=precision, seed=configuration.seed)
+        save_environment(
+            run_folder,
+            command=command,
+            device=device,
+            precision=configuration.settings.precision,
+            seed=configuration.seed,
+            class_names=dataset.class_names,
+        )
     about = banner(
         configuration, origin, model=model, dataset=dataset, device=device, run_folder=_from_here(run_folder)
     )

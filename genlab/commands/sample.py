@@ -12,13 +12,13 @@ import torch
 
 from genlab.collectives import is_first, shared_work
 from genlab.composition.application import JobContext
-from genlab.composition.environment import choose_device, processes_on
+from genlab.composition.environment import choose_device, processes_on, saved_class_names
 from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes
+from genlab.composition.suggestions import way_out
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.loading import TrainedModel, build_dataset, load_trained
-from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
 from genlab.training.processes import first_before_others, joined, own_device
@@ -40,7 +40,8 @@ class SampleSettings:
     split: Split | None
     folder: str | None
     temperature: float | None
-    label: int | None
+    label: int | str | None
+    """The number of a class, or its name."""
     given_rows: int | None
     seed: int
     device: str
@@ -96,7 +97,7 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
             batch,
             num_samples=settings.num_samples,
             generator=generator_for(settings.seed, "sample", device=device),
-            **_options(trained.model, settings),
+            **_options(trained, settings),
         )
     if not is_first():
         return
@@ -115,21 +116,37 @@ def _refusals_of_the_model() -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
-def _options(model: Model, settings: SampleSettings) -> dict[str, Any]:
+def _options(trained: TrainedModel, settings: SampleSettings) -> dict[str, Any]:
     """The settings that only some models have, as far as they were given.
 
     Raises:
         ConfigurationError: One was given that this model does not have.
     """
+    model = trained.model
     accepted = inspect.signature(model.visualize).parameters
     given = {name: getattr(settings, name) for name in ("temperature", "label", "given_rows")}
     for name, value in given.items():
         if value is not None and name not in accepted:
             raise ConfigurationError(f"{name} must be null for {type(model).__name__}, which has no such choice")
+    if isinstance(settings.label, str):
+        given["label"] = _label_named(settings.label, trained.run.folder)
     options = {name: value for name, value in given.items() if value is not None}
     if "progress" in accepted:
         options["progress"] = sys.stderr.isatty()
     return options
+
+
+def _label_named(name: str, run_folder: Path) -> int:
+    """Return the label of the class of a name.
+
+    Raises:
+        ConfigurationError: The run keeps no such name.
+    """
+    names = saved_class_names(run_folder)
+    if name not in names:
+        hint = way_out(name, names, kind="classes") if names else "this folder keeps no names of classes"
+        raise ConfigurationError(f"label must be the number or the name of a class, got {name}; {hint}")
+    return names.index(name)
 
 
 def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:

@@ -5,7 +5,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,11 +18,13 @@ from genlab.collectives import num_processes
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.suggestions import way_out
 from genlab.errors import ConfigurationError
+from genlab.printing import printable
 from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
 # Of torch's numbers, which begin with no zero and end before 128.
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
 ENVIRONMENT_NAME = "environment.json"
+_CLASS_NAMES = "class_names"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
 
 
@@ -93,7 +95,9 @@ def visible_devices() -> tuple[str, ...]:
     return tuple(map(str, range(num))) if named is None else tuple(name.strip() for name in named.split(",")[:num])
 
 
-def save_environment(run_folder: Path, *, command: str, device: torch.device, precision: str, seed: int) -> None:
+def save_environment(
+    run_folder: Path, *, command: str, device: torch.device, precision: str, seed: int, class_names: Sequence[str]
+) -> None:
     """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
 
     Args:
@@ -102,6 +106,7 @@ def save_environment(run_folder: Path, *, command: str, device: torch.device, pr
         device: Of this process.
         precision: Of training, resolved.
         seed: Of training.
+        class_names: Of the data, in the order of the labels.
     """
     former = _former(run_folder)
     commands = [str(line) for line in former.get("commands") or ()]
@@ -114,8 +119,15 @@ def save_environment(run_folder: Path, *, command: str, device: torch.device, pr
         "started": str(former.get("started", now)),
         "date": now,
         **describe_environment(device=device, precision=precision, seed=seed),
+        _CLASS_NAMES: list(class_names),
     }
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def saved_class_names(run_folder: Path) -> list[str]:
+    """Return the names of the classes of a run's data, in the order of the labels; empty where none are kept."""
+    names = _former(run_folder).get(_CLASS_NAMES)
+    return [printable(str(name)) for name in names] if isinstance(names, list) else []
 
 
 def _former(run_folder: Path) -> Mapping[str, Any]:

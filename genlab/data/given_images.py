@@ -17,7 +17,8 @@ from tqdm import tqdm
 from genlab.data.containers import RefusedImage
 from genlab.data.dataset import Binarization, Dataset
 from genlab.data.decoding import PILLOW_MAX_PIXELS, PictureRules, bombs_refused, decode
-from genlab.data.folder import folder, scan
+from genlab.data.folder import folder
+from genlab.data.image_files import scan
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
 from genlab.printing import printable

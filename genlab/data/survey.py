@@ -81,6 +81,12 @@ def describe(dataset: Dataset) -> Iterator[str]:
     yield f"fingerprint {dataset.fingerprint}"
 
 
+def numbered(names: Sequence[str], *, most: int = MAX_LISTED_CLASSES) -> str:
+    """Return the label and name of each class on one line; of many the first and the last."""
+    listed = [f"{label} {printable(name)}" for label, name in enumerate(names)]
+    return ", ".join(listed if len(listed) <= most else [*listed[: most - 1], "...", listed[-1]])
+
+
 def _moment(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
 
@@ -102,4 +108,6 @@ def _folded_classes(names: Sequence[str], surveys: Mapping[Split, SplitSurvey]) 
         for split, seen in surveys.items()
     ]
     which = f"{len(names):,} classes, {printable(names[0])} to {printable(names[-1])}"
-    return f"{which}; images of a class: {', '.join(ranges)}"
+    counts = f"{which}; images of a class: {', '.join(ranges)}"
+    is_plain = all(name.isdecimal() and int(name) == label for label, name in enumerate(names))
+    return counts if is_plain else f"{counts}\n{numbered(names, most=len(names))}"

@@ -1,5 +1,6 @@
 """Pictures of a run: what is there, and that a seed decides it."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,13 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
         path.name for path in (tmp_path / "a").iterdir()
     }
     assert genlab("sample", *words, "label=2").code == 0
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["class_names"] == list("0123456789")
+    (folder / "environment.json").write_text(json.dumps({**environment, "class_names": list("abcdefghijk")}))
+    assert genlab("sample", *words, "label=c").code == 0
     for word, message in (
+        ("label=two", "label must be the number or the name of a class, got two; classes: a, b, c"),
+        ("label=k", "labels must be 20 classes between 0 and 9"),
         ("label=10", "labels must be 20 classes between 0 and 9"),
         ("temperature=0.0", "temperature must be positive"),
         ("given_rows=9", "given must be between 0 and 8 rows"),

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from genlab.composition.environment import save_environment
+from genlab.composition.environment import save_environment, saved_class_names
 
 CPU = torch.device("cpu")
 
 
 def commands_after(folder: Path, command: str) -> list[str]:
-    save_environment(folder, command=command, device=CPU, precision="float32", seed=3)
+    save_environment(folder, command=command, device=CPU, precision="float32", seed=3, class_names=["cats", "dogs"])
     environment = json.loads((folder / "environment.json").read_text())
     assert (environment["command"], environment["seed"], environment["num_processes"]) == (command, 3, 1)
+    assert saved_class_names(folder) == ["cats", "dogs"]
     assert datetime.fromisoformat(environment["started"]) <= datetime.fromisoformat(environment["date"])
     return list(environment["commands"])
 
@@ -34,9 +35,18 @@ def test_a_damaged_file_ends_no_run(tmp_path: Path, content: str) -> None:
 
 
 def test_the_date_of_the_first_start_stays(tmp_path: Path) -> None:
-    save_environment(tmp_path, command="genlab train", device=CPU, precision="float32", seed=0)
+    save_environment(
+        tmp_path, command="genlab train", device=CPU, precision="float32", seed=0, class_names=["cats", "dogs"]
+    )
     path = tmp_path / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": "2020-01-02T03:04:05+00:00"}))
-    save_environment(tmp_path, command="genlab train resume=run", device=CPU, precision="float32", seed=0)
+    save_environment(
+        tmp_path,
+        command="genlab train resume=run",
+        device=CPU,
+        precision="float32",
+        seed=0,
+        class_names=["cats", "dogs"],
+    )
     environment = json.loads(path.read_text())
     assert environment["started"] == "2020-01-02T03:04:05+00:00" < environment["date"]

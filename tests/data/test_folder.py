@@ -30,6 +30,7 @@ def _settings(tmp_path, **changes):
         "background": 255,
         "max_pixels": 1_000_000,
         "labels": "auto",
+        "splits": "auto",
         "validation_fraction": 0.2,
         "test_fraction": 0.2,
         "split_seed": 0,
@@ -293,6 +294,37 @@ def test_splits_are_disjoint_and_complete(tmp_path):
     assert sorted(numbers) == list(range(20))
     assert [data.num_images(split) for split in ("train", "validation", "test")] == [12, 4, 4]
     assert folder(**_settings(tmp_path, split_seed=1)).fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize("missing", [(), ("val",), ("test",), ("val", "test")])
+def test_folders_of_splits_are_the_splits_and_what_is_missing_is_taken_from_training(tmp_path, missing, caplog):
+    """Each image is a grey level of its own, so that a leak would show."""
+    levels = {"train": range(20), "val": range(100, 106), "test": range(200, 210)}
+    for name in levels.keys() - set(missing):
+        for level in levels[name]:
+            image = Image.new("RGB", (8, 8), (level,) * 3)
+            _save(tmp_path / "images" / name / str(level % 2 + 9) / f"{level}.png", image)
+    with caplog.at_level(logging.INFO):
+        data = folder(**_settings(tmp_path))
+    assert "classes: 0 9, 1 10" in caplog.text
+    found = {
+        split: sorted(
+            (round(float(image[0, 0, 0]) * 255), data.class_names[label])
+            for batch in data.batches(split, batch_size=3, seed=0, device=CPU)
+            for image, label in zip(batch.images, batch.labels, strict=True)
+        )
+        for split in ("train", "validation", "test")
+    }
+    whole = sorted(pair for split in found.values() for pair in split)
+    given = [level for name in levels.keys() - set(missing) for level in levels[name]]
+    assert whole == sorted((level, str(level % 2 + 9)) for level in given)
+    sizes = (20 - 4 * len(missing), 4 if "val" in missing else 6, 4 if "test" in missing else 10)
+    assert tuple(map(len, found.values())) == sizes
+    for split, name in (("validation", "val"), ("test", "test")):
+        source = "train" if name in missing else name
+        assert {level for level, _ in found[split]} <= set(levels[source])
+    names = " ".join(name for name in levels if name not in missing)
+    assert f"folder images 8x8, splits {names}, 256 levels, " in data.provenance
 
 
 def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):

@@ -26,6 +26,7 @@ FOLDER = {
     "background": 0,
     "max_pixels": 10_000,
     "labels": "none",
+    "splits": "auto",
     "validation_fraction": 0.0,
     "test_fraction": 0.0,
     "split_seed": 0,

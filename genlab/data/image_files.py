@@ -1,0 +1,119 @@
+"""The image files below a folder: what is passed over, and what links lead to."""
+
+import os
+import stat
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from logging import getLogger
+from pathlib import Path
+
+from genlab.data.location import require_folder
+from genlab.errors import DataError
+from genlab.printing import printable
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp"})
+# Of file systems, network storage, archives and programs; those of other programs begin with a dot.
+_SYSTEM_NAMES = frozenset(
+    {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx", "__pycache__"}
+    | {"lost+found", "$recycle.bin", "recycler", "recycled", "system volume information"}
+    | {"network trash folder", "temporary items", "thumbs.db", "ehthumbs.db", "desktop.ini"}
+)
+_log = getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFile:
+    """One file, by what tells that it changed.
+
+    Attributes:
+        name: Relative to the folder, with forward slashes.
+        num_bytes: Its size.
+        modified_ns: Its time of modification, nanoseconds.
+    """
+
+    name: str
+    num_bytes: int
+    modified_ns: int
+
+
+def scan(top: Path, *, key: str) -> list[ImageFile]:
+    """Return the image files below a folder, sorted by name; what is passed over is logged.
+
+    Args:
+        top: The folder.
+        key: The setting that named it, for the errors.
+
+    Raises:
+        DataError: The folder does not exist, cannot be listed or holds no image.
+    """
+    require_folder(top, key=key)
+    passed_over = Counter[str]()
+    files = sorted(_images_below(top, passed_over), key=lambda file: file.name)
+    listed = ", ".join(f"{count} {printable(kind)}" for kind, count in sorted(passed_over.items()))
+    if not files:
+        found = f" (it holds {listed})" if listed else ""
+        raise DataError(f"{key} must hold PNG, JPEG or WebP files, {printable(str(top))} has none{found}")
+    if listed:
+        _log.warning("%s: passed over: %s", printable(str(top)), listed)
+    return files
+
+
+def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
+    """Each real folder is read once, by its own name rather than by that of a link, so that circles end."""
+    seen: set[tuple[int, int]] = set()
+    around = {_identity(place) for place in top.resolve().parents}
+    folders, links = [top], deque[Path]()
+    while folders or links:
+        place = folders.pop() if folders else links.popleft()
+        identity = _identity(place)
+        if identity in around or identity in seen:
+            passed_over["links to folders around them" if identity in around else "links to folders read already"] += 1
+            continue
+        seen.add(identity)
+        for entry in _entries(place):
+            is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
+            if (kind := _kind_passed_over(entry, is_folder=is_folder)) is not None:
+                passed_over[kind] += 1
+            elif is_folder:
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+            else:
+                status = _status(entry)
+                name = Path(entry.path).relative_to(top).as_posix()
+                yield ImageFile(name=name, num_bytes=status.st_size, modified_ns=status.st_mtime_ns)
+
+
+def _kind_passed_over(entry: "os.DirEntry[str]", *, is_folder: bool) -> str | None:
+    """What an entry is that is neither an image nor a folder of images, in the plural."""
+    if entry.name.startswith("."):
+        return "hidden folders" if is_folder else "hidden files"
+    if entry.name.lower() in _SYSTEM_NAMES:
+        return "system folders" if is_folder else "system files"
+    if is_folder:
+        return None
+    suffix = Path(entry.name).suffix.lower()
+    is_dangling = entry.is_symlink() and not Path(entry.path).exists()
+    if suffix not in SUFFIXES:
+        return "dangling links" if is_dangling else suffix or "files without suffix"
+    # A dangling link of an image is refused when it is read; a pipe would wait for its writer.
+    return None if is_dangling or stat.S_ISREG(_status(entry).st_mode) else "pipes and devices"
+
+
+def _entries(place: Path) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"the folder {printable(str(place))} cannot be listed ({error.strerror})") from error
+
+
+def _status(entry: "os.DirEntry[str]") -> os.stat_result:
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)  # a dangling link
+
+
+def _identity(place: Path) -> tuple[int, int]:
+    status = place.stat()
+    return status.st_dev, status.st_ino
