@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from logging import getLogger
 from typing import Literal
 
 import torch
@@ -24,6 +25,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Binarization = Literal["none", "threshold", "stochastic", "fixed"]
 
+_log = getLogger(__name__)
 _HASH_CHUNK = 4096  # images hashed at a time: bounds the memory that a mapped store takes
 
 
@@ -168,6 +170,9 @@ class Dataset:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
         share = slice(rank, batch_size, num_processes)
+        num_images, num_others = self.num_images("train"), num_labelled or 0
+        hint = f"trainer.batch_size={num_images + num_others} or less"
+        _warn_of_repetitions(batch_size - num_others, num_images, kind="training", hint=hint)
         if num_labelled is None:
             return BatchStream(self, batch_size=batch_size, share=share, seed=seed, device=device)
         return SemiSupervisedStream(
@@ -313,6 +318,7 @@ class SemiSupervisedStream(BatchStream):
                 f"trainer.labelled_fraction needs labelled images, and dataset {dataset.name} has none to train "
                 "on: set it to null"
             )
+        _warn_of_repetitions(num_labelled, len(rows), kind="labelled", hint="a smaller trainer.labelled_fraction")
         self.num_labelled = num_labelled
         self._rows = rows.to(self._index_device)
         self._labelled = _Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
@@ -327,6 +333,14 @@ class SemiSupervisedStream(BatchStream):
     def _indices(self, index: int) -> Int[Tensor, " B"]:
         labelled = self._rows.index_select(0, self._labelled.take(index, self.num_labelled))
         return torch.cat([labelled, self._images.take(index, self.batch_size - self.num_labelled)])
+
+
+def _warn_of_repetitions(num_drawn: int, num_images: int, *, kind: str, hint: str) -> None:
+    if num_drawn > num_images:
+        _log.warning(
+            f"a batch takes {num_drawn:,} {kind} images and there are {num_images:,}, so it holds some of them more "
+            f"than once; {hint} avoids that"
+        )
 
 
 class _Epochs:

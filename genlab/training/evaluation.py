@@ -120,8 +120,9 @@ def _filled_up(
 
     def measure(batch: Batch) -> dict[str, Tensor]:
         num_own, num_further = len(batch.images), batch_size - len(batch.images)
-        images = torch.cat((batch.images, company.images[:num_further]))
-        labels = torch.cat((batch.labels, company.labels[:num_further]))
+        further = torch.arange(num_further, device=company.images.device) % len(company.images)
+        images = torch.cat((batch.images, company.images[further]))
+        labels = torch.cat((batch.labels, company.labels[further]))
         return {name: values[:num_own] for name, values in evaluate(Batch(images=images, labels=labels)).items()}
 
     return measure

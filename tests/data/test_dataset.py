@@ -63,6 +63,29 @@ def test_batch_depends_on_seed_and_index_alone(order):
         assert torch.equal(fresh.labels, shuffled[index].labels)
 
 
+@pytest.mark.parametrize(("num_processes", "num_labelled"), [(1, None), (2, None), (2, 4)])
+def test_a_batch_larger_than_the_data_set_is_said_once(caplog, num_processes, num_labelled):
+    """Also where each process holds fewer images than there are, and where a part of a batch is labelled."""
+
+    def stream(batch_size, num_images):
+        caplog.clear()
+        data = _partly_labelled(num_images, 20) if num_labelled else ramp_dataset(num_images)
+        data.stream(batch_size=batch_size, num_labelled=num_labelled, seed=0, device=CPU, num_processes=num_processes)
+        return [record.getMessage() for record in caplog.records]
+
+    drawn = 12 - (num_labelled or 0)
+    assert stream(12, drawn) == []
+    (said,) = stream(12, drawn - 1) if num_labelled is None else stream(13, drawn)
+    assert f"takes {drawn + (num_labelled is not None)} training images and there are" in said
+    assert f"more than once; trainer.batch_size={11 if num_labelled is None else 12} or less" in said
+
+
+def test_more_labelled_images_in_a_batch_than_there_are_is_said(caplog):
+    _partly_labelled(23, 4).stream(batch_size=10, num_labelled=5, seed=0, device=CPU)
+    assert "takes 5 labelled images and there are 4" in caplog.text
+    assert "a smaller trainer.labelled_fraction" in caplog.text
+
+
 def _partly_labelled(num_images: int, num_labelled: int, *, binarization="none") -> Dataset:
     """Images whose every pixel is the image's number; of the odd ones, the first `num_labelled` have it as label."""
     images = torch.arange(num_images, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 3).contiguous()

@@ -84,9 +84,10 @@ def test_coupled_images_come_in_full_batches_of_mixed_images_and_each_counts_onc
     assert torch.equal(together[0], measured(Batching(size=8, couples_images=True), limit=limit)[0][0])
 
 
-def test_a_training_set_smaller_than_the_batch_fills_it_as_far_as_it_goes() -> None:
+def test_a_training_set_smaller_than_the_batch_fills_it_again_and_again() -> None:
     (batch,), found = measured(Batching(size=100, couples_images=True), limit=2)
-    assert len(batch) == 2 + 37
+    assert len(batch) == 100  # as in training, whose batches repeat images too
+    assert torch.equal(batch[2:39], batch[39:76])
     assert found["size"].num_examples == 2
 
 
