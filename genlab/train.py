@@ -191,6 +191,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
     )
     _log.info("%s", about)
     _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
+    for warning in model.warnings():
+        _log.warning("%s", warning)
     summary = trainer.fit(resume=configuration.resume is not None)
     if not is_first():
         return summary

@@ -60,7 +60,11 @@ class Model(nn.Module, ABC):
         Such a model is evaluated in batches of the size that it is trained on, and the ledger says so. The default
         asks the layers; a model that couples images in its own code overrides it.
         """
-        return any(couples_images(child) for child in self.children())
+        return any(coupling_layer(child) is not None for child in self.children())
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of this combination of parts, one line each; told once when training starts."""
+        return ()
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
         """The measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.
@@ -101,8 +105,8 @@ class Model(nn.Module, ABC):
         return {}
 
 
-def couples_images(module: nn.Module, *, training: bool = False) -> bool:
-    """Return whether some layer makes an image's output depend on the other images of its batch.
+def coupling_layer(module: nn.Module, *, training: bool = False) -> nn.Module | None:
+    """Return a layer that makes an image's output depend on the other images of its batch; None where there is none.
 
     Batch normalisation does so in training, and without running statistics always. A layer of another kind declares it
     by an attribute ``couples_images``; a value of None counts as True.
@@ -114,10 +118,10 @@ def couples_images(module: nn.Module, *, training: bool = False) -> bool:
     for layer in module.modules():
         if isinstance(layer, _BatchNorm):
             if training or layer.running_mean is None:
-                return True
+                return layer
         elif getattr(layer, "couples_images", False) is not False:
-            return True
-    return False
+            return layer
+    return None
 
 
 class GenerativeModel(Model):

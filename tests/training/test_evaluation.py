@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from genlab.models.base import couples_images
+from genlab.models.base import coupling_layer
 from genlab.training.evaluation import Average, Batching, average_measures, averages_of_split, batching_for
 from genlab.types import Batch
 from tests.training.conftest import TinyGAN, make_dataset
@@ -115,7 +115,7 @@ def test_other_models_are_measured_at_any_size() -> None:
     model = TinyGAN()  # with batch normalisation, which evaluation does not take from the batch
     assert batching_for(model, training_size=8, size=250) == Batching(size=250)
     assert Batching(size=250).protocol is None
-    assert couples_images(model.generator, training=True)
-    assert not couples_images(model.discriminator, training=True)
+    assert coupling_layer(model.generator, training=True) is model.generator[1]
+    assert coupling_layer(model.discriminator, training=True) is None
     model.discriminator.append(ComparedFeatures())
     assert model.couples_images

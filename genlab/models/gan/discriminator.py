@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genlab.models.base import couples_images
+from genlab.models.base import coupling_layer
 from genlab.models.gan.networks import DiscriminatorNetwork
 
 
@@ -44,12 +44,9 @@ class Discriminator(nn.Module):
     @property
     def judges_batches(self) -> bool:
         """Whether the judgement of one image in training depends on the others of its batch."""
-        return not isinstance(self.feature_layer, nn.Identity) or couples_images(self.network, training=True)
-
-    @property
-    def normalizes_batches(self) -> bool:
-        """Whether the network has batch normalisation."""
-        return any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in self.network.modules())
+        return not isinstance(self.feature_layer, nn.Identity) or (
+            coupling_layer(self.network, training=True) is not None
+        )
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Judgement:
         features = self.network(images, conditions)

@@ -28,12 +28,12 @@ from genlab.models.gan.objectives import Objective
 from genlab.models.gan.techniques.base import (
     Contest,
     LayerTechnique,
-    ObjectiveTechnique,
     Parts,
     Technique,
     TermTechnique,
     WeightTechnique,
 )
+from genlab.models.gan.techniques.compatibility import Combination, remarks
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import Batch, ImageSpec, Loss, Phase
@@ -124,13 +124,16 @@ class GAN(GenerativeModel):
             draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=device)[0],
         )
         conditioning.build_head(network.num_features)
-        used = [technique for technique in techniques.values() if technique is not None]
-        for technique in used:
+        used = {name: technique for name, technique in techniques.items() if technique is not None}
+        for technique in used.values():
             if isinstance(technique, LayerTechnique):
                 technique.rebuild(parts)
-            if isinstance(technique, ObjectiveTechnique):
-                objective = technique.wrap(objective)
-        self.objective = objective
+        combination = Combination(objective=objective, techniques=used, network=parts.network)
+        self.objective = combination.game
+        found = remarks(combination)
+        if found and found[0].is_refusal:
+            raise ValueError(found[0].message)
+        self._warnings = tuple(remark.message for remark in found)
         self.generator = parts.generator
         self.discriminator = Discriminator(
             parts.network,
@@ -152,6 +155,9 @@ class GAN(GenerativeModel):
     @property
     def _terms(self) -> list[TermTechnique]:
         return [technique for technique in self.techniques.values() if isinstance(technique, TermTechnique)]
+
+    def warnings(self) -> tuple[str, ...]:
+        return self._warnings
 
     # ---- training
 

@@ -8,8 +8,10 @@ Dimensions: B batch.
 """
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +19,10 @@ from torch import Tensor
 from genlab.models.ranges import require_between
 
 Scores = Float[Tensor, " B"]
+
+# Scores far out on a ray and a thousand times as far: a loss that still falls by this much between them has no bound.
+_FAR, _FARTHER = 1e3, 1e6
+_LEAST_FALL = 1.0
 
 
 class Objective(ABC):
@@ -42,6 +48,25 @@ class Objective(ABC):
     def discriminator_loss(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, ""]:
         """Both terms, each averaged over its own images."""
         return self.real(real_scores).mean() + self.fake(fake_scores).mean()
+
+    @cached_property
+    def rewards_a_constant(self) -> bool:
+        """Whether adding a constant to all scores lowers the discriminator's loss without bound."""
+        return self._falls_along(1.0, 1.0) or self._falls_along(-1.0, -1.0)
+
+    @cached_property
+    def needs_a_bounded_slope(self) -> bool:
+        """Whether ever larger differences between scores lower the discriminator's loss without bound."""
+        return self._falls_along(1.0, -1.0)
+
+    def _falls_along(self, real: float, fake: float) -> bool:
+        """Whether the loss falls without bound as real and generated images' scores move in these directions."""
+
+        def loss(distance: float) -> float:
+            scores = (torch.full((1,), distance * side, dtype=torch.float64, device="cpu") for side in (real, fake))
+            return self.discriminator_loss(*scores).item()
+
+        return loss(_FARTHER) < loss(_FAR) - _LEAST_FALL
 
 
 class NonSaturating(Objective):
@@ -84,7 +109,7 @@ class LeastSquares(Objective):
 
 
 class Wasserstein(Objective):
-    """The difference of mean scores (arXiv:1701.07875, equation 2); a technique must keep the critic Lipschitz."""
+    """The difference of mean scores (arXiv:1701.07875, equation 2); a technique must bound the critic's slope."""
 
     unit = "score"
     decision_threshold = None

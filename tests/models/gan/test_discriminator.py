@@ -53,4 +53,3 @@ def test_whether_images_of_a_batch_influence_each_other(kind: str) -> None:
     (gradient,) = torch.autograd.grad(outputs[0].sum(), images)
     assert gradient[0].any()
     assert bool(gradient[1:].any()) == discriminator.judges_batches == (kind != "plain")
-    assert discriminator.normalizes_batches == (kind == "batch norm")

@@ -1,1 +1,1 @@
-"""Techniques that combine with any GAN, one per file; :mod:`genlab.models.gan.techniques.base` says where they act."""
+"""Techniques for any GAN, one per file; ``base`` says where they act, ``compatibility`` what goes together."""

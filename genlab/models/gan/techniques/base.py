@@ -1,6 +1,7 @@
 """Where a technique may act: on the layers of a network, on the objective, on a phase's loss, or on the weights.
 
-A technique acts at one of these places and knows nothing of the others, so that any of them can be combined.
+A technique acts at one of these places, knows nothing of the others, and declares what it does to the discriminator and
+what it needs of it. :mod:`genlab.models.gan.techniques.compatibility` decides from this which of them go together.
 
 Dimensions: B batch, R real images, C channels, H height, W width, K conditions.
 """
@@ -9,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.networks import DiscriminatorNetwork
@@ -32,6 +33,17 @@ class Parts:
     """Width after the feature layer."""
     draw_inputs: Callable[[int], Tensor]
     """Draws inputs of the generator."""
+
+    def append_features(self, layer: nn.Module, *, num_features: int) -> None:
+        """Put a layer behind the features, and behind the layers that other techniques have put there.
+
+        Args:
+            layer: From (B, ``self.num_features``) to (B, num_features).
+            num_features: Width after it.
+        """
+        is_first = isinstance(self.feature_layer, nn.Identity)
+        self.feature_layer = layer if is_first else nn.Sequential(self.feature_layer, layer)
+        self.num_features = num_features
 
 
 @dataclass(kw_only=True)
@@ -58,15 +70,35 @@ class Contest:
             return features
 
 
-class Technique(nn.Module):
-    """The base of all techniques; derive from one of the four below."""
+Slope = Literal["free", "bounded", "one", "undeclared"]
+"""The largest slope of the score by the image: anything; at most some number; at most one, or pulled to it."""
 
-    uses_bare_weights: bool = False
+
+class Technique(nn.Module):
+    """The base of all techniques; derive from one of the four below.
+
+    The attributes declare what decides whether parts of a GAN go together. One that is left undeclared is taken for the
+    careful answer where there is one, and a warning asks for it where there is none.
+    """
+
+    couples_images: bool | None = False
+    """Whether the score of an image then depends on the other images of its batch; None is undeclared."""
+    needs_uncoupled_images: bool = False
+    """Whether it takes the score of an image for a function of that image alone."""
+    slope: Slope = "undeclared"
+    """What it makes of the slope of the discriminator's score by the image."""
+    bounds_layers_alone: bool = False
+    """Whether its bound holds layer by layer, so that a normalisation between two layers undoes it."""
+    replaces_objective: bool = False
+    """Whether the generator's loss is a term of this technique instead of the objective's."""
+    uses_bare_weights: bool = True
     """Whether it looks at weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
 
 
 class LayerTechnique(Technique, ABC):
     """Changes the layers of a network, once."""
+
+    couples_images: bool | None = None
 
     @abstractmethod
     def rebuild(self, parts: Parts) -> None:
@@ -78,7 +110,10 @@ class LayerTechnique(Technique, ABC):
 
 
 class ObjectiveTechnique(Technique, ABC):
-    """Changes the objective, once."""
+    """Changes the objective, once. What it makes of it is computed, not declared."""
+
+    slope: Slope = "free"
+    uses_bare_weights = False
 
     @abstractmethod
     def wrap(self, objective: Objective) -> Objective:
@@ -87,9 +122,6 @@ class ObjectiveTechnique(Technique, ABC):
 
 class TermTechnique(Technique):
     """Adds a term to the loss of one phase or of both."""
-
-    replaces_objective: bool = False
-    """Whether the generator's loss is this term instead of the objective's."""
 
     def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
         """Look at the finished networks, once: allocate buffers, refuse what does not fit.
@@ -122,14 +154,12 @@ class WeightTechnique(Technique):
     def project(self, discriminator: Discriminator) -> None:
         """Change the weights in place, after each update of the discriminator."""
 
+    @property
+    def reparametrizes(self) -> bool:
+        """Whether the stored weights are no longer those that act."""
+        return type(self).parametrize is not WeightTechnique.parametrize
 
-def require_plain_weight(module: nn.Module) -> None:
-    """Refuse to parametrise a weight twice.
-
-    Raises:
-        ValueError: The module's weight has a parametrisation already.
-    """
-    if is_parametrized(module, "weight"):
-        raise ValueError(
-            "model.techniques: spectral_normalization and weight_normalization exclude each other; set one to null"
-        )
+    @property
+    def needs_stored_weights(self) -> bool:
+        """Whether it takes the stored weights for those that act: it would express or change others by mistake."""
+        return self.reparametrizes or type(self).project is not WeightTechnique.project

@@ -19,6 +19,9 @@ class FeatureMatching(TermTechnique):
         ValueError: The weight is not positive.
     """
 
+    slope = "free"
+    uses_bare_weights = False
+
     def __init__(self, *, weight: float, replaces_objective: bool) -> None:
         super().__init__()
         require_between("model.techniques.feature_matching.weight", weight, 1e-6, 1e6)

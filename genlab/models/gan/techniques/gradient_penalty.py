@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from genlab.collectives import draw_rows
-from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.types import Loss
@@ -30,20 +29,13 @@ class GradientPenalty(TermTechnique):
         ValueError: The weight is not positive.
     """
 
-    uses_bare_weights = True
+    needs_uncoupled_images = True
+    slope = "one"
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()
         require_between("model.techniques.gradient_penalty.weight", weight, 1e-6, 1e6)
         self.weight = weight
-
-    def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        del generator
-        if discriminator.normalizes_batches:
-            raise ValueError(
-                "model.techniques.gradient_penalty penalises each image's gradient, which batch normalisation mixes "
-                "(arXiv:1704.00028, section 4): set model.discriminator.normalization=null"
-            )
 
     def discriminator_term(self, contest: Contest) -> Loss:
         num = min(len(contest.real), len(contest.fake))

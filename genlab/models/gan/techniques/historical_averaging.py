@@ -12,7 +12,8 @@ from genlab.types import Loss
 class HistoricalAveraging(TermTechnique):
     """Each network pays for its distance from its own past, || theta - (1 / t) sum_i theta[i] ||^2.
 
-    The averages are buffers: they are in every checkpoint, and a resumed run goes on from them.
+    theta are the parameters that are trained; under a parametrisation the weights that act are made of them. The
+    averages are buffers: they are in every checkpoint, and a resumed run goes on from them.
 
     Args:
         weight: Of the term; the paper gives none.
@@ -22,7 +23,7 @@ class HistoricalAveraging(TermTechnique):
     """
 
     num_seen: Tensor
-    uses_bare_weights = True
+    slope = "free"
 
     def __init__(self, *, weight: float) -> None:
         super().__init__()

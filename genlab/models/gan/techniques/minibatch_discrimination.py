@@ -51,6 +51,10 @@ class MinibatchDiscrimination(LayerTechnique):
         ValueError: A number is out of range.
     """
 
+    couples_images = True
+    slope = "free"
+    uses_bare_weights = False
+
     def __init__(self, *, num_kernels: int, kernel_size: int) -> None:
         super().__init__()
         require_count("model.techniques.minibatch_discrimination.num_kernels", num_kernels)
@@ -59,7 +63,7 @@ class MinibatchDiscrimination(LayerTechnique):
         self.kernel_size = kernel_size
 
     def rebuild(self, parts: Parts) -> None:
-        parts.feature_layer = MinibatchFeatures(
+        layer = MinibatchFeatures(
             num_features=parts.num_features, num_kernels=self.num_kernels, kernel_size=self.kernel_size
         )
-        parts.num_features += self.num_kernels
+        parts.append_features(layer, num_features=parts.num_features + self.num_kernels)

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genlab.models.gan.discriminator import Discriminator
-from genlab.models.gan.techniques.base import WeightTechnique, require_plain_weight
+from genlab.models.gan.techniques.base import WeightTechnique
 from genlab.models.ranges import require_count
 
 
@@ -21,7 +21,8 @@ class SpectralNormalization(WeightTechnique):
         ValueError: The number is out of range.
     """
 
-    uses_bare_weights = True
+    slope = "one"
+    bounds_layers_alone = True
 
     def __init__(self, *, num_power_iterations: int) -> None:
         super().__init__()
@@ -31,5 +32,4 @@ class SpectralNormalization(WeightTechnique):
     def parametrize(self, discriminator: Discriminator) -> None:
         for module in discriminator.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                require_plain_weight(module)
                 spectral_norm(module, n_power_iterations=self.num_power_iterations)

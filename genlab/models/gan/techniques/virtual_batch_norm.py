@@ -91,6 +91,10 @@ class VirtualBatchNormalization(LayerTechnique):
         ValueError: The number is out of range.
     """
 
+    couples_images = False
+    slope = "free"
+    uses_bare_weights = False
+
     def __init__(self, *, num_reference: int) -> None:
         super().__init__()
         require_count("model.techniques.virtual_batch_norm.num_reference", num_reference, 2)

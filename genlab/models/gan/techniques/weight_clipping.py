@@ -18,7 +18,7 @@ class WeightClipping(WeightTechnique):
         ValueError: The bound is out of range.
     """
 
-    uses_bare_weights = True
+    slope = "bounded"
 
     def __init__(self, *, bound: float) -> None:
         super().__init__()

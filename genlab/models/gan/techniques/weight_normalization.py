@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from genlab.models.gan.discriminator import Discriminator
-from genlab.models.gan.techniques.base import WeightTechnique, require_plain_weight
+from genlab.models.gan.techniques.base import WeightTechnique
 
 
 class WeightNormalization(WeightTechnique):
@@ -13,10 +13,9 @@ class WeightNormalization(WeightTechnique):
     Differs from the paper: no data-dependent initial values.
     """
 
-    uses_bare_weights = True
+    slope = "free"
 
     def parametrize(self, discriminator: Discriminator) -> None:
         for module in discriminator.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                require_plain_weight(module)
                 weight_norm(module)

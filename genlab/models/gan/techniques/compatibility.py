@@ -1,0 +1,198 @@
+"""Which objectives, techniques and discriminators go together, decided from what each of them says of itself.
+
+A technique declares it (:class:`genlab.models.gan.techniques.base.Technique`), an objective computes it from its
+losses, and a network shows it by its layers. Any set goes together in which no rule here finds fault; no rule looks at
+which technique it has. docs/gans.md shows the answers as tables.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.utils.parametrize import is_parametrized
+
+from genlab.models.base import coupling_layer
+from genlab.models.gan.objectives import Objective
+from genlab.models.gan.techniques.base import ObjectiveTechnique, Slope, Technique, WeightTechnique
+
+_KEY = "model.techniques"
+_WITHOUT_NORMALIZATION = "set model.discriminator.normalization=null"
+_NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A reason why parts of a GAN do not go together, or do so badly."""
+
+    is_refusal: bool
+    message: str
+    """One line: key, rule and hint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """The parts of a GAN that act on one another."""
+
+    objective: Objective
+    """As it was chosen."""
+    techniques: Mapping[str, Technique]
+    """By name."""
+    network: nn.Module
+    """Of the discriminator, before its weights are parametrised."""
+
+    @cached_property
+    def game(self) -> Objective:
+        """The objective as the techniques leave it."""
+        changing = (part for part in self.techniques.values() if isinstance(part, ObjectiveTechnique))
+        return reduce(lambda objective, technique: technique.wrap(objective), changing, self.objective)
+
+    @property
+    def normalization(self) -> nn.Module | None:
+        """A layer of the network that divides by statistics of the images; None where there is none."""
+        return next((layer for layer in self.network.modules() if isinstance(layer, _NORMALIZATIONS)), None)
+
+    def with_slope(self, *slopes: Slope) -> list[str]:
+        """Return the names of the techniques that declare one of these slopes."""
+        return [name for name, technique in self.techniques.items() if technique.slope in slopes]
+
+
+def remarks(parts: Combination) -> list[Remark]:
+    """Return all that is to be said against a combination, refusals first; nothing where it works."""
+    rules = (
+        *(_scores_are_of_single_images, _stored_weights_act, _a_constant_gains_nothing, _slopes_are_bounded),
+        *(_bounds_hold, _bounds_agree, _the_generator_hears),
+    )
+    return sorted((remark for rule in rules for remark in rule(parts)), key=lambda remark: not remark.is_refusal)
+
+
+def _scores_are_of_single_images(parts: Combination) -> Iterator[Remark]:
+    """A gradient by one image is that of its own score only where no layer mixes the images of a batch."""
+    for name, technique in parts.techniques.items():
+        if not technique.needs_uncoupled_images:
+            continue
+        needs = f"{_KEY}.{name} needs a score that is of its image alone"
+        mixing = coupling_layer(parts.network, training=True)
+        if isinstance(mixing, _BatchNorm):
+            yield Remark(
+                True, f"{needs}, and batch normalisation mixes a batch (arXiv:1704.00028): {_WITHOUT_NORMALIZATION}"
+            )
+        elif mixing is not None:
+            yield Remark(True, f"{needs}, and {_name(mixing)} in the discriminator mixes a batch: leave one out")
+        for other, its_company in parts.techniques.items():
+            if its_company.couples_images:
+                yield Remark(True, f"{needs}, and {other} compares the images of a batch: set {_KEY}.{other}=null")
+            elif its_company.couples_images is None:
+                yield Remark(
+                    False,
+                    f"{needs}, and {other} does not declare whether it is: set couples_images on {_name(its_company)}",
+                )
+
+
+def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
+    """Weights are parametrised once, and nothing clips numbers of which a parametrisation makes other weights."""
+    weights = {name: part for name, part in parts.techniques.items() if isinstance(part, WeightTechnique)}
+    names = [name for name, technique in weights.items() if technique.needs_stored_weights]
+    for index, name in enumerate(names):
+        if any(map(_is_parametrized, parts.network.modules())):
+            yield Remark(
+                True,
+                f"{_KEY}.{name} needs weights that act as they are stored, and the discriminator's are parametrised",
+            )
+        for other in names[index + 1 :]:
+            if weights[name].reparametrizes or weights[other].reparametrizes:
+                yield Remark(
+                    True,
+                    f"{_KEY}: {name} and {other} exclude each other, because both act on stored weights, of which one "
+                    "makes other weights: set one to null",
+                )
+
+
+def _a_constant_gains_nothing(parts: Combination) -> Iterator[Remark]:
+    """Scores that drift together for ever tell nothing apart, and overflow in the end."""
+    if not parts.game.rewards_a_constant:
+        return
+    fault = "adding a constant to all scores would lower the loss without end"
+    changed_by = [name for name, part in parts.techniques.items() if isinstance(part, ObjectiveTechnique)]
+    if parts.objective.rewards_a_constant or not changed_by:
+        yield Remark(True, f"model.objective must have a lower bound, got {_name(parts.objective)}: {fault}")
+        return
+    key = f"{_KEY}.{changed_by[-1]}"
+    yield Remark(
+        True,
+        f"{key} needs an objective that keeps a lower bound, got {_name(parts.objective)}: {fault}; set {key}=null, or "
+        "choose another model/objective",
+    )
+
+
+def _slopes_are_bounded(parts: Combination) -> Iterator[Remark]:
+    """A difference of mean scores measures a distance only while the slope of the scores is bounded."""
+    if not parts.game.needs_a_bounded_slope:
+        return
+    needs = f"model.objective {_name(parts.objective)} needs a technique that bounds the slope of the scores"
+    bounding, undeclared = parts.with_slope("bounded", "one"), parts.with_slope("undeclared")
+    if any(not _is_undone(name, parts) for name in bounding):
+        return
+    if undeclared:
+        technique = _name(parts.techniques[undeclared[0]])
+        yield Remark(False, f"{needs}, and {undeclared[0]} does not declare whether it does: set slope on {technique}")
+    elif bounding:
+        yield Remark(
+            True, f"{needs}, which {bounding[0]} does not beside {_normalization(parts)}: {_WITHOUT_NORMALIZATION}"
+        )
+    else:
+        yield Remark(
+            True,
+            f"{needs}, or its loss falls without end: add technique=[weight_clipping], or [gradient_penalty] without "
+            "batch normalisation",
+        )
+
+
+def _bounds_hold(parts: Combination) -> Iterator[Remark]:
+    """A normalisation divides by what may be small, and multiplies by what is learned: layers' bounds do not add up."""
+    for name in parts.techniques:
+        if _is_undone(name, parts):
+            yield Remark(
+                False,
+                f"{_KEY}.{name} bounds the layers and not the scores beside {_normalization(parts)}: "
+                f"{_WITHOUT_NORMALIZATION}",
+            )
+
+
+def _bounds_agree(parts: Combination) -> Iterator[Remark]:
+    """A slope that is pulled to one by a term may be out of reach of weights that are kept small."""
+    for one in parts.with_slope("one"):
+        for bounded in parts.with_slope("bounded"):
+            yield Remark(
+                False, f"{_KEY}: {one} asks for a slope of one, which {bounded} may put out of reach: set one to null"
+            )
+
+
+def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
+    """What is added to the scores alone teaches no generator that does not learn from scores."""
+    for name in (name for name, technique in parts.techniques.items() if technique.replaces_objective):
+        for other in (name for name, technique in parts.techniques.items() if technique.couples_images):
+            yield Remark(
+                False,
+                f"{_KEY}.{name} replaces the generator's objective, so that it learns nothing from {other}: set "
+                f"{_KEY}.{name}.replaces_objective=false",
+            )
+
+
+def _is_parametrized(layer: nn.Module) -> bool:
+    """Whether other weights than the stored ones act in a layer, by torch's parametrisations or by its older hooks."""
+    return is_parametrized(layer) or hasattr(layer, "weight_orig") or hasattr(layer, "weight_g")
+
+
+def _is_undone(name: str, parts: Combination) -> bool:
+    """Whether a normalisation of the network undoes the bound of a technique."""
+    return parts.techniques[name].bounds_layers_alone and parts.normalization is not None
+
+
+def _normalization(parts: Combination) -> str:
+    return "batch normalisation" if isinstance(parts.normalization, _BatchNorm) else _name(parts.normalization)
+
+
+def _name(part: object) -> str:
+    return type(part).__name__
