@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from genlab.data.randomness import permutation, uniform_noise
-from genlab.data.store import Store
+from genlab.data.store import Store, to_device
 from genlab.errors import ConfigurationError, DataError
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED, Batch, ImageSpec
@@ -230,8 +230,7 @@ class Dataset:
             device: Where the batch is delivered.
         """
         store = self.store_on(split, device)
-        levels, labels = store.gather(indices.to(store.images.device))
-        levels, labels = levels.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        levels, labels = store.deliver(indices, device)
         return Batch(images=self._images(levels, positions, seed), labels=labels)
 
     def store_on(self, split: Split, device: torch.device) -> Store:
@@ -257,7 +256,7 @@ class Dataset:
         # Division, not multiplication by the reciprocal: k / (num_levels - 1) to the last bit.
         images = images.div_(self._max_level) if self._max_level > 1 else images
         if self.binarization == "stochastic":
-            noise = uniform_noise(positions.to(levels.device), levels[0].numel(), seed=seed)
+            noise = uniform_noise(to_device(positions, levels.device), levels[0].numel(), seed=seed)
             return noise.view(levels.shape).lt_(images)  # P(noise < g) = g, exact at g = 0 and g = 1
         return images
 
@@ -369,7 +368,7 @@ class _Epochs:
         """The order of an epoch; the last one is kept, as consecutive batches share it."""
         if epoch != self._epoch:
             order = permutation(self._num_items, seed=derive_seed(self._seed, self._purpose, epoch))
-            self._order = order.to(self._device)
+            self._order = to_device(order, self._device)
             self._epoch = epoch
         return self._order
 

@@ -57,6 +57,17 @@ class Store:
         rows = indices if self.rows is None else self.rows.index_select(0, indices)
         return self.images.index_select(0, rows), self.labels.index_select(0, indices)
 
+    def deliver(
+        self, indices: Int[Tensor, " B"], device: torch.device
+    ) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
+        """Levels and labels of some images of the view, on a device.
+
+        A store on the CPU reaches a CUDA device through page-locked memory, so that nobody waits for the copy: the next
+        batch is gathered while the device still works.
+        """
+        levels, labels = self.gather(to_device(indices, self.images.device))
+        return to_device(levels, device), to_device(labels, device)
+
     def placed(self, device: torch.device) -> "Store":
         """This store on the device when it fits there (DEVICE_MEMORY_SHARE), else unchanged: gathered on the CPU."""
         if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
@@ -68,6 +79,13 @@ class Store:
 def map_images(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "M C H W"]:
     """Memory-map a file of raw uint8 levels; what a caller writes into the tensor never reaches the file."""
     return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device, without waiting for CUDA."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _free_bytes(device: torch.device) -> float:

@@ -23,7 +23,8 @@ from genlab.collectives import share_rows
 from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
-from genlab.models.incremental.sampler import Decoder, draw_symbols
+from genlab.models.incremental.sampler import Decoder, draw_symbols, images_that_fit
+from genlab.numerics import float32_products
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
 
 # More frames than this make a film longer to watch, not clearer.
@@ -102,7 +103,7 @@ class AutoregressiveModel(GenerativeModel):
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
-        with evaluation_mode(self):
+        with evaluation_mode(self), float32_products():
             nats = self.nll(self.to_symbols(batch.images), batch.labels)
         return {"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)}
 
@@ -112,7 +113,7 @@ class AutoregressiveModel(GenerativeModel):
     @torch.no_grad()
     def entropy_map(self, batch: Batch) -> Float[Tensor, "B S h w"]:
         """Entropy of the prediction of each symbol of given images, nats, between 0 and log K."""
-        with evaluation_mode(self):
+        with evaluation_mode(self), float32_products():
             log_probabilities = self.logits(self.to_symbols(batch.images), batch.labels).log_softmax(2)
         return -(log_probabilities.exp() * log_probabilities).sum(2)
 
@@ -186,7 +187,7 @@ class AutoregressiveModel(GenerativeModel):
         device = labels.device
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
 
-        def draw(rows: slice) -> Tensor:
+        def draw_together(rows: slice) -> Tensor:
             return draw_symbols(
                 self.decoder(labels[rows], dtype=dtype),
                 uniforms[rows],
@@ -197,7 +198,18 @@ class AutoregressiveModel(GenerativeModel):
                 graphs=CudaGraphs(device) if device.type == "cuda" else None,
             )
 
-        with torch.no_grad(), evaluation_mode(self), torch.autocast(device.type, enabled=False):
+        def draw(rows: slice) -> Tensor:
+            first, end, _ = rows.indices(len(labels))
+            step = images_that_fit(lambda num: self.decoder(labels[:num], dtype=dtype), end - first, device)
+            starts = range(first, end, step)
+            return torch.cat([draw_together(slice(start, min(start + step, end))) for start in starts])
+
+        with (
+            torch.no_grad(),
+            evaluation_mode(self),
+            float32_products(),
+            torch.autocast(device.type, enabled=False),
+        ):
             symbols = share_rows(draw, len(labels))
         return self.to_images(symbols)
 

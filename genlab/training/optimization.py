@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
+from genlab.numerics import float32_products
 from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device
 from genlab.training.precision import resolved
@@ -162,7 +163,7 @@ class PhaseUpdate:
         value = torch.zeros((), device=self._device)
         handed_on: list[object] = []
         for index, part in enumerate(split_batch(batch, parts)):
-            with one_batch():
+            with one_batch(), float32_products(tf32=self._settings.tf32):
                 loss = self._loss(part, received[index] if received else None)
                 share = loss.value / parts if parts > 1 else loss.value
                 torch.autograd.backward(self._scaler.scale(share))

@@ -18,6 +18,7 @@ from torch import Tensor
 from genlab.collectives import alone, is_first, num_processes, rank, sum_in_place, told_of_lost_processes
 from genlab.errors import ConfigurationError
 from genlab.launched import Place, this_place
+from genlab.numerics import make_explicit
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -65,11 +66,12 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process: of several CUDA devices of a machine each process takes one.
+    """The device of this process, its arithmetic set: of several CUDA devices of a machine each process takes one.
 
     Raises:
         ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
     """
+    make_explicit(device)
     place = _place()
     is_alone = dist.is_initialized() and num_processes() == 1  # a training within a run, on the device of the run
     if device.type != "cuda" or place is None or is_alone:

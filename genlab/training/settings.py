@@ -13,6 +13,7 @@ MAX_WATCH_IMAGES = 1024
 """All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
 Sharding = Literal["none", "fsdp2"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,11 @@ class TrainerSettings:
     """Type of the matrix products in training; evaluation is always float32. ``auto`` is bfloat16 where the hardware
     has it, else float32 (:mod:`genlab.training.precision`), and is resolved before training."""
     compile: bool
+    compile_mode: CompileMode
+    """Of torch.compile. ``reduce-overhead`` and ``max-autotune`` make graphs of their own in place of
+    ``cuda_graph``."""
+    tf32: bool
+    """Let CUDA round the operands of float32 products to TF32 in training; evaluation and sampling never do."""
     cuda_graph: CudaGraph
     """Replay each phase's update as one recording; auto does where that is possible, and says why where it is not."""
     log_interval: int
@@ -115,6 +121,10 @@ class TrainerSettings:
             self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
             bounds = (self.min_diversity_ratio, self.min_modes_covered)
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
+        if self.compile_mode != "default":
+            self._require("compile_mode", self.compile, "default with trainer.compile=false")
+        if self.cuda_graph is True:
+            self._require("cuda_graph", not self.makes_own_graphs, f"auto or false with {self.compile_mode}")
         if self.sharding != "none":
             self._require("compile", not self.compile, f"false with trainer.sharding={self.sharding}")
             self._require("precision", self.precision != "float16", f"no float16 with trainer.sharding={self.sharding}")
@@ -127,6 +137,11 @@ class TrainerSettings:
     def num_images_at_once(self) -> int:
         """Images of one forward pass of training, over all processes."""
         return self.batch_size // self.gradient_accumulation
+
+    @property
+    def makes_own_graphs(self) -> bool:
+        """Whether the compiler captures what it compiles."""
+        return self.compile_mode in ("reduce-overhead", "max-autotune")
 
     @property
     def num_labelled(self) -> int | None:

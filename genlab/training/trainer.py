@@ -156,6 +156,8 @@ class Trainer:
             capture: StepCapture | None = StepCapture(graphs, is_required=True)
         else:
             obstacle = "it is shared by several processes" if num_processes() > 1 else None
+            if self.settings.makes_own_graphs:
+                obstacle = f"trainer.compile_mode={self.settings.compile_mode} makes graphs of its own"
             capture = step_capture(self.settings.cuda_graph, self.device, obstacle=obstacle)
         if capture is not None:
             source = None
@@ -182,7 +184,7 @@ class Trainer:
         self.state.broadcast()
         if self.settings.compile:
             for module in self.model.compilable():
-                module.compile()
+                module.compile(mode=self.settings.compile_mode)
         with self._opened_log() as log, listen_for_signals() as request, self._failure_in_summary():
             self._write_summary("running")
             self._train(log, request)

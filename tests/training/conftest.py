@@ -89,6 +89,8 @@ DEFAULTS: dict[str, Any] = {
     "ema_decay": 0.9,
     "precision": "float32",
     "compile": False,
+    "compile_mode": "default",
+    "tf32": False,
     "cuda_graph": "auto",
     "log_interval": 3,
     "validation_interval": 5,

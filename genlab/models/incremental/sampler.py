@@ -17,6 +17,10 @@ from tqdm import tqdm
 
 from genlab.graphs import Graphs
 
+_PROBED_IMAGES = 8
+_MEMORY_SHARE = 0.5
+"""Of the free memory, for what decoders keep; the rest is for what comes and goes within a row."""
+
 
 @runtime_checkable
 class Decoder(Protocol):
@@ -63,6 +67,25 @@ def invert_cdf(
     thresholds = uniforms[:, None] * cumulative[:, -1:]
     symbols = torch.searchsorted(cumulative, thresholds, right=True).squeeze(1)
     return symbols.clamp_(max=logits.shape[1] - 1)
+
+
+def images_that_fit(make_decoder: Callable[[int], Decoder], num_images: int, device: torch.device) -> int:
+    """Return how many images may be drawn together: all, or as many as fill half of the free memory of a CUDA device.
+
+    Args:
+        make_decoder: A decoder of so many images; what it keeps is known only when it is made.
+        num_images: To be drawn, at least 1.
+        device: Where.
+    """
+    if device.type != "cuda" or num_images <= 4 * _PROBED_IMAGES:
+        return num_images
+    before = torch.cuda.memory_allocated(device)
+    decoder = make_decoder(_PROBED_IMAGES)
+    bytes_per_image = (torch.cuda.memory_allocated(device) - before) / _PROBED_IMAGES
+    del decoder
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + cached
+    return min(num_images, max(_PROBED_IMAGES, int(_MEMORY_SHARE * free / max(bytes_per_image, 1.0))))
 
 
 @torch.no_grad()

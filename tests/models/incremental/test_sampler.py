@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import decode, draw_with_full_passes
+from genlab.models import autoregressive
 from genlab.models.gated_pixelcnn import GatedPixelCNN
 from genlab.models.incremental.sampler import draw_symbols, invert_cdf
 from genlab.models.pixelcnn import PixelCNN
@@ -162,6 +163,17 @@ def test_recorded_rows_are_the_rows_as_written(kind):
     assert graphs.num_replays == height - 2
     first_sites = recorded.permute(0, 2, 3, 1).flatten(1, 2)[:, :num_given]
     assert torch.equal(first_sites, given.permute(0, 2, 3, 1).flatten(1, 2)[:, :num_given])
+
+
+def test_images_that_do_not_fit_together_are_drawn_in_parts(monkeypatch):
+    model = make(GatedPixelCNN, make_spec(num_classes=3), class_conditional=True)
+    choices = {"labels": torch.tensor([0, 1, 2, 0, 1]), "temperature": 0.8}
+    together = model.sample(5, generator=torch.Generator().manual_seed(0), **choices)
+    monkeypatch.setattr(autoregressive, "images_that_fit", lambda make_decoder, num_images, device: 2)
+    in_parts = model.sample(5, generator=torch.Generator().manual_seed(0), **choices)
+    assert torch.equal(together, in_parts)
+    completed = model.complete(in_parts, 2, generator=torch.Generator().manual_seed(0), **choices)
+    assert torch.equal(completed[:, :, :2], in_parts[:, :, :2])
 
 
 def test_a_decoder_that_does_not_repeat_is_drawn_from_as_written():
