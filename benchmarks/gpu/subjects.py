@@ -79,7 +79,7 @@ def trainer_of(
     """A trainer whose steps are those of ``genlab train``, with weights that are the same in every call."""
     is_cuda = device.type == "cuda"
     setting = f"trainer.cuda_graph={str(captured and is_cuda).lower()}"
-    configuration = configuration_of(*subject.overrides, *overrides, setting)
+    configuration = configuration_of(*subject.overrides, "trainer.precision=float32", *overrides, setting)
     torch.manual_seed(0)
     dataset = noise_images(subject)
     model = build_model(configuration, dataset.spec)
