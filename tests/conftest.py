@@ -1,6 +1,7 @@
 """What all tests share: the command line in this process, and no GPU test without a GPU."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from _pytest.terminal import TerminalReporter
 from genlab.cli import main
 from tests.faults.tally import table
 from tests.pair import Pair, pair_of_processes
+
+os.environ.pop("XDG_CACHE_HOME", None)  # tests that set HOME look for caches below it
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -83,7 +83,7 @@ def describe(dataset: Dataset) -> Iterator[str]:
 
 def numbered(names: Sequence[str], *, most: int = MAX_LISTED_CLASSES) -> str:
     """Return the label and name of each class on one line; of many the first and the last."""
-    listed = [f"{label} {printable(name)}" for label, name in enumerate(names)]
+    listed = [f"{label} = {printable(name)}" for label, name in enumerate(names)]
     return ", ".join(listed if len(listed) <= most else [*listed[: most - 1], "...", listed[-1]])
 
 

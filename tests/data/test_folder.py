@@ -306,7 +306,7 @@ def test_folders_of_splits_are_the_splits_and_what_is_missing_is_taken_from_trai
             _save(tmp_path / "images" / name / str(level % 2 + 9) / f"{level}.png", image)
     with caplog.at_level(logging.INFO):
         data = folder(**_settings(tmp_path))
-    assert "classes: 0 9, 1 10" in caplog.text
+    assert "classes: 0 = 9, 1 = 10" in caplog.text
     found = {
         split: sorted(
             (round(float(image[0, 0, 0]) * 255), data.class_names[label])

@@ -72,6 +72,6 @@ def test_few_classes_are_listed_and_many_are_one_line() -> None:
     labels = np.repeat(np.arange(21), 2)[1:]
     images = np.zeros((len(labels), 1, 2, 2), dtype=np.uint8)
     many = list(describe(of_levels(images, labels, num_classes=21)))
-    assert many[3].endswith(", 19 class 19, 20 class 20\n")
+    assert many[3].endswith(", 19 = class 19, 20 = class 20\n")
     assert "21 classes, class 0 to class 20; images of a class: 1 to 2 in train, 0 to 0 in validation" in many[3]
     assert many[-1] == f"fingerprint {of_levels(images, labels, num_classes=21).fingerprint}"
