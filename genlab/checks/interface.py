@@ -75,7 +75,7 @@ def state_survives(subject: Subject) -> Finding:
 
 
 def measures_are_of_the_image(subject: Subject) -> Finding:
-    """What is measured of an image is the same in a batch of another size, with other images, or the model says so."""
+    """Compare the measures of images by themselves and in a larger batch; a model may declare that they differ."""
     model = subject.fresh(randomized=True).eval()
     batch = subject.batch(_NUM_TOGETHER)
     together = _measured_without_chance(model, batch)

@@ -55,7 +55,7 @@ class Model(nn.Module, ABC):
 
     @property
     def couples_images(self) -> bool:
-        """Whether a measure of one image depends on the other images of its batch, in evaluation mode.
+        """True if a measure of one image depends on the other images of its batch, in evaluation mode.
 
         Such a model is evaluated in batches of the size that it is trained on, and the ledger says so. The default
         asks the layers; a model that couples images in its own code overrides it.
@@ -63,7 +63,7 @@ class Model(nn.Module, ABC):
         return any(coupling_layer(child) is not None for child in self.children())
 
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of this combination of parts, one line each; told once when training starts."""
+        """Return one line for each doubt about this combination of parts; they are logged when training starts."""
         return ()
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:

@@ -32,12 +32,12 @@ class Batching:
 
     size: int
     couples_images: bool = False
-    """Whether a measure of one image depends on the others of its batch: the images then come in a random order, for
+    """True if a measure of one image depends on the others of its batch. The images then come in a random order, for
     files may be ordered by class, and training images, which are not counted, fill the last batch up."""
 
     @property
     def protocol(self) -> str | None:
-        """What the ledger says of it; None where the batches do not matter."""
+        """The ledger's note on the batches; None where they do not matter."""
         return f"in random batches of {self.size}" if self.couples_images else None
 
 

@@ -43,7 +43,7 @@ class Discriminator(nn.Module):
 
     @property
     def judges_batches(self) -> bool:
-        """Whether the judgement of one image in training depends on the others of its batch."""
+        """True if the judgement of one image in training depends on the others of its batch."""
         return not isinstance(self.feature_layer, nn.Identity) or (
             coupling_layer(self.network, training=True) is not None
         )

@@ -51,16 +51,16 @@ class Objective(ABC):
 
     @cached_property
     def rewards_a_constant(self) -> bool:
-        """Whether adding a constant to all scores lowers the discriminator's loss without bound."""
+        """True if adding a constant to all scores lowers the discriminator's loss without bound."""
         return self._falls_along(1.0, 1.0) or self._falls_along(-1.0, -1.0)
 
     @cached_property
     def needs_a_bounded_slope(self) -> bool:
-        """Whether ever larger differences between scores lower the discriminator's loss without bound."""
+        """True if ever larger differences between scores lower the discriminator's loss without bound."""
         return self._falls_along(1.0, -1.0)
 
     def _falls_along(self, real: float, fake: float) -> bool:
-        """Whether the loss falls without bound as real and generated images' scores move in these directions."""
+        """Return True if the loss falls without bound as real and generated images' scores move this way."""
 
         def loss(distance: float) -> float:
             scores = (torch.full((1,), distance * side, dtype=torch.float64, device="cpu") for side in (real, fake))

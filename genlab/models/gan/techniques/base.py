@@ -82,17 +82,17 @@ class Technique(nn.Module):
     """
 
     couples_images: bool | None = False
-    """Whether the score of an image then depends on the other images of its batch; None is undeclared."""
+    """True if the score of an image then depends on the other images of its batch; None is undeclared."""
     needs_uncoupled_images: bool = False
-    """Whether it takes the score of an image for a function of that image alone."""
+    """True if it takes the score of an image for a function of that image alone."""
     slope: Slope = "undeclared"
-    """What it makes of the slope of the discriminator's score by the image."""
+    """The slope of the discriminator's score by the image with this technique."""
     bounds_layers_alone: bool = False
-    """Whether its bound holds layer by layer, so that a normalisation between two layers undoes it."""
+    """True if it bounds each layer by itself, so that a normalisation between two layers undoes the bound."""
     replaces_objective: bool = False
-    """Whether the generator's loss is a term of this technique instead of the objective's."""
+    """True if the generator's loss is a term of this technique instead of the objective's."""
     uses_bare_weights: bool = True
-    """Whether it looks at weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
+    """True if it uses weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
 
 
 class LayerTechnique(Technique, ABC):
@@ -156,10 +156,10 @@ class WeightTechnique(Technique):
 
     @property
     def reparametrizes(self) -> bool:
-        """Whether the stored weights are no longer those that act."""
+        """True if the stored weights are no longer those that act."""
         return type(self).parametrize is not WeightTechnique.parametrize
 
     @property
     def needs_stored_weights(self) -> bool:
-        """Whether it takes the stored weights for those that act: it would express or change others by mistake."""
+        """True if it takes the stored weights for those that act, to parametrise or to change them."""
         return self.reparametrizes or type(self).project is not WeightTechnique.project

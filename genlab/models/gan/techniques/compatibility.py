@@ -68,7 +68,7 @@ def remarks(parts: Combination) -> list[Remark]:
 
 
 def _scores_are_of_single_images(parts: Combination) -> Iterator[Remark]:
-    """A gradient by one image is that of its own score only where no layer mixes the images of a batch."""
+    """Refuse to mix a batch where a technique takes the score of an image for a function of that image."""
     for name, technique in parts.techniques.items():
         if not technique.needs_uncoupled_images:
             continue
@@ -91,7 +91,7 @@ def _scores_are_of_single_images(parts: Combination) -> Iterator[Remark]:
 
 
 def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
-    """Weights are parametrised once, and nothing clips numbers of which a parametrisation makes other weights."""
+    """Refuse to parametrise weights twice, and to change stored weights in place of those that act."""
     weights = {name: part for name, part in parts.techniques.items() if isinstance(part, WeightTechnique)}
     names = [name for name, technique in weights.items() if technique.needs_stored_weights]
     for index, name in enumerate(names):
@@ -104,13 +104,13 @@ def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
             if weights[name].reparametrizes or weights[other].reparametrizes:
                 yield Remark(
                     True,
-                    f"{_KEY}: {name} and {other} exclude each other, because both act on stored weights, of which one "
-                    "makes other weights: set one to null",
+                    f"{_KEY}: {name} and {other} exclude each other, because the weights that one changes are not "
+                    "those that act under the other: set one to null",
                 )
 
 
 def _a_constant_gains_nothing(parts: Combination) -> Iterator[Remark]:
-    """Scores that drift together for ever tell nothing apart, and overflow in the end."""
+    """Refuse a loss that falls without bound as all scores drift together, which tells nothing apart."""
     if not parts.game.rewards_a_constant:
         return
     fault = "adding a constant to all scores would lower the loss without end"
@@ -127,7 +127,7 @@ def _a_constant_gains_nothing(parts: Combination) -> Iterator[Remark]:
 
 
 def _slopes_are_bounded(parts: Combination) -> Iterator[Remark]:
-    """A difference of mean scores measures a distance only while the slope of the scores is bounded."""
+    """Refuse a loss that falls without bound as the scores grow, unless a technique bounds their slope."""
     if not parts.game.needs_a_bounded_slope:
         return
     needs = f"model.objective {_name(parts.objective)} needs a technique that bounds the slope of the scores"
@@ -150,7 +150,7 @@ def _slopes_are_bounded(parts: Combination) -> Iterator[Remark]:
 
 
 def _bounds_hold(parts: Combination) -> Iterator[Remark]:
-    """A normalisation divides by what may be small, and multiplies by what is learned: layers' bounds do not add up."""
+    """Warn of bounds of single layers beside a normalisation, which divides by what may be small."""
     for name in parts.techniques:
         if _is_undone(name, parts):
             yield Remark(
@@ -161,7 +161,7 @@ def _bounds_hold(parts: Combination) -> Iterator[Remark]:
 
 
 def _bounds_agree(parts: Combination) -> Iterator[Remark]:
-    """A slope that is pulled to one by a term may be out of reach of weights that are kept small."""
+    """Warn of a slope that shall be one and that small weights may never reach."""
     for one in parts.with_slope("one"):
         for bounded in parts.with_slope("bounded"):
             yield Remark(
@@ -170,7 +170,7 @@ def _bounds_agree(parts: Combination) -> Iterator[Remark]:
 
 
 def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
-    """What is added to the scores alone teaches no generator that does not learn from scores."""
+    """Warn of scores that compare images when the generator does not learn from scores."""
     for name in (name for name, technique in parts.techniques.items() if technique.replaces_objective):
         for other in (name for name, technique in parts.techniques.items() if technique.couples_images):
             yield Remark(
@@ -181,12 +181,12 @@ def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
 
 
 def _is_parametrized(layer: nn.Module) -> bool:
-    """Whether other weights than the stored ones act in a layer, by torch's parametrisations or by its older hooks."""
+    """Return True if a layer makes its weights of stored ones, by torch's parametrisations or by its older hooks."""
     return is_parametrized(layer) or hasattr(layer, "weight_orig") or hasattr(layer, "weight_g")
 
 
 def _is_undone(name: str, parts: Combination) -> bool:
-    """Whether a normalisation of the network undoes the bound of a technique."""
+    """Return True if a normalisation of the network undoes the bound of a technique."""
     return parts.techniques[name].bounds_layers_alone and parts.normalization is not None
 
 

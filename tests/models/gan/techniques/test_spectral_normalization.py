@@ -64,7 +64,7 @@ def test_the_generator_is_left_alone() -> None:
 def test_a_second_parametrisation_is_refused_in_either_order() -> None:
     pair = SpectralNormalization(num_power_iterations=1), WeightNormalization()
     for techniques in (pair, pair[::-1]):
-        with pytest.raises(ValueError, match=r"exclude each other, .*: set one to null"):
+        with pytest.raises(ValueError, match=r"exclude each other, because .*: set one to null"):
             make_gan(None, *techniques)
 
 
