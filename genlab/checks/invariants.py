@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from genlab.checks import attention, autoregressive, draw, gan, interface, phases, training
+from genlab.checks import attention, autoregressive, draw, gan, interface, phases, ranks, training
 from genlab.checks.subject import DoesNotApply, Finding, Subject
 from genlab.errors import GenlabError
 
@@ -28,6 +28,8 @@ INVARIANTS: Mapping[str, Invariant] = {
     "measures are of the image alone": interface.measures_are_of_the_image,
     "samples follow the seed": interface.samples_follow_the_seed,
     "state survives a round trip": interface.state_survives,
+    "noise differs between ranks": ranks.noise_differs,
+    "ranks stay equal": ranks.ranks_stay_equal,
     "resume is bitwise": training.resume_is_bitwise,
 }
 

@@ -15,6 +15,20 @@ from genlab.types import Batch
 _MOST_NAMES = 3
 
 
+def updates_of(model: Model) -> list[PhaseUpdate]:
+    """Return the updates of a model's phases, by Adam."""
+    return [
+        PhaseUpdate(
+            phase,
+            optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
+            schedule=schedule,
+            settings=TINY_SETTINGS,
+            device=torch.device("cpu"),
+        )
+        for phase in model.phases()
+    ]
+
+
 def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dict[str, set[str]]:
     """Every phase as the trainer runs it.
 
@@ -58,17 +72,7 @@ def phases_are_isolated(subject: Subject) -> Finding:
     shared = [name for name, phases in owners.items() if len(phases) > 1]
     if shared:
         return held_if(False, f"{', '.join(owners[shared[0]])} all train {_some(shared)}")
-    updates = [
-        PhaseUpdate(
-            phase,
-            optimizer=functools.partial(torch.optim.Adam, lr=1e-3),
-            schedule=schedule,
-            settings=TINY_SETTINGS,
-            device=torch.device("cpu"),
-        )
-        for phase in model.phases()
-    ]
-    changed = training_step(model, updates, subject.batch())
+    changed = training_step(model, updates_of(model), subject.batch())
     foreign = {
         phase: sorted(name for name in names_changed if phase not in owners[name])
         for phase, names_changed in changed.items()

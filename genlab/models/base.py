@@ -2,7 +2,20 @@
 
 A model is mathematics: it never sees an optimiser, a step count, a device string, a path or a writer,
 and keeps no state between calls but its parameters and buffers. All randomness comes from torch's default
-generator (which the trainer seeds from the seed and the step) or from the generator it is handed.
+generators or from the generator it is handed, none from NumPy or a generator of its own.
+
+The trainer seeds the default generators from (seed, step, rank) before each step, so that several processes draw
+different noise for their different images: ``torch.randn_like(batch.images)`` is right as it stands. A model asks for
+anything else (:mod:`genlab.collectives`)::
+
+    with same_draws():                                # equal on all ranks: one permutation for the whole batch
+        order = torch.randperm(num_pixels)
+    noise = draw_rows(lambda num: torch.randn(num, size), len(images))  # that of one process with the whole batch
+    self.mean.lerp_(mean_over_processes(x.mean(0).detach()), 0.1)       # a statistic of the whole batch
+
+Gradients are averaged over the processes and keep parameters equal; a buffer stays equal only if it is computed from
+such values. ``genlab check`` runs a step on two simulated ranks and finds noise that is the same on both, and
+parameters or buffers that are not.
 
 A model of your own, with the declarations of its measures::
 

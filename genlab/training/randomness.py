@@ -3,6 +3,7 @@
 import torch
 from torch import Generator
 
+from genlab.collectives import num_processes, rank, seed_same_draws
 from genlab.randomness import derive_seed
 
 
@@ -16,6 +17,20 @@ def seed_default_generators(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+def seed_training_step(seed: int, step: int, device: torch.device) -> None:
+    """Seed the default generators for a training step: from seed, step and rank, and :func:`same_draws` without rank.
+
+    A single process draws what several draw in :func:`same_draws`.
+    """
+    common = derive_seed(seed, "step", step)
+    if num_processes() == 1:
+        seed_default_generators(common, device)
+        return
+    cpu = torch.device("cpu")
+    seed_same_draws(common, (cpu, device) if device.type == "cuda" else (cpu,))
+    seed_default_generators(derive_seed(seed, "step", step, "rank", rank()), device)
 
 
 def generator_for(seed: int, *purpose: int | str, device: torch.device) -> Generator:

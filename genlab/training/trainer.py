@@ -23,7 +23,6 @@ from genlab.graphs import Graphs
 from genlab.measures import WATCH_MEASURES
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
-from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.storage import is_disk_full
 from genlab.training.capture import StepCapture, step_capture
@@ -43,7 +42,7 @@ from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseU
 from genlab.training.processes import first_before_others, largest, wait_for_all
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress, Speedometer
-from genlab.training.randomness import generator_for, seed_default_generators
+from genlab.training.randomness import generator_for, seed_training_step
 from genlab.training.remedies import disk_full, diverged, memory_exhausted
 from genlab.training.settings import TrainerSettings
 from genlab.training.sharding import require_shardable
@@ -292,7 +291,7 @@ class Trainer:
 
     def _training_step(self) -> None:
         """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
-        seed_default_generators(derive_seed(self.seed, "step", self.step), self.device)
+        seed_training_step(self.seed, self.step, self.device)
         self.model.train()
         if self._capture is not None:
             self._capture.begin_step()

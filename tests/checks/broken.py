@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,6 +172,53 @@ class DeafSampler(DRAW):
 
     def sample(self, num_samples: int, *, labels: Tensor | None = None, generator: Any = None) -> Tensor:
         return super().sample(num_samples, labels=labels)
+
+
+class FixedNoise(DRAW):
+    """Noise from a generator that is seeded for every batch: the same on all ranks, and at all steps."""
+
+    def _noise(self, num_rows: int, generator: torch.Generator | None = None) -> Tensor:
+        del generator
+        shape = (self.num_glimpses, num_rows, self.latent_size)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+class ReseededGenerator(FixedNoise):
+    """The default generator, seeded for every batch."""
+
+    def _noise(self, num_rows: int, generator: torch.Generator | None = None) -> Tensor:
+        torch.manual_seed(0)
+        return torch.randn(self.num_glimpses, num_rows, self.latent_size)
+
+
+class NoiseOfNumPy(FixedNoise):
+    """Noise that torch's generators know nothing of."""
+
+    def _noise(self, num_rows: int, generator: torch.Generator | None = None) -> Tensor:
+        shape = (self.num_glimpses, num_rows, self.latent_size)
+        return torch.from_numpy(np.random.standard_normal(shape)).float()
+
+
+class OwnStatistics(GAN):
+    """A running mean of the images of this rank."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.register_buffer("mean_image", torch.zeros(()))
+
+    def _discriminator_loss(self, batch: Batch) -> Loss:
+        self.mean_image.lerp_(self._statistic(batch), 0.1)
+        return super()._discriminator_loss(batch)
+
+    def _statistic(self, batch: Batch) -> Tensor:
+        return batch.images.mean()
+
+
+class DrawnBuffer(OwnStatistics):
+    """A buffer that is drawn anew at every step, as if all ranks drew the same numbers."""
+
+    def _statistic(self, batch: Batch) -> Tensor:
+        return torch.rand(())
 
 
 class UnsavedPart(DRAW):

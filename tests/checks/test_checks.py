@@ -83,6 +83,8 @@ def test_a_model_that_offers_the_interface_alone_gets_the_checks_of_every_model(
         "measures are of the image alone": "held",
         "samples follow the seed": "held",
         "state survives a round trip": "held",
+        "noise differs between ranks": "held",
+        "ranks stay equal": "held",
         "resume is bitwise": "held",
     }
 
@@ -155,6 +157,11 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
     "hidden state": (draw(broken.HiddenState), {"resume is bitwise"}),
     "averaged measures": (draw(broken.AveragedMeasures), {"measures are finite, one per image"}),
     "a deaf sampler": (draw(broken.DeafSampler), {"samples follow the seed"}),
+    "noise that is the same at all steps": (draw(broken.FixedNoise), {"noise differs between ranks"}),
+    "a default generator seeded anew": (draw(broken.ReseededGenerator), {"noise differs between ranks"}),
+    "noise of NumPy": (draw(broken.NoiseOfNumPy), {"noise differs between ranks"}),
+    "statistics of a rank's own images": (gan(broken.OwnStatistics), {"ranks stay equal"}),
+    "a buffer drawn by each rank": (gan(broken.DrawnBuffer), {"ranks stay equal"}),
     "an unsaved part": (draw(broken.UnsavedPart), {"state survives a round trip"}),
 }
 

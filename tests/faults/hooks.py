@@ -244,7 +244,7 @@ def in_the_past(seconds: float) -> None:
 
 def seeded_once() -> None:
     """The usual loop, wrong here: randomness runs on from the start of the process, not from the step's number."""
-    trainer.seed_default_generators = lambda *_: None
+    trainer.seed_training_step = lambda *_: None
 
 
 def beginning_anew_in_any_case() -> None:

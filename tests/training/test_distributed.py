@@ -17,7 +17,7 @@ from torch import Tensor
 
 import genlab.train
 from genlab.collectives import alone as processes_alone
-from genlab.collectives import rank
+from genlab.collectives import rank, same_draws
 from genlab.composition.composer import open_composer, plain
 from genlab.composition.naming import register_resolvers
 from genlab.composition.schema import RunConfiguration, read_run_configuration
@@ -25,7 +25,9 @@ from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.training.processes import own_device
 from genlab.training.sharding import is_share, whole
 from genlab.training.trainer import Trainer
+from genlab.types import Batch, Loss
 from tests.pair import NUM_PROCESSES, Pair
+from tests.training.conftest import TinyGAN, make_trainer
 
 COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "recipe=none", "trainer.batch_size=8", "trainer.num_steps=5"),
@@ -185,6 +187,43 @@ def test_a_mistake_would_be_noticed(mistake: str, pair: Pair, alone: Callable[[s
     family, patches = WRONG[mistake]
     runs = pair.run(train, tmp_path / "two", FAMILIES[family], patches)
     assert largest_difference(runs[0], alone(family)) > 10 * TOLERANCE
+
+
+class UsersModel(TinyGAN):
+    """A model that knows nothing of processes but for one thing, which it asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise: list[Tensor] = []
+        self.order: list[Tensor] = []
+
+    def discriminator_loss(self, batch: Batch) -> Loss:
+        noise = torch.randn_like(batch.images)
+        with same_draws():
+            order = torch.randperm(16)
+        self.noise.append(noise)
+        self.order.append(order)
+        images = (batch.images + 0.1 * noise).flatten(1)[:, order].view_as(batch.images)
+        return super().discriminator_loss(Batch(images=images, labels=batch.labels))
+
+
+def train_users_model(folder: Path) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
+    folder.mkdir(exist_ok=True)
+    model = UsersModel()
+    make_trainer(folder, model, num_steps=3, validation_interval=0, test_at_end=False).fit(resume=False)
+    return model.noise, model.order, model.state_dict()
+
+
+def test_the_noise_of_a_users_model_differs_between_processes(pair: Pair, tmp_path: Path) -> None:
+    runs = pair.run(train_users_model, tmp_path / "run")
+    noise = [*runs[0][0], *runs[1][0]]
+    assert len(noise) == 2 * 3 * 2  # processes, steps, repeats of the phase
+    assert all(not torch.equal(one, other) for index, one in enumerate(noise) for other in noise[:index])
+    assert all(torch.equal(one, other) for one, other in zip(runs[0][1], runs[1][1], strict=True))
+    for name, value in runs[0][2].items():
+        assert torch.equal(value, runs[1][2][name]), name
+    again = pair.run(train_users_model, tmp_path / "again")
+    assert all(torch.equal(value, again[1][2][name]) for name, value in runs[0][2].items())
 
 
 SHORT = ("trainer.num_steps=3", "trainer.validation_interval=0")
