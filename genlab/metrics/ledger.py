@@ -1,7 +1,7 @@
 """The ledger: a number together with everything that decides what it may be compared with."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
@@ -90,14 +90,15 @@ def entries_from(
         seed: Of the evaluation.
         weights: Of the model.
         num_importance_samples: K of the measures that depend on it.
-        protocol: How the images were measured; None where it makes no difference.
+        protocol: How the images were measured; None where it makes no difference. Where it does, an exact measure of
+            an image in its batch is an estimate of what other batches would give.
     """
     return [
         Entry(
             name=name,
             value=average.mean,
             standard_error=average.standard_error,
-            measure=(declared := declarations.get(name)),
+            measure=(declared := _as_measured(declarations.get(name), protocol)),
             split=split,
             num_examples=average.num_examples,
             num_importance_samples=(
@@ -112,6 +113,13 @@ def entries_from(
         )
         for name, average in averages.items()
     ]
+
+
+def _as_measured(declared: Measure | None, protocol: str | None) -> Measure | None:
+    """Declare a measure that depends on how images were put together as the estimate that it is."""
+    if declared is None or protocol is None or declared.kind != "exact":
+        return declared
+    return replace(declared, kind="estimate")
 
 
 def entries_of_samples(

@@ -243,6 +243,7 @@ def test_measures_of_coupled_images_are_those_of_the_trainings_batches_and_say_s
         )
         measures = json.loads((coupled_run / "evaluation.json").read_text())["measures"]
         assert {measure["protocol"] for measure in measures} == {"in random batches of 16"}
+        assert {measure["kind"] for measure in measures} == {"estimate"}
         found.append({measure["name"]: measure["value"] for measure in measures})
     assert found[0] == found[1]
     tested = json.loads((coupled_run / "summary.json").read_text())["test"]
