@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-slow test-gpu check bench gpu board clean
+.PHONY: help setup setup-dev train test test-slow test-gpu check bench gpu gpu-results board clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genlab needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
@@ -52,6 +52,9 @@ bench: setup-dev ## every benchmark program, one thread: ours beside the straigh
 
 gpu: setup-dev ## what only a CUDA device shows, within eight minutes: a report in benchmarks/reports
 	@$(BIN)/python -m benchmarks.gpu
+
+gpu-results: setup-dev ## train published experiments on a CUDA device for MINUTES=9, resuming what is there
+	@$(BIN)/python -m benchmarks.gpu_results --minutes $(or $(MINUTES),9) $(if $(DATA),--data $(DATA))
 
 board: setup ## TensorBoard on outputs/
 	@$(BIN)/genlab board
