@@ -50,10 +50,11 @@ def run_case(name: str, device_name: str, *, tiny: bool) -> int:
     import torch
 
     from benchmarks.gpu.cases import CASES, FULL, TINY
+    from genlab.numerics import make_explicit
 
     sys.stdin.readline()
-    torch.set_float32_matmul_precision("highest")
     device = torch.device(device_name)
+    make_explicit(device)
     try:
         for row in CASES[name].run(TINY if tiny else FULL, device):
             print(json.dumps(row), flush=True)

@@ -3,7 +3,9 @@
 A row of the table ``agreement`` has a value, the rule for it and whether it holds; the other tables hold figures.
 """
 
+import contextlib
 import copy
+import io
 import os
 import shutil
 import subprocess
@@ -30,6 +32,7 @@ from benchmarks.gpu.subjects import (
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import draw_with_full_passes
 from genlab.checks.training import differences
+from genlab.cli import main
 from genlab.graphs import Graphs
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.base import evaluation_mode
@@ -53,11 +56,17 @@ class Sizes:
     matrix_side: int = 8192
     copy_mb: int = 2048
     num_resumed_steps: int = 12
+    runs: tuple[tuple[str, ...], ...]
     compiled: tuple[str, ...] = ("draw_10", "draw_64", "pixelcnn", "gated", "pixelcnn_pp", "dcgan")
 
 
 _PAPER_DRAW = ("model.num_glimpses=64", "model.latent_size=100", "model.read_size=2")
 FULL = Sizes(
+    runs=(
+        *(("model=draw",), ("model=gated_pixelcnn",), ("model=pixelcnn_pp",), ("model=dcgan", "optimizer=rmsprop")),
+        *(("model=wgan_gp", "trainer.on_non_finite=skip"), ("model=semi_supervised_gan",), ("model=infogan",)),
+        ("model=draw", "trainer.compile=true"),
+    ),
     networks={
         "draw_10": Subject(overrides=("model=draw",), binarization="stochastic"),
         "draw_64": Subject(overrides=("model=draw", *_PAPER_DRAW), binarization="stochastic"),
@@ -65,10 +74,11 @@ FULL = Sizes(
         "gated": Subject(overrides=("model=gated_pixelcnn", "trainer.batch_size=64")),
         "pixelcnn_pp": Subject(overrides=("model=pixelcnn_pp", "trainer.batch_size=64")),
         "dcgan": Subject(overrides=("model=dcgan", "trainer.batch_size=128"), channels=3, side=32),
-    }
+    },
 )
 _TINY_TRAINER = ("trainer.batch_size=4", "trainer.num_initialization_images=8")
 TINY = Sizes(
+    runs=(("model=draw", "model.num_glimpses=2", "model.num_units=8", "dataset.size=8"),),
     networks={
         "draw_10": Subject(
             overrides=("model=draw", "model.num_glimpses=2", "model.num_units=8", *_TINY_TRAINER),
@@ -354,6 +364,27 @@ def _run_trainer(
     return trainer
 
 
+def runs(sizes: Sizes, device: torch.device) -> Iterator[Row]:
+    """The commands as a user types them: 20 steps with validation, pictures and a test, then further pictures."""
+    with tempfile.TemporaryDirectory() as name:
+        for index, words in enumerate(sizes.runs):
+            folder = Path(name) / str(index)
+            on_device = f"device={device}"
+            train = ["train", *words, "trainer=smoke", on_device, f"hydra.run.dir={folder}"]
+            for command in (train, ["sample", f"run={folder}", "num_samples=16", on_device]):
+                errors = io.StringIO()
+                with contextlib.redirect_stderr(errors):
+                    code = main(command)
+                yield {
+                    "table": "agreement",
+                    "what": f"genlab {command[0]} {' '.join(words)}",
+                    "value": code,
+                    "rule": "exit code 0",
+                    "holds": code == 0,
+                    "note": None if code == 0 else "; ".join(errors.getvalue().strip().splitlines()[-3:]),
+                }
+
+
 def tests(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """The tests marked ``gpu``; on a CPU they are collected only."""
     files = [str(path) for path in sorted(Path("tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
@@ -386,13 +417,14 @@ CASES: dict[str, Case] = {
     "machine": Case(run=machine, seconds=30),
     "draw_10": Case(run=training("draw_10"), seconds=90),
     "sample_pixelcnn": Case(run=sampling("pixelcnn"), seconds=60),
+    "runs": Case(run=runs, seconds=90),
     "draw_64": Case(run=training("draw_64"), seconds=100),
     "resume": Case(run=resume, seconds=60),
     "tests": Case(run=tests, seconds=60),
     "dcgan": Case(run=training("dcgan"), seconds=60),
+    "sample_pixelcnn_pp": Case(run=sampling("pixelcnn_pp"), seconds=60),
+    "sample_gated": Case(run=sampling("gated"), seconds=45),
     "pixelcnn": Case(run=training("pixelcnn"), seconds=60),
     "gated": Case(run=training("gated"), seconds=60),
-    "sample_gated": Case(run=sampling("gated"), seconds=45),
-    "sample_pixelcnn_pp": Case(run=sampling("pixelcnn_pp"), seconds=60),
     "pixelcnn_pp": Case(run=training("pixelcnn_pp"), seconds=90),
 }
