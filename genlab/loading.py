@@ -15,6 +15,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
+from genlab.training.averaging import averaged_weights
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, load_weights
 from genlab.training.fitting import require_fitting
@@ -46,6 +47,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
     run = load_run(folder)
     kind: Weights
     origin: Origin | None = None
+    average: Mapping[str, Tensor] | None = None
     if is_export(folder):
         weights, origin = load_weights(folder)
         name, step = origin.checkpoint, int(origin.step)
@@ -58,15 +60,15 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         name = next((name for name in names if checkpoints.has(name)), "last.pt")
         state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
-        weights, step = state["model" if kind == "trained" else "average"], state["step"]
-    model = _with_weights(run, weights)
+        weights, average, step = state["model"], state.get("average"), state["step"]
+    model = _with_weights(run, weights, average)
     if origin is not None and origin.model_fingerprint != model_fingerprint(model):
         raise CheckpointError(f"{folder / WEIGHTS_NAME} is refused: its model_fingerprint is that of another model")
     return TrainedModel(run=run, model=model.to(device).eval(), checkpoint=name, step=step, weights=kind)
 
 
-def _with_weights(run: SavedRun, weights: Mapping[str, Tensor]) -> Model:
-    """The run's model with these weights, built only when they are known to be its own."""
+def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> Model:
+    """The run's model with these weights, averaged where they are, built only when they are known to be its own."""
     num_bytes = sum(value.numel() * value.element_size() for value in weights.values())
     try:
         draft = run.draft_model(num_bytes=num_bytes)
@@ -74,10 +76,24 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor]) -> Model:
             require_fitting(weights, draft)
         model = run.build_model()
         require_fitting(weights, model)
+        if average is not None:
+            weights = averaged_weights(weights, average, model)
     except CheckpointError as error:
         raise CheckpointError(f"{run.folder}: {error}") from error
     model.load_state_dict(weights)
     return model
+
+
+def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
+    """Compute with so many threads, or with as many as the run did where none are asked for: sums are then rounded alike.
+
+    Args:
+        num_threads: None takes the run's, which may leave torch's choice.
+        trained: Of the run.
+    """
+    chosen = trained.run.configuration.num_threads if num_threads is None else num_threads
+    if chosen is not None:
+        torch.set_num_threads(chosen)
 
 
 def build_dataset(run: SavedRun) -> Dataset:

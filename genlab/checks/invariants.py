@@ -31,6 +31,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "noise differs between ranks": ranks.noise_differs,
     "ranks stay equal": ranks.ranks_stay_equal,
     "resume is bitwise": training.resume_is_bitwise,
+    "what is saved is what was measured": training.what_is_saved_is_what_was_measured,
 }
 
 

@@ -1,4 +1,4 @@
-"""A few steps of the real trainer on noise in memory, and whether they can be cut in two: resume is bitwise."""
+"""A few steps of the real trainer on noise in memory: whether they can be cut in two, and what they save."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from genlab.data.assembly import assemble
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
-from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.averaging import averaged_weights
+from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.training.evaluation import Average, averages_of_split
+from genlab.training.exported import Origin, load_weights, save_weights
 from genlab.training.schedules import warmup_cosine
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
@@ -78,11 +82,11 @@ def resume_is_bitwise(subject: Subject) -> Finding:
     with tempfile.TemporaryDirectory() as name:
         whole, cut = Path(name) / "whole", Path(name) / "cut"
         whole.mkdir()
-        _fit(subject.fresh(), subject.spec, whole, resume=False)
+        _fit(_trainer(subject.fresh(), subject.spec, whole), resume=False)
         shutil.copytree(whole, cut)
         for suffix in ("pt", "json"):  # back to the second step
             (cut / "checkpoints" / f"previous.{suffix}").replace(cut / "checkpoints" / f"last.{suffix}")
-        _fit(subject.fresh(seed=subject.seed + 1), subject.spec, cut, resume=True)
+        _fit(_trainer(subject.fresh(seed=subject.seed + 1), subject.spec, cut), resume=True)
         states = [
             CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU) | {"metrics": _scalars(folder)}
             for folder in (whole, cut)
@@ -92,6 +96,46 @@ def resume_is_bitwise(subject: Subject) -> Finding:
     where = f", first {different[0].removeprefix('/')}" if different else ""
     return held_if(
         not different, f"{len(different)} of {num_leaves} values differ after 2 + 2 steps instead of {NUM_STEPS}{where}"
+    )
+
+
+def what_is_saved_is_what_was_measured(subject: Subject) -> Finding:
+    """The measures after three steps at which nothing is due, against those of the checkpoint and of an export.
+
+    Both are loaded into models of other initial values, as ``genlab.load`` does.
+    """
+    never = dict.fromkeys(("validation_interval", "sample_interval", "checkpoint_interval", "watch_interval"), 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trainer = _trainer(subject.fresh(), subject.spec, folder, replace(TINY_SETTINGS, num_steps=3, **never))
+        _fit(trainer, resume=False)
+        state = CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU)
+        loaded, handed_on = (subject.fresh(seed=subject.seed + number).eval() for number in (1, 2))
+        loaded.load_state_dict(averaged_weights(state["model"], state["average"], loaded))
+        origin = Origin(step="3", checkpoint="last.pt", weights="averaged", model_fingerprint=model_fingerprint(loaded))
+        save_weights(folder, loaded.state_dict(), origin)
+        handed_on.load_state_dict(load_weights(folder)[0])
+    in_memory = trainer.evaluate("test")
+    measured = {"the checkpoint": _measures(trainer, loaded), "the export": _measures(trainer, handed_on)}
+    different = [
+        f"{key} of {where} {other[key].mean} instead of {in_memory[key].mean}"
+        for where, other in measured.items()
+        for key in in_memory
+        if other[key].mean != in_memory[key].mean
+    ]
+    first = f", first {different[0]}" if different else ""
+    return held_if(not different, f"{len(different)} of {2 * len(in_memory)} measures differ in a loaded model{first}")
+
+
+def _measures(trainer: Trainer, model: Model) -> dict[str, Average]:
+    """As the trainer measures its own model."""
+    return averages_of_split(
+        model.evaluate,
+        trainer.dataset,
+        "test",
+        batch_size=trainer.settings.batch_size,
+        seed=trainer.seed,
+        device=trainer.device,
     )
 
 
@@ -121,18 +165,21 @@ def _scalars(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
 
 
-def _fit(model: Model, spec: ImageSpec, folder: Path, *, resume: bool) -> None:
-    trainer = Trainer(
+def _trainer(model: Model, spec: ImageSpec, folder: Path, settings: TrainerSettings = TINY_SETTINGS) -> Trainer:
+    return Trainer(
         model=model,
         dataset=noise(spec),
         optimizers={phase.name: functools.partial(torch.optim.Adam, lr=1e-3) for phase in model.phases()},
         schedule=schedule,
-        settings=TINY_SETTINGS,
+        settings=settings,
         run_folder=folder,
         device=_CPU,
         seed=3,
         hyperparameters={},
     )
+
+
+def _fit(trainer: Trainer, *, resume: bool) -> None:
     with contextlib.redirect_stderr(io.StringIO()):  # four steps need no progress bar
         trainer.fit(resume=resume)
 

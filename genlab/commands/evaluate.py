@@ -21,7 +21,7 @@ from genlab.composition.runs import save_evaluation, save_likelihoods
 from genlab.data.dataset import Dataset, Split
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained
+from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
@@ -73,8 +73,8 @@ class EvaluateSettings:
     inception_weights: str | None
     parzen: bool
     images: str | None
-    batch_size: int
-    seed: int
+    batch_size: int | None
+    seed: int | None
     device: str
     devices: int
     num_threads: int | None
@@ -82,11 +82,12 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
-        for key in ("batch_size", "devices"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
-        if self.num_images is not None and self.num_images < 1:
-            raise ValueError(f"num_images must be null or at least 1, got {self.num_images}")
+        if self.devices < 1:
+            raise ValueError(f"devices must be at least 1, got {self.devices}")
+        for key in ("batch_size", "num_images"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key} must be null or at least 1, got {value}")
         if self.num_generated < LEAST_IMAGES:
             raise ValueError(f"num_generated must be at least {LEAST_IMAGES}, got {self.num_generated}")
 
@@ -99,6 +100,8 @@ class Evaluation:
     trained: TrainedModel
     dataset: Dataset
     device: torch.device
+    batch_size: int
+    seed: int
 
     @property
     def batching(self) -> Batching:
@@ -106,7 +109,7 @@ class Evaluation:
         return batching_for(
             self.trained.model,
             training_size=self.trained.run.configuration.settings.num_images_at_once,
-            size=self.settings.batch_size,
+            size=self.batch_size,
         )
 
     def enter(
@@ -123,7 +126,7 @@ class Evaluation:
             declarations,
             dataset=self.dataset,
             split=self.settings.split,
-            seed=self.settings.seed,
+            seed=self.seed,
             weights="none" if is_baseline else self.trained.weights,
             num_importance_samples=self.settings.num_importance_samples,
             protocol=protocol,
@@ -164,10 +167,9 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         CheckpointError: No checkpoint can be used.
     """
     device = own_device(choose_device(settings.device))
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
     with joined(device, is_patient=True):
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+        set_num_threads(settings.num_threads, trained)
         if settings.images is None:
             _measure_split(settings, trained, device, context.command)
         else:
@@ -178,7 +180,10 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     """The ledger of a split, and of samples beside it."""
     with first_before_others():  # a download, or images decoded once
         dataset = build_dataset(trained.run)
-    evaluation = Evaluation(settings=settings, trained=trained, dataset=dataset, device=device)
+    batch_size, seed = _batch_size_and_seed(settings, trained)
+    evaluation = Evaluation(
+        settings=settings, trained=trained, dataset=dataset, device=device, batch_size=batch_size, seed=seed
+    )
     print(
         f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
         f"{evaluation.dataset.provenance}"
@@ -193,7 +198,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
         return
     measures, baselines = _entered(evaluation, averages)
     report = Report() if comparison is None else comparison.report()
-    enter = partial(entries_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=settings.seed)
+    enter = partial(entries_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=seed)
     measures += enter(report.estimates, weights=trained.weights)
     baselines += enter(report.baselines, weights="none")
     print(format_table(measures, baselines))
@@ -232,15 +237,16 @@ def _measure_given_images(
         raise ConfigurationError(
             f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
         )
+    batch_size, seed = _batch_size_and_seed(settings, trained)
     given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
     batches = with_noise_of_their_own(
-        given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device),
-        seed=settings.seed,
+        given.dataset.batches("train", batch_size=batch_size, seed=seed, device=device),
+        seed=seed,
         purpose="images",
         device=device,
     )
-    num_batches = -(-len(given.names) // settings.batch_size)
+    num_batches = -(-len(given.names) // batch_size)
     measures = likelihoods(
         model,
         iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
@@ -253,13 +259,20 @@ def _measure_given_images(
         "checkpoint": trained.checkpoint,
         "step": trained.step,
         "weights": trained.weights,
-        "seed": settings.seed,
+        "seed": seed,
         "source": str(path.absolute()),
         "account": given.account,
         "fingerprint": given.dataset.fingerprint,
         **likelihoods_as_json(given.names, measures),
     }
     print(f"written to {save_likelihoods(trained.run.folder, command=command, record=record)}")
+
+
+def _batch_size_and_seed(settings: EvaluateSettings, trained: TrainedModel) -> tuple[int, int]:
+    """Those of the run where none are asked for: its own test is then repeated to the last bit."""
+    configuration = trained.run.configuration
+    batch_size = configuration.settings.batch_size if settings.batch_size is None else settings.batch_size
+    return batch_size, configuration.seed if settings.seed is None else settings.seed
 
 
 def _averages(evaluation: Evaluation) -> dict[str, Average]:
@@ -279,7 +292,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
             dataset,
             settings.split,
             batching=evaluation.batching,
-            seed=settings.seed,
+            seed=evaluation.seed,
             device=evaluation.device,
             limit=num_images,
         )
@@ -297,14 +310,14 @@ def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[l
             dataset,
             settings.split,
             limit=num_images,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
+            batch_size=evaluation.batch_size,
+            seed=evaluation.seed,
             device=device,
         )
         measures += evaluation.enter(codes, CODE_MEASURES)
     if not has_likelihood(model):
         return measures, []
-    baselines = baseline_averages(dataset, settings.split, seed=settings.seed, device=device, limit=num_images)
+    baselines = baseline_averages(dataset, settings.split, seed=evaluation.seed, device=device, limit=num_images)
     return measures, evaluation.enter(baselines, BASELINE_MEASURES, is_baseline=True)
 
 
@@ -360,8 +373,8 @@ def _comparison(evaluation: Evaluation, model: GenerativeModel, extractors: Sequ
         num_generated=settings.num_generated,
         reference_split=settings.reference_split,
         num_reference=settings.num_images,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
+        seed=evaluation.seed,
+        batch_size=evaluation.batch_size,
         parzen=settings.parzen,
     )
     return Comparison(model, evaluation.dataset, extractors, protocol, device=evaluation.device)

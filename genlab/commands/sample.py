@@ -18,7 +18,7 @@ from genlab.composition.processes.launcher import Processes
 from genlab.composition.suggestions import way_out
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained
+from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
 from genlab.training.processes import first_before_others, joined, own_device
@@ -81,14 +81,13 @@ def run(settings: SampleSettings, context: JobContext) -> None:
     """
     del context
     device = own_device(choose_device(settings.device))
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
     with joined(device, is_patient=True):
         _draw(settings, device)
 
 
 def _draw(settings: SampleSettings, device: torch.device) -> None:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+    set_num_threads(settings.num_threads, trained)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)

@@ -2,25 +2,29 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from genlab.errors import CheckpointError
 from genlab.models.base import Model
+from genlab.training.fitting import require_fitting
 
 
 class WeightAverage:
-    """A copy of the model whose parameters follow the trained ones with a decay.
+    """A copy of the model whose parameters follow the trained ones with a decay, and whose buffers are the model's own.
 
     The decay warms up as (1 + step) / (10 + step): a long average would otherwise remember the initial weights
-    for its whole horizon. Buffers are copied, not averaged: counters and codebooks have no mean.
+    for its whole horizon. Buffers have no mean (counters, codebooks) or are one already (running statistics). They are
+    shared and not copied, in memory and in checkpoints: a copy is out of date until somebody thinks of it.
     """
 
     def __init__(self, model: Model, *, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._source = model
+        for averaged, trained in zip(self.model.modules(), model.modules(), strict=True):
+            averaged._buffers = trained._buffers  # the mapping itself, so that a buffer set anew is the same in both
         self.collect()
 
     def collect(self) -> None:
@@ -34,15 +38,37 @@ class WeightAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
 
-    @torch.no_grad()
-    def up_to_date(self) -> Model:
-        """The averaged model with the trained model's present buffers."""
-        for averaged, trained in zip(self.model.buffers(), self._source.buffers(), strict=True):
-            averaged.copy_(trained)
-        return self.model
-
     def state_dict(self) -> dict[str, Tensor]:
-        return self.model.state_dict()
+        """The averaged parameters alone; the buffers are those of the trained model's state."""
+        state, names = self.model.state_dict(), parameter_names(self.model)
+        return {name: value for name, value in state.items() if name in names}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.model.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the parameters of a state that has them all; its buffers, if any, are passed over."""
+        names = parameter_names(self.model)
+        self.model.load_state_dict({name: value for name, value in state.items() if name in names}, strict=False)
+
+
+def parameter_names(model: nn.Module) -> set[str]:
+    """The names of the parameters in the model's state, each of a shared one's."""
+    return {name for name, _ in model.named_parameters(remove_duplicate=False)}
+
+
+def averaged_weights(state: Mapping[str, Tensor], average: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The whole state of the averaged model: that of the trained one with the averaged parameters in their places.
+
+    Args:
+        state: Of the trained model.
+        average: What :meth:`WeightAverage.state_dict` gave. Buffers in it are stale copies that older versions kept.
+        model: Of the same kind.
+
+    Raises:
+        CheckpointError: A parameter is missing, or either is of another model.
+    """
+    names = parameter_names(model)
+    missing = next((name for name in sorted(names) if name not in average), None)
+    if missing is not None:
+        raise CheckpointError(f"the checkpoint's averaged weights lack {missing}")
+    weights = {**state, **{name: average[name] for name in names}}
+    require_fitting(weights, model)
+    return weights

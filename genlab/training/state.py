@@ -15,7 +15,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
-from genlab.training.averaging import WeightAverage
+from genlab.training.averaging import WeightAverage, averaged_weights
 from genlab.training.fitting import require_fitting
 from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.processes import broadcast
@@ -98,7 +98,7 @@ class TrainingState:
 
     def evaluated_model(self) -> Model:
         """What is measured and drawn from: the averaged weights where there are some, whole; in evaluation mode."""
-        model = self.model if self.average is None else self.average.up_to_date()
+        model = self.model if self.average is None else self.average.model
         if self._whole is not None:
             self._whole.load_state_dict(whole(model.state_dict()))
             model = self._whole
@@ -137,8 +137,8 @@ class TrainingState:
         require_fitting(state["model"], self.model)
         self.model.load_state_dict(shares_like(state["model"], self.model))
         if self.average is not None and state["average"] is not None:
-            require_fitting(state["average"], self.model)
-            self.average.load_state_dict(shares_like(state["average"], self.model))
+            averaged = averaged_weights(state["model"], state["average"], self.model)
+            self.average.load_state_dict(shares_like(averaged, self.model))
 
     def _shard(self) -> None:
         """Divide the weights among the processes. Initial values that depend on data take whole weights."""

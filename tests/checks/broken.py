@@ -230,3 +230,20 @@ class UnsavedPart(DRAW):
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         return {name: value * self.scale for name, value in super().evaluate(batch).items()}
+
+
+class UnsavedStatistics(DRAW):
+    """Running statistics in a buffer that no checkpoint holds: what was measured in memory is never measured again."""
+
+    running_mean: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("running_mean", torch.zeros(()), persistent=False)
+
+    def loss(self, batch: Batch) -> Loss:
+        self.running_mean.lerp_(batch.images.mean(), 0.1)
+        return super().loss(batch)
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: value + self.running_mean for name, value in super().evaluate(batch).items()}
