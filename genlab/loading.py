@@ -85,7 +85,7 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
 
 
 def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
-    """Compute with so many threads, or with as many as the run did where none are asked for: sums are then rounded alike.
+    """Compute with so many threads, or where none are asked for with the run's, so that sums are rounded alike.
 
     Args:
         num_threads: None takes the run's, which may leave torch's choice.

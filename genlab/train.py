@@ -77,18 +77,27 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
     try:
         with joined(own_device(choose_device(configuration.device))), ExitStack() as held:
             # Several processes have one run folder; the first of them names it, and holds it for all.
+            begins_anew = False
             if is_first():
                 is_resumed = configuration.resume is not None or context.is_restarted
                 held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
                 if is_resumed:
                     configuration = going_on(configuration, context)
+                    begins_anew = configuration.resume is None
                     if worker is not None and context.is_restarted:
                         _log.warning("started again, %s: %s", _from_where(configuration), worker.former_failure())
             origin = origin_of(context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
-            train(replace(configuration, resume=resume), Path(folder), command=context.command, origin=origin)
+            train(
+                replace(configuration, resume=resume),
+                Path(folder),
+                command=context.command,
+                origin=origin,
+                is_restarted=context.is_restarted,
+                begins_anew=begins_anew,
+            )
     except BaseException:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder)
@@ -131,11 +140,18 @@ def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfigu
                 "shows that there never was one; start a new run"
             )
         _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", _from_here(folder))
-    clear(folder, keep=CONFIG_NAME)
     return replace(configuration, resume=None)
 
 
-def train(configuration: RunConfiguration, run_folder: Path, *, command: str, origin: Origin = UNKNOWN) -> Summary:
+def train(
+    configuration: RunConfiguration,
+    run_folder: Path,
+    *,
+    command: str,
+    origin: Origin = UNKNOWN,
+    is_restarted: bool = False,
+    begins_anew: bool = False,
+) -> Summary:
     """Put a run together and carry it out.
 
     Args:
@@ -143,6 +159,8 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
         run_folder: An existing folder that this process holds.
         command: The line that repeats the run, for environment.json.
         origin: What the configuration was composed of.
+        is_restarted: Whether its processes died before, and were started again by the launcher.
+        begins_anew: Whether a run was here that never saved, which this one takes the place of.
 
     Raises:
         GenlabError: The run failed in a foreseen way.
@@ -153,30 +171,12 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
-    with first_before_others():  # a download, or images decoded once
-        dataset: Dataset = configuration.bound_dataset.build()
-    if configuration.resume is not None:
-        load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
-    model = build_model(configuration, dataset.spec)
-    phases = tuple(phase.name for phase in model.phases())
-    require_phases(configuration.optimizer, phases)
-    with first_before_others():  # a classifier trained once
-        class_predictor = class_predictor_for(configuration, dataset, device)
+    trainer = assembled(configuration, run_folder, device, origin)
+    dataset, model = trainer.dataset, trainer.model
 
-    trainer = Trainer(
-        model=model,
-        dataset=dataset,
-        optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in phases},
-        schedule=configuration.bound_schedule,
-        settings=configuration.settings,
-        run_folder=run_folder,
-        device=device,
-        seed=configuration.seed,
-        hyperparameters=hyperparameters(configuration.as_dict(), origin),
-        class_predictor=class_predictor,
-    )
-
-    if is_first():
+    def begin() -> None:
+        if begins_anew:
+            clear(run_folder, keep=CONFIG_NAME)
         save_configuration(run_folder, configuration, dataset.spec)
         save_environment(
             run_folder,
@@ -186,6 +186,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
             seed=configuration.seed,
             class_names=dataset.class_names,
         )
+
     about = banner(
         configuration, origin, model=model, dataset=dataset, device=device, run_folder=_from_here(run_folder)
     )
@@ -193,7 +194,7 @@ def train(configuration: RunConfiguration, run_folder: Path, *, command: str, or
     _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
     for warning in model.warnings():
         _log.warning("%s", warning)
-    summary = trainer.fit(resume=configuration.resume is not None)
+    summary = trainer.fit(resume=configuration.resume is not None, is_restarted=is_restarted, begin=begin)
     if not is_first():
         return summary
     measures, baselines = _ledger(trainer)
@@ -223,6 +224,38 @@ def with_resolved_precision(configuration: RunConfiguration, device: torch.devic
     if precision != "auto" and (warning := slowness(precision, device)) is not None:
         _log.warning(warning)
     return replace(configuration, trainer={**configuration.trainer, "precision": chosen})
+
+
+def assembled(
+    configuration: RunConfiguration, run_folder: Path, device: torch.device, origin: Origin = UNKNOWN
+) -> Trainer:
+    """The trainer of a configuration with its data, model and optimisers; the run folder stays as it is.
+
+    Raises:
+        GenlabError: They do not go together, or the data are not at hand.
+    """
+    with first_before_others():  # a download, or images decoded once
+        dataset: Dataset = configuration.bound_dataset.build()
+    if configuration.resume is not None:
+        load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
+    model = build_model(configuration, dataset.spec)
+    phases = tuple(phase.name for phase in model.phases())
+    require_phases(configuration.optimizer, phases)
+    with first_before_others():  # a classifier trained once
+        class_predictor = class_predictor_for(configuration, dataset, device)
+
+    return Trainer(
+        model=model,
+        dataset=dataset,
+        optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in phases},
+        schedule=configuration.bound_schedule,
+        settings=configuration.settings,
+        run_folder=run_folder,
+        device=device,
+        seed=configuration.seed,
+        hyperparameters=hyperparameters(configuration.as_dict(), origin),
+        class_predictor=class_predictor,
+    )
 
 
 def class_predictor_for(

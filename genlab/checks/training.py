@@ -104,10 +104,10 @@ def what_is_saved_is_what_was_measured(subject: Subject) -> Finding:
 
     Both are loaded into models of other initial values, as ``genlab.load`` does.
     """
-    never = dict.fromkeys(("validation_interval", "sample_interval", "checkpoint_interval", "watch_interval"), 0)
+    settings = replace(TINY_SETTINGS, num_steps=3, checkpoint_interval=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        trainer = _trainer(subject.fresh(), subject.spec, folder, replace(TINY_SETTINGS, num_steps=3, **never))
+        trainer = _trainer(subject.fresh(), subject.spec, folder, settings)
         _fit(trainer, resume=False)
         state = CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU)
         loaded, handed_on = (subject.fresh(seed=subject.seed + number).eval() for number in (1, 2))

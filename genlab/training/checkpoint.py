@@ -71,10 +71,18 @@ class CheckpointFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_last_damaged = False
 
     def prepare(self) -> None:
-        """Make the folder, and tidy up after a process killed while it saved; call it holding the run's lock."""
+        """Make the folder, and tidy up after a process killed while it saved; call it holding the run's lock.
+
+        A damaged last.pt that `newest` has met is set aside, so that the next save does not rotate it over the good
+        one.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        if self._is_last_damaged:
+            (self.path / "last.pt").replace(self.path / "last.pt.damaged")
+            self._is_last_damaged = False
         remove_temporaries(self.path)
         # The next save would overwrite the only sidecar that vouches for a checkpoint which a kill has parted from its
         # own: two kills in a row, each harmless, would together leave none that verifies.
@@ -109,9 +117,7 @@ class CheckpointFolder:
         (self.path / _BEST_BEFORE).unlink(missing_ok=True)
 
     def newest(self, *, device: torch.device) -> dict[str, Any]:
-        """The newest of last.pt and previous.pt that verifies, to go on from.
-
-        A damaged last.pt is set aside, so that the next save does not rotate it over the good one.
+        """The newest of last.pt and previous.pt that verifies, to go on from; nothing is changed.
 
         Args:
             device: Where the tensors go.
@@ -128,8 +134,7 @@ class CheckpointFolder:
                 continue
             if reasons:
                 _log.warning("%s; going on from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
-                if self.has("last.pt"):
-                    (self.path / "last.pt").replace(self.path / "last.pt.damaged")
+                self._is_last_damaged = self.has("last.pt")
             return state
         raise CheckpointError("no usable checkpoint: " + "; ".join(reasons))
 

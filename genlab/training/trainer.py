@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ class Trainer:
         self._validations_without_gain = 0
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
+        self._has_begun = False
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -166,16 +167,25 @@ class Trainer:
 
     # The table of contents ------------------------------------------------------------------------------------------
 
-    def fit(self, *, resume: bool) -> Summary:
+    def fit(self, *, resume: bool, is_restarted: bool = False, begin: Callable[[], object] = lambda: None) -> Summary:
         """Train to ``num_steps``, or until a limit, a signal or a failure; then test.
+
+        A resumed run changes nothing in its folder before it has restored, agreed with its checkpoint and taken a first
+        step: what ends it before that leaves it as it was.
+
+        Args:
+            resume: Go on from the run's newest checkpoint.
+            is_restarted: The launcher goes on with a run of its own, whose folder tells of each failure.
+            begin: Called by the first process before anything is written, for what else the folder keeps of a start.
 
         Raises:
             NonFiniteError: A loss or gradient was not finite; the last checkpoint is from before it.
             StoppedBySignal: Saved, and resumable.
             CheckpointError: ``resume`` found no usable checkpoint, or one of another model.
         """
+        if not resume:
+            self._begin(begin)
         with first_before_others():
-            self.checkpoints.prepare()
             if resume:
                 self._restore()
             else:
@@ -184,9 +194,15 @@ class Trainer:
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile(mode=self.settings.compile_mode)
-        with self._opened_log() as log, listen_for_signals() as request, self._failure_in_summary():
-            self._write_summary("running")
-            self._train(log, request)
+        with ExitStack() as opened, listen_for_signals() as request, self._failure_in_summary():
+
+            def start() -> RunLog | None:
+                self._begin(begin)
+                log = opened.enter_context(self._opened_log())
+                self._write_summary("running")
+                return log
+
+            log = self._train(start, request, is_tried=resume and not is_restarted)
             self._heard_by_any(request)
             if self._stop_signal is not None:
                 self._write_summary("interrupted", f"signal {self._stop_signal}")
@@ -201,6 +217,13 @@ class Trainer:
                 self._test(log)
             self._write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
+
+    def _begin(self, begin: Callable[[], object]) -> None:
+        """Change the run folder, for the first time."""
+        if not self._has_begun and is_first():
+            begin()
+            self.checkpoints.prepare()
+        self._has_begun = True
 
     def _opened_log(self) -> AbstractContextManager[RunLog | None]:
         """The log of the first process; the others have none."""
@@ -228,15 +251,24 @@ class Trainer:
                 )
             reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
             with suppress(OSError):
-                self._write_summary(status, exhausted or reason.partition("\n")[0])
+                if self._has_begun:
+                    self._write_summary(status, exhausted or reason.partition("\n")[0])
             if exhausted is not None:
                 raise exhausted from error
             if is_disk_full(error):
                 raise disk_full(error, self.run_folder) from error
             raise
 
-    def _train(self, log: RunLog | None, request: StopRequest) -> None:
+    def _train(self, start: Callable[[], RunLog | None], request: StopRequest, *, is_tried: bool) -> RunLog | None:
+        """Train to the end or to a stop, and save.
+
+        Args:
+            start: Begins to write.
+            request: Of a signal.
+            is_tried: Whether the first step is taken before that.
+        """
         settings = self.settings
+        log = None if is_tried else start()
         is_traced = settings.profile and is_first()
         trace = trace_early_steps(self.run_folder, self.device) if is_traced else nullcontext()
         steps_per_epoch = self.dataset.num_images("train") / self._images_per_step
@@ -245,6 +277,7 @@ class Trainer:
             speedometer, slowdown = Speedometer(self.step), SlowdownWatch(hint_for(self.device))
             while self.step < self._last_step:
                 self._training_step()
+                log = log if self._has_begun else start()
                 self.step += 1
                 progress.advance()
                 if profiler is not None:
@@ -258,7 +291,9 @@ class Trainer:
                     stop = self._look_up_from_training(log, progress, request)
                 if stop:
                     break
+            log = log if self._has_begun else start()  # there was no step left
             self._save(log)
+        return log
 
     def _look_up_from_training(self, log: RunLog | None, progress: Progress, request: StopRequest) -> bool:
         """Whatever is due between two steps; True when training should stop here."""

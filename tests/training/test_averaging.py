@@ -1,6 +1,8 @@
+import pytest
 import torch
 
-from genlab.training.averaging import WeightAverage
+from genlab.errors import CheckpointError
+from genlab.training.averaging import WeightAverage, averaged_weights
 from tests.training.conftest import TinyGAN
 
 
@@ -20,9 +22,37 @@ def test_follows_the_recursion_with_its_warm_up() -> None:
     torch.testing.assert_close(lag, torch.full_like(lag, 9.0), rtol=1e-3, atol=1e-3)
 
 
-def test_buffers_are_copied_when_the_average_is_used() -> None:
+def test_buffers_are_the_models_own_at_any_time() -> None:
     model = TinyGAN()
     average = WeightAverage(model, decay=0.9)
     model.generator[1].running_mean.fill_(3.0)
-    assert torch.equal(average.up_to_date().generator[1].running_mean, torch.full((16,), 3.0))
+    model.generator[1].running_var = torch.full((16,), 2.0)  # set anew, not changed in place
+    ours, theirs = average.model.generator[1], model.generator[1]
+    assert torch.equal(ours.running_mean, theirs.running_mean)
+    assert torch.equal(ours.running_var, theirs.running_var)
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
+
+
+def test_a_checkpoint_keeps_the_averaged_parameters_alone() -> None:
+    model = TinyGAN()
+    average = WeightAverage(model, decay=0.9)
+    assert average.state_dict().keys() == dict(model.named_parameters()).keys()
+
+
+def test_stale_buffers_of_older_checkpoints_are_passed_over() -> None:
+    model = TinyGAN()
+    stale = WeightAverage(TinyGAN(), decay=0.9).model.state_dict()
+    model.generator[1].running_mean.fill_(3.0)
+    weights = averaged_weights(model.state_dict(), stale, model)
+    assert torch.equal(weights["generator.1.running_mean"], torch.full((16,), 3.0))
+    average = WeightAverage(model, decay=0.9)
+    average.load_state_dict(stale)
+    assert torch.equal(model.generator[1].running_mean, torch.full((16,), 3.0))
+
+
+def test_an_average_that_lacks_a_parameter_is_refused() -> None:
+    model = TinyGAN()
+    kept = WeightAverage(model, decay=0.9).state_dict()
+    del kept["generator.0.weight"]
+    with pytest.raises(CheckpointError, match=r"lack generator\.0\.weight"):
+        averaged_weights(model.state_dict(), kept, model)

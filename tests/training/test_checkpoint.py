@@ -68,6 +68,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_taken(folder: Chec
     with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
         folder.load("last.pt", device=CPU)
     assert folder.newest(device=CPU)["step"] == 1
+    assert path.exists(), "who only looks changes nothing"
+    folder.prepare()
     save(folder, 3)  # must not rotate the damaged file over the good one
     assert folder.newest(device=CPU)["step"] == 3
     assert folder.load("previous.pt", device=CPU)["step"] == 1

@@ -1,0 +1,179 @@
+"""Whatever ended a run: its measures in memory are those of its checkpoint, of its export and of `genlab evaluate`."""
+
+import functools
+import json
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genlab.checks.subject import Subject
+from genlab.checks.training import what_is_saved_is_what_was_measured
+from genlab.composition.composer import open_composer, plain
+from genlab.composition.location import config_directory
+from genlab.composition.naming import register_resolvers
+from genlab.composition.runs import build_model, save_configuration
+from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.errors import StoppedBySignal
+from genlab.loading import load
+from genlab.train import assembled, seed_everything
+from genlab.training.averaging import averaged_weights
+from genlab.training.checkpoint import CheckpointFolder
+from genlab.training.evaluation import averages_of_split
+from genlab.training.trainer import Trainer
+from genlab.types import ImageSpec
+from tests.faults.harness import fork
+from tests.faults.hooks import signalled_at
+
+Genlab = Callable[..., Any]
+CPU = torch.device("cpu")
+PRESETS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
+# Every other number of a preset is its own.
+SMALL: dict[str, Any] = {
+    **{"channels": 4, "stream_channels": 8, "block_channels": 8, "filters": 4, "width": 4, "num_features": 8},
+    **{"num_layers": 2, "num_blocks": 2, "num_glimpses": 2, "num_units": 8, "num_hidden": 5, "latent_size": 3},
+    **{
+        "num_kernels": 3,
+        "read_size": 4,
+        "num_reference": 6,
+        "hidden": [8, 8],
+        "head_channels": [8],
+        "blocks_down": [1],
+    },
+}
+WORDS = (
+    *("dataset.size=8", "dataset.num_test=21", "dataset.num_validation=0", "seed=3", "device=cpu", "num_threads=1"),
+    *("trainer.num_steps=3", "trainer.batch_size=8", "trainer.ema_decay=0.9", "trainer.num_initialization_images=16"),
+    *("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.checkpoint_interval=0"),
+)
+
+
+def shrunk(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: SMALL[name] if name in SMALL and value else shrunk(value) for name, value in node.items()}
+    return node
+
+
+@functools.cache
+def composed(preset: str, *words: str) -> RunConfiguration:
+    register_resolvers(datetime(2026, 1, 1))
+    with open_composer("train", config_dir=None) as composer:
+        values = plain(composer.compose([f"model={preset}", *WORDS, *words]))
+    return read_run_configuration({**values, "model": shrunk(values["model"])})
+
+
+def trainer_of(configuration: RunConfiguration, folder: Path, *, seed: int = 3) -> Trainer:
+    seed_everything(seed)
+    folder.mkdir(exist_ok=True)
+    trainer = assembled(configuration, folder, CPU)
+    save_configuration(folder, configuration, trainer.dataset.spec)
+    return trainer
+
+
+def before_step(trainer: Trainer, step: int, act: Callable[[], object]) -> None:
+    taken = trainer._training_step
+
+    def training_step() -> None:
+        if trainer.step == step:
+            act()
+        taken()
+
+    trainer._training_step = training_step  # type: ignore[method-assign]
+
+
+def finished(preset: str, folder: Path) -> Trainer:
+    trainer = trainer_of(composed(preset), folder)
+    assert trainer.fit(resume=False).status == "finished"
+    return trainer
+
+
+def out_of_time(preset: str, folder: Path) -> Trainer:
+    trainer = trainer_of(composed(preset, "trainer.max_minutes=1e-9"), folder)
+    assert trainer.fit(resume=False).status == "interrupted"
+    return trainer
+
+
+def terminated(preset: str, folder: Path) -> Trainer:
+    trainer = trainer_of(composed(preset), folder)
+    before_step(trainer, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedBySignal):
+        trainer.fit(resume=False)
+    return trainer
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_and_resumed(preset: str, folder: Path) -> Trainer:
+    """What a kill leaves: a process of its own, with other initial values, goes on from the checkpoint of step 1."""
+    trainer = trainer_of(composed(preset), folder)
+    before_step(trainer, 1, lambda: trainer._save(None))
+
+    def kill() -> None:
+        raise Killed
+
+    save = trainer.checkpoints.save_last
+    trainer.checkpoints.save_last = lambda *args, **options: (save(*args, **options), kill())  # type: ignore
+    with pytest.raises(Killed):
+        trainer.fit(resume=False)
+    trainer = trainer_of(composed(preset), folder, seed=4)
+    assert trainer.fit(resume=True).step == 3
+    return trainer
+
+
+ENDINGS = (finished, out_of_time, terminated, killed_and_resumed)
+QUICK = {("dcgan", out_of_time), ("pixelcnn_document", killed_and_resumed)}
+CASES = [
+    pytest.param(preset, ending, marks=() if (preset, ending) in QUICK else pytest.mark.slow)
+    for preset in PRESETS
+    for ending in ENDINGS
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_saves_what_was_measured(preset: str) -> None:
+    spec = ImageSpec(channels=1, height=8, width=8, num_levels=5, num_classes=10)
+    subject = Subject(make=functools.partial(build_model, composed(preset)), spec=spec)
+    assert what_is_saved_is_what_was_measured(subject).verdict == "held"
+
+
+@pytest.mark.parametrize(("preset", "ending"), CASES)
+def test_measures_are_equal_to_the_last_bit(
+    genlab: Genlab, tmp_path: Path, preset: str, ending: Callable[[str, Path], Trainer]
+) -> None:
+    torch.set_num_threads(1)
+    trainer = ending(preset, tmp_path / "run")
+    in_memory = {name: average.mean for name, average in trainer.evaluate("test").items()}
+    assert genlab("export", "run=run").code == 0
+    for folder in ("run", "run/export"):
+        loaded = averages_of_split(load(folder).evaluate, trainer.dataset, "test", batch_size=8, seed=3, device=CPU)
+        assert {name: average.mean for name, average in loaded.items()} == in_memory
+        outcome = genlab("evaluate", f"run={folder}", "quality=false", "num_importance_samples=0")
+        assert outcome.code == 0, outcome.errors
+        record = json.loads(Path(folder, "evaluation.json").read_text())
+        assert record["step"] == trainer.step
+        measured = {measure["name"]: measure["value"] for measure in record["measures"]}
+        assert {name: measured[name] for name in in_memory} == in_memory
+
+
+@pytest.mark.slow
+def test_a_real_kill(tmp_path: Path) -> None:
+    folder, words = tmp_path / "run", ("model=dcgan", *WORDS, "trainer.checkpoint_interval=2", "trainer.num_steps=5")
+    ended = fork(*words, folder=folder, hook=functools.partial(signalled_at, 3, signal.SIGKILL)).wait()
+    assert ended.returncode == -signal.SIGKILL
+    ended = fork(f"resume={folder}", folder=folder, names_folder=False).wait()
+    assert ended.returncode == 0, ended.stderr
+    tested = json.loads((folder / "summary.json").read_text())["test"]
+    state = CheckpointFolder(folder / "checkpoints").load("last.pt", device=CPU)
+    model = load(folder)
+    assert all(
+        torch.equal(model.state_dict()[name], value)
+        for name, value in averaged_weights(state["model"], state["average"], model).items()
+    )
+    assert len(tested) > 0
