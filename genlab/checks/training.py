@@ -133,7 +133,7 @@ def _measures(trainer: Trainer, model: Model) -> dict[str, Average]:
         model.evaluate,
         trainer.dataset,
         "test",
-        batch_size=trainer.settings.batch_size,
+        batching=trainer.batching,
         seed=trainer.seed,
         device=trainer.device,
     )

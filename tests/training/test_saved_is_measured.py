@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def shrunk(node: Any) -> Any:
 
 @functools.cache
 def composed(preset: str, *words: str) -> RunConfiguration:
-    register_resolvers(datetime(2026, 1, 1))
+    register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         values = plain(composer.compose([f"model={preset}", *WORDS, *words]))
     return read_run_configuration({**values, "model": shrunk(values["model"])})
@@ -152,7 +151,9 @@ def test_measures_are_equal_to_the_last_bit(
     in_memory = {name: average.mean for name, average in trainer.evaluate("test").items()}
     assert genlab("export", "run=run").code == 0
     for folder in ("run", "run/export"):
-        loaded = averages_of_split(load(folder).evaluate, trainer.dataset, "test", batch_size=8, seed=3, device=CPU)
+        loaded = averages_of_split(
+            load(folder).evaluate, trainer.dataset, "test", batching=trainer.batching, seed=3, device=CPU
+        )
         assert {name: average.mean for name, average in loaded.items()} == in_memory
         outcome = genlab("evaluate", f"run={folder}", "quality=false", "num_importance_samples=0")
         assert outcome.code == 0, outcome.errors
