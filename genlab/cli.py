@@ -22,8 +22,8 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "train a model, or go on from a run with resume=RUN; -m sweeps, -v shows the whole configuration",
         Syntax(flags=dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab"))),
     ),
-    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="folder")),
-    "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run")),
+    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="out")),
+    "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run", second="out")),
     "compare": (
         "runs side by side, like ranked with like: RUN... or folders; --sort, --csv, --json, --html",
         Syntax(
@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     ),
     "export": (
         "a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN",
-        Syntax("run", second="folder"),
+        Syntax("run", second="out"),
     ),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),

@@ -15,6 +15,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
+from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights
 from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, load_weights
@@ -96,13 +97,33 @@ def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
         torch.set_num_threads(chosen)
 
 
-def build_dataset(run: SavedRun) -> Dataset:
-    """The data that a run was trained on, read again.
+def writable(folder: Path, out: str | None) -> Path:
+    """Return the folder for what is made of a run, having looked whether it can be written: computing takes longer.
+
+    Args:
+        folder: Of the run, or in it.
+        out: A folder to write to in its place.
 
     Raises:
-        DataError: They are not at hand.
+        StorageError: It cannot.
+    """
+    chosen = folder if out is None else Path(out)
+    require_writable(chosen, way_out="out=FOLDER writes elsewhere")
+    return chosen
+
+
+def build_dataset(run: SavedRun, *, allows_other: bool = False) -> Dataset:
+    """The data that a run was trained on, read again.
+
+    Args:
+        run: Whose configuration says where they lie.
+        allows_other: Take other data too, of images of the same kind.
+
+    Raises:
+        DataError: They are not at hand, or others are in their place.
     """
     dataset: Dataset = run.configuration.bound_dataset.build()
+    run.require_same_data(dataset, allows_other=allows_other)
     return dataset
 
 

@@ -11,6 +11,7 @@ import glob
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,6 +96,24 @@ def _is_locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def require_writable(folder: Path, *, way_out: str) -> None:
+    """Refuse a folder that cannot be written, before there is anything to write; nothing is made there.
+
+    Args:
+        folder: Need not exist.
+        way_out: What the user can do, for the error.
+
+    Raises:
+        StorageError: As said.
+    """
+    place = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); {way_out}") from error
 
 
 def _synchronise(folder: Path) -> None:

@@ -24,7 +24,15 @@ from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
 from genlab.composition.processes.worker import this_worker
 from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved
-from genlab.composition.runs import CONFIG_NAME, build_model, load_run, resumed, save_configuration, save_evaluation
+from genlab.composition.runs import (
+    CONFIG_NAME,
+    build_model,
+    load_run,
+    resumed,
+    save_configuration,
+    save_evaluation,
+    with_absolute_paths,
+)
 from genlab.composition.schema import (
     RunConfiguration,
     read_run_configuration,
@@ -55,8 +63,10 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
         ConfigurationError: Something in it does not fit.
     """
     if values.get("resume") is not None:
-        return resumed(load_run(str(values["resume"])), overrides)
-    return read_run_configuration(values)
+        return with_absolute_paths(resumed(load_run(str(values["resume"])), overrides))
+    if values.get("allow_other_data"):
+        raise ConfigurationError("allow_other_data must be false without resume: a new run may have any data")
+    return with_absolute_paths(read_run_configuration(values))
 
 
 def processes(configuration: RunConfiguration) -> Processes:
@@ -177,7 +187,7 @@ def train(
     def begin() -> None:
         if begins_anew:
             clear(run_folder, keep=CONFIG_NAME)
-        save_configuration(run_folder, configuration, dataset.spec)
+        save_configuration(run_folder, configuration, dataset.spec, dataset_fingerprint=dataset.fingerprint)
         save_environment(
             run_folder,
             command=command,
@@ -237,7 +247,9 @@ def assembled(
     with first_before_others():  # a download, or images decoded once
         dataset: Dataset = configuration.bound_dataset.build()
     if configuration.resume is not None:
-        load_run(configuration.resume).draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
+        run = load_run(configuration.resume)
+        run.require_same_data(dataset, allows_other=configuration.allow_other_data)
+        run.draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)

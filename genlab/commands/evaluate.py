@@ -1,7 +1,7 @@
 """`genlab evaluate`: the ledger of a trained run in RUN/evaluation.json, or likelihoods of given images beside it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,11 @@ from genlab.composition.composer import parse_overrides
 from genlab.composition.environment import choose_device, processes_on
 from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes
-from genlab.composition.runs import save_evaluation, save_likelihoods
+from genlab.composition.runs import moved, require_root_alone, save_evaluation, save_likelihoods
 from genlab.data.dataset import Dataset, Split
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads
+from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
@@ -47,7 +47,10 @@ from genlab.training.processes import first_before_others, joined, own_device
 from genlab.types import Batch
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
-    {"run", "images", "checkpoint", "num_importance_samples", "batch_size", "seed", "device", "devices", "num_threads"}
+    {
+        *("run", "images", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
+        *("device", "devices", "num_threads"),
+    }
 )
 _MAX_CLASSES_SHOWN = 64
 _BAR_WIDTH = 40
@@ -73,6 +76,9 @@ class EvaluateSettings:
     inception_weights: str | None
     parzen: bool
     images: str | None
+    dataset: Mapping[str, str | None]
+    allow_other_data: bool
+    out: str | None
     batch_size: int | None
     seed: int | None
     device: str
@@ -82,6 +88,7 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
+        require_root_alone(self.dataset)
         if self.devices < 1:
             raise ValueError(f"devices must be at least 1, got {self.devices}")
         for key in ("batch_size", "num_images"):
@@ -169,6 +176,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     device = own_device(choose_device(settings.device))
     with joined(device, is_patient=True):
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+        trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
         set_num_threads(settings.num_threads, trained)
         if settings.images is None:
             _measure_split(settings, trained, device, context.command)
@@ -179,7 +187,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
     """The ledger of a split, and of samples beside it."""
     with first_before_others():  # a download, or images decoded once
-        dataset = build_dataset(trained.run)
+        dataset = build_dataset(trained.run, allows_other=settings.allow_other_data)
     batch_size, seed = _batch_size_and_seed(settings, trained)
     evaluation = Evaluation(
         settings=settings, trained=trained, dataset=dataset, device=device, batch_size=batch_size, seed=seed
@@ -189,6 +197,8 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
         f"{evaluation.dataset.provenance}"
     )
     # What can be refused is refused before anything is measured.
+    place = writable(trained.run.folder, settings.out)
+    pictures = writable(place / "samples", None)
     generator = _model_to_sample(evaluation)
     with first_before_others():  # a classifier trained once
         classifier, extractors = (None, []) if generator is None else _extractors(evaluation)
@@ -205,11 +215,11 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     if report.histogram is not None:
         print(_histogram(evaluation.dataset, report.histogram))
     for name, picture in report.pictures.items():
-        path = trained.run.folder / "samples" / f"{name}.png"
+        path = pictures / f"{name}.png"
         save_picture(picture, path)
         print(f"picture: {path}")
     path = save_evaluation(
-        trained.run.folder,
+        place,
         command=command,
         checkpoint=trained.checkpoint,
         step=trained.step,
@@ -238,6 +248,7 @@ def _measure_given_images(
             f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
         )
     batch_size, seed = _batch_size_and_seed(settings, trained)
+    place = writable(trained.run.folder, settings.out)
     given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
     batches = with_noise_of_their_own(
@@ -265,7 +276,7 @@ def _measure_given_images(
         "fingerprint": given.dataset.fingerprint,
         **likelihoods_as_json(given.names, measures),
     }
-    print(f"written to {save_likelihoods(trained.run.folder, command=command, record=record)}")
+    print(f"written to {save_likelihoods(place, command=command, record=record)}")
 
 
 def _batch_size_and_seed(settings: EvaluateSettings, trained: TrainedModel) -> tuple[int, int]:

@@ -27,12 +27,12 @@ class ExportSettings:
 
     run: str
     checkpoint: Literal["best", "last"]
-    folder: str | None
+    out: str | None
 
     @property
     def target(self) -> Path:
         """The folder to write."""
-        return Path(self.run) / "export" if self.folder is None else Path(self.folder)
+        return Path(self.run) / "export" if self.out is None else Path(self.out)
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
@@ -47,7 +47,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
         raise ConfigurationError(f"run must be the folder of a training run, got {settings.run}, which is an export")
     target = settings.target
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ConfigurationError(f"folder must be new or empty, got {target}; remove it, or name another")
+        raise ConfigurationError(f"out must be new or empty, got {target}; remove it, or name another")
     return settings
 
 
@@ -72,7 +72,12 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         digest = save_weights(folder, trained.model.state_dict(), origin)
         card = as_card(told, trained.run.spec, origin, digest=digest)
         replace_atomically(folder / CARD_NAME, card.encode())
-        save_configuration(folder, trained.run.configuration, trained.run.spec)
+        save_configuration(
+            folder,
+            trained.run.configuration,
+            trained.run.spec,
+            dataset_fingerprint=trained.run.dataset_fingerprint,
+        )
     size = (target / WEIGHTS_NAME).stat().st_size
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

@@ -4,7 +4,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +15,11 @@ from genlab.composition.application import JobContext
 from genlab.composition.environment import choose_device, processes_on, saved_class_names
 from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes
+from genlab.composition.runs import moved, require_root_alone
 from genlab.composition.suggestions import way_out
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads
+from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
 from genlab.randomness import derive_seed
 from genlab.sampling.pictures import save_pictures
 from genlab.training.processes import first_before_others, joined, own_device
@@ -38,7 +39,9 @@ class SampleSettings:
     num_samples: int
     checkpoint: Literal["best", "last"]
     split: Split | None
-    folder: str | None
+    dataset: Mapping[str, str | None]
+    allow_other_data: bool
+    out: str | None
     temperature: float | None
     label: int | str | None
     """The number of a class, or its name."""
@@ -49,6 +52,7 @@ class SampleSettings:
     num_threads: int | None
 
     def __post_init__(self) -> None:
+        require_root_alone(self.dataset)
         for key in ("num_samples", "devices"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
@@ -77,7 +81,10 @@ def run(settings: SampleSettings, context: JobContext) -> None:
     """Draw and write; a run whose data are not at hand still gives the pictures that need none.
 
     Raises:
+        ConfigurationError: A setting does not fit the run.
+        DataError: ``dataset.root`` does not hold the data of the run.
         CheckpointError: No checkpoint can be used.
+        StorageError: The pictures cannot be written.
     """
     del context
     device = own_device(choose_device(settings.device))
@@ -88,6 +95,8 @@ def run(settings: SampleSettings, context: JobContext) -> None:
 def _draw(settings: SampleSettings, device: torch.device) -> None:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
     set_num_threads(settings.num_threads, trained)
+    trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
+    folder = writable(trained.run.folder / "samples" / f"seed_{settings.seed}", settings.out)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
@@ -100,9 +109,8 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
         )
     if not is_first():
         return
-    folder = trained.run.folder / "samples" / f"seed_{settings.seed}" if settings.folder is None else settings.folder
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
-    for path in save_pictures(pictures, Path(folder)):
+    for path in save_pictures(pictures, folder):
         print(path)
 
 
@@ -152,8 +160,10 @@ def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch
     if settings.split is None:
         return None
     try:
-        dataset = build_dataset(trained.run)
+        dataset = build_dataset(trained.run, allows_other=settings.allow_other_data)
     except DataError as error:
+        if settings.dataset["root"] is not None:
+            raise
         print(f"without reconstructions: {error}")
         return None
     if dataset.num_images(settings.split) == 0:

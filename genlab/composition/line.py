@@ -21,6 +21,7 @@ _PATH_NAMES = (
 _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
+_RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
@@ -49,6 +50,9 @@ def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
     options = _parse(words)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
+    if any(override.startswith("resume=") for override in overrides):
+        # The line is composed with the data set and the schedule that are the default, not with those of the run.
+        overrides = [f"++{override}" if _RUN_KEY.match(override) else override for override in overrides]
     if bare_word is not None:
         _refuse_second_value(overrides, bare_word)
     return Line(options, overrides, _flags(words, options.overrides))

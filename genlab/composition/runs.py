@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,23 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from genlab.composition.builder import TARGET, Bound
 from genlab.composition.composer import parse_overrides
 from genlab.composition.environment import git_state
 from genlab.composition.failures import one_line
-from genlab.composition.fields import check_fields
+from genlab.composition.fields import check_fields, fit
 from genlab.composition.plain_yaml import MAX_BYTES, require_plain
 from genlab.composition.processes.worker import LAUNCHER_VARIABLE, this_worker
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.composition.suggestions import nearest
 from genlab.composition.targets import allows_own_code
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.ledger import Entry, as_json
 from genlab.models.base import Model
 from genlab.paths import expanded
 from genlab.storage import read_within, replace_atomically, require_contained
+from genlab.training import schedules
 from genlab.training.exported import is_export
 from genlab.training.fitting import blueprint
 from genlab.types import ImageSpec
@@ -34,6 +36,7 @@ CONFIG_NAME = "config.yaml"
 EVALUATION_NAME = "evaluation.json"
 LIKELIHOODS_NAME = "likelihoods.json"
 SPEC_KEY = "spec"
+FINGERPRINT_KEY = "dataset_fingerprint"
 # A convolution's weights do not tell the size of its images, so nothing else would stop a hostile one.
 _RANGES_OF_SPEC = {
     "channels": (1, 64),
@@ -45,6 +48,9 @@ _RANGES_OF_SPEC = {
 _STARTED_NAME = ".hydra"
 _RUNS_ROOT = "outputs"
 _MAX_RUNS_LISTED = 5
+_DIGITS_SHOWN = 12
+_ROOT_KEY = "dataset.root"
+_PATHS_OF_DATA = ("root", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ class SavedRun:
     folder: Path
     configuration: RunConfiguration
     spec: ImageSpec
+    dataset_fingerprint: str | None
+    """Of the data that it was trained on; None where an older version did not keep it."""
 
     def build_model(self) -> Model:
         """The model with fresh weights, made without the data.
@@ -62,6 +70,29 @@ class SavedRun:
             ConfigurationError: The configuration does not describe one.
         """
         return build_model(self.configuration, self.spec)
+
+    def require_same_data(self, dataset: Dataset, *, allows_other: bool) -> None:
+        """Refuse data that are not those of training.
+
+        Args:
+            dataset: Read by the run's configuration, perhaps from another place.
+            allows_other: Take others too, of images of the same kind.
+
+        Raises:
+            DataError: They are not those of training.
+        """
+        if dataset.spec != self.spec:
+            raise DataError(
+                f"dataset {dataset.name} must hold {_described(self.spec)}, as in training, got "
+                f"{_described(dataset.spec)}"
+            )
+        if allows_other or self.dataset_fingerprint in (None, dataset.fingerprint):
+            return
+        raise DataError(
+            f"dataset {dataset.name} must deliver the data of training, whose fingerprint is "
+            f"{str(self.dataset_fingerprint)[:_DIGITS_SHOWN]}, got {dataset.fingerprint[:_DIGITS_SHOWN]}; "
+            "dataset.root=FOLDER names the folder that holds them now, allow_other_data=true takes these"
+        )
 
     def draft_model(self, num_bytes: int) -> Model | None:
         """The model without values (:func:`genlab.training.fitting.blueprint`), which weights of that size can be of.
@@ -94,7 +125,7 @@ def load_run(folder: str | Path) -> SavedRun:
     path = find_run(folder)
     require_contained(path)
     values = read_plain_yaml(path / CONFIG_NAME)
-    spec = values.pop(SPEC_KEY, None)
+    spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
     if spec is None:
         raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
     try:
@@ -105,7 +136,8 @@ def load_run(folder: str | Path) -> SavedRun:
                 value = getattr(measured, name)
                 raise ConfigurationError(f"{SPEC_KEY}.{name} must be between {low:,} and {high:,}, got {value}")
         configuration = replace(configuration, dataset=_writing_nowhere(configuration.dataset))
-        return SavedRun(folder=path, configuration=configuration, spec=measured)
+        fingerprint = fit(fingerprint, str | None, FINGERPRINT_KEY)
+        return SavedRun(folder=path, configuration=configuration, spec=measured, dataset_fingerprint=fingerprint)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path / CONFIG_NAME}: {error}") from error
 
@@ -122,11 +154,78 @@ def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
-def save_configuration(folder: Path, configuration: RunConfiguration, spec: ImageSpec) -> None:
+def save_configuration(
+    folder: Path, configuration: RunConfiguration, spec: ImageSpec, *, dataset_fingerprint: str | None
+) -> None:
     """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
-    values = configuration.as_dict()
-    text = yaml.safe_dump({**values, "resume": None, SPEC_KEY: asdict(spec)}, sort_keys=False, allow_unicode=True)
+    values = {**configuration.as_dict(), "resume": None, "allow_other_data": False}
+    measured = {SPEC_KEY: asdict(spec), FINGERPRINT_KEY: dataset_fingerprint}
+    text = yaml.safe_dump({**values, **measured}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())
+
+
+def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
+    """Return a configuration whose paths mean the same from any working directory.
+
+    They are ``root`` and ``cache`` of the data, what a data set's or a model's signature annotates as a ``Path``, and
+    the run of ``trainer.watch_classifier``.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
+    nodes = {
+        "dataset": _absolute(configuration.dataset, configuration.bound_dataset, names=_PATHS_OF_DATA),
+        "model": _absolute(configuration.model, configuration.bound_model, names=()),
+        "trainer": dict(configuration.trainer),
+    }
+    watched, is_watched = configuration.settings.watch_classifier, configuration.settings.watch_interval > 0
+    if watched not in (None, "auto"):
+        found = find_run(watched) if is_watched else Path(watched)
+        nodes["trainer"]["watch_classifier"] = str(found.absolute())
+    is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
+    return replace(configuration, **nodes) if is_changed else configuration
+
+
+def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "") -> Any:
+    """Plain data with absolute paths, told by what the data were bound to."""
+    if isinstance(bound, Bound):
+        return {**value, **_absolute({key: value[key] for key in bound.arguments}, bound.arguments, names=names)}
+    if isinstance(bound, Mapping):
+        return {key: _absolute(value[key], item, names=names, name=str(key)) for key, item in bound.items()}
+    if isinstance(bound, list):
+        return [_absolute(*pair, names=names, name=name) for pair in zip(value, bound, strict=True)]
+    is_path = isinstance(bound, Path) or (isinstance(bound, str) and bound != "" and name in names)
+    return str(Path(bound).absolute()) if is_path else value
+
+
+def require_root_alone(dataset: Mapping[str, object]) -> None:
+    """Refuse every other change of the data of a run that is trained than of the folder they lie in.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    for name in dataset:
+        if name != "root":
+            raise ConfigurationError(f"dataset.{name} must be that of the run; {_ROOT_KEY} alone can be another")
+
+
+def moved(run: SavedRun, root: str | None) -> SavedRun:
+    """Return a run whose data lie in another folder than its configuration says.
+
+    Args:
+        run: Of data that lie in a folder.
+        root: That folder; None where they did not move.
+
+    Raises:
+        ConfigurationError: Its data set reads no folder.
+    """
+    if root is None:
+        return run
+    if "root" not in run.configuration.dataset:
+        target = run.configuration.dataset[TARGET]
+        raise ConfigurationError(f"{_ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
+    dataset = {**run.configuration.dataset, "root": str(Path(root).absolute())}
+    return replace(run, configuration=replace(run.configuration, dataset=dataset))
 
 
 def save_evaluation(
@@ -143,7 +242,7 @@ def save_evaluation(
     """Write evaluation.json: the ledger of the newest test or evaluation, in place of the one before.
 
     Args:
-        folder: The run.
+        folder: The run, or another, which is made if need be.
         command: The line that measured.
         checkpoint: File name of the weights.
         step: Of the weights.
@@ -169,7 +268,7 @@ def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -
     """Write likelihoods.json: of the images that were given last, in place of those before.
 
     Args:
-        folder: The run.
+        folder: The run, or another, which is made if need be.
         command: The line that measured.
         record: What was measured, and how.
     """
@@ -177,12 +276,15 @@ def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -
 
 
 def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
     return path
 
 
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
-    """A run's own configuration with what may change on its way: ``trainer.*``, ``device`` and ``num_threads``.
+    """A run's own configuration with what may change on its way.
+
+    That is ``trainer.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where the data lie.
 
     How many processes there are belongs to a start and not to a run: torchrun says it where it started them, and not
     the line of a start before.
@@ -197,9 +299,8 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     if is_export(run.folder):
         raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
     saved = run.configuration
-    values = saved.as_dict()
-    values["trainer"] = dict(saved.trainer)
-    values["resume"] = str(run.folder)
+    nodes = {name: dict(getattr(saved, name)) for name in ("dataset", "schedule", "trainer")}
+    values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
     if this_worker() is not None and LAUNCHER_VARIABLE not in os.environ:
         values["trainer"]["devices"] = 1
     changed = set()
@@ -208,20 +309,31 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         parent, _, name = key.rpartition(".")
         if key == "resume":
             continue
-        if (
-            override.is_delete()
-            or override.is_sweep_override()
-            or not (parent == "trainer" or key in ("device", "num_threads"))
-        ):
+        if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
             raise ConfigurationError(
-                f"{key} cannot change on resume, which takes trainer.KEY, device and num_threads; "
-                "for anything else start a new run"
+                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, {_ROOT_KEY}, allow_other_data, "
+                "device and num_threads; for anything else start a new run"
             )
-        (values["trainer"] if parent else values)[name] = override.value()
+        (values[parent] if parent else values)[name] = override.value()
         changed.add(key)
+    if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
+        raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
     return read_run_configuration(values, is_trusted=False)
+
+
+def _may_change(key: str, saved: RunConfiguration) -> bool:
+    """Whether a resumed run takes another value. A schedule of torch keeps its numbers in its state."""
+    parent, _, name = key.rpartition(".")
+    if parent == "schedule":
+        return name != TARGET and str(saved.schedule[TARGET]).startswith(f"{schedules.__name__}.")
+    return parent == "trainer" or key in ("device", "num_threads", "allow_other_data", _ROOT_KEY)
+
+
+def _described(spec: ImageSpec) -> str:
+    size = f"{spec.channels}x{spec.height}x{spec.width}"
+    return f"images of {size} with {spec.num_levels} levels and {spec.num_classes} classes"
 
 
 def find_run(folder: str | Path) -> Path:

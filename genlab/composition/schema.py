@@ -41,6 +41,8 @@ class RunConfiguration:
     num_threads: int | None
     resume: str | None
     """A run folder to go on from."""
+    allow_other_data: bool
+    """Whether to resume with data that are not those of the run."""
     dataset: Node
     optimizer: Node
     """``default`` and optional phase names, each a node; a phase without ``_target_`` is merged over the default."""
@@ -101,7 +103,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    configuration = check_fields(RunConfiguration, {**values, "is_trusted": is_trusted}, "")
+    values = {"allow_other_data": False, **values, "is_trusted": is_trusted}  # the first is no key of older runs
+    configuration = check_fields(RunConfiguration, values, "")
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")

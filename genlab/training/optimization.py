@@ -20,6 +20,7 @@ from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device
 from genlab.training.precision import resolved
 from genlab.training.processes import average
+from genlab.training.schedules import change_of_rate
 from genlab.training.settings import TrainerSettings
 from genlab.training.sharding import is_share, share_like, total_norm
 from genlab.types import Batch, Loss, Phase
@@ -70,6 +71,8 @@ class PhaseUpdate:
             raise ValueError(f"phase {phase.name} lists a parameter twice")
         self.optimizer = optimizer(self.parameters)
         self.schedule = schedule(self.optimizer, num_steps=max(settings.num_steps, 1) * phase.repeats)
+        self.change_of_rate: tuple[float, float] | None = None
+        """Learning rate of the state that was loaded, and the one that took its place; None where it stayed."""
         self._settings = settings
         self._device = device
         self._buffers = buffers if settings.on_non_finite == "skip" else ()
@@ -288,6 +291,7 @@ class PhaseUpdate:
         if self._device_step is not None:
             self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])
+        self.change_of_rate = change_of_rate(self.schedule)
         self._scaler.load_state_dict(state["scaler"])
 
     def _kind(self) -> str:

@@ -1,14 +1,14 @@
 """Learning rates over time, as factors of the optimiser's own rate and pure functions of the step.
 
-``final_fraction`` and ``warmup_fraction`` lie in [0, 1]. The steps of a run are 0, ..., num_steps - 1; the factor of
-the last one is ``final_fraction``, and no step has the factor 0 unless ``final_fraction`` is 0.
+Fractions lie in [0, 1]. The steps of a run are 0, ..., num_steps - 1; the factor of the last one is
+``final_fraction``, and no step has the factor 0 unless ``final_fraction`` is 0.
 """
 
 import math
 from collections.abc import Callable
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
@@ -36,12 +36,64 @@ def warmup_linear(optimizer: Optimizer, *, num_steps: int, warmup_fraction: floa
     return LambdaLR(optimizer, _warmed_up(num_steps, warmup_fraction, final_fraction, _line))
 
 
+def warmup_stable_decay(
+    optimizer: Optimizer, *, num_steps: int, num_warmup_updates: int, decay_fraction: float, final_fraction: float
+) -> LambdaLR:
+    """Linear warm-up, then the optimiser's own rate, then a straight line (Hu et al. 2024, arXiv:2404.06395).
+
+    Made for runs that are lengthened: before the decay no rate depends on the length of the run, so that a lengthened
+    one goes on at the rate that it had.
+
+    Args:
+        optimizer: Its current learning rates are the peak.
+        num_steps: Steps of the run.
+        num_warmup_updates: Updates of a phase that the warm-up takes, whatever the length of the run.
+        decay_fraction: Part of the run, at its end, in which the rate falls; 0 never lets it fall.
+        final_fraction: Learning rate of the last step of the decay, as a part of the peak.
+
+    Raises:
+        ValueError: A fraction is outside [0, 1], or the number is negative.
+    """
+    _require_fractions(decay_fraction=decay_fraction, final_fraction=final_fraction)
+    if num_warmup_updates < 0:
+        raise ValueError(f"schedule.num_warmup_updates must be 0 or more, got {num_warmup_updates}")
+    num_decay_steps = round(decay_fraction * num_steps)
+
+    def factor(step: int) -> float:
+        warmed_up = min(1.0, (step + 1) / (num_warmup_updates + 1))
+        num_decayed = min(max(0, step + 1 - (num_steps - num_decay_steps)), num_decay_steps)
+        return warmed_up * (1.0 - (1.0 - final_fraction) * num_decayed / max(num_decay_steps, 1))
+
+    return LambdaLR(optimizer, factor)
+
+
+def change_of_rate(schedule: LRScheduler) -> tuple[float, float] | None:
+    """Bring a schedule whose state was loaded to the rate that its own arguments ask for at that step.
+
+    A state keeps the rate that was due under the arguments of the run that saved it, and a schedule that depends on
+    ``num_steps`` is another one in a run that was lengthened.
+
+    Returns:
+        The rate of the state and the one that takes its place, of the first group of parameters; None where they are
+        equal, or where the rate is no function of the step.
+    """
+    if not isinstance(schedule, LambdaLR):
+        return None
+    before = schedule.get_last_lr()
+    step = schedule.last_epoch
+    after = [rate * factor(step) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+    if all(math.isclose(old, new) for old, new in zip(before, after, strict=True)):
+        return None
+    for group, rate in zip(schedule.optimizer.param_groups, after, strict=True):
+        group["lr"] = rate
+    schedule._last_lr = after
+    return float(before[0]), float(after[0])
+
+
 def _warmed_up(
     num_steps: int, warmup_fraction: float, final_fraction: float, descent: Callable[[float], float]
 ) -> Callable[[int], float]:
-    for key, value in (("warmup_fraction", warmup_fraction), ("final_fraction", final_fraction)):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"schedule.{key} must be between 0 and 1, got {value}")
+    _require_fractions(warmup_fraction=warmup_fraction, final_fraction=final_fraction)
     num_warmup_steps = round(warmup_fraction * num_steps)
     num_descent_steps = max(1, num_steps - 1 - num_warmup_steps)
 
@@ -53,6 +105,12 @@ def _warmed_up(
         return final_fraction + (1.0 - final_fraction) * descent(progress)
 
     return factor
+
+
+def _require_fractions(**fractions: float) -> None:
+    for key, value in fractions.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"schedule.{key} must be between 0 and 1, got {value}")
 
 
 def _one(step: int) -> float:

@@ -56,6 +56,7 @@ class TrainingState:
         self.average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
         self.is_sharded = settings.sharding == "fsdp2"
         self._dataset = dataset
+        self._num_steps = settings.num_steps
         self._num_initialization_images = settings.num_initialization_images
         self._device = device
         self._seed = seed
@@ -163,4 +164,21 @@ class TrainingState:
             _log.warning(
                 "the checkpoint is of a run with %s: the results go on alike but not bitwise equal",
                 " and ".join(changes),
+            )
+
+    def warn_of_rates(self, step: int) -> None:
+        """Say where a schedule that depends on the length of the run makes the learning rate jump.
+
+        Args:
+            step: That was restored.
+        """
+        changes = {update.phase.name: update.change_of_rate for update in self.updates}
+        told = [f"from {rate[0]:.4g} to {rate[1]:.4g} ({name})" for name, rate in changes.items() if rate is not None]
+        if told:
+            _log.warning(
+                "the learning rate jumps at step %d %s, for its schedule is another one with trainer.num_steps=%d; "
+                "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
+                step,
+                " and ".join(told),
+                self._num_steps,
             )

@@ -515,6 +515,7 @@ class Trainer:
         with misfit_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
+            self.state.warn_of_rates(self.step)
             self._pending = {tag: [_metrics(tag, values)] for tag, values in kept["pending"].items()}
             self._validations_without_gain = int(kept["validations_without_gain"])
             self._seconds_before = float(kept["seconds"])

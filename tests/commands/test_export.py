@@ -28,7 +28,7 @@ def exported_once(trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -
     from genlab.cli import main
 
     folder = tmp_path_factory.mktemp("exports") / "ünï export"
-    assert main(["export", f"run={trained_run}", f"folder='{folder}'"]) == 0
+    assert main(["export", f"run={trained_run}", f"out='{folder}'"]) == 0
     return folder
 
 
@@ -50,7 +50,7 @@ def test_a_loaded_export_is_the_model_of_the_run(trained_run: Path, exported: Pa
 
 def test_the_commands_take_an_export_for_a_run(genlab: Genlab, trained_run: Path, exported: Path) -> None:
     for name, run in (("a", trained_run), ("b", exported)):
-        outcome = genlab("sample", f"run={run}", "num_samples=4", "split=null", f"folder={name}")
+        outcome = genlab("sample", f"run={run}", "num_samples=4", "split=null", f"out={name}")
         assert outcome.code == 0, outcome.errors
     assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
     shutil.copytree(exported, "copy")
@@ -132,14 +132,14 @@ def test_a_card_of_a_hostile_run_holds_no_markup_of_its_maker(genlab: Genlab, tr
 def test_a_folder_that_holds_something_is_refused(genlab: Genlab, trained_run: Path) -> None:
     Path("full").mkdir()
     Path("full/thesis.txt").write_text("precious")
-    outcome = genlab("export", f"run={trained_run}", "folder=full")
+    outcome = genlab("export", f"run={trained_run}", "out=full")
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
     assert "folder must be new or empty, got full" in outcome.errors
     assert [path.name for path in Path("full").iterdir()] == ["thesis.txt"]
     Path("file").touch()
-    assert genlab("export", f"run={trained_run}", "folder=file").code == 2
+    assert genlab("export", f"run={trained_run}", "out=file").code == 2
     Path("empty").mkdir()
-    assert genlab("export", f"run={trained_run}", "folder=empty").code == 0
+    assert genlab("export", f"run={trained_run}", "out=empty").code == 0
     assert {path.name for path in Path("empty").iterdir()} == {
         "model.safetensors",
         "config.yaml",

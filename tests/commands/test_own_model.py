@@ -107,7 +107,7 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
         "on_share": ("exact", "neither", "on_share"),
         "nll_of_something_nats": (NOT_DECLARED, NOT_DECLARED, "nll_of_something_nats"),
     }
-    assert genlab("export", f"run={own}", "folder=given").code == 0
+    assert genlab("export", f"run={own}", "out=given").code == 0
     (row,) = [line for line in Path("given/README.md").read_text().splitlines() if "| nll_of_something_nats |" in line]
     assert row.count(NOT_DECLARED) == 2
 

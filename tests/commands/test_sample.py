@@ -12,7 +12,7 @@ from tests.conftest import Outcome
 
 
 def test_draws_everything_that_draw_offers(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
-    outcome = genlab("sample", f"run={trained_run}", "num_samples=4", f"folder={tmp_path / 'a'}")
+    outcome = genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / 'a'}")
     assert outcome.code == 0, outcome.errors
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert {"samples.png", "canvases.gif", "canvases.png", "reconstructions.png", "interpolation.png"} <= names
@@ -24,7 +24,7 @@ def test_draws_everything_that_draw_offers(genlab: Callable[..., Outcome], train
 
 def test_the_seed_decides(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        genlab("sample", f"run={trained_run}", "num_samples=4", f"folder={tmp_path / name}", f"seed={seed}")
+        genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / name}", f"seed={seed}")
     first, again, other = ((tmp_path / name / "samples.png").read_bytes() for name in ("a", "b", "c"))
     assert first == again != other
 
@@ -42,7 +42,7 @@ def test_without_its_data_a_run_still_draws(
         f"  root: {tmp_path / 'empty'}\n  download: false\n"
     )
     config.write_text(text[:start] + mnist + text[end:])
-    outcome = genlab("sample", f"run={copy}", "num_samples=4", f"folder={tmp_path / 'a'}")
+    outcome = genlab("sample", f"run={copy}", "num_samples=4", f"out={tmp_path / 'a'}")
     assert outcome.code == 0, outcome.errors
     assert "without reconstructions" in outcome.output
     names = {path.name for path in (tmp_path / "a").iterdir()}
@@ -75,7 +75,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0"]
     model = ["model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.class_conditional=true"]
     assert genlab("train", *model, *tiny, f"hydra.run.dir={folder}").code == 0
-    words = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"folder={tmp_path / 'a'}"]
+    words = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"out={tmp_path / 'a'}"]
     outcome = genlab("sample", *words)
     assert outcome.code == 0, outcome.errors
     assert {"samples.png", "film.gif", "class_grid.png", "completions.png", "entropy.png"} <= {

@@ -98,8 +98,8 @@ def test_pictures_are_those_of_one_process(
 ) -> None:
     run = request.getfixturevalue(kind)
     words = ("sample", f"run={run}", "num_samples=7", "num_threads=1")
-    said((*words, f"folder={tmp_path / 'one'}"))
-    output = in_both(pair, *words, f"folder={tmp_path / 'two'}")
+    said((*words, f"out={tmp_path / 'one'}"))
+    output = in_both(pair, *words, f"out={tmp_path / 'two'}")
     names = [path.name for path in sorted((tmp_path / "one").iterdir())]
     assert "samples.png" in names
     assert [path.name for path in sorted((tmp_path / "two").iterdir())] == names
@@ -109,15 +109,15 @@ def test_pictures_are_those_of_one_process(
 
 
 def test_a_mistake_is_told_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
-    first, second = pair.run(said, ("sample", f"run={cgan_run}", f"folder={tmp_path}", "temperature=2"))
+    first, second = pair.run(said, ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2"))
     assert (first.code, second.code, second.errors) == (2, 2, "")
     assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
 
 
 def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path) -> None:
     words = ("sample", f"run={trained_run}", "num_samples=3", "num_threads=1", "device=cpu")
-    assert genlab(*words, f"folder={tmp_path / 'one'}").code == 0
-    outcome = genlab(*words, f"folder={tmp_path / 'two'}", "devices=2")
+    assert genlab(*words, f"out={tmp_path / 'one'}").code == 0
+    outcome = genlab(*words, f"out={tmp_path / 'two'}", "devices=2")
     assert (outcome.code, outcome.errors) == (0, "")
     assert outcome.output.count("samples.png") == 1
     assert (tmp_path / "one/samples.png").read_bytes() == (tmp_path / "two/samples.png").read_bytes()

@@ -39,7 +39,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: R
     monkeypatch.chdir(tmp_path)
     folder = Path("outputs/digits-draw/0001-x")
     folder.mkdir(parents=True)
-    save_configuration(folder, configuration, SPEC)
+    save_configuration(folder, configuration, SPEC, dataset_fingerprint=None)
     return folder
 
 
@@ -119,7 +119,8 @@ def test_a_run_names_no_folder_to_write_decoded_images_to(
         Image.new("L", (8, 8), 10 * index).save(tmp_path / "pictures" / f"{index}.png")
     outside = tmp_path / "outside"
     node = dataset_of("folder", root=str(tmp_path / "pictures"), size=8, channels=1, cache=str(outside), num_workers=1)
-    edit(run_folder, lambda values: values.update(dataset=node))
+    spec = {"channels": 1, "height": 8, "width": 8, "num_levels": 256, "num_classes": 0}
+    edit(run_folder, lambda values: values.update(dataset=node, spec=spec))
     read = build_dataset(load_run(run_folder))
     assert not outside.exists()
     assert (tmp_path / "home" / ".cache" / "genlab" / "folders").is_dir()

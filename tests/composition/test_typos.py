@@ -115,8 +115,8 @@ def test_a_mistake_that_only_the_data_or_the_model_reveal_leaves_no_folder_eithe
 
 
 TWICE = [
-    (["export", "a", "b"], "one run must be given, got a and b; did you mean folder=b?"),
-    (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean folder=b?"),
+    (["export", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
+    (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean out=b?"),
     (["evaluate", "a", "b"], "one run must be given, got a and b"),
     (["datasets", "digits", "mnist"], "one dataset must be given, got digits and mnist"),
     (["sample", "run=a", "run=b"], "run is given twice on the line: a and b"),

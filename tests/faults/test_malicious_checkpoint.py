@@ -305,7 +305,7 @@ def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused(
 def test_an_export_with_a_pickle_in_the_place_of_its_weights_is_refused(
     genlab: Callable[..., Outcome], honest: Path, tally: Tally
 ) -> None:
-    assert genlab("export", f"run={honest}", "folder=handed_on").code == 0
+    assert genlab("export", f"run={honest}", "out=handed_on").code == 0
     content = of_zip({"bomb": Bomb(os.mkdir, MARKER)})
     Path("handed_on/model.safetensors").write_bytes(content)
     Path("handed_on/SHA256SUMS").write_text(f"{hashlib.sha256(content).hexdigest()}  model.safetensors\n")

@@ -20,7 +20,7 @@ from genlab.composition.runs import build_model, save_configuration
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.errors import StoppedBySignal
 from genlab.loading import load
-from genlab.train import assembled, seed_everything
+from genlab.train import assembled, seed_everything, with_resolved_precision
 from genlab.training.averaging import averaged_weights
 from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.evaluation import averages_of_split
@@ -69,8 +69,8 @@ def composed(preset: str, *words: str) -> RunConfiguration:
 def trainer_of(configuration: RunConfiguration, folder: Path, *, seed: int = 3) -> Trainer:
     seed_everything(seed)
     folder.mkdir(exist_ok=True)
-    trainer = assembled(configuration, folder, CPU)
-    save_configuration(folder, configuration, trainer.dataset.spec)
+    trainer = assembled(with_resolved_precision(configuration, CPU), folder, CPU)
+    save_configuration(folder, configuration, trainer.dataset.spec, dataset_fingerprint=trainer.dataset.fingerprint)
     return trainer
 
 
