@@ -117,7 +117,7 @@ def test_a_mistake_that_only_the_data_or_the_model_reveal_leaves_no_folder_eithe
 TWICE = [
     (["export", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
     (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean out=b?"),
-    (["evaluate", "a", "b"], "one run must be given, got a and b"),
+    (["evaluate", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
     (["datasets", "digits", "mnist"], "one dataset must be given, got digits and mnist"),
     (["sample", "run=a", "run=b"], "run is given twice on the line: a and b"),
     (["sample", "a", "run=b"], "run is given twice on the line: a and b"),
