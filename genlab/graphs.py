@@ -66,14 +66,17 @@ class CudaGraphs:
             finally:
                 torch.cuda.set_sync_debug_mode(before)
         waits = [warning for warning in caught if "synchronizing CUDA operation" in str(warning.message)]
-        for warning in caught:
-            if warning not in waits:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         return result, f"{waits[0].filename}:{waits[0].lineno} waits for the device" if waits else None
 
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
         """Record the work on its own stream; other threads may use the device meanwhile."""
+        # torch.cuda.graph would also empty the allocator's cache, each time: more than a row of pixels takes.
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            result = work()
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                result = work()
+            finally:
+                graph.capture_end()
         return result, graph.replay
