@@ -4,6 +4,7 @@ A replay repeats the kernels of the recording over the same memory. The recordin
 nor depend on one that changes: what changes lies in tensors that are filled before a replay.
 """
 
+import gc
 import warnings
 from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
@@ -71,6 +72,9 @@ class CudaGraphs:
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
         """Record the work on its own stream; other threads may use the device meanwhile."""
         # torch.cuda.graph would also empty the allocator's cache, each time: more than a row of pixels takes.
+        # What Python's collector frees of the device meanwhile would spoil the recording.
+        collects = gc.isenabled()
+        gc.disable()
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
         with torch.cuda.stream(self._stream):
@@ -79,4 +83,6 @@ class CudaGraphs:
                 result = work()
             finally:
                 graph.capture_end()
+                if collects:
+                    gc.enable()
         return result, graph.replay

@@ -31,6 +31,8 @@ class Batch:
 
     images: Float[Tensor, "B C H W"]
     labels: Int[Tensor, " B"]
+    num_labelled: int | None = None
+    """So many images at the head have a label, and the others have none; None where only the labels tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from logging import getLogger
 from typing import Literal
@@ -327,7 +328,7 @@ class SemiSupervisedStream(BatchStream):
         batch = super().batch(index)
         num_labelled = len(range(self.num_labelled)[self._share])  # of the images of this process
         batch.labels[num_labelled:] = UNLABELLED  # gathered, hence the batch's own
-        return batch
+        return replace(batch, num_labelled=num_labelled)
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:
         labelled = self._rows.index_select(0, self._labelled.take(index, self.num_labelled))

@@ -5,6 +5,7 @@ A replay does what the update does, with the same random numbers: it is bitwise 
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -140,7 +141,7 @@ class CapturedWork:
         if self._receives and not (self._source is not None and self._source.is_captured):
             self._refuse("the phase before, whose graph it continues, is not")
             return False
-        self._batch = Batch(images=batch.images.clone(), labels=batch.labels.clone())
+        self._batch = replace(batch, images=batch.images.clone(), labels=batch.labels.clone())
 
         def work() -> tuple[Mapping[str, Tensor], Tensor, list[object]]:
             metrics, handed_on = self._work(self._batch, received)

@@ -111,6 +111,7 @@ def test_semi_supervised_batches_hold_labelled_images_then_any_without_label(dat
     labelled, others = [], []
     for batch in batches:
         assert len(batch.labels) == batch_size
+        assert batch.num_labelled == num_labelled
         assert (batch.labels[num_labelled:] == UNLABELLED).all()
         assert _numbers(batch)[:num_labelled] == batch.labels[:num_labelled].tolist()
         labelled += batch.labels[:num_labelled].tolist()

@@ -213,6 +213,44 @@ def test_the_cpu_has_no_graphs(tmp_path: Path) -> None:
         step_capture(True, CPU, obstacle=None)
 
 
+def test_captured_semi_supervised_steps_are_the_steps_as_written(tmp_path: Path) -> None:
+    """A fixed number of labelled images at the head of each batch divides it without a look at the labels."""
+
+    class Divided(TinyGAN):
+        def discriminator_loss(self, batch: Batch) -> Loss:
+            assert batch.num_labelled == 2
+            scores = self.discriminator(batch.images[batch.num_labelled :].flatten(1))
+            value = (
+                F.softplus(-scores).mean() + self.discriminator(batch.images[: batch.num_labelled].flatten(1)).mean()
+            )
+            return Loss(value=value, metrics={"adversarial_nats": value})
+
+    def make_divided(name: str) -> Trainer:
+        folder = tmp_path / name
+        folder.mkdir()
+        model = Divided()
+        return Trainer(
+            model=model,
+            dataset=make_dataset(num_labels_per_class=3),
+            optimizers={phase.name: OPTIMIZERS["adam"] for phase in model.phases()},
+            schedule=cosine,
+            settings=make_settings(
+                num_steps=NUM_STEPS, validation_interval=0, test_at_end=False, labelled_fraction=0.25
+            ),
+            run_folder=folder,
+            device=CPU,
+            seed=3,
+            hyperparameters={},
+            graphs=RecordedGraphs(),
+        )
+
+    written, captured = make_divided("written"), make_divided("captured")
+    written._capture.begin_step = lambda: None
+    written.fit(resume=False)
+    captured.fit(resume=False)
+    assert_equal(weights(written), weights(captured))
+
+
 def test_the_stand_in_is_as_strict_as_a_device() -> None:
     """A recording does nothing; a replay repeats operations, not Python; a read on the host is refused."""
     values, python_runs = torch.zeros(2), []

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Union
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,10 @@ from genlab.functional import one_hot
 from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import Judgement
-from genlab.types import ImageSpec, Loss
+from genlab.types import Batch, ImageSpec, Loss
 
 Labels = Int[Tensor, " B"]
+Rows = Union[Bool[Tensor, " B"], slice]  # noqa: UP007 - jaxtyping's types have no |
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +69,12 @@ class Conditioning(nn.Module, ABC):
         """The discriminator's extra inputs."""
         return torch.empty(len(labels), 0, device=labels.device)
 
-    def judged_as_real(self, labels: Labels) -> Bool[Tensor, " B"] | None:
-        """Which training images the adversarial game shows as real; None is all of them."""
-        del labels
+    def divided(self, batch: Batch) -> tuple[Rows, Rows] | None:
+        """The training images that the adversarial game shows as real, and those that it leaves out.
+
+        None where it shows all.
+        """
+        del batch
         return None
 
     def scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
@@ -152,15 +157,17 @@ class ClassPrediction(Conditioning):
             raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
         return Sizes(num_outputs=spec.num_classes)
 
-    def judged_as_real(self, labels: Labels) -> Bool[Tensor, " B"] | None:
-        unlabelled = labels < 0
+    def divided(self, batch: Batch) -> tuple[Rows, Rows] | None:
+        if batch.num_labelled is not None:  # without a look at the labels, for which the host would wait
+            return slice(batch.num_labelled, None), slice(batch.num_labelled)
+        unlabelled = batch.labels < 0
         if not is_same_everywhere(unlabelled.sum()):
             raise ConfigurationError(
                 "model.conditioning needs equally many labelled images in each of several processes: set "
                 "trainer.labelled_fraction, or use one process"
             )
         # A batch of labelled images alone, as in a fully labelled data set, would leave the game without real images.
-        return unlabelled if bool(unlabelled.any()) else None
+        return (unlabelled, ~unlabelled) if bool(unlabelled.any()) else None
 
     def scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
         return outputs.logsumexp(1)

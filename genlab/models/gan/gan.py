@@ -228,10 +228,11 @@ class GAN(GenerativeModel):
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
         every = Shown(_to_network(batch.images), self.conditioning.conditions(batch.labels), batch.labels)
-        chosen = self.conditioning.judged_as_real(batch.labels)
-        if chosen is None:
+        divided = self.conditioning.divided(batch)
+        if divided is None:
             return every, None
-        return Shown(*(part[chosen] for part in every)), Shown(*(part[~chosen] for part in every))
+        real, left_out = (Shown(*(part[rows] for part in every)) for rows in divided)
+        return real, left_out
 
     def _contest(self, real: Shown, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
         return Contest(

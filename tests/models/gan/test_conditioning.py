@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -169,3 +170,14 @@ def test_without_conditioning_the_networks_see_images_and_noise_alone() -> None:
     assert model.num_classes == 0
     assert model.generator(torch.zeros(2, 3)).shape == (2, 1, 4, 4)
     assert model.discriminator.output.out_features == 1
+
+
+def test_a_known_number_of_labels_divides_a_batch_as_the_labels_do():
+    """Without a look at the labels, for which the host would wait for a device."""
+    conditioning = ClassPrediction()
+    labels = torch.tensor([3, 1, UNLABELLED, UNLABELLED, UNLABELLED])
+    batch = Batch(images=torch.rand(5, 1, 2, 2), labels=labels)
+    by_labels = conditioning.divided(batch)
+    by_number = conditioning.divided(replace(batch, num_labelled=2))
+    for rows, others in zip(by_labels, by_number, strict=True):
+        assert torch.equal(labels[rows], labels[others])
