@@ -18,7 +18,7 @@ from genlab.training.trainer import Trainer
 from genlab.types import ImageSpec
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
-QUICK = ("draw", "pixelcnn_pp", "pixelcnn_blocks", "infogan", "wgan_gp", "semi_supervised_gan")
+QUICK = ("draw", "infogan", "semi_supervised_gan")
 EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
