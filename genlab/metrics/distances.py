@@ -1,6 +1,6 @@
 """Euclidean distances between many points, a piece at a time.
 
-Dimensions: N points, M other points, D coordinates, k neighbours.
+Dimensions: N points, M other points, P pairs, D coordinates, k neighbours.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,27 +27,54 @@ def pieces(num_rows: int, num_columns: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_rows))
 
 
-def neighbour_radii(points: Float[Tensor, "N D"], *, num_neighbours: int) -> Float[Tensor, " N"]:
-    """Squared distance from each point to its k-th nearest other point.
+def distances_of_pairs(
+    points: Float[Tensor, "N D"], others: Float[Tensor, "M D"], rows: Int[Tensor, " P"], columns: Int[Tensor, " P"]
+) -> Float[Tensor, " P"]:
+    """Return |x - y|^2 of some pairs, in float64, from the differences themselves.
+
+    Unlike those of :func:`squared_distances` they are 0 for equal points, and equal for equal pairs, wherever they
+    stand: so that ties are ties.
+    """
+    found = [
+        (points[rows[piece]].double() - others[columns[piece]].double()).square_().sum(1)
+        for piece in pieces(len(rows), points.shape[1])
+    ]
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+
+
+def rounding_of(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> float:
+    """Return a bound on what rounding may add to, or take from, a distance of :func:`squared_distances`."""
+    largest = sum(float(side.double().square().sum(1).max()) for side in (points, others) if len(side))
+    return 4 * points.shape[1] * torch.finfo(torch.float64).eps * largest
+
+
+def nearest_others(
+    points: Float[Tensor, "N D"], *, num_neighbours: int
+) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+    """Return squared distances from each point to its k nearest other points, nearest first, and their numbers.
 
     Raises:
         ValueError: There are not k other points.
     """
     if not 1 <= num_neighbours < len(points):
         raise ValueError(f"a {num_neighbours}-th neighbour needs more than {num_neighbours} points, got {len(points)}")
-    radii = []
-    for rows in pieces(len(points), len(points)):
-        squared = squared_distances(points[rows], points)
-        own = torch.arange(rows.start, rows.stop)
-        squared[own - rows.start, own] = torch.inf  # a point is not its own neighbour, its duplicates are
-        radii.append(squared.kthvalue(num_neighbours, 1).values)
-    return torch.cat(radii)
+    found, numbers = [], []
+    for piece in pieces(len(points), len(points)):
+        squared = squared_distances(points[piece], points)
+        own = torch.arange(piece.start, piece.stop)
+        squared[own - piece.start, own] = torch.inf  # a point is not its own neighbour, its duplicates are
+        columns = squared.topk(num_neighbours, dim=1, largest=False).indices
+        exact = distances_of_pairs(points, points, own.repeat_interleave(num_neighbours), columns.flatten())
+        exact, order = exact.view(columns.shape).sort(1)
+        found.append(exact)
+        numbers.append(columns.gather(1, order))
+    return torch.cat(found), torch.cat(numbers)
 
 
 def nearest(
-    points: Float[Tensor, "N D"], candidates: Iterable[Float[Tensor, "B D"]], *, num_neighbours: int
+    points: Float[Tensor, "N D"], candidates: Iterable[Float[Tensor, "_ D"]], *, num_neighbours: int
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-    """Distance to the nearest candidates of each point and their number in the stream, nearest first.
+    """Return the distance to the nearest candidates of each point and their number in the stream, nearest first.
 
     Args:
         points: What to find neighbours for.
@@ -58,9 +85,12 @@ def nearest(
     numbers = torch.empty(len(points), 0, dtype=torch.int64)
     num_seen = 0
     for batch in candidates:
-        squared = torch.cat((best, squared_distances(points, batch)), 1)
-        new = torch.arange(num_seen, num_seen + len(batch)).expand(len(points), -1)
+        count = min(num_neighbours, len(batch))
+        columns = squared_distances(points, batch).topk(count, dim=1, largest=False).indices
+        rows = torch.arange(len(points)).repeat_interleave(count)
+        squared = torch.cat((best, distances_of_pairs(points, batch, rows, columns.flatten()).view(-1, count)), 1)
+        numbers = torch.cat((numbers, columns + num_seen), 1)
         best, order = squared.topk(min(num_neighbours, squared.shape[1]), dim=1, largest=False)
-        numbers = torch.cat((numbers, new), 1).gather(1, order)
+        numbers = numbers.gather(1, order)
         num_seen += len(batch)
     return best.sqrt(), numbers

@@ -13,28 +13,30 @@ Dimensions: N images, K classes.
 
 import math
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 # As published: ten parts of 5,000 images.
 NUM_PARTS = 10
 
 
 def inception_style_score(logits: Float[Tensor, "N K"], *, num_parts: int = NUM_PARTS) -> tuple[float, float]:
-    """Mean over parts of the images, in the order in which they come, and its standard error.
+    """Return the mean over random parts of the images, and its standard error over parts.
 
     Papers print the standard deviation over parts, which is sqrt(num_parts) times that standard error.
 
     Args:
-        logits: Class log-probabilities up to a constant; images sorted by class must be shuffled first.
-        num_parts: In how many equal parts (but for rounding) the images are cut, at least 2.
+        logits: Class log-probabilities up to a constant, in any order: that of classes would make each part poor.
+        num_parts: In how many equal parts (but for rounding) the images are divided, at least 2.
 
     Raises:
         ValueError: There are fewer images than parts, or fewer than two parts.
     """
     if not 2 <= num_parts <= len(logits):
         raise ValueError(f"a score needs at least 2 parts and an image in each, got {len(logits)} in {num_parts}")
-    log_probabilities = logits.double().log_softmax(1)
+    order = torch.randperm(len(logits), generator=Generator().manual_seed(0))
+    log_probabilities = logits[order].double().log_softmax(1)
     scores = log_probabilities.new_tensor([_score(part) for part in log_probabilities.tensor_split(num_parts)])
     return float(scores.mean()), float(scores.std()) / math.sqrt(num_parts)
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from genlab.collectives import alone
 from genlab.data.dataset import Dataset, Split
+from genlab.data.randomness import permutation
 from genlab.measures import Direction, Measure
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
@@ -26,6 +27,7 @@ from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISI
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
 from genlab.models.base import GenerativeModel
+from genlab.randomness import derive_seed
 from genlab.sampling.comparisons import beside, with_neighbours
 
 LEAST_IMAGES = 50
@@ -181,7 +183,9 @@ class Comparison:
         looks: list[FeatureExtractor | None] = [None]
         looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
         count = min(_IMAGES_WITH_NEIGHBOURS, len(self.generated))
-        images = self.generated[:count]
+        # At random, for a model may draw its classes in turn.
+        images = self.generated[permutation(len(self.generated), seed=derive_seed(self.protocol.seed, "neighbours"))]
+        images = images[:count]
         if self.protocol.reference_split != "train":
             images = torch.cat((images, *self._real(self.protocol.reference_split, _IMAGES_WITH_NEIGHBOURS)))
         shown = []
@@ -294,10 +298,9 @@ def distribution_estimates(
         estimate("kernel_distance", *kernel_distance(reference.features, generated.features), "cubic, all pairs"),
         without_reference,
     ]
-    for name, values in scores._asdict().items():
+    for name, error in scores.standard_errors.items():
         neighbours = NEIGHBOURS_OF_PRECISION if name in ("precision", "recall") else NEIGHBOURS_OF_DENSITY
-        mean = _mean_and_error(values)
-        entries.append(estimate(name, mean["value"], mean["standard_error"], f"k={neighbours}"))
+        entries.append(estimate(name, float(getattr(scores, name).mean()), error, f"k={neighbours}"))
     return entries
 
 

@@ -1,17 +1,18 @@
-"""Averages of per-example measures over a split: right on the last partial batch, one host read at the end."""
+"""Averages of per-example measures over a split, right on the last partial batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from genlab.collectives import num_processes, rank
 from genlab.data.dataset import Dataset, Split
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
-from genlab.training.processes import gathered
+from genlab.training.processes import gathered, in_turn
 from genlab.training.randomness import seed_default_generators
 from genlab.types import Batch
 
@@ -132,7 +133,7 @@ def _filled_up(
 def average_measures(
     evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch], *, is_shared: bool = False
 ) -> dict[str, Average]:
-    """Average what ``evaluate`` returns per example over all batches, in float64.
+    """Average what ``evaluate`` returns per example over all batches, in float64, in whatever batches they come.
 
     Args:
         evaluate: Measures of a batch, per example.
@@ -142,44 +143,34 @@ def average_measures(
     Raises:
         ValueError: A measure is not per example, or there are no batches.
     """
-    sums: dict[str, Tensor] = {}
-    squares: dict[str, Tensor] = {}
-    num_examples = 0
+    measured: list[dict[str, Tensor]] = []
     for batch in batches:
         size = len(batch.images)
-        for name, values in evaluate(batch).items():
+        measures = evaluate(batch)
+        for name, values in measures.items():
             if values.dim() == 0 or len(values) != size:
                 raise ValueError(f"measure {name} must be per example ({size}), got shape {tuple(values.shape)}")
-            exact = values.to("cpu" if values.device.type == "mps" else values.device, torch.float64)
-            sums[name] = sums.get(name, torch.zeros_like(exact[0])) + exact.sum(0)
-            squares[name] = squares.get(name, torch.zeros_like(exact[0])) + exact.square().sum(0)
-        num_examples += size
+        measured.append({name: _in_float64(values) for name, values in measures.items()})
     if is_shared and num_processes() > 1:
-        num_examples, sums, squares = _sums_of_all(num_examples, sums, squares)
-    if num_examples == 0:
+        own = [{name: values.cpu() for name, values in measures.items()} for measures in measured]
+        measured = in_turn(gathered(own))
+    if not measured:
         raise ValueError("there are no images to evaluate")
-    averages = {}
-    for name, total in sums.items():
-        mean = total / num_examples
-        variance = (squares[name] / num_examples - mean.square()).clamp_min(0)
-        error = (variance / max(num_examples - 1, 1)).sqrt()
-        averages[name] = Average(mean=mean.tolist(), standard_error=error.tolist(), num_examples=num_examples)
-    return averages
+    return {name: _average(torch.cat([measures[name] for measures in measured])) for name in measured[0]}
 
 
-def _sums_of_all(
-    num_examples: int, sums: Mapping[str, Tensor], squares: Mapping[str, Tensor]
-) -> tuple[int, dict[str, Tensor], dict[str, Tensor]]:
-    """Add up what the processes have summed, in the order of their ranks; one without a batch knows no measure."""
-    own = [{name: total.cpu() for name, total in kind.items()} for kind in (sums, squares)]
-    num_in_all = 0
-    in_all: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
-    for count, *kinds in gathered((num_examples, *own)):
-        num_in_all += count
-        for totals, kind in zip(in_all, kinds, strict=True):
-            for name, total in kind.items():
-                totals[name] = totals[name] + total if name in totals else total
-    return num_in_all, *in_all
+def _in_float64(values: Tensor) -> Float[Tensor, "N ..."]:
+    return values.to("cpu" if values.device.type == "mps" else values.device, torch.float64)
+
+
+def _average(values: Float[Tensor, "N ..."]) -> Average:
+    """Return the mean and its standard error from the deviations of each example: a constant has the error 0."""
+    # About one of the values, so that equal ones deviate by 0 and not by the rounding of their sum.
+    origin = values[0].where(values[0].isfinite(), 0.0)
+    deviations = values - origin
+    mean = deviations.mean(0)
+    variance = (deviations - mean).square().mean(0) / max(len(values) - 1, 1)
+    return Average(mean=(origin + mean).tolist(), standard_error=variance.sqrt().tolist(), num_examples=len(values))
 
 
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:

@@ -194,6 +194,9 @@ def dealt(items: Iterable[_Item], compute: Callable[[_Item], _Result]) -> list[_
     Raises:
         ProcessLostError: Another process died, or did not answer in time.
     """
-    own = [compute(item) for item in islice(items, rank(), None, num_processes())]
-    shares = gathered(own)
+    return in_turn(gathered([compute(item) for item in islice(items, rank(), None, num_processes())]))
+
+
+def in_turn(shares: Sequence[Sequence[_Result]]) -> list[_Result]:
+    """Return the results of all processes in the order of the items, which they took in turn."""
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from genlab.metrics import distances
-from genlab.metrics.distances import nearest, neighbour_radii, squared_distances
+from genlab.metrics.distances import distances_of_pairs, nearest, nearest_others, rounding_of, squared_distances
 
 
 def test_against_subtraction_where_the_norms_are_large() -> None:
@@ -15,8 +15,9 @@ def test_a_duplicate_is_a_neighbour_and_the_point_itself_is_none(monkeypatch: py
     points = torch.tensor([[0.0], [0.0], [3.0], [7.0]])
     for piece in (1, 2**22):
         monkeypatch.setattr(distances, "_MAX_ENTRIES", piece)
-        assert neighbour_radii(points, num_neighbours=1).tolist() == [0, 0, 9, 16]
-        assert neighbour_radii(points, num_neighbours=2).tolist() == [9, 9, 9, 49]
+        squared, numbers = nearest_others(points, num_neighbours=2)
+        assert squared.tolist() == [[0, 9], [0, 9], [9, 9], [16, 49]]
+        assert numbers[0].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 30])
@@ -28,3 +29,22 @@ def test_neighbours_in_a_stream_are_those_of_the_whole(batch_size: int) -> None:
     torch.testing.assert_close(found, expected.values[:, :3])
     assert torch.equal(numbers, expected.indices[:, :3])
     assert nearest(points, candidates[:2].split(1), num_neighbours=3)[0].shape == (5, 2)
+
+
+def test_equal_points_are_at_no_distance_wherever_they_stand() -> None:
+    """A matrix product leaves |x|^2 + |x|^2 - 2 x.x, which is not 0 but for luck."""
+    torch.manual_seed(0)
+    points = 100 + torch.rand(300, 37)
+    copies = points.repeat(3, 1)[torch.randperm(900)]
+    assert nearest(points, copies.split(7), num_neighbours=2)[0].count_nonzero() == 0
+    assert nearest_others(copies, num_neighbours=2)[0].count_nonzero() == 0
+
+
+def test_distances_of_pairs_and_the_bound_on_what_rounding_does_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "_MAX_ENTRIES", 50)
+    points, others = (1e4 + torch.rand(count, 20, dtype=torch.float64) for count in (9, 8))
+    rows, columns = torch.cartesian_prod(torch.arange(9), torch.arange(8)).unbind(1)
+    exact = distances_of_pairs(points, others, rows, columns).view(9, 8)
+    expected = (points.double().unsqueeze(1) - others.double()).square().sum(2)
+    torch.testing.assert_close(exact, expected, rtol=1e-14, atol=0)
+    assert 0 < (squared_distances(points, others) - exact).abs().max() <= rounding_of(points, others) < 1e-2

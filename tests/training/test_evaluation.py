@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from genlab.models.base import coupling_layer
 from genlab.training.evaluation import Average, Batching, average_measures, averages_of_split, batching_for
 from genlab.types import Batch
+from tests.pair import NUM_PROCESSES, Pair
 from tests.training.conftest import TinyGAN, make_dataset
 
 
@@ -34,6 +35,32 @@ def test_curves_are_averaged_point_by_point() -> None:
 def test_sums_do_not_lose_precision() -> None:
     big = average_measures(lambda batch: {"x": torch.full((len(batch.images),), 1e8 + 1)}, batches([1000] * 3))["x"]
     assert big.mean == float(torch.tensor(1e8 + 1))
+
+
+def test_a_constant_has_no_error_and_a_small_deviation_has_its_own() -> None:
+    """The difference of mean squares leaves 1e-7 of the one and nothing of the other."""
+    for value in (0.1, 1e8 + 1 / 3, -math.pi):
+        exact = torch.tensor(value, dtype=torch.float64)
+        average = average_measures(lambda batch, x=exact: {"x": x.expand(len(batch.images))}, batches([7, 7, 3]))["x"]
+        assert (average.mean, average.standard_error) == (value, 0.0)
+    average = average_measures(lambda batch: {"x": 1e8 + 1e-4 * batch.images.flatten().double()}, batches([2, 2, 1]))
+    assert average["x"].standard_error == pytest.approx(1e-4 * math.sqrt(2.5) / math.sqrt(5), rel=1e-3)
+
+
+def test_a_value_that_is_not_finite_makes_no_other_so() -> None:
+    for first in (math.inf, 1.0):
+        values = torch.tensor([first, 2.0, math.inf])
+        average = average_measures(lambda batch, x=values: {"x": x, "y": batch.images.flatten()}, batches([3]))
+        assert (average["x"].mean, average["y"].mean) == (math.inf, 1.0)
+
+
+def test_the_averages_do_not_depend_on_the_batches() -> None:
+    values = torch.rand(23, generator=torch.Generator().manual_seed(0))
+
+    def averaged(sizes: list[int]) -> Average:
+        return average_measures(lambda batch: {"x": values[batch.images.flatten().long()]}, batches(sizes))["x"]
+
+    assert averaged([23]) == averaged([5, 5, 5, 8]) == averaged([1] * 23)
 
 
 def test_a_reduced_measure_is_refused() -> None:
@@ -119,3 +146,29 @@ def test_other_models_are_measured_at_any_size() -> None:
     assert coupling_layer(model.discriminator, training=True) is None
     model.discriminator.append(ComparedFeatures())
     assert model.couples_images
+
+
+# ---- several processes
+
+
+def averaged_together() -> dict[str, Average]:
+    """A constant that no float holds exactly, and the mean of each image."""
+
+    def evaluate(batch: Batch) -> dict[str, Tensor]:
+        means = batch.images.double().mean((1, 2, 3))
+        return {"third": torch.full_like(means, 1 / 3), "mean": means}
+
+    return averages_of_split(
+        evaluate,
+        make_dataset(binarization="none"),
+        "test",
+        batching=Batching(size=5),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def test_the_averages_of_two_processes_are_those_of_one_to_the_last_bit(pair: Pair) -> None:
+    alone = averaged_together()
+    assert (alone["third"].mean, alone["third"].standard_error) == (1 / 3, 0.0)
+    assert pair.run(averaged_together) == [alone] * NUM_PROCESSES
