@@ -51,7 +51,7 @@ class TrainerSettings:
     log_interval: int
     validation_interval: int
     validation_images: int | None
-    """Validate on the first so many images; null takes all of the split."""
+    """Validate on a random choice of so many images, always the same; null takes all of the split."""
     sample_interval: int
     num_sample_images: int
     checkpoint_interval: int

@@ -159,9 +159,26 @@ def test_low_temperature_draws_the_most_probable_levels():
     cold = model.sample(3, temperature=1e-4)
     logits = model.logits(model.to_symbols(cold), torch.full((3,), UNLABELLED))
     assert torch.equal(logits.argmax(2), model.to_symbols(cold))
-    for temperature in (0.0, -1.0, math.inf, math.nan):
+    for temperature in (0.0, -1.0, math.inf, math.nan, -1e-40):
         with pytest.raises(ValueError, match="temperature must be positive"):
             model.sample(1, temperature=temperature)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_extreme_temperatures_draw_the_likeliest_and_any_levels(kind):
+    """Logits divided by 1e-40 overflow, and softmax makes NaN of them: every pixel the last level."""
+    model = make(kind)
+    modes = model.sample(3, temperature=1e-3)
+    for temperature in (1e-30, 1e-40, 1e-300, 5e-324):
+        assert torch.equal(model.sample(3, temperature=temperature), modes)
+    generator = [torch.Generator().manual_seed(0) for _ in range(3)]
+    hot, hotter, hottest = (
+        model.sample(20, temperature=temperature, generator=g)
+        for temperature, g in zip((1e20, 1e40, 1e300), generator, strict=True)
+    )
+    assert torch.equal(hot, hotter)
+    assert torch.equal(hot, hottest)
+    assert len(hot.unique()) == model.spec.num_levels
 
 
 @pytest.mark.parametrize("kind", MODELS)

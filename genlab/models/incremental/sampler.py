@@ -59,9 +59,9 @@ def invert_cdf(
     Args:
         logits: Unnormalised log-probabilities.
         uniforms: In [0, 1).
-        temperature: Divides the logits; below 1 sharpens.
+        temperature: Divides the logits; below 1 sharpens. Any positive number: near 0 the likeliest values share all.
     """
-    probabilities = torch.softmax(logits if temperature == 1.0 else logits / temperature, -1)
+    probabilities = torch.softmax(logits if temperature == 1.0 else _divided(logits, temperature), -1)
     cumulative = probabilities.cumsum(-1)
     # Scaled by the total, which rounding may leave a little off one.
     thresholds = uniforms[:, None] * cumulative[:, -1:]
@@ -86,6 +86,15 @@ def images_that_fit(make_decoder: Callable[[int], Decoder], num_images: int, dev
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0] + cached
     return min(num_images, max(_PROBED_IMAGES, int(_MEMORY_SHARE * free / max(bytes_per_image, 1.0))))
+
+
+def _divided(logits: Float[Tensor, "n K"], temperature: float) -> Float[Tensor, "n K"]:
+    """Divide the logits by a temperature that may be too small, or too large, for their type.
+
+    They are measured from the largest, which stays 0: the quotients of the others are negative, at worst infinitely.
+    """
+    below = logits - logits.amax(-1, keepdim=True)
+    return torch.where(below == 0, 0.0, below / min(temperature, torch.finfo(logits.dtype).max))
 
 
 @torch.no_grad()

@@ -219,6 +219,13 @@ def test_inverted_cdf_draws_with_the_given_frequencies():
     torch.testing.assert_close(cold.bincount() / 10_000, (2 * logits).softmax(0), atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [1e-10, 1e-40, 5e-324])
+def test_the_likeliest_values_share_all_near_temperature_zero(temperature: float):
+    logits = torch.tensor([3.0, -torch.inf, 3.0, 2.0])
+    uniforms = (torch.arange(1000) + 0.5) / 1000
+    assert invert_cdf(logits.expand(1000, -1), uniforms, temperature=temperature).bincount().tolist() == [500, 0, 500]
+
+
 def test_a_value_of_probability_zero_is_never_drawn():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(3, -1)
     assert invert_cdf(logits, torch.tensor([0.0, 0.5, 1 - 2**-24])).tolist() == [1, 1, 1]
