@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is chosen, so that ``genlab --help`` 
 """
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -52,6 +53,16 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),
 }
 """Command to what it does and what its line may hold."""
+_COMMANDS_ELSEWHERE = {
+    **dict.fromkeys(("fit", "run", "start"), "train"),
+    **dict.fromkeys(("resume", "continue", "restart"), "train resume=RUN"),
+    **dict.fromkeys(("generate", "gen", "infer", "predict", "inference"), "sample run=RUN"),
+    **dict.fromkeys(("eval", "test", "val", "validate"), "evaluate run=RUN"),
+    **dict.fromkeys(("tensorboard", "tb"), "board"),
+    "sweep": "train -m",
+}
+_HELP = ("-h", "--help", "help")
+_VERSION = ("-V", "--version")
 _COMPLETION_FLAGS = ("-sc", "--shell-completion")
 
 
@@ -110,24 +121,40 @@ def _job_in_worker(command: str) -> Job:
 
 
 def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in _HELP:
+        if words[1:] and words[1] in COMMANDS:
+            return _dispatch([words[1], "--help"])
         print(_usage())
         return 0
-    if words[0] in ("-V", "--version", "version"):
+    if words[0] == "version" or any(word in _VERSION for word in words):
         print(f"genlab {genlab.__version__}")
         return 0
     if words[0] in _COMPLETION_FLAGS:
         return _complete(words)
     command, *rest = words
     if command not in COMMANDS:
-        from genlab.composition.suggestions import way_out
-
-        raise ConfigurationError(f"there is no command '{command}'; {way_out(command, COMMANDS, kind='commands')}")
+        raise ConfigurationError(f"there is no command '{command}'; {_way_out(words)}")
     from genlab.composition.application import launch
 
     syntax = COMMANDS[command][1]
-    launch(command, expanded(rest, syntax), job=Job(command), bare_word=syntax.bare_word)
+    line = expanded(rest, syntax)
+    launch(command, line, job=Job(command), bare_word=syntax.bare_word, own_flags=tuple(syntax.flags))
     return 0
+
+
+def _way_out(words: Sequence[str]) -> str:
+    """What a line without a command was probably meant to be."""
+    from genlab.composition.location import config_directory
+    from genlab.composition.suggestions import way_out
+
+    first = words[0]
+    if first.casefold() in (path.stem for path in (config_directory() / "model").glob("*.yaml")):
+        return f"did you mean 'genlab train model={first.casefold()}'?"
+    if first in _COMMANDS_ELSEWHERE:
+        return f"did you mean 'genlab {_COMMANDS_ELSEWHERE[first]}'?"
+    if "=" in first or first.startswith("-"):
+        return f"did you mean '{shlex.join(['genlab', 'train', *words])}'?"
+    return way_out(first, COMMANDS, kind="commands")
 
 
 def _usage() -> str:

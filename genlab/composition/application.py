@@ -17,6 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from genlab.composition.advice import UnknownFlagError, require_settings
 from genlab.composition.composer import (
     MODE,
     Composed,
@@ -102,7 +103,9 @@ class PickledJob(Protocol):
         """The command's module."""
 
 
-def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None) -> None:
+def launch(
+    command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None, own_flags: Sequence[str] = ()
+) -> None:
     """Run a command's line: show, run once, or sweep.
 
     Args:
@@ -110,6 +113,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         words: The line after the command.
         job: What Hydra shall call.
         bare_word: Key that a word without ``=`` stands for.
+        own_flags: Options of the command beside those of Hydra, which words no longer holds.
 
     Raises:
         GenlabError: What the user can be told in a line.
@@ -122,7 +126,11 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
     if worker is not None:
         worker.enter()
     register_resolvers()
-    options, overrides, flags = read_line(words, bare_word=bare_word)
+    try:
+        options, overrides, flags = read_line(words, bare_word=bare_word, own_flags=own_flags)
+    except UnknownFlagError as error:
+        with open_composer(command, config_dir=None) as composer:
+            raise error.advised(composer, command) from None
     if options.hydra_help:
         run_hydra(command, ["--hydra-help"], job=job)  # it would set up the logging that the line describes
         return
@@ -130,6 +138,7 @@ def launch(command: str, words: Sequence[str], *, job: PickledJob, bare_word: st
         run_hydra(command, [*overrides, *flags], job=job)
         return
     with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
+        require_settings(overrides, composer, command)
         is_sweep = options.multirun or composer.asks_for_sweep(overrides)
         if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
             overrides = list(former.words)

@@ -26,7 +26,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from genlab.composition.failures import one_line
 from genlab.composition.fields import join
 from genlab.composition.location import config_directory
-from genlab.composition.suggestions import nearest_key, way_out
+from genlab.composition.suggestions import nearest_key, remark_on, way_out
 from genlab.composition.sweep.settings import NODE as SWEEP_NODE
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
@@ -35,8 +35,12 @@ from genlab.paths import expanded
 Composed: TypeAlias = Any
 
 SEARCH_PATH = "hydra.searchpath"
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
+_GROUPS_OF_LISTS = ("technique",)  # Hydra does not count an empty list among the choices
+_GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
+_SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
 _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
 
 
@@ -63,6 +67,13 @@ class Composer:
         loader = self._hydra.config_loader
         found = loader.get_group_options(group, config_name=self._config_name, overrides=list(overrides))
         return sorted(set(found))
+
+    def keys(self) -> list[str]:
+        """Return the keys and groups of the default configuration, without those of Hydra."""
+        composed = self._compose([], is_sweep=False)
+        groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
+        groups += [group for group in _GROUPS_OF_LISTS if self.options(group)]
+        return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Command-line overrides as Hydra understands them.
@@ -92,6 +103,7 @@ class Composer:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
         self._require_options(parsed, composed.hydra.runtime.choices)
+        self._require_packages(composed)
         return composed
 
     def asks_for_sweep(self, overrides: Sequence[str]) -> bool:
@@ -150,6 +162,15 @@ class Composer:
                 for value in option_names(override):
                     self._require_option(group, value)
 
+    def _require_packages(self, composed: Composed) -> None:
+        """An option without the line about its package holds keys of the node that is named like its group."""
+        for group, option in composed.hydra.runtime.choices.items():
+            if group in _GLOBAL_GROUPS and group in composed:
+                raise ConfigurationError(
+                    f"{group}/{option}.yaml must begin with the line '# @package _global_', without which its keys "
+                    f"stand below {group}"
+                )
+
     def _require_option(self, group: str, value: Any) -> None:
         options = self.options(group)
         if isinstance(value, str) and value not in options:
@@ -168,6 +189,9 @@ class Composer:
             if options:
                 return f"{group} has no option '{option}'; {way_out(option, options, kind='options')}"
         text = one_line(str(error))
+        if several := _SEVERAL_VALUES.search(text):
+            key, values = several.groups()
+            return f"{key} has several values, got {values}; add -m for a run of each, or write [{values}] for a list"
         unknown = _NOT_OVERRIDABLE.search(text)
         if unknown:
             return self._explain_unknown_key(unknown.group(1), chosen)
@@ -188,9 +212,10 @@ class Composer:
         groups = [
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
         ]
+        groups += [group for group in _GROUPS_OF_LISTS if not with_hydra and self.options(group)]
         guess = nearest_key(key, [*keys, *groups])
         if guess:
-            return f"{key} is not a key; did you mean '{guess}'?"
+            return f"{key} is not a key; did you mean '{guess}'?{remark_on(key, guess)}"
         top = sorted({known.partition(".")[0] for known in keys})
         command = f"genlab {composed.hydra.job.name}"
         return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
@@ -301,4 +326,17 @@ def _explain_grammar(override: str) -> str:
     key, separator, value = override.partition("=")
     if not separator:
         return f"an override must be key=value, got '{override}'"
+    if missing := missing_brackets(value):
+        return f"{key} lacks {missing} at its end, got {value}; did you mean '{key}={value}{missing}'?"
     return f"{key} must have a value that Hydra can read, got {value}; quote it: \"{key}='{value}'\""
+
+
+def missing_brackets(value: str) -> str:
+    """Return the brackets that a value opens and does not close."""
+    closing: list[str] = []
+    for character in value:
+        if character in _BRACKETS:
+            closing.append(_BRACKETS[character])
+        elif closing and character == closing[-1]:
+            closing.pop()
+    return "".join(reversed(closing))

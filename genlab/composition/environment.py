@@ -23,6 +23,7 @@ from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
 
 # Of torch's numbers, which begin with no zero and end before 128.
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
+_CARD = re.compile(r"(?:gpu|cuda|nvidia)?[:_-]?(\d{0,2})", re.ASCII)
 ENVIRONMENT_NAME = "environment.json"
 _CLASS_NAMES = "class_names"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
@@ -56,7 +57,9 @@ def require_device_name(name: str) -> None:
         ConfigurationError: As said.
     """
     if not _DEVICE.fullmatch(name):
-        tail = way_out(name, ("auto", "cpu", "cuda", "cuda:0", "mps"), kind="devices")
+        card = _CARD.fullmatch(name.casefold())
+        meant = f"cuda{f':{card[1]}' if card[1] else ''}" if card else name
+        tail = way_out(meant, ("auto", "cpu", "cuda", meant if card else "cuda:0", "mps"), kind="devices")
         raise ConfigurationError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name}; {tail}")
 
 

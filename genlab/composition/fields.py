@@ -15,6 +15,7 @@ from genlab.errors import ConfigurationError
 from genlab.paths import expanded_inside
 
 _T = TypeVar("_T")
+_WORDS = {"none": None, "nil": None, "yes": True, "on": True, "no": False, "off": False}
 
 
 @cache
@@ -43,9 +44,23 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     except (ValidationError, TypeError):
         pass
     choices = _literal_choices(hint)
-    if choices and isinstance(value, str):
-        raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(value, choices, kind='choices')}")
-    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}")
+    if choices and isinstance(value, str | int) and not isinstance(value, bool):
+        raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(str(value), choices, kind='choices')}")
+    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{_as_written(value, hint)}")
+
+
+def _as_written(value: Any, hint: Any) -> str:
+    """A hint at the same value as this annotation would take it; "" where there is none."""
+    meant: Any = _WORDS.get(value.casefold(), value) if isinstance(value, str) else value
+    if isinstance(meant, float) and meant.is_integer():
+        meant = int(meant)
+    if meant is value:
+        return ""
+    try:
+        adapter(hint).validate_python(meant)
+    except ValidationError:
+        return ""
+    return f"; write {json.dumps(meant)}"
 
 
 def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from hydra._internal.utils import get_args_parser
 
+from genlab.composition.advice import UnknownFlagError
 from genlab.composition.composer import quoted
-from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 
@@ -35,19 +35,21 @@ class Line(NamedTuple):
     """Everything else, as it was typed."""
 
 
-def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
+def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequence[str] = ()) -> Line:
     """Take a line apart.
 
     Args:
         words: The line after the command.
         bare_word: Key that a word without ``=`` stands for.
+        own_flags: Options of the command itself, for the nearest to an unknown one.
 
     Raises:
-        ConfigurationError: It has an option that Hydra does not know, or one that would run code, or two values for
+        UnknownFlagError: It has an option that there is not.
+        ConfigurationError: It has an option that Hydra cannot use so, or one that would run code, or two values for
             what the command is about.
     """
     words = [_with_home(word) if word.startswith("-") else word for word in words]
-    options = _parse(words)
+    options = _parse(words, own_flags)
     _refuse_code(options)
     overrides = [_rewritten(word, bare_word) for word in options.overrides]
     if any(override.startswith("resume=") for override in overrides):
@@ -58,14 +60,16 @@ def read_line(words: Sequence[str], *, bare_word: str | None) -> Line:
     return Line(options, overrides, _flags(words, options.overrides))
 
 
-def _parse(words: Sequence[str]) -> argparse.Namespace:
+def _parse(words: Sequence[str], own_flags: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
     def refuse(message: str) -> None:
-        unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in flags]
-        guess = nearest(unknown[0], flags) if unknown else None
-        raise ConfigurationError(f"{message}; did you mean '{guess}'?" if guess else message)
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            if word.startswith("-") and word.split("=")[0] not in flags:
+                is_value = bool(following) and "=" not in following and not following.startswith("--")
+                raise UnknownFlagError(word, following if is_value else None, [*flags, *own_flags])
+        raise ConfigurationError(message)
 
     parser.error = refuse  # type: ignore[method-assign, assignment]
     return parser.parse_intermixed_args(list(words))

@@ -348,6 +348,9 @@ def find_run(folder: str | Path) -> Path:
         return path
     if (path / _STARTED_NAME).is_dir():
         raise ConfigurationError(f"the run in {folder} ended before it began (no {CONFIG_NAME}): give its line again")
+    for above in path.parents:
+        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
+            raise ConfigurationError(f"a run is named by its folder, got {folder} in it; did you mean '{above}'?")
     known = {str(run): run for run in runs_under(Path(_RUNS_ROOT))}
     guess = nearest(folder, known) or _nearest_by_name(path.name, known)
     if guess:

@@ -1,12 +1,72 @@
 """The nearest valid name for a mistyped one."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+_EPOCHS = "epoch epochs n_epochs nepochs num_epochs max_epochs e"
+ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("trainer.num_epochs", "trainer.num_steps"), _EPOCHS),
+    (("trainer.num_steps",), "steps max_steps n_steps nsteps total_steps iters iterations niter num_iters max_iters"),
+    (("optimizer.default.lr",), "lr learning_rate learningrate base_lr init_lr alpha"),
+    (("optimizer.default.betas",), "beta1 beta2 b1 b2 momentum"),
+    (("optimizer.default.weight_decay",), "wd weight_decay l2"),
+    (("optimizer",), "optim opt"),
+    (("schedule",), "scheduler lr_scheduler lr_schedule"),
+    (("trainer.batch_size",), "batch_size batchsize batch bs b per_device_train_batch_size"),
+    (("trainer.devices", "devices"), "gpus num_gpus n_gpus ngpu ngpus nproc world_size num_devices num_processes"),
+    (("device=cuda",), "cuda gpu use_cuda use_gpu"),
+    (("device=cpu",), "cpu no_cuda no_gpu use_cpu"),
+    (("device",), "accelerator gpu_id gpu_ids dev"),
+    (("num_threads",), "threads nthreads workers num_workers n_workers nworkers j"),
+    (("trainer.precision",), "precision dtype mixed_precision"),
+    (("trainer.precision=bfloat16",), "amp bf16 use_amp"),
+    (("trainer.precision=float16",), "fp16 half"),
+    (("trainer.ema_decay",), "ema ema_decay ema_rate"),
+    (
+        ("trainer.gradient_accumulation",),
+        "grad_accum accumulation_steps gradient_accumulation_steps accumulate_grad_batches",
+    ),
+    (("trainer.max_gradient_norm",), "clip clip_grad grad_clip clip_norm max_grad_norm gradient_clip_val"),
+    (("trainer.early_stopping_patience",), "patience early_stopping"),
+    (("trainer.max_minutes",), "max_time time_limit max_hours"),
+    (("trainer.log_interval",), "log_every log_freq log_steps logging_steps print_freq print_every log_every_n_steps"),
+    (("trainer.validation_interval",), "eval_every eval_interval eval_freq eval_steps val_interval val_check_interval"),
+    (("trainer.sample_interval",), "sample_every sample_freq sample_steps sampling_interval"),
+    (("trainer.checkpoint_interval",), "save_every save_interval save_freq save_steps ckpt_interval checkpoint_every"),
+    (("resume", "run"), "ckpt checkpoint ckpt_path checkpoint_path load load_from restore resume_from continue"),
+    (("resume", "run"), "resume_from_checkpoint pretrained weights run_dir"),
+    (
+        ("dataset.root", "root", "dataset=folder dataset.root=FOLDER"),
+        "data data_dir datadir data_path data_root dataroot dataset_path dataset_dir",
+    ),
+    (("dataset.size",), "image_size img_size imsize resolution"),
+    (("name",), "run_name exp_name experiment_name expname tag"),
+    (
+        ("folder", "hydra.run.dir"),
+        "o out output outdir out_dir output_dir outf save_dir savedir log_dir logdir work_dir",
+    ),
+    (("technique",), "techniques tricks"),
+    (("seed",), "random_seed manual_seed manualseed rng_seed s"),
+    (("model", "run"), "arch net network architecture"),
+    (("model.latent.size", "model.latent_size"), "z_dim zdim nz latent_dim latent_size z_size"),
+    (("model/objective",), "loss gan_loss loss_type"),
+    (("num_samples",), "n n_samples nsamples samples num_images n_images"),
+)
+"""Our settings, and what other tools call them: the first that exists is meant."""
+_HERE = {word: settings for settings, words in ELSEWHERE for word in words.split()}
+_VALUES = {
+    **dict.fromkeys(("fp16", "half", "16"), "float16"),
+    **dict.fromkeys(("bf16", "amp", "mixed"), "bfloat16"),
+    **dict.fromkeys(("fp32", "float", "single", "full", "32"), "float32"),
+    **dict.fromkeys(("pixelcnn++", "pixelcnnpp"), "pixelcnn_pp"),
+}
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """The valid name most like the given one, or None when nothing comes close."""
     by_folded = {candidate.casefold(): candidate for candidate in valid}
+    if (usual := _VALUES.get(name.casefold())) in by_folded:
+        return usual
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
     return by_folded[matches[0]] if matches else None
 
@@ -19,6 +79,8 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     ``model.read_size`` than to ``model.write_size`` of any length.
     """
     candidates = sorted(set(valid))
+    if (meant := spelled_elsewhere(key, candidates)) is not None:
+        return meant
     parent, _, last = key.rpartition(".")
     same_last = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
     if not parent and len(same_last) == 1:
@@ -28,6 +90,21 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
     return nearest(key, same_last) or nearest(key, candidates) or (same_last[0] if len(same_last) == 1 else None)
+
+
+def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
+    """The setting, or the whole override, that other tools call by the last part of a key; None where none is known."""
+    for setting in _HERE.get(key.rpartition(".")[2].casefold().replace("-", "_"), ()):
+        if setting.partition("=")[0] in valid or setting.startswith("hydra.run."):
+            return setting
+    return None
+
+
+def remark_on(key: str, meant: str) -> str:
+    """What else there is to know of a setting that other tools have in another unit; "" where there is nothing."""
+    if meant == "trainer.num_steps" and key.rpartition(".")[2].casefold() in _EPOCHS.split():
+        return " (an epoch is as many steps as there are training images / trainer.batch_size)"
+    return ""
 
 
 def way_out(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:

@@ -47,7 +47,12 @@ def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
         return line
     if syntax.takes_several:
         return _gathered(line, syntax.bare_word)
-    bare = [word for word, is_free in zip(line, _are_free(line), strict=True) if is_free and "=" not in word]
+    free = [word for word, is_free in zip(line, _are_free(line), strict=True) if is_free]
+    bare = [word for word in free if "=" not in word]
+    if not bare and not any(word.startswith(f"{syntax.bare_word}=") for word in free):
+        # A folder whose name looks like a setting.
+        found = next((word for word in free if Path(word).exists()), None)
+        return [_override(Flag(syntax.bare_word), word) if word is found else word for word in line]
     if len(bare) > 1:
         way_out = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
         raise ConfigurationError(f"one {syntax.bare_word} must be given, got {' and '.join(bare)}{way_out}")

@@ -79,7 +79,10 @@ class Dataset:
             ConfigurationError: The threshold is out of range.
         """
         if len(stores["train"]) == 0:
-            raise DataError(f"dataset {name} has no training images: widen the splits or the choice of classes")
+            raise DataError(
+                f"dataset {name} has no training images: leave fewer to the other splits, or choose more classes "
+                "(dataset.classes)"
+            )
         if threshold is not None and not 0 < threshold <= 1:
             raise ConfigurationError(f"dataset.threshold must be above 0 and at most 1 (grey values), got {threshold}")
         if binarization == "threshold" and threshold is None:
@@ -122,7 +125,8 @@ class Dataset:
             DataError: The split is empty.
         """
         if self.num_images(split) == 0:
-            raise DataError(f"split {split} of dataset {self.name} is empty: widen it, or set {way_out}")
+            key = f"dataset.num_{split}, of a folder dataset.{split}_fraction"
+            raise DataError(f"split {split} of dataset {self.name} is empty; give it images ({key}) or set {way_out}")
 
     @cached_property
     def fingerprint(self) -> str:
