@@ -42,7 +42,7 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("dataset.size",), "image_size img_size imsize resolution"),
     (("name",), "run_name exp_name experiment_name expname tag"),
     (
-        ("folder", "hydra.run.dir"),
+        ("out", "hydra.run.dir"),
         "o out output outdir out_dir output_dir outf save_dir savedir log_dir logdir work_dir",
     ),
     (("technique",), "techniques tricks"),

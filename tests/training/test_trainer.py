@@ -329,7 +329,7 @@ def test_an_empty_split_is_told_before_the_first_batch(run_folder: Callable[[str
         dataset._stores["validation"] = dataset._stores["test"] = empty
         return make_trainer(run_folder("a"), dataset=dataset, **changes)
 
-    with pytest.raises(DataError, match=r"split validation of dataset noise is empty: .*validation_interval=0"):
+    with pytest.raises(DataError, match=r"dataset noise is empty; .*num_validation.*validation_interval=0"):
         trainer()
     with pytest.raises(DataError, match=r"split test .*test_at_end=false"):
         trainer(validation_interval=0)
