@@ -63,7 +63,8 @@ class Sizes:
 _PAPER_DRAW = ("model.num_glimpses=64", "model.latent_size=100", "model.read_size=2")
 FULL = Sizes(
     runs=(
-        *(("model=draw",), ("model=gated_pixelcnn",), ("model=pixelcnn_pp",), ("model=dcgan", "optimizer=rmsprop", "recipe=none")),
+        *(("model=draw",), ("model=gated_pixelcnn",), ("model=pixelcnn_pp",)),
+        ("model=dcgan", "optimizer=rmsprop", "recipe=none"),
         *(("model=wgan_gp", "trainer.on_non_finite=skip"), ("model=semi_supervised_gan",), ("model=infogan",)),
     ),
     networks={
