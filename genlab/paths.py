@@ -43,6 +43,12 @@ def expanded_inside(value: Any, key: str) -> Any:
     return value
 
 
+def absolute(path: Path | str) -> Path:
+    """Return a path that means the same from any working directory, without ``..``, whose folders may be removed."""
+    whole = Path(path).absolute()
+    return whole.resolve() if ".." in whole.parts else whole
+
+
 def user_cache() -> Path:
     """Return the folder of what can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
 

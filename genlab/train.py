@@ -5,7 +5,7 @@ import random
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -26,6 +26,7 @@ from genlab.composition.processes.worker import this_worker
 from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved
 from genlab.composition.runs import (
     CONFIG_NAME,
+    RUNS_ROOT,
     build_model,
     load_run,
     resumed,
@@ -44,6 +45,8 @@ from genlab.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
+from genlab.metrics.quality import LEAST_IMAGES
+from genlab.models.base import GenerativeModel, Model
 from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
@@ -322,11 +325,27 @@ def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], b
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
     lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
-    program, place = _program(), shlex.quote(str(folder))
-    if trainer.summary.status == "interrupted":
-        lines.append(f"{trainer.summary.reason}\n  {program} train resume={place}")
-    lines.append(f"next:\n  {program} sample run={place}\n  {program} evaluate run={place}\n  {program} board")
+    if trainer.summary.reason is not None:
+        lines.append(trainer.summary.reason)
+    if trainer.settings.dry_run:
+        lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
+    lines += ["next:", *(f"  {_program()} {command}" for command in _next_commands(trainer, folder))]
     return "\n".join(lines)
+
+
+def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
+    """Yield the commands that work on a run as it has ended."""
+    model, place = trainer.model, shlex.quote(str(folder))
+    if has_checkpoint(folder):
+        if trainer.summary.status == "interrupted":
+            yield f"train resume={place}"
+        if isinstance(model, GenerativeModel) or type(model).visualize is not Model.visualize:
+            yield f"sample run={place}"
+        # Of samples, which a model without a likelihood is judged by, there is more to compare than of images alone.
+        least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
+        if trainer.dataset.num_images("test") >= least:
+            yield f"evaluate run={place}"
+    yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"
 
 
 def _from_here(path: Path) -> Path:

@@ -99,6 +99,43 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     assert not (untested / "evaluation.json").exists()
 
 
+ENDINGS = {
+    "out of time": ("trainer.max_minutes=1e-9", {"train", "sample", "evaluate", "board"}),
+    "a dry run": ("trainer.dry_run=true", {"board"}),
+    "a classifier": ("model=classifier", {"evaluate", "board"}),
+    "no test images": ("dataset.num_test=0", {"sample", "board"}),
+    "few test images to compare samples with": ("dataset.num_test=7", {"sample", "board"}),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, ending: str) -> None:
+    word, expected = ENDINGS[ending]
+    model = () if word.startswith("model=") else ("model=gan",)
+    quick = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
+    outcome = genlab("train", *model, word, *CPU_AND_SIZE, *quick, "hydra.run.dir='a b'")
+    assert outcome.code == 0, outcome.errors
+    assert outcome.output.count("next:") == 1
+    advised = [shlex.split(line)[1:] for line in outcome.output.partition("next:\n")[2].splitlines()]
+    assert {command for command, *_ in advised} == expected
+    fewer = {"sample": ("num_samples=4",), "evaluate": ("quality=false", "num_importance_samples=0")}
+    for command, *words in advised:
+        if command == "board":
+            assert words == ["a b"], "no run lies in outputs/"
+            assert Path("a b").is_dir()
+        else:
+            again = genlab(command, *words, *fewer.get(command, ()))
+            assert again.code == 0, again.errors
+
+
+def test_a_folder_that_is_no_run_is_not_advised_to_go_on_from(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    outcome = genlab("train", *TINY, "hydra.run.dir=notes")
+    assert outcome.code == 2
+    assert "resume" not in outcome.errors
+
+
 def hparams_of(folder: Path) -> dict[str, Any]:
     accumulator = EventAccumulator(str(folder))
     accumulator.Reload()

@@ -76,7 +76,7 @@ class EvaluateSettings:
     inception_weights: str | None
     parzen: bool
     images: str | None
-    dataset: Mapping[str, str | None]
+    dataset: Mapping[str, Any]
     allow_other_data: bool
     out: str | None
     batch_size: int | None

@@ -39,7 +39,7 @@ class SampleSettings:
     num_samples: int
     checkpoint: Literal["best", "last"]
     split: Split | None
-    dataset: Mapping[str, str | None]
+    dataset: Mapping[str, Any]
     allow_other_data: bool
     out: str | None
     temperature: float | None

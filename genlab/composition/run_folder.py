@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import time
@@ -62,9 +63,9 @@ def require_fresh(folder: Path) -> None:
                 raise StorageError(f"{folder} cannot be made: {place} is a file")
             break
     if folder.is_dir() and not is_untouched(folder):
-        raise ConfigurationError(
-            f"hydra.run.dir must be a new or empty folder, got {folder}; to go on from it: genlab train resume={folder}"
-        )
+        is_run = (folder / "config.yaml").is_file()
+        way_on = f"to go on from it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
+        raise ConfigurationError(f"hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
 
 
 def require_free(folder: Path) -> None:

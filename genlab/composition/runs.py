@@ -25,7 +25,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.ledger import Entry, as_json
 from genlab.models.base import Model
-from genlab.paths import expanded
+from genlab.paths import absolute, expanded
 from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.training import schedules
 from genlab.training.exported import is_export
@@ -46,7 +46,7 @@ _RANGES_OF_SPEC = {
     "num_classes": (0, 1_000_000),
 }
 _STARTED_NAME = ".hydra"
-_RUNS_ROOT = "outputs"
+RUNS_ROOT = "outputs"
 _MAX_RUNS_LISTED = 5
 _DIGITS_SHOWN = 12
 _ROOT_KEY = "dataset.root"
@@ -181,7 +181,7 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
     watched, is_watched = configuration.settings.watch_classifier, configuration.settings.watch_interval > 0
     if watched not in (None, "auto"):
         found = find_run(watched) if is_watched else Path(watched)
-        nodes["trainer"]["watch_classifier"] = str(found.absolute())
+        nodes["trainer"]["watch_classifier"] = str(absolute(found))
     is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
     return replace(configuration, **nodes) if is_changed else configuration
 
@@ -195,7 +195,7 @@ def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "")
     if isinstance(bound, list):
         return [_absolute(*pair, names=names, name=name) for pair in zip(value, bound, strict=True)]
     is_path = isinstance(bound, Path) or (isinstance(bound, str) and bound != "" and name in names)
-    return str(Path(bound).absolute()) if is_path else value
+    return str(absolute(bound)) if is_path else value
 
 
 def require_root_alone(dataset: Mapping[str, object]) -> None:
@@ -224,7 +224,7 @@ def moved(run: SavedRun, root: str | None) -> SavedRun:
     if "root" not in run.configuration.dataset:
         target = run.configuration.dataset[TARGET]
         raise ConfigurationError(f"{_ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
-    dataset = {**run.configuration.dataset, "root": str(Path(root).absolute())}
+    dataset = {**run.configuration.dataset, "root": str(absolute(root))}
     return replace(run, configuration=replace(run.configuration, dataset=dataset))
 
 
@@ -351,12 +351,12 @@ def find_run(folder: str | Path) -> Path:
     for above in path.parents:
         if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
             raise ConfigurationError(f"a run is named by its folder, got {folder} in it; did you mean '{above}'?")
-    known = {str(run): run for run in runs_under(Path(_RUNS_ROOT))}
+    known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
     guess = nearest(folder, known) or _nearest_by_name(path.name, known)
     if guess:
         raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
     newest = sorted(known, key=lambda name: known[name].stat().st_mtime, reverse=True)[:_MAX_RUNS_LISTED]
-    listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {_RUNS_ROOT}/ either"
+    listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
     place = "this folder" if path == Path() else folder  # `run=` names none
     raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
 

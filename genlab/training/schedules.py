@@ -61,8 +61,10 @@ def warmup_stable_decay(
 
     def factor(step: int) -> float:
         warmed_up = min(1.0, (step + 1) / (num_warmup_updates + 1))
-        num_decayed = min(max(0, step + 1 - (num_steps - num_decay_steps)), num_decay_steps)
-        return warmed_up * (1.0 - (1.0 - final_fraction) * num_decayed / max(num_decay_steps, 1))
+        # The first step of the decay still has the rate before it, so that a run may be lengthened by its decay alone.
+        num_decayed = max(0, step - (num_steps - num_decay_steps))
+        progress = min(1.0, num_decayed / max(num_decay_steps - 1, 1)) if num_decay_steps else 0.0
+        return warmed_up * (1.0 - (1.0 - final_fraction) * progress)
 
     return LambdaLR(optimizer, factor)
 

@@ -172,13 +172,16 @@ class TrainingState:
         Args:
             step: That was restored.
         """
-        changes = {update.phase.name: update.change_of_rate for update in self.updates}
-        told = [f"from {rate[0]:.4g} to {rate[1]:.4g} ({name})" for name, rate in changes.items() if rate is not None]
+        jumps = {update.phase.name: update.change_of_rate for update in self.updates if update.change_of_rate}
+        rates = {name: f"from {before:.4g} to {after:.4g}" for name, (before, after) in jumps.items()}
+        told = (
+            [*rates.values()][:1] if len({*rates.values()}) == 1 else [f"{name} {text}" for name, text in rates.items()]
+        )
         if told:
             _log.warning(
-                "the learning rate jumps at step %d %s, for its schedule is another one with trainer.num_steps=%d; "
+                "the learning rate jumps at step %d (%s), for the schedule now ends at trainer.num_steps=%d; "
                 "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
                 step,
-                " and ".join(told),
+                ", ".join(told),
                 self._num_steps,
             )

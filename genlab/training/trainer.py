@@ -207,7 +207,8 @@ class Trainer:
             if self._stop_signal is not None:
                 self._write_summary("interrupted", f"signal {self._stop_signal}")
                 raise StoppedBySignal(
-                    f"stopped by signal {self._stop_signal} after step {self.step}; saved, resumable",
+                    f"stopped by signal {self._stop_signal} after step {self.step}; "
+                    f"{'nothing saved, being a dry run' if self.settings.dry_run else 'saved, resumable'}",
                     self._stop_signal,
                 )
             if self.settings.sample_interval > 0 and is_first():
@@ -312,7 +313,8 @@ class Trainer:
         if self._due(settings.checkpoint_interval) or save_requested:
             self._save(log)
         if is_over and settings.max_minutes is not None:
-            self._stop_reason = StopReason(f"trainer.max_minutes={settings.max_minutes:g} is over; resume to go on")
+            way_on = "" if settings.dry_run else "; resume to go on"
+            self._stop_reason = StopReason(f"trainer.max_minutes={settings.max_minutes:g} is over{way_on}")
             stop = True
         return stop or self._stop_signal is not None
 

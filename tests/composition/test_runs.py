@@ -1,7 +1,8 @@
 """A run folder from somebody else is data: read within limits, checked, and rebuilt without its data set."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from PIL import Image
 
 from genlab.composition.builder import build
 from genlab.composition.composer import open_composer, plain
+from genlab.composition.location import config_directory
 from genlab.composition.plain_yaml import MAX_BYTES
-from genlab.composition.runs import load_run, resumed, runs_under, save_configuration
+from genlab.composition.runs import load_run, resumed, runs_under, save_configuration, with_absolute_paths
 from genlab.composition.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
@@ -197,6 +199,47 @@ def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder
             resumed(run, [override])
     with pytest.raises(ConfigurationError, match="did you mean 'num_steps'"):
         resumed(run, ["trainer.num_step=9"])
+
+
+def test_a_resumed_run_may_change_the_numbers_of_a_schedule_of_ours_and_no_other(run_folder: Path) -> None:
+    assert resumed(load_run(run_folder), ["schedule.final_fraction=0.5"]).schedule["final_fraction"] == 0.5
+    with pytest.raises(ConfigurationError, match="cannot change on resume"):
+        resumed(load_run(run_folder), ["schedule._target_=genlab.training.schedules.constant"])
+    # Its numbers come back with its state, and those of the line would have no effect.
+    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}
+    edit(run_folder, lambda values: values.update(schedule=step))
+    with pytest.raises(ConfigurationError, match=r"schedule\.step_size cannot change on resume"):
+        resumed(load_run(run_folder), ["schedule.step_size=5"])
+
+
+def own(*, place: Path, others: Sequence[Path], name: str) -> Dataset:
+    raise NotImplementedError
+
+
+def with_dataset(configuration: RunConfiguration, node: dict[str, Any]) -> dict[str, Any]:
+    return dict(with_absolute_paths(replace(configuration, dataset=node)).dataset)
+
+
+def test_paths_are_kept_absolute(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration
+) -> None:
+    checked = set()
+    for path in sorted((config_directory() / "dataset").glob("*.yaml")):
+        node = yaml.safe_load(path.read_text())
+        if keys := [key for key in ("root", "cache") if key in node]:
+            kept = with_dataset(configuration, node | dict.fromkeys(keys, "some/folder"))
+            assert {key: kept[key] for key in keys} == dict.fromkeys(keys, str(tmp_path / "some" / "folder")), path
+            assert with_dataset(configuration, node) == node, "null stays null"
+            checked.add(path.stem)
+    assert checked >= {"folder", "mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist", "cluttered_mnist"}
+
+    mine = {"_target_": f"{own.__module__}.own", "place": "a", "others": ["../b", "/c"], "name": "a"}
+    beside = [str(tmp_path.parent / "b"), "/c"]
+    assert with_dataset(configuration, mine) == mine | {"place": str(tmp_path / "a"), "others": beside}
+
+    for watched, kept in (("auto", "auto"), (None, None), (str(run_folder), str(tmp_path / run_folder))):
+        trainer = configuration.trainer | {"watch_interval": 1, "watch_classifier": watched}
+        assert with_absolute_paths(replace(configuration, trainer=trainer)).trainer["watch_classifier"] == kept
 
 
 def spread(folder: Path) -> None:

@@ -1,12 +1,19 @@
 """Learning rates against their closed forms."""
 
+import functools
 import math
 
 import pytest
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
-from genlab.training.schedules import constant, warmup_cosine, warmup_linear
+from genlab.training.schedules import (
+    change_of_rate,
+    constant,
+    warmup_cosine,
+    warmup_linear,
+    warmup_stable_decay,
+)
 
 
 def rates(scheduler: LRScheduler, num_steps: int) -> list[float]:
@@ -61,3 +68,56 @@ def test_fractions_are_between_0_and_1(fractions: tuple[float, float]) -> None:
     for schedule in (warmup_cosine, warmup_linear):
         with pytest.raises(ValueError, match="must be between 0 and 1"):
             schedule(optimizer(), num_steps=10, warmup_fraction=fractions[0], final_fraction=fractions[1])
+
+
+def stable(num_steps: int, **changes: float) -> LRScheduler:
+    settings = {"num_warmup_updates": 4, "decay_fraction": 0.0, "final_fraction": 0.1}
+    return warmup_stable_decay(optimizer(), num_steps=num_steps, **(settings | changes))  # type: ignore[arg-type]
+
+
+def test_stable_rises_linearly_stays_and_falls_linearly_to_its_end() -> None:
+    seen = rates(stable(50, decay_fraction=0.2), 50)
+    assert seen[:4] == pytest.approx([2.0 * (k + 1) / 5 for k in range(4)])
+    assert seen[4:40] == pytest.approx([2.0] * 36)
+    assert seen[40:] == pytest.approx([2.0 * (1 - 0.9 * k / 9) for k in range(10)])
+    assert rates(stable(50), 60) == pytest.approx(seen[:4] + [2.0] * 56)
+
+
+def resumed(before: LRScheduler, after: LRScheduler) -> tuple[float, float] | None:
+    """What another schedule makes of the state of one."""
+    after.load_state_dict(before.state_dict())
+    return change_of_rate(after)
+
+
+def test_a_run_that_is_lengthened_goes_on_at_its_rate_until_it_decays() -> None:
+    """The rates of a run of 20 steps, then 40, then 50 of which the last ten decay, are those of one of 50."""
+    whole = rates(stable(50, decay_fraction=0.2), 50)
+    seen, former = [], stable(20)
+    for start, stop, schedule in ((0, 20, former), (20, 40, stable(40)), (40, 50, stable(50, decay_fraction=0.2))):
+        if start:
+            assert resumed(former, schedule) is None
+        seen += rates(schedule, stop - start)
+        former = schedule
+    assert seen == whole
+    after = stable(100, decay_fraction=0.2)
+    assert resumed(former, after) == pytest.approx((0.2, 2.0))
+    assert after.optimizer.param_groups[0]["lr"] == after.get_last_lr()[0] == 2.0
+
+
+def test_a_schedule_that_depends_on_the_length_changes_its_rate() -> None:
+    cosine = functools.partial(warmup_cosine, warmup_fraction=0.0, final_fraction=0.01)
+    before = cosine(optimizer(), num_steps=7)
+    rates(before, 7)
+    expected = 2.0 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 7 / 11)))
+    after = cosine(optimizer(), num_steps=12)
+    assert resumed(before, after) == pytest.approx((0.02, expected))
+    assert rates(after, 5) == pytest.approx(rates(cosine(optimizer(), num_steps=12), 12)[7:])
+    assert resumed(before, cosine(optimizer(), num_steps=7)) is None
+    assert resumed(constant(optimizer()), constant(optimizer())) is None
+    stepped = torch.optim.lr_scheduler.StepLR(optimizer(), 2)
+    assert change_of_rate(stepped) is None
+
+
+def test_a_negative_warm_up_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"schedule\.num_warmup_updates must be 0 or more, got -1"):
+        stable(10, num_warmup_updates=-1)

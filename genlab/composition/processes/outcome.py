@@ -26,7 +26,8 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
     summary = read_summary(folder)
     is_stopped = isinstance(error, StoppedBySignal)
     if is_stopped and summary.get("status") == "interrupted":
-        return StoppedBySignal(f"{error} after step {summary['step']}; saved, resumable", error.exit_code - 128)
+        kept = "saved, resumable" if has_checkpoint(folder) else "nothing was saved"
+        return StoppedBySignal(f"{error} after step {summary['step']}; {kept}", error.exit_code - 128)
     if isinstance(error, WorkerFailure) and error.rank == 0:
         return error
     if summary.get("status") in ("running", "failed"):

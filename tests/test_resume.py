@@ -1,0 +1,205 @@
+"""A resumption that is refused, or dies before its first step, leaves the run as it was; data may have moved."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import genlab.train as training
+from genlab.cli import main
+from genlab.errors import DataError
+from genlab.training.optimization import PhaseUpdate
+from tests.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+TINY = (
+    *(
+        "model=draw",
+        "trainer=smoke",
+        "trainer.num_steps=3",
+        "trainer.sample_interval=0",
+        "trainer.validation_interval=0",
+    ),
+    *("dataset.size=8", "model.num_glimpses=2", "model.num_units=16", "num_threads=1"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outputs") / "run"
+    here = Path.cwd()
+    os.chdir(folder.parent)
+    try:
+        assert main(["train", *TINY, "trainer.ema_decay=0.9", f"hydra.run.dir={folder}"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def run(genlab: Genlab, finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run").name)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digests of all files but the log, which tells of every attempt."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("train.log", ".lock"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+REFUSED = {
+    "weights that are not averaged": ("trainer.ema_decay=null", 4),
+    "a batch of nothing": ("trainer.batch_size=0", 2),
+    "another model": ("model.num_units=8", 2),
+    "a dry run": ("trainer.dry_run=true", 2),
+    "no folder of data": ("dataset.root=/nowhere", 2),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -> None:
+    word, code = REFUSED[case]
+    before = contents(run)
+    assert genlab("train", "resume=run", "trainer.num_steps=5", word).code == code
+    assert contents(run) == before
+
+
+def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_goes_on_alone(genlab: Genlab, run: Path) -> None:
+    shutil.copy("run/checkpoints/last.pt", "run/checkpoints/previous.pt")
+    shutil.copy("run/checkpoints/last.json", "run/checkpoints/previous.json")
+    Path("run/checkpoints/last.pt").write_bytes(b"damaged")
+    before = contents(run)
+    assert genlab("train", "resume=run", "trainer.num_steps=5", "trainer.ema_decay=null").code == 4
+    assert contents(run) == before
+    assert genlab("train", "resume=run", "trainer.num_steps=5").code == 0
+    assert Path("run/checkpoints/last.pt.damaged").read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(torch.OutOfMemoryError("CUDA out of memory"), 6), (KeyboardInterrupt(), 130), (RuntimeError("bug"), 1)],
+)
+def test_what_dies_in_its_first_step_changes_nothing(
+    genlab: Genlab, run: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(PhaseUpdate, "run", raising(error))
+        assert genlab("train", "resume=run", "trainer.num_steps=5", "trainer.batch_size=128").code == code
+    assert contents(run) == before
+    if code != 6:
+        return
+    assert genlab("train", "resume=run", "trainer.num_steps=5").code == 0
+    kept = yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]
+    assert (kept["num_steps"], kept["batch_size"]) == (5, 16)
+    assert json.loads(Path("run/summary.json").read_text())["step"] == 5
+
+
+def test_a_run_that_never_saved_is_replaced_by_one_that_has_begun(
+    genlab: Genlab, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree("run/checkpoints")
+    summary = json.loads(Path("run/summary.json").read_text())
+    Path("run/summary.json").write_text(json.dumps({**summary, "saved_step": 0}))
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "assembled", raising(DataError("the data are not at hand")))
+        assert genlab("train", "resume=run").code == 3
+    assert contents(run) == before
+    assert genlab("train", "resume=run").code == 0
+    assert Path("run/checkpoints/last.pt").exists()
+
+
+def test_a_rate_that_jumps_is_said_with_both_values_and_a_way_out(genlab: Genlab, run: Path) -> None:
+    outcome = genlab("train", "resume=run", "trainer.num_steps=6", "trainer.test_at_end=false")
+    (line,) = [line for line in outcome.output.splitlines() if "learning rate jumps" in line]
+    rate = 5e-3  # of DRAW's recipe; the factors are those of half a cosine over 3 steps and over 6, at its step 3
+    after = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 3 / 5)))
+    assert f"at step 3 (from {0.01 * rate:.4g} to {after:.4g})" in line
+    assert "schedule=constant and schedule=warmup_stable_decay" in line
+    outcome = genlab("train", "resume=run", "trainer.test_at_end=false")
+    assert "learning rate" not in outcome.output
+
+
+def test_the_schedules_that_are_recommended_do_not_jump(genlab: Genlab) -> None:
+    words = (*TINY, "trainer.test_at_end=false")
+    assert genlab("train", *words, "schedule=warmup_stable_decay", "hydra.run.dir=run").code == 0
+    for more in (("trainer.num_steps=5",), ("trainer.num_steps=10", "schedule.decay_fraction=0.5")):
+        outcome = genlab("train", "resume=run", *more)
+        assert outcome.code == 0, outcome.errors
+        assert "learning rate" not in outcome.output
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["schedule"]["decay_fraction"] == 0.5
+    outcome = genlab("train", "resume=run", "trainer.num_steps=20")
+    assert "learning rate jumps" in outcome.output
+
+
+def pictures(folder: Path, *, shade: int = 10) -> None:
+    folder.mkdir()
+    for index in range(20):
+        Image.new("L", (8, 8), shade * (index % 25)).save(folder / f"{index:02}.png")
+
+
+def test_a_run_goes_on_from_any_folder_and_finds_data_that_moved(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pictures(tmp_path / "pictures")
+    of_folder = ("dataset=folder", "dataset.root=pictures", "dataset.channels=1", "dataset.num_workers=1")
+    assert genlab("train", *TINY, *of_folder, "hydra.run.dir=run").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    quick = ("num_importance_samples=0", "quality=false")
+    assert genlab("evaluate", "run=../run", *quick).code == 0
+
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    pictures(tmp_path / "others", shade=11)
+    for words in (("evaluate", "run=../run", *quick), ("sample", "run=../run"), ("train", "resume=../run")):
+        given = genlab(*words, "dataset.root=../others")
+        assert given.code == 3
+        assert "allow_other_data=true" in given.errors
+        assert genlab(*words, "dataset.root=../others", "allow_other_data=true", *_fewer(words)).code == 0
+    assert genlab("train", "resume=../run", "dataset.root=../moved", "allow_other_data=true").code == 0
+    assert genlab("evaluate", "run=../run", *quick).code == 0
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["dataset"]["root"] == str(tmp_path / "moved")
+    assert not kept["allow_other_data"]
+
+
+def _fewer(words: tuple[str, ...]) -> tuple[str, ...]:
+    return ("num_samples=4",) if words[0] == "sample" else ()
+
+
+def test_data_that_were_exchanged_in_their_place_are_refused(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pictures(tmp_path / "pictures")
+    of_folder = ("dataset=folder", "dataset.root=pictures", "dataset.channels=1", "dataset.num_workers=1")
+    assert genlab("train", *TINY, *of_folder, "trainer.test_at_end=false", "hydra.run.dir=run").code == 0
+    (tmp_path / "pictures" / "00.png").unlink()
+    before = contents(Path("run"))
+    assert genlab("train", "resume=run", "trainer.num_steps=4").code == 3
+    assert contents(Path("run")) == before
+
+
+def test_what_changes_nothing_is_refused(genlab: Genlab, run: Path) -> None:
+    assert "allow_other_data" in genlab("train", *TINY, "allow_other_data=true").errors
+    for command in ("sample", "evaluate"):
+        assert "which reads no folder" in genlab(command, "run=run", "dataset.root=/tmp").errors
+        assert "dataset.size must be that of the run" in genlab(command, "run=run", "+dataset.size=16").errors
