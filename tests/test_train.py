@@ -159,7 +159,7 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     model, data, device, changed, folder, *_ = outcome.output.splitlines()
     assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
     assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
-    assert re.fullmatch(r"device +cpu \(.*\), float32, 1 thread", device)
+    assert re.fullmatch(r"device +cpu \(.*\), b?float(16|32), 1 thread", device)
     assert changed == f"changed   {shlex.join([*words, 'seed=3'])}"
     assert re.fullmatch(r"folder +outputs/digits_grey-dcgan/0001-size-8-num_threads-1-device-cpu", folder)
     run_folder = Path(folder.split()[1])
