@@ -5,17 +5,18 @@ Nothing heavy is imported before a command is chosen, so that ``genlab --help`` 
 
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import genlab
 from genlab.composition.syntax import Flag, Syntax, expanded
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, StorageError
 from genlab.openmp import shorten_spin
+from genlab.streams import guarded_streams, outlive_readers
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
@@ -78,18 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     shorten_spin()
-    try:
-        code = _dispatch(words)
-        sys.stdout.flush()
-        return code
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BrokenPipeError:
-        # The reader, such as `head`, has what it wanted; Python would complain once more when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except BaseException as error:
-        return _report(error)
+    with guarded_streams():
+        try:
+            code = _dispatch(words)
+            sys.stdout.flush()
+            return code
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException as error:
+            return _report(error)
 
 
 class Job:
@@ -117,6 +115,7 @@ def _job_in_worker(command: str) -> Job:
     from genlab.composition.naming import register_resolvers
 
     register_resolvers()
+    outlive_readers()
     return Job(command)
 
 
@@ -213,7 +212,8 @@ def _report(error: BaseException) -> int:
     worker = this_worker()
     if os.environ.get(DEBUG_VARIABLE) == "1":
         traceback.print_exception(error)
-    sys.stdout.flush()
+    with suppress(SystemExit, StorageError):  # nobody reads it
+        sys.stdout.flush()
     if worker is None or worker.speaks_of(error):
         print(f"genlab: error: {message}", file=sys.stderr)
     if worker is not None:

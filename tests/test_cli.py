@@ -112,15 +112,6 @@ def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     assert list((tmp_path / "outputs").glob("digits-mine/0001*/config.yaml"))
 
 
-def test_board_listens_on_this_machine_only() -> None:
-    from genlab.commands.board import BoardSettings, tensorboard_command
-
-    command = tensorboard_command(BoardSettings(folder="outputs", port=6006))
-    assert command[command.index("--host") + 1] == "localhost"
-    assert "--bind_all" not in command
-    assert command[command.index("--samples_per_plugin") + 1] == "images=200,scalars=5000"
-
-
 def test_a_reader_that_leaves_is_no_bug() -> None:
     process = subprocess.Popen([*GENLAB, "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

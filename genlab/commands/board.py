@@ -1,19 +1,29 @@
 """`genlab board`: TensorBoard on a folder of runs, seen from this machine only."""
 
+import errno
+import json
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 from genlab.composition.application import JobContext
 from genlab.composition.fields import check_fields
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.printing import printable
 
 # By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training.
 SAMPLES = "images=200,scalars=5000"
+_HOST = "localhost"
+_PORTS_TRIED = 20
+_ANSWER_SECONDS = 2.0
+_MAX_ANSWER_BYTES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +60,58 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> BoardSettings:
 
 
 def run(settings: BoardSettings, context: JobContext) -> None:
-    """Become TensorBoard."""
+    """Become TensorBoard.
+
+    Raises:
+        ConfigurationError: The port is taken, or only the administrator may take it.
+    """
     del context
+    require_free_port(settings)
     sys.stdout.flush()
     os.execv(sys.executable, tensorboard_command(settings))
+
+
+def require_free_port(settings: BoardSettings) -> None:
+    """Refuse a port that TensorBoard cannot have, and name who has it and a free one.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    refused = _refusal_of_port(settings.port)
+    if refused is None:
+        return
+    others = range(settings.port + 1, min(settings.port + 1 + _PORTS_TRIED, 65536))
+    free = next((port for port in others if _refusal_of_port(port) is None), None)
+    hint = "" if free is None else f"; port={free} is free"
+    raise ConfigurationError(f"port must be free, got {settings.port}: {_owner_of(settings, refused)}{hint}")
+
+
+def _refusal_of_port(port: int) -> OSError | None:
+    """Return the error that a server at this port of this machine meets, if any."""
+    for family, kind, _, _, address in socket.getaddrinfo(_HOST, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as TensorBoard does
+            try:
+                server.bind(address)
+                server.listen()
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:  # a machine may lack one of the two versions of IP
+                    return error
+    return None
+
+
+def _owner_of(settings: BoardSettings, refused: OSError) -> str:
+    if refused.errno != errno.EADDRINUSE:
+        return str(refused.strerror)
+    address = f"http://{_HOST}:{settings.port}"
+    try:
+        with build_opener(ProxyHandler({})).open(f"{address}/data/environment", timeout=_ANSWER_SECONDS) as answer:
+            shown = str(json.loads(answer.read(_MAX_ANSWER_BYTES))["data_location"])
+    except (OSError, ValueError, LookupError, TypeError, HTTPException):
+        return "another program has it"
+    if Path(shown).resolve() == Path(settings.folder).resolve():
+        return f"a TensorBoard shows this folder at {address} already"
+    return f"another TensorBoard has it, on {printable(shown)}"
 
 
 def tensorboard_command(settings: BoardSettings) -> list[str]:
@@ -64,9 +122,9 @@ def tensorboard_command(settings: BoardSettings) -> list[str]:
         "-m",
         "tensorboard.main",
         "--logdir",
-        settings.folder,
+        str(Path(settings.folder).absolute()),
         "--host",
-        "localhost",
+        _HOST,
         "--port",
         str(settings.port),
         "--samples_per_plugin",

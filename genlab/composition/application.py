@@ -47,12 +47,16 @@ from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.composition.sweep.shares import machine_told, num_parallel
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
 from genlab.hyperparameters import chosen
+from genlab.launched import TO_RUN_ALONE, require_launcher, told_stray_place
 from genlab.paths import expanded
 from genlab.storage import require_space
+from genlab.streams import outlive_readers
 
 START_BYTES = 1_000_000
 """What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+_MAKE_FILES = ("train", "sample", "evaluate", "export")
+"""Commands whose output only tells of what they make."""
 _ALONE = Processes(num=1)
 
 
@@ -124,6 +128,7 @@ def launch(
     logging.raiseExceptions = False
     worker = this_worker()
     if worker is not None:
+        require_launcher()
         worker.enter()
     register_resolvers()
     try:
@@ -151,6 +156,10 @@ def launch(
             if worker is not None:
                 overrides += _of_restart(worker)
             plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
+    if plan is not None and command in _MAKE_FILES:
+        outlive_readers()
+        if isinstance(job.module(), SpreadModule) and (stray := told_stray_place()) is not None:
+            print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
     if plan is None:
         run_hydra(command, [*overrides, *flags], job=job)
     elif worker is not None and not worker.is_first:
@@ -205,7 +214,7 @@ def _check_ahead(
     """Compose and check everything that is going to run, before Hydra makes a folder or starts a callback."""
     if is_sweep:
         if worker is not None:
-            raise ConfigurationError("a sweep starts processes of its own: leave out torchrun and set trainer.devices")
+            raise ConfigurationError(f"a sweep starts processes of its own, by trainer.devices; {TO_RUN_ALONE}")
         return _check_sweep(composer, overrides, module=module)
     composed = composer.compose(overrides)
     require_safe(composed, overrides)
@@ -302,12 +311,15 @@ def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> P
     """How many processes a run asks for, if they agree with those that were started."""
     if not isinstance(module, SpreadModule):
         if worker is not None and worker.num_workers > 1:
-            raise ConfigurationError(f"this command runs in one process, and {worker.num_workers} were started")
+            raise ConfigurationError(
+                f"this command runs in one process, and {worker.num_workers} were started; {TO_RUN_ALONE}"
+            )
         return _ALONE
     processes = module.processes(settings)
     if worker is not None and processes.num not in (1, worker.num_workers):
         raise ConfigurationError(
-            f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}"
+            f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}; "
+            f"{TO_RUN_ALONE}"
         )
     return processes
 

@@ -5,6 +5,9 @@ of its state stay.
 """
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,9 +19,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from genlab.collectives import alone, is_first, num_processes, rank, sum_in_place, told_of_lost_processes
-from genlab.errors import ConfigurationError
-from genlab.launched import Place, this_place
+from genlab.errors import ConfigurationError, ProcessLostError
+from genlab.launched import TO_RUN_ALONE, Place, this_place
 from genlab.numerics import make_explicit
+from genlab.signals import handling
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -28,6 +32,7 @@ _TIMEOUT_SECONDS = 600.0
 """A process that others have waited for so long hangs: what all do at the same time ends at about the same time."""
 _PATIENCE = timedelta(days=7)
 """For what one process does before the others, such as a download: it ends when it ends."""
+_SECONDS_BEFORE_TELLING = 10.0
 _hosts: Any = None
 """The processes, with messages in the memory of the host: what they agree on costs no accelerator a pause."""
 _waiting_room: Any = None
@@ -54,7 +59,7 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
     timeout = _PATIENCE if is_patient else _timeout()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with told_of_lost_processes():
+    with _meeting(), told_of_lost_processes():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         _hosts = dist.new_group(backend="gloo", timeout=timeout)
         _waiting_room = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -63,6 +68,41 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
     finally:
         _hosts = _waiting_room = None
         dist.destroy_process_group()
+
+
+@contextmanager
+def _meeting() -> Iterator[None]:
+    """Let signals end this process while it waits for the others: torch waits deaf to them.
+
+    A place that no launcher of torch's has given may be that of a former experiment, so this says for whom it waits.
+
+    Raises:
+        ConfigurationError: Nobody came to such a place.
+    """
+    place = _place()
+    assert place is not None
+    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    account = f"RANK={place.rank} and WORLD_SIZE={place.num_processes} promise other processes at {where}"
+    is_of_torch = "TORCHELASTIC_RUN_ID" in os.environ
+    # In the background of a shell an interruption is ignored.
+    stopping = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+
+    def tell() -> None:
+        if not is_of_torch:
+            print(f"genlab: {account}: waiting for them; {TO_RUN_ALONE}", file=sys.__stderr__, flush=True)
+
+    telling = threading.Timer(_SECONDS_BEFORE_TELLING, tell)
+    telling.daemon = True
+    telling.start()
+    try:
+        with handling({number: signal.SIG_DFL for number in stopping}):
+            yield
+    except ProcessLostError as error:
+        if is_of_torch:
+            raise
+        raise ConfigurationError(f"{account}, and they did not come; {TO_RUN_ALONE}") from error
+    finally:
+        telling.cancel()
 
 
 def own_device(device: torch.device) -> torch.device:

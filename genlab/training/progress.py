@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 # Between plain lines; a log file should tell the story of a night in pages, not in megabytes.
 SECONDS_BETWEEN_LINES = 15.0
+_MIN_COLUMNS = 12
 _SPEED = "speed/images_per_second"
 _HIDDEN = ("learning_rate", "gradient_norm")
 _REAL, _FAKE = "_real", "_fake"
@@ -150,7 +151,13 @@ def fitting(texts: Sequence[str], width: int) -> str:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    """Return whether two lines can be shown; some terminals, such as those of editors, say that they have no width."""
+    if not (sys.stderr.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns >= _MIN_COLUMNS
+    except OSError:  # it has vanished
+        return False
 
 
 class Speedometer:

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from genlab.collectives import num_processes
+from genlab.signals import Handler, handling
 
 _PASSED_ON_SECONDS = 2.0
 
@@ -30,6 +30,11 @@ class StopRequest:
         self.signal_number = number
         self._asked = time.monotonic()
 
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
+        # A terminal that vanishes tells it twice, through its shell and by itself: never a demand to leave at once.
+        if self.signal_number is None:
+            self._on_stop(number, frame)
+
     def _on_save(self, _number: int, _frame: FrameType | None) -> None:
         self.save_requested = True
 
@@ -41,18 +46,9 @@ class StopRequest:
 
 @contextmanager
 def listen_for_signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM ask to save and stop, SIGUSR1 to save and go on; former handlers come back at the end."""
+    """Let SIGINT, SIGTERM and SIGHUP ask to save and stop, and SIGUSR1 to save and go on, while the block runs."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request  # Python delivers signals to the main thread only
-        return
-    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]]
-    handlers = {signal.SIGINT: request._on_stop, signal.SIGTERM: request._on_stop}
-    if hasattr(signal, "SIGUSR1"):
-        handlers[signal.SIGUSR1] = request._on_save
-    former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
+    handlers: dict[signal.Signals, Handler] = {signal.SIGINT: request._on_stop, signal.SIGTERM: request._on_stop}
+    handlers |= {signal.SIGHUP: request._on_hangup, signal.SIGUSR1: request._on_save}
+    with handling(handlers):
         yield request
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

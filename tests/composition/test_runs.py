@@ -265,12 +265,15 @@ def test_one_process_is_resumed_without_what_goes_with_several(
         resumed(load_run(run_folder), ["trainer.devices=1", "trainer.max_restarts=1"])
 
 
+PLACE = {"RANK": 0, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
 def test_the_number_of_processes_of_a_former_start_does_not_bind_torchrun(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     spread(run_folder)
-    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": num_workers}.items():
+    for name, value in {**PLACE, "WORLD_SIZE": num_workers}.items():
         monkeypatch.setenv(name, str(value))
     settings = resumed(load_run(run_folder), []).settings
     assert (settings.devices, settings.max_restarts) == (1, 0)

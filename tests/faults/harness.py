@@ -134,6 +134,7 @@ def _run_forked(
     words: Sequence[str], hook: Callable[[], object] | None, output: Path, errors: Path, variables: dict[str, str]
 ) -> None:
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
     os.environ.update(variables)
     for number, path in ((1, output), (2, errors)):
         with path.open("wb") as file:

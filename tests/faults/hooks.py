@@ -33,6 +33,31 @@ def together(*hooks: Hook) -> None:
         hook()
 
 
+def without_reader() -> int:
+    """Open a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def vanished_terminal() -> int:
+    """Open a terminal that is gone."""
+    controller, side = os.openpty()
+    os.close(controller)
+    return side
+
+
+def full_disk() -> int:
+    """Open a file that takes nothing."""
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def output_to(opened: Callable[[], int]) -> None:
+    """Write the standard output and error there."""
+    for number in (1, 2):
+        os.dup2(opened(), number)
+
+
 def before_step(step: int, act: Callable[[], object]) -> None:
     """Act once, before the training step of this number is computed, when so many are done."""
     batch = BatchStream.batch

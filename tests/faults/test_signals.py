@@ -29,7 +29,7 @@ from tests.faults.tally import Tally
 FAULT = "6 signals"
 WORDS = TINY["draw"]
 POINTS_OF_THE_FIRST_SAVE = 16
-CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
+CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 LIMIT_SECONDS = 10
 """From a signal to the end of the process: no speed, but what a system grants before it kills; here it takes one."""
 
@@ -66,7 +66,7 @@ def cases(
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
 
 
-@pytest.mark.parametrize(("number", "whom", "step"), cases(points=(13, 29, 38)))
+@pytest.mark.parametrize(("number", "whom", "step"), cases((signal.SIGHUP, "process", 13), points=(13, 29, 38)))
 def test_a_signal_within_a_step(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
 ) -> None:

@@ -163,6 +163,31 @@ def test_a_terminal_of_any_width_has_two_lines_and_keeps_one_for_each_validation
     assert "step 7/10" not in told
 
 
+@pytest.mark.parametrize("width", [0, 1, 5, 11])
+def test_a_terminal_without_room_for_the_step_gets_plain_lines(
+    terminal: Callable[[int], Callable[[], Screen]], width: int
+) -> None:
+    """0 is what terminals of editors say, and the library would then show nothing at all."""
+    terminal(width)
+    with Progress(total=10, start=0, steps_per_epoch=5.0) as progress:
+        assert not progress._is_live
+    terminal(80)
+    with Progress(total=10, start=0, steps_per_epoch=5.0) as progress:
+        assert progress._is_live
+
+
+def test_a_terminal_that_has_vanished_is_none(
+    terminal: Callable[[int], Callable[[], Screen]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal(80)
+
+    def vanished(descriptor: int) -> os.terminal_size:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "get_terminal_size", vanished)
+    assert not Progress(total=10, start=0, steps_per_epoch=5.0)._is_live
+
+
 def test_what_is_read_by_another_program_gets_no_cursor_movements(
     terminal: Callable[[int], Callable[[], Screen]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from genlab.composition.processes.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME, WITHOUT_A_WORD
@@ -79,7 +80,15 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
             local_addr="localhost",
             max_restarts=processes.max_restarts,
             logs_specs=DefaultLogsSpecs(log_dir=notes),
+            signals_to_handle="SIGTERM,SIGINT,SIGQUIT",
         )
+
+        def hang_up(number: int, _frame: FrameType | None) -> None:
+            signal.signal(number, signal.SIG_IGN)  # a terminal that vanishes tells it twice
+            raise SignalException(f"got signal {number}", signal.Signals(number))
+
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+            signal.signal(signal.SIGHUP, hang_up)
         try:
             # -P, for with -m alone Python would import from the working directory.
             elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *words)

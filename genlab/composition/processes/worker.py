@@ -33,6 +33,7 @@ from genlab.errors import (
     StorageError,
 )
 from genlab.launched import this_place
+from genlab.signals import handling
 from genlab.storage import replace_atomically
 
 LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
@@ -108,8 +109,12 @@ class Worker:
         return min(known, key=lambda cause: cause[0])[1]
 
     def speaks_of(self, error: BaseException) -> bool:
-        """Whether this process tells the user of a failure, or leaves that to the first one or to our launcher."""
-        return LAUNCHER_VARIABLE not in os.environ and (self.is_first or not isinstance(error, _COMMON))
+        """Return whether this process tells the user of a failure, or leaves that to the first one or to our launcher.
+
+        One without a launcher that keeps files may be alone, with the variables of a former experiment.
+        """
+        may_be_alone = self.is_first or self.account is None
+        return LAUNCHER_VARIABLE not in os.environ and (may_be_alone or not isinstance(error, _COMMON))
 
     def leave_account(self, error: BaseException, message: str, exit_code: int) -> None:
         """Say how this process failed, in the form that the elastic agent reads.
@@ -159,27 +164,24 @@ def this_worker() -> Worker | None:
     place = this_place()
     if place is None:
         return None
-    account = os.environ.get(ERROR_FILE_VARIABLE)
+    account = Path(os.environ.get(ERROR_FILE_VARIABLE, ""))
     return Worker(
         rank=place.rank,
         num_workers=place.num_processes,
         local_rank=place.local_rank,
-        account=Path(account) if account else None,
+        account=account if account.name and account.parent.is_dir() else None,
     )
 
 
 @contextmanager
 def leaving_orderly() -> Iterator[None]:
-    """Let SIGTERM unwind this process as an exception does, outside of training too."""
+    """Let SIGTERM and SIGHUP unwind this process as an exception does, outside of training too."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    former = signal.signal(signal.SIGTERM, leave)
-    try:
+    with handling({signal.SIGTERM: leave, signal.SIGHUP: leave}):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _notes(account: Path) -> Path:

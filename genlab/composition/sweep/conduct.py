@@ -3,7 +3,6 @@
 import importlib.util
 import shlex
 import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
 from genlab.measures import WATCH_MEASURES
 from genlab.paths import expanded
+from genlab.signals import handling
 from genlab.storage import require_contained
 
 _RESUME = f"{NODE}.resume"
@@ -269,26 +269,21 @@ def _is_installed(module: str) -> bool:
 
 @contextmanager
 def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
-    """The first SIGINT or SIGTERM asks the jobs to save and stop, wherever they run; a second one ends this process.
+    """The first signal asks the jobs to save and stop, wherever they run; a second SIGINT or SIGTERM ends this process.
 
     An exception raised at once would make joblib kill its workers and all that they have started.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python delivers signals to the main thread only
-        return
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if sweep.stop_signal() is not None:
+            if number == signal.SIGHUP:  # a terminal that vanishes tells it twice
+                return
             raise KeyboardInterrupt
         sweep.ask_to_stop(number)
         tell("stopping: jobs that run will save first; once more ends them at once")
 
-    former = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling({number: ask for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}):
         yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _is_about_sweep(override: Override) -> bool:

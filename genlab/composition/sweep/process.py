@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from genlab.composition.sweep.report import write_tables
 from genlab.composition.sweep.settings import NODE, SweepSettings
 from genlab.composition.sweep.shares import own_devices, threads_of_job
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
+from genlab.signals import handling
 
 OUTPUT_NAME = "output.log"
 _POLL_SECONDS = 0.2
@@ -109,16 +109,12 @@ def _look_after(
 
 @contextmanager
 def _interruptions_left_to_conductor() -> Iterator[None]:
-    """In the worker of a launcher, Ctrl-C is for the process that conducts the sweep, which gets it too."""
-    is_worker = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_worker or threading.current_thread() is not threading.main_thread():
+    """In the worker of a launcher, what comes from the terminal is for the process that conducts the sweep."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    former = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
+    with handling({number: lambda *_: None for number in (signal.SIGINT, signal.SIGHUP)}):
         yield
-    finally:
-        signal.signal(signal.SIGINT, former)
 
 
 def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:

@@ -3,15 +3,19 @@
 import json
 import os
 import signal
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig
 
 from genlab.composition.processes import launcher, worker
-from genlab.composition.processes.launcher import Processes, WorkerFailure, root_cause
+from genlab.composition.processes.launcher import Processes, WorkerFailure, launch_processes, root_cause
 from genlab.composition.processes.outcome import settle_after_first, settled
 from genlab.composition.run_folder import claimed
 from genlab.errors import ProcessLostError, StoppedBySignal
@@ -116,6 +120,37 @@ def test_a_first_process_that_lives_is_left_to_tell_its_end(tmp_path: Path) -> N
     assert summary(folder)["status"] == "running"
 
 
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_launcher_hears_of_a_vanished_terminal_once_and_under_nohup_never(
+    monkeypatch: pytest.MonkeyPatch, is_ignored: bool
+) -> None:
+    """torch's agent would listen even there, and a second signal would leave the processes no time."""
+    handled: list[str] = []
+
+    def agent(config: LaunchConfig, program: str) -> Callable[..., None]:
+        handled.extend(config.signals_to_handle.split(","))
+
+        def launched(*words: str) -> None:
+            try:
+                os.kill(os.getpid(), signal.SIGHUP)
+            except SignalException:
+                os.kill(os.getpid(), signal.SIGHUP)  # while the others leave
+                raise
+
+        return launched
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", agent)
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    try:
+        with nullcontext() if is_ignored else pytest.raises(StoppedBySignal) as stop:
+            launch_processes("train", [], Processes(num=2))
+        assert stop is None or stop.value.exit_code == 129
+        assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert set(handled) == {"SIGTERM", "SIGINT", "SIGQUIT"}
+
+
 def test_surroundings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(launcher, "num_cores", lambda: 8)
@@ -169,16 +204,57 @@ REFUSED_BESIDE = [
 ]
 
 
+@pytest.fixture
+def one_of_two(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, bool], None]:
+    """Makes this process one of two, which torchrun has started or an environment of old promises."""
+
+    def become(rank: int, is_of_launcher: bool) -> None:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+        for name, value in place.items():
+            monkeypatch.setenv(name, str(value))
+        account = tmp_path_factory.mktemp("notes") / "attempt_0" / str(rank) / "error.json"
+        if is_of_launcher:
+            account.parent.mkdir(parents=True)
+        monkeypatch.setenv(worker.ERROR_FILE_VARIABLE, str(account))
+        monkeypatch.setattr(worker, "_leave_with", lambda launcher: None)  # it would watch for as long as the tests run
+        monkeypatch.setattr(worker, "_SPEAKING_SECONDS", 0.0)
+
+    return become
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("words", "message"), REFUSED_BESIDE)
 def test_what_does_not_go_with_torchrun_is_refused_by_all_and_told_by_one(
-    genlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str, rank: int
+    genlab: Any,
+    tmp_path: Path,
+    one_of_two: Callable[[int, bool], None],
+    words: tuple[str, ...],
+    message: str,
+    rank: int,
 ) -> None:
-    for name, value in {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(worker, "_leave_with", lambda launcher: None)  # it would watch for as long as the tests run
+    one_of_two(rank, True)
     outcome: Outcome = genlab(*words)
     assert outcome.code == 2
     assert (message in outcome.errors) == (rank == 0)
     assert rank == 0 or outcome.errors == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_whose_launcher_is_gone_speaks_for_itself(
+    genlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_of_two: Callable[[int, bool], None], rank: int
+) -> None:
+    one_of_two(rank, False)
+    outcome: Outcome = genlab("datasets")
+    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+    assert "to run alone, leave out torchrun or unset RANK and WORLD_SIZE" in outcome.errors
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    outcome = genlab("train", "trainer=smoke")
+    assert (outcome.code, outcome.errors) == (
+        2,
+        "genlab: error: RANK and WORLD_SIZE name a launcher at localhost:1 that does not answer; to run alone, leave "
+        "out torchrun or unset RANK and WORLD_SIZE\n",
+    )
     assert list(tmp_path.iterdir()) == []

@@ -27,18 +27,23 @@ def worker(notes: Path, rank: int = 0, *, attempt: int = 0) -> Worker:
     return Worker(rank=rank, num_workers=2, local_rank=rank, account=folder / "error.json")
 
 
-def test_a_process_knows_its_place_only_from_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", ERROR_FILE_VARIABLE):
+def test_a_process_knows_its_place_only_from_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", ERROR_FILE_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WORLD_SIZE", "4")  # as some schedulers set it
-    assert this_worker() is None
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    place = {"WORLD_SIZE": "4", "RANK": "3", "MASTER_ADDR": "x", "MASTER_PORT": "1", "LOCAL_RANK": "1"}
+    for name, value in place.items():
+        assert this_worker() is None  # some schedulers set a part of them
+        monkeypatch.setenv(name, value)
     assert this_worker() == Worker(rank=3, num_workers=4, local_rank=1, account=None)
-    monkeypatch.setenv(ERROR_FILE_VARIABLE, "/x/attempt_0/1/error.json")
+    account = tmp_path / "attempt_0" / "1" / "error.json"
+    monkeypatch.setenv(ERROR_FILE_VARIABLE, str(account))
     found = this_worker()
     assert found is not None
-    assert (found.account, found.is_first) == (Path("/x/attempt_0/1/error.json"), False)
+    assert found.account is None, "the launcher that named it is gone"
+    account.parent.mkdir(parents=True)
+    found = this_worker()
+    assert found is not None
+    assert (found.account, found.is_first) == (account, False)
 
 
 def test_those_started_again_know_the_run_folder(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from genlab.composition.sweep import process
+from genlab.composition.sweep import conduct, process
 from genlab.composition.sweep.folder import JobRecord, SweepFolder, SweepPlan
 from genlab.composition.sweep.settings import SweepSettings
 
@@ -163,6 +164,37 @@ def test_who_asked_to_stop_is_known(sweep: SweepFolder) -> None:
     assert (sweep.stop_signal(), sweep.stop_signal(of_this_process=True)) == (2, None)
     sweep.forget_stop()
     assert sweep.stop_signal() is None
+
+
+@pytest.fixture
+def hangups_count() -> Iterator[None]:
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
+@pytest.mark.usefixtures("hangups_count")
+def test_a_terminal_that_vanishes_stops_a_sweep_once(sweep: SweepFolder) -> None:
+    with conduct._signals_stop(sweep):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert sweep.stop_signal() == signal.SIGHUP
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    sweep.forget_stop()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    with conduct._signals_stop(sweep):
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert sweep.stop_signal() is None
+
+
+@pytest.mark.usefixtures("hangups_count")
+def test_the_worker_of_a_launcher_leaves_the_terminal_to_the_sweep() -> None:
+    with process._interruptions_left_to_conductor():
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The standard streams of a process, whatever its caller has made of them: closed, cut off, or a terminal that is gone.
+
+Commands that print end when nobody reads, as other programs do. Those that write files go on without their output.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from genlab.errors import StorageError
+
+_NAMES = ("stdin", "stdout", "stderr")
+_EXIT_CODES = {errno.EPIPE: 128 + signal.SIGPIPE, errno.EIO: 128 + signal.SIGHUP}
+
+
+class _Guarded:
+    """An output stream that goes to the null device from its first failure on.
+
+    Args:
+        stream: The stream itself.
+        is_needed: Whether its failure ends the command.
+    """
+
+    def __init__(self, stream: Any, *, is_needed: bool) -> None:
+        self._stream = stream
+        self.is_needed = is_needed
+
+    def write(self, text: str) -> int:
+        try:
+            return int(self._stream.write(text))
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _give_up(self, error: OSError) -> None:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._stream.fileno())  # what is buffered goes there too, at the latest at Python's end
+        os.close(null)
+        if self.is_needed:
+            if error.errno in _EXIT_CODES:
+                raise SystemExit(_EXIT_CODES[error.errno]) from None
+            raise StorageError(f"the standard output cannot be written: {error.strerror}") from error
+        if self is sys.stdout:
+            sys.stderr.write(f"genlab: the standard output is gone ({error.strerror}); the work goes on\n")
+
+
+@contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Open the streams that the caller has closed, and guard those of output while the block runs.
+
+    Raises:
+        SystemExit: Nobody reads the standard output, of a command that prints.
+        StorageError: It cannot be written for another reason.
+    """
+    _open_missing()
+    former = sys.stdout, sys.stderr
+    sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=True))
+    sys.stderr = cast(TextIO, _Guarded(sys.stderr, is_needed=False))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = former
+
+
+def outlive_readers() -> None:
+    """Let the process go on from now when nobody reads its output."""
+    if isinstance(sys.stdout, _Guarded):
+        sys.stdout.is_needed = False
+    else:  # in the worker of a launcher
+        sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=False))
+
+
+def _open_missing() -> None:
+    """Open the null device in place of closed streams: the first files of a run would get their numbers."""
+    for number, name in enumerate(_NAMES):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            if getattr(sys, name) is None:
+                setattr(sys, name, os.fdopen(null, "r" if number == 0 else "w"))
