@@ -71,4 +71,4 @@ def outline_window(
     widest = max(1.0, _WIDEST_LINE * max(height, width))
     line_width = (factor * window.variance.sqrt()).clamp(1.0, widest)[:, None, None]
     opacity = (0.5 * line_width + 0.5 - from_outline).clamp(0, 1).unsqueeze(1)  # (N, 1, FH, FW)
-    return torch.lerp(pictures, pictures.new_tensor(color)[:, None, None], opacity)
+    return torch.lerp(pictures, pictures.new_tensor(color)[:, None, None], opacity.to(pictures.dtype))

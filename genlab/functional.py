@@ -3,6 +3,9 @@
 Dimensions are free (``*shape``) wherever a function acts on every element alone.
 """
 
+import math
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +15,34 @@ from torch.nn import functional as F
 def one_hot(indices: Int[Tensor, "*shape"], num_values: int) -> Float[Tensor, "*shape K"]:
     """Each index as a vector with a one at its place; an index outside of the K values gives zeros."""
     return (indices[..., None] == torch.arange(num_values, device=indices.device)).float()
+
+
+def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return half-precision values in float32, for what reduced precision would spoil; others in their own type."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def bounded(values: Float[Tensor, "*shape"], low: float, high: float = math.inf) -> Float[Tensor, "*shape"]:
+    """Return the values within bounds; outside of them a gradient passes where descending it leads back.
+
+    That of a plain clamp is zero there, and a value that has once passed a bound would stay behind it for good.
+    """
+    result: Tensor = _Bounded.apply(values, low, high)
+    return result
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.low, ctx.high = low, high
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (values,) = ctx.saved_tensors
+        leads_out = ((values < ctx.low) & (gradient > 0)) | ((values > ctx.high) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0), None, None
 
 
 def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# A narrower logistic than this puts all its mass on one of 256 levels, and its gradient vanishes.
+from genlab.functional import bounded
+
+# A narrower logistic than this puts all its mass on one of 256 levels.
 LEAST_LOG_SCALE = -7.0
 
 
@@ -54,14 +56,14 @@ def split_mixture_parameters(raw: Float[Tensor, "*B N"], num_channels: int) -> M
     return MixtureParameters(
         log_weights=logits.squeeze(-2).log_softmax(-1),
         means=means,
-        log_scales=log_scales.clamp(min=LEAST_LOG_SCALE),
+        log_scales=bounded(log_scales, LEAST_LOG_SCALE),
         coefficients=coefficients.tanh(),
     )
 
 
-def level_positions(levels: Int[Tensor, "*B"], num_levels: int) -> Float[Tensor, "*B"]:
+def level_positions(levels: Int[Tensor, "*B"], num_levels: int, dtype: torch.dtype) -> Float[Tensor, "*B"]:
     """Levels 0 to K - 1 to positions in [-1, 1]."""
-    return levels * (2 / (num_levels - 1)) - 1
+    return levels.to(dtype) * (2 / (num_levels - 1)) - 1
 
 
 def discretized_logistic_log_prob(
@@ -74,7 +76,7 @@ def discretized_logistic_log_prob(
     """
     half_bin = 1 / (num_levels - 1)
     inverse_scales = torch.exp(-log_scales)
-    centred = level_positions(levels, num_levels) - means
+    centred = level_positions(levels, num_levels, means.dtype) - means
     upper = (centred + half_bin) * inverse_scales
     lower = (centred - half_bin) * inverse_scales
     below_upper = torch.where(levels == num_levels - 1, 0.0, F.logsigmoid(upper))
@@ -88,7 +90,7 @@ def mixture_log_prob(
     parameters: MixtureParameters, levels: Int[Tensor, "*B C"], *, num_levels: int
 ) -> Float[Tensor, "*B"]:
     """Log-probability of all channels of a pixel together, nats."""
-    positions = level_positions(levels, num_levels)
+    positions = level_positions(levels, num_levels, parameters.means.dtype)
     joint = parameters.log_weights
     for channel in range(levels.shape[-1]):
         joint = joint + discretized_logistic_log_prob(
@@ -107,7 +109,7 @@ def channel_log_probs(
 
     The components' weights are those that the earlier channels leave, by Bayes' rule.
     """
-    positions = level_positions(levels, num_levels)
+    positions = level_positions(levels, num_levels, parameters.means.dtype)
     log_weights = parameters.log_weights
     for earlier in range(channel):
         log_weights = log_weights + discretized_logistic_log_prob(

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch.distributions import Bernoulli, Binomial, Normal, kl_divergence
 
 from genlab.functional import (
+    at_least_float32,
     bernoulli_nll,
     binomial_nll,
+    bounded,
     discretized_logistic_nll,
     importance_weighted_nll,
     kl_to_standard_normal,
@@ -129,3 +131,31 @@ def test_spherical_interpolation_keeps_the_norm_and_meets_its_ends() -> None:
     torch.testing.assert_close(spherical_interpolation(start, end, 1.0), end)
     torch.testing.assert_close(spherical_interpolation(start, end, 0.3).norm(), start.norm())
     torch.testing.assert_close(spherical_interpolation(start, start, 0.3), start)
+
+
+def test_bounded_values_are_clamped_and_a_gradient_that_leads_back_passes() -> None:
+    values = torch.tensor([-3.0, -3.0, 0.5, 0.5, 4.0, 4.0], requires_grad=True)
+    result = bounded(values, -1.0, 2.0)
+    assert result.tolist() == [-1.0, -1.0, 0.5, 0.5, 2.0, 2.0]
+    result.backward(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0]))  # descent goes against it
+    assert values.grad.tolist() == [0.0, -1.0, 1.0, -1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("target", "end"), [(0.0, 0.0), (-5.0, -1.0)])
+def test_a_value_behind_a_bound_comes_back_where_the_loss_wants_it_and_drifts_no_further(
+    target: float, end: float
+) -> None:
+    value = torch.tensor(-4.0, requires_grad=True)
+    optimizer = torch.optim.SGD([value], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (bounded(value, -1.0) - target).square().backward()
+        optimizer.step()
+    assert bounded(value, -1.0).item() == pytest.approx(end, abs=1e-3)
+    assert value.item() >= -4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_only_half_precision_is_raised(dtype: torch.dtype) -> None:
+    raised = at_least_float32(torch.ones(2, dtype=dtype)).dtype
+    assert raised == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlab.mixture import (
+    LEAST_LOG_SCALE,
     MixtureParameters,
     channel_log_probs,
     discretized_logistic_log_prob,
@@ -113,4 +114,26 @@ def test_green_shifts_by_red_and_blue_by_both():
 
 
 def test_lowest_and_highest_levels_stand_at_the_ends():
-    assert level_positions(torch.tensor([0, 128, 255]), 256).tolist() == pytest.approx([-1, 1 / 255, 1], abs=1e-6)
+    assert level_positions(torch.tensor([0, 128, 255]), 256, torch.float32).tolist() == pytest.approx(
+        [-1, 1 / 255, 1], abs=1e-6
+    )
+
+
+def test_a_scale_below_its_bound_has_a_gradient_that_leads_back():
+    raw = torch.zeros(1, num_mixture_parameters(1, 2), dtype=torch.float64)
+    raw[:, 4:] = LEAST_LOG_SCALE - 3  # of both components; their means are 0
+    raw.requires_grad_()
+    (-mixture_log_prob(split_mixture_parameters(raw, 1), torch.tensor([[0]]), num_levels=256)).backward()
+    assert (raw.grad[:, 4:] < 0).all()  # the level is far: descent widens the logistics, which makes it likelier
+    assert torch.equal(split_mixture_parameters(raw, 1).log_scales, torch.full((1, 1, 2), LEAST_LOG_SCALE).double())
+
+
+def test_levels_are_placed_in_the_type_of_the_means():
+    raw = torch.randn(3, num_mixture_parameters(3, 2), dtype=torch.float64)
+    levels = torch.randint(256, (3, 3))
+    log_prob = mixture_log_prob(split_mixture_parameters(raw, 3), levels, num_levels=256)
+    moved = mixture_log_prob(split_mixture_parameters(raw + 1e-12, 3), levels, num_levels=256)
+    assert log_prob.dtype == torch.float64
+    torch.testing.assert_close(moved, log_prob, rtol=1e-9, atol=1e-9)
+    exact = level_positions(levels, 256, torch.float64)
+    torch.testing.assert_close(exact, 2 * levels.double() / 255 - 1, rtol=1e-15, atol=1e-15)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.functional import at_least_float32
 from genlab.models.classifier import Classifier
 from genlab.training.processes import dealt
 
@@ -66,7 +67,11 @@ def describe_all(extractor: FeatureExtractor, batches: Iterable[Float[Tensor, "B
     Raises:
         ValueError: There are no images.
     """
-    described = dealt(batches, lambda images: tuple(part.float().cpu() for part in extractor.describe(images)))
+
+    def describe(images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(at_least_float32(part).cpu() for part in extractor.describe(images))
+
+    described = dealt(batches, describe)
     if not described:
         raise ValueError("there are no images to describe")
     features, logits = (torch.cat(parts) for parts in zip(*described, strict=True))

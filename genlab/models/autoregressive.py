@@ -78,7 +78,7 @@ class AutoregressiveModel(GenerativeModel):
 
     def to_images(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B C H W"]:
         """The images that :meth:`to_symbols` maps to these symbols."""
-        return symbols / (self.spec.num_levels - 1)
+        return symbols.to(self.dtype) / (self.spec.num_levels - 1)
 
     def nll(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         """Exact negative log-likelihood, nats per image, as a sum over all symbols."""
@@ -185,7 +185,7 @@ class AutoregressiveModel(GenerativeModel):
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
         uniforms = self.uniforms(len(labels), generator=generator)
         device = labels.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.dtype
 
         def draw_together(rows: slice) -> Tensor:
             return draw_symbols(

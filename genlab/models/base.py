@@ -36,6 +36,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -65,6 +66,11 @@ class Model(nn.Module, ABC):
 
         A value of shape (B,) is a measure; one of shape (B, K) is a curve of K points (nats per step, say).
         """
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the parameters, to which images and noise are converted at the model's own door."""
+        return next(self.parameters()).dtype
 
     @property
     def couples_images(self) -> bool:

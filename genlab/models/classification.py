@@ -39,5 +39,5 @@ def classification_measures(logits: Float[Tensor, "B K"], labels: Int[Tensor, " 
     """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
     return {
         "cross_entropy_nats": F.cross_entropy(logits, labels, reduction="none"),
-        "error": (logits.argmax(1) != labels).float(),
+        "error": (logits.argmax(1) != labels).to(logits.dtype),
     }

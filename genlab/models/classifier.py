@@ -109,6 +109,7 @@ class Classifier(Model):
 
     def features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
         """What the hidden layer says of images in [0, 1]; 0 or more."""
+        images = images.to(self.dtype)
         looks = images.flatten(0, 1).unsqueeze(1) if self.per_channel else images  # (B C, 1, H, W)
         # Centred roughly: an image in [0, 1] is mostly at one end of it.
         features: Tensor = self.hidden(self.blocks(2 * looks - 1))

@@ -154,7 +154,7 @@ class DRAW(GenerativeModel):
     @torch.no_grad()
     def initialize(self, batch: Batch) -> None:
         """Start the canvas at the logits of the mean image, and the observation model at its statistics."""
-        lines = _to_lines(batch.images)
+        lines = self._to_lines(batch.images)
         if self.starts_at_mean:
             # One image of each extreme added (Laplace's rule): a pixel that is never on has a finite logit.
             mean = (lines.sum(0) + 1) / (len(lines) + 2)
@@ -163,7 +163,7 @@ class DRAW(GenerativeModel):
 
     def loss(self, batch: Batch) -> Loss:
         """The bound of eq. 12, L_x + L_z, in nats per image, averaged over the batch."""
-        images = _to_lines(batch.images)
+        images = self._to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
@@ -185,7 +185,7 @@ class DRAW(GenerativeModel):
 
         ``bits_per_dim`` is the bound again, in bits per sub-pixel.
         """
-        images = _to_lines(batch.images)
+        images = self._to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
@@ -207,7 +207,7 @@ class DRAW(GenerativeModel):
             ValueError: A negative number of samples.
         """
         require_count("num_importance_samples", num_importance_samples, least=0)
-        images = _to_lines(batch.images)
+        images = self._to_lines(batch.images)
         posteriors, reconstructions = [], []
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
@@ -282,7 +282,7 @@ class DRAW(GenerativeModel):
             ends = self._noise(2 * num_arcs, generator)
             return pictures | {"interpolation": self._interpolate(ends, arc_length)}
         images = batch.images[: max(1, num_samples // 2)]
-        lines = _to_lines(images)
+        lines = self._to_lines(images)
         steps = list(self._unroll(lines, self._noise(len(lines), generator)))
         states = [state for state, _ in steps]
         canvases = self._canvas_images(len(lines), states)
@@ -343,9 +343,12 @@ class DRAW(GenerativeModel):
 
         def draw(num: int) -> Tensor:
             shape = (self.num_glimpses, num, self.latent_size)
-            return torch.randn(shape, generator=generator, device=self.initial_canvas.device)
+            return torch.randn(shape, generator=generator, device=self.initial_canvas.device).to(self.dtype)
 
         return draw_rows(draw, num_rows, dim=1)
+
+    def _to_lines(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H C W"]:
+        return images.to(self.dtype).transpose(1, 2).contiguous()
 
     def _initial_state(self, num_rows: int) -> State:
         encoder_hidden, encoder_cell, decoder_hidden, decoder_cell = (
@@ -376,10 +379,6 @@ class DRAW(GenerativeModel):
         for latent in latents.unbind(0):
             state = self.glimpse.generate(latent, state)
             yield state
-
-
-def _to_lines(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H C W"]:
-    return images.transpose(1, 2).contiguous()
 
 
 def _to_images(lines: Float[Tensor, "*batch H C W"]) -> Float[Tensor, "*batch C H W"]:

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from genlab.drawing import GREEN, enlarge, enlargement, outline_window
+from genlab.functional import at_least_float32
 from genlab.models.base import Model
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_loss, classification_measures
 from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
@@ -137,8 +138,7 @@ class DRAWClassifier(Model):
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         """Log-probabilities of the classes after the last glimpse, up to a constant."""
         *_, last = self._unroll(images)
-        logits: Tensor = self.classify(last.hidden)
-        return logits.to(images.dtype)
+        return at_least_float32(self.classify(last.hidden))
 
     @torch.no_grad()
     def visualize(
@@ -170,7 +170,7 @@ class DRAWClassifier(Model):
         return Glance(hidden.tanh(), cell)
 
     def _unroll(self, images: Float[Tensor, "B C H W"]) -> Iterator[Glance]:
-        lines = images.transpose(1, 2).contiguous()  # (B, H, C, A)
+        lines = images.to(self.dtype).transpose(1, 2).contiguous()  # (B, H, C, A)
         cell = self.step.recurrent
         shared = Unrolled(cell.weight, cell.bias, num_steps=self.num_glimpses, batch_size=len(lines))
         state = self._start(len(lines))

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.functional import at_least_float32
 from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.incremental.sampler import Decoder
 from genlab.models.ranges import require_between, require_count
@@ -157,7 +158,7 @@ class MaskedResidualNetwork(nn.Module):
             x = block(x)
         for convolution in self.head:
             x = convolution(F.relu(x))
-        x = x.float()
+        x = at_least_float32(x)
         return x if self.logit_position is None else x + self.logit_position
 
 

@@ -106,7 +106,8 @@ class PixelCNNBlocks(AutoregressiveModel):
 
     def logits(self, symbols: Int[Tensor, "B 1 h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1 K h w"]:
         del labels
-        logits: Tensor = self.network(one_hot(symbols[:, 0], self.num_values).permute(0, 3, 1, 2))  # of (B, K, h, w)
+        blocks = one_hot(symbols[:, 0], self.num_values).permute(0, 3, 1, 2)  # (B, K, h, w)
+        logits: Tensor = self.network(blocks.to(self.dtype))
         return logits[:, None]
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:

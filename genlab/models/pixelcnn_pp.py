@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.functional import at_least_float32
 from genlab.mixture import (
     MixtureParameters,
     channel_log_probs,
@@ -180,7 +181,7 @@ class TwoStreamNetwork(nn.Module):
                 ul = ul_block(ul, torch.cat((u, ul_skip), 1), labels)
         assert not skips
         raw: Tensor = self.output(F.elu(ul))
-        return raw.float()
+        return at_least_float32(raw)
 
 
 def _modules(blocks: nn.Module) -> list[nn.Module]:
@@ -241,7 +242,7 @@ class PixelCNNPP(AutoregressiveModel):
         """Gains and biases from a batch, arXiv:1602.07868, section 3; dropout stays on, as in training."""
         images, labels = batch.images[:INITIALIZATION_IMAGES], batch.labels[:INITIALIZATION_IMAGES]
         with data_dependent_initialization(self.network):
-            self.network(2 * images - 1, labels)
+            self.network(2 * images.to(self.dtype) - 1, labels)
 
     def mixture(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> MixtureParameters:
         """The distribution of every pixel given those before it, shapes (B, H, W, ...)."""

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from genlab.collectives import draw_rows, gather_rows, is_one_batch, num_processes
+from genlab.functional import at_least_float32
 
 
 def synchronize_layers(model: nn.Module) -> None:
@@ -33,7 +34,7 @@ class _SynchronizedBatchNorm(_BatchNorm):
     def forward(self, x: Float[Tensor, "B C ..."]) -> Float[Tensor, "B C ..."]:
         if not (self.training and is_one_batch()):
             return super().forward(x)
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = at_least_float32(x)
         dims = [dim for dim in range(x.dim()) if dim != 1]
         own_variance, own_mean = torch.var_mean(wide, dims, correction=0)
         means, variances = gather_rows(torch.stack((own_mean, own_variance))[None]).unbind(1)  # (W, C) each

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from genlab.collectives import share_rows
+from genlab.functional import at_least_float32
 from genlab.measures import Measure
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
 from genlab.models.gan.conditioning import Conditioning
@@ -227,7 +228,7 @@ class GAN(GenerativeModel):
 
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
-        every = Shown(_to_network(batch.images), self.conditioning.conditions(batch.labels), batch.labels)
+        every = Shown(self._to_network(batch.images), self._conditions(batch.labels), batch.labels)
         divided = self.conditioning.divided(batch)
         if divided is None:
             return every, None
@@ -252,7 +253,7 @@ class GAN(GenerativeModel):
 
     def _scores(self, judgement: Judgement) -> Float[Tensor, " B"]:
         # In fp32 under autocast, too: losses are sums of small differences.
-        return self.conditioning.scores(judgement.outputs.float())
+        return self.conditioning.scores(at_least_float32(judgement.outputs))
 
     def _verdicts(
         self, real_scores: Float[Tensor, " R"], fake_scores: Float[Tensor, " B"]
@@ -261,8 +262,8 @@ class GAN(GenerativeModel):
         verdicts = {"score_real": real_scores, "score_fake": fake_scores}
         threshold = self.objective.decision_threshold
         if threshold is not None:
-            verdicts["accuracy_real"] = (real_scores > threshold).float()
-            verdicts["accuracy_fake"] = (fake_scores <= threshold).float()
+            verdicts["accuracy_real"] = (real_scores > threshold).to(real_scores.dtype)
+            verdicts["accuracy_fake"] = (fake_scores <= threshold).to(fake_scores.dtype)
         return verdicts
 
     # ---- drawing
@@ -283,8 +284,14 @@ class GAN(GenerativeModel):
         """As many images as the batch has, of the same classes, so that a pair differs in nothing else."""
         labels = batch.labels if self.num_classes else None
         inputs, extra = self._inputs(len(batch.images), labels=labels, generator=None, device=self._device)
-        conditions = self.conditioning.conditions(batch.labels)
-        return Generated(images=self.generator(inputs), extra_inputs=extra, conditions=conditions)
+        conditions = self._conditions(batch.labels)
+        return Generated(images=self.generator(inputs.to(self.dtype)), extra_inputs=extra, conditions=conditions)
+
+    def _conditions(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B K"]:
+        return self.conditioning.conditions(labels).to(self.dtype)
+
+    def _to_network(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return images.to(self.dtype) * 2 - 1
 
     @torch.no_grad()
     def sample(
@@ -309,7 +316,7 @@ class GAN(GenerativeModel):
             raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         with evaluation_mode(self):
             inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
-            return share_rows(lambda rows: _to_unit(self.generator(inputs[rows])), num_samples)
+            return share_rows(lambda rows: _to_unit(self.generator(inputs[rows].to(self.dtype))), num_samples)
 
     # ---- measures
 
@@ -322,7 +329,7 @@ class GAN(GenerativeModel):
         """
         with evaluation_mode(self):
             generated = self._generate_for(batch)
-            real = self.discriminator(_to_network(batch.images), generated.conditions)
+            real = self.discriminator(self._to_network(batch.images), generated.conditions)
             fake = self.discriminator(generated.images, generated.conditions)
             measures = self._verdicts(self._scores(real), self._scores(fake))
             return measures | self.conditioning.measures(real.outputs, batch.labels)
@@ -333,8 +340,8 @@ class GAN(GenerativeModel):
         if not isinstance(self.conditioning, HiddenCodes):
             return None
         with evaluation_mode(self):
-            empty = images.new_empty(len(images), 0)
-            return self.conditioning.read_category(self.discriminator.network(_to_network(images), empty))
+            empty = torch.empty(len(images), 0, dtype=self.dtype, device=images.device)
+            return self.conditioning.read_category(self.discriminator.network(self._to_network(images), empty))
 
     # ---- pictures
 
@@ -404,15 +411,11 @@ class GAN(GenerativeModel):
         return pictures
 
     def _images_of(self, noise: Float[Tensor, "N Z"], extra: Float[Tensor, "N E"]) -> Float[Tensor, "N C H W"]:
-        return _to_unit(self.generator(torch.cat((noise, extra), 1)))
-
-
-def _to_network(images: Tensor) -> Tensor:
-    return images * 2 - 1
+        return _to_unit(self.generator(torch.cat((noise, extra), 1).to(self.dtype)))
 
 
 def _to_unit(images: Tensor) -> Tensor:
-    return (images.float() + 1) / 2
+    return (at_least_float32(images) + 1) / 2
 
 
 def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, counts: bool = True) -> Loss:

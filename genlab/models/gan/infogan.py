@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from genlab.collectives import draw_rows
-from genlab.functional import one_hot
+from genlab.functional import at_least_float32, bounded, one_hot
 from genlab.models.gan.conditioning import Conditioning, Sizes
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
@@ -53,9 +53,9 @@ class CodeHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "B F"]
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B D"], Float[Tensor, "B D"]]:
-        outputs: Tensor = self.output(self.hidden(features)).float()
+        outputs: Tensor = at_least_float32(self.output(self.hidden(features)))
         logits, mean, log_std = torch.split(outputs, self.sizes, 1)
-        return logits, mean, log_std.clamp(self.smallest_log_std, _LARGEST_LOG_STD)
+        return logits, mean, bounded(log_std, self.smallest_log_std, _LARGEST_LOG_STD)
 
 
 class HiddenCodes(Conditioning):

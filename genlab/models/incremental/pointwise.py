@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.functional import at_least_float32
 from genlab.nn.masked import BatchNorm, MaskedConv2d, PixelNorm
 
 PixelMap = Callable[[Tensor, int], Tensor]
@@ -39,7 +40,7 @@ def fold(
         case nn.Identity():
             return weight, bias, None
         case PixelNorm():
-            return weight, bias, lambda x, group: norm.normalize_group(x.float(), group).to(x.dtype)
+            return weight, bias, lambda x, group: norm.normalize_group(at_least_float32(x), group).to(x.dtype)
         case BatchNorm(running_mean=mean, running_var=variance) if mean is not None and variance is not None:
             scale = norm.weight * (variance + norm.eps).rsqrt()
             return weight * scale[:, None, None, None], (bias - mean) * scale + norm.bias, None
@@ -95,4 +96,4 @@ class PointwiseHead:
             torch.addmm(linear.biases[group], seen[group], linear.weights[group], out=following[group])
             following[group].relu_()
         linear, _, seen = self._layers[-1]
-        return torch.addmm(linear.biases[group], seen[group], linear.weights[group]).float()
+        return at_least_float32(torch.addmm(linear.biases[group], seen[group], linear.weights[group]))

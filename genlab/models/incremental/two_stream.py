@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genlab.mixture import channel_log_probs, split_mixture_parameters
+from genlab.functional import at_least_float32
+from genlab.mixture import channel_log_probs, level_positions, split_mixture_parameters
 from genlab.models.pixelcnn_pp import GatedResidualBlock, TwoStreamNetwork, concat_elu
 from genlab.nn.incremental import PixelConvolution, RowConvolution
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
@@ -222,7 +223,9 @@ class TwoStreamDecoder:
         # The row above the first is padding: zero in the channel of ones as well.
         self._image_row = self._output.new_zeros(num_samples, width, spec.channels + 1)
         self._levels = labels.new_zeros(num_samples, spec.channels)
-        self._parameters = split_mixture_parameters(self._output_bias.float().expand(num_samples, -1), spec.channels)
+        self._parameters = split_mixture_parameters(
+            at_least_float32(self._output_bias).expand(num_samples, -1), spec.channels
+        )
         self._row = 0
         self._num_scales = len(network.u_down)
 
@@ -240,7 +243,7 @@ class TwoStreamDecoder:
     def advance(self, column: int, channel: int) -> None:
         if channel == 0:
             ul = self._scales.step(self._row, column, self._ul_input_left.output(column))
-            raw = F.linear(F.elu(ul), self._output, self._output_bias).float()
+            raw = at_least_float32(F.linear(F.elu(ul), self._output, self._output_bias))
             self._parameters = split_mixture_parameters(raw, self._levels.shape[1])
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
@@ -250,7 +253,8 @@ class TwoStreamDecoder:
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         self._levels[:, channel] = symbols
         if channel + 1 == self._levels.shape[1]:
-            pixel = F.pad(self._levels * (2 / (self._num_levels - 1)) - 1, (0, 1), value=1.0)
+            positions = level_positions(self._levels, self._num_levels, self._parameters.means.dtype)
+            pixel = F.pad(positions, (0, 1), value=1.0)
             self._image_row[:, column] = pixel
             self._ul_input_left.inputs[0][column].copy_(pixel)
 

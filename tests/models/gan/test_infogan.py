@@ -182,3 +182,16 @@ def test_the_standard_deviation_is_learned_down_to_its_bound() -> None:
         head.output.bias[-D:] = 0.2
     _, _, free = head(torch.randn(6, 4))
     torch.testing.assert_close(free, torch.full_like(free, 0.2))
+
+
+def test_a_standard_deviation_below_its_bound_grows_again_where_a_code_is_read_badly() -> None:
+    """The clamp's gradient is zero below the bound: what had once been read well could never be doubted."""
+    codes = make_codes(smallest_std=0.5)
+    codes.build_head(4)
+    with torch.no_grad():
+        codes.head.output.weight[-2 * D :] = 0
+        codes.head.output.bias[-2 * D : -D] = 3.0  # no code is that large
+        codes.head.output.bias[-D:] = -2.0
+    inputs = drawn(6)
+    codes.generator_term(Judgement(features=torch.randn(6, 4), outputs=torch.zeros(6, 1)), inputs).value.backward()
+    assert (codes.head.output.bias.grad[-D:] < 0).all()  # descent raises them

@@ -1,6 +1,7 @@
 """Feature matching (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
 
 from genlab.collectives import mean_over_processes
+from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.types import Loss
@@ -29,7 +30,8 @@ class FeatureMatching(TermTechnique):
         self.replaces_objective = replaces_objective
 
     def generator_term(self, contest: Contest) -> Loss:
-        real, fake = contest.real_features.float().mean(0), contest.fake_judgement.features.float().mean(0)
+        real = at_least_float32(contest.real_features).mean(0)
+        fake = at_least_float32(contest.fake_judgement.features).mean(0)
         difference = mean_over_processes(real - fake)
         distance = difference.square().sum()
         return Loss(value=self.weight * distance, metrics={"feature_distance_squared": distance.detach()})

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.collectives import draw_rows
+from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.types import Loss
@@ -39,10 +40,10 @@ class GradientPenalty(TermTechnique):
 
     def discriminator_term(self, contest: Contest) -> Loss:
         num = min(len(contest.real), len(contest.fake))
-        real, fake = contest.real[:num].float(), contest.fake[:num].detach().float()
-        share = draw_rows(lambda rows: torch.rand(rows, 1, 1, 1, device=real.device), num)
+        real, fake = at_least_float32(contest.real[:num]), at_least_float32(contest.fake[:num].detach())
+        share = draw_rows(lambda rows: torch.rand(rows, 1, 1, 1, device=real.device), num).to(real.dtype)
         points = torch.lerp(fake, real, share).requires_grad_(True)
-        conditions = contest.real_conditions[:num].float()
+        conditions = at_least_float32(contest.real_conditions[:num])
         norms = gradient_norms(lambda images: contest.score(contest.discriminator(images, conditions).outputs), points)
         penalty = (norms - 1).square().mean()
         return Loss(

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.collectives import gather_rows
+from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import LayerTechnique, Parts
 from genlab.models.ranges import require_count
 
@@ -34,7 +35,7 @@ class MinibatchFeatures(nn.Module):
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B F_plus_K"]:
         # In fp32 under autocast, too: the sums of distances are exponents.
-        matrices = torch.unflatten(self.project(features).float(), 1, (self.num_kernels, -1))  # (B, K, D)
+        matrices = torch.unflatten(at_least_float32(self.project(features)), 1, (self.num_kernels, -1))  # (B, K, D)
         distances = (matrices[:, None] - gather_rows(matrices)[None]).abs().sum(3)  # (B, images of the batch, K)
         closeness = (-distances).exp().sum(1) - 1  # (B, K); an image is at distance 0 from itself
         return torch.cat((features, closeness.to(features.dtype)), 1)

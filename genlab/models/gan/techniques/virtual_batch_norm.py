@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.functional import at_least_float32
 from genlab.models.gan.networks import Unnormalized
 from genlab.models.gan.techniques.base import LayerTechnique, Parts
 from genlab.models.ranges import require_count
@@ -35,7 +36,7 @@ class VirtualBatchNorm(nn.Module):
     def forward(self, x: Float[Tensor, "rows F ..."]) -> Float[Tensor, "rows F ..."]:
         spatial = tuple(range(2, x.dim()))
         # In fp32 under autocast, too: statistics of many numbers lose digits.
-        wide = x.float()
+        wide = at_least_float32(x)
         reference = wide[: self.num_reference]
         reference_variance, reference_mean = torch.var_mean(reference, (0, *spatial), correction=0, keepdim=True)
         if spatial:
