@@ -49,6 +49,11 @@ def absolute(path: Path | str) -> Path:
     return whole.resolve() if ".." in whole.parts else whole
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as a person in the working directory would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def user_cache() -> Path:
     """Return the folder of what can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
 

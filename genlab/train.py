@@ -46,7 +46,8 @@ from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.quality import LEAST_IMAGES
-from genlab.models.base import GenerativeModel, Model
+from genlab.models.base import GenerativeModel
+from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
@@ -152,7 +153,7 @@ def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfigu
                 f"no usable checkpoint: neither last.pt nor previous.pt is in {folder / 'checkpoints'}, and nothing "
                 "shows that there never was one; start a new run"
             )
-        _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", _from_here(folder))
+        _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", from_here(folder))
     return replace(configuration, resume=None)
 
 
@@ -200,9 +201,7 @@ def train(
             class_names=dataset.class_names,
         )
 
-    about = banner(
-        configuration, origin, model=model, dataset=dataset, device=device, run_folder=_from_here(run_folder)
-    )
+    about = banner(configuration, origin, model=model, dataset=dataset, device=device, run_folder=from_here(run_folder))
     _log.info("%s", about)
     _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
     for warning in model.warnings():
@@ -321,7 +320,7 @@ def _ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
 def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], baselines: Sequence[Entry]) -> str:
     """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
     lines = [format_table(measures, baselines)] if measures else []
-    folder = _from_here(run_folder)
+    folder = from_here(run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
     lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
@@ -339,7 +338,7 @@ def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
     if has_checkpoint(folder):
         if trainer.summary.status == "interrupted":
             yield f"train resume={place}"
-        if isinstance(model, GenerativeModel) or type(model).visualize is not Model.visualize:
+        if model.draws_pictures:
             yield f"sample run={place}"
         # Of samples, which a model without a likelihood is judged by, there is more to compare than of images alone.
         least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
@@ -348,17 +347,12 @@ def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
     yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"
 
 
-def _from_here(path: Path) -> Path:
-    """A path as a person in the working directory would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def _program() -> str:
     """How this program is called here: an environment that is not activated has no `genlab` on the path."""
     script = Path(sys.executable).with_name("genlab")
     if shutil.which("genlab") or not script.exists():
         return "genlab"
-    return shlex.quote(str(_from_here(script)))
+    return shlex.quote(str(from_here(script)))
 
 
 def seed_everything(seed: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from genlab.collectives import is_first, shared_work
 from genlab.composition.application import JobContext
 from genlab.composition.environment import choose_device, processes_on, saved_class_names
+from genlab.composition.failures import raised_elsewhere
 from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.runs import moved, require_root_alone
@@ -94,6 +95,11 @@ def run(settings: SampleSettings, context: JobContext) -> None:
 
 def _draw(settings: SampleSettings, device: torch.device) -> None:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
+    if not trained.model.draws_pictures:
+        raise ConfigurationError(
+            f"run must be of a model that draws pictures, got {settings.run}, a {type(trained.model).__name__}; "
+            f"genlab evaluate run={settings.run} measures it"
+        )
     set_num_threads(settings.num_threads, trained)
     trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
     folder = writable(trained.run.folder / "samples" / f"seed_{settings.seed}", settings.out)
@@ -107,6 +113,9 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
             generator=generator_for(settings.seed, "sample", device=device),
             **_options(trained, settings),
         )
+    if not pictures:
+        name = type(trained.model).__name__
+        raise ConfigurationError(f"split must have images for {name}, whose pictures show them, got {settings.split}")
     if not is_first():
         return
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
@@ -120,6 +129,8 @@ def _refusals_of_the_model() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if raised_elsewhere(error) is not None:
+            raise  # the user's own code, which is to be mended and not a value
         raise ConfigurationError(str(error)) from error
 
 

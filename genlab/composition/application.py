@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,8 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from genlab.composition.advice import UnknownFlagError, require_settings
+from genlab.composition.builder import TARGET
 from genlab.composition.composer import (
     MODE,
     Composed,
@@ -28,7 +30,7 @@ from genlab.composition.composer import (
     select_resolved,
     version_base,
 )
-from genlab.composition.failures import BUG, explain, leaves_folder_to_others
+from genlab.composition.failures import BUG, explain, leaves_folder, note_circumstances
 from genlab.composition.line import read_line
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
@@ -48,7 +50,7 @@ from genlab.composition.sweep.shares import machine_told, num_parallel
 from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
 from genlab.hyperparameters import chosen
 from genlab.launched import TO_RUN_ALONE, require_launcher, told_stray_place
-from genlab.paths import expanded
+from genlab.paths import expanded, from_here
 from genlab.storage import require_space
 from genlab.streams import outlive_readers
 
@@ -350,7 +352,7 @@ def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan
             raise quiet.failure
     except BaseException as error:
         _close_logs()
-        if folder is not None and is_new and not leaves_folder_to_others(error):
+        if folder is not None and is_new and not leaves_folder(error):
             tidy(folder)
         raise
     _close_logs()
@@ -372,7 +374,7 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
     except GenlabError as error:
         if folder is None or error.exit_code == FolderInUseError.exit_code:
             raise
-        if is_new:
+        if is_new and not leaves_folder(error):
             tidy(folder)
         raise settled(folder, error) from None
 
@@ -444,7 +446,10 @@ def _run_here(module: CommandModule, configuration: Composed) -> None:
         module.run(settings, context)
     except BaseException as error:
         message, code = explain(error)
-        _write_into_log(message, error if code == BUG and not isinstance(error, GenlabError) else None)
+        is_unforeseen = code == BUG and not isinstance(error, GenlabError)
+        log = _write_into_log(message, error if is_unforeseen else None)
+        if is_unforeseen:
+            note_circumstances(error, log=log, targets=_targets(OmegaConf.to_container(configuration)))
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"genlab: error: job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
             if isinstance(error, StoppedBySignal):
@@ -466,7 +471,19 @@ def _context() -> JobContext:
     )
 
 
-def _write_into_log(message: str, bug: BaseException | None) -> None:
+def _targets(node: Any) -> Iterator[str]:
+    """The classes and functions that a configuration names, outside of Hydra's part."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == TARGET and isinstance(value, str):
+                yield value
+            elif name != "hydra":
+                yield from _targets(value)
+
+
+def _write_into_log(message: str, bug: BaseException | None) -> Path | None:
+    """Write how a job ended into the log of its run folder; returns the log as a person here would type it."""
+    log = None
     record = logging.LogRecord(
         "genlab",
         logging.ERROR,
@@ -479,6 +496,8 @@ def _write_into_log(message: str, bug: BaseException | None) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(record)
+            log = from_here(Path(handler.baseFilename))
+    return log
 
 
 def _close_logs() -> None:

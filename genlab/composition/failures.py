@@ -2,7 +2,10 @@
 
 import errno
 import sys
-from collections.abc import Iterator
+import sysconfig
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from genlab.errors import (
     ConfigurationError,
@@ -13,10 +16,15 @@ from genlab.errors import (
     StorageError,
     is_out_of_memory,
 )
+from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.storage import is_disk_full
 
 BUG = 1
+_KEPT = "the traceback is in "
+_OR_OF = ", or of "
+_OURS = ("genlab", "hydra_plugins")
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 INTERRUPTED = 130
 # The last three: a folder stands where a file should, or the other way round.
 _STORAGE_ERRNOS = {
@@ -53,7 +61,50 @@ def explain(error: BaseException) -> tuple[str, int]:
     if _is_of_configuration(error):
         return one_line(str(error)), ConfigurationError.exit_code
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return one_line(f"{text} (a bug of genlab; GENLAB_DEBUG=1 shows the traceback)"), BUG
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith((_KEPT, _OR_OF))]
+    kept = next((note for note in notes if note.startswith(_KEPT)), "GENLAB_DEBUG=1 shows the traceback")
+    place = raised_elsewhere(error)
+    if place is not None:
+        return one_line(f"{text}; raised in {place}, which is not part of genlab; {kept}"), BUG
+    or_of = next((note for note in notes if note.startswith(_OR_OF)), "")
+    return one_line(f"{text} (a bug of genlab{or_of}; {kept})"), BUG
+
+
+def raised_elsewhere(error: BaseException) -> str | None:
+    """Return the innermost line of an error's traceback that belongs to neither genlab nor an installed package.
+
+    Returns:
+        File, line and function; None where there is no such line, so that the error is of genlab or of a library.
+    """
+    if isinstance(error, SyntaxError) and error.filename and not _is_installed(error.filename):
+        return f"{from_here(Path(error.filename))}:{error.lineno}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        code, package = frame.f_code, str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _OURS and not _is_installed(code.co_filename):
+            return f"{from_here(Path(code.co_filename))}:{line} ({code.co_qualname})"
+    return None
+
+
+def _is_installed(file: str) -> bool:
+    path = Path(file)
+    if not path.is_absolute():  # a compiled module's, or of text that was executed
+        return True
+    return file.startswith(_INSTALLED) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def note_circumstances(error: BaseException, *, log: Path | None, targets: Iterable[str]) -> None:
+    """Leave on an unforeseen error what :func:`explain` says of it further up.
+
+    Args:
+        error: On its way to the user.
+        log: The file that holds its traceback.
+        targets: What the configuration names, some of which may not be genlab's.
+    """
+    foreign = [name for name in dict.fromkeys(targets) if name.partition(".")[0] not in (*_OURS, "torch")]
+    if foreign:
+        error.add_note(f"{_OR_OF}{' or '.join(foreign)}")
+    if log is not None:
+        error.add_note(f"{_KEPT}{log}")
 
 
 def one_line(text: str) -> str:
@@ -61,9 +112,10 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def leaves_folder_to_others(error: BaseException) -> bool:
-    """Whether a run folder must not be tidied up after this error, for it belongs to another process."""
-    return isinstance(error, FolderInUseError)
+def leaves_folder(error: BaseException) -> bool:
+    """Whether a run folder must not be tidied up after this error: it belongs to others, or holds the traceback."""
+    told = (str(error), *getattr(error, "__notes__", ()))
+    return isinstance(error, FolderInUseError) or any(_KEPT in text for text in told)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -110,6 +110,11 @@ class Model(nn.Module, ABC):
         """
         return ()
 
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether :meth:`visualize` has something to show."""
+        return type(self).visualize is not Model.visualize
+
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
@@ -158,6 +163,14 @@ class GenerativeModel(Model):
         Raises:
             ValueError: Labels were given to a model without class conditioning.
         """
+
+    def visualize(
+        self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Pictures as of :meth:`Model.visualize`; the samples alone unless a model has more to show."""
+        del batch
+        with evaluation_mode(self):
+            return {"samples": self.sample(num_samples, generator=generator)}
 
 
 def table_side(num_kinds: int, num_samples: int) -> int:

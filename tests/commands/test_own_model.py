@@ -145,3 +145,33 @@ def test_the_likelihood_of_given_images_is_what_is_declared_as_such(
     assert [(measure["name"], measure["kind"]) for measure in record["measures"]] == [
         ("negative_elbo_nats", "upper bound")
     ]
+
+
+def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
+    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path
+) -> None:
+    own, _ = runs
+    outcome = genlab("sample", f"run={own}", "num_samples=4", "out=drawn")
+    assert outcome.code == 0, outcome.errors
+    assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["samples.png"]
+    assert list((own / "samples").glob("step_*.png"))
+
+
+def test_its_own_exception_is_told_as_such_and_leaves_its_traceback(
+    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_bad.py").write_text(
+        "from my_vae import VAE\n\n\nclass Bad(VAE):\n    def loss(self, batch):\n        raise KeyError('oops')\n"
+    )
+    (tmp_path / "my" / "model").mkdir(parents=True)
+    (tmp_path / "my" / "model" / "bad.yaml").write_text("_target_: my_bad.Bad\nlatent_size: 4\n")
+    words = [word for word in TINY if not word.startswith("model.")]
+    outcome = genlab("train", "--config-dir", "my", "model=bad", *words, "name=bad")
+    log = "outputs/digits-bad/bad/train.log"
+    message = (
+        f"KeyError: 'oops'; raised in my_bad.py:6 (Bad.loss), which is not part of genlab; the traceback is in {log}"
+    )
+    assert (outcome.code, outcome.errors) == (1, f"genlab: error: {message}\n")
+    assert "KeyError: 'oops'\n" in (tmp_path / log).read_text()
+    assert "in loss" in (tmp_path / log).read_text()

@@ -96,3 +96,12 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
         outcome = genlab("sample", *words, word)
         assert outcome.code == 2
         assert message in outcome.errors
+
+
+def test_a_model_without_pictures_is_answered_with_what_can_be_done(
+    genlab: Callable[..., Outcome], classifier_run: Path
+) -> None:
+    outcome = genlab("sample", f"run={classifier_run}")
+    assert outcome.code == 2
+    assert f"run must be of a model that draws pictures, got {classifier_run}, a Classifier" in outcome.errors
+    assert f"genlab evaluate run={classifier_run} measures it" in outcome.errors

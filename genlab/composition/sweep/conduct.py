@@ -21,14 +21,14 @@ from genlab.composition.fields import check_fields
 from genlab.composition.run_folder import claimed, make_new
 from genlab.composition.safety import BASIC_SWEEPER, TPE_SWEEPER, parameters_of
 from genlab.composition.sweep.folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
-from genlab.composition.sweep.process import await_free, from_here, tell
+from genlab.composition.sweep.process import await_free, tell
 from genlab.composition.sweep.report import Row, told, write_tables
 from genlab.composition.sweep.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.composition.sweep.settings import NODE, SweepSettings, settings_of
 from genlab.composition.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
 from genlab.measures import WATCH_MEASURES
-from genlab.paths import expanded
+from genlab.paths import expanded, from_here
 from genlab.signals import handling
 from genlab.storage import require_contained
 

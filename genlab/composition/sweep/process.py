@@ -26,6 +26,7 @@ from genlab.composition.sweep.report import write_tables
 from genlab.composition.sweep.settings import NODE, SweepSettings
 from genlab.composition.sweep.shares import own_devices, threads_of_job
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
+from genlab.paths import from_here
 from genlab.signals import handling
 
 OUTPUT_NAME = "output.log"
@@ -121,11 +122,6 @@ def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
     """What makes this job differ from the others."""
     typed = sweep.read_plan().words
     return " ".join(word for word in record.overrides if word not in typed)
-
-
-def from_here(path: Path) -> Path:
-    """A path as a person in the working directory would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def tell(text: str) -> None:
