@@ -211,12 +211,12 @@ def train(
         return summary
     measures, baselines = _ledger(trainer)
     if measures:
-        is_best = bool(summary.best)
+        checkpoint, step = trainer.tested
         save_evaluation(
             run_folder,
             command=command,
-            checkpoint="best.pt" if is_best else "last.pt",
-            step=int(summary.best["step"]) if is_best else summary.step,
+            checkpoint=checkpoint,
+            step=step,
             dataset=dataset,
             measures=measures,
             baselines=baselines,

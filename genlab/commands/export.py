@@ -14,7 +14,7 @@ from genlab.composition.fields import check_fields
 from genlab.composition.runs import find_run, save_configuration
 from genlab.errors import ConfigurationError
 from genlab.loading import load_trained
-from genlab.storage import replace_atomically, whole_folder
+from genlab.storage import replace_atomically, require_writable, whole_folder
 from genlab.training.checkpoint import model_fingerprint
 from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, save_weights
 
@@ -59,8 +59,9 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         StorageError: The folder cannot be written.
     """
     del context
-    trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
     target = settings.target
+    require_writable(target, way_out="out=FOLDER writes elsewhere")
+    trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
     origin = Origin(
         step=str(trained.step),
         checkpoint=trained.checkpoint,

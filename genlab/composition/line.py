@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from genlab.composition.advice import UnknownFlagError
 from genlab.composition.composer import quoted
 from genlab.errors import ConfigurationError
-from genlab.paths import expanded
+from genlab.paths import absolute, expanded
 
 _PATH_NAMES = (
     *("resume", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
@@ -22,6 +22,7 @@ _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)})
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
+_KEPT_PATH = re.compile(r"(?P<key>[+]{0,2}(dataset\.(root|cache)|trainer\.watch_classifier))=(?P<value>.+)", re.DOTALL)
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
@@ -51,7 +52,8 @@ def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequenc
     words = [_with_home(word) if word.startswith("-") else word for word in words]
     options = _parse(words, own_flags)
     _refuse_code(options)
-    overrides = [_rewritten(word, bare_word) for word in options.overrides]
+    given = [_absolute(word) for word in options.overrides] if options.multirun else options.overrides
+    overrides = [_rewritten(word, bare_word) for word in given]
     if any(override.startswith("resume=") for override in overrides):
         # The line is composed with the data set and the schedule that are the default, not with those of the run.
         overrides = [f"++{override}" if _RUN_KEY.match(override) else override for override in overrides]
@@ -109,6 +111,12 @@ def _with_home(word: str) -> str:
     if key.startswith("-"):
         return f"{key}={expanded(value, name)}"
     return f"{key}={_HOME.sub(lambda found: found['before'] + quoted(expanded(found['path'], name)), value)}"
+
+
+def _absolute(word: str) -> str:
+    """A word of a sweep, which may go on from another folder with jobs that have not begun, with an absolute path."""
+    kept = _KEPT_PATH.fullmatch(word)
+    return f"{kept['key']}={absolute(kept['value'])}" if kept and Path(kept["value"]).exists() else word
 
 
 def _rewritten(word: str, bare_word: str | None) -> str:

@@ -72,6 +72,7 @@ class CheckpointFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_last_damaged = False
+        self._newest = "last.pt"
 
     def prepare(self) -> None:
         """Make the folder, and tidy up after a process killed while it saved; call it holding the run's lock.
@@ -106,8 +107,32 @@ class CheckpointFolder:
         replace_atomically(last, content)
 
     def save_best(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
-        """Save as best.pt."""
+        """Save as best.pt; after the same step was saved as last.pt, which tells whose measures are the best."""
         content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
+        self._write_best(content, sidecar)
+
+    def agree_on_best(self, step: int | None, *, newest_step: int) -> None:
+        """Leave no best.pt but the one that the checkpoint to go on from knows; after `newest` and `prepare`.
+
+        A kill between the saves of last.pt and of best.pt has left an older one, or none: it is the same weights. A
+        checkpoint that is older than best.pt does not know it, and it is set aside.
+
+        Args:
+            step: Of the best weights, as that checkpoint has it; None where it knows none.
+            newest_step: Of that checkpoint itself.
+        """
+        best = self.path / "best.pt"
+        if best.exists() and self._step_of("best.pt") == step:
+            return
+        if step == newest_step:
+            content = read_within(self.path, self._newest, limit=largest_readable())
+            digest = hashlib.sha256(content).hexdigest()
+            sidecar = next(sidecar for sidecar in self._sidecars() if sidecar.sha256 == digest)
+            self._write_best(content, _as_json(sidecar))
+        elif best.exists():
+            best.replace(self.path / "best.pt.lost")
+
+    def _write_best(self, content: bytes, sidecar: bytes) -> None:
         best = self.path / "best.pt"
         if best.exists() and _sidecar_path(best).exists():
             # A crash between the two writes below must leave one best checkpoint that verifies.
@@ -135,6 +160,7 @@ class CheckpointFolder:
             if reasons:
                 _log.warning("%s; going on from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
                 self._is_last_damaged = self.has("last.pt")
+            self._newest = name
             return state
         raise CheckpointError("no usable checkpoint: " + "; ".join(reasons))
 
@@ -159,7 +185,10 @@ class CheckpointFolder:
     @property
     def last_step(self) -> int | None:
         """The step that last.json speaks of, without loading anything."""
-        path = _sidecar_path(self.path / "last.pt")
+        return self._step_of("last.pt")
+
+    def _step_of(self, name: str) -> int | None:
+        path = _sidecar_path(self.path / name)
         sidecar = self._sidecar(path) if path.exists() else None
         return None if sidecar is None else sidecar.step
 

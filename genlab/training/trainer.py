@@ -116,6 +116,8 @@ class Trainer:
         )
         self.test_averages: dict[str, Average] = {}
         """Of the test after training; empty before it."""
+        self.tested = ("last.pt", 0)
+        """The checkpoint that the test measured, and its step."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
         self._stream = dataset.stream(
@@ -145,6 +147,7 @@ class Trainer:
         self._fingerprint = model_fingerprint(model)
         self._pending: dict[str, list[Float[Tensor, " n"]]] = {}  # metrics since the last log line, on the device
         self._validations_without_gain = 0
+        self._is_best = False  # by the validation of this step
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
         self._has_begun = False
@@ -224,6 +227,8 @@ class Trainer:
         if not self._has_begun and is_first():
             begin()
             self.checkpoints.prepare()
+            best = self.summary.best.get("step")
+            self.checkpoints.agree_on_best(None if best is None else int(best), newest_step=self.summary.saved_step)
         self._has_begun = True
 
     def _opened_log(self) -> AbstractContextManager[RunLog | None]:
@@ -310,8 +315,12 @@ class Trainer:
         is_over = settings.max_minutes is not None and time.monotonic() - self._started > 60 * settings.max_minutes
         # What has come to one process from outside all of them act on, after the same step.
         is_over, save_requested = self._heard_by_any(request, is_over, request.take_save_request())
-        if self._due(settings.checkpoint_interval) or save_requested:
+        if self._due(settings.checkpoint_interval) or save_requested or self._is_best:
             self._save(log)
+        if self._is_best and not settings.dry_run:
+            # After last.pt, which then is never older than best.pt: what goes on from it knows the best weights.
+            self._store(self.checkpoints.save_best)
+        self._is_best = False
         if is_over and settings.max_minutes is not None:
             way_on = "" if settings.dry_run else "; resume to go on"
             self._stop_reason = StopReason(f"trainer.max_minutes={settings.max_minutes:g} is over{way_on}")
@@ -383,7 +392,7 @@ class Trainer:
         progress.show(self.step, values)
 
     def _validate(self, log: RunLog | None, progress: Progress) -> bool:
-        """Measure on the validation split, keep the best checkpoint; True when early stopping says so."""
+        """Measure on the validation split, notice the best weights; True when early stopping says so."""
         self._notice_withheld()
         averages = self.evaluate("validation", limit=self.settings.validation_images)
         values = {f"validation/{name}": mean for name, mean in scalar_means(averages).items()}
@@ -398,8 +407,7 @@ class Trainer:
         if not self.summary.best or self._is_better(values[tag], self.summary.best[tag]):
             self.summary.best = {**values, "step": float(self.step)}
             self._validations_without_gain = 0
-            if not self.settings.dry_run:
-                self._store(self.checkpoints.save_best)
+            self._is_best = True
             return False
         self._validations_without_gain += 1
         patience = self.settings.early_stopping_patience
@@ -422,8 +430,10 @@ class Trainer:
     def _test(self, log: RunLog | None) -> None:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         wait_for_all()  # until it is written
+        self.tested = ("last.pt", self.step)
         if self.summary.best and self.checkpoints.has("best.pt"):
             self.state.load_weights(self.checkpoints.load("best.pt", device=self.device))
+            self.tested = ("best.pt", int(self.summary.best["step"]))
         self.test_averages = self.evaluate("test")
         self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
         self._write_scalars(log, self.summary.test)
@@ -517,7 +527,8 @@ class Trainer:
         with misfit_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
-            self.state.warn_of_rates(self.step)
+            if self.step < self._last_step:
+                self.state.warn_of_rates(self.step)
             self._pending = {tag: [_metrics(tag, values)] for tag, values in kept["pending"].items()}
             self._validations_without_gain = int(kept["validations_without_gain"])
             self._seconds_before = float(kept["seconds"])

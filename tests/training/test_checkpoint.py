@@ -233,3 +233,25 @@ def test_a_checkpoint_is_an_ordinary_torch_file(folder: CheckpointFolder) -> Non
     save(folder, 7)
     assert zipfile.is_zipfile(folder.path / "last.pt")
     assert torch.load(folder.path / "last.pt", weights_only=True)["step"] == 7
+
+
+def test_the_best_weights_are_those_that_the_last_checkpoint_knows(folder: CheckpointFolder) -> None:
+    def best() -> int:
+        return int(folder.load("best.pt", device=CPU)["step"])
+
+    save(folder, 1)
+    folder.newest(device=CPU)
+    folder.agree_on_best(None, newest_step=1)
+    assert not folder.has("best.pt")
+    folder.agree_on_best(1, newest_step=1)  # killed before the first best.pt
+    assert best() == 1
+    save(folder, 2)
+    folder.newest(device=CPU)
+    folder.agree_on_best(1, newest_step=2)
+    assert best() == 1
+    folder.agree_on_best(2, newest_step=2)  # killed before the second one
+    assert best() == 2
+    assert torch.equal(folder.load("best.pt", device=CPU)["model"]["weight"], torch.full((50,), 2.0))
+    folder.agree_on_best(1, newest_step=2)  # last.pt was damaged, and the one before does not know it
+    assert not folder.has("best.pt")
+    assert folder.has("best.pt.lost")

@@ -139,7 +139,7 @@ def test_interrupt_exits_130_and_usr1_saves_and_goes_on(run_folder: Callable[[st
         make_trainer(run_folder("int"), StopAt(3, signal.SIGINT)).fit(resume=False)
     assert stopped.value.exit_code == 130
     assert json.loads((run_folder("int") / "summary.json").read_text())["status"] == "interrupted"
-    trainer = make_trainer(run_folder("usr1"), StopAt(3, signal.SIGUSR1), checkpoint_interval=0)
+    trainer = make_trainer(run_folder("usr1"), StopAt(3, signal.SIGUSR1), checkpoint_interval=0, validation_interval=0)
     steps: list[int] = []
     save = trainer.checkpoints.save_last
     trainer.checkpoints.save_last = lambda state, **facts: (steps.append(facts["step"]), save(state, **facts))[1]  # type: ignore[method-assign]
@@ -155,13 +155,13 @@ def test_handlers_come_back(run_folder: Callable[[str], Path]) -> None:
 
 def test_a_loss_that_is_no_number_stops_before_the_update(run_folder: Callable[[str], Path]) -> None:
     folder = run_folder("poisoned")
-    trainer = make_trainer(folder, PoisonAt(7), ema_decay=None)
+    trainer = make_trainer(folder, PoisonAt(7), ema_decay=None, validation_interval=0)
     with pytest.raises(NonFiniteError, match=r"step 6: .*phase generator"):
         trainer.fit(resume=False)
     assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
     assert json.loads((folder / "summary.json").read_text())["status"] == "diverged"
     assert last_state(folder)["step"] == 4
-    make_trainer(folder, ema_decay=None).fit(resume=True)  # the last checkpoint is good
+    make_trainer(folder, ema_decay=None, validation_interval=0).fit(resume=True)  # the last checkpoint is good
     assert last_state(folder)["step"] == 20
 
 
@@ -351,3 +351,28 @@ def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> 
     seen = torch.cat([stream.batch(index).images for index in range(5)])[:37]
     everything = next(dataset.batches("train", batch_size=37, seed=0, device=CPU)).images
     assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(map(tuple, everything.flatten(1).tolist()))
+
+
+def test_a_run_goes_on_with_the_best_weights_that_its_checkpoint_knows(
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the saves of last.pt and best.pt, and ended before another validation."""
+    folder = run_folder("a")
+    settings = {"num_steps": 20, "validation_interval": 5, "checkpoint_interval": 0}
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object, **__: object) -> None:
+        raise Killed
+
+    trainer = make_trainer(folder, **settings)
+    monkeypatch.setattr(trainer.checkpoints, "save_best", kill)
+    with pytest.raises(Killed):
+        trainer.fit(resume=False)
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    assert checkpoints.last_step == 5, "the best weights are never newer than last.pt"
+    trainer = make_trainer(folder, **settings | {"validation_interval": 0, "num_steps": 7})
+    summary = trainer.fit(resume=True)
+    assert (summary.best["step"], trainer.tested) == (5.0, ("best.pt", 5))
+    assert checkpoints.load("best.pt", device=CPU)["step"] == 5
