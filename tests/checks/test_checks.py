@@ -51,6 +51,13 @@ def failures(subject: Subject) -> set[str]:
     return {name for name, finding in findings(subject) if finding.verdict == "FAILED"}
 
 
+def test_a_measure_that_the_model_does_not_declare_is_told() -> None:
+    subject = Subject(make=lambda spec: TinyGAN(), spec=IMAGE(height=4, width=4))
+    finding = find("measures are finite, one per image", subject)
+    assert (finding.verdict, "gap_nats (not declared)" in finding.seen) == ("held", True)
+    assert "not declared" not in find("measures are finite, one per image", subject_of(draw(DRAW))).seen
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_the_tree_holds(name: str) -> None:

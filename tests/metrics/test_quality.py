@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from genlab.data.digits import digits
-from genlab.metrics.features import ClassifierFeatures
+from genlab.metrics.features import ClassifierFeatures, Description, describe_all
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
-from genlab.metrics.quality import Comparison, Protocol, Report
+from genlab.metrics.manifold import manifold_scores
+from genlab.metrics.quality import Comparison, Protocol, Report, distribution_estimates
 from genlab.models.base import GenerativeModel
 from genlab.models.classifier import Classifier
 from genlab.nn.convolution.layers import builtin_layers
@@ -111,6 +112,38 @@ def test_the_baseline_is_the_measure_of_other_real_images(data, classifier: Clas
     assert {estimate.name for estimate in report.baselines} == {f"baseline_real_{name}" for name in names}
     counts = {estimate.name: (estimate.num_generated, estimate.num_reference) for estimate in report.baselines}
     assert counts["baseline_real_frechet_distance_classifier"] == (200, 300)  # all validation images, all test images
+
+
+class InTurn(Parrot):
+    """Draws training images first and grey ones after them, as a model may draw its classes."""
+
+    def sample(self, num_samples, *, labels=None, generator=None):
+        images = super().sample(num_samples, generator=generator)
+        self.num_drawn = getattr(self, "num_drawn", 0) + num_samples
+        return images if self.num_drawn <= 1000 else torch.full_like(images, 0.5)
+
+
+def test_what_is_measured_of_some_samples_is_of_random_ones(data) -> None:
+    far = float((data.subset("train", 300, seed=0, device=CPU).images - 0.5).flatten(1).norm(dim=1).min())
+    _, values = measure(data, None, InTurn(data), num_generated=2000)
+    assert values["nearest_training_distance_pixels"] == pytest.approx(far / 2, rel=0.3)  # 0 of the first thousand
+
+
+def test_images_in_the_order_of_their_classes_are_measured_as_shuffled_ones(data, classifier: Classifier) -> None:
+    """Both sets, as a folder of classes gives them; the errors are those over draws of both sets."""
+    extractor = ClassifierFeatures(classifier, weights_id="0")
+    images = [data.subset(split, 200, seed=0, device=CPU).images for split in ("test", "validation")]
+    looked = [describe_all(extractor, [part]) for part in images]
+    by_class = [Description(*(part[look.logits.argmax(1).argsort()] for part in look)) for look in looked]
+    found = [
+        {estimate.name: estimate for estimate in distribution_estimates(extractor, *pair)}
+        for pair in (looked, by_class)
+    ]
+    for name, estimate in found[0].items():
+        assert found[1][name].value == pytest.approx(estimate.value, rel=0.1), name
+    scores = manifold_scores(looked[0].features, looked[1].features)
+    for name, error in scores.standard_errors.items():
+        assert found[0][f"{name}_classifier"].standard_error == error
 
 
 def test_labels_asked_for_are_found_again(data, classifier: Classifier) -> None:
