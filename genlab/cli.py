@@ -205,7 +205,7 @@ def _complete(words: list[str]) -> int:
 
 
 def _report(error: BaseException) -> int:
-    from genlab.composition.failures import explain
+    from genlab.composition.failures import explain, prefix_of
     from genlab.composition.processes.worker import this_worker
 
     message, code = explain(error)
@@ -215,7 +215,7 @@ def _report(error: BaseException) -> int:
     with suppress(SystemExit, StorageError):  # nobody reads it
         sys.stdout.flush()
     if worker is None or worker.speaks_of(error):
-        print(f"genlab: error: {message}", file=sys.stderr)
+        print(f"{prefix_of(error)}{message}", file=sys.stderr)
     if worker is not None:
         worker.leave_account(error, message, code)
     return code

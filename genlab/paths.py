@@ -1,6 +1,9 @@
 """Paths as people write them: ``~`` is the home folder, ``~ada`` that of the user ada."""
 
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,19 @@ def absolute(path: Path | str) -> Path:
 def from_here(path: Path) -> Path:
     """Return a path as a person in the working directory would type it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def program() -> str:
+    """Return how this program is called here: an environment that is not activated has no `genlab` on the path."""
+    script = Path(sys.executable).with_name("genlab")
+    if shutil.which("genlab") or not script.exists():
+        return "genlab"
+    return shlex.quote(str(from_here(script)))
+
+
+def resume_command(run_folder: Path) -> str:
+    """Return the line that goes on with a run."""
+    return f"{program()} train resume={shlex.quote(str(from_here(run_folder)))}"
 
 
 def user_cache() -> Path:

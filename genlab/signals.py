@@ -29,3 +29,8 @@ def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
     finally:
         for number, before in former.items():
             signal.signal(number, before)
+
+
+def told(number: int) -> str:
+    """Return a signal as people call it."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

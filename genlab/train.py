@@ -3,8 +3,7 @@
 import logging
 import random
 import shlex
-import shutil
-import sys
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +22,7 @@ from genlab.composition.environment import choose_device, processes_on, save_env
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first
 from genlab.composition.processes.worker import this_worker
-from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved
+from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved, read_summary
 from genlab.composition.runs import (
     CONFIG_NAME,
     RUNS_ROOT,
@@ -40,14 +39,14 @@ from genlab.composition.schema import (
     require_phases,
 )
 from genlab.data.dataset import Dataset
-from genlab.errors import CheckpointError, ConfigurationError
+from genlab.errors import CheckpointError, ConfigurationError, StoppedBySignal
 from genlab.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.quality import LEAST_IMAGES
 from genlab.models.base import GenerativeModel
-from genlab.paths import from_here
+from genlab.paths import from_here, program, resume_command
 from genlab.printing import printable
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.training.checkpoint import CheckpointFolder
@@ -112,10 +111,21 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 is_restarted=context.is_restarted,
                 begins_anew=begins_anew,
             )
-    except BaseException:
+    except BaseException as error:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder)
+        if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
+            raise StoppedBySignal(_interruption(context.run_folder), signal.SIGINT) from error
         raise
+
+
+def _interruption(run_folder: Path) -> str:
+    """What is left of a run that was interrupted before or after its steps."""
+    if read_summary(run_folder).get("status") == "finished":
+        return f"interrupted after the run had finished: {from_here(run_folder)}"
+    if has_checkpoint(run_folder):
+        return f"interrupted; to go on: {resume_command(run_folder)}"
+    return "interrupted before anything was saved"
 
 
 def origin_of(context: JobContext) -> Origin:
@@ -328,7 +338,7 @@ def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], b
         lines.append(trainer.summary.reason)
     if trainer.settings.dry_run:
         lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
-    lines += ["next:", *(f"  {_program()} {command}" for command in _next_commands(trainer, folder))]
+    lines += ["next:", *(f"  {program()} {command}" for command in _next_commands(trainer, folder))]
     return "\n".join(lines)
 
 
@@ -345,14 +355,6 @@ def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
         if trainer.dataset.num_images("test") >= least:
             yield f"evaluate run={place}"
     yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"
-
-
-def _program() -> str:
-    """How this program is called here: an environment that is not activated has no `genlab` on the path."""
-    script = Path(sys.executable).with_name("genlab")
-    if shutil.which("genlab") or not script.exists():
-        return "genlab"
-    return shlex.quote(str(from_here(script)))
 
 
 def seed_everything(seed: int) -> None:

@@ -3,8 +3,10 @@
 import json
 import re
 import shlex
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from genlab import reference_classifier
+from genlab import reference_classifier, train
 from genlab.loading import load_trained
+from genlab.paths import resume_command
 from tests.conftest import Outcome
 
 CPU_AND_SIZE = ("dataset.size=8", "num_threads=1", "device=cpu")
@@ -176,3 +179,62 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     assert "trainer.num_steps=3" in outcome.output
     assert "trainer.num_steps=2" not in outcome.output
     assert hparams_of(run_folder).items() >= {**choices, "seed": 3.0, "trainer.num_steps": 3.0}.items()
+
+
+PHASES = [
+    ("genlab.train.assembled", 130, "interrupted before anything was saved"),
+    (
+        "genlab.training.trainer.Trainer._training_step",
+        130,
+        "stopped by Ctrl-C after step 1; saved; to go on: {resume}",
+    ),
+    (
+        "genlab.training.trainer.Trainer._draw_pictures",
+        130,
+        "stopped by Ctrl-C after step 2; saved; to go on: {resume}",
+    ),
+    (
+        "genlab.training.trainer.Trainer._test",
+        130,
+        "stopped by Ctrl-C after the last step; to go on from the last checkpoint: {resume}",
+    ),
+    ("genlab.train._conclusion", 130, "interrupted after the run had finished: {folder}"),
+]
+
+
+@pytest.mark.parametrize(("place", "code", "message"), PHASES, ids=[place.rpartition(".")[2] for place, _, _ in PHASES])
+def test_an_interruption_is_no_error_and_says_how_to_go_on_in_every_phase(
+    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, place: str, code: int, message: str
+) -> None:
+    steps = ("trainer=smoke", "trainer.num_steps=4", "trainer.sample_interval=2", "trainer.num_sample_images=2")
+    owner, _, name = place.rpartition(".")
+    target = resolve_name(owner)
+    original = getattr(target, name)
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(target, name, interrupted)
+    outcome = genlab("train", "model=draw", *TINY, *steps, "name=run")
+    folder = Path("outputs/digits-draw/run")
+    resume = resume_command(folder)
+    assert (outcome.code, outcome.errors) == (code, f"genlab: {message.format(resume=resume, folder=folder)}\n")
+    assert folder.exists() == ("before anything" not in message)
+    monkeypatch.setattr(target, name, original)
+    if "resume" in message:
+        assert genlab("train", f"resume={folder}").code == 0
+    if folder.exists():
+        assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+        assert (folder / "evaluation.json").exists()
+
+
+def test_an_interruption_of_a_resumption_before_its_first_step_says_how_to_go_on(
+    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.sample_interval=0", "trainer.max_minutes=1e-6")
+    assert genlab("train", "model=draw", *TINY, *steps, "name=run").code == 0
+    monkeypatch.setattr(train, "assembled", lambda *_: signal.raise_signal(signal.SIGINT))
+    outcome = genlab("train", "resume=outputs/digits-draw/run", "trainer.max_minutes=null")
+    way_on = resume_command(Path("outputs/digits-draw/run"))
+    assert (outcome.code, outcome.errors) == (130, f"genlab: interrupted; to go on: {way_on}\n")

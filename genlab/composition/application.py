@@ -30,7 +30,7 @@ from genlab.composition.composer import (
     select_resolved,
     version_base,
 )
-from genlab.composition.failures import BUG, explain, leaves_folder, note_circumstances
+from genlab.composition.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.composition.line import read_line
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
@@ -451,7 +451,7 @@ def _run_here(module: CommandModule, configuration: Composed) -> None:
         if is_unforeseen:
             note_circumstances(error, log=log, targets=_targets(OmegaConf.to_container(configuration)))
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            print(f"genlab: error: job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
+            print(f"{prefix_of(error)}job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
             if isinstance(error, StoppedBySignal):
                 # Hydra would go on with the next job after any Exception.
                 raise SystemExit(code) from error

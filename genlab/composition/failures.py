@@ -13,6 +13,7 @@ from genlab.errors import (
     FolderInUseError,
     GenlabError,
     MemoryExhaustedError,
+    StoppedBySignal,
     StorageError,
     is_out_of_memory,
 )
@@ -21,6 +22,8 @@ from genlab.printing import printable
 from genlab.storage import is_disk_full
 
 BUG = 1
+ERROR_PREFIX = "genlab: error: "
+STOPPED_PREFIX = "genlab: "
 _KEPT = "the traceback is in "
 _OR_OF = ", or of "
 _OURS = ("genlab", "hydra_plugins")
@@ -105,6 +108,11 @@ def note_circumstances(error: BaseException, *, log: Path | None, targets: Itera
         error.add_note(f"{_OR_OF}{' or '.join(foreign)}")
     if log is not None:
         error.add_note(f"{_KEPT}{log}")
+
+
+def prefix_of(error: BaseException) -> str:
+    """What stands in front of the message on the terminal: who stopped the program on purpose has met no error."""
+    return STOPPED_PREFIX if isinstance(error, KeyboardInterrupt | StoppedBySignal) else ERROR_PREFIX
 
 
 def one_line(text: str) -> str:

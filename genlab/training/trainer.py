@@ -23,7 +23,9 @@ from genlab.graphs import Graphs
 from genlab.measures import WATCH_MEASURES
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
+from genlab.paths import resume_command
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
+from genlab.signals import told
 from genlab.storage import is_disk_full
 from genlab.training.capture import StepCapture, step_capture
 from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
@@ -197,7 +199,7 @@ class Trainer:
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile(mode=self.settings.compile_mode)
-        with ExitStack() as opened, listen_for_signals() as request, self._failure_in_summary():
+        with ExitStack() as opened, listen_for_signals(self._farewell) as request, self._failure_in_summary():
 
             def start() -> RunLog | None:
                 self._begin(begin)
@@ -209,18 +211,31 @@ class Trainer:
             self._heard_by_any(request)
             if self._stop_signal is not None:
                 self._write_summary("interrupted", f"signal {self._stop_signal}")
+                kept = f"saved; to go on: {resume_command(self.run_folder)}"
                 raise StoppedBySignal(
-                    f"stopped by signal {self._stop_signal} after step {self.step}; "
-                    f"{'nothing saved, being a dry run' if self.settings.dry_run else 'saved, resumable'}",
+                    f"stopped by {told(self._stop_signal)} after step {self.step}; "
+                    f"{'nothing saved, being a dry run' if self.settings.dry_run else kept}",
                     self._stop_signal,
                 )
-            if self.settings.sample_interval > 0 and is_first():
-                save_training_film(self.run_folder / "samples")
             finished = self._stop_reason is None or self._stop_reason.is_final
-            if self.settings.test_at_end and finished:
-                self._test(log)
+            try:
+                with request.waiting_for_nothing():
+                    if self.settings.sample_interval > 0 and is_first():
+                        save_training_film(self.run_folder / "samples")
+                    if self.settings.test_at_end and finished:
+                        self._test(log)
+            except StoppedBySignal as stop:
+                number = stop.exit_code - 128
+                self._write_summary("interrupted", f"signal {number}")
+                raise StoppedBySignal(f"{stop} after the last step; {self._farewell()}", number) from None
             self._write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
+
+    def _farewell(self) -> str:
+        """What is left of the run if it ends here."""
+        if any(map(self.checkpoints.has, ("last.pt", "previous.pt"))):
+            return f"to go on from the last checkpoint: {resume_command(self.run_folder)}"
+        return "nothing was saved"
 
     def _begin(self, begin: Callable[[], object]) -> None:
         """Change the run folder, for the first time."""

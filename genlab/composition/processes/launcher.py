@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from genlab.composition.processes.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME, WITHOUT_A_WORD
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
+from genlab.signals import told
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -94,7 +95,7 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
             elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *words)
         except SignalException as stop:
             _signal_all(Path(notes), signal.SIGKILL)  # those that a second signal to this process left no time
-            raise StoppedBySignal(f"stopped by signal {int(stop.sigval)}", int(stop.sigval)) from None
+            raise StoppedBySignal(f"stopped by {told(int(stop.sigval))}", int(stop.sigval)) from None
         except ChildFailedError as error:
             raise root_cause(error.failures, num=processes.num) from None
 

@@ -9,6 +9,7 @@ from typing import Any
 from genlab.composition.processes.launcher import WorkerFailure
 from genlab.composition.run_folder import claimed, has_checkpoint, read_summary
 from genlab.errors import FolderInUseError, GenlabError, ProcessLostError, StoppedBySignal
+from genlab.paths import resume_command
 from genlab.storage import replace_atomically
 from genlab.training.summary import Status
 
@@ -26,7 +27,7 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
     summary = read_summary(folder)
     is_stopped = isinstance(error, StoppedBySignal)
     if is_stopped and summary.get("status") == "interrupted":
-        kept = "saved, resumable" if has_checkpoint(folder) else "nothing was saved"
+        kept = f"saved; to go on: {resume_command(folder)}" if has_checkpoint(folder) else "nothing was saved"
         return StoppedBySignal(f"{error} after step {summary['step']}; {kept}", error.exit_code - 128)
     if isinstance(error, WorkerFailure) and error.rank == 0:
         return error
@@ -35,7 +36,7 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
         _write(folder, summary, "interrupted" if is_stopped else "failed", str(error), details)
     if isinstance(error, WorkerFailure):
         return error
-    way_on = f"to go on from the last checkpoint: genlab train resume={folder}"
+    way_on = f"to go on from the last checkpoint: {resume_command(folder)}"
     message = f"{error}; {way_on if has_checkpoint(folder) else 'nothing was saved'}"
     return StoppedBySignal(message, error.exit_code - 128) if is_stopped else ProcessLostError(message)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from genlab.composition.composer import Composed, quoted
+from genlab.composition.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.composition.run_folder import clear, has_checkpoint, read_summary, require_free
 from genlab.composition.sweep.folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
 from genlab.composition.sweep.following import MetricsFollower
@@ -33,7 +34,6 @@ OUTPUT_NAME = "output.log"
 _POLL_SECONDS = 0.2
 _LEAVING_SECONDS = 60.0
 _MAX_TOLD = 3
-_ERROR_PREFIX = "genlab: error: "
 # What Hydra's own keys say about this sweep, and not about a job.
 _OF_SWEEP = (
     "hydra.mode",
@@ -254,7 +254,11 @@ def _last_error(log: Path, start: int) -> str | None:
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode("utf-8", errors="replace").splitlines()
-    errors = [line.removeprefix(_ERROR_PREFIX) for line in lines if line.startswith(_ERROR_PREFIX)]
+    errors = [
+        line.removeprefix(ERROR_PREFIX).removeprefix(STOPPED_PREFIX)
+        for line in lines
+        if line.startswith(STOPPED_PREFIX)
+    ]
     return errors[-1] if errors else None
 
 

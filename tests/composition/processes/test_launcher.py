@@ -19,6 +19,7 @@ from genlab.composition.processes.launcher import Processes, WorkerFailure, laun
 from genlab.composition.processes.outcome import settle_after_first, settled
 from genlab.composition.run_folder import claimed
 from genlab.errors import ProcessLostError, StoppedBySignal
+from genlab.paths import resume_command
 from tests.conftest import Outcome
 
 
@@ -72,7 +73,7 @@ def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) ->
     folder = folder_with(tmp_path, "running")
     error = settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"))
     assert str(error) == (
-        f"process 0 of 2 was killed by SIGKILL; to go on from the last checkpoint: genlab train resume={folder}"
+        f"process 0 of 2 was killed by SIGKILL; to go on from the last checkpoint: {resume_command(folder)}"
     )
     assert summary(folder) == {
         "status": "failed",
@@ -83,8 +84,10 @@ def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) ->
 
 
 def test_a_stopped_run_says_where_it_stands(tmp_path: Path) -> None:
-    error = settled(folder_with(tmp_path, "interrupted"), StoppedBySignal("stopped by signal 2", 2))
-    assert (str(error), error.exit_code) == ("stopped by signal 2 after step 7; saved, resumable", 130)
+    folder = folder_with(tmp_path, "interrupted")
+    error = settled(folder, StoppedBySignal("stopped by Ctrl-C", 2))
+    way_on = f"saved; to go on: {resume_command(folder)}"
+    assert (str(error), error.exit_code) == (f"stopped by Ctrl-C after step 7; {way_on}", 130)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_says_so(tmp_path: Path) -> None:
