@@ -136,3 +136,21 @@ def test_every_command_takes_a_home_folder(genlab, home, words):
 def test_a_run_in_a_home_folder_is_found_from_python(home):
     with pytest.raises(ConfigurationError, match=f"there is no run in {home}/nothing"):
         package.load("~/nothing")
+
+
+def test_a_sweep_has_paths_that_mean_the_same_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "a b"):
+        (tmp_path / name).mkdir()
+    words = [
+        "dataset.root=a",
+        "dataset.root=a,b",
+        "dataset.root=a b",
+        "dataset.cache=none",
+        "trainer.watch_classifier=auto",
+    ]
+    swept = read_line(["-m", *words], bare_word=None).overrides
+    assert swept == [f"dataset.root={tmp_path}/a", f"dataset.root={tmp_path}/a,{tmp_path}/b", *swept[2:]]
+    assert swept[2] == f"dataset.root='{tmp_path}/a b'"
+    assert swept[3:] == words[3:]
+    assert read_line(words[:2], bare_word=None).overrides == words[:2], "a run makes its own absolute"

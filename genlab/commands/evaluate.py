@@ -32,6 +32,7 @@ from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likel
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
+from genlab.paths import absolute
 from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.sampling.pictures import save_picture
@@ -394,7 +395,7 @@ def _comparison(evaluation: Evaluation, model: GenerativeModel, extractors: Sequ
 def _about(classifier: ReferenceClassifier) -> dict[str, Any]:
     return {
         "weights": classifier.weights_id,
-        "run": str(classifier.run_folder),
+        "run": str(absolute(classifier.run_folder)),
         "test_error": classifier.test_error,
     }
 

@@ -114,9 +114,14 @@ def _with_home(word: str) -> str:
 
 
 def _absolute(word: str) -> str:
-    """A word of a sweep, which may go on from another folder with jobs that have not begun, with an absolute path."""
+    """A word of a sweep, which may go on from another folder with jobs that have not begun, with absolute paths."""
     kept = _KEPT_PATH.fullmatch(word)
-    return f"{kept['key']}={absolute(kept['value'])}" if kept and Path(kept["value"]).exists() else word
+    if kept is None:
+        return word
+    paths = [kept["value"]] if Path(kept["value"]).exists() else kept["value"].split(",")
+    if not all(Path(path).exists() for path in paths):
+        return word
+    return f"{kept['key']}={','.join(str(absolute(path)) for path in paths)}"
 
 
 def _rewritten(word: str, bare_word: str | None) -> str:

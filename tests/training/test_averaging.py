@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.utils.parametrizations import spectral_norm
 
 from genlab.errors import CheckpointError
 from genlab.training.averaging import WeightAverage, averaged_weights
@@ -56,3 +57,20 @@ def test_an_average_that_lacks_a_parameter_is_refused() -> None:
     del kept["generator.0.weight"]
     with pytest.raises(CheckpointError, match=r"lack generator\.0\.weight"):
         averaged_weights(model.state_dict(), kept, model)
+
+
+def test_the_singular_vectors_of_the_trained_weights_serve_the_averaged_ones() -> None:
+    model = TinyGAN()
+    layer = spectral_norm(model.discriminator[0])
+    average = WeightAverage(model, decay=0.99)
+    optimizer = torch.optim.Adam(model.discriminator.parameters(), lr=1e-3)
+    for step in range(200):
+        model.discriminator(torch.randn(8, 16)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(step)
+    averaged = average.model.eval().discriminator[0]
+    assert averaged.parametrizations.weight[0]._u is layer.parametrizations.weight[0]._u
+    moved = averaged.parametrizations.weight.original - layer.parametrizations.weight.original
+    assert float(moved.detach().norm()) > 0.01
+    assert float(torch.linalg.matrix_norm(averaged.weight.detach(), 2)) == pytest.approx(1, abs=0.01)
