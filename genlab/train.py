@@ -87,6 +87,7 @@ def processes(configuration: RunConfiguration) -> Processes:
 def run(configuration: RunConfiguration, context: JobContext) -> None:
     """Train in the run folder, which this process holds until it ends, together with those started beside it."""
     worker = this_worker()
+    former: Mapping[str, Any] = {}
     try:
         with joined(own_device(choose_device(configuration.device))), ExitStack() as held:
             # Several processes have one run folder; the first of them names it, and holds it for all.
@@ -103,6 +104,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
+            former = {} if context.is_restarted else read_summary(Path(folder))
             train(
                 replace(configuration, resume=resume),
                 Path(folder),
@@ -113,7 +115,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
             )
     except BaseException as error:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
-            settle_after_first(run_folder)
+            settle_after_first(run_folder, former=former)
         if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
             raise StoppedBySignal(_interruption(context.run_folder), signal.SIGINT) from error
         raise

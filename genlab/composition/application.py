@@ -37,7 +37,7 @@ from genlab.composition.naming import register_resolvers
 from genlab.composition.processes.launcher import Processes, launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
-from genlab.composition.run_folder import make_new, require_free, require_fresh, tidy
+from genlab.composition.run_folder import make_new, read_summary, require_free, require_fresh, tidy
 from genlab.composition.safety import TPE_SWEEPER, parameters_of, require_safe, require_unswept
 from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
@@ -369,6 +369,7 @@ def _in_folder(folder: Path | None) -> list[str]:
 
 def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: _Plan) -> None:
     folder, is_new = _made(plan)
+    former = {} if folder is None else read_summary(folder)
     try:
         launch_processes(command, [*overrides, *_in_folder(folder), *flags], plan.processes)
     except GenlabError as error:
@@ -376,7 +377,7 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
             raise
         if is_new and not leaves_folder(error):
             tidy(folder)
-        raise settled(folder, error) from None
+        raise settled(folder, error, former=former) from None
 
 
 def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], worker: Worker) -> None:

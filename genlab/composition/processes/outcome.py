@@ -1,6 +1,7 @@
 """What becomes of a run whose own processes could not write it down."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,12 +15,13 @@ from genlab.storage import replace_atomically
 from genlab.training.summary import Status
 
 
-def settled(folder: Path, error: GenlabError) -> GenlabError:
+def settled(folder: Path, error: GenlabError, *, former: Mapping[str, Any]) -> GenlabError:
     """Write into summary.json and train.log how a run ended whose first process did not know; say so with what is left.
 
     Args:
         folder: Of the run, whose processes are gone; one that another process holds is left alone.
         error: What ended it.
+        former: summary.json before these processes; where it still says so, they have changed nothing of the run.
 
     Returns:
         The same error, with the way on where it does not speak for itself.
@@ -31,7 +33,7 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
         return StoppedBySignal(f"{error} after step {summary['step']}; {kept}", error.exit_code - 128)
     if isinstance(error, WorkerFailure) and error.rank == 0:
         return error
-    if summary.get("status") in ("running", "failed"):
+    if summary.get("status") in ("running", "failed") and summary != former:
         details = error.details if isinstance(error, WorkerFailure) else str(error)
         _write(folder, summary, "interrupted" if is_stopped else "failed", str(error), details)
     if isinstance(error, WorkerFailure):
@@ -41,10 +43,15 @@ def settled(folder: Path, error: GenlabError) -> GenlabError:
     return StoppedBySignal(message, error.exit_code - 128) if is_stopped else ProcessLostError(message)
 
 
-def settle_after_first(folder: Path) -> None:
-    """In another process than the first: if that one died without a word, put one down in its place."""
+def settle_after_first(folder: Path, *, former: Mapping[str, Any]) -> None:
+    """In another process than the first: if that one died without a word, put one down in its place.
+
+    Args:
+        folder: Of the run.
+        former: As for `settled`.
+    """
     summary = read_summary(folder)
-    if summary.get("status") == "running":
+    if summary.get("status") == "running" and summary != former:
         reason = "the first process of the run died"
         _write(folder, summary, "failed", reason, reason)
 

@@ -71,7 +71,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running")
-    error = settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"))
+    error = settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), former={})
     assert str(error) == (
         f"process 0 of 2 was killed by SIGKILL; to go on from the last checkpoint: {resume_command(folder)}"
     )
@@ -85,41 +85,41 @@ def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) ->
 
 def test_a_stopped_run_says_where_it_stands(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "interrupted")
-    error = settled(folder, StoppedBySignal("stopped by Ctrl-C", 2))
+    error = settled(folder, StoppedBySignal("stopped by Ctrl-C", 2), former={})
     way_on = f"saved; to go on: {resume_command(folder)}"
     assert (str(error), error.exit_code) == (f"stopped by Ctrl-C after step 7; {way_on}", 130)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_says_so(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running", with_checkpoint=False)
-    error = settled(folder, StoppedBySignal("stopped by signal 15", 15))
+    error = settled(folder, StoppedBySignal("stopped by signal 15", 15), former={})
     assert (str(error), error.exit_code) == ("stopped by signal 15; nothing was saved", 143)
     assert summary(folder)["status"] == "interrupted"
-    assert settled(tmp_path / "none", ProcessLostError("x")).args == ("x; nothing was saved",)
+    assert settled(tmp_path / "none", ProcessLostError("x"), former={}).args == ("x; nothing was saved",)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_failure_elsewhere_stands_in_the_summary_and_the_firsts_own_stays(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "failed")
     own = WorkerFailure("out of memory", rank=0, exit_code=6)
-    assert settled(folder, own) is own
+    assert settled(folder, own, former={}) is own
     assert summary(folder)["reason"] is None
     others = WorkerFailure("ValueError: x", rank=1, exit_code=1)
-    assert settled(folder, others) is others
+    assert settled(folder, others, former={}) is others
     assert summary(folder)["reason"] == "ValueError: x"
 
 
 @pytest.mark.parametrize("status", ["running", "finished", "interrupted"])
 def test_a_second_process_puts_down_only_what_the_first_could_not(tmp_path: Path, status: str) -> None:
     folder = folder_with(tmp_path, status)
-    settle_after_first(folder)
+    settle_after_first(folder, former={})
     assert summary(folder)["status"] == ("failed" if status == "running" else status)
 
 
 def test_a_first_process_that_lives_is_left_to_tell_its_end(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running")
     with claimed(folder, is_resumed=True):
-        settle_after_first(folder)
+        settle_after_first(folder, former={})
     assert summary(folder)["status"] == "running"
 
 
@@ -261,3 +261,12 @@ def test_a_process_whose_launcher_is_gone_speaks_for_itself(
         "out torchrun or unset RANK and WORLD_SIZE\n",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_that_changed_nothing_leave_what_is_told_of_the_run(tmp_path: Path) -> None:
+    """A resumption in several processes, of a run that was killed, that dies before its first step."""
+    folder = folder_with(tmp_path, "running")
+    before = summary(folder)
+    settle_after_first(folder, former=before)
+    settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), former=before)
+    assert summary(folder) == before
