@@ -44,7 +44,8 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     except (ValidationError, TypeError):
         pass
     choices = _literal_choices(hint)
-    if choices and isinstance(value, str | int) and not isinstance(value, bool):
+    # A number in place of a name, as precision=16, is answered with the names.
+    if choices and isinstance(value, str | int) and all(isinstance(choice, str) for choice in choices):
         raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(str(value), choices, kind='choices')}")
     raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{_as_written(value, hint)}")
 

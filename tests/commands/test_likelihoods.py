@@ -111,7 +111,7 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
     cut.write_bytes((folder / "0.png").read_bytes()[:-20])
     cases = {
         "images=nowhere": (3, "nowhere does not exist"),
-        f"images={cut}": (3, "cut.png is damaged"),
+        f"images={cut}": (3, "cut.png is truncated"),
         f"images={exact_run / 'checkpoints'}": (3, "images must hold PNG, JPEG or WebP files"),
         f"images={exact_run / 'config.yaml'}": (3, "config.yaml is not a PNG, JPEG or WEBP image"),
     }

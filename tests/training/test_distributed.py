@@ -270,7 +270,7 @@ def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog
 
 def devices_of(name: str) -> tuple[str, str]:
     """The device of this process for a run on a device of this name, and for a training of its own within the run."""
-    with mock.patch("torch.cuda.device_count", return_value=NUM_PROCESSES):
+    with mock.patch("torch.cuda.device_count", return_value=NUM_PROCESSES), mock.patch("torch.cuda.set_device"):
         own = own_device(torch.device(name))
         with processes_alone():
             return str(own), str(own_device(own))
