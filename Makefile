@@ -47,7 +47,7 @@ check: setup-dev ## lint, format, types, import contracts, known vulnerabilities
 	@$(BIN)/python .ci/audit.py
 
 bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
-	@for program in $$(grep -l '^def main' benchmarks/*.py); do name=$$(basename $$program .py); \
+	@for program in $$(grep -l '^def main() -> None' benchmarks/*.py); do name=$$(basename $$program .py); \
 		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 gpu: setup-dev ## what only a CUDA device shows, within eight minutes: a report in benchmarks/reports

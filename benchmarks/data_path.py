@@ -3,7 +3,7 @@
 Both deliver shuffled batches of floats in [0, 1] with their labels; they take turns in one process on one thread, and
 what is printed is the ratio of the median times. Usage, with MNIST in GENLAB_DATA or downloaded:
 
-    OMP_NUM_THREADS=1 python benchmarks/data_path.py [--batch-size 128] [--rounds 40]
+    OMP_NUM_THREADS=1 python -m benchmarks.data_path [--batch-size 128] [--rounds 40]
 """
 
 import argparse

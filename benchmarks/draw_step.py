@@ -1,6 +1,6 @@
 """One training step of DRAW (forward, backward, clip, Adam) against a plain port of the source document, side by side.
 
-    python benchmarks/draw_step.py [--threads 1] [--compile] [--bf16] [--rounds 15] [--setting small|paper|all]
+    python -m benchmarks.draw_step [--threads 1] [--compile] [--bf16] [--rounds 15] [--setting small|paper|all]
 
 Both run in one process on the same weights and the same noise, and their losses and gradients must agree before
 anything is timed. The rounds are interleaved, so that other load on the machine falls on both; the ratio of the medians

@@ -1,6 +1,6 @@
 """The importance-weighted bound of DRAW with K samples against one pass for each sample, side by side.
 
-    python benchmarks/importance_weighted_bound.py [--threads 1] [--samples 100] [--images 64] [--rounds 3] [--compile]
+    python -m benchmarks.importance_weighted_bound [--threads 1] [--samples 100] [--images 64] [--rounds 3] [--compile]
 
 The base is the plain port of the source document (draw_step.py) called once for each sample on the batch; ours takes
 about a thousand rows to a pass, which is also all the memory it needs. Rounds are interleaved in one process on the
@@ -10,9 +10,9 @@ same weights; the two estimates must agree within their standard error before th
 import argparse
 
 import torch
-from draw_step import SETTINGS, SIDE, PlainPort, build, copy_weights, report, time_interleaved
 from torch import Tensor
 
+from benchmarks.draw_step import SETTINGS, SIDE, PlainPort, build, copy_weights, report, time_interleaved
 from genlab.functional import importance_weighted_nll
 from genlab.types import Batch
 

@@ -5,7 +5,7 @@ fused Adam. The bare loop shuffles, slices, steps, and does nothing else; ours h
 checks, logging, TensorBoard, validation, pictures, verified checkpoints. Runs alternate; ratios are of medians of
 process CPU time. Must: 1.05.
 
-    python benchmarks/loop_overhead.py [--steps 500] [--repeats 5] [--threads 1]
+    python -m benchmarks.loop_overhead [--steps 500] [--repeats 5] [--threads 1]
 """
 
 import argparse

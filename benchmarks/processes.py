@@ -135,7 +135,7 @@ def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path)
 def our_step(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Callable[[], None]:
     """What the trainer does between two lines of its log."""
     trainer = our_trainer(configuration, dataset, folder)
-    progress, request = Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest()
+    progress, request = Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest(str)
 
     def step() -> None:
         trainer._training_step()
@@ -205,7 +205,9 @@ def tell_volumes(models: Sequence[str]) -> None:
                 )
                 with counted() as messages:
                     trainer._training_step()
-                    trainer._look_up_from_training(None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest())
+                    trainer._look_up_from_training(
+                        None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest(str)
+                    )
                 other = (sum(messages) - gradients) / 1e3
                 pays = (2e3 * (8 * sum(messages) / rate + len(messages) * latency) for rate, latency in LINKS)
                 cells = " | ".join(f"{milliseconds:.2g} ms" for milliseconds in pays)

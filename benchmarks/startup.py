@@ -2,7 +2,7 @@
 
 Whole processes, wall time, median of several; targets 0.2 s for the help and 5 s to the first training step.
 
-    python benchmarks/startup.py [--repeats 5]
+    python -m benchmarks.startup [--repeats 5]
 """
 
 import argparse
