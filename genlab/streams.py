@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from genlab.errors import StorageError
@@ -23,11 +24,13 @@ class _Guarded:
     Args:
         stream: The stream itself.
         is_needed: Whether its failure ends the command.
+        is_missed: Whether its failure is said on the standard error.
     """
 
-    def __init__(self, stream: Any, *, is_needed: bool) -> None:
+    def __init__(self, stream: Any, *, is_needed: bool, is_missed: bool = False) -> None:
         self._stream = stream
         self.is_needed = is_needed
+        self._is_missed = is_missed
 
     def write(self, text: str) -> int:
         try:
@@ -53,7 +56,7 @@ class _Guarded:
             if error.errno in _EXIT_CODES:
                 raise SystemExit(_EXIT_CODES[error.errno]) from None
             raise StorageError(f"the standard output cannot be written: {error.strerror}") from error
-        if self is sys.stdout:
+        if self._is_missed:
             sys.stderr.write(f"genlab: the standard output is gone ({error.strerror}); the work goes on\n")
 
 
@@ -67,7 +70,10 @@ def guarded_streams() -> Iterator[None]:
     """
     _open_missing()
     former = sys.stdout, sys.stderr
-    sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=True))
+    for stream in former:
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a name with an accent is no error of the command
+    sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=True, is_missed=True))
     sys.stderr = cast(TextIO, _Guarded(sys.stderr, is_needed=False))
     try:
         yield
@@ -79,7 +85,7 @@ def outlive_readers() -> None:
     """Let the process go on from now when nobody reads its output."""
     if isinstance(sys.stdout, _Guarded):
         sys.stdout.is_needed = False
-    else:  # in the worker of a launcher
+    else:  # in the worker of a launcher, which leaves it to the conductor to say so
         sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=False))
 
 
@@ -90,5 +96,6 @@ def _open_missing() -> None:
             os.fstat(number)
         except OSError:
             null = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.set_inheritable(null, True)
             if getattr(sys, name) is None:
                 setattr(sys, name, os.fdopen(null, "r" if number == 0 else "w"))

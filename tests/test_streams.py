@@ -93,6 +93,8 @@ LINES = [
         "genlab: error: the standard output cannot be written: No space left on device\n",
     ),
     ("genlab --version | true; exit 0", 0, ""),
+    ("PYTHONIOENCODING=ascii genlab nonsense-ü", 2, r"genlab: error: there is no command 'nonsense-\xfc'"),
+    ("PYTHONIOENCODING=ascii genlab datasets >/dev/null", 0, ""),
 ]
 
 
@@ -107,7 +109,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     """What a library writes to its standard output would land in the file of a run."""
     program = (
         "import os; from genlab.streams import guarded_streams\n"
-        "with guarded_streams():\n    file = open('precious', 'w')\n"
+        "with guarded_streams():\n    file = open('precious', 'w')\n    assert os.get_inheritable(1)\n"
         "    os.system('echo overwritten; echo overwritten >&2')\n    file.write(str(file.fileno()))"
     )
     line = ["sh", "-c", f'exec {sys.executable} -c "$0" <&- >&- 2>&-', program]

@@ -39,7 +39,7 @@ from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
 from genlab.composition.run_folder import make_new, read_summary, require_free, require_fresh, tidy
 from genlab.composition.safety import TPE_SWEEPER, parameters_of, require_safe, require_unswept
-from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_without_sweep
+from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_with_sweep, refuse_without_sweep
 from genlab.composition.sweep.folder import SweepFolder, SweepPlan
 from genlab.composition.sweep.foresight import in_fixed_order, jobs_of_every_choice, jobs_one_change_apart
 from genlab.composition.sweep.lifeline import hold_lifeline
@@ -147,6 +147,8 @@ def launch(
     with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
         require_settings(overrides, composer, command)
         is_sweep = options.multirun or composer.asks_for_sweep(overrides)
+        if is_sweep:
+            refuse_with_sweep(overrides)
         if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
             overrides = list(former.words)
         if options.cfg or options.help or options.info:

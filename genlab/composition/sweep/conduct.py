@@ -33,6 +33,7 @@ from genlab.signals import handling
 from genlab.storage import require_contained
 
 _RESUME = f"{NODE}.resume"
+_OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 # Packages of the extra without which a choice cannot work, by a part of the target that it names.
 _NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
 _NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
@@ -91,8 +92,24 @@ def refuse_without_sweep(overrides: Sequence[str]) -> None:
     """
     for override in parse_overrides(overrides):
         key = override.key_or_group
-        if key.startswith(f"{NODE}.") and not override.is_sweep_override():
+        if key.startswith((f"{NODE}.", *_OF_SWEEP)) and not override.is_sweep_override():
             raise ConfigurationError(f"{key} is about a sweep; add -m")
+
+
+def refuse_with_sweep(overrides: Sequence[str]) -> None:
+    """Refuse settings that have no effect on a sweep.
+
+    Args:
+        overrides: Of the command line alone.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    keys = [override.key_or_group for override in parse_overrides(overrides)]
+    if "hydra.run.dir" in keys:
+        raise ConfigurationError("hydra.run.dir is about a single run; hydra.sweep.dir places a sweep")
+    if _RESUME in keys and "hydra.sweep.dir" in keys:
+        raise ConfigurationError(f"hydra.sweep.dir must be left out with {_RESUME}, which names the folder")
 
 
 def planned_jobs(

@@ -166,6 +166,10 @@ def test_the_documented_commands_pass_every_check_before_the_first_job(
 REFUSED = [
     (["-m", "sweep.resume=nowhere"], "sweep.resume must be a folder of a sweep"),
     (["sweep.measure=test/x"], "sweep.measure is about a sweep; add -m"),
+    (["hydra/launcher=local"], "hydra/launcher is about a sweep; add -m"),
+    (["hydra.sweep.dir=x"], "hydra.sweep.dir is about a sweep; add -m"),
+    (["-m", "seed=0,1", "hydra.run.dir=x"], "hydra.run.dir is about a single run; hydra.sweep.dir places a sweep"),
+    (["-m", "sweep.resume=x", "hydra.sweep.dir=x"], "hydra.sweep.dir must be left out with sweep.resume"),
     (["-m", "seed=0,1", "sweep.measure=x"], "sweep.measure must be a tag"),
     (["-m", "seed=0,1", "sweep.mesure=test/x"], "did you mean 'sweep.measure'?"),
     (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false or null"),
