@@ -47,7 +47,14 @@ from genlab.composition.sweep.placement import are_numbered, require_separate_fo
 from genlab.composition.sweep.process import look_after_job
 from genlab.composition.sweep.settings import SweepSettings, settings_of
 from genlab.composition.sweep.shares import machine_told, num_parallel
-from genlab.errors import ConfigurationError, FolderInUseError, GenlabError, StoppedBySignal, SweepError
+from genlab.errors import (
+    ConfigurationError,
+    FolderInUseError,
+    GenlabError,
+    StoppedBySignal,
+    StorageError,
+    SweepError,
+)
 from genlab.hyperparameters import chosen
 from genlab.launched import TO_RUN_ALONE, require_launcher, told_stray_place
 from genlab.paths import expanded, from_here
@@ -125,6 +132,10 @@ def launch(
         GenlabError: What the user can be told in a line.
         SweepError: Jobs of a sweep failed, after the others ran.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise StorageError("the working directory does not exist any more; change to another") from error
     hold_lifeline()
     # A log that cannot be written is no reason for tracebacks: the files that matter will say that the disk is full.
     logging.raiseExceptions = False

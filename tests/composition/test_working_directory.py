@@ -118,6 +118,17 @@ def test_a_package_of_ones_own_that_lies_there_is_answered_with_the_way_to_name_
     assert "there is no module others\n" in outcome.errors
 
 
+def test_a_working_directory_that_is_gone_is_said(genlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    outcome: Outcome = genlab("models")
+    assert (outcome.code, outcome.errors) == (
+        7,
+        "genlab: error: the working directory does not exist any more; change to another\n",
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
