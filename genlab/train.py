@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 from genlab.banner import banner
 from genlab.collectives import is_first
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.environment import choose_device, processes_on, save_environment
 from genlab.composition.processes.launcher import Processes
 from genlab.composition.processes.outcome import settle_after_first

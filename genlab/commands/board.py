@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.fields import check_fields
 from genlab.composition.suggestions import nearest
 from genlab.errors import ConfigurationError

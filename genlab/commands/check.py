@@ -9,9 +9,9 @@ import torch
 
 from genlab.checks.invariants import INVARIANTS, findings
 from genlab.checks.subject import fitting_subject
-from genlab.composition.application import JobContext
 from genlab.composition.builder import bind, build
 from genlab.composition.composer import parse_overrides
+from genlab.composition.contract import JobContext
 from genlab.composition.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.composition.application import JobContext
 from genlab.composition.catalogue import describe_options
+from genlab.composition.contract import JobContext
 from genlab.composition.fields import check_fields
 
 # Data sets bring torch, which the list does without: they are imported where one is looked at.

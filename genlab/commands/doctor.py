@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.environment import describe_cpu, describe_device, git_state, versions
 from genlab.composition.fields import check_fields
 from genlab.data.location import describe_root, resolve_root

@@ -12,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.collectives import is_first, num_processes, rank
-from genlab.composition.application import JobContext
 from genlab.composition.composer import parse_overrides
+from genlab.composition.contract import JobContext
 from genlab.composition.environment import choose_device, processes_on
 from genlab.composition.fields import check_fields
 from genlab.composition.processes.launcher import Processes

@@ -9,7 +9,7 @@ import torch
 
 from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.fields import check_fields
 from genlab.composition.runs import find_run, save_configuration
 from genlab.errors import ConfigurationError

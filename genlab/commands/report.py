@@ -7,7 +7,7 @@ from typing import Any
 
 from genlab.comparison.published import as_markdown, read_experiments, replaced_between_markers
 from genlab.comparison.runs import read_runs
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.storage import replace_atomically

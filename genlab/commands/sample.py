@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genlab.collectives import is_first, shared_work
-from genlab.composition.application import JobContext
+from genlab.composition.contract import JobContext
 from genlab.composition.environment import choose_device, processes_on, saved_class_names
 from genlab.composition.failures import raised_elsewhere
 from genlab.composition.fields import check_fields

@@ -7,11 +7,9 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,32 +21,28 @@ from genlab.composition.builder import TARGET
 from genlab.composition.composer import (
     MODE,
     Composed,
-    Composer,
     open_composer,
     plain,
     quoted,
-    select_resolved,
     version_base,
 )
+from genlab.composition.contract import CommandModule, JobContext, PickledJob, SpreadModule
 from genlab.composition.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.composition.line import read_line
 from genlab.composition.location import config_directory
 from genlab.composition.naming import register_resolvers
-from genlab.composition.processes.launcher import Processes, launch_processes
+from genlab.composition.preflight import Plan, of_job, preflight
+from genlab.composition.processes.launcher import launch_processes
 from genlab.composition.processes.outcome import settled
 from genlab.composition.processes.worker import Worker, leaving_orderly, this_worker
-from genlab.composition.run_folder import make_new, read_summary, require_free, require_fresh, tidy
-from genlab.composition.safety import TPE_SWEEPER, parameters_of, require_safe, require_unswept
-from genlab.composition.sweep.conduct import conduct, continued, planned_jobs, refuse_with_sweep, refuse_without_sweep
-from genlab.composition.sweep.folder import SweepFolder, SweepPlan
-from genlab.composition.sweep.foresight import in_fixed_order, jobs_of_every_choice, jobs_one_change_apart
+from genlab.composition.run_folder import make_new, read_summary, tidy
+from genlab.composition.safety import require_safe
+from genlab.composition.sweep.conduct import conduct, continued, refuse_with_sweep
+from genlab.composition.sweep.folder import SweepPlan
 from genlab.composition.sweep.lifeline import hold_lifeline
-from genlab.composition.sweep.placement import are_numbered, require_separate_folders
 from genlab.composition.sweep.process import look_after_job
-from genlab.composition.sweep.settings import SweepSettings, settings_of
-from genlab.composition.sweep.shares import machine_told, num_parallel
+from genlab.composition.sweep.settings import settings_of
 from genlab.errors import (
-    ConfigurationError,
     FolderInUseError,
     GenlabError,
     StoppedBySignal,
@@ -56,64 +50,13 @@ from genlab.errors import (
     SweepError,
 )
 from genlab.hyperparameters import chosen
-from genlab.launched import TO_RUN_ALONE, require_launcher, told_stray_place
-from genlab.paths import expanded, from_here
-from genlab.storage import require_space
+from genlab.launched import require_launcher, told_stray_place
+from genlab.paths import from_here
 from genlab.streams import outlive_readers
 
-START_BYTES = 1_000_000
-"""What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MAKE_FILES = ("train", "sample", "evaluate", "export")
 """Commands whose output only tells of what they make."""
-_ALONE = Processes(num=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobContext:
-    """What a command may know of how it was started."""
-
-    command: str
-    """The line that repeats it."""
-    overrides: tuple[str, ...]
-    choices: Mapping[str, str]
-    """Options of the config groups that were chosen."""
-    run_folder: Path
-    """Of the first process where there are several."""
-    is_restarted: bool
-    """Whether processes before these died in the same run folder."""
-    config_folders: tuple[Path, ...]
-    """The configuration tree: ours, then the user's."""
-
-
-@runtime_checkable
-class CommandModule(Protocol):
-    """What a command's module offers; ``read`` checks and touches nothing, ``run`` acts."""
-
-    def read(self, values: Mapping[str, Any], overrides: Sequence[str]) -> Any:
-        """Settings from the composed configuration; raises ConfigurationError."""
-
-    def run(self, settings: Any, context: JobContext) -> None:
-        """Do it."""
-
-
-@runtime_checkable
-class SpreadModule(CommandModule, Protocol):
-    """Of a command that several processes can carry out together."""
-
-    def processes(self, settings: Any) -> Processes:
-        """What it asks of the machine; raises ConfigurationError."""
-
-
-@runtime_checkable
-class PickledJob(Protocol):
-    """The callable that Hydra is given."""
-
-    def __call__(self, configuration: Composed) -> None:
-        """Run one job."""
-
-    def module(self) -> CommandModule:
-        """The command's module."""
 
 
 def launch(
@@ -170,7 +113,7 @@ def launch(
         else:
             if worker is not None:
                 overrides += _of_restart(worker)
-            plan = _check_ahead(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
+            plan = preflight(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
     if plan is not None and command in _MAKE_FILES:
         outlive_readers()
         if isinstance(job.module(), SpreadModule) and (stray := told_stray_place()) is not None:
@@ -203,142 +146,6 @@ def launch(
         _run_once(command, overrides, flags, plan, job=job)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    is_sweep: bool
-    folder: str
-    has_run_folder: bool = True
-    """Whether what is run makes the folder its own."""
-    single: Any = None
-    """Checked settings of a single run."""
-    overrides: tuple[str, ...] = ()
-    """Of a sweep, whose jobs have an order now."""
-    processes: Processes = _ALONE
-    settings: SweepSettings | None = None
-    """Of a sweep that keeps a table of its jobs."""
-    jobs: tuple[tuple[str, ...], ...] | None = None
-    words: tuple[str, ...] = ()
-    """Of Hydra, that the line of a sweep gets in front."""
-    machine: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """In which the launcher of a sweep runs."""
-
-
-def _check_ahead(
-    composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool, worker: Worker | None
-) -> _Plan:
-    """Compose and check everything that is going to run, before Hydra makes a folder or starts a callback."""
-    if is_sweep:
-        if worker is not None:
-            raise ConfigurationError(f"a sweep starts processes of its own, by trainer.devices; {TO_RUN_ALONE}")
-        return _check_sweep(composer, overrides, module=module)
-    composed = composer.compose(overrides)
-    require_safe(composed, overrides)
-    if composed.hydra.mode == RunMode.MULTIRUN:
-        return _check_ahead(composer, overrides, module=module, is_sweep=True, worker=worker)
-    if settings_of(composed) is not None:
-        refuse_without_sweep(overrides)
-    settings = _read(module, composed, overrides)
-    processes = _processes(module, settings, worker)
-    folder = _folder_of(composed, "hydra.run.dir")
-    has_run_folder = composed.hydra.run.dir != "."
-    if has_run_folder and (worker is None or worker.is_first):
-        require_free(Path(folder))
-        if composed.get("resume") is None and (worker is None or worker.remembered() is None):
-            require_fresh(Path(folder))
-        require_space(Path(folder), START_BYTES)
-    return _Plan(is_sweep=False, folder=folder, has_run_folder=has_run_folder, single=settings, processes=processes)
-
-
-def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Hydra's setting for the overrides that all jobs of a sweep share, which the folder of a job does not repeat."""
-    keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
-    shared = ",".join(key for key in keys if not key.startswith("hydra"))
-    return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
-
-
-def _folder_of(composed: Composed, key: str) -> str:
-    return expanded(str(select_resolved(composed, key)), key)
-
-
-def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> _Plan:
-    whole = composer.compose(overrides, is_sweep=True)
-    require_safe(whole, overrides)
-    parameters = parameters_of(whole)
-    is_search = whole.hydra.sweeper.get("_target_") == TPE_SWEEPER
-    words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
-    require_unswept(composer.parse(words))
-    for job_overrides in jobs_of_every_choice(composer, words):
-        require_safe(composer.compose(job_overrides), job_overrides)
-    settings = settings_of(whole)
-    # What the sweeper's own parameters leave to chance is settled by words that win over them.
-    settled = [word for word in words[: len(parameters)] if word not in parameters]
-    overrides = [*settled, *words[len(parameters) :]]
-    jobs = None if settings is None else planned_jobs(overrides, whole, settings)
-    examples = list(jobs_one_change_apart(composer, words))
-    devices: tuple[str, ...] = ()
-    for job_overrides in examples:
-        composed = composer.compose(job_overrides)
-        if composed.get("resume") is not None:
-            raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
-        processes = _processes(module, _read(module, composed, job_overrides), None)
-        devices = devices or processes.visible_devices
-        if settings is None and processes.num > 1:
-            raise ConfigurationError(
-                f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
-            )
-    folder = _folder_of(whole, "hydra.sweep.dir")
-    of_every_job = _of_every_job(composer, overrides)
-    parallel = None
-    if settings is not None:
-        parallel = num_parallel(whole, None if jobs is None else len(jobs))
-        is_resumed = settings.resume is not None
-        folder = settings.resume or folder
-        require_separate_folders(
-            partial(composer.job_subdirectory, whole, of_every_job),
-            jobs,
-            trial=examples[0],
-            sweep=SweepFolder(Path(folder)),
-            is_resumed=is_resumed,
-            is_numbered=are_numbered(whole),
-        )
-    require_space(Path(folder), START_BYTES)
-    return _Plan(
-        is_sweep=True,
-        folder=folder,
-        overrides=tuple(overrides),
-        settings=settings,
-        jobs=jobs,
-        words=of_every_job,
-        machine=machine_told(devices, parallel),
-    )
-
-
-def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
-    HydraConfig.instance().set_config(composed)
-    return module.read(plain(composed), _of_job(overrides))
-
-
-def _of_job(overrides: Sequence[str]) -> list[str]:
-    return [word for word in overrides if not word.lstrip("+~").startswith("hydra")]
-
-
-def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> Processes:
-    """How many processes a run asks for, if they agree with those that were started."""
-    if not isinstance(module, SpreadModule):
-        if worker is not None and worker.num_workers > 1:
-            raise ConfigurationError(
-                f"this command runs in one process, and {worker.num_workers} were started; {TO_RUN_ALONE}"
-            )
-        return _ALONE
-    processes = module.processes(settings)
-    if worker is not None and processes.num not in (1, worker.num_workers):
-        raise ConfigurationError(
-            f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}; "
-            f"{TO_RUN_ALONE}"
-        )
-    return processes
-
-
 class _Quiet:
     """A job whose failure Hydra does not see, for Hydra would announce it in a line of its own."""
 
@@ -356,7 +163,7 @@ class _Quiet:
         return self.job.module()
 
 
-def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan: _Plan, *, job: PickledJob) -> None:
+def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan, *, job: PickledJob) -> None:
     folder, is_new = _made(plan)
     quiet = _Quiet(job)
     try:
@@ -371,7 +178,7 @@ def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan
     _close_logs()
 
 
-def _made(plan: _Plan) -> tuple[Path | None, bool]:
+def _made(plan: Plan) -> tuple[Path | None, bool]:
     """Make the run folder of a plan; None for a command that has none."""
     return make_new(Path(plan.folder)) if plan.has_run_folder else (None, False)
 
@@ -380,7 +187,7 @@ def _in_folder(folder: Path | None) -> list[str]:
     return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
 
 
-def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: _Plan) -> None:
+def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> None:
     folder, is_new = _made(plan)
     former = {} if folder is None else read_summary(folder)
     try:
@@ -393,11 +200,11 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
         raise settled(folder, error, former=former) from None
 
 
-def _run_beside(module: CommandModule, plan: _Plan, overrides: Sequence[str], worker: Worker) -> None:
+def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:
     """A second process or a later one: without Hydra, which would write files, and without a word."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    words = tuple(_of_job(overrides))
+    words = tuple(of_job(overrides))
     context = JobContext(
         command=shlex.join(["genlab", *words]),
         overrides=words,

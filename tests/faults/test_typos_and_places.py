@@ -137,7 +137,7 @@ def test_without_the_early_look_the_failure_would_come_late_and_at_length(
     """Left to Hydra, a folder that holds a thesis is trained into."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
-    monkeypatch.setattr("genlab.composition.application.require_fresh", lambda folder: None)
+    monkeypatch.setattr("genlab.composition.preflight.require_fresh", lambda folder: None)
     monkeypatch.setattr(run_folder, "require_fresh", lambda folder: None)
     assert genlab("train", *TINY, "hydra.run.dir=full").code == 0
     tally.wrong_variant_noticed(FAULT, "no look at the folder")
