@@ -66,7 +66,8 @@ def hyperparameters(configuration: Mapping[str, Any], origin: Origin) -> dict[st
     if isinstance(techniques, Mapping):
         choices["techniques"] = ",".join(map(str, techniques)) or "none"
     first = [name for name in _FIRST if name in choices]
-    numbers = {key: value for key, value in flat(configuration).items() if value is not None}
+    settings = {name: value for name, value in configuration.items() if name not in ("resume", "allow_other_data")}
+    numbers = {key: value for key, value in flat(settings).items() if value is not None}
     typed = [key for override in origin.overrides if (key := override.lstrip("+~").partition("=")[0]) in numbers]
     columns: dict[str, bool | int | float | str] = {name: choices[name] for name in [*first, *sorted(choices)]}
     return columns | {key: numbers[key] for key in [*typed, *numbers] if key not in columns}

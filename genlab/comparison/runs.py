@@ -39,6 +39,8 @@ MAX_TAG_LENGTH = 200
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
+# Of config.yaml: what a start was told, and what the data measured.
+_NO_SETTINGS = ("resume", "allow_other_data", "spec", "dataset_fingerprint")
 _MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra")
 _SPEED = "speed/images_per_second"
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
@@ -150,7 +152,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         commands=_commands(origin.overrides, environment, has_overrides=bool(origin.choices)),
         commit=_commit(environment),
         hardware=_hardware(environment),
-        configuration=flat({key: value for key, value in configuration.items() if key not in ("resume", "spec")}),
+        configuration=flat({key: value for key, value in configuration.items() if key not in _NO_SETTINGS}),
         step=step,
         num_steps=_whole(_node(configuration, "trainer").get("num_steps")),
         seconds=_number(summary.get("seconds")),
