@@ -242,9 +242,13 @@ class Trainer:
         if not self._has_begun and is_first():
             begin()
             self.checkpoints.prepare()
-            best = self.summary.best.get("step")
-            self.checkpoints.agree_on_best(None if best is None else int(best), newest_step=self.summary.saved_step)
+            self.checkpoints.agree_on_best(self._best_step, newest_step=self.summary.saved_step)
         self._has_begun = True
+
+    @property
+    def _best_step(self) -> int | None:
+        """Of the best weights; None where no measure has chosen any."""
+        return int(self.summary.best["step"]) if self.summary.best else None
 
     def _opened_log(self) -> AbstractContextManager[RunLog | None]:
         """The log of the first process; the others have none."""
@@ -446,9 +450,9 @@ class Trainer:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         wait_for_all()  # until it is written
         self.tested = ("last.pt", self.step)
-        if self.summary.best and self.checkpoints.has("best.pt"):
+        if self._best_step is not None and self.checkpoints.has("best.pt"):
             self.state.load_weights(self.checkpoints.load("best.pt", device=self.device))
-            self.tested = ("best.pt", int(self.summary.best["step"]))
+            self.tested = ("best.pt", self._best_step)
         self.test_averages = self.evaluate("test")
         self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
         self._write_scalars(log, self.summary.test)
@@ -548,6 +552,7 @@ class Trainer:
             self._validations_without_gain = int(kept["validations_without_gain"])
             self._seconds_before = float(kept["seconds"])
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
+            _ = self._best_step
             self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
             if self._watch is not None and kept["collapse"] is not None:
                 self._watch.load_state_dict(kept["collapse"])
