@@ -4,7 +4,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,29 @@ def from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def program() -> str:
-    """Return how this program is called here: an environment that is not activated has no `genlab` on the path."""
+def program(packages: Iterable[str] = ()) -> str:
+    """Return how this program is called here: an environment that is not activated has no `genlab` on the path.
+
+    Args:
+        packages: Of the user's own, which a command that reads a run of theirs has to be told to trust.
+    """
+    missing = dict.fromkeys(packages)
+    trusted = [name for name in (os.environ.get("GENLAB_ALLOW"), *missing) if name]
+    prefix = f"GENLAB_ALLOW={','.join(trusted)} " if missing else ""
     script = Path(sys.executable).with_name("genlab")
     if shutil.which("genlab") or not script.exists():
-        return "genlab"
-    return shlex.quote(str(from_here(script)))
+        return f"{prefix}genlab"
+    return f"{prefix}{shlex.quote(str(from_here(script)))}"
 
 
-def resume_command(run_folder: Path) -> str:
-    """Return the line that goes on with a run."""
-    return f"{program()} train resume={shlex.quote(str(from_here(run_folder)))}"
+def resume_command(run_folder: Path, packages: Iterable[str] = ()) -> str:
+    """Return the line that goes on with a run.
+
+    Args:
+        run_folder: Of the run.
+        packages: See :func:`program`.
+    """
+    return f"{program(packages)} train resume={shlex.quote(str(from_here(run_folder)))}"
 
 
 def user_cache() -> Path:

@@ -38,6 +38,7 @@ from genlab.composition.schema import (
     read_run_configuration,
     require_phases,
 )
+from genlab.composition.targets import to_trust
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError, StoppedBySignal
 from genlab.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
@@ -117,16 +118,16 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder, former=former)
         if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
-            raise StoppedBySignal(_interruption(context.run_folder), signal.SIGINT) from error
+            raise StoppedBySignal(_interruption(context.run_folder, configuration), signal.SIGINT) from error
         raise
 
 
-def _interruption(run_folder: Path) -> str:
+def _interruption(run_folder: Path, configuration: RunConfiguration) -> str:
     """What is left of a run that was interrupted before or after its steps."""
     if read_summary(run_folder).get("status") == "finished":
         return f"interrupted after the run had finished: {from_here(run_folder)}"
     if has_checkpoint(run_folder):
-        return f"interrupted; to go on: {resume_command(run_folder)}"
+        return f"interrupted; to go on: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
     return "interrupted before anything was saved"
 
 
@@ -233,7 +234,8 @@ def train(
             measures=measures,
             baselines=baselines,
         )
-    _log.info("%s", _conclusion(trainer, run_folder, measures, baselines))
+    called = program(to_trust(configuration.as_dict()))
+    _log.info("%s", _conclusion(trainer, run_folder, measures, baselines, called=called))
     return summary
 
 
@@ -281,6 +283,7 @@ def assembled(
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration.as_dict(), origin),
         class_predictor=class_predictor,
+        resume_command=resume_command(run_folder, to_trust(configuration.as_dict())),
     )
 
 
@@ -329,7 +332,9 @@ def _ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
     return measures, enter(found, BASELINE_MEASURES, weights="none")
 
 
-def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], baselines: Sequence[Entry]) -> str:
+def _conclusion(
+    trainer: Trainer, run_folder: Path, measures: Sequence[Entry], baselines: Sequence[Entry], *, called: str
+) -> str:
     """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
     lines = [format_table(measures, baselines)] if measures else []
     folder = from_here(run_folder)
@@ -340,7 +345,7 @@ def _conclusion(trainer: Trainer, run_folder: Path, measures: Sequence[Entry], b
         lines.append(trainer.summary.reason)
     if trainer.settings.dry_run:
         lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
-    lines += ["next:", *(f"  {program()} {command}" for command in _next_commands(trainer, folder))]
+    lines += ["next:", *(f"  {called} {command}" for command in _next_commands(trainer, folder))]
     return "\n".join(lines)
 
 

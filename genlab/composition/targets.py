@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,14 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
     if not is_trusted and not (_is_listed(found.__module__) and _is_of_its_place(found)):
         raise _refusal(f"{target} (which is {found.__module__}.{found.__qualname__})", where)
     return found
+
+
+def to_trust(node: Any) -> Iterator[str]:
+    """Yield the packages that GENLAB_ALLOW lacks for these nodes to be built from a run folder."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if name == "_target_" and not _is_listed(str(value).rpartition(".")[0]):
+            yield str(value).partition(".")[0]
+        yield from to_trust(value)
 
 
 def allows_own_code() -> bool:

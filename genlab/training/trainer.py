@@ -23,7 +23,6 @@ from genlab.graphs import Graphs
 from genlab.measures import WATCH_MEASURES
 from genlab.models.base import Model
 from genlab.nn.synchronized import synchronize_layers
-from genlab.paths import resume_command
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.signals import told
 from genlab.storage import is_disk_full
@@ -74,6 +73,7 @@ class Trainer:
         hyperparameters: Columns of TensorBoard's HPARAMS.
         class_predictor: What the watch for collapse counts modes with.
         graphs: Recorder of the phases' updates; None leaves it to ``trainer.cuda_graph``.
+        resume_command: The line that goes on with the run, for people.
 
     Raises:
         ConfigurationError: The settings ask for what this model or these data cannot give.
@@ -94,6 +94,7 @@ class Trainer:
         hyperparameters: HyperParameters,
         class_predictor: ClassPredictor | None = None,
         graphs: Graphs | None = None,
+        resume_command: str = "genlab train resume=...",
     ) -> None:
         if settings.validation_interval > 0:
             dataset.require_images("validation", way_out="trainer.validation_interval=0")
@@ -122,6 +123,7 @@ class Trainer:
         """The checkpoint that the test measured, and its step."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self._hyperparameters = hyperparameters
+        self._resume_command = resume_command
         self._stream = dataset.stream(
             batch_size=settings.batch_size,
             seed=seed,
@@ -211,7 +213,7 @@ class Trainer:
             self._heard_by_any(request)
             if self._stop_signal is not None:
                 self._write_summary("interrupted", f"signal {self._stop_signal}")
-                kept = f"saved; to go on: {resume_command(self.run_folder)}"
+                kept = f"saved; to go on: {self._resume_command}"
                 raise StoppedBySignal(
                     f"stopped by {told(self._stop_signal)} after step {self.step}; "
                     f"{'nothing saved, being a dry run' if self.settings.dry_run else kept}",
@@ -234,7 +236,7 @@ class Trainer:
     def _farewell(self) -> str:
         """What is left of the run if it ends here."""
         if any(map(self.checkpoints.has, ("last.pt", "previous.pt"))):
-            return f"to go on from the last checkpoint: {resume_command(self.run_folder)}"
+            return f"to go on from the last checkpoint: {self._resume_command}"
         return "nothing was saved"
 
     def _begin(self, begin: Callable[[], object]) -> None:
