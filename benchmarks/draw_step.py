@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from genlab.models.draw import DRAW
-from genlab.models.draw_glimpse import Given, Posterior, State
-from genlab.nn.attention import AttentionBias
+from genlab.models.draw.attention import AttentionBias
+from genlab.models.draw.draw import DRAW
+from genlab.models.draw.glimpse import Given, Posterior, State
 from genlab.types import Batch, ImageSpec
 
 SIDE = 28

@@ -26,13 +26,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import to_tensor
 
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
+from genlab.run.record import build_model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.training.schedules import constant
 from genlab.types import Batch, ImageSpec

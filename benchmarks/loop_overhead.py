@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genlab.composition.location import config_directory
+from genlab.config.location import config_directory
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 
 # Least and aimed-for ratio at batch sizes 1, 16, 64.
 TARGETS = {1: (50, 120), 16: (400, 800), 64: (900, 1400)}

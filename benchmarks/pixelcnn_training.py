@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.types import Batch
 
 # Least and aimed-for ratio.

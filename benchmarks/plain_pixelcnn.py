@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.nn.masked import BatchNorm
 from genlab.types import ImageSpec
 

@@ -33,20 +33,20 @@ from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from genlab.collectives import is_first, num_processes
-from genlab.composition.builder import build
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import (
+from genlab.config.build import build
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import (
     RunConfiguration,
     read_run_configuration,
 )
 from genlab.data.dataset import Dataset
 from genlab.metrics.generation import draw_images
 from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import is_first, num_processes
+from genlab.parallel.processes import gathered, joined
+from genlab.run.record import build_model
 from genlab.training.precision import resolved
-from genlab.training.processes import gathered, joined
 from genlab.training.progress import Progress
 from genlab.training.signals import StopRequest
 from genlab.training.trainer import Trainer

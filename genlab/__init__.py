@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genlab.loading import load
+    from genlab.run.loading import load
 
 __all__ = ["__version__", "load"]
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import torch only when a model is asked for: ``genlab --help`` must answer at once."""
     if name == "load":
-        from genlab.loading import load
+        from genlab.run.loading import load
 
         return load
     raise AttributeError(f"module 'genlab' has no attribute {name!r}")

@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import Any
 
 import genlab
-from genlab.composition.syntax import Flag, Syntax, expanded
 from genlab.errors import ConfigurationError, StorageError
-from genlab.openmp import shorten_spin
-from genlab.streams import guarded_streams, outlive_readers
+from genlab.launch.openmp import shorten_spin
+from genlab.launch.streams import guarded_streams, outlive_readers
+from genlab.launch.syntax import Flag, Syntax, expanded
 
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
@@ -98,7 +98,7 @@ class Job:
 
     def __call__(self, configuration: Any) -> None:
         """Run the command on a composed configuration."""
-        from genlab.composition.application import run_job
+        from genlab.launch.command import run_job
 
         run_job(self.command, self.module, configuration)
 
@@ -112,7 +112,7 @@ class Job:
 
 def _job_in_worker(command: str) -> Job:
     """A job in another process, where Hydra will need the resolvers of our configuration."""
-    from genlab.composition.naming import register_resolvers
+    from genlab.config.naming import register_resolvers
 
     register_resolvers()
     outlive_readers()
@@ -133,7 +133,7 @@ def _dispatch(words: list[str]) -> int:
     command, *rest = words
     if command not in COMMANDS:
         raise ConfigurationError(f"there is no command '{command}'; {_way_out(words)}")
-    from genlab.composition.application import launch
+    from genlab.launch.command import launch
 
     syntax = COMMANDS[command][1]
     line = expanded(rest, syntax)
@@ -143,8 +143,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _way_out(words: Sequence[str]) -> str:
     """What a line without a command was probably meant to be."""
-    from genlab.composition.location import config_directory
-    from genlab.composition.suggestions import way_out
+    from genlab.config.location import config_directory
+    from genlab.config.suggestions import way_out
 
     first = words[0]
     if first.casefold() in (path.stem for path in (config_directory() / "model").glob("*.yaml")):
@@ -181,7 +181,7 @@ def _complete(words: list[str]) -> int:
 
     The shell calls ``genlab -sc query=bash`` with the line so far in COMP_LINE.
     """
-    from genlab.composition.application import run_hydra
+    from genlab.launch.command import run_hydra
 
     command = "train"
     line = os.environ.get("COMP_LINE", "")
@@ -205,8 +205,8 @@ def _complete(words: list[str]) -> int:
 
 
 def _report(error: BaseException) -> int:
-    from genlab.composition.failures import explain, prefix_of
-    from genlab.composition.processes.worker import this_worker
+    from genlab.launch.failures import explain, prefix_of
+    from genlab.launch.worker import this_worker
 
     message, code = explain(error)
     worker = this_worker()

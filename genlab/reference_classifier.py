@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.run_folder import read_summary
-from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.download import exclusive_access, storage_error
 from genlab.errors import ConfigurationError
-from genlab.loading import load_trained
 from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
+from genlab.run.folder import read_summary
+from genlab.run.loading import load_trained
 from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")

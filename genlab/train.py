@@ -15,15 +15,34 @@ import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from genlab.banner import banner
-from genlab.collectives import is_first
-from genlab.composition.contract import JobContext
-from genlab.composition.environment import choose_device, processes_on, save_environment
-from genlab.composition.processes.launcher import Processes
-from genlab.composition.processes.outcome import settle_after_first
-from genlab.composition.processes.worker import this_worker
-from genlab.composition.run_folder import claimed, clear, has_checkpoint, never_saved, read_summary
-from genlab.composition.runs import (
+from genlab.config.schema import (
+    RunConfiguration,
+    read_run_configuration,
+    require_phases,
+)
+from genlab.config.targets import to_trust
+from genlab.data.dataset import Dataset
+from genlab.errors import CheckpointError, ConfigurationError, StoppedBySignal
+from genlab.launch.contract import JobContext
+from genlab.launch.outcome import settle_after_first
+from genlab.launch.processes import Processes
+from genlab.launch.worker import this_worker
+from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
+from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
+from genlab.metrics.likelihoods import has_likelihood
+from genlab.metrics.quality import LEAST_IMAGES
+from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import is_first
+from genlab.parallel.processes import first_before_others, gathered, joined, own_device
+from genlab.paths import from_here, program, resume_command
+from genlab.printing import printable
+from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
+from genlab.run.banner import banner
+from genlab.run.checkpoint import CheckpointFolder
+from genlab.run.environment import choose_device, processes_on, save_environment
+from genlab.run.folder import claimed, clear, has_checkpoint, never_saved, read_summary
+from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
+from genlab.run.record import (
     CONFIG_NAME,
     RUNS_ROOT,
     build_model,
@@ -33,27 +52,8 @@ from genlab.composition.runs import (
     save_evaluation,
     with_absolute_paths,
 )
-from genlab.composition.schema import (
-    RunConfiguration,
-    read_run_configuration,
-    require_phases,
-)
-from genlab.composition.targets import to_trust
-from genlab.data.dataset import Dataset
-from genlab.errors import CheckpointError, ConfigurationError, StoppedBySignal
-from genlab.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
-from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
-from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
-from genlab.metrics.likelihoods import has_likelihood
-from genlab.metrics.quality import LEAST_IMAGES
-from genlab.models.base import GenerativeModel
-from genlab.paths import from_here, program, resume_command
-from genlab.printing import printable
-from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
-from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.collapse import ClassPredictor
 from genlab.training.precision import resolved, slowness
-from genlab.training.processes import first_before_others, gathered, joined, own_device
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 

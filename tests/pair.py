@@ -65,7 +65,7 @@ def _serve(rank: int, port: int, connection: Connection) -> None:
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     import torch
 
-    from genlab.training.processes import joined
+    from genlab.parallel.processes import joined
 
     torch.set_num_threads(1)
     with joined(torch.device("cpu")):

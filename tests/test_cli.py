@@ -97,7 +97,7 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
 
 def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     (tmp_path / "my_models.py").write_text(
-        "from genlab.models.draw import DRAW\n\nclass Mine(DRAW):\n    '''A model of one's own.'''\n"
+        "from genlab.models.draw.draw import DRAW\n\nclass Mine(DRAW):\n    '''A model of one's own.'''\n"
     )
     group = tmp_path / "my" / "model"
     group.mkdir(parents=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from genlab.composition.builder import bind
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.location import config_directory
-from genlab.composition.naming import register_resolvers
-from genlab.composition.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
+from genlab.config.build import bind
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
 
 GROUPS = ("dataset", "experiment", "model", "optimizer", "recipe", "schedule", "trainer")
 

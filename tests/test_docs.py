@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from genlab.cli import COMMANDS
-from genlab.composition.composer import open_composer
-from genlab.composition.line import read_line
-from genlab.composition.naming import register_resolvers
-from genlab.composition.syntax import expanded
+from genlab.config.compose import open_composer
+from genlab.config.naming import register_resolvers
+from genlab.launch.arguments import read_line
+from genlab.launch.syntax import expanded
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

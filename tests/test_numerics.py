@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.numerics import float32_products, make_explicit
 from genlab.training.capture import step_capture
+from tests.models.pixelcnn.tiny_autoregressive import make
 from tests.models.tiny import make_batch
-from tests.models.tiny_autoregressive import make
 from tests.training.conftest import make_settings
 
 

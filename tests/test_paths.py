@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 import genlab as package
-from genlab.composition.line import read_line
 from genlab.data.location import existing_root, resolve_root
 from genlab.errors import ConfigurationError, DataError
+from genlab.launch.arguments import read_line
 from genlab.paths import expanded, expanded_inside, user_cache
 
 

@@ -15,8 +15,8 @@ from genlab import reference_classifier as module
 from genlab.data.dataset import Dataset
 from genlab.data.digits import digits
 from genlab.errors import ConfigurationError
-from genlab.loading import load_trained
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
+from genlab.run.loading import load_trained
 from genlab.train import train
 from tests.conftest import Outcome
 from tests.data.sources import SMALL_DIGITS

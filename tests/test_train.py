@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from genlab import reference_classifier, train
-from genlab.loading import load_trained
 from genlab.paths import resume_command
+from genlab.run.loading import load_trained
 from tests.conftest import Outcome
 
 CPU_AND_SIZE = ("dataset.size=8", "num_threads=1", "device=cpu")

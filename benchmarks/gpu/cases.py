@@ -34,10 +34,10 @@ from genlab.checks.autoregressive import decode, draw_with_full_passes
 from genlab.checks.training import differences
 from genlab.cli import main
 from genlab.graphs import Graphs
-from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.base import evaluation_mode
-from genlab.models.incremental.sampler import draw_symbols
-from genlab.training.checkpoint import CheckpointFolder
+from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
+from genlab.models.pixelcnn.sampler import draw_symbols
+from genlab.run.checkpoint import CheckpointFolder
 from genlab.training.randomness import generator_for
 from genlab.types import UNLABELLED, Batch
 

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.recorded_graph import RecordedGraphs
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import (
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import (
     RunConfiguration,
     read_run_configuration,
 )
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
+from genlab.run.record import build_model
 from genlab.training.trainer import Trainer
 from genlab.types import UNLABELLED, ImageSpec
 

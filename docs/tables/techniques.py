@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import nn
 
-from genlab.composition.builder import build
-from genlab.composition.location import config_directory
+from genlab.config.build import build
+from genlab.config.location import config_directory
 from genlab.models.gan.objectives import Objective
 from genlab.models.gan.techniques.base import Technique
 from genlab.models.gan.techniques.compatibility import Combination, Remark, remarks

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
-from genlab.nn.attention import FilterGrid
+from genlab.models.draw.attention import FilterGrid
 
 # The constants of a grid are kept in single precision, also where it computes in double.
 _TOLERANCE = 1e-4

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if, make_batch
 from genlab.errors import ConfigurationError
-from genlab.models.autoregressive import AutoregressiveModel
-from genlab.models.incremental.sampler import invert_cdf
+from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
+from genlab.models.pixelcnn.sampler import invert_cdf
 from genlab.types import UNLABELLED, Batch, ImageSpec
 
 _NOT_AUTOREGRESSIVE = "it has no logits of symbols in an order"

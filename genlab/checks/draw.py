@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from genlab.checks.subject import Finding, Subject, held_if
-from genlab.models.draw import DRAW
-from genlab.models.draw_glimpse import Posterior
+from genlab.models.draw.draw import DRAW
+from genlab.models.draw.glimpse import Posterior
 from genlab.types import Batch
 
 _NOT_DRAW = "it is no DRAW"

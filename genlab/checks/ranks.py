@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from genlab.checks.phases import training_step, updates_of
 from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
-from genlab.collectives import Process, is_drawing_same, set_process
-from genlab.nn.synchronized import synchronize_layers
+from genlab.parallel.collectives import Process, is_drawing_same, set_process
+from genlab.parallel.synchronized import synchronize_layers
 from genlab.training.randomness import seed_training_step
 from genlab.types import Batch
 
@@ -167,7 +167,7 @@ def _numpy_state() -> bytes:
 
 
 def noise_differs(subject: Subject) -> Finding:
-    """No draw is the same on two ranks, but for those that ask for it (:mod:`genlab.collectives`)."""
+    """No draw is the same on two ranks, but for those that ask for it (:mod:`genlab.parallel.collectives`)."""
     steps = _steps(subject)
     if any(step.is_numpy_used for step in steps):
         return held_if(False, "the model draws from NumPy's generator, which is the same on all ranks")
@@ -185,5 +185,5 @@ def ranks_stay_equal(subject: Subject) -> Finding:
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
     seen = f"{len(first)} tensors after a step"
     if different:
-        return held_if(False, f"{seen}, {len(different)} differ, first {different[0]}: see genlab.collectives")
+        return held_if(False, f"{seen}, {len(different)} differ, first {different[0]}: see genlab.parallel.collectives")
     return held_if(True, f"{seen}, equal on {NUM_RANKS} ranks")

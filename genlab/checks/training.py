@@ -16,14 +16,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.checks.subject import Finding, Subject, held_if, make_batch
-from genlab.data.assembly import assemble
 from genlab.data.dataset import SPLITS, Dataset
+from genlab.data.preparation import assemble
 from genlab.data.store import Store
 from genlab.models.base import Model
+from genlab.run.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.run.exported import Origin, load_weights, save_weights
 from genlab.training.averaging import averaged_weights
-from genlab.training.checkpoint import CheckpointFolder, model_fingerprint
 from genlab.training.evaluation import Average, averages_of_split
-from genlab.training.exported import Origin, load_weights, save_weights
 from genlab.training.schedules import warmup_cosine
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
-from genlab.composition.suggestions import nearest
+from genlab.config.fields import check_fields
+from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
 from genlab.printing import printable
 
 # By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training.

@@ -9,11 +9,11 @@ import torch
 
 from genlab.checks.invariants import INVARIANTS, findings
 from genlab.checks.subject import fitting_subject
-from genlab.composition.builder import bind, build
-from genlab.composition.composer import parse_overrides
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
+from genlab.config.build import bind, build
+from genlab.config.compose import parse_overrides
+from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
 from genlab.models.base import Model
 from genlab.types import ImageSpec
 

@@ -10,9 +10,9 @@ from typing import Any
 from genlab.comparison.ranking import sorted_runs
 from genlab.comparison.runs import Run, read_runs
 from genlab.comparison.table import WIDTH, as_csv, as_json, as_text
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
+from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
 from genlab.storage import replace_atomically
 
 _STANDARD_OUTPUT = "-"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.composition.catalogue import describe_options
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
+from genlab.config.catalogue import describe_options
+from genlab.config.fields import check_fields
+from genlab.launch.contract import JobContext
 
 # Data sets bring torch, which the list does without: they are imported where one is looked at.
 
@@ -31,7 +31,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSetting
     del overrides
     settings = check_fields(DatasetsSettings, {"dataset": None, **values}, "")
     if settings.dataset is not None:
-        from genlab.composition.builder import bind
+        from genlab.config.build import bind
         from genlab.data.dataset import Dataset
 
         bind(settings.dataset, "dataset", expects=Dataset)
@@ -48,7 +48,7 @@ def run(settings: DatasetsSettings, context: JobContext) -> None:
         for line in describe_options("dataset", context.config_folders):
             print(line)
         return
-    from genlab.composition.builder import build
+    from genlab.config.build import build
     from genlab.data.dataset import Dataset
     from genlab.data.survey import describe
 

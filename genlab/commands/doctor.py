@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from genlab.composition.contract import JobContext
-from genlab.composition.environment import describe_cpu, describe_device, git_state, versions
-from genlab.composition.fields import check_fields
+from genlab.config.fields import check_fields
 from genlab.data.location import describe_root, resolve_root
 from genlab.errors import GenlabError
 from genlab.functional import kl_to_standard_normal
+from genlab.launch.contract import JobContext
+from genlab.run.environment import describe_cpu, describe_device, git_state, versions
 from genlab.training.precision import has_bfloat16
 
 _GIGABYTE = 1e9

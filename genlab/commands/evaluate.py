@@ -11,17 +11,13 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.collectives import is_first, num_processes, rank
-from genlab.composition.composer import parse_overrides
-from genlab.composition.contract import JobContext
-from genlab.composition.environment import choose_device, processes_on
-from genlab.composition.fields import check_fields
-from genlab.composition.processes.launcher import Processes
-from genlab.composition.runs import moved, require_root_alone, save_evaluation, save_likelihoods
+from genlab.config.compose import parse_overrides
+from genlab.config.fields import check_fields
 from genlab.data.dataset import Dataset, Split
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.launch.contract import JobContext
+from genlab.launch.processes import Processes
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
@@ -32,9 +28,14 @@ from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likel
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import is_first, num_processes, rank
+from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.paths import absolute
 from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
+from genlab.run.environment import choose_device, processes_on
+from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.run.record import moved, require_root_alone, save_evaluation, save_likelihoods
 from genlab.sampling.pictures import save_picture
 from genlab.train import train
 from genlab.training.evaluation import (
@@ -44,7 +45,6 @@ from genlab.training.evaluation import (
     batching_for,
     with_noise_of_their_own,
 )
-from genlab.training.processes import first_before_others, joined, own_device
 from genlab.types import Batch
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(

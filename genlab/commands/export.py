@@ -9,14 +9,14 @@ import torch
 
 from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
-from genlab.composition.runs import find_run, save_configuration
+from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
-from genlab.loading import load_trained
+from genlab.launch.contract import JobContext
+from genlab.run.checkpoint import model_fingerprint
+from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, save_weights
+from genlab.run.loading import load_trained
+from genlab.run.record import find_run, save_configuration
 from genlab.storage import replace_atomically, require_writable, whole_folder
-from genlab.training.checkpoint import model_fingerprint
-from genlab.training.exported import WEIGHTS_NAME, Origin, is_export, save_weights
 
 CARD_NAME = "README.md"
 

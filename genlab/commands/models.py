@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genlab.composition.catalogue import NoSettings, describe_options, read_nothing
-from genlab.composition.contract import JobContext
+from genlab.config.catalogue import NoSettings, describe_options, read_nothing
+from genlab.launch.contract import JobContext
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NoSettings:

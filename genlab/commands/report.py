@@ -7,9 +7,9 @@ from typing import Any
 
 from genlab.comparison.published import as_markdown, read_experiments, replaced_between_markers
 from genlab.comparison.runs import read_runs
-from genlab.composition.contract import JobContext
-from genlab.composition.fields import check_fields
+from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
 from genlab.storage import replace_atomically
 
 

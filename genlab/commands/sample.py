@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 import torch
 
-from genlab.collectives import is_first, shared_work
-from genlab.composition.contract import JobContext
-from genlab.composition.environment import choose_device, processes_on, saved_class_names
-from genlab.composition.failures import raised_elsewhere
-from genlab.composition.fields import check_fields
-from genlab.composition.processes.launcher import Processes
-from genlab.composition.runs import moved, require_root_alone
-from genlab.composition.suggestions import way_out
+from genlab.config.fields import check_fields
+from genlab.config.suggestions import way_out
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
-from genlab.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.launch.contract import JobContext
+from genlab.launch.failures import raised_elsewhere
+from genlab.launch.processes import Processes
+from genlab.parallel.collectives import is_first, shared_work
+from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.randomness import derive_seed
+from genlab.run.environment import choose_device, processes_on, saved_class_names
+from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.run.record import moved, require_root_alone
 from genlab.sampling.pictures import save_pictures
-from genlab.training.processes import first_before_others, joined, own_device
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import Batch
 

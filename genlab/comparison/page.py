@@ -20,7 +20,7 @@ from genlab.comparison.charts import Line, chart, swatch
 from genlab.comparison.ranking import Column, columns_of, differing
 from genlab.comparison.runs import Run, curves, describe_seconds, newest_samples
 from genlab.comparison.table import cell_text, legend, parameter_text, remarks, shown
-from genlab.hyperparameters import Scalar
+from genlab.run.hyperparameters import Scalar
 from genlab.storage import opened_within
 
 MAX_DRAWN = 24

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from genlab.comparison.measures import UNKNOWN, Record
 from genlab.comparison.runs import Run
-from genlab.composition.suggestions import nearest
+from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
-from genlab.hyperparameters import Scalar
 from genlab.measures import NOT_DECLARED
+from genlab.run.hyperparameters import Scalar
 
 # These say the same less plainly, where one of the others differs as well.
 _IMPLIED = ("fingerprint of the data", "number of images")

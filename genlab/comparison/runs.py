@@ -23,11 +23,11 @@ from genlab.comparison.measures import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.composition.plain_yaml import MAX_BYTES, load_plain
-from genlab.composition.run_folder import is_abandoned
-from genlab.composition.suggestions import nearest
+from genlab.config.plain_yaml import MAX_BYTES, load_plain
+from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
-from genlab.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
+from genlab.run.folder import is_abandoned
+from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
 from genlab.storage import MAX_JSON_BYTES, leads_out, opened_within, read_within
 
 MAX_LOG_BYTES = 64_000_000

@@ -10,7 +10,7 @@ from typing import Any
 from genlab.comparison.measures import Record
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, told_once
 from genlab.comparison.runs import Run, describe_seconds
-from genlab.hyperparameters import Scalar
+from genlab.run.hyperparameters import Scalar
 
 WIDTH = 120
 MAX_REASON = 200

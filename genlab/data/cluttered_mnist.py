@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.assembly import assemble
 from genlab.data.composition import compose_splits, crop, draw, paste_at_random, require_room
 from genlab.data.dataset import Dataset
 from genlab.data.mnist import DIGIT_NAMES, SIDE
+from genlab.data.preparation import assemble
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
 

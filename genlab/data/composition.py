@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.assembly import split_by_index
 from genlab.data.dataset import SPLITS, Split
 from genlab.data.mnist import MNIST, SIDE, read_source
+from genlab.data.preparation import split_by_index
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
 from genlab.randomness import derive_seed

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genlab.data.assembly import assemble
 from genlab.data.dataset import Dataset
+from genlab.data.preparation import assemble
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError

@@ -8,12 +8,12 @@ from typing import Literal
 
 import torch
 
-from genlab.data.assembly import assemble
 from genlab.data.dataset import SPLITS, Dataset, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
 from genlab.data.folder_cache import FolderCache
 from genlab.data.folder_layout import Labels, Splits, layout_of
 from genlab.data.image_files import scan
+from genlab.data.preparation import assemble
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.data.survey import numbered

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genlab.data.assembly import assemble, split_by_index
 from genlab.data.dataset import Dataset
 from genlab.data.download import DownloadError, exclusive_download, file_md5, torchvision_dataset
 from genlab.data.idx import read_idx
 from genlab.data.location import describe_root, existing_root
+from genlab.data.preparation import assemble, split_by_index
 from genlab.data.store import Store
 from genlab.errors import DataError
 

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import torch
 
-from genlab.data.assembly import assemble, split_by_index
 from genlab.data.dataset import Dataset
 from genlab.data.download import DownloadError, exclusive_download, torchvision_dataset
 from genlab.data.location import describe_root, existing_root
 from genlab.data.mnist import DIGIT_NAMES
+from genlab.data.preparation import assemble, split_by_index
 from genlab.data.store import Store
 from genlab.errors import DataError
 

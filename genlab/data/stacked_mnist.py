@@ -9,9 +9,9 @@ from typing import Literal
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.assembly import assemble
 from genlab.data.composition import compose_splits, draw
 from genlab.data.dataset import Dataset
+from genlab.data.preparation import assemble
 from genlab.data.store import Store
 
 

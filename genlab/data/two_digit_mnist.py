@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.assembly import assemble
 from genlab.data.composition import compose_splits, draw, paste_at_random, require_room
 from genlab.data.dataset import Dataset
+from genlab.data.preparation import assemble
 from genlab.data.store import Store
 
 PAIRS = tuple(combinations_with_replacement(range(10), 2))

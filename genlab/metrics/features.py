@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genlab.functional import at_least_float32
 from genlab.models.classifier import Classifier
-from genlab.training.processes import dealt
+from genlab.parallel.processes import dealt
 
 
 class Description(NamedTuple):

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from genlab.data.dataset import Dataset
 from genlab.models.base import GenerativeModel
+from genlab.parallel.processes import dealt
 from genlab.randomness import derive_seed
-from genlab.training.processes import dealt
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import UNLABELLED
 

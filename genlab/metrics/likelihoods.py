@@ -11,8 +11,8 @@ from torch import Tensor
 
 from genlab.measures import LIKELIHOODS, Measure
 from genlab.models.base import Model
+from genlab.parallel.processes import dealt
 from genlab.tables import aligned
-from genlab.training.processes import dealt
 from genlab.types import Batch
 
 

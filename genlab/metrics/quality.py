@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.collectives import alone
 from genlab.data.dataset import Dataset, Split
 from genlab.data.randomness import permutation
 from genlab.measures import Direction, Measure
@@ -27,6 +26,7 @@ from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISI
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
 from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import alone
 from genlab.randomness import derive_seed
 from genlab.sampling.comparisons import beside, with_neighbours
 

@@ -6,7 +6,7 @@ generators or from the generator it is handed, none from NumPy or a generator of
 
 The trainer seeds the default generators from (seed, step, rank) before each step, so that several processes draw
 different noise for their different images: ``torch.randn_like(batch.images)`` is right as it stands. A model asks for
-anything else (:mod:`genlab.collectives`)::
+anything else (:mod:`genlab.parallel.collectives`)::
 
     with same_draws():                                # equal on all ranks: one permutation for the whole batch
         order = torch.randperm(num_pixels)

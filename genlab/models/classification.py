@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genlab.collectives import mean_over_processes, num_processes
 from genlab.measures import Measure
+from genlab.parallel.collectives import mean_over_processes, num_processes
 from genlab.types import UNLABELLED, Loss
 
 CLASSIFICATION_MEASURES = MappingProxyType(

@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genlab.collectives import shared_work
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.models.base import GenerativeModel, Model
+from genlab.parallel.collectives import shared_work
+from genlab.parallel.processes import gathered
 from genlab.randomness import derive_seed
-from genlab.training.processes import gathered
 from genlab.training.randomness import generator_for
 from genlab.training.settings import TrainerSettings
 

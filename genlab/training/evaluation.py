@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.collectives import num_processes, rank
 from genlab.data.dataset import Dataset, Split
 from genlab.models.base import Model
+from genlab.parallel.collectives import num_processes, rank
+from genlab.parallel.processes import gathered, in_turn
 from genlab.randomness import derive_seed
-from genlab.training.processes import gathered, in_turn
 from genlab.training.randomness import seed_default_generators
 from genlab.types import Batch
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genlab.collectives import mean_over_processes, num_processes, one_batch
 from genlab.errors import NonFiniteError
 from genlab.numerics import float32_products
+from genlab.parallel.collectives import mean_over_processes, num_processes, one_batch
+from genlab.parallel.processes import average
+from genlab.parallel.sharding import is_share, share_like, total_norm
 from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device
 from genlab.training.precision import resolved
-from genlab.training.processes import average
 from genlab.training.schedules import change_of_rate
 from genlab.training.settings import TrainerSettings
-from genlab.training.sharding import is_share, share_like, total_norm
 from genlab.types import Batch, Loss, Phase
 
 OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], Optimizer]

@@ -12,7 +12,7 @@ from types import TracebackType
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from genlab.collectives import is_first
+from genlab.parallel.collectives import is_first
 
 _log = logging.getLogger(__name__)
 

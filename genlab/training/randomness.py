@@ -3,7 +3,7 @@
 import torch
 from torch import Generator
 
-from genlab.collectives import num_processes, rank, seed_same_draws
+from genlab.parallel.collectives import num_processes, rank, seed_same_draws
 from genlab.randomness import derive_seed
 
 

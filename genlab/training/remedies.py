@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from genlab.errors import MemoryExhaustedError, NonFiniteError, StorageError
+from genlab.run.checkpoint import CheckpointFolder
 from genlab.storage import free_bytes
-from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.settings import TrainerSettings
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from genlab.errors import ConfigurationError
+from genlab.run.checkpoint import MAX_STEP
 from genlab.training.capture import CudaGraph
-from genlab.training.checkpoint import MAX_STEP
 from genlab.training.precision import Precision
 
 MAX_WATCH_IMAGES = 1024
@@ -88,7 +88,7 @@ class TrainerSettings:
     """How often all of them go on from the last checkpoint after one has died."""
     sharding: Sharding
     """Whether several processes divide weights, gradients and moments among them (see
-    :mod:`genlab.training.sharding`): slower, for networks that outgrow one device."""
+    :mod:`genlab.parallel.sharding`): slower, for networks that outgrow one device."""
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images", "devices"):

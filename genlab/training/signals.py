@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from genlab.collectives import num_processes
 from genlab.errors import StoppedBySignal
+from genlab.parallel.collectives import num_processes
 from genlab.signals import Handler, handling, told
 
 _PASSED_ON_SECONDS = 2.0

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from genlab.collectives import num_processes
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.models.base import Model
+from genlab.parallel.collectives import num_processes
+from genlab.parallel.processes import broadcast
+from genlab.parallel.sharding import is_share, shard, shares_like, whole
 from genlab.randomness import derive_seed
 from genlab.training.averaging import WeightAverage, averaged_weights
 from genlab.training.fitting import require_fitting
 from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
-from genlab.training.processes import broadcast
 from genlab.training.randomness import seed_default_generators
 from genlab.training.settings import TrainerSettings
-from genlab.training.sharding import is_share, shard, shares_like, whole
 
 _log = logging.getLogger(__name__)
 

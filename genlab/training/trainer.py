@@ -16,18 +16,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.collectives import is_first, num_processes, rank, shared_work
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import NonFiniteError, StoppedBySignal, is_out_of_memory
 from genlab.graphs import Graphs
 from genlab.measures import WATCH_MEASURES
 from genlab.models.base import Model
-from genlab.nn.synchronized import synchronize_layers
+from genlab.parallel.collectives import is_first, num_processes, rank, shared_work
+from genlab.parallel.processes import first_before_others, largest, wait_for_all
+from genlab.parallel.sharding import require_shardable
+from genlab.parallel.synchronized import synchronize_layers
+from genlab.run.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.sampling.pictures import save_pictures, save_training_film, sheet
 from genlab.signals import told
 from genlab.storage import is_disk_full
 from genlab.training.capture import StepCapture, step_capture
-from genlab.training.checkpoint import CheckpointFolder, first_not_finite, model_fingerprint
 from genlab.training.collapse import ClassPredictor, CollapseWatch
 from genlab.training.evaluation import (
     Average,
@@ -40,13 +42,11 @@ from genlab.training.evaluation import (
 from genlab.training.fitting import misfit_refused
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, PhaseUpdate, ScheduleFactory
-from genlab.training.processes import first_before_others, largest, wait_for_all
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress, Speedometer
 from genlab.training.randomness import generator_for, seed_training_step
 from genlab.training.remedies import disk_full, diverged, memory_exhausted
 from genlab.training.settings import TrainerSettings
-from genlab.training.sharding import require_shardable
 from genlab.training.signals import StopRequest, listen_for_signals
 from genlab.training.slowdown import SlowdownWatch, hint_for
 from genlab.training.state import TrainingState
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 class Trainer:
     """Trains, validates, saves and resumes one model on one dataset in one run folder.
 
-    Several processes (:mod:`genlab.training.processes`) do the same step at the same time, each with its share of the
+    Several processes (:mod:`genlab.parallel.processes`) do the same step at the same time, each with its share of the
     batch, and have equal weights after it. They share evaluation; the first one alone writes.
 
     Args:

@@ -1,1 +1,1 @@
-"""Hydra finds plugins in this namespace package only; the search itself is genlab.composition.sweep.search."""
+"""Hydra finds plugins in this namespace package only; the search itself is genlab.launch.search."""

@@ -28,7 +28,7 @@ class TPESweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Search until the trials are used up."""
-        from genlab.composition.sweep.conduct import planned_search
+        from genlab.launch.sweep import planned_search
 
         assert self.launcher is not None
         launcher = self.launcher

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genlab.models.autoregressive import AutoregressiveModel
-from genlab.models.draw import DRAW
+from genlab.models.draw.attention import FilterGrid
+from genlab.models.draw.draw import DRAW
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.techniques.base import Contest
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
-from genlab.models.incremental.sampler import Decoder
-from genlab.models.pixelcnn import PixelCNN
-from genlab.nn.attention import FilterGrid
+from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import Batch, Loss, Phase
 
 

@@ -7,23 +7,23 @@ import pytest
 
 from genlab.checks.invariants import INVARIANTS, find, findings
 from genlab.checks.subject import Subject, fitting_subject
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.location import config_directory
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
-from genlab.models.draw import DRAW
+from genlab.models.draw.draw import DRAW
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.techniques.base import Technique
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
+from genlab.run.record import build_model
 from genlab.types import ImageSpec
 from tests.checks import broken
 from tests.models.gan.tiny import make_gan
+from tests.models.pixelcnn.tiny_autoregressive import RESIDUAL
 from tests.models.tiny import make_draw
-from tests.models.tiny_autoregressive import RESIDUAL
 from tests.training.conftest import TinyGAN
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))

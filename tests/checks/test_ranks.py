@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from genlab.checks.ranks import SimulatedRanks
-from genlab.collectives import (
+from genlab.parallel.collectives import (
     draw_rows,
     gather_rows,
     is_first,

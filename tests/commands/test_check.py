@@ -17,7 +17,7 @@ TINY = (
     "model.write_size=3",
 )
 LEAKY = """
-from genlab.models.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 
 
 class Mine(PixelCNN):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab.composition.composer import parse_overrides
-from genlab.composition.syntax import Flag, Syntax, expanded
+from genlab.config.compose import parse_overrides
+from genlab.launch.syntax import Flag, Syntax, expanded
 from tests.conftest import Outcome
 
 

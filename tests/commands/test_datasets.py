@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genlab.composition.builder import build
-from genlab.composition.composer import open_composer, plain
+from genlab.config.build import build
+from genlab.config.compose import open_composer, plain
 from genlab.data.dataset import Dataset
 from tests.conftest import Outcome
 

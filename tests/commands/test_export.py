@@ -17,7 +17,7 @@ import yaml
 
 import genlab as package
 from genlab.errors import CheckpointError, ConfigurationError
-from genlab.training.exported import Origin, load_weights, save_weights
+from genlab.run.exported import Origin, load_weights, save_weights
 from tests.conftest import Outcome
 
 Genlab = Callable[..., Outcome]

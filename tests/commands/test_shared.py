@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from genlab.cli import main
-from genlab.collectives import is_first
+from genlab.parallel.collectives import is_first
 from tests.conftest import Outcome
 from tests.pair import Pair
 

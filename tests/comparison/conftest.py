@@ -56,7 +56,7 @@ def make_run(tmp_path: Path) -> RunMaker:
             "dataset": {"_target_": "genlab.data.mnist.binarized_mnist", "binarization": "fixed"},
             "optimizer": {"default": {"_target_": "torch.optim.Adam", "lr": 1e-3}},
             "trainer": {"num_steps": 100, "ema_decay": None, "validation_images": None},
-            "model": {"_target_": "genlab.models.draw.DRAW", "num_glimpses": 8},
+            "model": {"_target_": "genlab.models.draw.draw.DRAW", "num_glimpses": 8},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(nodes | (configuration or {})))
         runtime = {"choices": {"model": "draw", "dataset": "binarized_mnist", "experiment": None} | (choices or {})}

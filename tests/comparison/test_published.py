@@ -16,7 +16,7 @@ from genlab.comparison.published import (
     replaced_between_markers,
 )
 from genlab.comparison.runs import read_runs
-from genlab.composition.location import config_directory
+from genlab.config.location import config_directory
 from genlab.errors import ConfigurationError
 from tests.comparison.conftest import RunMaker, entry
 

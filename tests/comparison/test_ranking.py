@@ -157,7 +157,7 @@ def test_runs_are_sorted_by_whatever_they_have(make_run: RunMaker, tmp_path: Pat
 
 def test_what_differs_is_what_is_not_the_same_everywhere(make_run: RunMaker, tmp_path: Path) -> None:
     make_run("a")
-    make_run("b", configuration={"seed": 1, "model": {"_target_": "genlab.models.draw.DRAW"}})
+    make_run("b", configuration={"seed": 1, "model": {"_target_": "genlab.models.draw.draw.DRAW"}})
     damaged = make_run("c")
     (damaged / "config.yaml").unlink()
     assert differing(read_runs([tmp_path])) == {"model.num_glimpses": (8, None, None), "seed": (0, 1, None)}

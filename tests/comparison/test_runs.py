@@ -18,7 +18,7 @@ from genlab.comparison.ranking import sorted_runs
 from genlab.comparison.runs import curves, newest_samples, read_run, read_runs
 from genlab.comparison.table import as_csv, as_json, as_text
 from genlab.errors import ConfigurationError
-from genlab.hyperparameters import flat
+from genlab.run.hyperparameters import flat
 from tests.comparison.conftest import RunMaker, entry
 
 
@@ -43,7 +43,7 @@ def test_what_a_run_says(make_run: RunMaker) -> None:
     )
     assert run.commands == ("genlab train model=draw 'dataset.root=/my data'",)
     assert (run.commit, run.hardware, run.images_per_second) == ("0123456", "A Processor, 1 thread", 51.0)
-    assert run.configuration["model"] == "genlab.models.draw.DRAW"
+    assert run.configuration["model"] == "genlab.models.draw.draw.DRAW"
     assert run.configuration["optimizer.default.lr"] == 1e-3
     assert run.problems == ()
     assert [record.name for record in run.records] == ["nll_nats"]

@@ -18,9 +18,9 @@ import torch
 
 from genlab import train
 from genlab.data.dataset import BatchStream
-from genlab.models.draw import DRAW
+from genlab.models.draw.draw import DRAW
+from genlab.run.checkpoint import CheckpointFolder
 from genlab.training import trainer
-from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.signals import StopRequest
 from genlab.types import Batch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from genlab.training import checkpoint
+from genlab.run import checkpoint
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, checkpoint_of, environment, run

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from genlab.cli import main
-from genlab.training import checkpoint
+from genlab.run import checkpoint
 from tests.conftest import Outcome
 from tests.faults.harness import run
 from tests.faults.tally import Tally

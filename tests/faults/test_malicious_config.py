@@ -1,6 +1,6 @@
 """Fault 4: configurations from somebody who wants code to run: on the line, in a file, in a run folder, in a sweep's.
 
-What a target may be is tested in tests/composition/test_targets.py; here each way in is tried with all of them.
+What a target may be is tested in tests/config/test_targets.py; here each way in is tried with all of them.
 """
 
 import os
@@ -14,8 +14,8 @@ import hydra.utils
 import pytest
 import yaml
 
-from genlab.composition import application
-from tests.composition.test_targets import HOSTILE
+from genlab.launch import command as application
+from tests.config.test_targets import HOSTILE
 from tests.conftest import Outcome
 from tests.faults.harness import run
 from tests.faults.tally import Tally

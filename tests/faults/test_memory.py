@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from genlab.composition import failures
+from genlab.launch import failures
 from genlab.training import trainer
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome

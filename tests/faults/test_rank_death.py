@@ -404,7 +404,7 @@ def test_a_sweep_starts_its_jobs_in_several_processes(tmp_path: Path, tally: Tal
 def test_a_restart_that_forgets_its_run_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"])
     with (plan / "sitecustomize.py").open("a") as file:
-        file.write("from genlab.composition.processes.worker import Worker\nWorker.remembered = lambda self: None\n")
+        file.write("from genlab.launch.worker import Worker\nWorker.remembered = lambda self: None\n")
     code, output = run("trainer.devices", *TINY["draw"], folder=tmp_path / "run", restarts=1, path=plan)
     assert code == 2, output
     assert "hydra.run.dir must be a new or empty folder" in output
@@ -413,7 +413,7 @@ def test_a_restart_that_forgets_its_run_would_be_noticed(tmp_path: Path, tally: 
 
 @pytest.mark.slow
 def test_processes_that_do_not_watch_their_launcher_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
-    code = "from genlab.composition.processes import worker\nworker._leave_with = lambda launcher: None\n"
+    code = "from genlab.launch import worker\nworker._leave_with = lambda launcher: None\n"
     folder = tmp_path / "run"
     plan = patched(tmp_path / "plan", code)
     with started("trainer.devices", *ENDLESS, folder=folder, path=plan) as process:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from genlab.composition import run_folder
-from genlab.composition.run_folder import claimed, make_new
 from genlab.errors import FolderInUseError
+from genlab.run import folder as run_folder
+from genlab.run.folder import claimed, make_new
 from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume, seconds_since
 from tests.faults.hooks import note_time
 from tests.faults.tally import Tally

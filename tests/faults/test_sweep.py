@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab.composition import application
-from genlab.composition.sweep.folder import SweepFolder
+from genlab.launch import command as application
+from genlab.launch.sweep_folder import SweepFolder
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, run
 from tests.faults.tally import Tally

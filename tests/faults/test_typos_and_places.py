@@ -1,6 +1,6 @@
 """Fault 15: mistakes of typing, and places where nothing can be written, answered by the whole program.
 
-Every typo is answered in one process in tests/composition/test_typos.py; here are those of the list, and the places.
+Every typo is answered in one process in tests/config/test_typos.py; here are those of the list, and the places.
 """
 
 import locale
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from genlab.cli import main
-from genlab.composition import run_folder
+from genlab.run import folder as run_folder
 from tests.conftest import Outcome
 from tests.faults.harness import environment, run
 from tests.faults.tally import Tally
@@ -137,7 +137,7 @@ def test_without_the_early_look_the_failure_would_come_late_and_at_length(
     """Left to Hydra, a folder that holds a thesis is trained into."""
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
-    monkeypatch.setattr("genlab.composition.preflight.require_fresh", lambda folder: None)
+    monkeypatch.setattr("genlab.launch.preflight.require_fresh", lambda folder: None)
     monkeypatch.setattr(run_folder, "require_fresh", lambda folder: None)
     assert genlab("train", *TINY, "hydra.run.dir=full").code == 0
     tally.wrong_variant_noticed(FAULT, "no look at the folder")

@@ -13,7 +13,7 @@ from genlab.metrics.ledger import (
     entries_of_samples,
     format_table,
 )
-from genlab.models.draw import DRAW
+from genlab.models.draw.draw import DRAW
 from genlab.training.evaluation import Average
 from tests.metrics.test_baselines import dataset
 

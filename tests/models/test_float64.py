@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from genlab.models.autoregressive import AutoregressiveModel
 from genlab.models.base import GenerativeModel
+from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from tests.models.test_interface import MODELS, SPECS, make
 
 

@@ -7,13 +7,13 @@ import torch
 
 from genlab.checks.interface import measures_are_of_the_image
 from genlab.checks.subject import Subject
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.location import config_directory
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.models.base import GenerativeModel, Model
+from genlab.run.record import build_model
 from genlab.types import Batch, ImageSpec
 
 # What a model refuses by design: 256 levels make 2x2 blocks of 256 ** 4 values.

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model
-from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
+from genlab.run.record import build_model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.training.schedules import constant
 from genlab.types import Batch, ImageSpec

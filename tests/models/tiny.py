@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from genlab.models.draw import DRAW
-from genlab.nn.attention import AttentionBias
+from genlab.models.draw.attention import AttentionBias
+from genlab.models.draw.draw import DRAW
 from genlab.types import UNLABELLED, Batch, ImageSpec
 
 

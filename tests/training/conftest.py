@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-from genlab.data.assembly import assemble
 from genlab.data.dataset import SPLITS, Dataset
+from genlab.data.preparation import assemble
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor

@@ -9,10 +9,10 @@ import torch
 from benchmarks.gpu.subjects import configuration_of
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.subject import fitting_subject
-from genlab.composition.location import config_directory
-from genlab.composition.runs import build_model
+from genlab.config.location import config_directory
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
+from genlab.run.record import build_model
 from genlab.training.capture import WARM_UP_STEPS, StepCapture
 from genlab.training.trainer import Trainer
 from genlab.types import ImageSpec

@@ -15,7 +15,7 @@ from genlab.training import precision
 from genlab.training.precision import has_bfloat16, slowness
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
-from tests.training.test_distributed import configuration
+from tests.parallel.test_distributed import configuration
 
 CPU = torch.device("cpu")
 AVX2 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False}

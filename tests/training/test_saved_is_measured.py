@@ -13,16 +13,16 @@ import torch
 
 from genlab.checks.subject import Subject
 from genlab.checks.training import what_is_saved_is_what_was_measured
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.location import config_directory
-from genlab.composition.naming import register_resolvers
-from genlab.composition.runs import build_model, save_configuration
-from genlab.composition.schema import RunConfiguration, read_run_configuration
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import StoppedBySignal
-from genlab.loading import load
+from genlab.run.checkpoint import CheckpointFolder
+from genlab.run.loading import load
+from genlab.run.record import build_model, save_configuration
 from genlab.train import assembled, seed_everything, with_resolved_precision
 from genlab.training.averaging import averaged_weights
-from genlab.training.checkpoint import CheckpointFolder
 from genlab.training.evaluation import averages_of_split
 from genlab.training.trainer import Trainer
 from genlab.types import ImageSpec

@@ -18,7 +18,7 @@ from genlab.checks.training import differences, leaves
 from genlab.data.store import Store
 from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
 from genlab.measures import Direction, Measure
-from genlab.training.checkpoint import CheckpointFolder
+from genlab.run.checkpoint import CheckpointFolder
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss
 from tests.training.conftest import TinyGAN, make_dataset, make_trainer

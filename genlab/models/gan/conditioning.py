@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.collectives import draw_rows, is_same_everywhere
 from genlab.errors import ConfigurationError
 from genlab.functional import one_hot
 from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import Judgement
+from genlab.parallel.collectives import draw_rows, is_same_everywhere
 from genlab.types import Batch, ImageSpec, Loss
 
 Labels = Int[Tensor, " B"]

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.collectives import share_rows
 from genlab.functional import at_least_float32
 from genlab.measures import Measure
 from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
@@ -37,6 +36,7 @@ from genlab.models.gan.techniques.base import (
 from genlab.models.gan.techniques.compatibility import Combination, remarks
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
+from genlab.parallel.collectives import share_rows
 from genlab.types import Batch, ImageSpec, Loss, Phase
 
 

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from genlab.collectives import draw_rows
 from genlab.functional import at_least_float32, bounded, one_hot
 from genlab.models.gan.conditioning import Conditioning, Sizes
 from genlab.models.gan.discriminator import Judgement
 from genlab.models.ranges import require_between, require_count
+from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec, Loss
 
 # More than this is no reading at all.

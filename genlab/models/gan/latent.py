@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from genlab.collectives import draw_rows
 from genlab.functional import spherical_interpolation
 from genlab.models.ranges import require_count
+from genlab.parallel.collectives import draw_rows
 
 
 class Latent(ABC):

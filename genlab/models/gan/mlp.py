@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genlab.collectives import draw_rows
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
@@ -21,6 +20,7 @@ from genlab.models.gan.networks import (
 )
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
+from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec
 
 Activation = Callable[[], nn.Module]

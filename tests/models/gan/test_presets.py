@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from genlab.checks.phases import training_step
-from genlab.composition.builder import build
-from genlab.composition.composer import open_composer, plain
-from genlab.composition.location import config_directory
-from genlab.composition.naming import register_resolvers
+from genlab.config.build import build
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.models.gan.gan import GAN

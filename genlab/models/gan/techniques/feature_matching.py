@@ -1,9 +1,9 @@
 """Feature matching (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
 
-from genlab.collectives import mean_over_processes
 from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
+from genlab.parallel.collectives import mean_over_processes
 from genlab.types import Loss
 
 

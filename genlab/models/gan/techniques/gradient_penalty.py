@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.collectives import draw_rows
 from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import Contest, TermTechnique
 from genlab.models.ranges import require_between
+from genlab.parallel.collectives import draw_rows
 from genlab.types import Loss
 
 

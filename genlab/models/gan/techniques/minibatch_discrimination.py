@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genlab.collectives import gather_rows
 from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import LayerTechnique, Parts
 from genlab.models.ranges import require_count
+from genlab.parallel.collectives import gather_rows
 
 
 class MinibatchFeatures(nn.Module):

@@ -1,1 +1,0 @@
-"""From YAML and command-line overrides to objects: schema, builder, run folders, suggestions."""

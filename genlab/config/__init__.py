@@ -1,0 +1,1 @@
+"""How a key becomes an argument: composition, validation, building, trust."""

@@ -1,0 +1,59 @@
+"""What a config group offers, told by the comments at the head of its files; no target is imported for it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genlab.config.fields import check_fields
+from genlab.config.location import config_directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """The settings of a command without any."""
+
+
+def read_nothing(values: Mapping[str, Any]) -> NoSettings:
+    """Check that nothing was set.
+
+    Raises:
+        ConfigurationError: A key was given.
+    """
+    return check_fields(NoSettings, values, "")
+
+
+def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
+    """``name  first sentence of its file`` for each option of a group, sorted.
+
+    Args:
+        group: Name of the group.
+        folders: Configuration trees, the one that wins first.
+    """
+    files: dict[str, Path] = {}
+    for folder in folders:
+        for path in sorted((folder / group).glob("*.yaml")):
+            files.setdefault(path.stem, path)
+    width = max(map(len, files), default=0)
+    for name in sorted(files):
+        yield f"{name:<{width}}  {headline(files[name])}"
+
+
+def settings_of(command: str) -> str:
+    """The settings of a command with their comments, as its primary configuration has them between two of its blocks.
+
+    Dollar signs are doubled, for Hydra takes the text for a template.
+    """
+    text = (config_directory() / f"{command}.yaml").read_text(encoding="utf-8")
+    after_defaults = text.partition("\ndefaults:\n")[2].partition("\n\n")[2]
+    settings = after_defaults.partition("hydra:\n")[0].strip()
+    return f"{settings}\n".replace("$", "$$") if settings else ""
+
+
+def headline(path: Path) -> str:
+    """The first comment of a YAML file up to the end of its paragraph's first line; "" when it opens without one."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package") or not line.strip():
+            continue
+        return line.removeprefix("#").strip() if line.startswith("#") else ""
+    return ""

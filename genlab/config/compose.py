@@ -1,0 +1,342 @@
+"""Composition by Hydra, ahead of the run, with errors in one line and the nearest valid name.
+
+This is the one file that knows Hydra's internals: its public ``compose`` takes no ``--config-dir`` and lists no groups.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml  # type: ignore[import-untyped]
+from hydra import __version__ as hydra_version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from genlab.config.fields import join
+from genlab.config.location import config_directory
+from genlab.config.suggestions import nearest_key, remark_on, way_out
+from genlab.errors import ConfigurationError
+from genlab.launch.failures import one_line
+from genlab.launch.sweep_settings import NODE as SWEEP_NODE
+from genlab.paths import expanded
+
+# A DictConfig, whose deprecated base classes the type checks of the tests complain about.
+Composed: TypeAlias = Any
+
+SEARCH_PATH = "hydra.searchpath"
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+MODE = "hydra.mode"
+_GROUPS_OF_LISTS = ("technique",)  # Hydra does not count an empty list among the choices
+_GLOBAL_GROUPS = ("experiment", "recipe")
+_NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
+_SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
+_KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
+
+
+def version_base() -> dict[str, str]:
+    """The argument that Hydra 1.3 wants and later ones warn about."""
+    major, minor = hydra_version.split(".")[:2]
+    return {"version_base": "1.3"} if (int(major), int(minor)) < (1, 4) else {}
+
+
+class Composer:
+    """The configuration tree of one command: ours, then the user's ``--config-dir``."""
+
+    def __init__(self, hydra: Hydra, config_name: str, *, has_config_dir: bool) -> None:
+        self._hydra = hydra
+        self._config_name = config_name
+        self._has_config_dir = has_config_dir
+
+    def has_foreign_options(self, overrides: Sequence[str]) -> bool:
+        """Whether folders beside genlab's own belong to the tree."""
+        return self._has_config_dir or any(override.key_or_group == SEARCH_PATH for override in self.parse(overrides))
+
+    def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
+        """What a group offers, also in the folders that overrides add to the tree."""
+        loader = self._hydra.config_loader
+        found = loader.get_group_options(group, config_name=self._config_name, overrides=list(overrides))
+        return sorted(set(found))
+
+    def keys(self) -> list[str]:
+        """Return the keys and groups of the default configuration, without those of Hydra."""
+        composed = self._compose([], is_sweep=False)
+        groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
+        groups += [group for group in _GROUPS_OF_LISTS if self.options(group)]
+        return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        """Command-line overrides as Hydra understands them.
+
+        Raises:
+            ConfigurationError: One is not of the form key=value.
+        """
+        return parse_overrides(overrides)
+
+    def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
+        """The configuration with its ``hydra`` node, interpolations not yet resolved.
+
+        Raises:
+            ConfigurationError: Something does not exist or does not fit.
+        """
+        parsed = self.parse(overrides)
+        try:
+            self._require_folders_to_search(parsed)
+            composed = self._compose(overrides, is_sweep=is_sweep)
+        except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
+            chosen = {
+                line: override
+                for line, override in zip(overrides, parsed, strict=True)
+                if self.options(override.key_or_group) and not override.is_sweep_override()
+            }
+            raise ConfigurationError(self._explain(error, chosen)) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
+        self._require_options(parsed, composed.hydra.runtime.choices)
+        self._require_packages(composed)
+        return composed
+
+    def asks_for_sweep(self, overrides: Sequence[str]) -> bool:
+        """Return whether ``hydra.mode`` of the overrides asks for a sweep, as ``-m`` does.
+
+        Raises:
+            ConfigurationError: Something does not exist or does not fit.
+        """
+        parsed = self.parse(overrides)
+        if not any(override.is_sweep_override() or override.key_or_group == MODE for override in parsed):
+            return False  # else a chosen configuration may ask for it
+        return bool(self.compose(overrides, is_sweep=True).hydra.mode == RunMode.MULTIRUN)
+
+    def job_subdirectory(
+        self, whole: Composed, of_every_job: Sequence[str], overrides: Sequence[str], number: int
+    ) -> str:
+        """Return ``hydra.sweep.subdir`` of one job, composed as a launcher composes it.
+
+        Args:
+            whole: The composed configuration of the sweep.
+            of_every_job: Overrides of Hydra that its line gets beside its own.
+            overrides: Of the job.
+            number: Of the job.
+        """
+        job: Composed = self._hydra.config_loader.load_sweep_config(whole, [*of_every_job, *overrides])
+        with open_dict(job):
+            job.hydra.job.num = number
+            job.hydra.job.id = str(number)
+        return str(select_resolved(job, "hydra.sweep.subdir"))
+
+    def _compose(self, overrides: Sequence[str], *, is_sweep: bool) -> Composed:
+        composed: Composed = self._hydra.compose_config(
+            config_name=self._config_name,
+            overrides=list(overrides),
+            run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
+        )
+        return composed
+
+    def _require_folders_to_search(self, overrides: Sequence[Override]) -> None:
+        """Hydra imports the package that ``pkg://`` names in its search path, before anything is composed."""
+        loader: Any = self._hydra.config_loader
+        primary = loader.repository.load_config(self._config_name)
+        named: list[Any] = [override.value() for override in overrides if override.key_or_group == SEARCH_PATH]
+        if primary is not None and (found := OmegaConf.select(primary.config, SEARCH_PATH)) is not None:
+            named.append(OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found)
+        for value in named:
+            for place in value if isinstance(value, list) else [value]:
+                if "${" in str(place) or not re.match(r"file://|(?!.*://)", str(place), re.DOTALL):
+                    raise ConfigurationError(f"{SEARCH_PATH} must name folders, got {place!r}")
+
+    def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
+        """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
+        for override in overrides:
+            group = override.key_or_group
+            if group in choices and not override.is_delete():
+                for value in option_names(override):
+                    self._require_option(group, value)
+
+    def _require_packages(self, composed: Composed) -> None:
+        """An option without the line about its package holds keys of the node that is named like its group."""
+        for group, option in composed.hydra.runtime.choices.items():
+            if group in _GLOBAL_GROUPS and group in composed:
+                raise ConfigurationError(
+                    f"{group}/{option}.yaml must begin with the line '# @package _global_', without which its keys "
+                    f"stand below {group}"
+                )
+
+    def _require_option(self, group: str, value: Any) -> None:
+        options = self.options(group)
+        if isinstance(value, str) and value not in options:
+            raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
+
+    def _explain(self, error: Exception, chosen: Mapping[str, Override]) -> str:
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            missing = str(error.missing_cfg_file)
+            group, _, option = missing.rpartition("/")
+            for override in chosen.values():  # a path in the place of a name, which has slashes of its own
+                for name in option_names(override):
+                    if missing == f"{override.key_or_group}/{name}":
+                        group, option = override.key_or_group, str(name)
+            # Of a list of options Hydra itself does not tell which there are.
+            options = error.options or (self.options(group) if group else [])
+            if options:
+                return f"{group} has no option '{option}'; {way_out(option, options, kind='options')}"
+        text = one_line(str(error))
+        if several := _SEVERAL_VALUES.search(text):
+            key, values = several.groups()
+            return f"{key} has several values, got {values}; add -m for a run of each, or write [{values}] for a list"
+        unknown = _NOT_OVERRIDABLE.search(text)
+        if unknown:
+            return self._explain_unknown_key(unknown.group(1), chosen)
+        return text.partition(" Config search path:")[0]
+
+    def _explain_unknown_key(self, key: str, chosen: Mapping[str, Override]) -> str:
+        own_groups = self._compose([], is_sweep=False).hydra.runtime.choices
+        lines = [
+            line
+            for line, override in chosen.items()
+            if "/" in override.key_or_group or override.key_or_group in own_groups
+        ]
+        composed = self._compose(lines, is_sweep=False)
+        with_hydra = key.startswith("hydra")
+        shown = composed if with_hydra else without_hydra(composed)
+        keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
+        # Groups of other commands are no keys of this one.
+        groups = [
+            str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
+        ]
+        groups += [group for group in _GROUPS_OF_LISTS if not with_hydra and self.options(group)]
+        guess = nearest_key(key, [*keys, *groups])
+        if guess:
+            return f"{key} is not a key; did you mean '{guess}'?{remark_on(key, guess)}"
+        top = sorted({known.partition(".")[0] for known in keys})
+        command = f"genlab {composed.hydra.job.name}"
+        return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
+
+
+@contextmanager
+def open_composer(command: str, *, config_dir: str | None, config_name: str | None = None) -> Iterator[Composer]:
+    """A composer for a command, closed again before Hydra's own start.
+
+    Raises:
+        ConfigurationError: ``--config-dir`` is not a folder.
+    """
+    search_path = create_config_search_path(str(config_directory()))
+    if config_dir is not None:
+        own = Path(expanded(config_dir, "--config-dir")).absolute()
+        if not own.is_dir():
+            raise ConfigurationError(f"--config-dir must be a folder, got {own}")
+        search_path.prepend(
+            provider="command-line", path=f"file://{own}", anchor=SearchPathQuery(provider="schema", path=None)
+        )
+    GlobalHydra.instance().clear()
+    try:
+        hydra = Hydra.create_main_hydra2(command, search_path)
+        yield Composer(hydra, config_name or command, has_config_dir=config_dir is not None)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra understands them.
+
+    Raises:
+        ConfigurationError: One is not of the form key=value.
+    """
+    # With a tree at hand, so that what group=glob(pattern) means can be listed.
+    hydra = GlobalHydra.instance()
+    parser = OverridesParser.create(hydra.config_loader() if hydra.is_initialized() else None)
+    parsed = []
+    for override in overrides:
+        try:
+            parsed += parser.parse_overrides([override])
+        except (HydraException, OverrideParseException) as error:
+            raise ConfigurationError(_explain_grammar(override)) from error
+    return parsed
+
+
+def option_names(override: Override) -> list[Any]:
+    """The options that an override of a group names: several in a sweep or a list."""
+    if override.is_sweep_override():
+        return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
+    value = override.value()
+    return list(value) if isinstance(value, list) else [value]
+
+
+def plain(configuration: Composed) -> dict[str, Any]:
+    """The job's part of a composed configuration, resolved, as plain data: without the nodes of Hydra and of the sweep.
+
+    Raises:
+        ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
+    """
+    job = without_hydra(configuration)
+    job.pop(SWEEP_NODE, None)
+    try:
+        content = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = _KEY_OF_ERROR.search(str(error))
+        name = key.group(1) if key else "a mandatory key"
+        raise ConfigurationError(f"{name} must be given: add {name}=...") from error
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(one_line(str(error))) from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def without_hydra(configuration: Composed) -> Composed:
+    """A copy of the composed configuration without its ``hydra`` node; unlike the original, it may be edited."""
+    job = configuration.copy()
+    OmegaConf.set_struct(job, False)
+    OmegaConf.set_readonly(job, False)
+    job.pop("hydra", None)
+    return job
+
+
+def select_resolved(configuration: Composed, key: str) -> Any:
+    """One value of a composed configuration, such as ``hydra.run.dir``, as Hydra will see it."""
+    HydraConfig.instance().set_config(configuration)
+    return OmegaConf.select(configuration, key)
+
+
+def keys_of(node: Any, parent: str = "") -> Iterator[str]:
+    """Dotted names of all keys of plain nested data, inner nodes included."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            key = join(parent, str(name))
+            yield key
+            yield from keys_of(value, key)
+
+
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever is in it."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    doubled = "\\" * trailing
+    return f"'{escaped}{doubled}'"
+
+
+def _explain_grammar(override: str) -> str:
+    key, separator, value = override.partition("=")
+    if not separator:
+        return f"an override must be key=value, got '{override}'"
+    if missing := missing_brackets(value):
+        return f"{key} lacks {missing} at its end, got {value}; did you mean '{key}={value}{missing}'?"
+    return f"{key} must have a value that Hydra can read, got {value}; quote it: \"{key}='{value}'\""
+
+
+def missing_brackets(value: str) -> str:
+    """Return the brackets that a value opens and does not close."""
+    closing: list[str] = []
+    for character in value:
+        if character in _BRACKETS:
+            closing.append(_BRACKETS[character])
+        elif closing and character == closing[-1]:
+            closing.pop()
+    return "".join(reversed(closing))

@@ -1,0 +1,181 @@
+"""A training run's configuration as checked plain values: framework keys have a schema, nodes a signature."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from genlab.config.build import TARGET, Bound, bind, parameters_of
+from genlab.config.fields import check_fields
+from genlab.config.naming import require_name
+from genlab.config.suggestions import nearest, way_out
+from genlab.config.targets import find_target
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.run.environment import require_device_name
+from genlab.training.settings import TrainerSettings
+
+Node = dict[str, Any]
+DEFAULT_PHASE = "default"
+_NAME = "name"  # of the folder, and no part of the run
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfiguration:
+    """Everything that `genlab train` is told.
+
+    Raises:
+        ValueError: A framework key is out of its range.
+    """
+
+    seed: int
+    device: str
+    """auto, cpu, cuda, cuda:N or mps."""
+    num_threads: int | None
+    resume: str | None
+    """A run folder to go on from."""
+    allow_other_data: bool
+    """Whether to resume with data that are not those of the run."""
+    dataset: Node
+    optimizer: Node
+    """``default`` and optional phase names, each a node; a phase without ``_target_`` is merged over the default."""
+    schedule: Node
+    trainer: Node
+    model: Node
+    is_trusted: bool = field(default=True, compare=False)
+    """No key: False for a configuration that lies in a run folder."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {self.seed}")
+        require_device_name(self.device)
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be null or at least 1, got {self.num_threads}")
+
+    # Bound once, when the configuration is read; what was checked is what is built.
+
+    @cached_property
+    def settings(self) -> TrainerSettings:
+        """The trainer's node, checked."""
+        return check_fields(TrainerSettings, self.trainer, "trainer")
+
+    @cached_property
+    def bound_dataset(self) -> Bound:
+        """The data set's node, checked."""
+        return bind(self.dataset, "dataset", expects=Dataset, is_trusted=self.is_trusted)
+
+    @cached_property
+    def bound_model(self) -> Bound:
+        """The model's node, checked; it takes ``spec``."""
+        return bind(self.model, "model", run_time=("spec",), expects=Model, is_trusted=self.is_trusted)
+
+    @cached_property
+    def bound_schedule(self) -> Callable[..., LRScheduler]:
+        """The schedule's factory, checked; it takes an optimiser and ``num_steps``."""
+        return bind_schedule(self.schedule, is_trusted=self.is_trusted)
+
+    def bound_optimizer(self, phase: str) -> Bound:
+        """The node of a phase's optimiser, checked; it takes ``params``."""
+        node = optimizer_node(self.optimizer, phase)
+        return bind_optimizer(node, f"optimizer.{phase}", is_trusted=self.is_trusted)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the keys and values of the configuration."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "is_trusted"}
+
+
+def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True) -> RunConfiguration:
+    """Check a whole configuration before anything is loaded.
+
+    Args:
+        values: Plain data.
+        is_trusted: False for what lies in a run folder.
+
+    Raises:
+        ConfigurationError: A key is unknown or missing, a value has the wrong type or range, a target is refused.
+    """
+    require_name(values.get(_NAME))
+    values = {key: value for key, value in values.items() if key != _NAME}
+    values = {"allow_other_data": False, **values, "is_trusted": is_trusted}  # the first is no key of older runs
+    configuration = check_fields(RunConfiguration, values, "")
+    for phase in configuration.optimizer:
+        if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
+            raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
+        configuration.bound_optimizer(phase)
+    _ = configuration.settings, configuration.bound_dataset, configuration.bound_model, configuration.bound_schedule
+    return configuration
+
+
+def optimizer_node(optimizers: Mapping[str, Any], phase: str) -> Node:
+    """The node of a phase's optimiser: its own keys over those of ``default``, unless it names a target itself.
+
+    Raises:
+        ConfigurationError: There is no default, or a node is no mapping.
+    """
+    default, own = optimizers.get(DEFAULT_PHASE, {}), optimizers.get(phase, {})
+    for name, node in ((DEFAULT_PHASE, default), (phase, own)):
+        if not isinstance(node, Mapping):
+            raise ConfigurationError(f"optimizer.{name} must be a node, got {node!r}")
+    return dict(own) if TARGET in own else {**default, **own}
+
+
+def require_phases(optimizers: Mapping[str, Any], phases: tuple[str, ...]) -> None:
+    """Refuse settings for a phase that the model does not have.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    for name in optimizers:
+        if name != DEFAULT_PHASE and name not in phases:
+            tail = way_out(name, (*phases, DEFAULT_PHASE), kind="its phases")
+            raise ConfigurationError(f"optimizer.{name}: the model has no phase '{name}'; {tail}")
+
+
+def bind_optimizer(node: Node, key: str, *, is_trusted: bool = True) -> Bound:
+    """Bind an optimiser's node and try it on one parameter, since the ranges of its numbers are known only to torch.
+
+    Raises:
+        ConfigurationError: The node does not bind, or torch refuses a number.
+    """
+    bound = bind(node, key, run_time=("params",), expects=Optimizer, is_trusted=is_trusted)
+    rate = node.get("lr")
+    if isinstance(rate, int | float) and not rate > 0:
+        raise ConfigurationError(f"{key}.lr must be positive, got {rate}")
+    with _torch_refusals_named(key):
+        bound.factory()(params=[torch.zeros(1, requires_grad=True)])
+    return bound
+
+
+def bind_schedule(node: Node, *, is_trusted: bool = True) -> Callable[..., LRScheduler]:
+    """Return a factory that takes an optimiser and ``num_steps``; the latter goes to the schedules that want it.
+
+    Raises:
+        ConfigurationError: The node does not bind, or refuses an optimiser of one parameter.
+    """
+    wants_num_steps = "num_steps" in parameters_of(find_target(node.get(TARGET), "schedule", is_trusted=is_trusted))
+    run_time = ("optimizer", "num_steps") if wants_num_steps else ("optimizer",)
+    factory = bind(node, "schedule", run_time=run_time, expects=LRScheduler, is_trusted=is_trusted).factory()
+
+    def schedule(optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
+        made: LRScheduler = factory(optimizer, num_steps=num_steps) if wants_num_steps else factory(optimizer)
+        return made
+
+    with _torch_refusals_named("schedule"):
+        schedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), num_steps=1)
+    return schedule
+
+
+@contextmanager
+def _torch_refusals_named(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        message = str(error)
+        raise ConfigurationError(message if message.startswith(f"{key}.") else f"{key}: {message}") from error

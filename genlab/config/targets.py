@@ -1,0 +1,106 @@
+"""Classes and functions that a configuration names in ``_target_``.
+
+What the user types or names may be any importable class or function. What lies in a run folder may come from somebody
+else: there a target is imported only if its name lies in a listed package, and accepted only if the object that the
+name leads to was defined there, since ``logging.os.system`` is a name in logging. The list grows through the
+environment variable ``GENLAB_ALLOW=package1,package2`` and never through a configuration.
+"""
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from genlab.config.suggestions import nearest
+from genlab.errors import ConfigurationError
+
+ALLOW_VARIABLE = "GENLAB_ALLOW"
+OWN_PACKAGES = ("genlab.models", "genlab.nn", "genlab.data", "genlab.training.schedules")
+TORCH_PACKAGES = ("torch.optim", "torch.nn")
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[..., Any]:
+    """Return the class or function that a ``_target_`` names.
+
+    Args:
+        target: Value of the node's ``_target_``.
+        key: Key of the node, for the message.
+        is_trusted: False for a configuration that lies in a run folder.
+
+    Raises:
+        ConfigurationError: The name leads to nothing, to no class or function, or to something that is not trusted.
+    """
+    where = f"{key}._target_"
+    if not isinstance(target, str) or not _NAME.fullmatch(target):
+        raise ConfigurationError(f"{where} must be the dotted name of a class or function, got {target!r}")
+    module_name, _, name = target.rpartition(".")
+    if not is_trusted and not _is_listed(module_name):
+        raise _refusal(target, where)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not _is_inside(module_name, error.name):
+            raise
+        package = error.name.partition(".")[0]
+        is_here = Path(package).is_dir() or Path(f"{package}.py").is_file()
+        hint = "; the working directory is not searched: set PYTHONPATH=$PWD" if is_here else ""
+        raise ConfigurationError(f"{where}: there is no module {module_name}{hint}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        guess = nearest(name, _public_names(module))
+        raise ConfigurationError(f"{where}: {module_name} has no {name}{f', did you mean {guess}?' if guess else ''}")
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
+        raise ConfigurationError(f"{where} must name a class or function, got {target}, a {type(found).__name__}")
+    if not is_trusted and not (_is_listed(found.__module__) and _is_of_its_place(found)):
+        raise _refusal(f"{target} (which is {found.__module__}.{found.__qualname__})", where)
+    return found
+
+
+def to_trust(node: Any) -> Iterator[str]:
+    """Yield the packages that GENLAB_ALLOW lacks for these nodes to be built from a run folder."""
+    for name, value in node.items() if isinstance(node, Mapping) else ():
+        if name == "_target_" and not _is_listed(str(value).rpartition(".")[0]):
+            yield str(value).partition(".")[0]
+        yield from to_trust(value)
+
+
+def allows_own_code() -> bool:
+    """Return True if the user trusts packages other than ours and torch's in run folders."""
+    return bool(os.environ.get(ALLOW_VARIABLE))
+
+
+def _is_of_its_place(found: Callable[..., Any]) -> bool:
+    """Public, and of torch only what configurations are made of: modules, optimisers, schedules."""
+    if found.__name__.startswith("_") or "." in found.__qualname__:
+        return False
+    if not any(_is_inside(found.__module__, package) for package in TORCH_PACKAGES):
+        return True
+    from torch.nn import Module
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    return inspect.isclass(found) and issubclass(found, Module | Optimizer | LRScheduler)
+
+
+def _is_listed(module_name: str) -> bool:
+    own = [package.strip() for package in os.environ.get(ALLOW_VARIABLE, "").split(",") if package.strip()]
+    return any(_is_inside(module_name, package) for package in (*OWN_PACKAGES, *TORCH_PACKAGES, *own))
+
+
+def _is_inside(module_name: str, package: str) -> bool:
+    return module_name == package or module_name.startswith(f"{package}.")
+
+
+def _public_names(module: Any) -> list[str]:
+    return [name for name, value in vars(module).items() if not name.startswith("_") and callable(value)]
+
+
+def _refusal(target: str, where: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{where} in a run folder must name something of {', '.join(OWN_PACKAGES)} or a module, optimizer or schedule "
+        f"of torch, got {target}; if you trust this code, set {ALLOW_VARIABLE}=its_package"
+    )

@@ -1,0 +1,1 @@
+"""Who starts which process: commands, processes, sweeps, searches."""

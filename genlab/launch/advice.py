@@ -1,0 +1,107 @@
+"""The line that was probably meant, for one that Hydra cannot take: flags and words without a key, as other tools have.
+
+Only a line that is refused is looked at, so nothing here changes what a line does.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from genlab.config.compose import Composer, missing_brackets
+from genlab.config.suggestions import nearest, nearest_key, remark_on, spelled_elsewhere
+from genlab.errors import ConfigurationError
+
+# Where a word alone is looked for, the groups that are named most often first.
+_GROUPS = ("model", "dataset", "experiment", "optimizer", "trainer", "schedule", "technique", "recipe")
+_RUN_MARK = "config.yaml"
+
+
+class UnknownFlagError(ConfigurationError):
+    """A word of the command line that begins like an option and is none.
+
+    Args:
+        word: As typed.
+        value: What follows it; None where that is another option or setting.
+        flags: The options that there are.
+    """
+
+    def __init__(self, word: str, value: str | None, flags: Sequence[str]) -> None:
+        super().__init__(f"{word} is not an option")
+        self.word, _, given = word.partition("=")
+        self.value = given or value
+        self.flags = flags
+
+    def advised(self, composer: Composer, command: str) -> ConfigurationError:
+        """Return the error with what was meant: a setting of another tool's name, or the nearest option or setting."""
+        name = self.word.lstrip("-").replace("-", "_")
+        keys = composer.keys()
+        key = _exactly(name, keys) or spelled_elsewhere(name, keys)
+        key = key or nearest(self.word, self.flags) or nearest_key(name, keys)
+        text = f"{self} of genlab {command}, whose settings are written key=value"
+        if key is None:
+            return ConfigurationError(f"{text}; genlab {command} --help lists them")
+        remark = remark_on(name, key)
+        meant = key if key.startswith("-") or "=" in key else f"{key}={(not remark and self.value) or '...'}"
+        return ConfigurationError(f"{text}; did you mean '{meant}'?{remark}")
+
+
+def require_settings(overrides: Sequence[str], composer: Composer, command: str) -> None:
+    """Refuse words that are no settings, with the line that was probably meant.
+
+    Raises:
+        ConfigurationError: There is a word without ``=``.
+    """
+    bare = [word for word in overrides if "=" not in word.removeprefix("=") and not word.startswith("~")]
+    if not bare:
+        return
+    text = f"an override must be key=value, got '{bare[0]}'"
+    if bare[0] == "help":
+        raise ConfigurationError(f"{text}; did you mean 'genlab {command} --help'?")
+    meant = list(_meant(overrides, composer))
+    changed = [word for word in meant if word is not None and word not in overrides]
+    if None in meant or not changed:
+        guess = next((found for word in bare if (found := _as_setting(word, composer, is_exact=False))), None)
+        changed = [] if guess is None else [guess]
+    raise ConfigurationError(f"{text}; did you mean '{' '.join(changed)}'?" if changed else text)
+
+
+def _meant(words: Sequence[str], composer: Composer) -> Iterator[str | None]:
+    """The line with its words put together and given keys; None for a word that means nothing here."""
+    remaining = list(words)
+    keys = composer.keys()
+    while remaining:
+        word = remaining.pop(0)
+        if remaining and remaining[0] == "=":  # model = draw
+            remaining.pop(0)
+            word += "="
+        if word.endswith("=") and remaining and "=" not in remaining[0]:
+            yield word + remaining.pop(0)
+        elif "=" in word and missing_brackets(word):  # a list with spaces in it, which the shell has taken apart
+            while missing_brackets(word) and remaining:
+                word += f" {remaining.pop(0)}"
+            yield f'"{word}"'
+        elif "=" in word or word.startswith("~"):
+            yield word
+        elif remaining and "=" not in remaining[0] and (key := _exactly(word, keys) or spelled_elsewhere(word, keys)):
+            yield f"{key}={remaining.pop(0)}"
+        else:
+            yield _as_setting(word, composer, is_exact=True) or (f"{word}=..." if word in keys else None)
+
+
+def _as_setting(word: str, composer: Composer, *, is_exact: bool) -> str | None:
+    """The setting that an option of a group or the folder of a run alone stands for."""
+    if (Path(word) / _RUN_MARK).is_file():
+        return f"resume={word}"
+    for group in _GROUPS:
+        options = composer.options(group)
+        found = nearest(word, options)
+        if found is not None and (not is_exact or word.casefold() == found.casefold()):
+            return f"{group}=[{found}]" if group == "technique" else f"{group}={found}"
+    return None
+
+
+def _exactly(name: str, keys: Sequence[str]) -> str | None:
+    """The one key, or the one whose last part, has this name."""
+    if name in keys:
+        return name
+    found = [key for key in keys if key.rpartition(".")[2] == name and "/" not in key]
+    return found[0] if len(found) == 1 else None

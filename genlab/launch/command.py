@@ -1,0 +1,329 @@
+"""A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
+
+import io
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from genlab.config.build import TARGET
+from genlab.config.compose import (
+    MODE,
+    Composed,
+    open_composer,
+    plain,
+    quoted,
+    version_base,
+)
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.trust import require_safe
+from genlab.errors import (
+    FolderInUseError,
+    GenlabError,
+    StoppedBySignal,
+    StorageError,
+    SweepError,
+)
+from genlab.launch.advice import UnknownFlagError, require_settings
+from genlab.launch.arguments import read_line
+from genlab.launch.contract import CommandModule, JobContext, PickledJob, SpreadModule
+from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
+from genlab.launch.jobs import look_after_job
+from genlab.launch.outcome import settled
+from genlab.launch.preflight import Plan, of_job, preflight
+from genlab.launch.processes import launch_processes
+from genlab.launch.streams import outlive_readers
+from genlab.launch.sweep import conduct, continued, refuse_with_sweep
+from genlab.launch.sweep_folder import SweepPlan
+from genlab.launch.sweep_settings import settings_of
+from genlab.launch.watchdog import hold_lifeline
+from genlab.launch.worker import Worker, leaving_orderly, this_worker
+from genlab.parallel.place import require_launcher, told_stray_place
+from genlab.paths import from_here
+from genlab.run.folder import make_new, read_summary, tidy
+from genlab.run.hyperparameters import chosen
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_MAKE_FILES = ("train", "sample", "evaluate", "export")
+"""Commands whose output only tells of what they make."""
+
+
+def launch(
+    command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None, own_flags: Sequence[str] = ()
+) -> None:
+    """Run a command's line: show, run once, or sweep.
+
+    Args:
+        command: Name of the command, of its primary configuration and of its log.
+        words: The line after the command.
+        job: What Hydra shall call.
+        bare_word: Key that a word without ``=`` stands for.
+        own_flags: Options of the command beside those of Hydra, which words no longer holds.
+
+    Raises:
+        GenlabError: What the user can be told in a line.
+        SweepError: Jobs of a sweep failed, after the others ran.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise StorageError("the working directory does not exist any more; change to another") from error
+    hold_lifeline()
+    # A log that cannot be written is no reason for tracebacks: the files that matter will say that the disk is full.
+    logging.raiseExceptions = False
+    worker = this_worker()
+    if worker is not None:
+        require_launcher()
+        worker.enter()
+    register_resolvers()
+    try:
+        options, overrides, flags = read_line(words, bare_word=bare_word, own_flags=own_flags)
+    except UnknownFlagError as error:
+        with open_composer(command, config_dir=None) as composer:
+            raise error.advised(composer, command) from None
+    if options.hydra_help:
+        run_hydra(command, ["--hydra-help"], job=job)  # it would set up the logging that the line describes
+        return
+    if options.shell_completion:
+        run_hydra(command, [*overrides, *flags], job=job)
+        return
+    with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
+        require_settings(overrides, composer, command)
+        is_sweep = options.multirun or composer.asks_for_sweep(overrides)
+        if is_sweep:
+            refuse_with_sweep(overrides)
+        if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
+            overrides = list(former.words)
+        if options.cfg or options.help or options.info:
+            composed = composer.compose(overrides)
+            if not options.cfg:
+                require_safe(composed, overrides)
+            plan = None
+        else:
+            if worker is not None:
+                overrides += _of_restart(worker)
+            plan = preflight(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
+    if plan is not None and command in _MAKE_FILES:
+        outlive_readers()
+        if isinstance(job.module(), SpreadModule) and (stray := told_stray_place()) is not None:
+            print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
+    if plan is None:
+        run_hydra(command, [*overrides, *flags], job=job)
+    elif worker is not None and not worker.is_first:
+        _run_beside(job.module(), plan, overrides, worker)
+    elif plan.is_sweep:
+
+        def line(folder: Path) -> list[str]:
+            # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
+            of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
+            return [*plan.words, *plan.overrides, *of_hydra, *flags]
+
+        with plan.machine:
+            if plan.settings is None:
+                _sweep(command, line(Path(plan.folder)), job=job)
+            else:
+                conduct(
+                    Path(plan.folder),
+                    plan.settings,
+                    SweepPlan(words=plan.overrides, config_dir=options.config_dir, jobs=plan.jobs),
+                    command=command,
+                    run=lambda folder: run_hydra(command, line(folder), job=job),
+                )
+    elif worker is None and plan.processes.num > 1:
+        _run_in_processes(command, overrides, flags, plan)
+    else:
+        _run_once(command, overrides, flags, plan, job=job)
+
+
+class _Quiet:
+    """A job whose failure Hydra does not see, for Hydra would announce it in a line of its own."""
+
+    def __init__(self, job: PickledJob) -> None:
+        self.job = job
+        self.failure: Exception | None = None
+
+    def __call__(self, configuration: Composed) -> None:
+        try:
+            self.job(configuration)
+        except Exception as error:
+            self.failure = error
+
+    def module(self) -> CommandModule:
+        return self.job.module()
+
+
+def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan, *, job: PickledJob) -> None:
+    folder, is_new = _made(plan)
+    quiet = _Quiet(job)
+    try:
+        run_hydra(command, [*overrides, *_in_folder(folder), *flags], job=quiet)
+        if quiet.failure is not None:
+            raise quiet.failure
+    except BaseException as error:
+        _close_logs()
+        if folder is not None and is_new and not leaves_folder(error):
+            tidy(folder)
+        raise
+    _close_logs()
+
+
+def _made(plan: Plan) -> tuple[Path | None, bool]:
+    """Make the run folder of a plan; None for a command that has none."""
+    return make_new(Path(plan.folder)) if plan.has_run_folder else (None, False)
+
+
+def _in_folder(folder: Path | None) -> list[str]:
+    return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> None:
+    folder, is_new = _made(plan)
+    former = {} if folder is None else read_summary(folder)
+    try:
+        launch_processes(command, [*overrides, *_in_folder(folder), *flags], plan.processes)
+    except GenlabError as error:
+        if folder is None or error.exit_code == FolderInUseError.exit_code:
+            raise
+        if is_new and not leaves_folder(error):
+            tidy(folder)
+        raise settled(folder, error, former=former) from None
+
+
+def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:
+    """A second process or a later one: without Hydra, which would write files, and without a word."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    words = tuple(of_job(overrides))
+    context = JobContext(
+        command=shlex.join(["genlab", *words]),
+        overrides=words,
+        choices={},
+        run_folder=Path(plan.folder),
+        is_restarted=worker.remembered() is not None,
+        config_folders=(),
+    )
+    nowhere = io.StringIO()
+    with leaving_orderly(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        module.run(plan.single, context)
+
+
+def _of_restart(worker: Worker) -> list[str]:
+    """What the line of a process that is started again lacks: the run folder, whose .hydra/ stays as it is."""
+    folder = worker.remembered()
+    if folder is None:
+        return []
+    return [f"hydra.run.dir={quoted(str(folder))}", *(["hydra.output_subdir=null"] if folder.exists() else [])]
+
+
+def _sweep(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+    try:
+        run_hydra(command, words, job=job)
+    except Exception as error:
+        # Hydra raises the first failure after all jobs; each of them was reported when it happened.
+        raise SweepError(f"the sweep had failures, the first: {explain(error)[0]}") from error
+    finally:
+        _close_logs()
+
+
+def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+    """Hand a line to Hydra, whose exceptions come through as they are."""
+    program, former = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
+    sys.argv = [program, *words]
+    os.environ[_FULL_ERROR] = "1"
+    try:
+        hydra.main(config_path=str(config_directory()), config_name=command, **version_base())(job)()
+    finally:
+        sys.argv = former[0]
+        if former[1] is None:
+            os.environ.pop(_FULL_ERROR, None)
+        else:
+            os.environ[_FULL_ERROR] = former[1]
+
+
+def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:
+    """One job, in whatever process its launcher chose; one of a sweep that keeps a table gets a process of its own."""
+    settings = settings_of(configuration)
+    if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
+        look_after_job(command, settings, configuration)
+        return
+    _run_here(module(), configuration)
+
+
+def _run_here(module: CommandModule, configuration: Composed) -> None:
+    context = _context()
+    try:
+        settings = module.read(plain(configuration), context.overrides)
+        module.run(settings, context)
+    except BaseException as error:
+        message, code = explain(error)
+        is_unforeseen = code == BUG and not isinstance(error, GenlabError)
+        log = _write_into_log(message, error if is_unforeseen else None)
+        if is_unforeseen:
+            note_circumstances(error, log=log, targets=_targets(OmegaConf.to_container(configuration)))
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            print(f"{prefix_of(error)}job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
+            if isinstance(error, StoppedBySignal):
+                # Hydra would go on with the next job after any Exception.
+                raise SystemExit(code) from error
+        raise
+
+
+def _context() -> JobContext:
+    config = HydraConfig.get()
+    overrides = tuple(str(override) for override in config.overrides.task)
+    return JobContext(
+        command=shlex.join(["genlab", str(config.job.config_name), *overrides]),
+        overrides=overrides,
+        choices=chosen(config.runtime.choices),
+        run_folder=Path(config.runtime.output_dir),
+        is_restarted=(worker := this_worker()) is not None and worker.remembered() is not None,
+        config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),
+    )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The classes and functions that a configuration names, outside of Hydra's part."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name == TARGET and isinstance(value, str):
+                yield value
+            elif name != "hydra":
+                yield from _targets(value)
+
+
+def _write_into_log(message: str, bug: BaseException | None) -> Path | None:
+    """Write how a job ended into the log of its run folder; returns the log as a person here would type it."""
+    log = None
+    record = logging.LogRecord(
+        "genlab",
+        logging.ERROR,
+        __file__,
+        0,
+        message,
+        None,
+        None if bug is None else (type(bug), bug, bug.__traceback__),
+    )
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)
+            log = from_here(Path(handler.baseFilename))
+    return log
+
+
+def _close_logs() -> None:
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            with suppress(OSError):  # the disk is full, as was said
+                handler.close()

@@ -1,0 +1,266 @@
+"""One job of a sweep, looked after while it runs in a process of its own.
+
+Whatever launcher Hydra has started this in, the job itself is an ordinary `genlab train` in the job's folder. So a job
+that fails, diverges, is killed or is taken by a shortage of memory ends nothing but itself, leaves no memory behind
+for the next, and can be repeated and resumed as any run.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+
+from genlab.config.compose import Composed, quoted
+from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
+from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
+from genlab.launch.metrics_follower import MetricsFollower
+from genlab.launch.sweep_folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
+from genlab.launch.sweep_report import write_tables
+from genlab.launch.sweep_settings import NODE, SweepSettings
+from genlab.launch.sweep_shares import own_devices, threads_of_job
+from genlab.launch.watchdog import VARIABLE
+from genlab.paths import from_here
+from genlab.run.folder import clear, has_checkpoint, read_summary, require_free
+from genlab.signals import handling
+
+OUTPUT_NAME = "output.log"
+_POLL_SECONDS = 0.2
+_LEAVING_SECONDS = 60.0
+_MAX_TOLD = 3
+# What Hydra's own keys say about this sweep, and not about a job.
+_OF_SWEEP = (
+    "hydra.mode",
+    "hydra.job.config.override_dirname.",
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra/launcher",
+    "hydra.launcher",
+    "hydra/sweeper",
+    "hydra.sweeper",
+)
+
+
+def look_after_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
+    """Run the job that Hydra has composed, unless it is done; its failure is written down and not raised.
+
+    Args:
+        command: Name of the command.
+        settings: Of the sweep, for its table.
+        configuration: Of the job.
+
+    Raises:
+        ConfigurationError: Its folder lies outside of the sweep's.
+        SystemExit: This process was told to end the sweep, and the job has saved.
+    """
+    config = HydraConfig.get()
+    sweep = SweepFolder(Path(str(config.sweep.dir)))
+    run_folder = Path(str(config.runtime.output_dir))
+    # What is in the folder of a job that begins again is removed.
+    if sweep.path.resolve() not in run_folder.resolve().parents:
+        raise ConfigurationError(f"hydra.sweep.subdir must lie in the sweep's folder, got {config.sweep.subdir}")
+    record = JobRecord(
+        number=int(config.job.num),
+        overrides=_of_job(config.overrides.task),
+        folder=os.path.relpath(run_folder, sweep.path),
+        status="running",
+        num_threads=threads_of_job(configuration),
+    )
+    if sweep.stop_signal() is None:
+        with _interruptions_left_to_conductor(), own_devices(configuration, sweep.jobs_folder) as variables:
+            _look_after(command, record, sweep, settings, variables)
+    number = sweep.stop_signal(of_this_process=True)
+    if number is not None:
+        raise SystemExit(128 + number)  # Hydra would go on with the next job after any Exception
+
+
+def _look_after(
+    command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings, variables: Mapping[str, str]
+) -> None:
+    run_folder = sweep.run_folder(record)
+    holder = await_free(run_folder)
+    if holder is not None:
+        sweep.write_record(replace(record, status="failed", reason=holder, exit_code=FolderInUseError.exit_code))
+        tell(f"job {record.number}: failed: {holder}")
+        return
+    former = sweep.record(record.number)
+    if former is not None and former.status == "running":
+        former = sweep.settle(former)
+    if former is not None and former.status in DONE:
+        tell(f"job {record.number}: {former.status} before")
+        return
+    goes_on = has_checkpoint(run_folder) and (former is None or former.exit_code != CheckpointError.exit_code)
+    if goes_on and former is not None:
+        record = replace(record, num_threads=former.num_threads)
+    words = _words_of_job(record, run_folder, goes_on=goes_on)
+    sweep.write_record(record)
+    tell(f"job {record.number}: {_told_choices(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
+    # -P, for with -m alone Python would import from the working directory.
+    ended = _run([sys.executable, "-P", "-m", "genlab", command, *words], record, sweep, variables)
+    sweep.write_record(ended)
+    write_tables(sweep, settings)
+    tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
+
+
+@contextmanager
+def _interruptions_left_to_conductor() -> Iterator[None]:
+    """In the worker of a launcher, what comes from the terminal is for the process that conducts the sweep."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    with handling({number: lambda *_: None for number in (signal.SIGINT, signal.SIGHUP)}):
+        yield
+
+
+def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
+    """What makes this job differ from the others."""
+    typed = sweep.read_plan().words
+    return " ".join(word for word in record.overrides if word not in typed)
+
+
+def tell(text: str) -> None:
+    """A line on the terminal at once, also from the worker of a launcher."""
+    print(text, flush=True)  # noqa: T201
+
+
+def await_free(run_folder: Path) -> str | None:
+    """Give a job that lost its guardian the time to save and go.
+
+    Returns:
+        None, or who holds the folder if somebody will not leave.
+    """
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    while True:
+        try:
+            require_free(run_folder)
+            return None
+        except FolderInUseError as error:
+            if time.monotonic() > deadline:
+                return str(error)
+            time.sleep(_POLL_SECONDS)
+
+
+def _words_of_job(record: JobRecord, run_folder: Path, *, goes_on: bool) -> list[str]:
+    """The job's line: a run with a checkpoint goes on from it, anything else begins again in the cleared folder."""
+    config = HydraConfig.get()
+    flags = []
+    if config.job.config_name != config.job.name:
+        flags += ["--config-name", str(config.job.config_name)]
+    for source in config.runtime.config_sources:
+        if source.provider == "command-line":
+            flags += ["--config-dir", str(source.path)]
+    own = [str(word) for word in config.overrides.hydra if not str(word).lstrip("+~").startswith(_OF_SWEEP)]
+    if goes_on:
+        return [*flags, f"resume={quoted(str(run_folder))}", *own]
+    clear(run_folder)
+    return [*flags, *record.line, f"hydra.run.dir={quoted(str(run_folder))}", *own]
+
+
+def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: Mapping[str, str]) -> JobRecord:
+    run_folder = sweep.run_folder(record)
+    log = run_folder / OUTPUT_NAME
+    follower = MetricsFollower(run_folder)
+    follower.new_records()  # of an earlier process
+
+    def shall_stop() -> bool:
+        _tell_validations(record, run_folder, follower)
+        return sweep.is_asked_to_prune(record.number) or sweep.stop_signal() is not None
+
+    with log.open("ab") as output:
+        start = output.tell()
+        started = subprocess.Popen(
+            line,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Out of the terminal's reach: an interruption is the sweep's to pass on.
+            start_new_session=True,
+            env={**os.environ, **variables, VARIABLE: "1", "GENLAB_DEBUG": "1"},
+        )
+    with started as process:
+        try:
+            exit_code = _wait(process, shall_stop)
+        except BaseException as error:
+            exit_code = _end(process, at_once=isinstance(error, KeyboardInterrupt))
+            sweep.write_record(replace(record, status="interrupted", reason=STOPPED, exit_code=exit_code))
+            raise
+    status, reason = _status(exit_code, record, sweep, _last_error(log, start))
+    return replace(record, status=status, reason=reason, exit_code=exit_code)
+
+
+def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFollower) -> None:
+    for values in follower.new_records():
+        measures = {
+            tag: value
+            for tag, value in values.items()
+            if tag.startswith("validation/") and isinstance(value, int | float)
+        }
+        if measures:
+            chosen = read_summary(run_folder).get("selected_by")
+            shown = [chosen] if chosen in measures else list(measures)[:_MAX_TOLD]
+            text = ", ".join(f"{tag} {measures[tag]:.6g}" for tag in shown)
+            tell(f"job {record.number}: step {values['step']}: {text}")
+
+
+def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> int:
+    """Until the process ends; lets go of it once it shall stop."""
+    assert process.stdin is not None
+    while True:
+        try:
+            return process.wait(timeout=_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            if shall_stop() and not process.stdin.closed:
+                process.stdin.close()
+
+
+def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> int:
+    """Let a job save and go, or not even that."""
+    assert process.stdin is not None
+    try:
+        process.stdin.close()
+        if not at_once:
+            return process.wait()
+    except KeyboardInterrupt:
+        pass
+    process.kill()
+    return process.wait()
+
+
+def _status(exit_code: int, record: JobRecord, sweep: SweepFolder, error: str | None) -> tuple[JobStatus, str | None]:
+    """How a process ended, in a word and a line."""
+    summary = sweep.run_summary(record)
+    has_let_go = exit_code in (128 + signal.SIGTERM, -signal.SIGTERM)  # saved, or not yet listening
+    if exit_code == 0:
+        return ("interrupted" if summary.get("status") == "interrupted" else "finished"), summary.get("reason")
+    if has_let_go and sweep.stop_signal() is not None:
+        return "interrupted", STOPPED
+    if has_let_go and sweep.is_asked_to_prune(record.number):
+        return "pruned", f"after step {summary.get('step', 0)}: others were better by then"
+    if exit_code < 0:
+        return "killed", f"signal {-exit_code}" + (", as when memory is short" if exit_code == -signal.SIGKILL else "")
+    if exit_code > 128:
+        return "interrupted", error or f"signal {exit_code - 128}"
+    reason = error or f"exit code {exit_code}"
+    return ("diverged" if exit_code == NonFiniteError.exit_code else "failed"), reason
+
+
+def _last_error(log: Path, start: int) -> str | None:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    errors = [
+        line.removeprefix(ERROR_PREFIX).removeprefix(STOPPED_PREFIX)
+        for line in lines
+        if line.startswith(STOPPED_PREFIX)
+    ]
+    return errors[-1] if errors else None
+
+
+def _of_job(overrides: Sequence[object]) -> tuple[str, ...]:
+    return tuple(word for word in map(str, overrides) if not word.lstrip("+~").startswith(f"{NODE}."))

@@ -1,0 +1,64 @@
+"""What becomes of a run whose own processes could not write it down."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from genlab.errors import FolderInUseError, GenlabError, ProcessLostError, StoppedBySignal
+from genlab.launch.processes import WorkerFailure
+from genlab.paths import resume_command
+from genlab.run.folder import claimed, has_checkpoint, read_summary
+from genlab.storage import replace_atomically
+from genlab.training.summary import Status
+
+
+def settled(folder: Path, error: GenlabError, *, former: Mapping[str, Any]) -> GenlabError:
+    """Write into summary.json and train.log how a run ended whose first process did not know; say so with what is left.
+
+    Args:
+        folder: Of the run, whose processes are gone; one that another process holds is left alone.
+        error: What ended it.
+        former: summary.json before these processes; where it still says so, they have changed nothing of the run.
+
+    Returns:
+        The same error, with the way on where it does not speak for itself.
+    """
+    summary = read_summary(folder)
+    is_stopped = isinstance(error, StoppedBySignal)
+    if is_stopped and summary.get("status") == "interrupted":
+        kept = f"saved; to go on: {resume_command(folder)}" if has_checkpoint(folder) else "nothing was saved"
+        return StoppedBySignal(f"{error} after step {summary['step']}; {kept}", error.exit_code - 128)
+    if isinstance(error, WorkerFailure) and error.rank == 0:
+        return error
+    if summary.get("status") in ("running", "failed") and summary != former:
+        details = error.details if isinstance(error, WorkerFailure) else str(error)
+        _write(folder, summary, "interrupted" if is_stopped else "failed", str(error), details)
+    if isinstance(error, WorkerFailure):
+        return error
+    way_on = f"to go on from the last checkpoint: {resume_command(folder)}"
+    message = f"{error}; {way_on if has_checkpoint(folder) else 'nothing was saved'}"
+    return StoppedBySignal(message, error.exit_code - 128) if is_stopped else ProcessLostError(message)
+
+
+def settle_after_first(folder: Path, *, former: Mapping[str, Any]) -> None:
+    """In another process than the first: if that one died without a word, put one down in its place.
+
+    Args:
+        folder: Of the run.
+        former: As for `settled`.
+    """
+    summary = read_summary(folder)
+    if summary.get("status") == "running" and summary != former:
+        reason = "the first process of the run died"
+        _write(folder, summary, "failed", reason, reason)
+
+
+def _write(folder: Path, summary: dict[str, Any], status: Status, reason: str, details: str) -> None:
+    content = json.dumps({**summary, "status": status, "reason": reason}, indent=1)
+    with suppress(FolderInUseError), claimed(folder, is_resumed=True):
+        replace_atomically(folder / "summary.json", content.encode())
+        with (folder / "train.log").open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR genlab: {details}\n")

@@ -1,0 +1,184 @@
+"""Preflight checks: everything that is going to run is composed and checked before Hydra makes a folder."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from genlab.config.compose import Composed, Composer, plain, select_resolved
+from genlab.config.trust import TPE_SWEEPER, parameters_of, require_safe, require_unswept
+from genlab.errors import ConfigurationError
+from genlab.launch.contract import CommandModule, SpreadModule
+from genlab.launch.processes import Processes
+from genlab.launch.representative_jobs import in_fixed_order, jobs_of_every_choice, jobs_one_change_apart
+from genlab.launch.sweep import planned_jobs, refuse_without_sweep
+from genlab.launch.sweep_folder import SweepFolder
+from genlab.launch.sweep_placement import are_numbered, require_separate_folders
+from genlab.launch.sweep_settings import SweepSettings, settings_of
+from genlab.launch.sweep_shares import machine_told, num_parallel
+from genlab.launch.worker import Worker
+from genlab.parallel.place import TO_RUN_ALONE
+from genlab.paths import expanded
+from genlab.run.folder import require_free, require_fresh
+from genlab.storage import require_space
+
+START_BYTES = 1_000_000
+"""What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
+_ALONE = Processes(num=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to run, checked."""
+
+    is_sweep: bool
+    folder: str
+    has_run_folder: bool = True
+    """Whether what is run makes the folder its own."""
+    single: Any = None
+    """Checked settings of a single run."""
+    overrides: tuple[str, ...] = ()
+    """Of a sweep, whose jobs have an order now."""
+    processes: Processes = _ALONE
+    settings: SweepSettings | None = None
+    """Of a sweep that keeps a table of its jobs."""
+    jobs: tuple[tuple[str, ...], ...] | None = None
+    words: tuple[str, ...] = ()
+    """Of Hydra, that the line of a sweep gets in front."""
+    machine: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """In which the launcher of a sweep runs."""
+
+
+def preflight(
+    composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool, worker: Worker | None
+) -> Plan:
+    """Compose and check everything that is going to run.
+
+    Args:
+        composer: Of the command.
+        overrides: Of the command line.
+        module: Of the command.
+        is_sweep: Whether the command line asks for one.
+        worker: The place of this process among several, if it has one.
+
+    Raises:
+        ConfigurationError: Something does not exist or does not fit.
+        StorageError: The disk is full, or the folder is none.
+        FolderInUseError: Another process has the run folder.
+    """
+    if is_sweep:
+        if worker is not None:
+            raise ConfigurationError(f"a sweep starts processes of its own, by trainer.devices; {TO_RUN_ALONE}")
+        return _check_sweep(composer, overrides, module=module)
+    composed = composer.compose(overrides)
+    require_safe(composed, overrides)
+    if composed.hydra.mode == RunMode.MULTIRUN:
+        return preflight(composer, overrides, module=module, is_sweep=True, worker=worker)
+    if settings_of(composed) is not None:
+        refuse_without_sweep(overrides)
+    settings = _read(module, composed, overrides)
+    processes = _processes(module, settings, worker)
+    folder = _folder_of(composed, "hydra.run.dir")
+    has_run_folder = composed.hydra.run.dir != "."
+    if has_run_folder and (worker is None or worker.is_first):
+        require_free(Path(folder))
+        if composed.get("resume") is None and (worker is None or worker.remembered() is None):
+            require_fresh(Path(folder))
+        require_space(Path(folder), START_BYTES)
+    return Plan(is_sweep=False, folder=folder, has_run_folder=has_run_folder, single=settings, processes=processes)
+
+
+def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
+    """Hydra's setting for the overrides that all jobs of a sweep share, which the folder of a job does not repeat."""
+    keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
+    shared = ",".join(key for key in keys if not key.startswith("hydra"))
+    return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
+
+
+def _folder_of(composed: Composed, key: str) -> str:
+    return expanded(str(select_resolved(composed, key)), key)
+
+
+def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> Plan:
+    whole = composer.compose(overrides, is_sweep=True)
+    require_safe(whole, overrides)
+    parameters = parameters_of(whole)
+    is_search = whole.hydra.sweeper.get("_target_") == TPE_SWEEPER
+    words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
+    require_unswept(composer.parse(words))
+    for job_overrides in jobs_of_every_choice(composer, words):
+        require_safe(composer.compose(job_overrides), job_overrides)
+    settings = settings_of(whole)
+    # What the sweeper's own parameters leave to chance is settled by words that win over them.
+    settled = [word for word in words[: len(parameters)] if word not in parameters]
+    overrides = [*settled, *words[len(parameters) :]]
+    jobs = None if settings is None else planned_jobs(overrides, whole, settings)
+    examples = list(jobs_one_change_apart(composer, words))
+    devices: tuple[str, ...] = ()
+    for job_overrides in examples:
+        composed = composer.compose(job_overrides)
+        if composed.get("resume") is not None:
+            raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
+        processes = _processes(module, _read(module, composed, job_overrides), None)
+        devices = devices or processes.visible_devices
+        if settings is None and processes.num > 1:
+            raise ConfigurationError(
+                f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
+            )
+    folder = _folder_of(whole, "hydra.sweep.dir")
+    of_every_job = _of_every_job(composer, overrides)
+    parallel = None
+    if settings is not None:
+        parallel = num_parallel(whole, None if jobs is None else len(jobs))
+        is_resumed = settings.resume is not None
+        folder = settings.resume or folder
+        require_separate_folders(
+            partial(composer.job_subdirectory, whole, of_every_job),
+            jobs,
+            trial=examples[0],
+            sweep=SweepFolder(Path(folder)),
+            is_resumed=is_resumed,
+            is_numbered=are_numbered(whole),
+        )
+    require_space(Path(folder), START_BYTES)
+    return Plan(
+        is_sweep=True,
+        folder=folder,
+        overrides=tuple(overrides),
+        settings=settings,
+        jobs=jobs,
+        words=of_every_job,
+        machine=machine_told(devices, parallel),
+    )
+
+
+def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
+    HydraConfig.instance().set_config(composed)
+    return module.read(plain(composed), of_job(overrides))
+
+
+def of_job(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without those of Hydra."""
+    return [word for word in overrides if not word.lstrip("+~").startswith("hydra")]
+
+
+def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> Processes:
+    """How many processes a run asks for, if they agree with those that were started."""
+    if not isinstance(module, SpreadModule):
+        if worker is not None and worker.num_workers > 1:
+            raise ConfigurationError(
+                f"this command runs in one process, and {worker.num_workers} were started; {TO_RUN_ALONE}"
+            )
+        return _ALONE
+    processes = module.processes(settings)
+    if worker is not None and processes.num not in (1, worker.num_workers):
+        raise ConfigurationError(
+            f"{processes.key} must be 1 or the {worker.num_workers} processes that were started, got {processes.num}; "
+            f"{TO_RUN_ALONE}"
+        )
+    return processes

@@ -1,0 +1,108 @@
+"""Preflight checks of a sweep: its values, and the jobs that are composed before the first one starts.
+
+Not all jobs are composed, for there may be thousands.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+
+from genlab.config.compose import Composer
+from genlab.config.suggestions import way_out
+from genlab.errors import ConfigurationError
+from genlab.launch.search import interval_ends
+
+MAX_CHECKED_AHEAD = 64
+MAX_JOBS = 10_000
+
+
+def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: bool) -> list[str]:
+    """Return the overrides with every ``shuffle(...)`` carried out once, so that job n stays job n on resumption.
+
+    Args:
+        composer: Of the command.
+        overrides: Of the sweep.
+        is_search: Whether the jobs are chosen one by one, and not all combinations of the values.
+
+    Raises:
+        ConfigurationError: An override sweeps over no value, or there are too many jobs.
+    """
+    words: list[str] = []
+    num_values: dict[str, int] = {}
+    for word, override in zip(overrides, composer.parse(overrides), strict=True):
+        if not override.is_discrete_sweep():
+            words.append(word)
+            continue
+        key = override.get_key_element()
+        num_values[key] = _num_values(composer, word, override)
+        if not is_search and math.prod(num_values.values()) > MAX_JOBS:
+            raise ConfigurationError(f"{word} must leave at most {MAX_JOBS:,} jobs; search with hydra/sweeper=tpe")
+        is_shuffled = getattr(override.value(), "shuffle", False)
+        words.append(f"{key}=choice({','.join(override.sweep_string_iterator())})" if is_shuffled else word)
+    return words
+
+
+def _num_values(composer: Composer, word: str, override: Override) -> int:
+    """Return how many values a sweep has; a number above the limit stands for any larger one.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    sweep: Any = override.value()
+    try:
+        members = sweep.range() if override.is_range_sweep() else override.sweep_iterator()
+        number = sum(1 for _ in itertools.islice(members, MAX_JOBS + 1))
+    except (ValueError, HydraException, ArithmeticError):  # a step of 0, or an end that is no number
+        number = 0
+    if number == 0:
+        hint = ""
+        if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+            options = composer.options(override.key_or_group)
+            pattern = ", ".join(sweep.include)
+            hint = f"; {way_out(pattern, options, kind='options')}" if options else "; it chooses options of a group"
+        raise ConfigurationError(f"{word} must sweep over at least one value, got none{hint}")
+    return number
+
+
+def jobs_of_every_choice(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every combination of the groups' options, each of which can bring settings of Hydra; no plain value can.
+
+    None where all options are genlab's own: outside of Hydra's groups, over which nothing sweeps, these bring none.
+    """
+    if not composer.has_foreign_options(overrides):
+        return
+    values = []
+    for line, override in zip(overrides, composer.parse(overrides), strict=True):
+        alternatives = _alternatives(line, override)
+        is_choice = len(alternatives) > 1 and composer.options(override.key_or_group, overrides)
+        values.append(alternatives if is_choice else alternatives[:1])
+    yield from map(list, itertools.product(*values))
+
+
+def _alternatives(line: str, override: Override) -> list[str]:
+    """What an override becomes in the jobs of a sweep; of an interval, its ends."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [line]
+    if override.is_discrete_sweep():
+        values = override.sweep_string_iterator()
+        return [f"{key}={value}" for value in itertools.islice(values, MAX_JOBS)]
+    return [f"{key}={end}" for end in interval_ends(override)]
+
+
+def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
+    """Every value of every swept key at least once, without the product of all of them."""
+    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, composer.parse(overrides), strict=True)]
+    first = [alternatives[0] for alternatives in values]
+    yield first
+    num_yielded = 1
+    for position, alternatives in enumerate(values):
+        for alternative in alternatives[1:]:
+            if num_yielded == MAX_CHECKED_AHEAD:
+                return
+            yield [*first[:position], alternative, *first[position + 1 :]]
+            num_yielded += 1

@@ -1,0 +1,302 @@
+"""A search for good settings: a tree-structured Parzen estimator proposes, jobs of the sweep answer.
+
+Optuna is asked for settings and told what they gave (ask and tell); trial n is job n. Its storage is one SQLite file in
+the sweep's folder that this process alone touches: a search that was stopped goes on with what it knew.
+
+Estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4. Pruning: a run whose
+best measure so far is worse than the median of the others' at the same step stops (Golovin et al., "Google Vizier",
+KDD 2017, section 3.2).
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from genlab.errors import ConfigurationError
+from genlab.launch.metrics_follower import MetricsFollower
+from genlab.launch.sweep_folder import DONE, JobRecord, SweepFolder
+from genlab.launch.sweep_report import measured
+from genlab.launch.sweep_settings import SweepSettings
+from genlab.run.folder import read_summary
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
+
+STORAGE_NAME = "study.db"
+_STUDY_NAME = "sweep"
+_POLL_SECONDS = 0.5
+_LOG = "log"
+
+Launch = Callable[[Sequence[Sequence[str]], int], object]
+"""Runs jobs of the given overrides, numbered from the given number on, and returns when all have ended."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """The keys of configs/hydra/sweeper/tpe.yaml.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+
+    n_trials: int
+    """In all, failed and pruned ones and those before a resumption included."""
+    n_jobs: int
+    """Trials proposed at once; with a launcher that runs jobs side by side."""
+    seed: int
+    n_startup_trials: int
+    """Drawn at random before the estimator is asked."""
+    prune: bool
+    n_finished_before_pruning: int
+    """Trials that must have finished before one is stopped."""
+    n_warmup_steps: int
+    """Training steps before which none is stopped."""
+    params: dict[str, Any]
+    """A search space as overrides, for a configuration file; those of the command line come after."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_trials", "n_jobs", "n_startup_trials", "n_finished_before_pruning"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"hydra.sweeper.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("seed", "n_warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"hydra.sweeper.{name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What is searched, and what is the same for every trial."""
+
+    fixed: tuple[str, ...]
+    searched: Mapping[str, Override]
+
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """Hydra's sweeps as Optuna's distributions."""
+        return {key: _distribution(override) for key, override in self.searched.items()}
+
+
+def search_space(overrides: Sequence[Override]) -> SearchSpace:
+    """Divide the overrides of a command line.
+
+    Raises:
+        ConfigurationError: Nothing is to be searched, or an interval is empty.
+    """
+    last = {str(override.get_key_element()): override for override in overrides}
+    searched = {key: override for key, override in last.items() if override.is_sweep_override()}
+    fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in last.items() if key not in searched]
+    if not searched:
+        example = "'optimizer.default.lr=tag(log, interval(1e-4, 1e-2))'"
+        raise ConfigurationError(f"hydra/sweeper=tpe needs something to search, such as {example}")
+    space = SearchSpace(fixed=tuple(fixed), searched=searched)
+    try:
+        space.distributions()
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return space
+
+
+def interval_ends(override: Override) -> tuple[int | float, int | float]:
+    """The two ends of an ``interval(a, b)``."""
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    assert interval.start is not None
+    assert interval.end is not None
+    return interval.start, interval.end
+
+
+def _distribution(override: Override) -> "BaseDistribution":
+    """The distribution of a sweep; choices are kept as Hydra would write them, so that any value can be one.
+
+    Raises:
+        ValueError: The interval is empty, or not positive where a logarithm is asked for.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        low, high = interval_ends(override)
+        is_log = _LOG in value.tags
+        if not low < high or (is_log and not low > 0):
+            rule = (
+                "must go from a positive number to a larger one" if is_log else "must go from a number to a larger one"
+            )
+            raise ValueError(f"{override.get_key_element()}: an interval {rule}, got {low} to {high}")
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=is_log)
+        return FloatDistribution(low, high, log=is_log)
+    if isinstance(value, RangeSweep) and all(isinstance(end, int) for end in (value.start, value.stop, value.step)):
+        members: Any = value.range()
+        ends = members[0], members[-1]
+        return IntDistribution(min(ends), max(ends), step=abs(int(value.step)))
+    return CategoricalDistribution(tuple(override.sweep_string_iterator()))
+
+
+class Search:
+    """One search, from its storage's first trial to the last.
+
+    Args:
+        sweep: The folder.
+        comparison: The measure, and whether less of it is better.
+        settings: Of the search.
+        space: What is searched.
+    """
+
+    def __init__(
+        self, sweep: SweepFolder, *, comparison: SweepSettings, settings: SearchSettings, space: SearchSpace
+    ) -> None:
+        self._sweep = sweep
+        self._comparison = comparison
+        self._settings = settings
+        self._space = space
+
+    def run(self, launch: Launch) -> None:
+        """Propose, launch and learn until ``n_trials`` have been made."""
+        study = self._open_study()
+        for trials in self._unfinished(study):
+            self._try(trials, launch)
+            if self._is_stopped():
+                return
+        space = self._space.distributions()
+        while not self._is_stopped() and (num_left := self._num_left(study)) > 0:
+            num = min(num_left, self._settings.n_jobs)
+            self._try([study.ask(space) for _ in range(num)], launch)
+
+    def _num_left(self, study: "Study") -> int:
+        return self._settings.n_trials - len(study.get_trials(deepcopy=False))
+
+    def _is_stopped(self) -> bool:
+        return self._sweep.stop_signal() is not None
+
+    def _open_study(self) -> "Study":
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        settings = self._settings
+        study = optuna.create_study(
+            storage=f"sqlite:///{self._sweep.path / STORAGE_NAME}",
+            study_name=_STUDY_NAME,
+            direction="minimize" if self._comparison.minimize else "maximize",
+            load_if_exists=True,
+        )
+        # A resumed search must not draw the numbers of its first start again.
+        seed = settings.seed + len(study.get_trials(deepcopy=False))
+        study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=settings.n_startup_trials)
+        study.pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=settings.n_finished_before_pruning, n_warmup_steps=settings.n_warmup_steps
+        )
+        return study
+
+    def _unfinished(self, study: "Study") -> "Iterator[list[Trial]]":
+        """Trials that a stop has left without an answer, as many at once as are launched together."""
+        from optuna.trial import Trial, TrialState
+
+        group: list[Trial] = []
+        for frozen in study.get_trials(states=(TrialState.RUNNING,)):
+            # The stop came while it was proposed, or another space was searched.
+            if frozen.distributions != self._space.distributions():
+                study.tell(frozen.number, state=TrialState.FAIL)
+                continue
+            if group and (group[-1].number + 1 != frozen.number or len(group) == self._settings.n_jobs):
+                yield group
+                group = []
+            group.append(Trial(study, frozen._trial_id))
+        if group:
+            yield group
+
+    def _try(self, trials: "Sequence[Trial]", launch: Launch) -> None:
+        jobs = [
+            [*self._space.fixed, *(f"{key}={_written(trial.params[key])}" for key in self._space.searched)]
+            for trial in trials
+        ]
+        with self._watched(trials):
+            launch(jobs, trials[0].number)
+        for trial in trials:
+            record = self._sweep.record(trial.number)
+            if not self._is_stopped() or (record is not None and record.status in DONE):
+                self._tell(trial, record)  # the others are left open, for a resumption
+
+    def _tell(self, trial: "Trial", record: JobRecord | None) -> None:
+        from optuna.trial import TrialState
+
+        status = "failed" if record is None else record.status
+        trial.set_user_attr("status", status)
+        if record is not None and record.reason is not None:
+            trial.set_user_attr("reason", record.reason)
+        _, value = (
+            (None, None) if record is None else measured(self._sweep.run_summary(record), self._comparison.measure)
+        )
+        if status == "pruned" and trial.study.trials[trial.number].intermediate_values:
+            trial.study.tell(trial, state=TrialState.PRUNED)
+        elif record is not None and record.exit_code == 0 and value is not None:
+            trial.study.tell(trial, value)
+        else:
+            trial.study.tell(trial, state=TrialState.FAIL)
+
+    @contextmanager
+    def _watched(self, trials: "Sequence[Trial]") -> Iterator[None]:
+        """Report the curves of running trials, and ask those that are behind to stop."""
+        watches = [_Watch(trial, self._sweep, self._comparison) for trial in trials]
+        ended = threading.Event()
+
+        def look_now_and_then() -> None:
+            while not ended.wait(_POLL_SECONDS):
+                for watch in watches:
+                    watch.look(prune=self._settings.prune)
+
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            looking = executor.submit(look_now_and_then)
+            try:
+                yield
+            finally:
+                ended.set()
+        looking.result()
+        for watch in watches:
+            watch.look(prune=False)  # what the jobs wrote at their end counts for the medians to come
+
+
+class _Watch:
+    """One running trial's curve."""
+
+    def __init__(self, trial: "Trial", sweep: SweepFolder, comparison: SweepSettings) -> None:
+        self._trial = trial
+        self._sweep = sweep
+        # Test data are looked at once, at the end; on the way there, validation data stand for them.
+        self._tag = None if comparison.measure is None else _on_validation(comparison.measure)
+        self._follower: MetricsFollower | None = None
+        self._reported = set(trial.study.trials[trial.number].intermediate_values)
+        self._is_asked = False
+
+    def look(self, *, prune: bool) -> None:
+        if self._follower is None:
+            record = self._sweep.record(self._trial.number)
+            if record is None or record.folder is None:
+                return
+            self._folder = self._sweep.run_folder(record)
+            self._follower = MetricsFollower(self._folder)
+        tag = self._tag or read_summary(self._folder).get("selected_by")
+        if tag is None:  # the summary is written when training starts
+            return
+        for values in self._follower.new_records():
+            value = values.get(tag)
+            if isinstance(value, int | float) and math.isfinite(value) and values["step"] not in self._reported:
+                self._reported.add(values["step"])
+                self._trial.report(value, values["step"])
+                if prune and not self._is_asked and self._trial.should_prune():
+                    self._is_asked = True
+                    self._sweep.ask_to_prune(self._trial.number)
+
+
+def _written(value: object) -> str:
+    """Six digits are enough of a number for people to read and to type again."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _on_validation(tag: str) -> str:
+    return f"validation/{tag.removeprefix('test/')}" if tag.startswith("test/") else tag

@@ -1,0 +1,317 @@
+"""A sweep from its command to its table: planned ahead, conducted by Hydra, concluded whatever happens."""
+
+import importlib.util
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from genlab.config.build import TARGET
+from genlab.config.compose import SEARCH_PATH, Composed, parse_overrides, quoted
+from genlab.config.fields import check_fields
+from genlab.config.targets import find_target
+from genlab.config.trust import BASIC_SWEEPER, TPE_SWEEPER, parameters_of
+from genlab.errors import ConfigurationError, GenlabError, SweepError
+from genlab.launch.failures import one_line
+from genlab.launch.jobs import await_free, tell
+from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
+from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
+from genlab.launch.sweep_report import Row, told, write_tables
+from genlab.launch.sweep_settings import NODE, SweepSettings, settings_of
+from genlab.measures import WATCH_MEASURES
+from genlab.paths import expanded, from_here
+from genlab.run.folder import claimed, make_new
+from genlab.signals import handling
+from genlab.storage import require_contained
+
+_RESUME = f"{NODE}.resume"
+_OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
+# Packages of the extra without which a choice cannot work, by a part of the target that it names.
+_NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
+_NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
+
+
+def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
+    """The plan of the sweep that ``sweep.resume`` names, with what this command line changes in it.
+
+    Args:
+        words: The overrides of ``genlab train -m``: those of the sweep or none, beside any of ``hydra`` and ``sweep``.
+        config_dir: Of this command line.
+
+    Returns:
+        None when no sweep is named.
+
+    Raises:
+        ConfigurationError: There is no such sweep, it is refused, or the command is of another.
+    """
+    parsed = parse_overrides(words)
+    named = [override.value() for override in parsed if override.key_or_group == _RESUME]
+    if not named or named[-1] is None:
+        return None
+    sweep = SweepFolder(Path(expanded(str(named[-1]), _RESUME)))
+    plan = sweep.read_plan()
+    require_contained(sweep.path)
+    given = [word for word, override in zip(words, parsed, strict=True) if not _is_about_sweep(override)]
+    former = parse_overrides(plan.words)
+    jobs = [word for word, override in zip(plan.words, former, strict=True) if not _is_about_sweep(override)]
+    if given and given != jobs:
+        raise ConfigurationError(
+            f"{_RESUME} goes on with the same sweep: give its overrides or none; they are {shlex.join(jobs)}"
+        )
+    about = {
+        override.key_or_group: word
+        for word, override in zip(plan.words, former, strict=True)
+        if _is_about_sweep(override)
+    }
+    # A folder may be a stranger's: which configurations are read is for the user to say, not for the folder.
+    if plan.config_dir is not None and config_dir is None:
+        way = shlex.join(["--config-dir", plan.config_dir])
+        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
+    if SEARCH_PATH in about and not any(override.key_or_group == SEARCH_PATH for override in parsed):
+        way = shlex.quote(about[SEARCH_PATH])
+        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
+    about |= {
+        override.key_or_group: word for word, override in zip(words, parsed, strict=True) if _is_about_sweep(override)
+    }
+    return SweepPlan(words=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
+
+
+def refuse_without_sweep(overrides: Sequence[str]) -> None:
+    """A setting of the sweep has no effect on a single run.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        if key.startswith((f"{NODE}.", *_OF_SWEEP)) and not override.is_sweep_override():
+            raise ConfigurationError(f"{key} is about a sweep; add -m")
+
+
+def refuse_with_sweep(overrides: Sequence[str]) -> None:
+    """Refuse settings that have no effect on a sweep.
+
+    Args:
+        overrides: Of the command line alone.
+
+    Raises:
+        ConfigurationError: There is one.
+    """
+    keys = [override.key_or_group for override in parse_overrides(overrides)]
+    if "hydra.run.dir" in keys:
+        raise ConfigurationError("hydra.run.dir is about a single run; hydra.sweep.dir places a sweep")
+    if _RESUME in keys and "hydra.sweep.dir" in keys:
+        raise ConfigurationError(f"hydra.sweep.dir must be left out with {_RESUME}, which names the folder")
+
+
+def planned_jobs(
+    overrides: Sequence[str], whole: Composed, settings: SweepSettings
+) -> tuple[tuple[str, ...], ...] | None:
+    """The overrides of every job, in the order of their numbers; None where a search makes them.
+
+    Raises:
+        ConfigurationError: A package is missing, or a setting has no effect.
+    """
+    _require_packages(whole)
+    target = str(whole.hydra.sweeper.get("_target_"))
+    if target == TPE_SWEEPER:
+        _search_of(whole, overrides)
+        _with_direction(whole, settings)
+    if target != BASIC_SWEEPER:
+        return None
+    of_jobs = _of_jobs(whole, overrides)
+    for override in of_jobs:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigurationError(
+                f"{override.input_line}: only a search can choose from an interval; add hydra/sweeper=tpe"
+            )
+    (jobs,) = BasicSweeper.split_arguments(of_jobs, None)
+    seeds = {word for job in jobs for word in job if word.lstrip("+").startswith("seed=")}
+    if settings.aggregate_seeds and len(seeds) < 2:
+        raise ConfigurationError("sweep.aggregate_seeds=true needs more than one seed: seed=0,1,2")
+    return tuple(tuple(job) for job in jobs)
+
+
+def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> Search:
+    """The search that a composed configuration describes.
+
+    Args:
+        whole: With its ``hydra`` and ``sweep`` nodes.
+        overrides: Of the command line.
+        folder: Of the sweep.
+
+    Raises:
+        ConfigurationError: A setting does not fit, or there is nothing to search.
+    """
+    comparison = settings_of(whole)
+    if comparison is None:
+        raise ConfigurationError("hydra/sweeper=tpe searches settings of genlab train only")
+    settings, space = _search_of(whole, overrides)
+    comparison = _with_direction(whole, comparison)
+    return Search(SweepFolder(folder), comparison=comparison, settings=settings, space=space)
+
+
+def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSettings, SearchSpace]:
+    node: Any = OmegaConf.to_container(whole.hydra.sweeper, resolve=True)
+    del node["_target_"]
+    return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_of_jobs(whole, overrides))
+
+
+def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
+    """What the jobs are made of: the sweeper's own parameters, then the command line."""
+    words = [*parameters_of(whole), *overrides]
+    return [override for override in parse_overrides(words) if not _is_about_sweep(override)]
+
+
+def conduct(
+    folder: Path, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[Path], None]
+) -> None:
+    """Hold the sweep's folder, let Hydra run the jobs, and say what came of them.
+
+    Args:
+        folder: Where it lies, new or to be resumed; a new one may still lack its number.
+        settings: How runs are compared.
+        plan: What to keep for a resumption.
+        command: Name of the command.
+        run: Hands the line with the sweep's folder to Hydra.
+
+    Raises:
+        ConfigurationError: The folder holds another sweep.
+        FolderInUseError: Another process conducts this sweep.
+        SweepError: Jobs failed, or the launcher did.
+    """
+    folder = make_new(folder)[0]
+    sweep = SweepFolder(folder)
+    way_on = _way_on(sweep, plan, command)
+    if settings.resume is None and (sweep.path / PLAN_NAME).exists():
+        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {way_on}")
+    failure: Exception | None = None
+    with claimed(sweep.path, is_resumed=True):
+        words = [word for word in plan.words if not word.startswith(f"{_RESUME}=")]
+        sweep.write_plan(
+            SweepPlan(words=tuple(words), config_dir=plan.config_dir, jobs=plan.jobs),
+            command=shlex.join(["genlab", command, "-m", *words]),
+        )
+        sweep.forget_stop()
+        tell(f"sweep folder: {from_here(sweep.path)}")
+        with _signals_stop(sweep):
+            try:
+                run(folder)
+            except Exception as error:
+                failure = error
+            except BaseException:
+                _conclude(sweep, settings)
+                tell(f"stopped; to go on:\n  {way_on}")
+                raise
+            rows = _conclude(sweep, settings)
+        number = sweep.stop_signal()
+        if number is not None:
+            tell(f"stopped; to go on:\n  {way_on}")
+            raise SystemExit(128 + number)
+    _raise_for(rows, failure, way_on=way_on)
+
+
+def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
+    for record in sweep.records():
+        if record.status == "running" and await_free(sweep.run_folder(record)) is None:
+            sweep.settle(record)
+    rows = write_tables(sweep, settings)
+    tell(f"\n{told(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    return rows
+
+
+def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -> None:
+    if isinstance(failure, GenlabError):
+        raise failure
+    if failure is not None:
+        text = one_line(f"{type(failure).__name__}: {failure}")
+        raise SweepError(f"the sweep ended early: {text}; to go on: {way_on}") from failure
+    failed = [row.record for row in rows if row.record.has_failed]
+    if failed:
+        named = ", ".join(f"job {record.number} {record.status}" for record in failed)
+        raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); to run them again: {way_on}")
+
+
+def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
+    """The settings with the direction of the measure that a search is to improve.
+
+    Raises:
+        ConfigurationError: The model selects by no measure of its own, or nobody says which values are better.
+    """
+    model = find_target(whole.model.get(TARGET), "model")
+    selected: str | None = getattr(model, "selection_measure", None)
+    tag = settings.measure or (None if selected is None else f"validation/{selected}")
+    if tag is None:
+        raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
+    if settings.minimize is not None:
+        return settings
+    # Of an instance alone where the parts of a model make them.
+    of_model = getattr(model, "measures", None)
+    declarations = {**WATCH_MEASURES, **(of_model if isinstance(of_model, Mapping) else {})}
+    declared = declarations.get(tag) or declarations.get(tag.partition("/")[2])
+    if declared is not None and declared.direction != "neither":
+        return replace(settings, minimize=declared.direction == "lower")
+    if tag == f"validation/{selected}":
+        return replace(settings, minimize=True)
+    raise ConfigurationError(
+        f"sweep.minimize must be true or false for {tag}, of which the model declares no direction"
+    )
+
+
+def _require_packages(whole: Composed) -> None:
+    for kind in ("sweeper", "launcher"):
+        target = str(whole.hydra[kind].get("_target_"))
+        for part, module in _NEEDED.items():
+            if part in target.split(".") and not _is_installed(module):
+                choice = whole.hydra.runtime.choices[f"hydra/{kind}"]
+                raise ConfigurationError(
+                    f"hydra/{kind}={choice} needs packages that are not installed: pip install 'genlab[sweep]'"
+                )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@contextmanager
+def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
+    """The first signal asks the jobs to save and stop, wherever they run; a second SIGINT or SIGTERM ends this process.
+
+    An exception raised at once would make joblib kill its workers and all that they have started.
+    """
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if sweep.stop_signal() is not None:
+            if number == signal.SIGHUP:  # a terminal that vanishes tells it twice
+                return
+            raise KeyboardInterrupt
+        sweep.ask_to_stop(number)
+        tell("stopping: jobs that run will save first; once more ends them at once")
+
+    with handling({number: ask for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}):
+        yield
+
+
+def _is_about_sweep(override: Override) -> bool:
+    return str(override.key_or_group).startswith((f"{NODE}.", "hydra.", "hydra/"))
+
+
+def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
+    path = str(from_here(sweep.path))
+    word = f"{_RESUME}={path}"
+    words = [word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
+    words += [word for word in plan.words if word.startswith(f"{SEARCH_PATH}=")]
+    if plan.config_dir is not None:
+        words += ["--config-dir", plan.config_dir]
+    return shlex.join(["genlab", command, "-m", *words])

@@ -1,0 +1,203 @@
+"""What a sweep keeps on disk beside the folders of its runs.
+
+::
+
+    sweep.yaml         the command as it was typed, and every job's overrides (null where a search makes them)
+    jobs/3.json        how job 3 stands
+    jobs/3.prune       somebody asks job 3 to stop, for others are better
+    jobs/stop          somebody asks every job to stop, and none to start
+    summary.csv        a row for each job; seeds.csv with sweep.aggregate_seeds=true
+    3_seed-3/          the run folder of job 3
+
+Files, not messages: jobs may run on another machine that shares nothing but this folder.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml  # type: ignore[import-untyped]
+
+from genlab.config.plain_yaml import load_plain
+from genlab.errors import ConfigurationError
+from genlab.run.folder import read_summary
+from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
+
+PLAN_NAME = "sweep.yaml"
+TABLE_NAME = "summary.csv"
+SEEDS_NAME = "seeds.csv"
+STOPPED = "the sweep was stopped"
+MAX_PLAN_BYTES = 16_000_000  # the words of every job
+JOBS_NAME = "jobs"
+_STOP_NAME = "stop"
+
+JobStatus = Literal["waiting", "running", "finished", "pruned", "interrupted", "killed", "diverged", "failed"]
+DONE: tuple[JobStatus, ...] = ("finished", "pruned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """How one job of a sweep stands."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: str | None
+    """Of its run, relative to the sweep's; None before it started."""
+    status: JobStatus
+    reason: str | None = None
+    exit_code: int | None = None
+    """Of its process; -n when signal n killed it."""
+    num_threads: int | None = None
+    """Its share of the cores; None where it was given none."""
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """The overrides that repeat it."""
+        return self.overrides if self.num_threads is None else (*self.overrides, f"num_threads={self.num_threads}")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its process ended otherwise than it should; a run that its own time limit stopped has not failed."""
+        return self.status not in ("waiting", "running", "pruned") and self.exit_code not in (0, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What a sweep was told to do."""
+
+    words: tuple[str, ...]
+    """Overrides of the command line, as typed."""
+    config_dir: str | None
+    jobs: tuple[tuple[str, ...], ...] | None
+    """Overrides of each job; None where a search makes them one by one."""
+
+
+class SweepFolder:
+    """A sweep's own files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.jobs_folder = self.path / JOBS_NAME
+
+    def write_plan(self, plan: SweepPlan, *, command: str) -> None:
+        """Write sweep.yaml; the command is for people."""
+        self.jobs_folder.mkdir(parents=True, exist_ok=True)
+        jobs = None if plan.jobs is None else [list(job) for job in plan.jobs]
+        content = {"command": command, "words": list(plan.words), "config_dir": plan.config_dir, "jobs": jobs}
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+        replace_atomically(self.path / PLAN_NAME, text.encode())
+
+    def read_plan(self) -> SweepPlan:
+        """Read sweep.yaml.
+
+        Raises:
+            ConfigurationError: There is none, or it is damaged.
+        """
+        path = self.path / PLAN_NAME
+        try:
+            content = load_plain(read_within(self.path, PLAN_NAME, limit=MAX_PLAN_BYTES).decode())
+            jobs = content["jobs"]
+            return SweepPlan(
+                words=_words(content["words"]),
+                config_dir=None if content["config_dir"] is None else str(content["config_dir"]),
+                jobs=None if jobs is None else tuple(_words(job) for job in jobs),
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"sweep.resume must be a folder of a sweep, got {self.path}: no {path.name}"
+            ) from error
+        except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"{path} is damaged; start the sweep anew") from error
+
+    def write_record(self, record: JobRecord) -> None:
+        """Write how a job stands."""
+        text = json.dumps(asdict(record), indent=1)
+        replace_atomically(self.jobs_folder / f"{record.number}.json", f"{text}\n".encode())
+
+    def record(self, number: int) -> JobRecord | None:
+        """How a job stands, as its last process wrote it; None before it started."""
+        try:
+            content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
+            _require_sound(content)
+            record = JobRecord(**{**content, "overrides": _words(content["overrides"])})
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return None
+        is_inside = record.folder is None or self.path.resolve() in self.run_folder(record).resolve().parents
+        return record if record.number == number and is_inside else None
+
+    def records(self) -> list[JobRecord]:
+        """How every job stands, those that wait included, by number."""
+        started = {}
+        for path in self.jobs_folder.glob("*.json"):
+            record = self.record(int(path.stem)) if path.stem.isdigit() else None
+            if record is not None:
+                started[record.number] = record
+        for number, overrides in enumerate(self.read_plan().jobs or ()):
+            waiting = JobRecord(number=number, overrides=overrides, folder=None, status="waiting")
+            started.setdefault(number, waiting)
+        return [started[number] for number in sorted(started)]
+
+    def run_folder(self, record: JobRecord) -> Path:
+        """The folder of a job that has started."""
+        assert record.folder is not None
+        return self.path / record.folder
+
+    def run_summary(self, record: JobRecord) -> dict[str, Any]:
+        """The summary.json of a job's run; empty when it wrote none."""
+        return {} if record.folder is None else read_summary(self.run_folder(record))
+
+    def ask_to_prune(self, number: int) -> None:
+        """Ask whoever looks after a job to stop it."""
+        (self.jobs_folder / f"{number}.prune").touch()
+
+    def is_asked_to_prune(self, number: int) -> bool:
+        """Whether that was asked."""
+        return (self.jobs_folder / f"{number}.prune").exists()
+
+    def ask_to_stop(self, signal_number: int) -> None:
+        """Ask every job to stop, because this process got a signal."""
+        text = f"{signal_number} {_this_process()}\n"
+        replace_atomically(self.jobs_folder / _STOP_NAME, text.encode())
+
+    def forget_stop(self) -> None:
+        """Begin as if nobody had asked."""
+        (self.jobs_folder / _STOP_NAME).unlink(missing_ok=True)
+
+    def stop_signal(self, *, of_this_process: bool = False) -> int | None:
+        """The signal for which every job shall stop; None when nobody, or another process than is meant, asked."""
+        try:
+            number, _, asker = (self.jobs_folder / _STOP_NAME).read_text(encoding="utf-8").strip().partition(" ")
+        except OSError:
+            return None
+        return None if of_this_process and asker != _this_process() else int(number)
+
+    def settle(self, record: JobRecord) -> JobRecord:
+        """Put down a job whose process and whose guardian are gone: where it stands is in its run folder."""
+        summary = self.run_summary(record)
+        if summary.get("status") == "finished":
+            settled = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
+        else:
+            settled = replace(record, status="interrupted", reason=STOPPED)
+        self.write_record(settled)
+        return settled
+
+
+def _require_sound(record: Mapping[str, Any]) -> None:
+    """Refuse what no job can have written."""
+    kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None, "num_threads": int | None}
+    if record["status"] not in get_args(JobStatus) or not all(
+        isinstance(record.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise ValueError("a value is of another kind")
+
+
+def _this_process() -> str:
+    return f"PID {os.getpid()} on {socket.gethostname()}"
+
+
+def _words(words: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(word) for word in words)

@@ -1,0 +1,281 @@
+"""What a sweep came to: a row for each job, the best of them, and means over seeds; on the terminal and as CSV."""
+
+import csv
+import io
+import math
+import shlex
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genlab.config.suggestions import way_out
+from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
+from genlab.launch.sweep_settings import SweepSettings
+from genlab.storage import replace_atomically
+from genlab.tables import aligned
+
+_SEED = "seed"
+# Of summary.json, in the order in which a measure is looked for.
+_PARTS = ("best", "test", "final")
+_MAX_CELL = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One job in the table."""
+
+    record: JobRecord
+    choices: Mapping[str, str]
+    """The overrides that vary within the sweep, by key."""
+    measure: str | None
+    """Tag of the value; None when none was asked for and the model has none of its own."""
+    value: float | None
+    """None when the run has not measured it."""
+    seconds: float | None
+    """Of training, over all processes of the run."""
+    minimize: bool | None
+    """Whether less of it is better; None where nobody says."""
+    tags: frozenset[str]
+    """Of everything that the run has measured."""
+
+    @property
+    def competes(self) -> bool:
+        """Whether the run ended as it should, with a value."""
+        return self.record.exit_code == 0 and self.value is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRow:
+    """Jobs that differ in their seed alone."""
+
+    choices: Mapping[str, str]
+    measure: str | None
+    mean: float | None
+    standard_deviation: float | None
+    """Of a sample (n - 1); None for fewer than two."""
+    num: int
+    """Runs that ended as they should, with a value."""
+    num_jobs: int
+
+
+def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
+    """The table of a sweep as it stands."""
+    records = sweep.records()
+    overrides = [_by_key(record.overrides) for record in records]
+    rows = []
+    for record, choices in zip(records, varying(overrides), strict=True):
+        summary = sweep.run_summary(record)
+        measure, value = measured(summary, settings.measure)
+        rows.append(
+            Row(
+                record=record,
+                choices=choices,
+                measure=measure,
+                value=value,
+                minimize=settings.minimize if settings.minimize is not None else _is_lower_better(summary, measure),
+                seconds=summary.get("seconds") or None,
+                tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
+            )
+        )
+    return rows
+
+
+def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | None, float | None]:
+    """A run's value of a measure: at its best checkpoint where there is one, on test data for ``test/...``.
+
+    Args:
+        summary: The run's summary.json.
+        measure: Tag; None takes the one the run selects by.
+    """
+    tag = measure or summary.get("selected_by")
+    for part in _PARTS:
+        value = (summary.get(part) or {}).get(tag)
+        if isinstance(value, int | float) and math.isfinite(value):
+            return tag, float(value)
+    return tag, None
+
+
+def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Of each job's overrides those that not all jobs share, under the same keys for every job."""
+    keys = dict.fromkeys(key for job in overrides for key in job)
+    varied = [key for key in keys if len({job.get(key) for job in overrides}) > 1]
+    return [{key: job.get(key, "") for key in varied} for job in overrides]
+
+
+def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None:
+    """What a run declares of a tag; what it selects by is better when lower, unless it declares otherwise."""
+    declared = summary.get("measures")
+    names = (tag, (tag or "").partition("/")[2])
+    found = next((declared[name] for name in names if name in declared), None) if isinstance(declared, dict) else None
+    direction = found.get("direction") if isinstance(found, dict) else None
+    if direction in ("lower", "higher"):
+        return bool(direction == "lower")
+    return True if tag is not None and tag == summary.get("selected_by") else None
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The best run; None when none competes, or when they do not measure the same or nobody says what is better."""
+    competing = [row for row in rows if row.competes]
+    if len({(row.measure, row.minimize) for row in competing}) != 1 or competing[0].minimize is None:
+        return None
+    return min(competing, key=_rank)
+
+
+def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
+    """Mean, standard deviation and number over the seeds of each setting, in the order of the jobs."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        others = tuple((key, value) for key, value in row.choices.items() if key != _SEED)
+        groups.setdefault(others, []).append(row)
+    made = []
+    for group in groups.values():
+        values = [row.value for row in group if row.competes and row.value is not None]
+        made.append(
+            SeedRow(
+                choices={key: value for key, value in group[0].choices.items() if key != _SEED},
+                measure=next((row.measure for row in group if row.measure is not None), None),
+                mean=statistics.fmean(values) if values else None,
+                standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
+                num=len(values),
+                num_jobs=len(group),
+            )
+        )
+    return made
+
+
+def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
+    """Write summary.csv, and seeds.csv when asked for; returns the rows."""
+    rows = rows_of(sweep, settings)
+    keys = list(rows[0].choices) if rows else []
+    header = ["number", "status", "reason", "exit_code", *keys, "measure", "value", "seconds", "folder"]
+    lines: list[list[object]] = [
+        [
+            row.record.number,
+            row.record.status,
+            row.record.reason,
+            row.record.exit_code,
+            *row.choices.values(),
+            row.measure,
+            row.value,
+            row.seconds,
+            row.record.folder,
+        ]
+        for row in rows
+    ]
+    _write_csv(sweep, TABLE_NAME, header, lines)
+    if settings.aggregate_seeds:
+        groups = seed_rows(rows)
+        header = [*groups[0].choices, "measure", "mean", "standard_deviation", "n", "jobs"] if groups else []
+        lines = [
+            [*group.choices.values(), group.measure, group.mean, group.standard_deviation, group.num, group.num_jobs]
+            for group in groups
+        ]
+        _write_csv(sweep, SEEDS_NAME, header, lines)
+    return rows
+
+
+def told(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
+    """The report for the terminal.
+
+    Args:
+        rows: Of the table.
+        settings: Of the sweep.
+        program: How the program is called, for the best run's command.
+    """
+    if not rows:
+        return "no job has started"
+    parts = [_table(rows)]
+    if settings.aggregate_seeds:
+        parts.append(_seeds_table(seed_rows(rows)))
+    parts.append(_told_best(rows, settings, program))
+    return "\n\n".join(parts)
+
+
+def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> str:
+    best = best_row(rows)
+    competing = [row for row in rows if row.competes]
+    if best is not None:
+        extreme = "lowest" if best.minimize else "highest"
+        command = shlex.join([program, "train", *best.record.line])
+        value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
+        return f"best: job {best.record.number}, {value}\n  {command}"
+    if not competing:
+        finished = [row for row in rows if row.record.exit_code == 0]
+        if not finished:
+            return "best: none, for none has finished"
+        tags = sorted(set().union(*(row.tags for row in finished)))
+        if settings.measure is None:
+            return f"best: none, for none selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
+        return f"best: none, for none has measured {settings.measure}; {way_out(settings.measure, tags, kind='tags')}"
+    measures = sorted({str(row.measure) for row in competing})
+    if len(measures) == 1:
+        return (
+            f"best: not chosen, for no direction of {measures[0]} is declared; sweep.minimize=true or false gives one"
+        )
+    kinds = ", ".join(measures)
+    return (
+        f"best: not chosen, for the runs select by different measures ({kinds}); sweep.measure=... names one they share"
+    )
+
+
+def _table(rows: Sequence[Row]) -> str:
+    keys = list(rows[0].choices)
+    measures = {row.measure for row in rows if row.measure is not None}
+    common = next(iter(measures)) if len(measures) == 1 else None
+    header = ["job", *keys, "status", *([common] if common else ["measure", "value"]), "seconds", "reason"]
+    lines = []
+    for row in rows:
+        value = "" if row.value is None else f"{row.value:.6g}"
+        lines.append(
+            [
+                str(row.record.number),
+                *row.choices.values(),
+                row.record.status,
+                *([value] if common else [row.measure or "", value]),
+                "" if row.seconds is None else f"{row.seconds:.0f}",
+                row.record.reason or "",
+            ]
+        )
+    return _in_columns(header, lines)
+
+
+def _seeds_table(groups: Sequence[SeedRow]) -> str:
+    header = [*(groups[0].choices or ["setting"]), "measure", "mean", "standard deviation", "n"]
+    lines = []
+    for group in groups:
+        lines.append(
+            [
+                *(group.choices.values() or ["the only one"]),
+                group.measure or "",
+                "" if group.mean is None else f"{group.mean:.6g}",
+                "" if group.standard_deviation is None else f"{group.standard_deviation:.3g}",
+                str(group.num) if group.num == group.num_jobs else f"{group.num} of {group.num_jobs}",
+            ]
+        )
+    return _in_columns(header, lines)
+
+
+def _in_columns(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return aligned([header], [[*map(_cut, line[:-1]), line[-1]] for line in lines])
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= _MAX_CELL else f"{cell[: _MAX_CELL - 3]}..."
+
+
+def _by_key(overrides: Sequence[str]) -> dict[str, str]:
+    return {key.lstrip("+~"): value for key, _, value in (override.partition("=") for override in overrides)}
+
+
+def _rank(row: Row) -> float:
+    assert row.value is not None
+    return row.value if row.minimize else -row.value
+
+
+def _write_csv(sweep: SweepFolder, name: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
+    replace_atomically(sweep.path / name, text.getvalue().encode())

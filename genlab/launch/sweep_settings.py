@@ -1,0 +1,46 @@
+"""The `sweep` node of configs/train.yaml: how the runs of one command are compared; no part of any of them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from genlab.config.fields import check_fields
+
+NODE = "sweep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """How the runs of a sweep are compared.
+
+    Raises:
+        ValueError: The measure is not named like a tag.
+    """
+
+    measure: str | None
+    """Tag of the number that chooses the best run, as ``test/nll_nats``; None takes what each run selects its best
+    checkpoint by."""
+    minimize: bool | None
+    """Whether less of the measure is better; None takes the direction that the measure declares."""
+    aggregate_seeds: bool
+    """Whether runs that differ in ``seed`` alone are told as mean and standard deviation too."""
+    resume: str | None
+    """Folder of a sweep to go on with."""
+
+    def __post_init__(self) -> None:
+        if self.measure is not None and "/" not in self.measure:
+            raise ValueError(f"sweep.measure must be a tag such as validation/nll_nats, got {self.measure}")
+
+
+def settings_of(configuration: Any) -> SweepSettings | None:
+    """The checked `sweep` node of a composed configuration; None for a command that has none.
+
+    Raises:
+        ConfigurationError: A key or a value does not fit.
+    """
+    node = configuration.get(NODE)
+    if node is None:
+        return None
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return check_fields(SweepSettings, values, NODE)

@@ -1,0 +1,138 @@
+"""The share of this machine that each job of a local sweep gets: devices of its own, and a part of the cores.
+
+The process that conducts the sweep knows the machine, and the guardian of each job takes the job's share. The launcher
+stands between them, so environment variables, which all its workers inherit, carry what there is.
+"""
+
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+from genlab.config.compose import Composed
+from genlab.errors import ConfigurationError
+from genlab.launch.processes import num_cores
+
+DEVICES_VARIABLE = "GENLAB_SWEEP_DEVICES"
+CORES_VARIABLE = "GENLAB_SWEEP_CORES"
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def num_parallel(whole: Composed, num_jobs: int | None) -> int | None:
+    """Return how many jobs run on this machine at once; None where they run elsewhere.
+
+    Args:
+        whole: The composed configuration of the sweep.
+        num_jobs: In all; None where a search makes them.
+
+    Raises:
+        ConfigurationError: A number of the launcher or of the sweeper is out of its range.
+    """
+    launcher, sweeper = whole.hydra.launcher, whole.hydra.sweeper
+    kind = str(launcher.get("_target_")).rpartition(".")[2]
+    limits = [num_jobs]
+    for key in ("max_batch_size", "n_jobs"):  # of a grid and of a search
+        if (limit := sweeper.get(key)) is not None:
+            limits.append(_whole_number(limit, f"hydra.sweeper.{key}"))
+    if kind == BasicLauncher.__name__:
+        limits.append(1)
+    elif kind == "JoblibLauncher":
+        number = launcher.get("n_jobs")
+        if isinstance(number, int) and number < 0:  # as in joblib: -1 is all cores, -2 all but one
+            number = max(num_cores() + 1 + number, 1)
+        limits.append(_whole_number(1 if number is None else number, "hydra.launcher.n_jobs"))
+    elif kind == "SlurmLauncher":
+        return None
+    return min(limit for limit in limits if limit is not None)
+
+
+def _whole_number(value: object, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{key} must be a whole number of at least 1, got {value}")
+    return value
+
+
+@contextmanager
+def machine_told(devices: Sequence[str], parallel: int | None) -> Iterator[None]:
+    """Let the guardians of the jobs know what they share, while a launcher runs them.
+
+    Args:
+        devices: Names of the CUDA devices that this process sees.
+        parallel: Jobs at once; None where they run on other machines.
+    """
+    told = {}
+    if parallel is not None and devices:
+        told[DEVICES_VARIABLE] = ",".join(devices)
+    # The user's own number of threads is that of every job.
+    if parallel is not None and parallel > 1 and "OMP_NUM_THREADS" not in os.environ:
+        told[CORES_VARIABLE] = str(max(num_cores() // parallel, 1))
+    former = {name: os.environ.get(name) for name in (DEVICES_VARIABLE, CORES_VARIABLE, "PYTHONSAFEPATH")}
+    # Launchers start Python with -m, which would import from the working directory.
+    os.environ.update(told, PYTHONSAFEPATH="1")
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def threads_of_job(job: Mapping[str, Any]) -> int | None:
+    """Return the number of threads of each of a job's processes; None where it has a number, or all cores."""
+    cores = os.environ.get(CORES_VARIABLE)
+    if cores is None or job["num_threads"] is not None:
+        return None
+    return max(int(cores) // int(job["trainer"]["devices"]), 1)
+
+
+@contextmanager
+def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]]:
+    """Hold the CUDA devices of a job, and yield the environment variable that shows it these alone.
+
+    A job gets devices that no other job holds. Where there are too few, it shares those with the fewest jobs. The
+    locks are the kernel's, so that a kill leaves nothing stale.
+
+    Args:
+        job: Its configuration.
+        folder: For the locks; the same for all jobs of the sweep.
+    """
+    names = [name for name in os.environ.get(DEVICES_VARIABLE, "").split(",") if name]
+    if not names or not str(job["device"]).startswith(("auto", "cuda")):
+        yield {}
+        return
+    if ":" in str(job["device"]):
+        yield {_VISIBLE: ",".join(names)}  # the user has chosen among all of them
+        return
+    num = min(job["trainer"]["devices"], len(names))
+    with ExitStack() as held:
+        with ExitStack() as choosing:
+            _lock(folder / "devices.lock", choosing, wait=True)
+            for level in itertools.count():
+                with ExitStack() as attempt:
+                    free = (
+                        name for name in names if _lock(folder / f"device-{name}-{level}.lock", attempt, wait=False)
+                    )
+                    own = list(itertools.islice(free, num))
+                    if len(own) == num:
+                        held.enter_context(attempt.pop_all())
+                        break
+        yield {_VISIBLE: ",".join(own)}
+
+
+def _lock(path: Path, held: ExitStack, *, wait: bool) -> bool:
+    """Lock a file until the stack is left; False where another process holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    held.callback(os.close, descriptor)
+    return True

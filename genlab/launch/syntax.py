@@ -1,0 +1,111 @@
+"""What a command's line may hold besides ``key=value`` and the options of Hydra: bare words and flags of its own."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from genlab.errors import ConfigurationError
+
+# Of Hydra's options: the word that follows is none of ours.
+_TAKE_A_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+
+
+class Flag(NamedTuple):
+    """Short for an override: ``--html page.html`` is ``html=page.html``."""
+
+    key: str
+    suffix: str | None = ""
+    """The next word is the value if it ends in this; "" takes any, None takes no word."""
+    default: str | None = None
+    """The value when no such word follows; None where one must."""
+
+
+class Syntax(NamedTuple):
+    """Of one command."""
+
+    bare_word: str | None = None
+    """Key that a word without ``=`` stands for."""
+    takes_several: bool = False
+    """Whether bare words gather in a list."""
+    second: str | None = None
+    """Key that a second bare word may have been meant for, where there is one word."""
+    flags: Mapping[str, Flag] = MappingProxyType({})
+
+
+def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
+    """The line as key=value and options of Hydra alone, and a bare word where the command takes one.
+
+    Raises:
+        ConfigurationError: There are several.
+    """
+    line = _without_flags(words, syntax.flags)
+    if syntax.bare_word is None:
+        return line
+    if syntax.takes_several:
+        return _gathered(line, syntax.bare_word)
+    free = [word for word, is_free in zip(line, _are_free(line), strict=True) if is_free]
+    bare = [word for word in free if "=" not in word]
+    if not bare and not any(word.startswith(f"{syntax.bare_word}=") for word in free):
+        # A folder whose name looks like a setting.
+        found = next((word for word in free if Path(word).exists()), None)
+        return [_override(Flag(syntax.bare_word), word) if word is found else word for word in line]
+    if len(bare) > 1:
+        way_out = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
+        raise ConfigurationError(f"one {syntax.bare_word} must be given, got {' and '.join(bare)}{way_out}")
+    return line
+
+
+def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
+    """Each flag becomes the override that it stands for; ``--flag=value`` works too."""
+    line: list[str] = []
+    remaining = list(words)
+    while remaining:
+        word = remaining.pop(0)
+        name, has_value, value = word.partition("=")
+        flag = flags.get(name)
+        if flag is None:
+            line.append(word)
+        elif has_value:
+            line.append(_override(flag, value))
+        elif _is_value(remaining, flag):
+            line.append(_override(flag, remaining.pop(0)))
+        else:
+            line.append(_override(flag, flag.default or ""))
+    return line
+
+
+def _is_value(words: Sequence[str], flag: Flag) -> bool:
+    if not words or flag.suffix is None:
+        return False
+    return words[0].endswith(flag.suffix) and (flag.default is None or "=" not in words[0])
+
+
+def _gathered(words: Sequence[str], key: str) -> list[str]:
+    """The line with its bare words (those without ``=``, and existing paths) in one list under a key, in front."""
+    bare: list[str] = []
+    others: list[str] = []
+    for word, is_free in zip(words, _are_free(words), strict=True):
+        (bare if is_free and ("=" not in word or Path(word).exists()) else others).append(word)
+    return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
+
+
+def _are_free(words: Sequence[str]) -> list[bool]:
+    """Which words are neither options nor values of options."""
+    return [
+        not word.startswith("-") and before not in _TAKE_A_VALUE
+        for before, word in zip(("", *words), words, strict=False)
+    ]
+
+
+def _override(flag: Flag, value: str) -> str:
+    return f"{flag.key}={_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    from genlab.config.compose import quoted  # it brings Hydra, which `genlab --help` does without
+
+    return quoted(text)

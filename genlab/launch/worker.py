@@ -1,0 +1,197 @@
+"""One process of several: what its launcher tells it, and what it leaves for the launcher and for those after it.
+
+The launcher is PyTorch's elastic agent, whether torchrun was typed or ``trainer.devices`` asked for. It gives every
+process its place in the environment, and a folder of its own for an account of its failure::
+
+    NOTES/attempt_0/1/error.json    how process 1 failed, for the launcher to tell
+    NOTES/attempt_0/1/pid           of process 1, so that signals can be passed on
+    NOTES/run.json                  for processes that are started again: the run folder, or why they need not begin
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from genlab.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DataError,
+    FolderInUseError,
+    GenlabError,
+    NonFiniteError,
+    ProcessLostError,
+    StoppedBySignal,
+    StorageError,
+)
+from genlab.parallel.place import this_place
+from genlab.signals import handling
+from genlab.storage import replace_atomically
+
+LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
+"""Set where our own launcher tells how the processes ended."""
+ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
+PID_NAME = "pid"
+_RUN_NAME = "run.json"
+_WATCH_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+_SPEAKING_SECONDS = 5.0
+_LEAVING_SECONDS = 60.0
+CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
+"""How much each kind of failure looks like the consequence of another's; those of other kinds began it."""
+WITHOUT_A_WORD = 2
+# Another attempt would meet them again.
+_FINAL = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StorageError, FolderInUseError)
+# What every process meets alike, so that the first speaks for all.
+_COMMON = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StoppedBySignal, ProcessLostError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """The place of this process among those of a run."""
+
+    rank: int
+    num_workers: int
+    local_rank: int
+    """Rank among the processes of this machine."""
+    account: Path | None
+    """Where to say how this process failed; None where the launcher keeps no files."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes the run folder and speaks for all."""
+        return self.rank == 0
+
+    def enter(self) -> None:
+        """Make this process known to its launcher, and let it not outlive the launcher.
+
+        Raises:
+            SystemExit: An earlier attempt ended with a failure that this one would meet again.
+        """
+        if self.account is not None:
+            replace_atomically(self.account.with_name(PID_NAME), str(os.getpid()).encode())
+        former = self._recorded().get("final")
+        if self.account is not None and former is not None:
+            replace_atomically(self.account, json.dumps(former).encode())
+            raise SystemExit(former["message"]["errorCode"])
+        launcher = os.getppid()
+        threading.Thread(target=_leave_with, args=(launcher,), name="launcher's end", daemon=True).start()
+
+    def remember(self, run_folder: Path) -> None:
+        """Note the run folder, for processes that the launcher starts again."""
+        self._record(run_folder=str(run_folder.absolute()))
+
+    def remembered(self) -> Path | None:
+        """The run folder of the processes that the launcher started before these; None where there were none."""
+        folder = self._recorded().get("run_folder")
+        return None if folder is None else Path(folder)
+
+    def former_failure(self) -> str:
+        """What ended the processes that the launcher started before these, as far as this machine knows."""
+        assert self.account is not None
+        attempt = int(self.account.parents[1].name.rpartition("_")[2])
+        known = [(CONSEQUENCE["ProcessLostError"], "another process was gone")]
+        for pid in sorted((_notes(self.account) / f"attempt_{attempt - 1}").glob(f"*/{PID_NAME}")):
+            try:
+                account = json.loads(pid.with_name(self.account.name).read_text(encoding="utf-8"))["message"]
+                known.append((CONSEQUENCE.get(account["extraInfo"]["kind"], 0), account["message"]))
+            except OSError:
+                name = f"process {pid.parent.name} of this machine"
+                known.append((WITHOUT_A_WORD, f"{name} died without a word, as when memory is short"))
+        return min(known, key=lambda cause: cause[0])[1]
+
+    def speaks_of(self, error: BaseException) -> bool:
+        """Return whether this process tells the user of a failure, or leaves that to the first one or to our launcher.
+
+        One without a launcher that keeps files may be alone, with the variables of a former experiment.
+        """
+        may_be_alone = self.is_first or self.account is None
+        return LAUNCHER_VARIABLE not in os.environ and (may_be_alone or not isinstance(error, _COMMON))
+
+    def leave_account(self, error: BaseException, message: str, exit_code: int) -> None:
+        """Say how this process failed, in the form that the elastic agent reads.
+
+        Args:
+            error: What ended it.
+            message: The same in one line.
+            exit_code: Of this process.
+        """
+        if self.account is None:
+            return
+        is_foreseen = isinstance(error, GenlabError)
+        details = {
+            "py_callstack": message if is_foreseen else "".join(traceback.format_exception(error)),
+            "timestamp": str(int(time.time())),
+            "kind": type(error).__name__,
+        }
+        account = {"message": {"message": message, "errorCode": exit_code, "extraInfo": details}}
+        replace_atomically(self.account, json.dumps(account).encode())
+        if isinstance(error, _FINAL):
+            self._record(final=account)
+        if not self.is_first and isinstance(error, _COMMON):
+            self._let_first_speak()
+
+    def _let_first_speak(self) -> None:
+        """Once a process of a machine has ended the agent ends the others, the one that would tell the user as well."""
+        assert self.account is not None
+        deadline = time.monotonic() + _SPEAKING_SECONDS
+        while not (self.account.parents[1] / "0" / self.account.name).exists() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+    def _record(self, **facts: Any) -> None:
+        if self.account is not None:
+            replace_atomically(_notes(self.account) / _RUN_NAME, json.dumps({**self._recorded(), **facts}).encode())
+
+    def _recorded(self) -> dict[str, Any]:
+        if self.account is None:
+            return {}
+        try:
+            return dict(json.loads((_notes(self.account) / _RUN_NAME).read_text(encoding="utf-8")))
+        except OSError:
+            return {}
+
+
+def this_worker() -> Worker | None:
+    """This process's place among several; None where no launcher has given it one."""
+    place = this_place()
+    if place is None:
+        return None
+    account = Path(os.environ.get(ERROR_FILE_VARIABLE, ""))
+    return Worker(
+        rank=place.rank,
+        num_workers=place.num_processes,
+        local_rank=place.local_rank,
+        account=account if account.name and account.parent.is_dir() else None,
+    )
+
+
+@contextmanager
+def leaving_orderly() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind this process as an exception does, outside of training too."""
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with handling({signal.SIGTERM: leave, signal.SIGHUP: leave}):
+        yield
+
+
+def _notes(account: Path) -> Path:
+    return account.parents[2]
+
+
+def _leave_with(launcher: int) -> None:
+    """Save and stop when the launcher is gone: killed, it could pass nothing on."""
+    while os.getppid() == launcher:
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_LEAVING_SECONDS)
+    os._exit(128 + signal.SIGTERM)  # it hangs

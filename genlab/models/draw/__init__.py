@@ -1,0 +1,1 @@
+"""DRAW (arXiv:1502.04623) and its classifier."""

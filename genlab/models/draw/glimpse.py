@@ -1,0 +1,132 @@
+"""One glimpse of DRAW: read, encode, draw a latent, decode, write (Gregor et al. 2015, arXiv:1502.04623, section 2).
+
+Dimensions: B batch, Z latents of one glimpse, U units, G = 4 U gates, J and K inputs of the encoder's and the decoder's
+gates, H height, C channels, A width. Images and canvases have the layout (B, H, C, A) of genlab.models.draw.attention.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from genlab.models.draw.attention import ReadAttention, WriteAttention
+from genlab.nn.recurrent import LSTMCell, update_cell
+from genlab.types import ImageSpec
+
+
+class State(NamedTuple):
+    """What one glimpse hands to the next."""
+
+    canvas: Float[Tensor, "B H C A"]
+    encoder_hidden: Float[Tensor, "B U"]
+    encoder_cell: Float[Tensor, "B U"]
+    decoder_hidden: Float[Tensor, "B U"]
+    decoder_cell: Float[Tensor, "B U"]
+
+
+class Posterior(NamedTuple):
+    """q(z_t | x, z_<t), and the draw from it."""
+
+    mu: Float[Tensor, "B Z"]
+    log_sigma: Float[Tensor, "B Z"]
+    latent: Float[Tensor, "B Z"]
+
+
+class Given(NamedTuple):
+    """What the batch, not the state, gives to one glimpse."""
+
+    images: Float[Tensor, "B H C A"]
+    noise: Float[Tensor, "B Z"]
+    encoder_weight: Float[Tensor, "G J"]
+    encoder_bias: Float[Tensor, "... G"]
+    decoder_weight: Float[Tensor, "G K"]
+    decoder_bias: Float[Tensor, "... G"]
+
+
+class Taken(NamedTuple):
+    """What the two weights of :class:`Given` multiplied, for their gradients."""
+
+    encoder_inputs: Float[Tensor, "B J"]
+    decoder_inputs: Float[Tensor, "B K"]
+
+
+class Glimpse(nn.Module):
+    """One time step (eqs. 3 to 8): read, encode, draw a latent, decode, write.
+
+    Args:
+        spec: Size and channels of the images.
+        num_units: U, of the encoder and of the decoder.
+        latent_size: Z.
+        read: Attention of the reader; None reads the whole image.
+        write: Attention of the writer; None writes the whole image.
+        forget_bias: Initial bias of both forget gates.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        *,
+        num_units: int,
+        latent_size: int,
+        read: ReadAttention | None,
+        write: WriteAttention | None,
+        forget_bias: float,
+    ) -> None:
+        super().__init__()
+        self.canvas_shape = (spec.height, spec.channels, spec.width)
+        self.num_pixels = spec.height * spec.channels * spec.width
+        self.latent_size = latent_size
+        self.read = read
+        self.write = write if write else nn.Linear(num_units, self.num_pixels)
+        num_read = 2 * (spec.channels * read.grid.num_filters**2 if read else self.num_pixels)
+        self.encoder = LSTMCell(num_inputs=num_read + num_units, num_units=num_units, forget_bias=forget_bias)
+        self.posterior = nn.Linear(num_units, 2 * latent_size)
+        self.decoder = LSTMCell(num_inputs=latent_size, num_units=num_units, forget_bias=forget_bias)
+
+    def encoder_weights(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, "G J"], Float[Tensor, "... G"]]:
+        """Weight and bias of the encoder's gates inside the loop, without what does not change there.
+
+        Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c): the first
+        half is the same at every glimpse, and only half of the largest product is left inside.
+        """
+        weight, bias = self.encoder.weight, self.encoder.bias
+        if self.read is not None:
+            return weight, bias
+        num_rest = weight.shape[1] - 2 * self.num_pixels
+        of_image, of_error, of_states = weight.split_with_sizes([self.num_pixels, self.num_pixels, num_rest], 1)
+        from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, G)
+        return torch.cat((-of_error, of_states), 1), from_image
+
+    def forward(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
+        """The next state, the posterior whose draw mu + sigma * noise led to it, and what the weights multiplied."""
+        mean = torch.sigmoid(state.canvas)
+        if self.read is None:
+            seen: tuple[Tensor, ...] = (mean.flatten(1),)
+        else:
+            # The patch of x_hat = x - sigmoid(c) (eq. 3) is a difference of patches, far smaller than one of images.
+            of_image, of_mean = self.read((given.images, mean), state.decoder_hidden)
+            seen = (of_image, of_image - of_mean)  # eq. 4
+        encoder_inputs = torch.cat((*seen, state.decoder_hidden, state.encoder_hidden), 1)
+        gates = torch.addmm(given.encoder_bias, encoder_inputs, given.encoder_weight.t())
+        encoder_hidden, encoder_cell = update_cell(gates, state.encoder_cell)  # eq. 5
+        mu, log_sigma = self.posterior(encoder_hidden).to(mean.dtype).chunk(2, 1)  # eqs. 1, 2
+        latent = torch.addcmul(mu, torch.exp(log_sigma), given.noise)  # eq. 6
+        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
+        gates = torch.addmm(given.decoder_bias, decoder_inputs, given.decoder_weight.t())
+        decoder_hidden, decoder_cell = update_cell(gates, state.decoder_cell)  # eq. 7
+        canvas = state.canvas + self.written(decoder_hidden)  # eq. 8
+        next_state = State(canvas, encoder_hidden, encoder_cell, decoder_hidden, decoder_cell)
+        return next_state, Posterior(mu, log_sigma, latent), Taken(encoder_inputs, decoder_inputs)
+
+    def generate(self, latent: Float[Tensor, "B Z"], state: State) -> State:
+        """The next state of the decoder alone, after a latent from anywhere (section 2.3)."""
+        decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
+        gates = nn.functional.linear(decoder_inputs, self.decoder.weight, self.decoder.bias)
+        hidden, cell = update_cell(gates, state.decoder_cell)
+        return state._replace(canvas=state.canvas + self.written(hidden), decoder_hidden=hidden, decoder_cell=cell)
+
+    def written(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:
+        """What the state of the decoder adds to the canvas."""
+        added: Tensor = self.write(hidden)
+        return added.view(-1, *self.canvas_shape)

@@ -1,1 +1,0 @@
-"""Drawing from autoregressive models with every activation computed once."""

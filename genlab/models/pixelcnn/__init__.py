@@ -1,0 +1,1 @@
+"""Autoregressive models, each network beside its decoder."""

@@ -1,0 +1,324 @@
+"""What all autoregressive image models share: p(x) = prod_i p(x_i | x_<i), in an order that the model states.
+
+Each factor is a categorical distribution over the values of one symbol: a sub-pixel for most models, a block of
+pixels for :class:`genlab.models.pixelcnn.blocks.PixelCNNBlocks`. A model gives the logits of all symbols at once
+for a known image (likelihood, training) and a decoder that gives them one at a time (sampling); both describe the
+same distribution.
+
+Dimensions: B batch, n images, C channels, H height, W width, S symbols per site, h rows and w columns of sites,
+K values of a symbol.
+"""
+
+import math
+from abc import abstractmethod
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from genlab.graphs import CudaGraphs
+from genlab.measures import bits_per_dim, negative_log_likelihood
+from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
+from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit
+from genlab.numerics import float32_products
+from genlab.parallel.collectives import share_rows
+from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
+
+# More frames than this make a film longer to watch, not clearer.
+MOST_FILM_FRAMES = 32
+FILMED_IMAGES = 16
+UNSEEN_GREY = 0.5
+
+
+class AutoregressiveModel(GenerativeModel):
+    """Exact likelihood, sampling, completion and their pictures, from a network's logits.
+
+    Args:
+        spec: The images.
+        num_symbols: Symbols per site, S; the channels, where a symbol is a sub-pixel.
+        num_values: Values of a symbol, K.
+        grid: Rows and columns of sites.
+        class_conditional: Whether the class is an input.
+
+    Raises:
+        ValueError: Class conditioning was asked for and the images have no labels.
+    """
+
+    selection_measure: ClassVar[str | None] = "nll_nats"
+    measures = MappingProxyType({"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")})
+
+    def __init__(
+        self, *, spec: ImageSpec, num_symbols: int, num_values: int, grid: tuple[int, int], class_conditional: bool
+    ) -> None:
+        super().__init__()
+        if class_conditional and spec.num_classes == 0:
+            raise ValueError("model.class_conditional needs images with labels, and these have none: set it to false")
+        self.spec = spec
+        self.num_symbols = num_symbols
+        self.num_values = num_values
+        self.grid = grid
+        self.num_classes = spec.num_classes if class_conditional else 0
+
+    # ---- what a model defines
+
+    @abstractmethod
+    def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
+        """Unnormalised log-probabilities of every symbol given those before it, fp32."""
+
+    @abstractmethod
+    def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
+        """A fresh decoder for n images of these classes, whose logits equal those of :meth:`logits`."""
+
+    def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B S h w"]:
+        """Levels of images in [0, 1]; rounding, here and nowhere else, undoes the division by num_levels - 1."""
+        return images.mul(self.spec.num_levels - 1).round().long()
+
+    def to_images(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B C H W"]:
+        """The images that :meth:`to_symbols` maps to these symbols."""
+        return symbols.to(self.dtype) / (self.spec.num_levels - 1)
+
+    def nll(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """Exact negative log-likelihood, nats per image, as a sum over all symbols."""
+        logits = self.logits(symbols, labels).transpose(1, 2)  # (B, K, S, h, w)
+        return F.cross_entropy(logits, symbols, reduction="none").flatten(1).sum(1)
+
+    # ---- likelihood
+
+    @property
+    def num_dimensions(self) -> int:
+        """Sub-pixels of an image."""
+        return self.spec.channels * self.spec.height * self.spec.width
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(name="model", modules=(self,), loss=self._loss),)
+
+    def _loss(self, batch: Batch) -> Loss:
+        value = self.nll(self.to_symbols(batch.images), batch.labels).mean()
+        nats = value.detach()
+        return Loss(value=value, metrics={"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)})
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
+        """Exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
+        with evaluation_mode(self), float32_products():
+            nats = self.nll(self.to_symbols(batch.images), batch.labels)
+        return {"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)}
+
+    def _bits_per_dim(self, nats: Tensor) -> Tensor:
+        return nats / (math.log(2) * self.num_dimensions)
+
+    @torch.no_grad()
+    def entropy_map(self, batch: Batch) -> Float[Tensor, "B S h w"]:
+        """Entropy of the prediction of each symbol of given images, nats, between 0 and log K."""
+        with evaluation_mode(self), float32_products():
+            log_probabilities = self.logits(self.to_symbols(batch.images), batch.labels).log_softmax(2)
+        return -(log_probabilities.exp() * log_probabilities).sum(2)
+
+    # ---- sampling
+
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        labels: Int[Tensor, " N"] | None = None,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "N C H W"]:
+        """Draw images in [0, 1], exactly, computing every activation once.
+
+        Args:
+            num_samples: How many.
+            labels: Their classes; drawn uniformly where the model is class-conditional and none are given.
+            generator: Source of the uniforms; torch's default CPU generator when None.
+            temperature: Divides the logits; 1 is the model, below 1 is sharper and less varied.
+            progress: Show a bar with the time left.
+
+        Raises:
+            ValueError: Labels were given to a model without classes, or are out of range; temperature not positive.
+        """
+        chosen = self._choose_labels(num_samples, labels, generator)
+        return self._draw(chosen, None, 0, generator, temperature, progress)
+
+    def complete(
+        self,
+        images: Float[Tensor, "N C H W"],
+        given: Bool[Tensor, "H W"] | int,
+        *,
+        labels: Int[Tensor, " N"] | None = None,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Float[Tensor, "N C H W"]:
+        """Draw the hidden part of images given the rest, exactly.
+
+        Args:
+            images: In [0, 1]; hidden pixels are not looked at.
+            given: Which pixels to keep: the number of rows from the top, or a mask that is True on a prefix of the
+                model's order (raster order of pixels, or of blocks).
+            labels: Classes, where the model is class-conditional.
+            generator: Source of the uniforms.
+            temperature: Divides the logits.
+            progress: Show a bar with the time left.
+
+        Raises:
+            ValueError: The given pixels are no prefix of the order, so the conditional distribution is not
+                available by sampling in that order.
+        """
+        num_sites = self._num_given_sites(given)
+        chosen = self._choose_labels(len(images), labels, generator)
+        return self._draw(chosen, self.to_symbols(images), num_sites, generator, temperature, progress)
+
+    def _draw(
+        self,
+        labels: Tensor,
+        given: Tensor | None,
+        num_given_sites: int,
+        generator: Generator | None,
+        temperature: float,
+        progress: bool,
+    ) -> Tensor:
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        uniforms = self.uniforms(len(labels), generator=generator)
+        device = labels.device
+        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.dtype
+
+        def draw_together(rows: slice) -> Tensor:
+            return draw_symbols(
+                self.decoder(labels[rows], dtype=dtype),
+                uniforms[rows],
+                given=None if given is None else given[rows],
+                num_given_sites=num_given_sites,
+                temperature=temperature,
+                progress=progress,
+                graphs=CudaGraphs(device) if device.type == "cuda" else None,
+            )
+
+        def draw(rows: slice) -> Tensor:
+            first, end, _ = rows.indices(len(labels))
+            step = images_that_fit(lambda num: self.decoder(labels[:num], dtype=dtype), end - first, device)
+            starts = range(first, end, step)
+            return torch.cat([draw_together(slice(start, min(start + step, end))) for start in starts])
+
+        with (
+            torch.no_grad(),
+            evaluation_mode(self),
+            float32_products(),
+            torch.autocast(device.type, enabled=False),
+        ):
+            symbols = share_rows(draw, len(labels))
+        return self.to_images(symbols)
+
+    def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:
+        """The random numbers of n images: all the randomness of a sample, on the model's device."""
+        source = generator.device if generator is not None else torch.device("cpu")
+        shape = (num_samples, self.num_symbols, *self.grid)
+        return torch.rand(shape, generator=generator, device=source).to(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _choose_labels(self, num_samples: int, labels: Tensor | None, generator: Generator | None) -> Tensor:
+        if not self.num_classes:
+            require_no_labels(labels, self)
+            return torch.full((num_samples,), UNLABELLED, device=self._device)
+        if labels is None:
+            source = generator.device if generator is not None else torch.device("cpu")
+            labels = torch.randint(self.num_classes, (num_samples,), generator=generator, device=source)
+        if len(labels) != num_samples or bool((labels < 0).any() | (labels >= self.num_classes).any()):
+            raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
+        return labels.to(self._device)
+
+    def _num_given_sites(self, given: Tensor | int) -> int:
+        """Translate given pixels into a number of sites of the model's order."""
+        height, width = self.grid
+        tall, wide = self.spec.height // height, self.spec.width // width
+        if isinstance(given, int):
+            if not 0 <= given <= self.spec.height:
+                raise ValueError(f"given must be between 0 and {self.spec.height} rows (the image height), got {given}")
+            given = torch.arange(self.spec.height)[:, None].expand(-1, self.spec.width) < given
+        sites = given.reshape(height, tall, width, wide).transpose(1, 2).reshape(height * width, tall * wide)
+        num_sites = int(sites.all(1).sum())
+        if bool(sites[num_sites:].any()):
+            order = "pixels" if tall == wide == 1 else f"whole {tall}x{wide} blocks"
+            raise ValueError(
+                f"given must be a prefix of the model's order, which is raster order over {order}: "
+                "all of it up to some point and nothing after it"
+            )
+        return num_sites
+
+    # ---- pictures
+
+    def visualize(
+        self,
+        batch: Batch | None,
+        *,
+        num_samples: int,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        label: int | None = None,
+        given_rows: int | None = None,
+        progress: bool = False,
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Samples, a film of some of them appearing, every class where there are classes, completions, entropies.
+
+        ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
+        image with its entropy map, white being log K nats.
+
+        Args:
+            batch: Images to complete and to map; None leaves both out.
+            num_samples: At most this many images in each picture.
+            generator: Source of the uniforms.
+            temperature: Divides the logits.
+            label: The class of all samples; None draws classes uniformly where the model is class-conditional.
+            given_rows: Rows from the top that a completion keeps; None keeps half of the image.
+            progress: Show a bar with the time left.
+
+        Raises:
+            ValueError: A class was given to a model without classes, or an argument is out of its range.
+        """
+        draw: dict[str, Any] = {"generator": generator, "temperature": temperature, "progress": progress}
+        labels = None if label is None else torch.full((num_samples,), label)
+        samples = self.sample(num_samples, labels=labels, **draw)
+        pictures = {"samples": samples, "film": self._film(samples[:FILMED_IMAGES])}
+        if self.num_classes and label is None:
+            side = table_side(self.num_classes, num_samples)
+            labels = torch.arange(side).repeat_interleave(side)
+            pictures["class_grid"] = self.sample(len(labels), labels=labels, **draw)
+        if batch is not None:
+            shown = batch.images[: max(num_samples // 4, 1)]
+            labels = batch.labels[: len(shown)]
+            rows = self.grid[0] // 2 * (self.spec.height // self.grid[0]) if given_rows is None else given_rows
+            pictures["completions"] = self._completions(shown, labels, rows, **draw)
+            entropies = self.entropy_map(Batch(images=shown, labels=labels)) / math.log(self.num_values)
+            entropies = self._to_pixels(entropies).expand_as(shown)
+            pictures["entropy"] = torch.stack((shown, entropies), 1).flatten(0, 1)
+        return pictures
+
+    def _film(self, images: Tensor) -> Tensor:
+        """A drawn site never changes, so every frame is a part of the finished image."""
+        rows = self.grid[0]
+        num_frames = min(rows, MOST_FILM_FRAMES) + 1
+        seen = torch.linspace(0, rows, num_frames, device=images.device).round() * (self.spec.height // rows)
+        visible = torch.arange(self.spec.height, device=images.device) < seen[:, None]  # (T, H)
+        return torch.where(visible[:, None, None, :, None], images, UNSEEN_GREY)
+
+    def _completions(self, images: Tensor, labels: Tensor, given: int, **draw: Any) -> Tensor:
+        repeated = images.repeat_interleave(2, 0)
+        classes = labels.repeat_interleave(2, 0) if self.num_classes else None
+        if classes is not None and bool((classes == UNLABELLED).any()):
+            classes = None
+        completed = self.complete(repeated, given, labels=classes, **draw)
+        hidden = images.clone()
+        hidden[:, :, given:] = UNSEEN_GREY
+        return torch.stack((hidden, completed[::2], completed[1::2], images), 1).flatten(0, 1)
+
+    def _to_pixels(self, sites: Tensor) -> Tensor:
+        """Average over the symbols of a site, repeated over the site's pixels."""
+        tall, wide = self.spec.height // self.grid[0], self.spec.width // self.grid[1]
+        return sites.mean(1, keepdim=True).repeat_interleave(tall, 2).repeat_interleave(wide, 3)

@@ -1,0 +1,1 @@
+"""How processes compute together: collectives, sharding, synchronized layers."""

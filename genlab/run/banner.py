@@ -1,0 +1,80 @@
+"""What stands at the head of a run: a few lines of what is trained, on what, and where it is kept."""
+
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from genlab.config.schema import RunConfiguration
+from genlab.data.dataset import Dataset
+from genlab.models.base import Model
+from genlab.parallel.collectives import num_processes
+from genlab.run.environment import describe_cpu, describe_device
+from genlab.run.hyperparameters import Origin
+
+_LABEL_WIDTH = 9
+
+
+def banner(
+    configuration: RunConfiguration,
+    origin: Origin,
+    *,
+    model: Model,
+    dataset: Dataset,
+    device: torch.device,
+    run_folder: Path,
+) -> str:
+    """Return the model, the data, the device, what differs from the defaults and the run folder, a line for each.
+
+    Args:
+        configuration: Of the run.
+        origin: What it was composed of.
+        model: With its parameters.
+        dataset: With its images.
+        device: Where it is trained.
+        run_folder: As a person would type it.
+    """
+    # What is told of the model and the data needs no repetition.
+    typed = [word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume")]
+    is_resumed = configuration.resume is not None
+    rows = {
+        "model": f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}",
+        "data": f"{dataset.provenance} images (training/validation/test)",
+        "device": ", ".join(_devices(configuration, device)),
+        "changed": shlex.join(typed),
+        "folder": f"{run_folder}{' (resumed)' if is_resumed else ''}",
+    }
+    return "\n".join(_row(label, text) for label, text in rows.items() if text)
+
+
+def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[str]:
+    yield f"cpu ({describe_cpu()})" if device.type == "cpu" else describe_device(device)
+    if num_processes() > 1:
+        yield f"{num_processes()} processes"
+    yield configuration.settings.precision
+    num_threads = torch.get_num_threads()
+    yield f"{num_threads} thread{'' if num_threads == 1 else 's'}"
+
+
+def _parameters(model: Model) -> str:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    parts = []
+    for name, child in model.named_children():
+        with suppress(StopIteration):
+            next(child.parameters())
+            parts.append(f"{name} {sum(parameter.numel() for parameter in child.parameters()):,}")
+    return f"{total:,} parameters ({', '.join(parts)})"
+
+
+def _row(label: str, text: str) -> str:
+    """A row whose text stays in its column on a terminal, and in one line elsewhere."""
+    if not sys.stdout.isatty():
+        return f"{label:<{_LABEL_WIDTH}} {text}"
+    width = max(shutil.get_terminal_size().columns - _LABEL_WIDTH - 1, 20)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    return f"{label:<{_LABEL_WIDTH}} " + f"\n{'':<{_LABEL_WIDTH}} ".join(lines)

@@ -1,0 +1,206 @@
+"""What else a result depends on: commit, versions, machine."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import genlab
+from genlab.config.suggestions import way_out
+from genlab.errors import ConfigurationError
+from genlab.launch.processes import Processes
+from genlab.parallel.collectives import num_processes
+from genlab.printing import printable
+from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
+
+# Of torch's numbers, which begin with no zero and end before 128.
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
+_CARD = re.compile(r"(?:gpu|cuda|nvidia)?[:_-]?(\d{0,2})", re.ASCII)
+ENVIRONMENT_NAME = "environment.json"
+_CLASS_NAMES = "class_names"
+_PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigurationError: There is no such device, or this machine has none.
+    """
+    require_device_name(name)
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device must exist, got {name}: there are {torch.cuda.device_count()} CUDA devices; device=auto chooses"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError("device must exist, got mps: this machine has none; device=auto chooses")
+    return device
+
+
+def require_device_name(name: str) -> None:
+    """Refuse what names no device of any machine.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    if not _DEVICE.fullmatch(name):
+        card = _CARD.fullmatch(name.casefold())
+        meant = f"cuda{f':{card[1]}' if card[1] else ''}" if card else name
+        tail = way_out(meant, ("auto", "cpu", "cuda", meant if card else "cuda:0", "mps"), kind="devices")
+        raise ConfigurationError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name}; {tail}")
+
+
+def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> Processes:
+    """So many processes of this machine, if it has a device for each.
+
+    Args:
+        device: A name.
+        num: How many.
+        key: The setting that asks for them.
+        max_restarts: How often they may be started again.
+
+    Raises:
+        ConfigurationError: There is no such device, or it has not so many.
+    """
+    require_device_name(device)
+    visible: tuple[str, ...] = ()
+    if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
+        visible = visible_devices()
+    if num > 1 and device != "cpu":
+        found = choose_device(device)
+        if found.type == "mps" or ":" in device:
+            raise ConfigurationError(f"device must be auto, cpu or cuda with {key}={num}, got {device}")
+        if found.type == "cuda" and num > torch.cuda.device_count():
+            raise ConfigurationError(
+                f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; with "
+                "device=cpu there may be any number"
+            )
+    return Processes(num=num, max_restarts=max_restarts, key=key, visible_devices=visible)
+
+
+def visible_devices() -> tuple[str, ...]:
+    """Return the CUDA devices that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    num = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return tuple(map(str, range(num))) if named is None else tuple(name.strip() for name in named.split(",")[:num])
+
+
+def save_environment(
+    run_folder: Path, *, command: str, device: torch.device, precision: str, seed: int, class_names: Sequence[str]
+) -> None:
+    """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
+
+    Args:
+        run_folder: An existing folder that this process holds.
+        command: The line of this start.
+        device: Of this process.
+        precision: Of training, resolved.
+        seed: Of training.
+        class_names: Of the data, in the order of the labels.
+    """
+    former = _former(run_folder)
+    commands = [str(line) for line in former.get("commands") or ()]
+    if command not in commands[-1:]:  # processes that are started again have the line of those before
+        commands.append(command)
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    content = {
+        "command": command,
+        "commands": commands,
+        "started": str(former.get("started", now)),
+        "date": now,
+        **describe_environment(device=device, precision=precision, seed=seed),
+        _CLASS_NAMES: list(class_names),
+    }
+    replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
+
+
+def saved_class_names(run_folder: Path) -> list[str]:
+    """Return the names of the classes of a run's data, in the order of the labels; empty where none are kept."""
+    names = _former(run_folder).get(_CLASS_NAMES)
+    return [printable(str(name)) for name in names] if isinstance(names, list) else []
+
+
+def _former(run_folder: Path) -> Mapping[str, Any]:
+    """Return what environment.json says; empty where it cannot be used, for no run shall end for that."""
+    try:
+        former = json.loads(read_within(run_folder, ENVIRONMENT_NAME, limit=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    is_sound = isinstance(former, dict) and isinstance(former.get("commands", []), list)
+    return former if is_sound else {}
+
+
+def describe_environment(*, device: torch.device, precision: str, seed: int) -> dict[str, Any]:
+    """Return what a result depends on besides the command and the data."""
+    return {
+        "git": git_state(),
+        "versions": versions(),
+        "device": describe_device(device),
+        "precision": precision,
+        "seed": seed,
+        "num_processes": num_processes(),
+        "num_threads": torch.get_num_threads(),
+        "cpu": describe_cpu(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "num_cpus": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python, genlab and the packages whose versions decide results."""
+    found = {"python": platform.python_version(), "genlab": genlab.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def describe_device(device: torch.device) -> str:
+    """The device with the name of the card behind it."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def describe_cpu() -> str:
+    """The processor's name, as the operating system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the clone that genlab runs from and whether it has changes; None for an installed wheel."""
+    root = Path(genlab.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    status = _git(root, "status", "--porcelain")
+    return None if commit is None else {"commit": commit, "is_dirty": status is None or bool(status)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,245 @@
+"""One process per run folder: numbered, claimed for life, probed before anything is built, tidied when left unused."""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+from genlab.config.naming import UNNUMBERED
+from genlab.errors import ConfigurationError, FolderInUseError, StorageError
+from genlab.storage import MAX_JSON_BYTES, opened_within, read_within, remove_temporaries
+
+LOCK_NAME = ".lock"
+OWNER_NAME = ".owner"
+_HYDRA_FOLDER = ".hydra"
+_MAX_OWNER_BYTES = 1000
+_PATIENCE_SECONDS = 0.3
+
+
+@contextmanager
+def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+    """Hold a run folder: no other process of this machine can until this one leaves or dies.
+
+    The lock is the kernel's, so that a kill leaves nothing stale. Locks on network file systems are not promised.
+
+    Raises:
+        FolderInUseError: Another process holds it.
+        ConfigurationError: It holds a run already, and this is not its resumption.
+        StorageError: It cannot be written.
+    """
+    make(folder)
+    lock = _acquired(folder)
+    try:
+        remove_temporaries(folder)
+        if not is_resumed:
+            require_fresh(folder)
+        _probe(folder)
+        yield
+    finally:
+        (folder / OWNER_NAME).unlink(missing_ok=True)
+        lock.release()
+
+
+def require_fresh(folder: Path) -> None:
+    """Refuse a folder that holds anything but what a start leaves behind.
+
+    Raises:
+        ConfigurationError: It holds something.
+        StorageError: It, or what it should lie in, is not a folder.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise StorageError(f"{folder} cannot be made: {place} is a file")
+            break
+    if folder.is_dir() and not is_untouched(folder):
+        is_run = (folder / "config.yaml").is_file()
+        way_on = f"to go on from it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
+        raise ConfigurationError(f"hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
+
+
+def require_free(folder: Path) -> None:
+    """Refuse a folder that another process holds at this moment; leaves no trace in it.
+
+    Raises:
+        FolderInUseError: As said.
+    """
+    if not (folder / LOCK_NAME).is_file():
+        return
+    _acquired(folder).release()
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that held a folder has died without a word; looks, and leaves no trace.
+
+    False also where that cannot be told from here: the process was one of another machine.
+    """
+    try:
+        host = read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES).decode(errors="replace").rpartition(" on ")[2]
+        with opened_within(folder, LOCK_NAME, limit=0) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (OSError, ValueError):
+        return False  # it left in order, or holds the lock still
+    return host == socket.gethostname()
+
+
+def is_untouched(folder: Path) -> bool:
+    """Whether the folder holds nothing but the files of Hydra, its log and ours about the lock."""
+    return all(_is_of_a_start(entry) for entry in folder.iterdir())
+
+
+def tidy(folder: Path) -> None:
+    """Remove a run folder in which nothing was done, and the folders above it that it leaves empty."""
+    if not folder.is_dir() or not is_untouched(folder):
+        return
+    for entry in sorted(folder.rglob("*"), reverse=True):
+        entry.rmdir() if entry.is_dir() else entry.unlink()
+    for place in (folder, folder.parent, folder.parent.parent):
+        if place.resolve() == Path.cwd():
+            break
+        try:
+            place.rmdir()
+        except OSError:  # it is not empty, perhaps only since this instant
+            break
+
+
+def clear(folder: Path, *, keep: str | None = None) -> None:
+    """Remove what a run has left, for another attempt in the same folder; the logs stay.
+
+    Args:
+        folder: Of the run.
+        keep: Name of a file that stays too.
+    """
+    # In order: whoever is killed meanwhile leaves summary.json without checkpoints, never checkpoints without it.
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.name != keep and not _is_of_a_start(entry):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on from here."""
+    found = [(folder / "checkpoints" / name).exists() for name in ("last.pt", "previous.pt")]
+    return any(found) and (folder / "config.yaml").is_file()
+
+
+def read_summary(run_folder: Path) -> dict[str, Any]:
+    """A run's summary.json; empty when there is none."""
+    try:
+        content = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def never_saved(folder: Path) -> bool:
+    """Whether a run was demonstrably ended before its first checkpoint was whole: starting again loses nothing then.
+
+    summary.json tells the step of the newest save. A save in progress leaves temporary files and a sidecar, never a
+    checkpoint; the best one may be older than the first that a run goes on from. Where files are missing that a run
+    writes, or there are checkpoints of other names, somebody has to look.
+    """
+    left = [entry.name for entry in (folder / "checkpoints").glob("*")]
+    if (folder / "summary.json").exists():
+        harmless = all(name == "best.pt" or name.endswith((".json", ".tmp")) for name in left)
+        return harmless and read_summary(folder).get("saved_step") == 0
+    metrics = folder / "metrics.jsonl"
+    return not left and not (metrics.exists() and metrics.stat().st_size)
+
+
+def _is_of_a_start(entry: Path) -> bool:
+    if entry.name == _HYDRA_FOLDER:
+        return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    return entry.name in (LOCK_NAME, OWNER_NAME) or entry.suffix == ".log"
+
+
+def _acquired(folder: Path) -> BaseFileLock:
+    # One that starts beside this one may be asking at this instant whether the folder is free.
+    lock = FileLock(folder / LOCK_NAME, timeout=_PATIENCE_SECONDS)
+    try:
+        lock.acquire(poll_interval=_PATIENCE_SECONDS / 10)
+    except Timeout as error:
+        way_out = "wait, or choose another hydra.run.dir"
+        raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {way_out}") from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+    return lock
+
+
+def make_new(folder: Path) -> tuple[Path, bool]:
+    """Make the folder of a run or a sweep, under the next free number where its name asks for one.
+
+    A process has a number once it has made the folder of that bare number; under its full name the folder still holds
+    the number. So starts at the same instant never share one.
+
+    Args:
+        folder: As :mod:`genlab.config.naming` names it, or as the user does.
+
+    Returns:
+        The folder, and whether it was made here.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    if not folder.name.startswith(UNNUMBERED):
+        is_new = not folder.exists()
+        make(folder)
+        return folder, is_new
+    while True:
+        make(folder.parent)
+        number = f"{max(_numbers_in(folder.parent), default=0) + 1:04d}"
+        bare, full = folder.with_name(number), folder.with_name(folder.name.replace(UNNUMBERED, number, 1))
+        try:
+            bare.mkdir()
+        except (FileExistsError, FileNotFoundError):  # another start was faster, or has tidied up the parent
+            continue
+        except OSError as error:
+            raise StorageError(f"{folder.parent} cannot be written: {error.strerror}") from error
+        if list(_numbers_in(folder.parent)).count(int(number)) > 1:  # it had its full name already
+            bare.rmdir()
+            continue
+        return bare.rename(full), True
+
+
+def _numbers_in(folder: Path) -> Iterator[int]:
+    for entry in folder.iterdir():
+        if number := re.match(r"\d+(?=-|$)", entry.name, re.ASCII):
+            yield int(number[0])
+
+
+def make(folder: Path) -> None:
+    """Make a folder, if need be.
+
+    Raises:
+        StorageError: It cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
+
+
+def _probe(folder: Path) -> None:
+    try:
+        (folder / OWNER_NAME).unlink(missing_ok=True)  # it may be a link, or a pipe that would wait for its reader
+        (folder / OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
+
+
+def _owner(folder: Path) -> str:
+    for _ in range(10):  # who has only just got the lock still has to write its name
+        with suppress(OSError, ValueError):
+            if name := read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES):
+                return name.decode(errors="replace")
+        time.sleep(_PATIENCE_SECONDS / 10)
+    return "another process"

@@ -1,0 +1,402 @@
+"""Runs on disk: their configuration as plain data, believed no more than one from a stranger."""
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genlab.config.build import TARGET, Bound
+from genlab.config.compose import parse_overrides
+from genlab.config.fields import check_fields, fit
+from genlab.config.plain_yaml import MAX_BYTES, require_plain
+from genlab.config.schema import RunConfiguration, read_run_configuration
+from genlab.config.suggestions import nearest
+from genlab.config.targets import allows_own_code
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError, DataError
+from genlab.launch.failures import one_line
+from genlab.launch.worker import LAUNCHER_VARIABLE, this_worker
+from genlab.metrics.ledger import Entry, as_json
+from genlab.models.base import Model
+from genlab.paths import absolute, expanded
+from genlab.run.environment import git_state
+from genlab.run.exported import is_export
+from genlab.storage import read_within, replace_atomically, require_contained
+from genlab.training import schedules
+from genlab.training.fitting import blueprint
+from genlab.types import ImageSpec
+
+CONFIG_NAME = "config.yaml"
+EVALUATION_NAME = "evaluation.json"
+LIKELIHOODS_NAME = "likelihoods.json"
+SPEC_KEY = "spec"
+FINGERPRINT_KEY = "dataset_fingerprint"
+# A convolution's weights do not tell the size of its images, so nothing else would stop a hostile one.
+_RANGES_OF_SPEC = {
+    "channels": (1, 64),
+    "height": (1, 4096),
+    "width": (1, 4096),
+    "num_levels": (2, 65536),
+    "num_classes": (0, 1_000_000),
+}
+_STARTED_NAME = ".hydra"
+RUNS_ROOT = "outputs"
+_MAX_RUNS_LISTED = 5
+_DIGITS_SHOWN = 12
+_ROOT_KEY = "dataset.root"
+_PATHS_OF_DATA = ("root", "cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRun:
+    """A run folder's checked configuration, and what its data measured."""
+
+    folder: Path
+    configuration: RunConfiguration
+    spec: ImageSpec
+    dataset_fingerprint: str | None
+    """Of the data that it was trained on; None where an older version did not keep it."""
+
+    def build_model(self) -> Model:
+        """The model with fresh weights, made without the data.
+
+        Raises:
+            ConfigurationError: The configuration does not describe one.
+        """
+        return build_model(self.configuration, self.spec)
+
+    def require_same_data(self, dataset: Dataset, *, allows_other: bool) -> None:
+        """Refuse data that are not those of training.
+
+        Args:
+            dataset: Read by the run's configuration, perhaps from another place.
+            allows_other: Take others too, of images of the same kind.
+
+        Raises:
+            DataError: They are not those of training.
+        """
+        if dataset.spec != self.spec:
+            raise DataError(
+                f"dataset {dataset.name} must hold {_described(self.spec)}, as in training, got "
+                f"{_described(dataset.spec)}"
+            )
+        if allows_other or self.dataset_fingerprint in (None, dataset.fingerprint):
+            return
+        raise DataError(
+            f"dataset {dataset.name} must deliver the data of training, whose fingerprint is "
+            f"{str(self.dataset_fingerprint)[:_DIGITS_SHOWN]}, got {dataset.fingerprint[:_DIGITS_SHOWN]}; "
+            "dataset.root=FOLDER names the folder that holds them now, allow_other_data=true takes these"
+        )
+
+    def draft_model(self, num_bytes: int) -> Model | None:
+        """The model without values (:func:`genlab.training.fitting.blueprint`), which weights of that size can be of.
+
+        None where the user's own code may be part of it, which need not know how to be drafted.
+
+        Raises:
+            CheckpointError: It is larger.
+            ConfigurationError: The configuration does not describe one.
+        """
+        return None if allows_own_code() else blueprint(self.build_model, num_bytes=num_bytes)
+
+
+def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
+    """The model of a configuration for images of a given kind.
+
+    Raises:
+        ConfigurationError: The target refuses a value.
+    """
+    model: Model = configuration.bound_model.build(spec=spec)
+    return model
+
+
+def load_run(folder: str | Path) -> SavedRun:
+    """Read and check a run folder. Its data are read from where it says, and nothing is written there.
+
+    Raises:
+        ConfigurationError: There is no such run, or its configuration is damaged or refused.
+    """
+    path = find_run(folder)
+    require_contained(path)
+    values = read_plain_yaml(path / CONFIG_NAME)
+    spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
+    if spec is None:
+        raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
+    try:
+        configuration = read_run_configuration(values, is_trusted=False)
+        measured = check_fields(ImageSpec, spec, SPEC_KEY)
+        for name, (low, high) in _RANGES_OF_SPEC.items():
+            if not low <= getattr(measured, name) <= high:
+                value = getattr(measured, name)
+                raise ConfigurationError(f"{SPEC_KEY}.{name} must be between {low:,} and {high:,}, got {value}")
+        configuration = replace(configuration, dataset=_writing_nowhere(configuration.dataset))
+        fingerprint = fit(fingerprint, str | None, FINGERPRINT_KEY)
+        return SavedRun(folder=path, configuration=configuration, spec=measured, dataset_fingerprint=fingerprint)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path / CONFIG_NAME}: {error}") from error
+
+
+def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of one of our data sets with no folder to write to but the user's own; what is read stays the same.
+
+    A run from a stranger would otherwise have images decoded, or data downloaded, to wherever its maker likes.
+    """
+    ours = dict(dataset)
+    if str(ours.get("_target_")).startswith("genlab."):
+        ours |= {"cache": None} if "cache" in ours else {}
+        ours |= {"download": False} if "download" in ours and ours.get("root") is not None else {}
+    return ours
+
+
+def save_configuration(
+    folder: Path, configuration: RunConfiguration, spec: ImageSpec, *, dataset_fingerprint: str | None
+) -> None:
+    """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
+    values = {**configuration.as_dict(), "resume": None, "allow_other_data": False}
+    measured = {SPEC_KEY: asdict(spec), FINGERPRINT_KEY: dataset_fingerprint}
+    text = yaml.safe_dump({**values, **measured}, sort_keys=False, allow_unicode=True)
+    replace_atomically(folder / CONFIG_NAME, text.encode())
+
+
+def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
+    """Return a configuration whose paths mean the same from any working directory.
+
+    They are ``root`` and ``cache`` of the data, what a data set's or a model's signature annotates as a ``Path``, and
+    the run of ``trainer.watch_classifier``.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
+    nodes = {
+        "dataset": _absolute(configuration.dataset, configuration.bound_dataset, names=_PATHS_OF_DATA),
+        "model": _absolute(configuration.model, configuration.bound_model, names=()),
+        "trainer": dict(configuration.trainer),
+    }
+    watched, is_watched = configuration.settings.watch_classifier, configuration.settings.watch_interval > 0
+    if watched not in (None, "auto"):
+        found = find_run(watched) if is_watched else Path(watched)
+        nodes["trainer"]["watch_classifier"] = str(absolute(found))
+    is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
+    return replace(configuration, **nodes) if is_changed else configuration
+
+
+def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "") -> Any:
+    """Plain data with absolute paths, told by what the data were bound to."""
+    if isinstance(bound, Bound):
+        return {**value, **_absolute({key: value[key] for key in bound.arguments}, bound.arguments, names=names)}
+    if isinstance(bound, Mapping):
+        return {key: _absolute(value[key], item, names=names, name=str(key)) for key, item in bound.items()}
+    if isinstance(bound, list):
+        return [_absolute(*pair, names=names, name=name) for pair in zip(value, bound, strict=True)]
+    is_path = isinstance(bound, Path) or (isinstance(bound, str) and bound != "" and name in names)
+    return str(absolute(bound)) if is_path else value
+
+
+def require_root_alone(dataset: Mapping[str, object]) -> None:
+    """Refuse every other change of the data of a run that is trained than of the folder they lie in.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    for name in dataset:
+        if name != "root":
+            raise ConfigurationError(f"dataset.{name} must be that of the run; {_ROOT_KEY} alone can be another")
+
+
+def moved(run: SavedRun, root: str | None) -> SavedRun:
+    """Return a run whose data lie in another folder than its configuration says.
+
+    Args:
+        run: Of data that lie in a folder.
+        root: That folder; None where they did not move.
+
+    Raises:
+        ConfigurationError: Its data set reads no folder.
+    """
+    if root is None:
+        return run
+    if "root" not in run.configuration.dataset:
+        target = run.configuration.dataset[TARGET]
+        raise ConfigurationError(f"{_ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
+    dataset = {**run.configuration.dataset, "root": str(absolute(root))}
+    return replace(run, configuration=replace(run.configuration, dataset=dataset))
+
+
+def save_evaluation(
+    folder: Path,
+    *,
+    command: str,
+    checkpoint: str,
+    step: int,
+    dataset: Dataset,
+    measures: Sequence[Entry],
+    baselines: Sequence[Entry],
+    classifier: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write evaluation.json: the ledger of the newest test or evaluation, in place of the one before.
+
+    Args:
+        folder: The run, or another, which is made if need be.
+        command: The line that measured.
+        checkpoint: File name of the weights.
+        step: Of the weights.
+        dataset: What was measured on.
+        measures: Of the model.
+        baselines: Of what needs no model.
+        classifier: What is known of the classifier whose features were used.
+    """
+    record = {
+        "command": command,
+        "git": git_state(),
+        "checkpoint": checkpoint,
+        "step": step,
+        "provenance": dataset.provenance,
+        "classifier": classifier,
+        "measures": as_json(measures),
+        "baselines": as_json(baselines),
+    }
+    return _save_record(folder / EVALUATION_NAME, record)
+
+
+def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -> Path:
+    """Write likelihoods.json: of the images that were given last, in place of those before.
+
+    Args:
+        folder: The run, or another, which is made if need be.
+        command: The line that measured.
+        record: What was measured, and how.
+    """
+    return _save_record(folder / LIKELIHOODS_NAME, {"command": command, "git": git_state(), **record})
+
+
+def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
+    return path
+
+
+def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
+    """A run's own configuration with what may change on its way.
+
+    That is ``trainer.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where the data lie.
+
+    How many processes there are belongs to a start and not to a run: torchrun says it where it started them, and not
+    the line of a start before.
+
+    Args:
+        run: The run to go on from.
+        overrides: The command line, without Hydra's own keys.
+
+    Raises:
+        ConfigurationError: An override is of something else, or does not fit.
+    """
+    if is_export(run.folder):
+        raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
+    saved = run.configuration
+    nodes = {name: dict(getattr(saved, name)) for name in ("dataset", "schedule", "trainer")}
+    values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
+    if this_worker() is not None and LAUNCHER_VARIABLE not in os.environ:
+        values["trainer"]["devices"] = 1
+    changed = set()
+    for override in parse_overrides(overrides):
+        key = override.key_or_group
+        parent, _, name = key.rpartition(".")
+        if key == "resume":
+            continue
+        if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
+            raise ConfigurationError(
+                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, {_ROOT_KEY}, allow_other_data, "
+                "device and num_threads; for anything else start a new run"
+            )
+        (values[parent] if parent else values)[name] = override.value()
+        changed.add(key)
+    if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
+        raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
+    if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
+        values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
+    return read_run_configuration(values, is_trusted=False)
+
+
+def _may_change(key: str, saved: RunConfiguration) -> bool:
+    """Whether a resumed run takes another value. A schedule of torch keeps its numbers in its state."""
+    parent, _, name = key.rpartition(".")
+    if parent == "schedule":
+        return name != TARGET and str(saved.schedule[TARGET]).startswith(f"{schedules.__name__}.")
+    return parent == "trainer" or key in ("device", "num_threads", "allow_other_data", _ROOT_KEY)
+
+
+def _described(spec: ImageSpec) -> str:
+    size = f"{spec.channels}x{spec.height}x{spec.width}"
+    return f"images of {size} with {spec.num_levels} levels and {spec.num_classes} classes"
+
+
+def find_run(folder: str | Path) -> Path:
+    """The path of an existing run folder.
+
+    Raises:
+        ConfigurationError: There is none; the message names those with the nearest names.
+    """
+    folder = expanded(str(folder), "run")
+    path = Path(folder)
+    if (path / CONFIG_NAME).is_file():
+        return path
+    if (path / _STARTED_NAME).is_dir():
+        raise ConfigurationError(f"the run in {folder} ended before it began (no {CONFIG_NAME}): give its line again")
+    for above in path.parents:
+        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
+            raise ConfigurationError(f"a run is named by its folder, got {folder} in it; did you mean '{above}'?")
+    known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
+    guess = nearest(folder, known) or _nearest_by_name(path.name, known)
+    if guess:
+        raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
+    newest = sorted(known, key=lambda name: known[name].stat().st_mtime, reverse=True)[:_MAX_RUNS_LISTED]
+    listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
+    place = "this folder" if path == Path() else folder  # `run=` names none
+    raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
+
+
+def runs_under(root: Path) -> Iterator[Path]:
+    """Every run folder at or below a folder, sorted; without exports."""
+    for path in sorted(root.rglob(CONFIG_NAME)):
+        if path.parent.name != ".hydra" and not is_export(path.parent):
+            yield path.parent
+
+
+def read_plain_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping without anchors, tags or interpolations, of limited size.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    try:
+        text = read_within(path.parent, path.name, limit=MAX_BYTES).decode()
+        require_plain(text)
+        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise ConfigurationError(f"{path} cannot be used: {one_line(str(error))}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must hold keys and values")
+    _refuse_interpolations(values, str(path))
+    return {str(key): value for key, value in values.items()}
+
+
+def _refuse_interpolations(value: Any, where: str) -> None:
+    if isinstance(value, str) and "${" in value:
+        raise ConfigurationError(f"{where} must be resolved, got {value}")
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _refuse_interpolations(item, f"{where}: {name}")
+    elif isinstance(value, list):
+        for item in value:
+            _refuse_interpolations(item, where)
+
+
+def _nearest_by_name(name: str, known: Mapping[str, Path]) -> str | None:
+    guess = nearest(name, [path.name for path in known.values()])
+    return next((text for text, path in known.items() if path.name == guess), None)

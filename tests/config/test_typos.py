@@ -1,0 +1,309 @@
+"""A mistake on the command line costs one line with the way out, exit code 2, and no folder."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from genlab.config.compose import Composer, keys_of, open_composer, without_hydra
+from genlab.config.location import config_directory
+from genlab.config.naming import register_resolvers
+from genlab.config.suggestions import ELSEWHERE as ELSEWHERE_HERE
+from genlab.config.suggestions import spelled_elsewhere
+from genlab.errors import ConfigurationError
+from genlab.launch.advice import UnknownFlagError, require_settings
+from tests.conftest import Outcome
+
+Genlab = Callable[..., Outcome]
+
+TYPOS = [
+    (["trian"], "train"),
+    (["train", "model=drw"], "draw"),
+    (["train", "modle=draw"], "model"),
+    (["train", "dataset=digitz"], "digits"),
+    (["train", "experiment=draw_mnits"], "draw_mnist"),
+    (["train", "recipe=drw"], "draw"),
+    (["train", "sede=1"], "seed"),
+    (["train", "devise=cpu"], "device"),
+    (["train", "devices=2"], "trainer.devices"),
+    (["train", "lr=1e-3"], "optimizer.default.lr"),
+    (["train", "trainer.num_step=3"], "trainer.num_steps"),
+    (["train", "model.red_size=3"], "model.read_size"),
+    (["train", "optimizer.default.lrr=1"], "optimizer.default.lr"),
+    (["train", "optimizer.defualt.lr=1e-3"], "optimizer.default"),
+    (["train", "model=gan", "technique=[spectral_normalisation]"], "spectral_normalization"),
+    (["train", "model=gan", "technique=[label_smoothing,gradient_panelty]"], "gradient_penalty"),
+    (["train", "schedule.warmup=0.3"], "schedule.warmup_fraction"),
+    (["train", "+sed=1"], "seed"),
+    (["train", "++trainer.batchsize=3"], "batch_size"),
+    (["train", "+model.num_glimpse=3"], "num_glimpses"),
+    (["train", "trainer.precision=float23"], "float32"),
+    (["train", "model.initial_canvas=zeros"], "zero"),
+    (["train", "hydra.rn.dir=x"], "hydra.run.dir"),
+    (["train", "--confg-dir", "x"], "--config-dir"),
+    (["train", "-m", "model=draw,drw"], "draw"),
+    (["train", "model=drw", "--cfg", "job"], "draw"),
+    (["train", "dataset=mnist", "dataset.rot=x"], "dataset.root"),
+    (["board", "foldre=x"], "folder"),
+    (["datasets", "mnits"], "mnist"),
+    (["datasets", "digits", "dataset.sise=8"], "dataset.size"),
+]
+
+
+@pytest.mark.parametrize(("words", "suggestion"), TYPOS, ids=[" ".join(words) for words, _ in TYPOS])
+def test_a_typo_is_answered_with_the_nearest_name(
+    genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
+) -> None:
+    outcome = genlab(*words)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert f"did you mean '{suggestion}'?" in outcome.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+# As people write who come from other tools; what they should have written.
+ELSEWHERE = [
+    (["train", "trainer.epochs=3"], "trainer.num_steps"),
+    (["train", "--epochs", "3"], "trainer.num_steps=..."),
+    (["train", "--seed", "3"], "seed=3"),
+    (["train", "--batch-size", "32"], "trainer.batch_size=32"),
+    (["train", "-lr", "1e-3"], "optimizer.default.lr=1e-3"),
+    (["train", "--gpus", "2"], "trainer.devices=2"),
+    (["train", "--cuda"], "device=cuda"),
+    (["train", "fp16=true"], "trainer.precision=float16"),
+    (["train", "trainer.precision=bf16"], "bfloat16"),
+    (["train", "device=gpu"], "cuda"),
+    (["train", "--trainer.num_steps=3"], "trainer.num_steps=3"),
+    (["train", "--resume", "R"], "resume=R"),
+    (["train", "--data-dir", "x"], "dataset=folder dataset.root=FOLDER"),
+    (["train", "techniques=[label_smoothing]"], "technique"),
+    (["train", "draw"], "model=draw"),
+    (["train", "dcgan", "seed=3", "mnist"], "model=dcgan dataset=mnist"),
+    (["train", "model", "draw"], "model=draw"),
+    (["train", "model", "=", "draw"], "model=draw"),
+    (["train", "help"], "genlab train --help"),
+    (["train", "model.read_size=[3,8"], "model.read_size=[3,8]"),
+    (
+        ["train", "technique=[label_smoothing,", "historical_averaging]"],
+        '"technique=[label_smoothing, historical_averaging]"',
+    ),
+    (["sample", "--num-samples", "3", "run=x"], "num_samples=3"),
+    (["compare", "--htlm"], "--html"),
+    (["draw"], "genlab train model=draw"),
+    (["model=draw"], "genlab train model=draw"),
+    (["-m", "seed=0,1"], "genlab train -m seed=0,1"),
+    (["resume", "R"], "genlab train resume=RUN"),
+]
+
+
+@pytest.mark.parametrize(("words", "suggestion"), ELSEWHERE, ids=[" ".join(words) for words, _ in ELSEWHERE])
+def test_a_line_as_other_tools_take_it_is_answered_with_the_one_that_works(
+    genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
+) -> None:
+    outcome = genlab(*words)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert f"did you mean '{suggestion}'?" in outcome.errors
+    assert ("an epoch is as many steps as" in outcome.errors) == (words[1:2] == ["-e"] or "epochs" in "".join(words))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(name="composer", scope="module")
+def composer_of_training() -> Iterator[Composer]:
+    register_resolvers()
+    with open_composer("train", config_dir=None) as opened:
+        yield opened
+
+
+FLAGS = [
+    ("-e", "3", "trainer.num_steps=..."),
+    ("--max-steps=3", None, "trainer.num_steps=3"),
+    ("--lr", "1e-3", "optimizer.default.lr=1e-3"),
+    ("--model", "draw", "model=draw"),
+    ("--resume=R", None, "resume=R"),
+    ("--output-dir", "x", "hydra.run.dir=x"),
+    ("--amp", None, "trainer.precision=bfloat16"),
+    ("--confg-dir", "x", "--config-dir"),
+    ("--sede", "3", "seed=3"),
+]
+
+
+@pytest.mark.parametrize(("word", "value", "meant"), FLAGS, ids=[word for word, _, _ in FLAGS])
+def test_a_flag_is_answered_with_the_setting(composer: Composer, word: str, value: str | None, meant: str) -> None:
+    error = UnknownFlagError(word, value, ["--config-dir", "--help"]).advised(composer, "train")
+    assert f"did you mean '{meant}'?" in str(error)
+
+
+WORDS = [
+    ("drw", "model=draw"),
+    ("draw_mnist_quick", "experiment=draw_mnist_quick"),
+    ("label_smoothing", "technique=[label_smoothing]"),
+    ("model= draw", "model=draw"),
+    ("lr 1e-3 mnist", "optimizer.default.lr=1e-3 dataset=mnist"),
+    ("trainer.num_steps", "trainer.num_steps=..."),
+]
+
+
+@pytest.mark.parametrize(("line", "meant"), WORDS, ids=[line for line, _ in WORDS])
+def test_words_are_answered_with_the_settings_that_they_stand_for(composer: Composer, line: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(f"did you mean '{meant}'?")):
+        require_settings(line.split(), composer, "train")
+
+
+def test_every_setting_that_other_tools_call_otherwise_exists(composer: Composer) -> None:
+    keys = {*composer.keys(), "trainer.num_epochs", "hydra.run.dir"}
+    for model in ("model=gan", "dataset=mnist", "optimizer=adamw"):
+        composed = composer.compose([model])
+        keys |= {*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False))}
+        keys |= {*map(str, composed.hydra.runtime.choices)}
+    for command in ("sample", "evaluate", "export", "doctor"):
+        keys |= set(yaml.safe_load((config_directory() / f"{command}.yaml").read_text()))
+    for settings, _ in ELSEWHERE_HERE:
+        for setting in settings:
+            assert setting.partition("=")[0] in keys, setting
+    assert spelled_elsewhere("trainer.Learning-Rate", keys) == "optimizer.default.lr"
+    assert spelled_elsewhere("learning_rate", {"seed"}) is None
+
+
+AS_WRITTEN = [
+    ("trainer.num_steps=1e3", "must be a whole number, got 1000.0; write 1000"),
+    ("trainer.batch_size=32.0", "must be a whole number, got 32.0; write 32"),
+    ("trainer.ema_decay=None", "must be a number or null, got 'None'; write null"),
+    ("trainer.compile=yes", "must be true or false, got 'yes'; write true"),
+    ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each, or write [0,1] for a list"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), AS_WRITTEN, ids=[override for override, _ in AS_WRITTEN])
+def test_a_value_in_another_notation_is_answered_with_ours(genlab: Genlab, override: str, message: str) -> None:
+    outcome = genlab("train", override)
+    assert (outcome.code, len(outcome.errors.splitlines())) == (2, 1), outcome.errors
+    assert message in outcome.errors
+
+
+def test_an_experiment_without_its_package_says_which_line_is_missing(genlab: Genlab, tmp_path: Path) -> None:
+    file = tmp_path / "mine" / "experiment" / "own.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("trainer:\n  num_steps: 3\n")
+    outcome = genlab("train", "--config-dir", "mine", "experiment=own")
+    assert outcome.code == 2
+    assert "experiment/own.yaml must begin with the line '# @package _global_'" in outcome.errors
+
+
+def test_version_and_help_are_ours_wherever_they_stand(genlab: Genlab) -> None:
+    ours = genlab("--version").output
+    for words in (["train", "--version"], ["sample", "-V"], ["train", "model=draw", "--help", "--version"]):
+        assert genlab(*words).output == ours
+    asked = genlab("help", "sample").output
+    assert asked.startswith("genlab sample RUN")
+    assert genlab("--help", "sample").output == asked == genlab("sample", "RUN", "--help").output
+
+
+def test_a_folder_that_is_named_like_a_setting_is_a_run_where_none_is_named(genlab: Genlab, tmp_path: Path) -> None:
+    (tmp_path / "b=1").mkdir()
+    (tmp_path / "seed=1").mkdir()
+    assert "there is no run in b=1" in genlab("sample", "b=1").errors
+    assert "there is no run in x" in genlab("sample", "x", "seed=1").errors
+    assert "there is no run in x" in genlab("sample", "run=x", "seed=1").errors
+
+
+def test_a_path_inside_a_run_is_answered_with_the_run(genlab: Genlab, tmp_path: Path) -> None:
+    run = tmp_path / "elsewhere" / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    for name in ("config.yaml", "checkpoints/last.pt"):
+        (run / name).touch()
+    for inside in ("checkpoints/last.pt", "checkpoints", "config.yaml"):
+        for words in (
+            ["sample", f"run={run / inside}"],
+            ["train", f"resume={run / inside}"],
+            ["export", str(run / inside)],
+        ):
+            outcome = genlab(*words)
+            assert outcome.code == 2
+            assert f"a run is named by its folder, got {run / inside} in it; did you mean '{run}'?" in outcome.errors
+
+
+def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> None:
+    outcome = genlab("check", "optimizer=adam")
+    assert outcome.code == 2
+    assert "optimizer is not a key of genlab check; keys: channels," in outcome.errors
+    assert "optimizer is not a key" in genlab("check", "optimizer=adam", "schedule=linear").errors
+    assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
+
+
+OUT_OF_RANGE = [
+    ("optimizer.default.lr=-1", "optimizer.default.lr must be positive, got -1"),
+    ("optimizer.default.lr=0", "optimizer.default.lr must be positive, got 0"),
+    ("optimizer.default.lr=nan", "optimizer.default.lr must be finite, got nan"),
+    ("optimizer.default.lr=inf", "optimizer.default.lr must be finite, got inf"),
+    ("optimizer.default.betas=[0.9,1.5]", "optimizer.default"),
+    ("optimizer.default.betas=0.9", "optimizer.default.betas must be a list"),
+    ("schedule.warmup_fraction=2", "schedule.warmup_fraction must be between 0 and 1, got 2"),
+    ("trainer.batch_size=0", "trainer.batch_size must be at least 1, got 0"),
+    ("trainer.num_steps=-1", "trainer.num_steps must be 0 or more, got -1"),
+    ("trainer.num_steps=true", "trainer.num_steps must be a whole number, got True"),
+    ("trainer.num_steps=2.5", "trainer.num_steps must be a whole number, got 2.5"),
+    ("trainer.max_minutes=.nan", "trainer.max_minutes must be"),
+    ("seed=-1", "seed must be between 0 and"),
+    ("device=gpu", "device must be auto, cpu, cuda, cuda:N or mps, got gpu"),
+    ("num_threads=0", "num_threads must be null or at least 1, got 0"),
+    ("model.read_size=wide", "model.read_size must be a whole number or null, got 'wide'"),
+    ("model.num_glimpses=[1,2]", "model.num_glimpses must be a whole number"),
+    ("model.spec=1", "model.spec"),
+    ("dataset=mnist\x00", "dataset"),
+    ("seed", "an override must be key=value, got 'seed'"),
+    ("dataset.root=ünï", "quote it"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), OUT_OF_RANGE, ids=[override for override, _ in OUT_OF_RANGE])
+def test_a_value_out_of_its_range_is_refused_before_a_folder_is_made(
+    genlab: Genlab, tmp_path: Path, override: str, message: str
+) -> None:
+    outcome = genlab("train", override)
+    assert outcome.code == 2
+    assert len(outcome.errors.splitlines()) == 1, outcome.errors
+    assert message in outcome.errors
+    assert list(tmp_path.iterdir()) == []
+
+
+LATE = [
+    ("model.read_size=40", "model.read_size must be between 1 and"),
+    ("optimizer.discriminator.lr=1e-3", "the model has no phase 'discriminator'"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), LATE)
+def test_a_mistake_that_only_the_data_or_the_model_reveal_leaves_no_folder_either(
+    genlab: Genlab, tmp_path: Path, override: str, message: str
+) -> None:
+    outcome = genlab("train", override, "dataset.size=8")
+    assert outcome.code == 2
+    assert message in outcome.errors.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+TWICE = [
+    (["export", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
+    (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean out=b?"),
+    (["evaluate", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
+    (["datasets", "digits", "mnist"], "one dataset must be given, got digits and mnist"),
+    (["sample", "run=a", "run=b"], "run is given twice on the line: a and b"),
+    (["sample", "a", "run=b"], "run is given twice on the line: a and b"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), TWICE, ids=[" ".join(words) for words, _ in TWICE])
+def test_of_two_runs_none_is_dropped_in_silence(genlab: Genlab, tmp_path: Path, words: list[str], message: str) -> None:
+    outcome = genlab(*words)
+    assert (outcome.code, outcome.errors) == (2, f"genlab: error: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_of_two_settings_counts_as_in_any_hydra_program(genlab: Genlab) -> None:
+    outcome = genlab("train", "seed=3", "seed=4", "--cfg", "job")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "seed: 4" in outcome.output

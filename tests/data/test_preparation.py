@@ -1,0 +1,119 @@
+"""Choices of classes and of labels."""
+
+import pytest
+import torch
+
+from genlab.data.preparation import assemble, hide_labels, select_classes, split_by_index
+from genlab.data.store import Store
+from genlab.errors import ConfigurationError, DataError
+from genlab.types import UNLABELLED
+from tests.data.sources import CPU
+
+
+def _store(labels: list[int]) -> Store:
+    return Store(torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None], torch.tensor(labels))
+
+
+def _assemble(**choices):
+    store = _store([0, 1, 2, 2, 1, 0, 2])
+    defaults = {"classes": None, "num_labels_per_class": None, "label_seed": 0}
+    return assemble(
+        name="test",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=256,
+        class_names=("a", "b", "c"),
+        binarization="none",
+        threshold=0.5,
+        source="test",
+        **(defaults | choices),
+    )
+
+
+def test_classes_are_numbered_in_the_order_given():
+    chosen = select_classes(_store([0, 1, 2, 2, 1, 0, 2]), [2, 0])
+    images, labels = chosen.gather(torch.arange(len(chosen)))
+    assert images.flatten().tolist() == [0, 2, 3, 5, 6]
+    assert labels.tolist() == [1, 0, 0, 1, 0]
+
+
+def test_choice_of_classes_holds_in_every_split_and_is_measured():
+    data = _assemble(classes=[2])
+    assert data.spec.num_classes == 1
+    assert data.class_names == ("c",)
+    assert [data.num_images(split) for split in ("train", "validation", "test")] == [3, 3, 3]
+    assert data.provenance == "test, classes c, 256 levels, 3/3/3"
+    assert data.subset("test", 3, seed=0, device=CPU).labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_same_number_of_labels_stays_in_each_class(seed):
+    labels = torch.arange(300) % 10
+    kept = hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed)
+    assert [(kept == index).sum().item() for index in range(10)] == [7] * 10
+    visible = kept != UNLABELLED
+    assert torch.equal(kept[visible], labels[visible])
+    assert torch.equal(kept, hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed))
+    assert not torch.equal(kept, hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed + 1))
+
+
+def test_only_training_labels_are_hidden():
+    data = _assemble(num_labels_per_class=1)
+    train = torch.cat([batch.labels for batch in data.batches("train", batch_size=9, seed=0, device=CPU)])
+    test = torch.cat([batch.labels for batch in data.batches("test", batch_size=9, seed=0, device=CPU)])
+    assert sorted(train.tolist()) == [UNLABELLED] * 4 + [0, 1, 2]
+    assert test.tolist() == [0, 1, 2, 2, 1, 0, 2]
+
+
+def test_hidden_labels_are_said_and_tell_the_data_apart():
+    everything, few, others = _assemble(), _assemble(num_labels_per_class=1), _assemble(num_labels_per_class=2)
+    assert few.provenance == "test, 1 labels per class, label seed 0, 256 levels, 7/7/7"
+    assert len({data.fingerprint for data in (everything, few, others)}) == 3
+
+
+def test_the_full_labels_stay_at_hand_for_a_reference_classifier():
+    everything, few = _assemble(), _assemble(num_labels_per_class=1, label_seed=5)
+    assert everything.fully_labelled is everything
+    assert few.fully_labelled.fingerprint == everything.fingerprint
+    assert few.fully_labelled.provenance == everything.provenance
+    assert few.labelled_rows("train").numel() == 3
+    assert few.fully_labelled.labelled_rows("train").tolist() == list(range(7))
+
+
+def test_the_last_images_validate():
+    train, validation = split_by_index(_store([0, 1, 2, 3, 4]), num_validation=2)
+    assert train.gather(torch.arange(3))[0].flatten().tolist() == [0, 1, 2]
+    assert validation.gather(torch.arange(2))[1].tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"classes": [3]}, r"dataset\.classes must be indices between 0 and 2 .*, got 3"),
+        ({"classes": [1, 1]}, "each once"),
+        ({"classes": []}, "at least one class"),
+        ({"num_labels_per_class": 3}, r"dataset\.num_labels_per_class must be between 1 and 2 .*, got 3"),
+        ({"num_labels_per_class": 0}, "got 0"),
+    ],
+)
+def test_impossible_choices_are_refused(choices, message):
+    with pytest.raises(ConfigurationError, match=message):
+        _assemble(**choices)
+
+
+def test_a_choice_that_leaves_nothing_is_refused():
+    store = _store([0, 0])
+    with pytest.raises(DataError, match="no training images"):
+        assemble(
+            name="test",
+            stores={"train": store, "validation": store, "test": store},
+            num_levels=256,
+            class_names=("a", "b"),
+            binarization="none",
+            threshold=0.5,
+            classes=[1],
+            num_labels_per_class=None,
+            label_seed=0,
+            source="test",
+        )
+    with pytest.raises(ConfigurationError, match="num_validation must be between 0 and 1"):
+        split_by_index(store, num_validation=2)

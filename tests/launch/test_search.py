@@ -1,0 +1,221 @@
+"""Hydra's sweeps become Optuna's distributions, and a search learns from what its jobs leave in their folders."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genlab.config.compose import open_composer, parse_overrides
+from genlab.config.naming import register_resolvers
+from genlab.errors import ConfigurationError
+from genlab.launch.search import Search, SearchSettings, search_space
+from genlab.launch.sweep import planned_search
+from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
+from genlab.launch.sweep_settings import SweepSettings
+
+optuna = pytest.importorskip("optuna")
+TAG = "validation/nll_nats"
+
+
+def test_every_kind_of_sweep_has_its_distribution() -> None:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    words = [
+        "a=interval(1, 8)",
+        "b=int(interval(1, 8))",
+        "c=tag(log, interval(1e-4, 1e-2))",
+        "d=tag(log, int(interval(1, 64)))",
+        "e=range(1, 10, 2)",
+        "f=range(0, 1, 0.5)",
+        "++g.h=choice(a, 'b c', [1,2])",
+        "i=64,128",
+    ]
+    assert search_space(parse_overrides(words)).distributions() == {
+        "a": FloatDistribution(1, 8),
+        "b": IntDistribution(1, 8),
+        "c": FloatDistribution(1e-4, 1e-2, log=True),
+        "d": IntDistribution(1, 64, log=True),
+        "e": IntDistribution(1, 9, step=2),
+        "f": CategoricalDistribution(("0.0", "0.5")),
+        "++g.h": CategoricalDistribution(("a", "b\\ c", "[1,2]")),
+        "i": CategoricalDistribution(("64", "128")),
+    }
+
+
+def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
+    space = search_space(parse_overrides(["a=1", "b=choice(1,2)", "a=choice(3,4)", "b=5"]))
+    assert (list(space.searched), space.fixed) == (["a"], ("b=5",))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a=1"], "needs something to search"),
+        (["a=interval(2, 2)"], "a: an interval must go from a number to a larger one, got 2.0 to 2.0"),
+        (["a=interval(3, 2)"], "got 3.0 to 2.0"),
+        (["a=tag(log, interval(0, 2))"], "from a positive number"),
+    ],
+)
+def test_an_impossible_space_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        search_space(parse_overrides(words))
+
+
+class Bench:
+    """Jobs that are a formula: each writes the curve, the summary and the record of a run, at once."""
+
+    def __init__(self, folder: Path, outcome: Callable[[dict[str, str]], dict[str, Any]]) -> None:
+        self.sweep = SweepFolder(folder)
+        folder.mkdir(exist_ok=True)
+        self.sweep.write_plan(SweepPlan(words=(), config_dir=None, jobs=None), command="")
+        self.outcome = outcome
+        self.launched: list[int] = []
+
+    def launch(self, jobs: Sequence[Sequence[str]], first_number: int) -> None:
+        for number, overrides in enumerate(jobs, start=first_number):
+            self.launched.append(number)
+            values = dict(word.split("=", 1) for word in overrides)
+            outcome = self.outcome(values)
+            run = self.sweep.path / f"{number}_x"
+            run.mkdir(exist_ok=True)
+            curve = outcome.get("curve", [])
+            lines = [json.dumps({"step": step, TAG: value}) for step, value in enumerate(curve, start=1)]
+            (run / "metrics.jsonl").write_text("\n".join([*lines, ""]))
+            best = {TAG: min(filter(None, curve))} if curve and outcome.get("exit_code", 0) == 0 else {}
+            (run / "summary.json").write_text(json.dumps({"selected_by": TAG, "best": best}))
+            self.sweep.write_record(
+                JobRecord(
+                    number=number,
+                    overrides=tuple(overrides),
+                    folder=run.name,
+                    status=outcome.get("status", "finished"),
+                    reason=outcome.get("reason"),
+                    exit_code=outcome.get("exit_code", 0),
+                )
+            )
+
+    def search(self, *words: str, minimize: bool = True, **changes: Any) -> Any:
+        """Run a search and return Optuna's view of it, read anew from its file."""
+        values = {"n_trials": 12, "n_jobs": 1, "seed": 0, "n_startup_trials": 5, "prune": True}
+        values |= {"n_finished_before_pruning": 2, "n_warmup_steps": 0, "params": {}}
+        Search(
+            self.sweep,
+            comparison=SweepSettings(measure=None, minimize=minimize, aggregate_seeds=False, resume=None),
+            settings=SearchSettings(**{**values, **changes}),
+            space=search_space(parse_overrides(words)),
+        ).run(self.launch)
+        return self.study()
+
+    def study(self) -> Any:
+        return optuna.load_study(study_name="sweep", storage=f"sqlite:///{self.sweep.path / 'study.db'}")
+
+
+def bowl(values: dict[str, str]) -> dict[str, Any]:
+    """Lowest, 1, at a = 0.01 and b = x."""
+    distance = math.log10(float(values["a"])) + 2
+    return {"curve": [9.0, 1 + distance**2 + (values["b"] == "y")]}
+
+
+SPACE = ("a=tag(log, interval(1e-4, 1))", "b=choice(x,y)", "c=3")
+
+
+def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "s", bowl)
+    study = bench.search(*SPACE, n_trials=20, n_startup_trials=8, seed=1, prune=False)
+    values = [trial.value for trial in study.trials]
+    assert len(values) == 20
+    assert study.best_params["b"] == "x"
+    assert abs(math.log10(study.best_params["a"]) + 2) < 0.5
+    assert statistics.fmean(values[-8:]) < statistics.fmean(values[:8]) - 0.5
+    best = bench.sweep.record(study.best_trial.number)
+    assert best is not None
+    assert best.overrides == ("c=3", f"a={study.best_params['a']:.6g}", "b=x")
+
+
+def test_failed_jobs_are_recorded_and_end_nothing(tmp_path: Path) -> None:
+    def outcome(values: dict[str, str]) -> dict[str, Any]:
+        if values["b"] == "y":
+            return {"status": "killed", "reason": "signal 9", "exit_code": -9, "curve": [0.1]}
+        return bowl(values)
+
+    study = Bench(tmp_path / "s", outcome).search(*SPACE, n_trials=6)
+    states = {trial.params["b"]: trial.state.name for trial in study.trials}
+    assert states == {"x": "COMPLETE", "y": "FAIL"}
+    failed = next(trial for trial in study.trials if trial.params["b"] == "y")
+    assert failed.user_attrs == {"status": "killed", "reason": "signal 9"}
+    assert study.best_params["b"] == "x"
+
+
+def test_a_job_without_the_measure_is_a_failed_trial(tmp_path: Path) -> None:
+    study = Bench(tmp_path / "s", lambda values: {}).search(*SPACE, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+
+
+def test_more_may_be_better(tmp_path: Path) -> None:
+    study = Bench(tmp_path / "s", bowl).search(*SPACE, minimize=False, n_trials=3)
+    assert study.best_value == max(trial.value for trial in study.trials)
+
+
+@pytest.mark.parametrize(
+    ("words", "minimize"),
+    [
+        (("model=dcgan", "sweep.measure=watch/diversity_ratio"), False),
+        (("model=dcgan", "sweep.measure=modes/covered"), False),
+        (("model=draw", "sweep.measure=test/bits_per_dim"), True),
+        (("model=draw",), True),
+        (("model=draw", "sweep.minimize=false"), False),
+        (("model=dcgan", "sweep.measure=test/score_real", "sweep.minimize=true"), True),
+    ],
+)
+def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
+    tmp_path: Path, words: tuple[str, ...], minimize: bool
+) -> None:
+    register_resolvers()
+    line = [*words, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
+    with open_composer("train", config_dir=None) as composer:
+        whole = composer.compose(line, is_sweep=True)
+    assert planned_search(whole, line, tmp_path)._comparison.minimize is minimize
+
+
+def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
+    """What study.db says is somebody else's word, too: a value that was never offered."""
+    bench = Bench(tmp_path / "s", bowl)
+    study = optuna.create_study(study_name="sweep", storage=f"sqlite:///{bench.sweep.path / 'study.db'}")
+    theirs = search_space(parse_overrides(["a=tag(log, interval(10, 100))", SPACE[1]]))
+    study.ask(theirs.distributions())
+    ended = bench.search(*SPACE, n_trials=3)
+    assert bench.launched == [1, 2]
+    assert [trial.state.name for trial in ended.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_curves_are_reported_step_by_step(tmp_path: Path) -> None:
+    study = Bench(tmp_path / "s", lambda values: {"curve": [3.0, 2.0, None, 1.0]}).search(*SPACE, n_trials=1)
+    assert study.trials[0].intermediate_values == {1: 3.0, 2: 2.0, 4: 1.0}
+
+
+def test_a_stopped_search_goes_on_with_what_was_left_open_and_then_with_new_trials(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "s", bowl)
+    plain_launch = bench.launch
+
+    def stopped_at_three(jobs: Sequence[Sequence[str]], first_number: int) -> None:
+        if first_number == 2:
+            raise KeyboardInterrupt
+        plain_launch(jobs, first_number)
+
+    bench.launch = stopped_at_three  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        bench.search(*SPACE, n_jobs=2, n_trials=6)
+    left = {trial.number: dict(trial.params) for trial in bench.study().trials if trial.state.name == "RUNNING"}
+    assert list(left) == [2, 3]
+
+    bench.launch = plain_launch  # type: ignore[method-assign]
+    study = bench.search(*SPACE, n_jobs=2, n_trials=7)
+    assert bench.launched == [0, 1, 2, 3, 4, 5, 6]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 7
+    assert {number: study.trials[number].params for number in left} == left
+    drawn = [trial.params["a"] for trial in study.trials]
+    assert len(set(drawn)) == 7, "a resumed search drew the numbers of its first start again"

@@ -1,0 +1,83 @@
+"""What a sweep keeps on disk is enough to go on from it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from genlab.errors import ConfigurationError
+from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
+from genlab.run.folder import clear
+
+PLAN = SweepPlan(words=("model.name='a b'", "seed=0,1"), config_dir="my", jobs=(("seed=0",), ("seed=1",)))
+
+
+def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
+    sweep = SweepFolder(tmp_path / "ünï")
+    (tmp_path / "ünï").mkdir()
+    sweep.write_plan(PLAN, command="genlab train -m")
+    assert SweepFolder(tmp_path / "ünï").read_plan() == PLAN
+    record = JobRecord(number=1, overrides=("seed=1",), folder="1_seed-1", status="failed", reason="x", exit_code=3)
+    sweep.write_record(record)
+    waiting = JobRecord(number=0, overrides=("seed=0",), folder=None, status="waiting")
+    assert sweep.records() == [waiting, record]
+    (tmp_path / "ünï" / "jobs" / "1.json").write_text("{")
+    assert [found.status for found in sweep.records()] == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"folder": "../theirs"},
+        {"folder": "/etc"},
+        {"folder": "."},
+        {"folder": 5},
+        {"status": "well"},
+        {"status": []},
+        {"reason": {"a": 1}},
+        {"exit_code": "0"},
+        {"number": 7},
+    ],
+)
+def test_a_record_that_no_job_can_have_written_is_none(tmp_path: Path, change: dict[str, object]) -> None:
+    sweep = SweepFolder(tmp_path / "sweep")
+    sweep.path.mkdir()
+    sweep.write_plan(PLAN, command="")
+    record = JobRecord(number=1, overrides=("seed=1",), folder="1_x", status="failed", reason="x", exit_code=3)
+    sweep.write_record(record)
+    assert sweep.record(1) == record
+    path = sweep.path / "jobs" / "1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert sweep.record(1) is None
+
+
+def test_a_job_left_running_is_settled_by_its_run_folder(tmp_path: Path) -> None:
+    sweep = SweepFolder(tmp_path)
+    sweep.write_plan(PLAN, command="")
+    record = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="running")
+    assert sweep.settle(record).status == "interrupted"
+    (tmp_path / "0_x").mkdir()
+    (tmp_path / "0_x" / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert sweep.settle(record).status == "finished"
+    settled = sweep.record(0)
+    assert settled is not None
+    assert settled.exit_code == 0
+
+
+@pytest.mark.parametrize("content", [None, "words: 3", "{", "[]", "words: [a]"])
+def test_a_folder_of_no_sweep_is_refused(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "sweep.yaml").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml"):
+        SweepFolder(tmp_path).read_plan()
+
+
+def test_clearing_keeps_the_logs(tmp_path: Path) -> None:
+    for name in ("output.log", "train.log", ".lock", "metrics.jsonl", "summary.json"):
+        (tmp_path / name).write_text("x")
+    for name in (".hydra", "samples", "checkpoints"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text("x")
+    clear(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"output.log", "train.log", ".lock", ".hydra"}
+    clear(tmp_path / "missing")

@@ -1,0 +1,190 @@
+"""The table of a sweep: a row for each job, the best of those that ended as they should, statistics over seeds."""
+
+import csv
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
+from genlab.launch.sweep_report import best_row, measured, rows_of, seed_rows, told, varying, write_tables
+from genlab.launch.sweep_settings import SweepSettings
+
+SETTINGS = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
+TAG = "validation/nll_nats"
+
+
+def settings(**changes: Any) -> SweepSettings:
+    return SweepSettings(**{"measure": None, "minimize": True, "aggregate_seeds": False, "resume": None, **changes})
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepFolder:
+    """Two models, three seeds; one job failed, one was killed and one has not started."""
+    folder = SweepFolder(tmp_path)
+    jobs = tuple((f"model={model}", f"seed={seed}", "num_threads=1") for model in ("a", "b") for seed in (0, 1, 2))
+    folder.write_plan(
+        SweepPlan(words=("model=a,b", "seed=0,1,2", "num_threads=1"), config_dir=None, jobs=jobs), command="genlab"
+    )
+    values = {0: 3.0, 1: 5.0, 2: 4.0, 3: 1.0}
+    for number, value in values.items():
+        run = tmp_path / f"{number}_x"
+        run.mkdir()
+        best = {TAG: value, "step": 10.0}
+        summary = {
+            "status": "finished",
+            "selected_by": TAG,
+            "best": best,
+            "test": {"test/nll_nats": 10 - value},
+            "seconds": 2.0,
+        }
+        (run / "summary.json").write_text(json.dumps(summary))
+        record = JobRecord(number=number, overrides=jobs[number], folder=run.name, status="finished", exit_code=0)
+        folder.write_record(record)
+    (tmp_path / "4_x").mkdir()
+    (tmp_path / "4_x" / "summary.json").write_text(
+        json.dumps({"status": "running", "selected_by": TAG, "best": {TAG: 0.1}})
+    )
+    killed = JobRecord(number=4, overrides=jobs[4], folder="4_x", status="killed", reason="signal 9", exit_code=-9)
+    folder.write_record(killed)
+    return folder
+
+
+def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_choice(sweep: SweepFolder) -> None:
+    best = sweep.record(3)
+    assert best is not None
+    given = replace(best, num_threads=2)
+    sweep.write_record(given)
+    assert sweep.record(3) == given
+    assert given.line == (*best.overrides, "num_threads=2")
+    rows = rows_of(sweep, SETTINGS)
+    assert all(set(row.choices) == {"model", "seed"} for row in rows)
+    assert f"genlab train {' '.join(given.line)}" in told(rows, SETTINGS, program="genlab")
+
+
+def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
+    rows = write_tables(sweep, SETTINGS)
+    assert [row.record.status for row in rows] == ["finished"] * 4 + ["killed", "waiting"]
+    assert rows[1].choices == {"model": "a", "seed": "1"}
+    with (sweep.path / "summary.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["number"] for line in lines] == list("012345")
+    assert lines[4] | {"value": ""} == {
+        "number": "4", "status": "killed", "reason": "signal 9", "exit_code": "-9", "model": "b", "seed": "1",
+        "measure": TAG, "value": "", "seconds": "", "folder": "4_x",
+    }  # fmt: skip
+    assert (lines[3]["value"], lines[3]["seconds"], lines[5]["folder"]) == ("1.0", "2.0", "")
+
+
+def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> None:
+    rows = rows_of(sweep, SETTINGS)
+    best = best_row(rows)
+    assert best is not None
+    assert best.record.number == 3
+    text = told(rows, SETTINGS, program="genlab")
+    assert "best: job 3, validation/nll_nats 1, the lowest of 4\n  genlab train model=b seed=0 num_threads=1" in text
+    assert "signal 9" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "number"),
+    [({"minimize": False}, 1), ({"measure": "test/nll_nats"}, 1), ({"measure": "test/nll_nats", "minimize": False}, 3)],
+)
+def test_measure_and_direction_can_be_chosen(sweep: SweepFolder, changes: dict[str, Any], number: int) -> None:
+    chosen = settings(**changes)
+    best = best_row(rows_of(sweep, chosen))
+    assert best is not None
+    assert best.record.number == number
+
+
+def declare(sweep: SweepFolder, declarations: dict[str, Any]) -> None:
+    for path in sweep.path.glob("*_x/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": declarations}))
+
+
+@pytest.mark.parametrize(("direction", "number"), [("lower", 1), ("higher", 3)])
+def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
+    sweep: SweepFolder, direction: str, number: int
+) -> None:
+    declare(sweep, {"nll_nats": {"unit": "nats/image", "kind": "exact", "direction": direction, "quantity": None}})
+    rows = rows_of(sweep, settings(measure="test/nll_nats", minimize=None))
+    best = best_row(rows)
+    assert best is not None
+    assert best.record.number == number
+    assert ("the lowest" if direction == "lower" else "the highest") in told(rows, SETTINGS, program="genlab")
+    forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
+    assert forced is not None
+    assert forced.record.number == 4 - number
+
+
+@pytest.mark.parametrize("declarations", [{}, {"nll_nats": {"direction": "neither"}}, {"nll_nats": 3}])
+def test_what_is_better_is_asked_where_no_direction_is_declared(
+    sweep: SweepFolder, declarations: dict[str, Any]
+) -> None:
+    declare(sweep, declarations)
+    chosen = settings(measure="test/nll_nats", minimize=None)
+    rows = rows_of(sweep, chosen)
+    assert best_row(rows) is None
+    assert "no direction of test/nll_nats is declared; sweep.minimize=true or false gives one" in told(
+        rows, chosen, program="genlab"
+    )
+    by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
+    assert by_default is not None
+    assert by_default.record.number == 3
+
+
+def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolder) -> None:
+    other = {
+        "status": "finished",
+        "selected_by": "validation/nll_upper_bound_nats",
+        "best": {"validation/nll_upper_bound_nats": 0.5},
+    }
+    (sweep.path / "3_x" / "summary.json").write_text(json.dumps(other))
+    rows = rows_of(sweep, SETTINGS)
+    assert best_row(rows) is None
+    assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in told(
+        rows, SETTINGS, program="genlab"
+    )
+
+
+def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:
+    chosen = settings(measure="test/nll_nat")
+    text = told(rows_of(sweep, chosen), chosen, program="genlab")
+    assert "none has measured test/nll_nat; did you mean 'test/nll_nats'? (tags: test/nll_nats, validation/nll" in text
+
+
+def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) -> None:
+    for run in sweep.path.glob("*_x"):
+        (run / "summary.json").write_text(json.dumps({"selected_by": None, "final": {"train/discriminator/x": 1.0}}))
+    assert "sweep.measure=... names one of train/discriminator/x" in told(
+        rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
+    )
+
+
+def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) -> None:
+    first, second = seed_rows(rows_of(sweep, SETTINGS))
+    assert first.choices == {"model": "a"}
+    assert first.mean == pytest.approx(4.0)
+    assert first.standard_deviation == pytest.approx(statistics.stdev([3.0, 5.0, 4.0]))
+    assert (first.num, first.num_jobs) == (3, 3)
+    # The killed run has a value too, of a model half trained: it must not count.
+    assert (second.mean, second.standard_deviation, second.num, second.num_jobs) == (1.0, None, 1, 3)
+    chosen = settings(aggregate_seeds=True)
+    write_tables(sweep, chosen)
+    lines = (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"a,{TAG},4.0,1.0,3,3", f"b,{TAG},1.0,,1,3"]
+    assert "1 of 3" in told(rows_of(sweep, chosen), chosen, program="genlab")
+
+
+def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:
+    assert measured({"selected_by": TAG, "best": {TAG: None}, "final": {TAG: float("nan")}}, None) == (TAG, None)
+    assert measured({"final": {"watch/x": 2}}, "watch/x") == ("watch/x", 2.0)
+    assert measured({}, None) == (None, None)
+
+
+def test_keys_that_only_some_jobs_set_vary() -> None:
+    assert varying([{"a": "1", "b": "2"}, {"a": "1"}]) == [{"b": "2"}, {"b": ""}]
+    assert varying([{"a": "1"}]) == [{}]

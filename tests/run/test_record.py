@@ -1,0 +1,291 @@
+"""A run folder from somebody else is data: read within limits, checked, and rebuilt without its data set."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from genlab.config.build import build
+from genlab.config.compose import open_composer, plain
+from genlab.config.location import config_directory
+from genlab.config.plain_yaml import MAX_BYTES
+from genlab.config.schema import RunConfiguration, read_run_configuration
+from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError, DataError
+from genlab.run.loading import build_dataset
+from genlab.run.record import load_run, resumed, runs_under, save_configuration, with_absolute_paths
+from genlab.types import ImageSpec
+from tests.conftest import Outcome
+
+SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def configuration() -> RunConfiguration:
+
+    from genlab.config.naming import register_resolvers
+
+    register_resolvers()
+    with open_composer("train", config_dir=None) as composer:
+        return read_run_configuration(plain(composer.compose(["model.num_glimpses=2", "model.num_units=8"])))
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/digits-draw/0001-x")
+    folder.mkdir(parents=True)
+    save_configuration(folder, configuration, SPEC, dataset_fingerprint=None)
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    change(values)
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
+    run_folder: Path, configuration: RunConfiguration
+) -> None:
+    run = load_run(run_folder)
+    assert (run.configuration, run.spec) == (configuration, SPEC)
+    assert run.build_model().sample(2).shape == (2, 1, 8, 8)
+    assert isinstance(next(run.build_model().parameters()), torch.nn.Parameter)
+    assert list(runs_under(Path("outputs"))) == [run_folder]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["model"].update(_target_="os.system"), "must name something of genlab"),
+        (lambda values: values["model"].update(_target_="genlab.data.digits.digits"), "must name a Model"),
+        (lambda values: values["model"].update(num_units="${oc.env:HOME}"), "must be resolved"),
+        (lambda values: values["model"].update(num_unit=3), "did you mean 'num_units'"),
+        (lambda values: values.update(hydra={}), "hydra is not a key"),
+        (lambda values: values.pop("spec"), "holds no spec"),
+        (lambda values: values["spec"].update(height="8"), "spec.height must be a whole number"),
+        (lambda values: values["spec"].update(height=10**6), "spec.height must be between 1 and 4,096"),
+        (lambda values: values["spec"].update(num_levels=1), "spec.num_levels must be between 2 and 65,536"),
+        (lambda values: values["trainer"].pop("num_steps"), "trainer.num_steps is missing"),
+    ],
+)
+def test_a_changed_configuration_is_refused(
+    run_folder: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    edit(run_folder, change)
+    with pytest.raises(ConfigurationError, match=message):
+        load_run(run_folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"seed: !!python/object/apply:os.system ['touch MARKER']",
+        b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+        b"a: " + b"x" * MAX_BYTES,
+        b"\xff\xfe\x00",
+        b"[1, 2]",
+        b"a: {",
+        b"",
+        b"a: " + b"[" * 40_000 + b"]" * 40_000,
+        b"? " * 40_000,
+    ],
+    ids=["tag", "aliases", "large", "encoding", "list", "syntax", "empty", "deep brackets", "deep keys"],
+)
+def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) -> None:
+    (run_folder / "config.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"config\.yaml"):
+        load_run(run_folder)
+    assert not Path("MARKER").exists()
+
+
+def dataset_of(choice: str, **values: Any) -> dict[str, Any]:
+    with open_composer("train", config_dir=None) as composer:
+        node = plain(composer.compose([f"dataset={choice}"]))["dataset"]
+    return dict(node | values)
+
+
+def test_a_run_names_no_folder_to_write_decoded_images_to(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "pictures").mkdir()
+    for index in range(20):
+        Image.new("L", (8, 8), 10 * index).save(tmp_path / "pictures" / f"{index}.png")
+    outside = tmp_path / "outside"
+    node = dataset_of("folder", root=str(tmp_path / "pictures"), size=8, channels=1, cache=str(outside), num_workers=1)
+    spec = {"channels": 1, "height": 8, "width": 8, "num_levels": 256, "num_classes": 0}
+    edit(run_folder, lambda values: values.update(dataset=node, spec=spec))
+    read = build_dataset(load_run(run_folder))
+    assert not outside.exists()
+    assert (tmp_path / "home" / ".cache" / "genlab" / "folders").is_dir()
+    assert build(node, "dataset", expects=Dataset).fingerprint == read.fingerprint
+    assert outside.exists()  # what the line of the run's start asked for
+
+
+@pytest.mark.parametrize("choice", ["mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist"])
+def test_a_run_names_no_folder_to_download_to(run_folder: Path, tmp_path: Path, choice: str) -> None:
+    outside = tmp_path / "outside"
+    edit(run_folder, lambda values: values.update(dataset=dataset_of(choice, root=str(outside))))
+    run = load_run(run_folder)
+    with pytest.raises(DataError):
+        build_dataset(run)
+    assert not outside.exists()
+    edit(run_folder, lambda values: values.update(dataset=dataset_of(choice)))
+    assert load_run(run_folder).configuration.dataset["download"]  # to the user's own place
+
+
+def link_out(folder: Path, elsewhere: Path) -> None:
+    (folder / "samples").symlink_to(elsewhere)
+
+
+def pipe(folder: Path, elsewhere: Path) -> None:
+    os.mkfifo(folder / "metrics.jsonl")
+
+
+def circle(folder: Path, elsewhere: Path) -> None:
+    (folder / "metrics.jsonl").symlink_to("metrics.jsonl")
+
+
+def configuration_of_another(folder: Path, elsewhere: Path) -> None:
+    (folder / "config.yaml").rename(elsewhere / "config.yaml")
+    (folder / "config.yaml").symlink_to(elsewhere / "config.yaml")
+
+
+@pytest.mark.parametrize("trap", [link_out, pipe, circle, configuration_of_another])
+def test_a_folder_that_leads_out_of_itself_is_refused(
+    run_folder: Path, tmp_path: Path, trap: Callable[[Path, Path], None]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    trap(run_folder, tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match=r"is refused: .* (leads out of it|is no ordinary file)"):
+        load_run(run_folder)
+
+
+def test_a_link_to_a_run_and_links_inside_it_are_followed(run_folder: Path, tmp_path: Path) -> None:
+    (run_folder / "newest.yaml").symlink_to("config.yaml")
+    (tmp_path / "link").symlink_to(run_folder.absolute())
+    assert load_run(tmp_path / "link").spec == SPEC
+
+
+def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"did you mean '{run_folder}'"):
+        load_run(str(run_folder).replace("digits-draw", "digits-drw"))
+    with pytest.raises(ConfigurationError, match=f"the newest runs: {run_folder}"):
+        load_run("nothing-of-the-kind")
+    for nothing in ("", ".", Path()):
+        with pytest.raises(ConfigurationError, match="there is no run in this folder"):
+            load_run(nothing)
+    (run_folder / "config.yaml").rename(run_folder / "gone.yaml")
+    (run_folder / ".hydra").mkdir()
+    with pytest.raises(ConfigurationError, match="ended before it began"):
+        load_run(run_folder)
+
+
+def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder: Path) -> None:
+    run = load_run(run_folder)
+    changed = resumed(run, [f"resume={run_folder}", "trainer.num_steps=9", "device=cpu", "num_threads=1"])
+    assert (changed.settings.num_steps, changed.device, changed.num_threads) == (9, "cpu", 1)
+    assert changed.model == run.configuration.model
+    for override in ("seed=1", "model.num_glimpses=3", "trainer=gpu", "~trainer.num_steps", "dataset=mnist"):
+        with pytest.raises(ConfigurationError, match="cannot change on resume"):
+            resumed(run, [override])
+    with pytest.raises(ConfigurationError, match="did you mean 'num_steps'"):
+        resumed(run, ["trainer.num_step=9"])
+
+
+def test_a_resumed_run_may_change_the_numbers_of_a_schedule_of_ours_and_no_other(run_folder: Path) -> None:
+    assert resumed(load_run(run_folder), ["schedule.final_fraction=0.5"]).schedule["final_fraction"] == 0.5
+    with pytest.raises(ConfigurationError, match="cannot change on resume"):
+        resumed(load_run(run_folder), ["schedule._target_=genlab.training.schedules.constant"])
+    # Its numbers come back with its state, and those of the line would have no effect.
+    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}
+    edit(run_folder, lambda values: values.update(schedule=step))
+    with pytest.raises(ConfigurationError, match=r"schedule\.step_size cannot change on resume"):
+        resumed(load_run(run_folder), ["schedule.step_size=5"])
+
+
+def own(*, place: Path, others: Sequence[Path], name: str) -> Dataset:
+    raise NotImplementedError
+
+
+def with_dataset(configuration: RunConfiguration, node: dict[str, Any]) -> dict[str, Any]:
+    return dict(with_absolute_paths(replace(configuration, dataset=node)).dataset)
+
+
+def test_paths_are_kept_absolute(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration
+) -> None:
+    checked = set()
+    for path in sorted((config_directory() / "dataset").glob("*.yaml")):
+        node = yaml.safe_load(path.read_text())
+        if keys := [key for key in ("root", "cache") if key in node]:
+            kept = with_dataset(configuration, node | dict.fromkeys(keys, "some/folder"))
+            assert {key: kept[key] for key in keys} == dict.fromkeys(keys, str(tmp_path / "some" / "folder")), path
+            assert with_dataset(configuration, node) == node, "null stays null"
+            checked.add(path.stem)
+    assert checked >= {"folder", "mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist", "cluttered_mnist"}
+
+    mine = {"_target_": f"{own.__module__}.own", "place": "a", "others": ["../b", "/c"], "name": "a"}
+    beside = [str(tmp_path.parent / "b"), "/c"]
+    assert with_dataset(configuration, mine) == mine | {"place": str(tmp_path / "a"), "others": beside}
+
+    for watched, kept in (("auto", "auto"), (None, None), (str(run_folder), str(tmp_path / run_folder))):
+        trainer = configuration.trainer | {"watch_interval": 1, "watch_classifier": watched}
+        assert with_absolute_paths(replace(configuration, trainer=trainer)).trainer["watch_classifier"] == kept
+
+
+def spread(folder: Path) -> None:
+    edit(folder, lambda values: values["trainer"].update(devices=2, max_restarts=3))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], (2, 3)),
+        (["trainer.devices=1"], (1, 0)),
+        (["trainer.devices=4"], (4, 3)),
+        (["trainer.devices=4", "trainer.max_restarts=0"], (4, 0)),
+    ],
+)
+def test_one_process_is_resumed_without_what_goes_with_several(
+    run_folder: Path, words: list[str], expected: tuple[int, int]
+) -> None:
+    spread(run_folder)
+    settings = resumed(load_run(run_folder), words).settings
+    assert (settings.devices, settings.max_restarts) == expected
+    with pytest.raises(ConfigurationError, match=r"trainer\.max_restarts must be 0 with trainer\.devices=1, got 1"):
+        resumed(load_run(run_folder), ["trainer.devices=1", "trainer.max_restarts=1"])
+
+
+PLACE = {"RANK": 0, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_the_number_of_processes_of_a_former_start_does_not_bind_torchrun(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    spread(run_folder)
+    for name, value in {**PLACE, "WORLD_SIZE": num_workers}.items():
+        monkeypatch.setenv(name, str(value))
+    settings = resumed(load_run(run_folder), []).settings
+    assert (settings.devices, settings.max_restarts) == (1, 0)
+    assert resumed(load_run(run_folder), ["trainer.devices=3"]).settings.devices == 3
+    monkeypatch.setenv("GENLAB_LAUNCHED", "1")  # by ourselves, as the run's own settings ask
+    settings = resumed(load_run(run_folder), []).settings
+    assert (settings.devices, settings.max_restarts) == (2, 3)
+
+
+@pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
+def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
+    outcome = genlab(command)
+    assert outcome.code == 0, outcome.errors
+    assert outcome.output
+    assert list(tmp_path.iterdir()) == []
