@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import decode, draw_with_full_passes
+from genlab.models.pixelcnn import autoregressive
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
-from genlab.models.pixelcnn.pixelcnn import PixelCNN, autoregressive
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
 from genlab.models.pixelcnn.sampler import draw_symbols, invert_cdf
 from genlab.nn.masked import BatchNorm, PixelNorm
