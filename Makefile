@@ -46,6 +46,9 @@ check: setup-dev ## lint, format, types, import contracts, known vulnerabilities
 	@$(BIN)/lint-imports
 	@$(BIN)/python .ci/audit.py
 
+docs: setup-dev ## the documentation as a site in docs/_build; a warning is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
 	@for program in $$(grep -l '^def main() -> None' benchmarks/*.py); do name=$$(basename $$program .py); \
 		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
