@@ -39,11 +39,12 @@ test-slow: setup-dev ## the tests that take longer, and every test of faults: th
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q
 
-check: setup-dev ## lint, format, types, import contracts, known vulnerabilities of dependencies
+check: setup-dev ## lint, format, types, import contracts, the site of docs/, known vulnerabilities of dependencies
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 	@$(BIN)/python .ci/audit.py
 
 docs: setup-dev ## the documentation as a site in docs/_build; a warning is an error

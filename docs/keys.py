@@ -67,7 +67,12 @@ def table(path: Path, prefix: str) -> list[str]:
 
 def reference() -> str:
     """Return the page: the keys of each command, then those of each group's options."""
-    lines = ["# Keys", "", "Generated from the comments in `configs/`. `genlab train --cfg job` shows your own values.", ""]
+    lines = [
+        "# Keys",
+        "",
+        "Generated from the comments in `configs/`. `genlab train --cfg job` shows your own values.",
+        "",
+    ]
     for command in COMMANDS:
         path = CONFIGS / f"{command}.yaml"
         lines += [f"## genlab {command}", "", headline(path), "", *table(path, "")]
@@ -76,5 +81,11 @@ def reference() -> str:
         for path in sorted((CONFIGS / group).rglob("*.yaml")):
             option = path.relative_to(CONFIGS).with_suffix("")
             inner = ".".join(option.parts[:-1]) if group != "technique" else f"model.techniques.{path.stem}"
-            lines += [f"### `{'/'.join(option.parts[:-1])}={path.stem}`", "", headline(path), "", *table(path, f"{inner}.")]
+            lines += [
+                f"### `{'/'.join(option.parts[:-1])}={path.stem}`",
+                "",
+                headline(path),
+                "",
+                *table(path, f"{inner}."),
+            ]
     return "\n".join(lines)
