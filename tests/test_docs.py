@@ -16,7 +16,8 @@ from genlab.launch.arguments import read_line
 from genlab.launch.syntax import expanded
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WRITTEN = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "keys.md" and "_build" not in page.parts)
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *WRITTEN]
 TABLES = ("experiments.md", "results.md")
 """Pages that `genlab report` writes, from headers that tests/test_configs.py looks at."""
 PLACEHOLDER = re.compile(r"[A-Z]{3}|\.\.\.|[<\[]\w+|\bmine\b")
