@@ -16,7 +16,9 @@ from genlab.launch.arguments import read_line
 from genlab.launch.syntax import expanded
 
 ROOT = Path(__file__).resolve().parents[1]
-WRITTEN = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "keys.md" and "_build" not in page.parts)
+WRITTEN = sorted(
+    {*(ROOT / "docs").rglob("*.md")} - {*(ROOT / "docs").glob("keys.md"), *(ROOT / "docs" / "_build").rglob("*")}
+)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *WRITTEN]
 TABLES = ("experiments.md", "results.md")
 """Pages that `genlab report` writes, from headers that tests/test_configs.py looks at."""
