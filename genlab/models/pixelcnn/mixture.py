@@ -8,6 +8,7 @@ between x - 1 / (K - 1) and x + 1 / (K - 1); the lowest level takes everything b
 Dimensions: B batch (any shape), C channels, M mixture components, K levels.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -105,10 +106,64 @@ def mixture_log_prob(
 def channel_log_probs(
     parameters: MixtureParameters, levels: Int[Tensor, "*B C"], channel: int, *, num_levels: int
 ) -> Float[Tensor, "*B K"]:
-    """Log-probabilities of all levels of one channel given the channels before it; the others are not looked at.
+    """Log-probabilities of all levels of one channel given the channels before it; the others are not looked at."""
+    positions = level_positions(levels, num_levels, parameters.means.dtype)
+    log_weights = _remaining_log_weights(parameters, levels, channel, num_levels=num_levels)
+    every_level = torch.arange(num_levels, device=levels.device)[:, None]  # (K, 1)
+    log_probs = discretized_logistic_log_prob(
+        every_level,
+        parameters.shifted_means(positions, channel)[..., None, :],
+        parameters.log_scales[..., channel, None, :],
+        num_levels=num_levels,
+    )
+    return (log_weights[..., None, :] + log_probs).logsumexp(-1)
 
-    The components' weights are those that the earlier channels leave, by Bayes' rule.
+
+def invert_channel_cdf(
+    parameters: MixtureParameters,
+    levels: Int[Tensor, "*B C"],
+    channel: int,
+    uniforms: Float[Tensor, "*B"],
+    *,
+    num_levels: int,
+) -> Int[Tensor, "*B"]:
+    """Return the lowest level at which the cumulative probability of a channel exceeds the uniform.
+
+    The cumulative probability of a level is that of its upper edge, a mixture of sigmoids, so no other level has to be
+    evaluated. Two looks at about sqrt(K) levels find it: the first at the last level of every group, the second at the
+    levels of one group.
+
+    Args:
+        parameters: One mixture per pixel.
+        levels: Of the earlier channels; the others are not looked at.
+        channel: Which channel to draw.
+        uniforms: In [0, 1).
+        num_levels: K.
     """
+    positions = level_positions(levels, num_levels, parameters.means.dtype)
+    weights = _remaining_log_weights(parameters, levels, channel, num_levels=num_levels).exp()[..., None, :]
+    means = parameters.shifted_means(positions, channel)[..., None, :]
+    inverse_scales = torch.exp(-parameters.log_scales[..., channel, None, :])
+
+    def num_below(candidates: Tensor) -> Tensor:
+        """Count the candidate levels (*B, G) whose cumulative probability does not exceed the uniform."""
+        edges = level_positions(candidates, num_levels, means.dtype) + 1 / (num_levels - 1)
+        cumulative = (weights * torch.sigmoid((edges[..., None] - means) * inverse_scales)).sum(-1)
+        is_below = (cumulative <= uniforms[..., None]) & (candidates < num_levels - 1)
+        return is_below.sum(-1)
+
+    size = math.isqrt(num_levels - 1) + 1
+    offsets = torch.arange(size, device=levels.device)
+    first = size * num_below(size * offsets + size - 1)
+    return first + num_below(first[..., None] + offsets)
+
+
+def _remaining_log_weights(
+    parameters: MixtureParameters, levels: Int[Tensor, "*B C"], channel: int, *, num_levels: int
+) -> Float[Tensor, "*B M"]:
+    """Return the weights of the components that the earlier channels leave, by Bayes' rule; log, normalised."""
+    if channel == 0:
+        return parameters.log_weights
     positions = level_positions(levels, num_levels, parameters.means.dtype)
     log_weights = parameters.log_weights
     for earlier in range(channel):
@@ -118,12 +173,4 @@ def channel_log_probs(
             parameters.log_scales[..., earlier, :],
             num_levels=num_levels,
         )
-    log_weights = log_weights.log_softmax(-1)
-    every_level = torch.arange(num_levels, device=levels.device)[:, None]  # (K, 1)
-    log_probs = discretized_logistic_log_prob(
-        every_level,
-        parameters.shifted_means(positions, channel)[..., None, :],
-        parameters.log_scales[..., channel, None, :],
-        num_levels=num_levels,
-    )
-    return (log_weights[..., None, :] + log_probs).logsumexp(-1)
+    return log_weights.log_softmax(-1)

@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
 from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowConvolution
-from genlab.models.pixelcnn.mixture import channel_log_probs, level_positions, split_mixture_parameters
+from genlab.models.pixelcnn.mixture import (
+    channel_log_probs,
+    invert_channel_cdf,
+    level_positions,
+    split_mixture_parameters,
+)
 from genlab.models.pixelcnn.plus_plus import GatedResidualBlock, TwoStreamNetwork, concat_elu
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
 from genlab.types import ImageSpec
@@ -249,6 +254,10 @@ class TwoStreamDecoder:
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
         del column
         return channel_log_probs(self._parameters, self._levels, channel, num_levels=self._num_levels)
+
+    def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        del column
+        return invert_channel_cdf(self._parameters, self._levels, channel, uniforms, num_levels=self._num_levels)
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         self._levels[:, channel] = symbols

@@ -48,6 +48,14 @@ class RepeatingDecoder(Decoder, Protocol):
         """The operations of a row depend on its number modulo this alone."""
 
 
+@runtime_checkable
+class InvertingDecoder(Decoder, Protocol):
+    """A decoder that draws the next symbol without the probabilities of all others."""
+
+    def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return what :func:`invert_cdf` of the logits returns at temperature 1."""
+
+
 def invert_cdf(
     logits: Float[Tensor, "n K"], uniforms: Float[Tensor, " n"], *, temperature: float = 1.0
 ) -> Int[Tensor, " n"]:
@@ -143,6 +151,8 @@ class _Rows:
     def __init__(self, decoder: Decoder, uniforms: Tensor, given: Tensor | None, *, temperature: float) -> None:
         self._decoder = decoder
         self._temperature = temperature
+        # Any other temperature needs the probabilities of all symbols for its normalisation.
+        self._inverting = decoder if temperature == 1.0 and isinstance(decoder, InvertingDecoder) else None
         self._uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (h, w, S, n)
         self.symbols = torch.zeros(self._uniforms.shape, dtype=torch.long, device=uniforms.device)
         if given is not None:
@@ -158,8 +168,12 @@ class _Rows:
             for channel, symbol in enumerate(symbols[column]):
                 self._decoder.advance(column, channel)
                 if column >= num_given:
-                    logits = self._decoder.logits(column, channel)
-                    symbol.copy_(invert_cdf(logits, uniforms_of_site[channel], temperature=self._temperature))
+                    symbol.copy_(self._drawn(column, channel, uniforms_of_site[channel]))
                 self._decoder.write(column, channel, symbol)
         self.symbols.index_copy_(0, self._place, symbols[None])
         self._place += 1
+
+    def _drawn(self, column: int, channel: int, uniforms: Tensor) -> Tensor:
+        if self._inverting is not None:
+            return self._inverting.invert_cdf(column, channel, uniforms)
+        return invert_cdf(self._decoder.logits(column, channel), uniforms, temperature=self._temperature)

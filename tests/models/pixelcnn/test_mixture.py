@@ -10,6 +10,7 @@ from genlab.models.pixelcnn.mixture import (
     MixtureParameters,
     channel_log_probs,
     discretized_logistic_log_prob,
+    invert_channel_cdf,
     level_positions,
     mixture_log_prob,
     num_mixture_parameters,
@@ -137,3 +138,18 @@ def test_levels_are_placed_in_the_type_of_the_means():
     torch.testing.assert_close(moved, log_prob, rtol=1e-9, atol=1e-9)
     exact = level_positions(levels, 256, torch.float64)
     torch.testing.assert_close(exact, 2 * levels.double() / 255 - 1, rtol=1e-15, atol=1e-15)
+
+
+@pytest.mark.parametrize("num_levels", [2, 3, 17, 256])
+def test_the_inverted_cumulative_probability_is_that_of_all_levels(num_levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(500, num_mixture_parameters(3, 4), generator=generator, dtype=torch.float64)
+    parameters = split_mixture_parameters(raw, 3)
+    levels = torch.randint(num_levels, (500, 3), generator=generator)
+    uniforms = torch.rand(500, generator=generator, dtype=torch.float64)
+    uniforms[:2] = torch.tensor([0.0, 1 - 1e-16])
+    for channel in range(3):
+        found = invert_channel_cdf(parameters, levels, channel, uniforms, num_levels=num_levels)
+        cumulative = channel_log_probs(parameters, levels, channel, num_levels=num_levels).exp().cumsum(-1)
+        expected = (cumulative <= uniforms[:, None]).sum(-1).clamp(max=num_levels - 1)
+        assert found.tolist() == expected.tolist()
