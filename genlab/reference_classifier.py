@@ -27,7 +27,8 @@ from genlab.types import ImageSpec
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
 """What follows `genlab train`: what measures is trained in the same precision on every machine."""
-_HIDDEN_LABELS = "num_labels_per_class"
+_UNPREPARED: Mapping[str, Any] = {"num_labels_per_class": None, "flip": False}
+"""Preparation of the training images that the classifier does without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def _configuration(
         overrides.append("trainer.validation_interval=0")
     with open_composer("train", config_dir=None) as composer:
         values = plain(composer.compose(overrides))
-    labelled = {**node, _HIDDEN_LABELS: None} if _HIDDEN_LABELS in node else dict(node)
+    labelled = {**node, **{key: value for key, value in _UNPREPARED.items() if key in node}}
     return read_run_configuration({**values, "dataset": labelled, "device": str(device), "num_threads": num_threads})
 
 

@@ -41,6 +41,9 @@ def test_files_and_links_lead_somewhere(page: Path) -> None:
     assert [path for path in linked if not (page.parent / path).exists()] == []
 
 
+_PARENTS = {"technique": "model.techniques", "experiment": "", "recipe": "", "dataset.preparation": "dataset"}
+
+
 def keys_of(node: Any, parent: str) -> Iterator[str]:
     for key, value in node.items() if isinstance(node, dict) else ():
         yield f"{parent}.{key}" if parent else str(key)
@@ -52,7 +55,7 @@ def settings() -> set[str]:
     found = set()
     for path in (ROOT / "configs").rglob("*.yaml"):
         group = path.parent.relative_to(ROOT / "configs").as_posix().replace("/", ".").removeprefix(".")
-        parent = {"technique": "model.techniques", "experiment": "", "recipe": ""}.get(group, group)
+        parent = _PARENTS.get(group, group)
         found |= set(keys_of(yaml.safe_load(path.read_text(encoding="utf-8")), parent))
     return found
 

@@ -17,7 +17,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.checks.subject import Finding, Subject, held_if, make_batch
 from genlab.data.dataset import SPLITS, Dataset
-from genlab.data.preparation import assemble
 from genlab.data.store import Store
 from genlab.models.base import Model
 from genlab.run.checkpoint import CheckpointFolder, model_fingerprint
@@ -190,15 +189,12 @@ def noise(spec: ImageSpec) -> Dataset:
         torch.manual_seed(1)
         batch = make_batch(spec, _NUM_IMAGES)
     levels = batch.images.mul(spec.num_levels - 1).round().to(torch.uint8)
-    return assemble(
+    return Dataset(
         name="noise",
         stores={split: Store(levels, batch.labels) for split in SPLITS},
         num_levels=spec.num_levels,
         class_names=tuple(map(str, range(spec.num_classes))),
         binarization="none",
-        threshold=0.5,
-        classes=None,
-        num_labels_per_class=None,
-        label_seed=0,
+        threshold=None,
         source="noise",
     )

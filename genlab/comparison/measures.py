@@ -24,7 +24,7 @@ _TEXTS = (
     *("name", "split", "weights", "dataset"),
     *("binarization", "dataset_fingerprint", "features", "protocol"),
 )
-_BESIDE_THE_DATA = ("cache", "download")  # where they are kept, and how they came there
+_BESIDE_THE_DATA = ("cache", "download", "flip")  # storage, and training alone
 _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 
 

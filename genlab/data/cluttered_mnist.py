@@ -4,22 +4,20 @@ Mnih et al. (2014, 1406.6247, section 4.1) made it, and DRAW classifies its 100x
 et al. 2015, 1502.04623, section 4.1).
 """
 
-from collections.abc import Sequence
 from functools import partial
-from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from genlab.data.composition import compose_splits, crop, draw, paste_at_random, require_room
-from genlab.data.dataset import Dataset
 from genlab.data.mnist import DIGIT_NAMES, SIDE
-from genlab.data.preparation import assemble
+from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
 
 
+@prepared
 def cluttered_mnist(
     *,
     size: int,
@@ -32,12 +30,7 @@ def cluttered_mnist(
     num_validation: int,
     num_test: int,
     seed: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+) -> RawDataset:
     """One whole digit and some fragments, at independent places where they fit; intensities add up, clipped at 1.
 
     Args:
@@ -51,11 +44,6 @@ def cluttered_mnist(
         num_validation: Pictures to validate on.
         num_test: Pictures to test on.
         seed: Seed of the composition.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -78,16 +66,11 @@ def cluttered_mnist(
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )
-    return assemble(
+    return RawDataset(
         name="cluttered_mnist",
         stores=stores,
         num_levels=256,
         class_names=DIGIT_NAMES,
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=f"cluttered MNIST {size}x{size}, {num_distractors} fragments of {distractor_size} pixels, seed {seed}",
     )
 

@@ -42,6 +42,8 @@ class Dataset:
         class_names: One name per class; empty when there are no labels.
         has_class_per_channel: Whether a class is one class for each channel, as in stacked MNIST, spelt as a number
             whose leading digit is the first channel's class.
+        flip: Images of a training batch are mirrored left to right with probability 1/2, a draw from the seed and the
+            step. Evaluated images never are.
         provenance: One line for the results ledger.
         fully_labelled: These images with the training labels that `num_labels_per_class` hides; the data set itself
             where none is hidden. Its fingerprint does not depend on which labels are hidden, so it is what a reference
@@ -59,6 +61,7 @@ class Dataset:
         threshold: float | None,
         source: str,
         has_class_per_channel: bool = False,
+        flip: bool = False,
         fully_labelled: "Dataset | None" = None,
     ) -> None:
         """Measure the images.
@@ -72,6 +75,7 @@ class Dataset:
             threshold: Smallest grey value that becomes 1, in (0, 1]; used by ``threshold`` alone, None elsewhere.
             source: What the images are, for the provenance line.
             has_class_per_channel: See the class.
+            flip: See the class.
             fully_labelled: The same images with all labels, where some are hidden here.
 
         Raises:
@@ -94,6 +98,7 @@ class Dataset:
         self.class_names = class_names
         self.has_class_per_channel = has_class_per_channel
         self.binarization = binarization
+        self.flip = flip
         self.spec = ImageSpec(
             channels=channels,
             height=height,
@@ -103,7 +108,8 @@ class Dataset:
         )
         sizes = "/".join(f"{len(stores[split]):,}" for split in SPLITS)
         self.fully_labelled = self if fully_labelled is None else fully_labelled
-        self.provenance = f"{source}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
+        mirrored = ", mirrored at random in training" if flip else ""
+        self.provenance = f"{source}{mirrored}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
         self._stores = dict(stores)
         self._max_level = num_levels - 1
         # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
@@ -130,7 +136,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hex, of the images and labels of all splits and of the choices that change what is delivered."""
+        """SHA-256, hex, of the images and labels of all splits and of the choices that change what is evaluated."""
         choices: dict[str, object] = {"max_level": self._max_level, "binarization": self.binarization}
         if self.binarization == "threshold":
             choices["cut"] = self._cut
@@ -223,9 +229,16 @@ class Dataset:
         return self.at(split, self._random_rows(split, num_images, seed), seed, device)
 
     def deliver(
-        self, split: Split, indices: Int[Tensor, " B"], positions: Int[Tensor, " B"], *, seed: int, device: torch.device
+        self,
+        split: Split,
+        indices: Int[Tensor, " B"],
+        positions: Int[Tensor, " B"],
+        *,
+        seed: int,
+        device: torch.device,
+        flip_seed: int | None = None,
     ) -> Batch:
-        """Gather, convert to floats and binarise, on the device.
+        """Gather, mirror, convert to floats and binarise, on the device.
 
         Args:
             split: Which split.
@@ -233,9 +246,13 @@ class Dataset:
             positions: Which draw of stochastic binarisation each image gets (see `uniform_noise`).
             seed: Seed of those draws.
             device: Where the batch is delivered.
+            flip_seed: Seed of the draws that mirror images left to right; None mirrors none.
         """
         store = self.store_on(split, device)
         levels, labels = store.deliver(indices, device)
+        if flip_seed is not None:
+            draws = uniform_noise(to_device(positions, device), 1, seed=flip_seed)  # (B, 1)
+            levels = torch.where(draws.view(-1, 1, 1, 1) < 0.5, levels.flip(3), levels)
         return Batch(images=self._images(levels, positions, seed), labels=labels)
 
     def store_on(self, split: Split, device: torch.device) -> Store:
@@ -280,6 +297,7 @@ class BatchStream:
         self._dataset = dataset
         self._device = device
         self._noise_seed = derive_seed(seed, "training")
+        self._flip_seed = derive_seed(seed, "flip") if dataset.flip else None
         self._index_device = dataset.store_on("train", device).images.device
         self._images = _Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
@@ -293,6 +311,7 @@ class BatchStream:
             positions[self._share],
             seed=self._noise_seed,
             device=self._device,
+            flip_seed=self._flip_seed,
         )
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:

@@ -4,7 +4,6 @@ The test set of the UCI Optical Recognition of Handwritten Digits (Alpaydin and 
 pixels, each the number of inked pixels in a 4x4 block of a scan, hence 17 levels.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,8 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from genlab.data.dataset import Dataset
-from genlab.data.preparation import assemble
+from genlab.data.preparation import RawDataset, prepared
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
@@ -23,18 +21,14 @@ NATIVE_SIZE = 8
 NATIVE_MAX_LEVEL = 16
 
 
+@prepared
 def digits(
     *,
     size: Literal[8, 16, 28],
     num_validation: int,
     num_test: int,
     split_seed: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+) -> RawDataset:
     """The embedded digits, split by a seeded permutation.
 
     Args:
@@ -43,11 +37,6 @@ def digits(
         num_validation: Images to validate on.
         num_test: Images to test on.
         split_seed: Seed of the permutation.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         ConfigurationError: The splits are larger than the data.
@@ -66,7 +55,7 @@ def digits(
     order = permutation(len(labels), seed=derive_seed(split_seed, "digits"))
     whole = Store(_enlarge(native, size)[order], labels[order])
     boundary = num_train + num_validation
-    return assemble(
+    return RawDataset(
         name="digits",
         stores={
             "train": Store(whole.images[:num_train], whole.labels[:num_train]),
@@ -75,11 +64,6 @@ def digits(
         },
         num_levels=NATIVE_MAX_LEVEL + 1 if size == NATIVE_SIZE else 256,
         class_names=[str(digit) for digit in range(10)],
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=f"scikit-learn digits {size}x{size}",
     )
 

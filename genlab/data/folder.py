@@ -2,30 +2,27 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from logging import getLogger
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from genlab.data.dataset import SPLITS, Dataset, Split
+from genlab.data.dataset import SPLITS, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
 from genlab.data.folder_cache import FolderCache
 from genlab.data.folder_layout import Labels, Splits, layout_of
 from genlab.data.image_files import scan
-from genlab.data.preparation import assemble
+from genlab.data.preparation import RawDataset, prepared
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
-from genlab.data.survey import numbered
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded, user_cache
 from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
-_log = getLogger(__name__)
 
-
+@prepared
 def folder(
     *,
     root: str | None,
@@ -43,12 +40,7 @@ def folder(
     max_skipped: int,
     cache: str | None,
     num_workers: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+) -> RawDataset:
     """Return all PNG, JPEG and WebP files below a folder, split by folders or by a seeded permutation.
 
     Args:
@@ -69,11 +61,6 @@ def folder(
         max_skipped: More than so many files are not skipped.
         cache: Folder of the decoded bytes; null is ``~/.cache/genlab/folders``.
         num_workers: Threads that decode; 0 is one per core.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         ConfigurationError: A setting is out of range.
@@ -102,21 +89,14 @@ def folder(
     fractions: dict[Split, float] = {"validation": validation_fraction, "test": test_fraction}
     for split in layout.split_folders:
         fractions.pop(split, None)
-    dataset = assemble(
+    return RawDataset(
         name="folder",
         stores=_split(store, [layout.splits[index] for index in kept], fractions, split_seed),
         num_levels=256,
         class_names=layout.class_names,
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=f"folder {printable(top.name)} {size}x{size}{of_folders}{skipped}",
+        logs_classes=True,
     )
-    if dataset.class_names:
-        _log.info("classes: %s", numbered(dataset.class_names))
-    return dataset
 
 
 def _split(store: Store, split_of: Sequence[Split], fractions: Mapping[Split, float], seed: int) -> dict[Split, Store]:

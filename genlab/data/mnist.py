@@ -4,16 +4,15 @@ Files lie where torchvision keeps them (``<root>/MNIST/raw`` and so on) and are 
 at an extracted file again, and takes random bytes for images; so every file is verified here each time it is read.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from genlab.data.dataset import Dataset
 from genlab.data.download import DownloadError, exclusive_download, file_md5, torchvision_dataset
 from genlab.data.idx import read_idx
 from genlab.data.location import describe_root, existing_root
-from genlab.data.preparation import assemble, split_by_index
+from genlab.data.preparation import RawDataset, prepared, split_by_index
 from genlab.data.store import Store
 from genlab.errors import DataError
 
@@ -80,88 +79,41 @@ KMNIST = IdxSource(
 )
 
 
-def mnist(
-    *,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def mnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 digits, 28x28, 256 levels.
 
     Args:
         root: Folder that holds ``MNIST/raw``; see `existing_root`.
         download: Fetch what is missing or damaged.
         num_validation: The last so many images of the training file (customarily 10,000) are the validation split.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
     """
-    stores = read_source(MNIST, root=root, download=download)
-    return _build(MNIST, stores, num_validation, binarization, threshold, classes, num_labels_per_class, label_seed)
+    return _split(MNIST, root=root, download=download, num_validation=num_validation)
 
 
-def fashion_mnist(
-    *,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def fashion_mnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, 1708.07747): 60,000 + 10,000 pictures of clothes, 28x28, 256 levels.
 
     Arguments and errors are those of `mnist`; the folder is ``FashionMNIST/raw``.
     """
-    stores = read_source(FASHION_MNIST, root=root, download=download)
-    return _build(
-        FASHION_MNIST, stores, num_validation, binarization, threshold, classes, num_labels_per_class, label_seed
-    )
+    return _split(FASHION_MNIST, root=root, download=download, num_validation=num_validation)
 
 
-def kmnist(
-    *,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def kmnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """Kuzushiji-MNIST (Clanuwat et al. 2018, 1812.01718): 60,000 + 10,000 cursive Japanese characters, 28x28.
 
     Arguments and errors are those of `mnist`; the folder is ``KMNIST/raw``.
     """
-    stores = read_source(KMNIST, root=root, download=download)
-    return _build(KMNIST, stores, num_validation, binarization, threshold, classes, num_labels_per_class, label_seed)
+    return _split(KMNIST, root=root, download=download, num_validation=num_validation)
 
 
-def emnist(
-    *,
-    variant: EmnistSplit,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def emnist(*, variant: EmnistSplit, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """EMNIST (Cohen et al. 2017, 1702.05373): handwritten letters and digits, 28x28, turned upright.
 
     The other arguments and the errors are those of `mnist`; the folder is ``EMNIST/raw``.
@@ -171,15 +123,8 @@ def emnist(
         root: See `mnist`.
         download: See `mnist`.
         num_validation: See `mnist`.
-        binarization: See `mnist`.
-        threshold: See `mnist`.
-        classes: See `mnist`.
-        num_labels_per_class: See `mnist`.
-        label_seed: See `mnist`.
     """
-    source = emnist_source(variant)
-    stores = read_source(source, root=root, download=download)
-    return _build(source, stores, num_validation, binarization, threshold, classes, num_labels_per_class, label_seed)
+    return _split(emnist_source(variant), root=root, download=download, num_validation=num_validation)
 
 
 def emnist_source(variant: EmnistSplit) -> IdxSource:
@@ -287,26 +232,13 @@ def _read_split(source: IdxSource, raw: Path, prefix: str) -> Store:
     return Store(images[:, None], labels)
 
 
-def _build(
-    source: IdxSource,
-    stores: tuple[Store, Store],
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
-    train, validation = split_by_index(stores[0], num_validation=num_validation)
-    return assemble(
+def _split(source: IdxSource, *, root: str | None, download: bool, num_validation: int) -> RawDataset:
+    whole, test = read_source(source, root=root, download=download)
+    train, validation = split_by_index(whole, num_validation=num_validation)
+    return RawDataset(
         name=source.name,
-        stores={"train": train, "validation": validation, "test": stores[1]},
+        stores={"train": train, "validation": validation, "test": test},
         num_levels=256,
         class_names=source.class_names,
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=source.title,
     )

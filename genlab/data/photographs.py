@@ -1,43 +1,27 @@
 """Small colour photographs: CIFAR-10 and SVHN, through torchvision, which verifies their md5 at every reading."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from genlab.data.dataset import Dataset
 from genlab.data.download import DownloadError, exclusive_download, torchvision_dataset
 from genlab.data.location import describe_root, existing_root
 from genlab.data.mnist import DIGIT_NAMES
-from genlab.data.preparation import assemble, split_by_index
+from genlab.data.preparation import RawDataset, prepared, split_by_index
 from genlab.data.store import Store
 from genlab.errors import DataError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def cifar10(
-    *,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def cifar10(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs, 32x32 in colour, 256 levels.
 
     Args:
         root: Folder that holds ``cifar-10-batches-py``; see `existing_root`.
         download: Fetch what is missing or damaged.
         num_validation: The last so many images of the training files are the validation split.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
@@ -48,31 +32,17 @@ def cifar10(
         for file in files
     )
     train, validation = split_by_index(whole, num_validation=num_validation)
-    return assemble(
+    return RawDataset(
         name="cifar10",
         stores={"train": train, "validation": validation, "test": test},
         num_levels=256,
         class_names=CIFAR10_CLASSES,
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source="CIFAR-10",
     )
 
 
-def svhn(
-    *,
-    root: str | None,
-    download: bool,
-    num_validation: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+@prepared
+def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
     """Street View House Numbers (Netzer et al. 2011): 73,257 + 26,032 cropped digits, 32x32 in colour, 256 levels.
 
     Arguments and errors are those of `cifar10`; the files are ``train_32x32.mat`` and ``test_32x32.mat``.
@@ -80,16 +50,11 @@ def svhn(
     files = [_read("SVHN", "SVHN", root, download, split=split) for split in ("train", "test")]
     whole, test = (Store(torch.from_numpy(file.data), torch.from_numpy(file.labels).long()) for file in files)
     train, validation = split_by_index(whole, num_validation=num_validation)
-    return assemble(
+    return RawDataset(
         name="svhn",
         stores={"train": train, "validation": validation, "test": test},
         num_levels=256,
         class_names=DIGIT_NAMES,
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source="SVHN",
     )
 

@@ -1,82 +1,129 @@
-"""From the images of a source to a data set: the choices that every source shares."""
+"""From the images of a source to a data set: the preparation that every source shares."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from inspect import signature
+from logging import getLogger
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from genlab.data.dataset import Binarization, Dataset, Split
+from genlab.data.dataset import Dataset, Split
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
+from genlab.data.survey import numbered
 from genlab.errors import ConfigurationError
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
+_log = getLogger(__name__)
 
-def assemble(
-    *,
-    name: str,
-    stores: Mapping[Split, Store],
-    num_levels: int,
-    class_names: Sequence[str],
-    binarization: Binarization,
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-    source: str,
-    has_class_per_channel: bool = False,
-) -> Dataset:
-    """Choose classes, hide labels, and measure.
 
-    Args:
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """The images of a source in three splits, before any preparation.
+
+    Attributes:
         name: Name of the source.
         stores: The three splits, labelled.
         num_levels: Number of values a stored sub-pixel can take.
         class_names: One name per class of the source.
+        source: Description of the images, for the provenance line.
+        has_class_per_channel: See `Dataset`.
+        logs_classes: The class names come from the user's files, so the log lists them.
+    """
+
+    name: str
+    stores: Mapping[Split, Store]
+    num_levels: int
+    class_names: Sequence[str]
+    source: str
+    has_class_per_channel: bool = False
+    logs_classes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Preprocessing that every source shares; its fields are keys of every ``dataset`` node.
+
+    Attributes:
         binarization: See `Dataset`.
         threshold: See `Dataset`.
         classes: Keep only these classes, in all splits, and number them anew: label k means ``classes[k]``. None: all.
         num_labels_per_class: Keep this many training labels per class, chosen at random; all others become UNLABELLED.
             None keeps all. Validation and test keep their labels.
         label_seed: Seed of that choice.
-        source: What the images are, for the provenance line.
-        has_class_per_channel: See `Dataset`; no longer so among chosen classes, which are numbered anew.
-
-    Raises:
-        ConfigurationError: A class does not exist, is named twice or has too few images.
-        DataError: No training image is left.
+        flip: See `Dataset`.
     """
-    names = tuple(class_names)
-    chosen = dict(stores)
-    if classes is not None:
-        kept = _checked_classes(classes, len(names))
-        chosen = {split: select_classes(store, kept) for split, store in chosen.items()}
-        names = tuple(names[index] for index in kept)
-        source += f", classes {' '.join(names)}"
-    measure = partial(
-        Dataset,
-        name=name,
-        num_levels=num_levels,
-        class_names=names,
-        binarization=binarization,
-        threshold=threshold,
-        has_class_per_channel=has_class_per_channel and classes is None,
-    )
-    labelled = measure(stores=chosen, source=source)
-    if num_labels_per_class is None:
-        return labelled
-    train = chosen["train"]
-    labels = hide_labels(
-        train.labels, num_classes=len(names), num_labels_per_class=num_labels_per_class, seed=label_seed
-    )
-    return measure(
-        stores={**chosen, "train": train.with_labels(labels)},
-        source=f"{source}, {num_labels_per_class} labels per class, label seed {label_seed}",
-        fully_labelled=labelled,
-    )
+
+    binarization: Literal["none", "threshold", "stochastic"]
+    threshold: float
+    classes: Sequence[int] | None
+    num_labels_per_class: int | None
+    label_seed: int
+    flip: bool = False  # a default, because the configurations of older runs lack the key
+
+    def apply(self, raw: RawDataset) -> Dataset:
+        """Choose classes, hide labels, and measure.
+
+        Raises:
+            ConfigurationError: A class does not exist, is named twice or has too few images.
+            DataError: No training image is left.
+        """
+        names, source = tuple(raw.class_names), raw.source
+        stores = dict(raw.stores)
+        if self.classes is not None:
+            kept = _checked_classes(self.classes, len(names))
+            stores = {split: select_classes(store, kept) for split, store in stores.items()}
+            names = tuple(names[index] for index in kept)
+            source += f", classes {' '.join(names)}"
+        measure = partial(
+            Dataset,
+            name=raw.name,
+            num_levels=raw.num_levels,
+            class_names=names,
+            binarization=self.binarization,
+            threshold=self.threshold,
+            has_class_per_channel=raw.has_class_per_channel and self.classes is None,  # chosen ones are numbered anew
+            flip=self.flip,
+        )
+        if raw.logs_classes and names:
+            _log.info("classes: %s", numbered(names))
+        labelled = measure(stores=stores, source=source)
+        if self.num_labels_per_class is None:
+            return labelled
+        train = stores["train"]
+        labels = hide_labels(
+            train.labels,
+            num_classes=len(names),
+            num_labels_per_class=self.num_labels_per_class,
+            seed=self.label_seed,
+        )
+        return measure(
+            stores={**stores, "train": train.with_labels(labels)},
+            source=f"{source}, {self.num_labels_per_class} labels per class, label seed {self.label_seed}",
+            fully_labelled=labelled,
+        )
+
+
+def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:
+    """Add the fields of `Preparation` to the arguments of a function that reads a source, and apply it to the result.
+
+    The signature is the schema of the ``dataset`` node, so the added arguments stand in it.
+    """
+    own, added = signature(read, eval_str=True), signature(Preparation).parameters
+
+    @wraps(read)
+    def dataset(**arguments: Any) -> Dataset:
+        preparation = Preparation(**{name: arguments.pop(name) for name in added if name in arguments})
+        return preparation.apply(read(**arguments))
+
+    parameters = [*own.parameters.values(), *added.values()]
+    dataset.__signature__ = own.replace(parameters=parameters, return_annotation=Dataset)  # type: ignore[attr-defined]
+    return dataset
 
 
 def select_classes(store: Store, classes: Sequence[int]) -> Store:

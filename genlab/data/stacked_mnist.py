@@ -3,18 +3,15 @@
 Metz et al. (2016, 1611.02163); 128,000 training pictures as in PacGAN (Lin et al. 2017, 1712.04086).
 """
 
-from collections.abc import Sequence
-from typing import Literal
-
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from genlab.data.composition import compose_splits, draw
-from genlab.data.dataset import Dataset
-from genlab.data.preparation import assemble
+from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
 
+@prepared
 def stacked_mnist(
     *,
     root: str | None,
@@ -24,12 +21,7 @@ def stacked_mnist(
     num_validation: int,
     num_test: int,
     seed: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+) -> RawDataset:
     """Three independent digits, drawn with replacement; class 100 r + 10 g + b for digits r, g, b in red, green, blue.
 
     Args:
@@ -40,11 +32,6 @@ def stacked_mnist(
         num_validation: Pictures to validate on.
         num_test: Pictures to test on.
         seed: Seed of the composition.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -58,16 +45,11 @@ def stacked_mnist(
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )
-    return assemble(
+    return RawDataset(
         name="stacked_mnist",
         stores=stores,
         num_levels=256,
         class_names=[f"{number:03d}" for number in range(1000)],
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=f"stacked MNIST, seed {seed}",
         has_class_per_channel=True,
     )

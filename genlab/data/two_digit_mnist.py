@@ -1,23 +1,21 @@
 """Two MNIST digits on one larger canvas, as DRAW generates them (Gregor et al. 2015, 1502.04623, section 4.3)."""
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import combinations_with_replacement
-from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from genlab.data.composition import compose_splits, draw, paste_at_random, require_room
-from genlab.data.dataset import Dataset
-from genlab.data.preparation import assemble
+from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
 PAIRS = tuple(combinations_with_replacement(range(10), 2))
 """The classes: which two digits there are, in whatever order."""
 
 
+@prepared
 def two_digit_mnist(
     *,
     size: int,
@@ -28,12 +26,7 @@ def two_digit_mnist(
     num_validation: int,
     num_test: int,
     seed: int,
-    binarization: Literal["none", "threshold", "stochastic"],
-    threshold: float,
-    classes: Sequence[int] | None,
-    num_labels_per_class: int | None,
-    label_seed: int,
-) -> Dataset:
+) -> RawDataset:
     """Two independent digits at independent places where they fit; intensities add up, clipped at 1.
 
     Args:
@@ -45,11 +38,6 @@ def two_digit_mnist(
         num_validation: Pictures to validate on.
         num_test: Pictures to test on.
         seed: Seed of the composition.
-        binarization: See `Dataset`.
-        threshold: See `Dataset`.
-        classes: See `assemble`.
-        num_labels_per_class: See `assemble`.
-        label_seed: See `assemble`.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -64,16 +52,11 @@ def two_digit_mnist(
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )
-    return assemble(
+    return RawDataset(
         name="two_digit_mnist",
         stores=stores,
         num_levels=256,
         class_names=[f"{low} {high}" for low, high in PAIRS],
-        binarization=binarization,
-        threshold=threshold,
-        classes=classes,
-        num_labels_per_class=num_labels_per_class,
-        label_seed=label_seed,
         source=f"two-digit MNIST {size}x{size}, seed {seed}",
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from genlab.data.dataset import Binarization, Dataset
 from genlab.data.store import Store
@@ -22,6 +23,15 @@ SMALL_DIGITS: dict[str, Any] = {
     "label_seed": 0,
 }
 """Arguments of the embedded digits at their own size, thresholded."""
+
+
+def dataset_node(path: Path) -> dict[str, Any]:
+    """Return a shipped data set's node with the preparation that its defaults name."""
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if node.pop("defaults", None) is None:
+        return node
+    shared = (path.parent / "preparation/default.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(shared) | node
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

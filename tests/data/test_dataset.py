@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genlab.data import dataset as module
-from genlab.data.dataset import Dataset
+from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
 from genlab.types import UNLABELLED
@@ -336,3 +336,40 @@ def test_every_device_delivers_the_same(binarization, num_labelled):
         # A CUDA device divides by the number of levels as a product with its reciprocal: the last digit may differ.
         torch.testing.assert_close(ours.batch(index).images, theirs.batch(index).images.cpu(), rtol=2e-7, atol=0)
         assert torch.equal(ours.batch(index).labels, theirs.batch(index).labels.cpu())
+
+
+def _rows(flip: bool) -> Dataset:
+    """Images of one row 0 1 2, so that an image tells whether it was mirrored."""
+    levels = torch.arange(3, dtype=torch.uint8).view(1, 1, 1, 3).expand(64, 1, 1, 3).contiguous()
+    store = Store(levels, torch.full((64,), UNLABELLED))
+    return Dataset(
+        name="rows",
+        stores=dict.fromkeys(SPLITS, store),
+        num_levels=3,
+        class_names=(),
+        binarization="none",
+        threshold=None,
+        source="rows",
+        flip=flip,
+    )
+
+
+def test_training_images_are_mirrored_by_seed_and_step_and_evaluated_ones_never():
+    def mirrored(data: Dataset, index: int, *, seed: int = 0, **share: int) -> list[bool]:
+        images = data.stream(batch_size=32, seed=seed, device=CPU, **share).batch(index).images
+        return (images[:, 0, 0, 0] == 1).tolist()
+
+    data = _rows(flip=True)
+    first = mirrored(data, 5)
+    assert 8 <= sum(first) <= 24
+    assert first == mirrored(data, 5)
+    assert first != mirrored(data, 6)
+    assert first != mirrored(data, 5, seed=1)
+    assert first[1::2] == mirrored(data, 5, rank=1, num_processes=2)
+    assert not any(mirrored(_rows(flip=False), 5))
+    for split in SPLITS:
+        whole = next(data.batches(split, batch_size=64, seed=0, device=CPU))
+        assert whole.images[:, 0, 0, 0].sum() == 0
+    assert data.subset("train", 9, seed=0, device=CPU).images[:, 0, 0, 0].sum() == 0
+    assert data.fingerprint == _rows(flip=False).fingerprint  # the measured images are the same
+    assert data.provenance == "rows, mirrored at random in training, 3 levels, 64/64/64"

@@ -1,32 +1,74 @@
 """Choices of classes and of labels."""
 
+from dataclasses import asdict, fields
+from inspect import signature
+
 import pytest
 import torch
 
-from genlab.data.preparation import assemble, hide_labels, select_classes, split_by_index
+from genlab.config.build import bind
+from genlab.config.location import config_directory
+from genlab.config.plain_yaml import load_plain
+from genlab.data.cluttered_mnist import cluttered_mnist
+from genlab.data.dataset import Dataset
+from genlab.data.digits import digits
+from genlab.data.folder import folder
+from genlab.data.mnist import emnist, fashion_mnist, kmnist, mnist
+from genlab.data.photographs import cifar10, svhn
+from genlab.data.preparation import (
+    Preparation,
+    RawDataset,
+    hide_labels,
+    prepared,
+    select_classes,
+    split_by_index,
+)
+from genlab.data.stacked_mnist import stacked_mnist
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError
 from genlab.types import UNLABELLED
 from tests.data.sources import CPU
+
+PLAIN = Preparation(binarization="none", threshold=0.5, classes=None, num_labels_per_class=None, label_seed=0)
 
 
 def _store(labels: list[int]) -> Store:
     return Store(torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None], torch.tensor(labels))
 
 
-def _assemble(**choices):
-    store = _store([0, 1, 2, 2, 1, 0, 2])
-    defaults = {"classes": None, "num_labels_per_class": None, "label_seed": 0}
-    return assemble(
+@prepared
+def _source(*, labels=(0, 1, 2, 2, 1, 0, 2)) -> RawDataset:
+    store = _store(list(labels))
+    return RawDataset(
         name="test",
         stores={"train": store, "validation": store, "test": store},
         num_levels=256,
         class_names=("a", "b", "c"),
-        binarization="none",
-        threshold=0.5,
         source="test",
-        **(defaults | choices),
     )
+
+
+def _assemble(**choices):
+    defaults = {"classes": None, "num_labels_per_class": None, "label_seed": 0}
+    return _source(binarization="none", threshold=0.5, **(defaults | choices))
+
+
+def test_the_arguments_of_a_source_are_its_own_and_those_of_the_preparation():
+    bound = bind({"_target_": f"{__name__}._source", **asdict(PLAIN), "flip": True}, "dataset", expects=Dataset)
+    assert bound.build().flip
+    assert PLAIN.apply(_source.__wrapped__()).fingerprint == _assemble().fingerprint
+    with pytest.raises(ConfigurationError, match=r"dataset\.binarization has no choice 'fixed'"):
+        bind({**asdict(PLAIN), "_target_": f"{__name__}._source", "binarization": "fixed"}, "dataset")
+    with pytest.raises(ConfigurationError, match=r"dataset\.flop is not an argument of _source; did you mean 'flip'"):
+        bind({**asdict(PLAIN), "_target_": f"{__name__}._source", "flop": True}, "dataset")
+
+
+def test_every_shipped_source_offers_the_whole_preparation():
+    keys = {field.name for field in fields(Preparation)}
+    shared = load_plain((config_directory() / "dataset/preparation/default.yaml").read_text(encoding="utf-8"))
+    assert set(shared) == keys
+    for source in (cifar10, cluttered_mnist, digits, emnist, fashion_mnist, folder, kmnist, mnist, stacked_mnist, svhn):
+        assert keys < set(signature(source).parameters)
 
 
 def test_classes_are_numbered_in_the_order_given():
@@ -101,19 +143,7 @@ def test_impossible_choices_are_refused(choices, message):
 
 
 def test_a_choice_that_leaves_nothing_is_refused():
-    store = _store([0, 0])
     with pytest.raises(DataError, match="no training images"):
-        assemble(
-            name="test",
-            stores={"train": store, "validation": store, "test": store},
-            num_levels=256,
-            class_names=("a", "b"),
-            binarization="none",
-            threshold=0.5,
-            classes=[1],
-            num_labels_per_class=None,
-            label_seed=0,
-            source="test",
-        )
+        _assemble(labels=(0, 0), classes=[1])
     with pytest.raises(ConfigurationError, match="num_validation must be between 0 and 1"):
-        split_by_index(store, num_validation=2)
+        split_by_index(_store([0, 0]), num_validation=2)

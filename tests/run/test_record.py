@@ -22,6 +22,7 @@ from genlab.run.loading import build_dataset
 from genlab.run.record import load_run, resumed, runs_under, save_configuration, with_absolute_paths
 from genlab.types import ImageSpec
 from tests.conftest import Outcome
+from tests.data.sources import dataset_node
 
 SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 
@@ -225,7 +226,7 @@ def test_paths_are_kept_absolute(
 ) -> None:
     checked = set()
     for path in sorted((config_directory() / "dataset").glob("*.yaml")):
-        node = yaml.safe_load(path.read_text())
+        node = dataset_node(path)
         if keys := [key for key in ("root", "cache") if key in node]:
             kept = with_dataset(configuration, node | dict.fromkeys(keys, "some/folder"))
             assert {key: kept[key] for key in keys} == dict.fromkeys(keys, str(tmp_path / "some" / "folder")), path

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from genlab.data.dataset import SPLITS, Dataset
-from genlab.data.preparation import assemble
+from genlab.data.preparation import Preparation, RawDataset
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor
@@ -66,18 +66,20 @@ def make_dataset(
     """Noise; in two classes where labels are asked for."""
     levels = torch.randint(0, 5, (num_images, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(num_images) % 2 if num_labels_per_class else torch.full((num_images,), UNLABELLED)
-    return assemble(
+    raw = RawDataset(
         name="noise",
         stores={split: Store(levels, labels) for split in SPLITS},
         num_levels=5,
         class_names=("even", "odd") if num_labels_per_class else (),
+        source="noise",
+    )
+    return Preparation(
         binarization=binarization,
         threshold=0.5,
         classes=None,
         num_labels_per_class=num_labels_per_class,
         label_seed=0,
-        source="noise",
-    )
+    ).apply(raw)
 
 
 DEFAULTS: dict[str, Any] = {
