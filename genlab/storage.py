@@ -1,8 +1,8 @@
-"""Files that are written whole, and files of strangers that are read within bounds.
+"""Files that are written whole, and untrusted files that are read from their own folder alone.
 
 A reader, or a crash at any instant, meets the old bytes or the new ones, never a mixture. What is read from a folder
-that somebody else may have made lies in that folder, is an ordinary file and no larger than expected: a link can lead
-to any file of this machine, a pipe never ends, and a sparse file of a terabyte costs its maker nothing.
+that somebody else may have made lies in that folder and is an ordinary file: a link can lead to any file of this
+machine, and a pipe never ends.
 """
 
 import errno
@@ -19,8 +19,6 @@ from typing import BinaryIO
 
 from genlab.errors import ConfigurationError, StorageError
 
-MAX_JSON_BYTES = 4_000_000
-"""Of a file that a run keeps about itself, which is thousands of times smaller."""
 _TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -172,13 +170,13 @@ def largest_readable() -> int:
 
 
 @contextmanager
-def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
+def opened_within(folder: Path, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
     """Open an ordinary file of a folder to read it.
 
     Args:
         folder: May be a link itself.
         name: Path of the file inside it.
-        limit: The largest size that is accepted, in bytes.
+        limit: The largest size that is accepted, in bytes; None takes any.
 
     Raises:
         OSError: It cannot be opened.
@@ -191,7 +189,7 @@ def opened_within(folder: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no ordinary file")
-        if status.st_size > limit:
+        if limit is not None and status.st_size > limit:
             raise ValueError(f"it has {status.st_size:,} bytes, and at most {limit:,} are read")
         yield file
 
@@ -200,7 +198,7 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
-def read_within(folder: Path, name: str, *, limit: int) -> bytes:
+def read_within(folder: Path, name: str, *, limit: int | None = None) -> bytes:
     """The content of an ordinary file of a folder, as `opened_within` opens it.
 
     Raises:

@@ -7,15 +7,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, get_args
 
 from genlab.comparison.older import declared_before, renewed
 from genlab.measures import NOT_DECLARED, Direction
 
 UNKNOWN = "unknown"
-MAX_MEASURES = 1000
-"""Of a file; a ledger of ours has some dozens."""
 MAX_NUMBER = 1e100
 """Beyond any measure, and near enough to zero to calculate with; whole numbers in JSON know no end."""
 VALIDATION = "validation/"
@@ -116,9 +113,7 @@ def records_of_evaluation(evaluation: Mapping[str, Any], problems: list[str]) ->
     records, num_unreadable = [], 0
     entries = evaluation.get("measures", [])
     entries = entries if isinstance(entries, list) else []
-    if len(entries) > MAX_MEASURES:
-        problems.append(f"evaluation.json: only {MAX_MEASURES:,} of {len(entries):,} measures are read")
-    for entry in entries[:MAX_MEASURES]:
+    for entry in entries:
         record = _record(entry)
         if record is not None:
             records.append(record)
@@ -207,7 +202,7 @@ def _numbers(values: Any, prefix: str) -> dict[str, float]:
         return {}
     return {
         str(tag).removeprefix(prefix): float(value)
-        for tag, value in islice(values.items(), MAX_MEASURES)
+        for tag, value in values.items()
         if str(tag).startswith(prefix) and is_number(value)
     }
 

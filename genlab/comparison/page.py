@@ -26,7 +26,6 @@ from genlab.storage import opened_within
 MAX_DRAWN = 24
 """Runs whose curves and samples are shown; more would be neither legible nor light."""
 MAX_PICTURE_SIDE = 480
-MAX_PICTURE_PIXELS = 64_000_000
 _JPEG_QUALITY = 85
 # Tags that few want to see first.
 _ASIDE = ("learning_rate", "gradient_norm", "images_per_second")
@@ -179,11 +178,9 @@ def _embedded(folder: Path, path: Path) -> str | None:
     """A picture of a run folder as a data URI, no larger than it is shown; None where the file holds none."""
     try:
         with (
-            opened_within(folder, str(path.relative_to(folder)), limit=3 * MAX_PICTURE_PIXELS) as file,
+            opened_within(folder, str(path.relative_to(folder))) as file,
             Image.open(file, formats=("PNG",)) as picture,
         ):
-            if picture.width * picture.height > MAX_PICTURE_PIXELS:
-                return None
             small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow says of bad files
         return None

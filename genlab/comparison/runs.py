@@ -23,19 +23,13 @@ from genlab.comparison.measures import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.config.plain_yaml import MAX_BYTES, load_plain
+from genlab.config.plain_yaml import load_plain
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
 from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
-from genlab.storage import MAX_JSON_BYTES, leads_out, opened_within, read_within
+from genlab.storage import leads_out, opened_within, read_within
 
-MAX_LOG_BYTES = 64_000_000
-"""Of metrics.jsonl and train.log; a larger one is left out."""
-MAX_LINE_BYTES = 100_000
-MAX_TAGS = 1000
-"""Of a run's metrics.jsonl: fifty times as many as any of our models writes."""
-MAX_TAG_LENGTH = 200
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
@@ -204,31 +198,20 @@ def newest_samples(folder: Path) -> Path | None:
 
 
 def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The records of metrics.jsonl with the first MAX_TAGS tags; a line that a kill left half written is left out."""
-    tags: set[str] = set()
-    left_out = False
+    """Yield the records of metrics.jsonl; a line that a kill left half written is left out."""
     try:
-        with opened_within(folder, _CURVES, limit=MAX_LOG_BYTES) as file:
-            while line := file.readline(MAX_LINE_BYTES):
+        with opened_within(folder, _CURVES) as file:
+            for line in file:
                 try:
                     record = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
-                if not isinstance(record, dict):
-                    continue
-                for tag in [tag for tag in record if tag not in tags]:
-                    if len(tags) < MAX_TAGS and len(tag) <= MAX_TAG_LENGTH:
-                        tags.add(tag)
-                    else:
-                        left_out = True
-                        del record[tag]
-                yield record
+                if isinstance(record, dict):
+                    yield record
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
         problems.append(_cannot_be_read(_CURVES, error))
-    if left_out:
-        problems.append(f"{_CURVES}: only {MAX_TAGS:,} tags of at most {MAX_TAG_LENGTH} characters are read")
 
 
 def _speed(folder: Path, problems: list[str]) -> float | None:
@@ -238,7 +221,7 @@ def _speed(folder: Path, problems: list[str]) -> float | None:
 
 def _read_json(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        content = json.loads(read_within(folder, name, limit=MAX_JSON_BYTES))
+        content = json.loads(read_within(folder, name))
     except FileNotFoundError:
         problems.append(f"no {name}")
         return {}
@@ -253,7 +236,7 @@ def _read_json(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
 
 def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        content = load_plain(read_within(folder, name, limit=MAX_BYTES).decode())
+        content = load_plain(read_within(folder, name).decode())
     except FileNotFoundError:
         problems.append(f"no {name}")
         return {}
@@ -305,7 +288,7 @@ def describe_seconds(seconds: float) -> str:
 def _last_error(folder: Path) -> str | None:
     """What the log of a run that never started says."""
     try:
-        lines = read_within(folder, "train.log", limit=MAX_JSON_BYTES).decode(errors="replace").splitlines()
+        lines = read_within(folder, "train.log").decode(errors="replace").splitlines()
     except (OSError, ValueError):
         return None
     errors = [line.partition(" ERROR genlab: ")[2] for line in lines if " ERROR genlab: " in line]

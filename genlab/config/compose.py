@@ -34,7 +34,6 @@ from genlab.paths import expanded
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
 
-SEARCH_PATH = "hydra.searchpath"
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 _GROUPS_OF_LISTS = ("technique",)  # Hydra does not count an empty list among the choices
@@ -53,14 +52,9 @@ def version_base() -> dict[str, str]:
 class Composer:
     """The configuration tree of one command: ours, then the user's ``--config-dir``."""
 
-    def __init__(self, hydra: Hydra, config_name: str, *, has_config_dir: bool) -> None:
+    def __init__(self, hydra: Hydra, config_name: str) -> None:
         self._hydra = hydra
         self._config_name = config_name
-        self._has_config_dir = has_config_dir
-
-    def has_foreign_options(self, overrides: Sequence[str]) -> bool:
-        """Whether folders beside genlab's own belong to the tree."""
-        return self._has_config_dir or any(override.key_or_group == SEARCH_PATH for override in self.parse(overrides))
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """What a group offers, also in the folders that overrides add to the tree."""
@@ -91,7 +85,6 @@ class Composer:
         """
         parsed = self.parse(overrides)
         try:
-            self._require_folders_to_search(parsed)
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
             chosen = {
@@ -141,18 +134,6 @@ class Composer:
             run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
         )
         return composed
-
-    def _require_folders_to_search(self, overrides: Sequence[Override]) -> None:
-        """Hydra imports the package that ``pkg://`` names in its search path, before anything is composed."""
-        loader: Any = self._hydra.config_loader
-        primary = loader.repository.load_config(self._config_name)
-        named: list[Any] = [override.value() for override in overrides if override.key_or_group == SEARCH_PATH]
-        if primary is not None and (found := OmegaConf.select(primary.config, SEARCH_PATH)) is not None:
-            named.append(OmegaConf.to_container(found, resolve=False) if OmegaConf.is_config(found) else found)
-        for value in named:
-            for place in value if isinstance(value, list) else [value]:
-                if "${" in str(place) or not re.match(r"file://|(?!.*://)", str(place), re.DOTALL):
-                    raise ConfigurationError(f"{SEARCH_PATH} must name folders, got {place!r}")
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
@@ -239,7 +220,7 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
     GlobalHydra.instance().clear()
     try:
         hydra = Hydra.create_main_hydra2(command, search_path)
-        yield Composer(hydra, config_name or command, has_config_dir=config_dir is not None)
+        yield Composer(hydra, config_name or command)
     finally:
         GlobalHydra.instance().clear()
 

@@ -4,7 +4,6 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
-from os import environ
 from typing import Any
 
 import omegaconf
@@ -84,11 +83,7 @@ def require_name(name: object) -> None:
 
 
 def register_resolvers() -> None:
-    """Make the ``genlab.*`` resolvers known to OmegaConf, and close ``oc.env``.
-
-    A resolved configuration is written into the run folder, so ``${oc.env:...}`` would copy secrets there: only
-    variables of this program's own may be read.
-    """
+    """Make the ``genlab.*`` resolvers known to OmegaConf."""
     nonce = secrets.token_hex(8)
 
     def run_folder(resume: str | None, name: str | None, dataset: Any, model: Any, overrides: Sequence[str]) -> str:
@@ -105,13 +100,6 @@ def register_resolvers() -> None:
     def job_folder(number: int | str, overrides: Sequence[str], in_every_job: Sequence[str]) -> str:
         return numbered(str(number).zfill(3), overrides, in_every_job)
 
-    def environment(name: str, *default: str | None) -> str | None:
-        if not name.startswith("GENLAB_"):
-            raise ValueError(f"a configuration may read only environment variables named GENLAB_..., got '{name}'")
-        if name not in environ and not default:
-            raise KeyError(f"the environment variable {name} is not set")
-        return environ.get(name, *default)
-
     resolvers: dict[str, Callable[..., str | None]] = {
         "genlab.nonce": lambda: nonce,
         "genlab.run_folder": run_folder,
@@ -119,7 +107,6 @@ def register_resolvers() -> None:
         "genlab.job_folder": job_folder,
         "genlab.settings_of": settings_of,
         "genlab.output_subdir": lambda resume: ".hydra" if resume is None else None,
-        "oc.env": environment,
     }
     # OmegaConf 2.4 renames the function and warns about the old name; 2.3 has an older one under the new name.
     is_renamed = tuple(map(int, omegaconf.__version__.split(".")[:2])) >= (2, 4)

@@ -1,22 +1,20 @@
-"""YAML that somebody else may have written: keys and values and nothing else, of limited size and depth."""
+"""YAML that somebody else may have written: keys and values and nothing else."""
 
 import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-MAX_BYTES = 100_000
-"""Of a file; a run's own configuration has some thousand."""
 MAX_DEPTH = 32
 MAX_DIGITS = 200
-"""Of a whole number, in whatever base: a float holds it, and Python shows it."""
+"""Of a whole number, in whatever base: Python refuses to show one of thousands of digits."""
 _WHOLE = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:]*")
 # The one in C reads a folder of runs ten times as fast; both know plain data only.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load_plain(text: str) -> Any:
-    """What a plain text says.
+    """Return the content of a plain text.
 
     Raises:
         ValueError: It is not plain (`require_plain`).
@@ -27,25 +25,21 @@ def load_plain(text: str) -> Any:
 
 
 def require_plain(text: str) -> None:
-    """Refuse what makes more of a text than it is, before anything is built of it.
+    """Refuse a text that would end the process or break off what reads it.
 
-    A few nested aliases make a gigabyte of a kilobyte; a tag asks for an object; and brackets ten thousand deep
-    overflow the stack of the parser in C, which ends the process.
+    Brackets ten thousand deep overflow the stack of the parser in C, a node inside itself has no end, and a tag asks
+    for an object.
 
     Raises:
-        ValueError: There is an anchor, an alias or a tag, or it is nested too deeply.
+        ValueError: There is an anchor, an alias or a tag, a number is too long, or it is nested too deeply.
         yaml.YAMLError: It is no YAML.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
             raise ValueError("it must be plain YAML, without anchors, aliases and tags")
-        if (
-            isinstance(event, yaml.ScalarEvent)
-            and event.implicit[0]  # not in quotes
-            and len(event.value) > MAX_DIGITS
-            and _WHOLE.fullmatch(event.value)
-        ):
+        is_plain_scalar = isinstance(event, yaml.ScalarEvent) and event.implicit[0]  # not in quotes
+        if is_plain_scalar and len(event.value) > MAX_DIGITS and _WHOLE.fullmatch(event.value):
             raise ValueError(f"it must hold no number of more than {MAX_DIGITS} digits")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

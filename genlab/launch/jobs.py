@@ -40,6 +40,8 @@ _OF_SWEEP = (
     "hydra.job.config.override_dirname.",
     "hydra.run.",
     "hydra.sweep.",
+    "hydra/callbacks",
+    "hydra.callbacks",
     "hydra/launcher",
     "hydra.launcher",
     "hydra/sweeper",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from genlab.storage import largest_readable, opened_within
+from genlab.storage import opened_within
 
 _NAME = "metrics.jsonl"
 _MAX_BYTES = 4_000_000
@@ -44,7 +44,7 @@ class MetricsFollower:
 
     def _new_lines(self) -> Iterator[bytes]:
         try:
-            with opened_within(self._folder, _NAME, limit=largest_readable()) as file:
+            with opened_within(self._folder, _NAME) as file:
                 if os.fstat(file.fileno()).st_size < self._offset:
                     self._offset, self._is_catching_up = 0, True
                 file.seek(self._offset)

@@ -1,6 +1,6 @@
 """Preflight checks: everything that is going to run is composed and checked before Hydra makes a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +11,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from genlab.config.compose import Composed, Composer, plain, select_resolved
-from genlab.config.trust import TPE_SWEEPER, parameters_of, require_safe, require_unswept
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import CommandModule, SpreadModule
 from genlab.launch.processes import Processes
-from genlab.launch.representative_jobs import in_fixed_order, jobs_of_every_choice, jobs_one_change_apart
-from genlab.launch.sweep import planned_jobs, refuse_without_sweep
+from genlab.launch.representative_jobs import in_fixed_order, jobs_one_change_apart
+from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse_without_sweep
 from genlab.launch.sweep_folder import SweepFolder
 from genlab.launch.sweep_placement import are_numbered, require_separate_folders
 from genlab.launch.sweep_settings import SweepSettings, settings_of
@@ -42,6 +41,8 @@ class Plan:
     """Whether what is run makes the folder its own."""
     single: Any = None
     """Checked settings of a single run."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """``hydra.job.env_set``, for the processes of a run that start without Hydra."""
     overrides: tuple[str, ...] = ()
     """Of a sweep, whose jobs have an order now."""
     processes: Processes = _ALONE
@@ -76,7 +77,7 @@ def preflight(
             raise ConfigurationError(f"a sweep starts processes of its own, by trainer.devices; {TO_RUN_ALONE}")
         return _check_sweep(composer, overrides, module=module)
     composed = composer.compose(overrides)
-    require_safe(composed, overrides)
+    _require_working_directory(composed)
     if composed.hydra.mode == RunMode.MULTIRUN:
         return preflight(composer, overrides, module=module, is_sweep=True, worker=worker)
     if settings_of(composed) is not None:
@@ -90,7 +91,22 @@ def preflight(
         if composed.get("resume") is None and (worker is None or worker.remembered() is None):
             require_fresh(Path(folder))
         require_space(Path(folder), START_BYTES)
-    return Plan(is_sweep=False, folder=folder, has_run_folder=has_run_folder, single=settings, processes=processes)
+    return Plan(
+        is_sweep=False,
+        folder=folder,
+        has_run_folder=has_run_folder,
+        single=settings,
+        variables=select_resolved(composed, "hydra.job.env_set"),
+        processes=processes,
+    )
+
+
+def _require_working_directory(composed: Composed) -> None:
+    if composed.hydra.job.get("chdir"):
+        raise ConfigurationError(
+            "hydra.job.chdir must be false, for paths are relative to the working directory, got true; "
+            "hydra.run.dir chooses the run folder"
+        )
 
 
 def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
@@ -106,13 +122,10 @@ def _folder_of(composed: Composed, key: str) -> str:
 
 def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> Plan:
     whole = composer.compose(overrides, is_sweep=True)
-    require_safe(whole, overrides)
+    _require_working_directory(whole)
     parameters = parameters_of(whole)
     is_search = whole.hydra.sweeper.get("_target_") == TPE_SWEEPER
     words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
-    require_unswept(composer.parse(words))
-    for job_overrides in jobs_of_every_choice(composer, words):
-        require_safe(composer.compose(job_overrides), job_overrides)
     settings = settings_of(whole)
     # What the sweeper's own parameters leave to chance is settled by words that win over them.
     settled = [word for word in words[: len(parameters)] if word not in parameters]

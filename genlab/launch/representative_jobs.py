@@ -68,21 +68,6 @@ def _num_values(composer: Composer, word: str, override: Override) -> int:
     return number
 
 
-def jobs_of_every_choice(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Every combination of the groups' options, each of which can bring settings of Hydra; no plain value can.
-
-    None where all options are genlab's own: outside of Hydra's groups, over which nothing sweeps, these bring none.
-    """
-    if not composer.has_foreign_options(overrides):
-        return
-    values = []
-    for line, override in zip(overrides, composer.parse(overrides), strict=True):
-        alternatives = _alternatives(line, override)
-        is_choice = len(alternatives) > 1 and composer.options(override.key_or_group, overrides)
-        values.append(alternatives if is_choice else alternatives[:1])
-    yield from map(list, itertools.product(*values))
-
-
 def _alternatives(line: str, override: Override) -> list[str]:
     """What an override becomes in the jobs of a sweep; of an interval, its ends."""
     key = override.get_key_element()

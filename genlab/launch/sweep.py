@@ -1,6 +1,7 @@
 """A sweep from its command to its table: planned ahead, conducted by Hydra, concluded whatever happens."""
 
 import importlib.util
+import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +16,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from genlab.config.build import TARGET
-from genlab.config.compose import SEARCH_PATH, Composed, parse_overrides, quoted
+from genlab.config.compose import Composed, parse_overrides, quoted
 from genlab.config.fields import check_fields
 from genlab.config.targets import find_target
-from genlab.config.trust import BASIC_SWEEPER, TPE_SWEEPER, parameters_of
 from genlab.errors import ConfigurationError, GenlabError, SweepError
 from genlab.launch.failures import one_line
 from genlab.launch.jobs import await_free, tell
@@ -32,7 +32,16 @@ from genlab.run.folder import claimed, make_new
 from genlab.signals import handling
 from genlab.storage import require_contained
 
+BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
+TPE_SWEEPER = "hydra_plugins.genlab_tpe.sweeper.TPESweeper"
 _RESUME = f"{NODE}.resume"
+# Words of a sweep's folder that run no code, read nothing of the environment and name no place to write to.
+_HARMLESS_OF_HYDRA = re.compile(
+    r"\+{0,2}(hydra/(launcher|sweeper)=\w+|hydra\.(launcher|sweeper)\.[a-z]\w*=(\d+|true|false|null)"
+    r"|hydra\.(mode|verbose)=\w+|hydra\.sweep\.dir=[^$]*)",
+    re.ASCII,
+)
+_NEEDS_TRUST = re.compile(r"\$\{|_target_|hydra|cache|download")
 _OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 # Packages of the extra without which a choice cannot work, by a part of the target that it names.
 _NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
@@ -71,17 +80,43 @@ def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | No
         for word, override in zip(plan.words, former, strict=True)
         if _is_about_sweep(override)
     }
-    # A folder may be a stranger's: which configurations are read is for the user to say, not for the folder.
-    if plan.config_dir is not None and config_dir is None:
-        way = shlex.join(["--config-dir", plan.config_dir])
-        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
-    if SEARCH_PATH in about and not any(override.key_or_group == SEARCH_PATH for override in parsed):
-        way = shlex.quote(about[SEARCH_PATH])
-        raise ConfigurationError(f"this sweep used configurations of your own; if you trust them, add: {way}")
-    about |= {
+    typed = {
         override.key_or_group: word for word, override in zip(words, parsed, strict=True) if _is_about_sweep(override)
     }
+    kept = [word for key, word in about.items() if key not in typed]
+    missing = _to_trust(() if given else jobs, kept, plan.config_dir if config_dir is None else None)
+    if missing:
+        raise ConfigurationError(
+            "this sweep used code, settings of Hydra or configurations of your own; if you trust them, add: "
+            + shlex.join(missing)
+        )
+    about |= typed
     return SweepPlan(words=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
+
+
+def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None) -> list[str]:
+    """Return the words of a sweep that its folder, which may come from somebody else, cannot vouch for.
+
+    Args:
+        jobs: Overrides of its jobs.
+        about: Overrides of the nodes ``hydra`` and ``sweep``.
+        config_dir: The user's configuration tree.
+    """
+    needs_trust = any(_NEEDS_TRUST.search(word) for word in jobs)
+    words = [*(jobs if needs_trust else ())]
+    words += [word for word in about if _NEEDS_TRUST.search(word) and not _HARMLESS_OF_HYDRA.fullmatch(word)]
+    return [*words, *(() if config_dir is None else ("--config-dir", config_dir))]
+
+
+def parameters_of(whole: Composed) -> list[str]:
+    """Return the search space that stands in the sweeper's own node, as overrides; empty for a sweeper of the user's.
+
+    Args:
+        whole: The composed configuration of the sweep.
+    """
+    if whole.hydra.sweeper.get(TARGET) not in (BASIC_SWEEPER, TPE_SWEEPER):
+        return []
+    return [f"{key}={value}" for key, value in (whole.hydra.sweeper.get("params") or {}).items()]
 
 
 def refuse_without_sweep(overrides: Sequence[str]) -> None:
@@ -311,7 +346,8 @@ def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
     path = str(from_here(sweep.path))
     word = f"{_RESUME}={path}"
     words = [word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
-    words += [word for word in plan.words if word.startswith(f"{SEARCH_PATH}=")]
-    if plan.config_dir is not None:
-        words += ["--config-dir", plan.config_dir]
+    parsed = parse_overrides(plan.words)
+    about = [word for word, override in zip(plan.words, parsed, strict=True) if _is_about_sweep(override)]
+    jobs = [word for word in plan.words if word not in about]
+    words += _to_trust(jobs, [word for word in about if not word.startswith(f"{_RESUME}=")], plan.config_dir)
     return shlex.join(["genlab", command, "-m", *words])

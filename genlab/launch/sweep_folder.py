@@ -25,13 +25,12 @@ import yaml  # type: ignore[import-untyped]
 from genlab.config.plain_yaml import load_plain
 from genlab.errors import ConfigurationError
 from genlab.run.folder import read_summary
-from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
+from genlab.storage import read_within, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
 SEEDS_NAME = "seeds.csv"
 STOPPED = "the sweep was stopped"
-MAX_PLAN_BYTES = 16_000_000  # the words of every job
 JOBS_NAME = "jobs"
 _STOP_NAME = "stop"
 
@@ -99,7 +98,7 @@ class SweepFolder:
         """
         path = self.path / PLAN_NAME
         try:
-            content = load_plain(read_within(self.path, PLAN_NAME, limit=MAX_PLAN_BYTES).decode())
+            content = load_plain(read_within(self.path, PLAN_NAME).decode())
             jobs = content["jobs"]
             return SweepPlan(
                 words=_words(content["words"]),
@@ -121,7 +120,7 @@ class SweepFolder:
     def record(self, number: int) -> JobRecord | None:
         """How a job stands, as its last process wrote it; None before it started."""
         try:
-            content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json", limit=MAX_JSON_BYTES))
+            content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json"))
             _require_sound(content)
             record = JobRecord(**{**content, "overrides": _words(content["overrides"])})
         except (OSError, ValueError, TypeError, KeyError, RecursionError):

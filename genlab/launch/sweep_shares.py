@@ -46,9 +46,9 @@ def num_parallel(whole: Composed, num_jobs: int | None) -> int | None:
         if isinstance(number, int) and number < 0:  # as in joblib: -1 is all cores, -2 all but one
             number = max(num_cores() + 1 + number, 1)
         limits.append(_whole_number(1 if number is None else number, "hydra.launcher.n_jobs"))
-    elif kind == "SlurmLauncher":
+    elif kind != "LocalLauncher":  # that of submitit starts all at once
         return None
-    return min(limit for limit in limits if limit is not None)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _whole_number(value: object, key: str) -> int:

@@ -19,7 +19,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.processes import Processes
 from genlab.parallel.collectives import num_processes
 from genlab.printing import printable
-from genlab.storage import MAX_JSON_BYTES, read_within, replace_atomically
+from genlab.storage import read_within, replace_atomically
 
 # Of torch's numbers, which begin with no zero and end before 128.
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
@@ -136,7 +136,7 @@ def saved_class_names(run_folder: Path) -> list[str]:
 def _former(run_folder: Path) -> Mapping[str, Any]:
     """Return what environment.json says; empty where it cannot be used, for no run shall end for that."""
     try:
-        former = json.loads(read_within(run_folder, ENVIRONMENT_NAME, limit=MAX_JSON_BYTES))
+        former = json.loads(read_within(run_folder, ENVIRONMENT_NAME))
     except (OSError, ValueError, RecursionError):
         return {}
     is_sound = isinstance(former, dict) and isinstance(former.get("commands", []), list)

@@ -16,12 +16,10 @@ from torch import Tensor
 
 import genlab
 from genlab.errors import CheckpointError
-from genlab.storage import largest_readable, read_within, replace_atomically
+from genlab.storage import read_within, replace_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 DIGESTS_NAME = "SHA256SUMS"
-_MAX_DIGEST_BYTES = 10_000
-_MAX_HEADER_BYTES = 10_000_000
 _HEADER_LENGTH_BYTES = 8
 
 
@@ -68,8 +66,8 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
     """
     path = folder / WEIGHTS_NAME
     try:
-        content = read_within(folder, WEIGHTS_NAME, limit=largest_readable())
-        digests = read_within(folder, DIGESTS_NAME, limit=_MAX_DIGEST_BYTES).decode()
+        content = read_within(folder, WEIGHTS_NAME)
+        digests = read_within(folder, DIGESTS_NAME).decode()
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -78,7 +76,7 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of {DIGESTS_NAME}")
     try:
         header = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
-        if header > min(_MAX_HEADER_BYTES, len(content)):
+        if header > len(content):
             raise ValueError(f"its header claims {header:,} bytes")
         return safetensors.torch.load(content), _origin(content)
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:

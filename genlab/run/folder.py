@@ -17,12 +17,12 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.config.naming import UNNUMBERED
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
-from genlab.storage import MAX_JSON_BYTES, opened_within, read_within, remove_temporaries
+from genlab.storage import opened_within, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
 OWNER_NAME = ".owner"
-_HYDRA_FOLDER = ".hydra"
-_MAX_OWNER_BYTES = 1000
+_HYDRA_FOLDER = ".hydra"  # hydra.output_subdir may name another
+_HYDRA_FILES = {"config.yaml", "hydra.yaml", "overrides.yaml", "config.pickle"}  # the last by a callback of Hydra
 _PATIENCE_SECONDS = 0.3
 
 
@@ -85,8 +85,8 @@ def is_abandoned(folder: Path) -> bool:
     False also where that cannot be told from here: the process was one of another machine.
     """
     try:
-        host = read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES).decode(errors="replace").rpartition(" on ")[2]
-        with opened_within(folder, LOCK_NAME, limit=0) as lock:
+        host = read_within(folder, OWNER_NAME).decode(errors="replace").rpartition(" on ")[2]
+        with opened_within(folder, LOCK_NAME) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (OSError, ValueError):
         return False  # it left in order, or holds the lock still
@@ -135,7 +135,7 @@ def has_checkpoint(folder: Path) -> bool:
 def read_summary(run_folder: Path) -> dict[str, Any]:
     """A run's summary.json; empty when there is none."""
     try:
-        content = json.loads(read_within(run_folder, "summary.json", limit=MAX_JSON_BYTES))
+        content = json.loads(read_within(run_folder, "summary.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -157,8 +157,9 @@ def never_saved(folder: Path) -> bool:
 
 
 def _is_of_a_start(entry: Path) -> bool:
-    if entry.name == _HYDRA_FOLDER:
-        return {file.name for file in entry.iterdir()} <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    if entry.is_dir():
+        names = {file.name for file in entry.iterdir()}
+        return names <= _HYDRA_FILES and (bool(names) or entry.name == _HYDRA_FOLDER)
     return entry.name in (LOCK_NAME, OWNER_NAME) or entry.suffix == ".log"
 
 
@@ -239,7 +240,7 @@ def _probe(folder: Path) -> None:
 def _owner(folder: Path) -> str:
     for _ in range(10):  # who has only just got the lock still has to write its name
         with suppress(OSError, ValueError):
-            if name := read_within(folder, OWNER_NAME, limit=_MAX_OWNER_BYTES):
+            if name := read_within(folder, OWNER_NAME):
                 return name.decode(errors="replace")
         time.sleep(_PATIENCE_SECONDS / 10)
     return "another process"

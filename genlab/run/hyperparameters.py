@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from genlab.config.plain_yaml import MAX_BYTES, load_plain
+from genlab.config.plain_yaml import load_plain
 from genlab.storage import read_within
 
 Scalar = bool | int | float | str | None
@@ -36,7 +36,7 @@ def read_origin(run_folder: Path) -> Origin:
         OSError: It cannot be read.
         ValueError: It is damaged or not plain YAML.
     """
-    text = read_within(run_folder, ".hydra/hydra.yaml", limit=MAX_BYTES).decode()
+    text = read_within(run_folder, ".hydra/hydra.yaml").decode()
     try:
         content: Any = load_plain(text)
         choices, overrides = content["hydra"]["runtime"]["choices"], content["hydra"]["overrides"]["task"]

@@ -21,12 +21,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from genlab.errors import StorageError
-from genlab.storage import largest_readable, opened_within, replace_atomically
+from genlab.storage import opened_within, replace_atomically
 
 _log = logging.getLogger(__name__)
 
 _EVENTS = "events.out.tfevents."
-_MAX_LINE_BYTES = 1_000_000
 
 HyperParameters = Mapping[str, bool | int | float | str]
 
@@ -157,8 +156,8 @@ def _cut_after(path: Path, step: int) -> set[str]:
     kept = bytearray()
     tags: set[str] = set()
     try:
-        with opened_within(path.parent, path.name, limit=largest_readable()) as file:
-            while line := file.readline(_MAX_LINE_BYTES):
+        with opened_within(path.parent, path.name) as file:
+            for line in file:
                 try:
                     record = json.loads(line)
                     if record["step"] <= step:

@@ -175,18 +175,6 @@ def test_a_pipe_in_the_place_of_the_newest_samples_is_not_waited_for(make_run: R
     assert any("step 99999999: cannot be read" in text for text in page(tmp_path).text)
 
 
-def test_a_million_tags_make_no_page_of_a_gigabyte(make_run: RunMaker, tmp_path: Path) -> None:
-    folder = make_run("a", curve=[1.0])
-    with (folder / "metrics.jsonl").open("a") as file:
-        for line in range(3):
-            file.write(json.dumps({"step": line} | {f"a/{line}{tag}": 1 for tag in range(3000)}) + "\n")
-        file.write(json.dumps({"step": 9, "a/" + "b" * 200: 1}) + "\n")
-    text = as_page(read_runs([tmp_path]), command="genlab compare")
-    assert text.count("<figure>") == 1000 - 2  # step and seconds are no curves
-    assert "metrics.jsonl: only 1,000 tags of at most 200 characters are read" in text
-    assert "train/model/nll_nats" in text
-
-
 def test_extreme_numbers_of_a_log_are_drawn(make_run: RunMaker, tmp_path: Path) -> None:
     folder = make_run("a", curve=[1.0])
     steps, values = (0, -(2**53), 2**53, 10**400), (5e-324, 1e100, -1e100, 1e308, -(10**400), float("nan"))

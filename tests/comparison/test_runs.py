@@ -125,13 +125,8 @@ def test_what_is_no_ordinary_file_of_the_folder_is_named_and_not_read(
     def pipe(path: Path) -> None:
         os.mkfifo(path)
 
-    def sparse(path: Path) -> None:
-        path.touch()
-        os.truncate(path, 10**12)  # costs no disk, and would cost a terabyte of memory
-
     assert problems(link) == f"{name} cannot be read: it leads out of the folder"
     assert problems(pipe) == f"{name} cannot be read: it is no ordinary file"
-    assert problems(sparse).startswith(f"{name} cannot be read: it has 1,000,000,000,000 bytes")
 
 
 @pytest.mark.parametrize("content", ["a: " + "[" * 40_000 + "]" * 40_000, "? " * 40_000])
@@ -267,17 +262,6 @@ def test_a_number_of_thousands_of_digits_is_told_and_not_shown(make_run: RunMake
 def test_a_number_in_quotes_is_a_text(make_run: RunMaker) -> None:
     folder = make_run("a", configuration={"other": "9" * 300})
     assert read_run(folder, name="a").configuration["other"] == "9" * 300
-
-
-def test_of_very_many_measures_the_first_are_read(make_run: RunMaker) -> None:
-    """Every column goes through the measures of all runs."""
-    folder = make_run("a", measures=[entry(f"m{number}", 1.0) for number in range(1001)])
-    run = read_run(folder, name="a")
-    assert len(run.records) == 1000
-    assert "evaluation.json: only 1,000 of 1,001 measures are read" in run.problems
-    many = {f"test/m{number}": 1.0 for number in range(1001)}
-    folder = make_run("b", summary={"test": many, "best": {f"validation/m{number}": 1.0 for number in range(1001)}})
-    assert len(read_run(folder, name="b").records) == 2000
 
 
 def test_the_newest_samples(make_run: RunMaker) -> None:

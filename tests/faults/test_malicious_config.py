@@ -1,11 +1,9 @@
-"""Fault 4: configurations from somebody who wants code to run: on the line, in a file, in a run folder, in a sweep's.
+"""Fault 4: run folders and sweep folders from somebody who wants code to run.
 
-What a target may be is tested in tests/config/test_targets.py; here each way in is tried with all of them.
+What a target may be is tested in tests/config/test_targets.py; here the folders are named on a command line.
 """
 
 import os
-import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,15 @@ import hydra.utils
 import pytest
 import yaml
 
-from genlab.launch import command as application
 from tests.config.test_targets import HOSTILE
 from tests.conftest import Outcome
 from tests.faults.harness import run
 from tests.faults.tally import Tally
 
 FAULT = "4 malicious configuration"
-PLACES = ("the command line", "an experiment file", "a run folder")
 NODES = ("model", "dataset", "schedule", "optimizer.default")
-# Each target in one place on every run of the tests, in the others with the slow ones.
-ATTACKS = [
-    pytest.param(number, place, marks=[] if (number + index) % len(PLACES) == 0 else pytest.mark.slow)
-    for number in range(len(HOSTILE))
-    for index, place in enumerate(PLACES)
-]
+# Every third target on every run of the tests, the others with the slow ones.
+ATTACKS = [pytest.param(n, marks=[] if n % 3 == 0 else pytest.mark.slow) for n in range(len(HOSTILE))]
 
 
 @pytest.fixture(scope="module")
@@ -47,29 +39,21 @@ def with_node(values: dict[str, Any], key: str, node: dict[str, Any]) -> dict[st
     return values | {head: node if not tail else values.get(head, {}) | {tail: node}}
 
 
-@pytest.mark.parametrize(("number", "place"), ATTACKS)
-def test_nothing_that_a_configuration_names_runs(
-    genlab: Callable[..., Outcome], configuration: str, tally: Tally, number: int, place: str
+@pytest.mark.parametrize("number", ATTACKS)
+def test_nothing_that_a_run_folder_names_runs(
+    genlab: Callable[..., Outcome], configuration: str, tally: Tally, number: int
 ) -> None:
     target, arguments = HOSTILE[number]
     key = NODES[number % len(NODES)]
     node = {"_target_": target, **arguments}
-    with tally.trying(FAULT, f"targets in {place}"):
-        if place == "the command line":
-            quoted = [f"++{key}.{name}='{value}'" for name, value in node.items()]
-            outcome = genlab("train", *quoted)
-        elif place == "an experiment file":
-            Path("theirs/experiment").mkdir(parents=True)
-            text = f"# @package _global_\n{yaml.safe_dump(with_node({}, key, node))}"
-            Path("theirs/experiment/hostile.yaml").write_text(text)
-            outcome = genlab("train", "--config-dir", "theirs", "experiment=hostile")
-        else:
-            Path("run").mkdir()
-            Path("run/config.yaml").write_text(yaml.safe_dump(with_node(yaml.safe_load(configuration), key, node)))
-            outcome = genlab("sample", "run=run")
-        assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
-        assert not Path("MARKER").exists()
-        assert not Path("outputs").exists()
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(yaml.safe_dump(with_node(yaml.safe_load(configuration), key, node)))
+    for words in (("sample", "run=run"), ("train", "resume=run")):
+        with tally.trying(FAULT, "targets in a run folder"):
+            outcome = genlab(*words)
+            assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
+            assert not Path("MARKER").exists()
+            assert not Path("outputs").exists()
 
 
 def test_hydra_itself_would_build_some_of_them(tmp_path: Path, tally: Tally) -> None:
@@ -77,6 +61,42 @@ def test_hydra_itself_would_build_some_of_them(tmp_path: Path, tally: Tally) -> 
     hydra.utils.instantiate(node).close()
     assert (tmp_path / "MARKER").exists()
     tally.wrong_variant_noticed(FAULT, "hydra.utils.instantiate")
+
+
+CODE = {"_target_": "torch.utils.collect_env.run", "command": "touch MARKER"}
+HYDRA = {
+    "a secret of the environment": {"model": "${oc.env:SECRET}"},
+    "a resolver in a key of Hydra": {"hydra": {"run": {"dir": "${oc.env:SECRET}"}}},
+    "callbacks": {"hydra": {"callbacks": {"x": CODE}}},
+    "a search path": {"hydra": {"searchpath": ["pkg://theirs"]}},
+    "a defaults list": {"defaults": [{"override /hydra/launcher": "local"}]},
+}
+
+
+@pytest.mark.parametrize("name", HYDRA)
+@pytest.mark.parametrize("command", [("train", "resume=run"), ("export", "run=run"), ("compare", "run")])
+def test_what_a_run_folder_says_of_hydra_has_no_effect(
+    genlab: Callable[..., Outcome],
+    configuration: str,
+    tally: Tally,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    name: str,
+) -> None:
+    """Neither its config.yaml nor its .hydra/ is composed by Hydra."""
+    monkeypatch.setenv("SECRET", "canary-of-the-environment")
+    Path("theirs.py").write_text("open('MARKER', 'w')\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    text = yaml.safe_dump(yaml.safe_load(configuration) | HYDRA[name])
+    for place in ("run/config.yaml", "run/.hydra/config.yaml", "run/.hydra/hydra.yaml", "run/.hydra/overrides.yaml"):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text(text)
+    with tally.trying(FAULT, "settings of Hydra in run folders"):
+        outcome = genlab(*command)
+        assert outcome.code == (0 if command[0] == "compare" else 2), outcome.errors
+        assert "canary" not in outcome.output + outcome.errors
+        assert not Path("MARKER").exists()
+        assert sorted(path.name for path in Path("run").iterdir()) == [".hydra", "config.yaml"]
 
 
 TAGS = [
@@ -88,229 +108,22 @@ TAGS = [
 
 
 @pytest.mark.parametrize("content", TAGS)
-@pytest.mark.parametrize("place", PLACES[1:])
-def test_a_tag_makes_no_object(genlab: Callable[..., Outcome], tally: Tally, place: str, content: str) -> None:
+def test_a_tag_makes_no_object(genlab: Callable[..., Outcome], tally: Tally, content: str) -> None:
     with tally.trying(FAULT, "YAML tags and anchors"):
-        if place == "an experiment file":
-            Path("theirs/experiment").mkdir(parents=True)
-            Path("theirs/experiment/hostile.yaml").write_text(f"# @package _global_\n{content}\n")
-            outcome = genlab("train", "--config-dir", "theirs", "experiment=hostile")
-        else:
-            Path("run").mkdir()
-            Path("run/config.yaml").write_text(content)
-            outcome = genlab("train", "resume=run")
+        Path("run").mkdir()
+        Path("run/config.yaml").write_text(content)
+        outcome = genlab("train", "resume=run")
         assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
         assert not Path("MARKER").exists()
 
 
-def test_a_process_runs_neither_callbacks_nor_a_pickle(tmp_path: Path, tally: Tally, monkeypatch: Any) -> None:
-    """Both are run by Hydra itself, before any job: the whole program must refuse."""
-    monkeypatch.chdir(tmp_path)
-    callbacks = Path("theirs/hydra/callbacks")
-    callbacks.mkdir(parents=True)
-    (callbacks / "hostile.yaml").write_text(
-        "# @package _global_\nhydra:\n  callbacks:\n    x: {_target_: os.mkdir, path: MARKER}\n"
-    )
-    Path("again").mkdir()
-    Path("again/config.pickle").write_bytes(pickle.dumps({}))
-    with tally.trying(FAULT, "callbacks and reruns in a process of their own", count=2):
-        for words in (
-            ("train", "--config-dir", "theirs", "hydra/callbacks=hostile"),
-            ("train", "--experimental-rerun", "again/config.pickle"),
-        ):
-            result = run(*words, timeout=300)
-            assert (result.returncode, result.stderr.count("\n")) == (2, 1), result.stderr
-            assert not Path("MARKER").exists()
-            shutil.rmtree("outputs", ignore_errors=True)
-
-
-CODE = {"_target_": "torch.utils.collect_env.run", "command": "touch MARKER"}
-ON_LINE = "{_target_:torch.utils.collect_env.run,command:'touch MARKER'}"
-FACTORY = {"()": "torch.utils.collect_env.run", "command": "touch MARKER"}
-JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 SWEEP = ("train", "-m", "trainer=smoke", "seed=0,1")
-LAUNCHED = (
-    "launcher and sweeper of a multirun",
-    "settings that reach a shell or a pickle",
-    "what Hydra does by itself",
-)
-ON_THE_LINE = [
-    *((LAUNCHED[0], (*SWEEP, *words)) for words in (
-        (f"+hydra.launcher.x={ON_LINE}",),
-        (f"+hydra.launcher.x=[{ON_LINE}]",),
-        (f"+hydra.launcher.x={{y:{ON_LINE}}}",),
-        (f"+evil={ON_LINE}", "+hydra.launcher.x=${evil}"),
-        (f"+evil={ON_LINE}", "hydra.launcher=${evil}"),
-        (f"+hydra.sweeper.x={ON_LINE}",),
-        ("hydra/sweeper=tpe", f"hydra.sweeper.n_jobs={ON_LINE}"),
-        ("hydra/launcher=local", f"hydra.launcher.pre_dispatch={ON_LINE}"),
-        ("hydra/launcher=local", "hydra.launcher.pre_dispatch='9**9**9'"),
-        ("hydra.launcher._target_=torch.utils.collect_env.run", "+hydra.launcher.command='touch MARKER'"),
-        ("hydra.sweeper._target_=hydra_plugins.theirs.Sweeper",),
-        ("+hydra.launcher._recursive_=true",),
-        ("+hydra.launcher._args_=[1]",),
-    )),
-    *((LAUNCHED[0], (*words, f"+hydra.launcher.x={ON_LINE}")) for words in (
-        ("sample", "-m", "run=x", "seed=0,1"),
-        ("evaluate", "-m", "run=x", "seed=0,1"),
-        ("check", "-m", "model=draw,dcgan"),
-    )),
-    *((LAUNCHED[1], (*SWEEP, f"hydra/launcher={launcher}", *words)) for launcher, *words in (
-        ("slurm", "+hydra.launcher.setup=['touch MARKER']"),
-        ("slurm", "+hydra.launcher.setup=x"),
-        ("slurm", "hydra.launcher.partition='gpu\ntouch MARKER #'"),
-        ("slurm", "+hydra.launcher.srun_args=['--task-prolog=theirs.sh']"),
-        ("slurm", "+hydra.launcher.additional_parameters={export:'LD_PRELOAD=theirs.so'}"),
-        ("slurm", "+hydra.launcher.python='touch MARKER'"),
-        ("slurm_rehearsal", "hydra.launcher.submitit_folder=theirs/%j"),
-        ("slurm_rehearsal", "hydra.launcher.submitit_folder='${hydra.sweep.dir}/.submitit/%j'"),
-        ("slurm_rehearsal", "+hydra.launcher.setup=['touch MARKER']"),
-    )),
-    *((LAUNCHED[2], words) for words in (
-        ("train", "hydra.searchpath=[pkg://theirs]"),
-        ("train", "--cfg", "job", "hydra.searchpath=[pkg://theirs]"),
-        (*SWEEP, "hydra.searchpath=[pkg://theirs]"),
-        (*SWEEP, "++hydra={verbose:true},{verbose:false}"),
-        (*SWEEP, "hydra.job.name=../theirs"),
-        (*SWEEP, "hydra.output_subdir=../theirs"),
-        (*SWEEP, "+hydra.sweep.mode=777"),
-    )),
-]  # fmt: skip
+ON_LINE = "{_target_:torch.utils.collect_env.run,command:'touch MARKER'}"
 
 
 def names_in(folder: str) -> list[str]:
     """What there is: neither the marker that hostile code leaves, nor outputs."""
     return sorted(path.name for path in Path(folder).iterdir())
-
-
-# Every second one on every run of the tests.
-@pytest.mark.parametrize(
-    ("what", "words"),
-    [
-        pytest.param(*attack, marks=[] if number % 2 == 0 else pytest.mark.slow)
-        for number, attack in enumerate(ON_THE_LINE)
-    ],
-)
-def test_hydra_builds_nothing_but_its_own_launchers_and_sweepers(
-    genlab: Callable[..., Outcome], tally: Tally, monkeypatch: pytest.MonkeyPatch, what: str, words: tuple[str, ...]
-) -> None:
-    Path("theirs.py").write_text("open('MARKER', 'w')\n")
-    monkeypatch.syspath_prepend(str(Path.cwd()))
-    with tally.trying(FAULT, what):
-        outcome = genlab(*words)
-        assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
-        assert names_in(".") == ["theirs.py"]
-
-
-FILES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "a launcher": ({"hydra/launcher/evil": {"_target_": JOBLIB, "x": CODE}}, (*SWEEP, "hydra/launcher=evil")),
-    "a launcher by a defaults list": (
-        {
-            "experiment/evil": {"defaults": [{"override /hydra/launcher": "evil"}]},
-            "hydra/launcher/evil": {"_target_": JOBLIB, "x": CODE},
-        },
-        (*SWEEP, "experiment=evil"),
-    ),
-    "a search space of code": (
-        {"hydra/sweeper/evil": {"defaults": ["basic"], "params": {"seed": CODE}}},
-        (*SWEEP, "hydra/sweeper=evil"),
-    ),
-    "a search space of Hydra's settings": (
-        {"hydra/sweeper/evil": {"defaults": ["basic"], "params": {"+hydra.job_logging.handlers": "{x:1}"}}},
-        (*SWEEP, "hydra/sweeper=evil"),
-    ),
-    "a node in the place of logging": (
-        {"experiment/evil": {"evil": {"x": FACTORY}, "hydra": {"job_logging": {"handlers": "${evil}"}}}},
-        ("train", "experiment=evil"),
-    ),
-    "a reference in logging": (
-        {"experiment/evil": {"hydra": {"job_logging": {"handlers": {"file": {"x": "ext://theirs.x"}}}}}},
-        ("train", "experiment=evil"),
-    ),
-    "a reference by an interpolation": (
-        {"experiment/evil": {"e": "ext", "hydra": {"job_logging": {"handlers": {"file": {"x": "${e}://theirs.x"}}}}}},
-        ("train", "experiment=evil"),
-    ),
-    "a log elsewhere": (
-        {"experiment/evil": {"hydra": {"job_logging": {"handlers": {"file": {"filename": "MARKER"}}}}}},
-        ("train", "experiment=evil"),
-    ),
-    "a log that is led elsewhere": (
-        {"experiment/evil": {"hydra": {"job_logging": {"handlers": {"file": {".": {"baseFilename": "MARKER"}}}}}}},
-        ("train", "experiment=evil"),
-    ),
-    "overrides that nobody typed": (
-        {"experiment/evil": {"hydra": {"overrides": {"task": [f"+hydra.launcher.x={ON_LINE}"]}}}},
-        (*SWEEP, "experiment=evil"),
-    ),
-    "callbacks by an interpolation": (
-        {"experiment/evil": {"evil": {"x": CODE}, "hydra": {"callbacks": "${evil}"}}},
-        ("train", "experiment=evil"),
-    ),
-    "a primary configuration that searches a package": (
-        {"evil": {"defaults": ["train"], "hydra": {"searchpath": ["pkg://theirs"]}}},
-        ("train", "--config-name", "evil"),
-    ),
-    "logging for a help": (
-        {"hydra/hydra_logging/evil": {"version": 1, "root": {}, "handlers": {"x": FACTORY}}},
-        ("train", "--help", "hydra/hydra_logging=evil"),
-    ),
-    "two options that are harmless alone": (
-        {
-            # The handler of the first is whole only where the second lets it be.
-            "one/a": {},
-            "one/b": {"hydra": {"job_logging": {"handlers": {"console": FACTORY}}}},
-            "two/a": {"hydra": {"job_logging": {"handlers": {"console": {"()": "logging.NullHandler"}}}}},
-            "two/b": {},
-        },
-        ("train", "-m", "trainer=smoke", "+one=a,b", "+two=a,b"),
-    ),
-    "an option after a hundred others": (
-        {
-            "one/a": {},
-            "one/b": {"hydra": {"job_logging": {"handlers": {"console": FACTORY}}}},
-        },
-        ("train", "-m", "trainer=smoke", "seed=range(100)", "+one=a,b"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_no_file_makes_hydra_build_anything(
-    genlab: Callable[..., Outcome], tally: Tally, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    files, words = FILES[name]
-    Path("theirs.py").write_text("open('MARKER', 'w')\n")
-    monkeypatch.syspath_prepend(str(Path.cwd()))
-    for place, content in files.items():
-        path = Path("conf", f"{place}.yaml")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = "" if place.startswith("hydra/") else "# @package _global_\n"
-        path.write_text(header + yaml.safe_dump(content))
-    with tally.trying(FAULT, "files of configurations about Hydra itself"):
-        outcome = genlab(words[0], "--config-dir", "conf", *words[1:])
-        assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
-        assert names_in(".") == ["conf", "theirs.py"]
-
-
-def test_help_about_hydra_takes_nothing_from_the_line(genlab: Callable[..., Outcome], tally: Tally) -> None:
-    Path("conf/hydra/hydra_logging").mkdir(parents=True)
-    content = {"version": 1, "root": {}, "handlers": {"x": FACTORY}}
-    Path("conf/hydra/hydra_logging/evil.yaml").write_text(yaml.safe_dump(content))
-    with tally.trying(FAULT, "files of configurations about Hydra itself"):
-        outcome = genlab("train", "--hydra-help", "--config-dir", "conf", "hydra/hydra_logging=evil")
-        assert outcome.code == 0, outcome.errors
-        assert "hydra/launcher" in outcome.output
-        assert names_in(".") == ["conf"]
-
-
-def test_a_launcher_would_be_built_with_all_that_stands_below_it(
-    genlab: Callable[..., Outcome], tally: Tally, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(application, "require_safe", lambda *_: None)
-    genlab("check", "-m", "model=draw,dcgan", f"+hydra.launcher.x={ON_LINE}")
-    assert Path("MARKER").exists()
-    tally.wrong_variant_noticed(FAULT, "no look at the launcher")
 
 
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=local", "hydra.launcher.n_jobs=1")])
@@ -343,6 +156,12 @@ IN_A_SWEEP: list[dict[str, Any]] = [
     {"words": ["trainer=smoke", "seed=0,1", "--config-dir=theirs/conf"]},
     {"words": ["trainer=smoke", "seed=0,1", "--experimental-rerun=theirs/config.pickle"]},
     {"words": ["trainer=smoke", "seed=0,1", "++model._target_=torch.utils.collect_env.run"]},
+    {"words": ["trainer=smoke", "seed=0,1", f"+model.read_bias={ON_LINE}"]},
+    {"words": ["trainer=smoke", "seed=0,1", "name=${oc.env:HOME}"]},
+    {"words": ["trainer=smoke", "seed=0,1", "+trainer@hydra.callbacks=smoke"]},
+    {"words": ["trainer=smoke", "seed=0,1", "hydra.job.env_set={GENLAB_ALLOW:os}"]},
+    {"words": ["trainer=smoke", "seed=0,1", "hydra/launcher=slurm", "hydra.launcher.partition='gpu\\ntouch MARKER #'"]},
+    {"words": ["dataset=folder", "dataset.root=.", "+dataset.cache=theirs/elsewhere", "seed=0,1"]},
     {"config_dir": "theirs/conf"},
     {"words": None},
     {"jobs": 5},

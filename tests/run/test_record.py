@@ -14,7 +14,6 @@ from PIL import Image
 from genlab.config.build import build
 from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
-from genlab.config.plain_yaml import MAX_BYTES
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
@@ -72,8 +71,8 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
         (lambda values: values.update(hydra={}), "hydra is not a key"),
         (lambda values: values.pop("spec"), "holds no spec"),
         (lambda values: values["spec"].update(height="8"), "spec.height must be a whole number"),
-        (lambda values: values["spec"].update(height=10**6), "spec.height must be between 1 and 4,096"),
-        (lambda values: values["spec"].update(num_levels=1), "spec.num_levels must be between 2 and 65,536"),
+        (lambda values: values["spec"].update(height=0), "spec.height must be at least 1"),
+        (lambda values: values["spec"].update(num_levels=1), "spec.num_levels must be at least 2"),
         (lambda values: values["trainer"].pop("num_steps"), "trainer.num_steps is missing"),
     ],
 )
@@ -90,7 +89,6 @@ def test_a_changed_configuration_is_refused(
     [
         b"seed: !!python/object/apply:os.system ['touch MARKER']",
         b"a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
-        b"a: " + b"x" * MAX_BYTES,
         b"\xff\xfe\x00",
         b"[1, 2]",
         b"a: {",
@@ -98,7 +96,7 @@ def test_a_changed_configuration_is_refused(
         b"a: " + b"[" * 40_000 + b"]" * 40_000,
         b"? " * 40_000,
     ],
-    ids=["tag", "aliases", "large", "encoding", "list", "syntax", "empty", "deep brackets", "deep keys"],
+    ids=["tag", "aliases", "encoding", "list", "syntax", "empty", "deep brackets", "deep keys"],
 )
 def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) -> None:
     (run_folder / "config.yaml").write_bytes(content)
