@@ -137,11 +137,15 @@ class Composer:
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
+        searched = [str(override.input_line) for override in overrides if override.key_or_group == "hydra.searchpath"]
         for override in overrides:
             group = override.key_or_group
             if group in choices and not override.is_delete():
+                options = self.options(group, searched)
                 for value in option_names(override):
-                    self._require_option(group, value)
+                    if isinstance(value, str) and value not in options:
+                        tail = way_out(value, options, kind="options")
+                        raise ConfigurationError(f"{group} has no option '{value}'; {tail}")
 
     def _require_packages(self, composed: Composed) -> None:
         """An option without the line about its package holds keys of the node that is named like its group."""
@@ -151,11 +155,6 @@ class Composer:
                     f"{group}/{option}.yaml must begin with the line '# @package _global_', without which its keys "
                     f"stand below {group}"
                 )
-
-    def _require_option(self, group: str, value: Any) -> None:
-        options = self.options(group)
-        if isinstance(value, str) and value not in options:
-            raise ConfigurationError(f"{group} has no option '{value}'; {way_out(value, options, kind='options')}")
 
     def _explain(self, error: Exception, chosen: Mapping[str, Override]) -> str:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:

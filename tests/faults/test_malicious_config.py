@@ -3,6 +3,7 @@
 What a target may be is tested in tests/config/test_targets.py; here the folders are named on a command line.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -73,15 +74,17 @@ HYDRA = {
 }
 
 
-@pytest.mark.parametrize("name", HYDRA)
-@pytest.mark.parametrize("command", [("train", "resume=run"), ("export", "run=run"), ("compare", "run")])
+COMMANDS = (("train", "resume=run"), ("export", "run=run"), ("compare", "run"))
+
+
+@pytest.mark.parametrize(("name", "command"), zip(HYDRA, itertools.cycle(COMMANDS), strict=False))
 def test_what_a_run_folder_says_of_hydra_has_no_effect(
     genlab: Callable[..., Outcome],
     configuration: str,
     tally: Tally,
     monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
     name: str,
+    command: tuple[str, ...],
 ) -> None:
     """Neither its config.yaml nor its .hydra/ is composed by Hydra."""
     monkeypatch.setenv("SECRET", "canary-of-the-environment")

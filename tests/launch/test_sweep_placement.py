@@ -132,7 +132,7 @@ def test_the_look_comes_before_the_first_job(
     words: tuple[str, ...],
     message: str | None,
 ) -> None:
-    from genlab.composition import application
+    from genlab.launch import command as application
 
     monkeypatch.setattr(application, "conduct", lambda *_, **__: None)
     outcome = genlab("train", "-m", "trainer=smoke", *words)

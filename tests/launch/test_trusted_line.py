@@ -1,0 +1,53 @@
+"""What the user types or names is trusted: every feature of Hydra works on the command line and in ``--config-dir``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.launch import command as application
+from tests.conftest import Outcome
+
+CALLBACK = """
+import os
+from hydra.experimental.callback import Callback
+
+class Told(Callback):
+    def on_job_start(self, config, **_):
+        with open("MARKER", "a") as file:
+            file.write(os.environ["TOLD"])
+"""
+
+
+def test_callbacks_variables_and_search_paths_of_the_user_work(
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELSEWHERE", "from the environment")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("my_callbacks.py").write_text(CALLBACK)
+    Path("mine/hydra/callbacks").mkdir(parents=True)
+    Path("mine/hydra/callbacks/told.yaml").write_text(
+        "# @package _global_\nhydra: {callbacks: {told: {_target_: my_callbacks.Told}}}\n"
+    )
+    variable = "+hydra.job.env_set.TOLD='${oc.env:ELSEWHERE}'"
+    for place in (("--config-dir", "mine"), ("hydra.searchpath=[file://mine]",)):
+        outcome = genlab("models", *place, "hydra/callbacks=told", variable)
+        assert outcome.code == 0, outcome.errors
+    assert Path("MARKER").read_text() == "from the environment" * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("hydra/launcher=slurm", "+hydra.launcher.setup=['module load cuda']", "+hydra.launcher.srun_args=['--mpi=x']"),
+        ("+hydra.launcher.own=${oc.env:HOME}", "hydra.launcher._target_=my.Launcher"),
+        ("hydra.sweeper._target_=my.Sweeper",),
+    ],
+    ids=["slurm", "launcher", "sweeper"],
+)
+def test_any_launcher_and_sweeper_passes_the_preflight_checks(
+    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(application, "conduct", lambda *_, **__: None)
+    outcome = genlab("train", "-m", "trainer=smoke", "seed=0,1", *words)
+    assert outcome.code == 0, outcome.errors
