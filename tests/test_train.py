@@ -55,6 +55,7 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
     assert "trainer.watch_classifier must be a run of model=classifier" in outcome.errors
 
 
+@pytest.mark.slow
 def test_the_watch_fetches_the_classifier_of_the_data(
     genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +203,14 @@ PHASES = [
 ]
 
 
-@pytest.mark.parametrize(("place", "code", "message"), PHASES, ids=[place.rpartition(".")[2] for place, _, _ in PHASES])
+@pytest.mark.parametrize(
+    ("place", "code", "message"),
+    [
+        pytest.param(*phase, id=name, marks=() if name in ("_training_step", "_conclusion") else pytest.mark.slow)
+        for phase in PHASES
+        for name in (phase[0].rpartition(".")[2],)
+    ],
+)
 def test_an_interruption_is_no_error_and_says_how_to_go_on_in_every_phase(
     genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, place: str, code: int, message: str
 ) -> None:

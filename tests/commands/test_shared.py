@@ -20,6 +20,10 @@ from tests.pair import Pair
 FEW = ("num_generated=510", "num_importance_samples=2", "batch_size=100", "num_threads=1")
 
 
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def said(words: tuple[str, ...]) -> Outcome:
     """What this process says in the course of a command."""
     output, errors = io.StringIO(), io.StringIO()
@@ -48,7 +52,7 @@ def copied(run: Path, tmp_path: Path) -> tuple[Path, Path]:
     return copies
 
 
-@pytest.mark.parametrize("kind", ["trained_run", "exact_run", "cgan_run", "infogan_run"])
+@pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run", "infogan_run"))])
 def test_the_ledger_is_that_of_one_process(
     pair: Pair, tmp_path: Path, classifier_run: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
@@ -92,7 +96,7 @@ def test_given_images_are_dealt_to_processes(pair: Pair, tmp_path: Path, exact_r
         assert ours == pytest.approx(theirs, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["trained_run", "exact_run", "cgan_run"])
+@pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run"))])
 def test_pictures_are_those_of_one_process(
     pair: Pair, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
@@ -114,6 +118,7 @@ def test_a_mistake_is_told_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_r
     assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
 
 
+@pytest.mark.slow
 def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path) -> None:
     words = ("sample", f"run={trained_run}", "num_samples=3", "num_threads=1", "device=cpu")
     assert genlab(*words, f"out={tmp_path / 'one'}").code == 0

@@ -252,6 +252,7 @@ def publish(address: str, archives: dict[str, bytes]) -> None:
     mnist.MNIST = replace(mnist.MNIST, md5=sums)
 
 
+@pytest.mark.slow
 def test_a_cut_download_is_never_accepted_and_the_next_run_repairs_it(tmp_path: Path, tally: Tally) -> None:
     archives = small_mnist(tmp_path / "published")
     cut = f"{MNIST_FILES[0]}.gz"

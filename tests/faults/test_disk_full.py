@@ -102,6 +102,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(
         assert [json.loads(line)["step"] for line in lines].count(15) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "words"),
     [("metrics", ()), pytest.param("pictures", ("trainer.sample_interval=12",), marks=pytest.mark.slow)],
@@ -158,6 +159,7 @@ def test_tensorboards_failure_is_a_warning(
         assert len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) >= 8
 
 
+@pytest.mark.slow
 def test_the_wrong_variants_are_noticed(
     genlab: Genlab, small_disk: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

@@ -82,7 +82,7 @@ def steps_lost(steps: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "inside", "anywhere"), [(40, 3, 1), pytest.param(500, 30, 25, marks=pytest.mark.slow)]
+    ("num_steps", "inside", "anywhere"), [(30, 1, 1), pytest.param(500, 30, 25, marks=pytest.mark.slow)]
 )
 def test_a_storm_of_kills_costs_time_only(
     tmp_path: Path, tally: Tally, num_steps: int, inside: int, anywhere: int
@@ -106,7 +106,7 @@ def test_a_storm_of_kills_costs_time_only(
     "kill",
     [
         pytest.param(partial(hooks.signalled_at, 3, signal.SIGKILL), id="in step 3"),
-        pytest.param(partial(hooks.killed_in_saving, 11), id="in the first save"),
+        pytest.param(partial(hooks.killed_in_saving, 11), id="in the first save", marks=pytest.mark.slow),
         *(
             pytest.param(partial(hooks.killed_in_saving, point), id=f"point {point}", marks=pytest.mark.slow)
             for point in range(1, POINTS_OF_A_SAVE + 1)
@@ -144,6 +144,7 @@ def refused_without_its_checkpoints(folder: Path, *more_hooks: hooks.Hook) -> No
     assert {path.name: path.read_bytes() for path in folder.glob("*.json*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_gone_is_left_alone(tmp_path: Path, tally: Tally) -> None:
     with tally.trying(FAULT, "resumptions without the checkpoints that were there"):
         refused_without_its_checkpoints(tmp_path / "run")

@@ -75,6 +75,7 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
         assert (settings["batch_size"], settings["gradient_accumulation"]) == (16, more)
 
 
+@pytest.mark.slow
 def test_the_wrong_variant_is_noticed(genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     run_short(monkeypatch, ON_THE_CPU)
     for module in (trainer, failures):

@@ -24,6 +24,7 @@ FAULT = "8 non-finite"
 BAD_STEP = 7
 LAST_SAVED = 5  # TINY saves every five steps
 PHASE = {"draw": "model", "gan": "discriminator", "gated_pixelcnn": "model"}
+FAMILIES = [family if family == "gan" else pytest.param(family, marks=pytest.mark.slow) for family in TINY]
 
 
 def not_finite(state: object, name: str) -> Iterator[str]:
@@ -80,7 +81,7 @@ def poison_loss(monkeypatch: pytest.MonkeyPatch, *, phase_name: str, step: int) 
     monkeypatch.setattr(state, "PhaseUpdate", Poisoned)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_one_bad_image_stops_the_run_within_its_step(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, family: str
 ) -> None:
@@ -109,7 +110,7 @@ def test_an_infinite_loss_of_one_phase_is_named(
         assert bad_numbers_of_checkpoints(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_huge_learning_rate_reaches_no_checkpoint(genlab: Genlab, tmp_path: Path, tally: Tally, family: str) -> None:
     """Adam moves every weight by lr: they stay finite, what they lead to does not."""
     run = tmp_path / "run"
@@ -172,6 +173,7 @@ def test_a_skipped_batch_leaves_no_trace_and_skips_have_a_limit(
         assert any("running_mean" in name for name in checkpoint_of(run)["model"])  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_wrong_variants_are_noticed(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

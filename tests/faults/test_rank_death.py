@@ -180,6 +180,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Runs()
 
 
+@pytest.mark.slow
 def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally: Tally) -> None:
     """The quick form of the two tests below, without the comparison with an undisturbed run."""
     folder = tmp_path / "run"

@@ -54,6 +54,7 @@ def test_starts_at_the_same_instant_have_a_folder_and_a_number_each(tmp_path: Pa
         assert [checkpoint_of(folder)["step"] for folder in folders] == [2] * NUM_STARTS
 
 
+@pytest.mark.slow
 def test_the_wrong_variant_of_the_name_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
@@ -96,6 +97,7 @@ def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally:
             assert checkpoint_of(folder)["step"] == num_steps
 
 
+@pytest.mark.slow
 def test_the_wrong_variant_of_the_lock_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

@@ -121,6 +121,7 @@ def test_five_of_seven_jobs_fail_and_end_nothing_else(place: Path, tally: Tally)
         assert len({row["value"] for row in table(sweep)}) == 1
 
 
+@pytest.mark.slow
 def test_the_wrong_variant_is_noticed(
     place: Path, genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

@@ -148,6 +148,7 @@ def logged_with_overlap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             log.close(succeeded=True)
 
 
+@pytest.mark.slow
 def test_wrong_variants_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     logged_with_overlap(tmp_path / "right", monkeypatch)
     assert in_accumulator(tmp_path / "right") == in_metrics(tmp_path / "right")

@@ -131,6 +131,7 @@ def test_a_place_that_is_none_is_told(
         assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_without_the_early_look_the_failure_would_come_late_and_at_length(
     genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:

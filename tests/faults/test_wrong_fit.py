@@ -163,6 +163,7 @@ def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
         assert "generator.layers" in outcome.errors or "phase discriminator" in outcome.errors
 
 
+@pytest.mark.slow
 def test_without_the_comparison_training_would_go_on(
     genlab: Callable[..., Outcome],
     changed: Callable[[str, Change], Path],

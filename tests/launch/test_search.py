@@ -123,6 +123,7 @@ def bowl(values: dict[str, str]) -> dict[str, Any]:
 SPACE = ("a=tag(log, interval(1e-4, 1))", "b=choice(x,y)", "c=3")
 
 
+@pytest.mark.slow
 def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "s", bowl)
     study = bench.search(*SPACE, n_trials=20, n_startup_trials=8, seed=1, prune=False)

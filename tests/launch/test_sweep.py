@@ -127,7 +127,7 @@ def documented() -> list[list[str]]:
 def test_the_tables_of_the_improved_gan_are_one_command_each(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genlab.composition import application
+    from genlab.launch import command as application
 
     plans: list[SweepPlan] = []
     monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))
@@ -147,7 +147,7 @@ def test_the_tables_of_the_improved_gan_are_one_command_each(
 def test_the_documented_commands_pass_every_check_before_the_first_job(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from genlab.composition import application
+    from genlab.launch import command as application
 
     plans: list[SweepPlan] = []
     monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))

@@ -83,6 +83,7 @@ def test_points_at_the_edge_of_a_ball_are_inside() -> None:
     assert scores.precision.sum() == scores.recall.sum() == 216
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_deviations_over_draws() -> None:
     """Of both sets; the deviation over images is 0.55 to 0.75 of it here."""
     found = [manifold_scores(draw(120, seed=2 * i), draw(150, seed=2 * i + 1, shift=0.4)) for i in range(80)]

@@ -130,7 +130,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     return run
 
 
-QUICK = ("draw", "dcgan", "semi_supervised_gan")
+QUICK = ("draw", "dcgan")
 TOLERANCE = 1e-4
 """Of float32 and five steps; the largest difference seen is 1e-5, of batch normalisation over few images."""
 
@@ -237,7 +237,7 @@ def test_resume_in_the_same_processes_is_bitwise(pair: Pair, tmp_path: Path) -> 
         assert torch.equal(value, resumed.weights[name]), name
 
 
-@pytest.mark.parametrize("from_two", [True, False])
+@pytest.mark.parametrize("from_two", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_another_number_of_processes_resumes_with_a_warning(
     from_two: bool,
     pair: Pair,

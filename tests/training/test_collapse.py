@@ -230,7 +230,7 @@ class CollapsedUntil(StopAt):
         return (noise if self.num_updates > 7 else constant)(num_samples, generator)
 
 
-@pytest.mark.parametrize("stop", [2, 4, 7, 11])
+@pytest.mark.parametrize("stop", [7, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 4, 11))])
 def test_resume_remembers_the_first_alarm_and_stays_bitwise_equal(run_folder: Callable[[str], Path], stop: int) -> None:
     whole, cut = run_folder("whole"), run_folder("cut")
     make_trainer(whole, CollapsedUntil(1000), **WATCHED).fit(resume=False)

@@ -68,7 +68,9 @@ def scalars(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
 
 
-@pytest.mark.parametrize("stop", [1, 2, 4, 5, 19])  # 37 images in batches of 2 x 8: an epoch ends within step 3
+@pytest.mark.parametrize(
+    "stop", [2, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 4, 5, 19))]
+)  # 37 images in batches of 2 x 8: an epoch ends within step 3
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_resume_is_bitwise_equal_to_the_uninterrupted_run(
     run_folder: Callable[[str], Path], stop: int, accumulation: int

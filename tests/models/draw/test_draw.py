@@ -249,6 +249,7 @@ def test_every_shape_trains_and_draws(
     assert all(0 <= picture.min() <= picture.max() <= 1 for picture in pictures.values())
 
 
+@pytest.mark.slow
 def test_training_lowers_the_bound_below_that_of_independent_pixels() -> None:
     """Images of one column in four: a per-pixel model needs 9 nats, one that knows the column log 4 = 1.39."""
     torch.manual_seed(0)
