@@ -47,7 +47,6 @@ from genlab.parallel.collectives import is_first, num_processes
 from genlab.parallel.processes import gathered, joined
 from genlab.run.record import build_model
 from genlab.training.precision import resolved
-from genlab.training.progress import Progress
 from genlab.training.signals import StopRequest
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Phase
@@ -135,12 +134,12 @@ def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path)
 def our_step(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Callable[[], None]:
     """What the trainer does between two lines of its log."""
     trainer = our_trainer(configuration, dataset, folder)
-    progress, request = Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest(str)
+    request = StopRequest(str)
 
     def step() -> None:
         trainer._training_step()
-        trainer._look_up_from_training(None, progress, request)
-        trainer._pending.clear()  # written and forgotten at every line of the log
+        trainer._observe(request)
+        trainer.metrics.take()  # written and forgotten at every line of the log
 
     return step
 
@@ -205,9 +204,7 @@ def tell_volumes(models: Sequence[str]) -> None:
                 )
                 with counted() as messages:
                     trainer._training_step()
-                    trainer._look_up_from_training(
-                        None, Progress(total=1, start=0, steps_per_epoch=1.0), StopRequest(str)
-                    )
+                    trainer._observe(StopRequest(str))
                 other = (sum(messages) - gradients) / 1e3
                 pays = (2e3 * (8 * sum(messages) / rate + len(messages) * latency) for rate, latency in LINKS)
                 cells = " | ".join(f"{milliseconds:.2g} ms" for milliseconds in pays)

@@ -6,6 +6,7 @@ is measured, and kept as a run folder under the fingerprint of those data. Loadi
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
 from genlab.run.folder import read_summary
 from genlab.run.loading import load_trained
+from genlab.training.collapse import ClassPredictor
 from genlab.types import ImageSpec
+
+_log = logging.getLogger(__name__)
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
 """What follows `genlab train`: what measures is trained in the same precision on every machine."""
@@ -124,6 +128,45 @@ def reference_classifier(
     error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
     tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")
     return found
+
+
+def class_predictor(
+    configuration: RunConfiguration, dataset: Dataset, *, device: torch.device, train: Callable[..., object]
+) -> ClassPredictor | None:
+    """Return the classifier that the collapse watch counts modes with, if one is asked for.
+
+    Args:
+        configuration: Of the run.
+        dataset: Of the run.
+        device: Where it goes.
+        train: See :func:`reference_classifier`.
+
+    Raises:
+        ConfigurationError: ``trainer.watch_classifier`` names no run of a classifier of such images, or is ``auto`` for
+            data that teach no classes.
+        CheckpointError: Its weights cannot be used.
+    """
+    settings = configuration.settings
+    if settings.watch_interval == 0 or settings.watch_classifier is None:
+        return None
+    if settings.watch_classifier != "auto":
+        folder = Path(settings.watch_classifier)
+        found = load_classifier(folder, spec=dataset.spec, device=device, key="trainer.watch_classifier")
+    elif (reason := why_no_classifier(dataset)) is not None:
+        raise ConfigurationError(
+            f"trainer.watch_classifier must be null or the run of a classifier, got auto: {reason}"
+        )
+    else:
+        found = reference_classifier(
+            dataset,
+            configuration.dataset,
+            device=device,
+            num_threads=configuration.num_threads,
+            tell=_log.info,
+            train=train,
+        )
+    num_modes = found.classifier.spec.num_classes
+    return ClassPredictor(name=str(found.run_folder), num_modes=num_modes, predict=found.classifier.predict)
 
 
 def _configuration(

@@ -1,59 +1,44 @@
 """`genlab train`: from a configuration to a trained model. Everything is put together here, and nowhere else."""
 
 import logging
-import random
-import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml  # type: ignore[import-untyped]
 
-from genlab.config.schema import (
-    RunConfiguration,
-    read_run_configuration,
-    require_phases,
-)
+from genlab.config.schema import RunConfiguration, read_run_configuration, require_phases
 from genlab.config.targets import to_trust
 from genlab.data.dataset import Dataset
-from genlab.errors import CheckpointError, ConfigurationError, StoppedBySignal
+from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.launch.contract import JobContext
 from genlab.launch.outcome import settle_after_first
 from genlab.launch.processes import Processes
 from genlab.launch.worker import this_worker
-from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
-from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
-from genlab.metrics.likelihoods import has_likelihood
-from genlab.metrics.quality import LEAST_IMAGES
-from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, gathered, joined, own_device
-from genlab.paths import from_here, program, resume_command
-from genlab.printing import printable
-from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
-from genlab.run.banner import banner
+from genlab.paths import program, resume_command
+from genlab.reference_classifier import class_predictor
+from genlab.run.banner import announce
 from genlab.run.checkpoint import CheckpointFolder
+from genlab.run.conclusion import conclude
 from genlab.run.environment import choose_device, processes_on, save_environment
-from genlab.run.folder import claimed, clear, has_checkpoint, never_saved, read_summary
-from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters, read_origin
+from genlab.run.folder import claimed, clear, read_summary
+from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.record import (
     CONFIG_NAME,
-    RUNS_ROOT,
     build_model,
     load_run,
     resumed,
     save_configuration,
-    save_evaluation,
     with_absolute_paths,
 )
-from genlab.training.collapse import ClassPredictor
-from genlab.training.precision import resolved, slowness
+from genlab.run.resumption import from_checkpoint, interruption, origin_of
+from genlab.training.precision import agreed_precision
+from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
 
@@ -97,10 +82,11 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 is_resumed = configuration.resume is not None or context.is_restarted
                 held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
                 if is_resumed:
-                    configuration = going_on(configuration, context)
+                    configuration = from_checkpoint(configuration, context)
                     begins_anew = configuration.resume is None
                     if worker is not None and context.is_restarted:
-                        _log.warning("started again, %s: %s", _from_where(configuration), worker.former_failure())
+                        place = "beginning" if begins_anew else "last checkpoint"
+                        _log.warning("started again, from the %s: %s", place, worker.former_failure())
             origin = origin_of(context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
@@ -118,56 +104,8 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             settle_after_first(run_folder, former=former)
         if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
-            raise StoppedBySignal(_interruption(context.run_folder, configuration), signal.SIGINT) from error
+            raise StoppedBySignal(interruption(context.run_folder, configuration), signal.SIGINT) from error
         raise
-
-
-def _interruption(run_folder: Path, configuration: RunConfiguration) -> str:
-    """What is left of a run that was interrupted before or after its steps."""
-    if read_summary(run_folder).get("status") == "finished":
-        return f"interrupted after the run had finished: {from_here(run_folder)}"
-    if has_checkpoint(run_folder):
-        return f"interrupted; to go on: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
-    return "interrupted before anything was saved"
-
-
-def origin_of(context: JobContext) -> Origin:
-    """Return what the run was composed of: at its first start, and what a resumption has added."""
-    here = Origin(choices=context.choices, overrides=context.overrides)
-    if not any(word.startswith("resume=") for word in context.overrides) and not context.is_restarted:
-        return here
-    try:
-        first = read_origin(context.run_folder)
-    except (OSError, ValueError):  # no run shall end for that
-        return replace(here, choices={})
-    newest = {word.partition("=")[0]: word for word in (*first.overrides, *here.overrides)}
-    return replace(first, overrides=tuple(newest.values()))
-
-
-def _from_where(configuration: RunConfiguration) -> str:
-    return "from the beginning" if configuration.resume is None else "from the last checkpoint"
-
-
-def going_on(configuration: RunConfiguration, context: JobContext) -> RunConfiguration:
-    """The configuration of a run that died: from its checkpoint, or from nothing where it never had one.
-
-    Raises:
-        ConfigurationError: It is told to go on from one folder in another.
-        CheckpointError: It had a checkpoint.
-    """
-    folder, resume = context.run_folder, configuration.resume
-    if resume is not None and not folder.samefile(resume):
-        raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
-    if has_checkpoint(folder):
-        return replace(configuration, resume=str(folder))
-    if not context.is_restarted:  # else those that died here have looked
-        if not never_saved(folder):
-            raise CheckpointError(
-                f"no usable checkpoint: neither last.pt nor previous.pt is in {folder / 'checkpoints'}, and nothing "
-                "shows that there never was one; start a new run"
-            )
-        _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", from_here(folder))
-    return replace(configuration, resume=None)
 
 
 def train(
@@ -193,13 +131,14 @@ def train(
         GenlabError: The run failed in a foreseen way.
     """
     device = own_device(choose_device(configuration.device))
-    configuration = with_resolved_precision(configuration, device)
+    precision = agreed_precision(configuration.settings.precision, device)
+    configuration = replace(configuration, trainer={**configuration.trainer, "precision": precision})
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
     trainer = assembled(configuration, run_folder, device, origin)
-    dataset, model = trainer.dataset, trainer.model
+    dataset = trainer.dataset
 
     def begin() -> None:
         if begins_anew:
@@ -209,47 +148,18 @@ def train(
             run_folder,
             command=command,
             device=device,
-            precision=configuration.settings.precision,
+            precision=precision,
             seed=configuration.seed,
             class_names=dataset.class_names,
         )
 
-    about = banner(configuration, origin, model=model, dataset=dataset, device=device, run_folder=from_here(run_folder))
-    _log.info("%s", about)
-    _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
-    for warning in model.warnings():
-        _log.warning("%s", warning)
+    announce(configuration, origin, trainer)
     summary = trainer.fit(resume=configuration.resume is not None, is_restarted=is_restarted, begin=begin)
     if not is_first():
         return summary
-    measures, baselines = _ledger(trainer)
-    if measures:
-        checkpoint, step = trainer.tested
-        save_evaluation(
-            run_folder,
-            command=command,
-            checkpoint=checkpoint,
-            step=step,
-            dataset=dataset,
-            measures=measures,
-            baselines=baselines,
-        )
     called = program(to_trust(configuration.as_dict()))
-    _log.info("%s", _conclusion(trainer, run_folder, measures, baselines, called=called))
+    _log.info("%s", conclude(trainer, command=command, called=called))
     return summary
-
-
-def with_resolved_precision(configuration: RunConfiguration, device: torch.device) -> RunConfiguration:
-    """Return the configuration with the type that ``trainer.precision=auto`` stands for on the devices of all ranks.
-
-    The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.
-    """
-    precision = configuration.settings.precision
-    found = gathered(resolved(precision, device))
-    chosen = found[0] if len(set(found)) == 1 else "float32"
-    if precision != "auto" and (warning := slowness(precision, device)) is not None:
-        _log.warning(warning)
-    return replace(configuration, trainer={**configuration.trainer, "precision": chosen})
 
 
 def assembled(
@@ -270,7 +180,7 @@ def assembled(
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)
     with first_before_others():  # a classifier trained once
-        class_predictor = class_predictor_for(configuration, dataset, device)
+        predictor = class_predictor(configuration, dataset, device=device, train=train)
 
     return Trainer(
         model=model,
@@ -282,90 +192,7 @@ def assembled(
         device=device,
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration.as_dict(), origin),
-        class_predictor=class_predictor,
+        class_predictor=predictor,
+        observers={key: bound.factory() for key, bound in configuration.bound_observers.items()},
         resume_command=resume_command(run_folder, to_trust(configuration.as_dict())),
     )
-
-
-def class_predictor_for(
-    configuration: RunConfiguration, dataset: Dataset, device: torch.device
-) -> ClassPredictor | None:
-    """The classifier that the watch for collapse counts modes with, if one is asked for.
-
-    Raises:
-        ConfigurationError: ``trainer.watch_classifier`` names no run of a classifier of such images, or is ``auto`` for
-            data that teach no classes.
-        CheckpointError: Its weights cannot be used.
-    """
-    settings = configuration.settings
-    if settings.watch_interval == 0 or settings.watch_classifier is None:
-        return None
-    if settings.watch_classifier != "auto":
-        folder = Path(settings.watch_classifier)
-        found = load_classifier(folder, spec=dataset.spec, device=device, key="trainer.watch_classifier")
-    elif (reason := why_no_classifier(dataset)) is not None:
-        raise ConfigurationError(
-            f"trainer.watch_classifier must be null or the run of a classifier, got auto: {reason}"
-        )
-    else:
-        found = reference_classifier(
-            dataset,
-            configuration.dataset,
-            device=device,
-            num_threads=configuration.num_threads,
-            tell=_log.info,
-            train=train,
-        )
-    num_modes = found.classifier.spec.num_classes
-    return ClassPredictor(name=str(found.run_folder), num_modes=num_modes, predict=found.classifier.predict)
-
-
-def _ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
-    """The measures of the test that ended training, and those of what needs no model; empty without a test."""
-    averages, dataset, seed = trainer.test_averages, trainer.dataset, trainer.seed
-    weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
-    enter = partial(entries_from, dataset=dataset, split="test", seed=seed)
-    measures = enter(averages, trainer.model.measures, weights=weights, protocol=trainer.batching.protocol)
-    if not (averages and has_likelihood(trainer.model)):
-        return measures, []
-    found = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
-    return measures, enter(found, BASELINE_MEASURES, weights="none")
-
-
-def _conclusion(
-    trainer: Trainer, run_folder: Path, measures: Sequence[Entry], baselines: Sequence[Entry], *, called: str
-) -> str:
-    """What a run ends with: its test measures beside what needs no model, its pictures, and what to do next."""
-    lines = [format_table(measures, baselines)] if measures else []
-    folder = from_here(run_folder)
-    newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
-    lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
-    lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
-    if trainer.summary.reason is not None:
-        lines.append(trainer.summary.reason)
-    if trainer.settings.dry_run:
-        lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
-    lines += ["next:", *(f"  {called} {command}" for command in _next_commands(trainer, folder))]
-    return "\n".join(lines)
-
-
-def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
-    """Yield the commands that work on a run as it has ended."""
-    model, place = trainer.model, shlex.quote(str(folder))
-    if has_checkpoint(folder):
-        if trainer.summary.status == "interrupted":
-            yield f"train resume={place}"
-        if model.draws_pictures:
-            yield f"sample run={place}"
-        # Of samples, which a model without a likelihood is judged by, there is more to compare than of images alone.
-        least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
-        if trainer.dataset.num_images("test") >= least:
-            yield f"evaluate run={place}"
-    yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators from which a model draws its initial weights."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

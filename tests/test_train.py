@@ -190,7 +190,7 @@ PHASES = [
         "stopped by Ctrl-C after step 1; saved; to go on: {resume}",
     ),
     (
-        "genlab.training.trainer.Trainer._draw_pictures",
+        "genlab.training.observers.Pictures.observe",
         130,
         "stopped by Ctrl-C after step 2; saved; to go on: {resume}",
     ),
@@ -199,7 +199,7 @@ PHASES = [
         130,
         "stopped by Ctrl-C after the last step; to go on from the last checkpoint: {resume}",
     ),
-    ("genlab.train._conclusion", 130, "interrupted after the run had finished: {folder}"),
+    ("genlab.run.conclusion.conclusion", 130, "interrupted after the run had finished: {folder}"),
 ]
 
 

@@ -371,7 +371,7 @@ def _run_trainer(
     trainer = trainer_of(subject, device, captured=True, overrides=overrides)
     trainer.run_folder = folder
     trainer.checkpoints = CheckpointFolder(folder / "checkpoints")
-    trainer._last_step = num_steps
+    trainer.last_step = num_steps
     return trainer
 
 

@@ -105,10 +105,10 @@ def trainer_of(
 
 def step(trainer: Trainer) -> dict[str, Tensor]:
     """One training step as the loop makes it; its metrics."""
-    trainer._pending.clear()
+    trainer.metrics.take()
     trainer._training_step()
     trainer.step += 1
-    return {name: torch.cat(values).mean() for name, values in trainer._pending.items()}
+    return {name: values.mean() for name, values in trainer.metrics.state_dict().items()}
 
 
 def weights_of(trainer: Trainer) -> list[Tensor]:

@@ -36,7 +36,7 @@ Composed: TypeAlias = Any
 
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
-_GROUPS_OF_LISTS = ("technique",)  # Hydra does not count an empty list among the choices
+_GROUPS_OF_LISTS = ("technique", "observer")  # Hydra does not count an empty list among the choices
 _GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")

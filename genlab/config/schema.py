@@ -19,6 +19,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.run.environment import require_device_name
+from genlab.training.observer import Observer
 from genlab.training.settings import TrainerSettings
 
 Node = dict[str, Any]
@@ -49,6 +50,8 @@ class RunConfiguration:
     schedule: Node
     trainer: Node
     model: Node
+    observer: dict[str, Node | None] = field(default_factory=dict)
+    """Further observers of the training by name, each a node; null takes one away."""
     is_trusted: bool = field(default=True, compare=False)
     """No key: False for a configuration that lies in a run folder."""
 
@@ -81,6 +84,15 @@ class RunConfiguration:
         """The schedule's factory, checked; it takes an optimiser and ``num_steps``."""
         return bind_schedule(self.schedule, is_trusted=self.is_trusted)
 
+    @cached_property
+    def bound_observers(self) -> dict[str, Bound]:
+        """The nodes of further observers by key, checked; each takes ``run``."""
+        return {
+            key: bind(node, key, run_time=("run",), expects=Observer, is_trusted=self.is_trusted)
+            for key, node in ((f"observer.{name}", node) for name, node in self.observer.items())
+            if node is not None
+        }
+
     def bound_optimizer(self, phase: str) -> Bound:
         """The node of a phase's optimiser, checked; it takes ``params``."""
         node = optimizer_node(self.optimizer, phase)
@@ -103,13 +115,15 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    values = {"allow_other_data": False, **values, "is_trusted": is_trusted}  # the first is no key of older runs
+    absent = {"allow_other_data": False, "observer": {}}  # in older runs
+    values = {**absent, **values, "is_trusted": is_trusted}
     configuration = check_fields(RunConfiguration, values, "")
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
         configuration.bound_optimizer(phase)
     _ = configuration.settings, configuration.bound_dataset, configuration.bound_model, configuration.bound_schedule
+    _ = configuration.bound_observers
     return configuration
 
 

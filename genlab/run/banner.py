@@ -1,5 +1,6 @@
-"""What stands at the head of a run: a few lines of what is trained, on what, and where it is kept."""
+"""The head of a run: a few lines on the model, the data, the device and the run folder."""
 
+import logging
 import shlex
 import shutil
 import sys
@@ -9,15 +10,36 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+import yaml  # type: ignore[import-untyped]
 
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes
+from genlab.paths import from_here
 from genlab.run.environment import describe_cpu, describe_device
 from genlab.run.hyperparameters import Origin
+from genlab.training.run import TrainingRun
+
+_log = logging.getLogger(__name__)
 
 _LABEL_WIDTH = 9
+
+
+def announce(configuration: RunConfiguration, origin: Origin, run: TrainingRun) -> None:
+    """Log the head of a run, its whole configuration for ``-v``, and the model's warnings.
+
+    Args:
+        configuration: Of the run.
+        origin: The choices and overrides that it was composed of.
+        run: About to be trained.
+    """
+    folder = from_here(run.run_folder)
+    head = banner(configuration, origin, model=run.model, dataset=run.dataset, device=run.device, run_folder=folder)
+    _log.info("%s", head)
+    _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
+    for warning in run.model.warnings():
+        _log.warning("%s", warning)
 
 
 def banner(

@@ -21,14 +21,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
+from genlab.measures import WATCH_MEASURES
 from genlab.models.base import GenerativeModel, Model
 from genlab.parallel.collectives import shared_work
 from genlab.parallel.processes import gathered
 from genlab.randomness import derive_seed
+from genlab.training.evaluation import as_written
+from genlab.training.observer import Observer
 from genlab.training.randomness import generator_for
-from genlab.training.settings import TrainerSettings
+from genlab.training.run import TrainingRun
+from genlab.training.summary import StopReason
 
 _log = logging.getLogger(__name__)
 
@@ -60,34 +63,27 @@ def num_modes_covered(classes: Int[Tensor, " N"]) -> int:
     return len(set(classes.tolist()))
 
 
-class CollapseWatch:
-    """Measures what a model draws now and then, and raises an alarm below the stated bounds.
+class CollapseWatch(Observer):
+    """The diversity of the images that a model draws, with an alarm below the stated bounds.
 
     It draws from a generator of its own, so that training goes on as if it had not looked.
 
     Args:
-        model: What will be watched; it must draw images.
-        dataset: Whose training images set the scale.
+        run: To observe; its model must draw images, its training images set the scale, its settings hold the bounds.
         predictor: The classifier that counts modes; None counts none.
-        settings: ``watch_images`` and the bounds.
-        seed: Of the run.
-        device: Where the model is.
 
     Raises:
         ConfigurationError: The model draws no images, or a bound cannot be met.
         DataError: The training images do not differ, so that they set no scale.
     """
 
-    def __init__(
-        self,
-        *,
-        model: Model,
-        dataset: Dataset,
-        predictor: ClassPredictor | None,
-        settings: TrainerSettings,
-        seed: int,
-        device: torch.device,
-    ) -> None:
+    measures = WATCH_MEASURES
+
+    def __init__(self, run: TrainingRun, *, predictor: ClassPredictor | None) -> None:
+        super().__init__(run, interval=run.settings.watch_interval)
+        self._settings = settings = run.settings
+        self._predictor = predictor
+        model, dataset = run.model, run.dataset
         if not isinstance(model, GenerativeModel):
             raise ConfigurationError(
                 f"trainer.watch_interval must be 0 for {type(model).__name__}, which draws no images to watch, got "
@@ -98,19 +94,26 @@ class CollapseWatch:
         """The step of the first alarm of the run; it stays when the model recovers."""
         self.diversity_ratio: float | None = None
         self.modes_covered: int | None = None
-        self._settings = settings
-        self._predictor = predictor
-        self._seed = seed
-        self._device = device
         self._require_reachable_bounds()
         num_images = settings.watch_images
-        images = dataset.subset("train", num_images, seed=derive_seed(seed, "watch"), device=device).images
+        images = dataset.subset("train", num_images, seed=derive_seed(run.seed, "watch"), device=run.device).images
         self._scale = mean_pairwise_distance(images) if len(images) > 1 else 0.0
         if self._scale == 0:
             raise DataError(
                 f"the {len(images)} training images of dataset {dataset.name} that trainer.watch_images takes are all "
                 "equal and set no scale: take more, or set trainer.watch_interval=0"
             )
+        run.summary.collapse = self.report()
+
+    def observe(self, step: int) -> StopReason | None:
+        with as_written():
+            values = self.look(self.run.evaluated_model(), step=step)
+        self.run.write(values)
+        self.run.summary.final |= values
+        self.run.summary.collapse = self.report()
+        if self._settings.on_collapse == "warn" or not self.is_alarmed:
+            return None
+        return StopReason(f"collapsed: {self.description()}", is_final=True)
 
     @torch.no_grad()
     def look(self, model: Model, *, step: int) -> dict[str, float]:
@@ -125,9 +128,8 @@ class CollapseWatch:
         """
         assert isinstance(model, GenerativeModel)
         with shared_work():
-            images = model.sample(
-                self._settings.watch_images, generator=generator_for(self._seed, "watch", device=self._device)
-            )
+            generator = generator_for(self.run.seed, "watch", device=self.run.device)
+            images = model.sample(self._settings.watch_images, generator=generator)
         self.diversity_ratio = mean_pairwise_distance(images) / self._scale
         if self._predictor is not None:
             self.modes_covered = num_modes_covered(self._predictor.predict(images))
@@ -187,6 +189,7 @@ class CollapseWatch:
             if not isinstance(state[name], bool | int | float | None):
                 raise TypeError(f"{name} of the watch must be a number or none, got {type(state[name]).__name__}")
             setattr(self, name, state[name])
+        self.run.summary.collapse = self.report()
 
     def _require_reachable_bounds(self) -> None:
         bound = self._settings.min_modes_covered

@@ -3,9 +3,14 @@
 A CPU without instructions for a reduced type converts every operand and every result.
 """
 
+import logging
 from typing import Literal
 
 import torch
+
+from genlab.parallel.processes import gathered
+
+_log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -26,6 +31,17 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
     if precision != "auto":
         return precision
     return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def agreed_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return the type that a setting stands for on the devices of all ranks, and warn where it is slow.
+
+    The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.
+    """
+    found: list[Precision] = gathered(resolved(precision, device))
+    if precision != "auto" and (warning := slowness(precision, device)) is not None:
+        _log.warning(warning)
+    return found[0] if len(set(found)) == 1 else "float32"
 
 
 def slowness(precision: Precision, device: torch.device) -> str | None:

@@ -64,18 +64,18 @@ class Progress:
         self._bar.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell the newest values by tag: those of a validation in a line that is kept, others as often as is readable.
+        """Tell the newest values by tag: of held-out images in a line that is kept, others as often as is readable.
 
         Args:
             step: Of the values.
-            values: All of training or all of a validation.
+            values: All of training, or all of one look at held-out images.
         """
         speed = values.get(_SPEED)
         texts = short_texts({tag: values[tag] for tag in values if tag != _SPEED and not tag.endswith(_HIDDEN)})
         if speed is None:
             if not self._is_live and self._untold is not None and self._untold[0] == step:
                 self._tell_untold()
-            _log.info("step %d, validation: %s", step, ", ".join(texts))
+            _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
             return
         epoch = f"epoch {step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
@@ -183,4 +183,4 @@ class Speedometer:
         """Leave out what happens meanwhile."""
         pause = time.monotonic()
         yield
-        self._start += time.monotonic() - pause
+        self._start += time.monotonic() - max(pause, self._start)  # it may have been restarted meanwhile

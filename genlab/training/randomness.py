@@ -1,10 +1,20 @@
 """The generators that models draw from, seeded from the run's seed and a purpose."""
 
+import random
+
+import numpy as np
 import torch
 from torch import Generator
 
 from genlab.parallel.collectives import num_processes, rank, seed_same_draws
 from genlab.randomness import derive_seed
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators from which a model draws its initial weights."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
 
 
 def seed_default_generators(seed: int, device: torch.device) -> None:

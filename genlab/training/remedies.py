@@ -1,10 +1,10 @@
-"""What a run that cannot go on says of itself, in a line: what happened, what is kept, and what to try."""
+"""Error messages of a run that cannot go on, in a line: the failure, the state that is kept, and a hint."""
 
 from pathlib import Path
 
-from genlab.errors import MemoryExhaustedError, NonFiniteError, StorageError
+from genlab.errors import GenlabError, MemoryExhaustedError, NonFiniteError, StorageError, is_out_of_memory
 from genlab.run.checkpoint import CheckpointFolder
-from genlab.storage import free_bytes
+from genlab.storage import free_bytes, is_disk_full
 from genlab.training.settings import TrainerSettings
 
 
@@ -19,6 +19,23 @@ def diverged(what: str, *, step: int, checkpoints: CheckpointFolder) -> NonFinit
     last = checkpoints.last_step
     kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
     return NonFiniteError(f"step {step}: {what}; {kept}; try a lower optimizer.default.lr or trainer.max_gradient_norm")
+
+
+def explained(
+    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder
+) -> GenlabError | None:
+    """Return the error message for a shortage of memory or of disk space; None for any other failure.
+
+    Args:
+        error: As torch or the system tells it.
+        step: In which it came.
+        settings: Of the run.
+        checkpoints: Of the run.
+    """
+    run_folder = checkpoints.path.parent
+    if is_out_of_memory(error):
+        return memory_exhausted(error, step=step, settings=settings, checkpoints=checkpoints, run_folder=run_folder)
+    return disk_full(error, run_folder) if is_disk_full(error) else None
 
 
 def memory_exhausted(

@@ -4,6 +4,9 @@ import logging
 
 import torch
 
+from genlab.training.observer import Observer
+from genlab.training.run import TrainingRun
+
 _log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 120.0
@@ -19,20 +22,26 @@ def hint_for(device: torch.device) -> str:
     return "; num_threads=1 suffers less from them: stop, then genlab train resume=RUN num_threads=1"
 
 
-class SlowdownWatch:
-    """Compares the speed of training with that of its first minutes, and warns once.
+class SlowdownWatch(Observer):
+    """A comparison of the speed of training with that of its first minutes, which warns once.
 
     Args:
-        hint: Advice to print with the warning; empty where there is none.
+        run: To observe.
+        interval: In steps.
+        hint: Advice to print with the warning; may be empty.
     """
 
-    def __init__(self, hint: str) -> None:
+    def __init__(self, run: TrainingRun, *, interval: int, hint: str) -> None:
+        super().__init__(run, interval=interval)
         self._hint = hint
         self._fastest = 0.0  # steps a second
         self._seconds = 0.0
         self._window_steps = 0
         self._window_seconds = 0.0
         self._has_warned = False
+
+    def observe(self, step: int) -> None:
+        self.add(*self.run.speedometer.read(step))
 
     def add(self, steps: int, seconds: float) -> None:
         """Count steps and the time that they took, pauses left out."""

@@ -12,12 +12,14 @@ import torch
 
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
+from genlab.graphs import Graphs
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import broadcast
 from genlab.parallel.sharding import is_share, shard, shares_like, whole
 from genlab.randomness import derive_seed
 from genlab.training.averaging import WeightAverage, averaged_weights
+from genlab.training.capture import StepCapture, step_capture
 from genlab.training.fitting import require_fitting
 from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.randomness import seed_default_generators
@@ -79,6 +81,26 @@ class TrainingState:
         self._equal_for = {"num_processes": num_processes()}
         if device.type == "cpu":
             self._equal_for["num_threads"] = torch.get_num_threads()
+
+    def capture(self, graphs: Graphs | None, settings: TrainerSettings) -> StepCapture | None:
+        """Have the updates recorded after a few steps; return None where they stay as written.
+
+        Args:
+            graphs: The recorder; None leaves it to ``trainer.cuda_graph``.
+            settings: Of the run.
+        """
+        if graphs is not None:
+            capture: StepCapture | None = StepCapture(graphs, is_required=True)
+        else:
+            obstacle = "it is shared by several processes" if num_processes() > 1 else None
+            if settings.makes_own_graphs:
+                obstacle = f"trainer.compile_mode={settings.compile_mode} makes graphs of its own"
+            capture = step_capture(settings.cuda_graph, self._device, obstacle=obstacle)
+        if capture is not None:
+            source = None
+            for update in self.updates:
+                source = update.capture(capture, source)
+        return capture
 
     def initialize(self) -> None:
         """Set the data-dependent initial values of a fresh model; a sharded one got them while it was whole."""

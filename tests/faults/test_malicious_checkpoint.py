@@ -220,9 +220,11 @@ def test_no_variable_of_the_environment_makes_us_trust_a_file(
 SIZES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "10^12 elements of stride 0": lambda state: state | {"model": {"a": torch.zeros(1).expand(10**6, 10**6)}},
     "such moments of the optimiser": lambda state: with_moments(state, torch.zeros(1).expand(10**6, 10**6)),
-    "such a mean of metrics": lambda state: state | {"pending": {"a": torch.zeros(1).expand(10**12)}},
+    "such a mean of metrics": lambda state: state | {"observers": {"metrics": {"a": torch.zeros(1).expand(10**12)}}},
     "a call for a terabyte": lambda state: state | {"a": Bomb(bytearray, 10**12)},
-    "metrics of one byte each": lambda state: state | {"pending": {"a": torch.zeros(10**5, dtype=torch.uint8)}},
+    "metrics of one byte each": lambda state: (
+        state | {"observers": {"metrics": {"a": torch.zeros(10**5, dtype=torch.uint8)}}}
+    ),
     "lists that double in the optimiser": lambda state: with_moments(state, doubling(40)),
     "lists that double in the schedule": lambda state: with_schedule(state, doubling(40)),
     "tuples that double as a key": lambda state: state | {"a": {doubling_tuple(20): 1}},
@@ -263,7 +265,7 @@ SHAPES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "weights in a list": lambda state: state | {"model": [torch.zeros(3)]},
     "no optimisers": lambda state: state | {"updates": 3},
     "optimisers of nothing": lambda state: state | {"updates": {"model": {"optimizer": {}, "schedule": 1}}},
-    "metrics that are none": lambda state: state | {"pending": [1]},
+    "metrics that are none": lambda state: state | {"observers": {"metrics": [1]}},
     "a best that is a text": lambda state: state | {"best": "best"},
     "seconds that are none": lambda state: state | {"seconds": None},
     "seconds beyond the numbers of a float": lambda state: state | {"seconds": 10**400},

@@ -1,8 +1,9 @@
 """A small two-phase model with every kind of state a run must keep: batch norm, dropout noise, two optimisers."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from genlab.data.preparation import Preparation, RawDataset
 from genlab.data.store import Store
 from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor
+from genlab.training.observer import ObserverFactory
+from genlab.training.run import TrainingRun
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
 from genlab.types import UNLABELLED, Batch, Loss, Phase
@@ -129,12 +132,30 @@ def cosine(optimizer: torch.optim.Optimizer, *, num_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 1 - step / (num_steps + 1))
 
 
+def make_run(
+    folder: Path, model: nn.Module | None = None, dataset: Dataset | None = None, **changes: Any
+) -> TrainingRun:
+    """A run without its loop, for an observer."""
+    model = model if model is not None else TinyGAN()
+    return TrainingRun(
+        model=model,
+        dataset=dataset or make_dataset(),
+        optimizers={phase.name: functools.partial(torch.optim.Adam, lr=1e-2) for phase in model.phases()},
+        schedule=cosine,
+        settings=make_settings(**changes),
+        run_folder=folder,
+        device=torch.device("cpu"),
+        seed=3,
+    )
+
+
 def make_trainer(
     folder: Path,
     model: nn.Module | None = None,
     lr: float = 1e-2,
     dataset: Dataset | None = None,
     class_predictor: ClassPredictor | None = None,
+    observers: Mapping[str, ObserverFactory] = MappingProxyType({}),
     **changes: Any,
 ) -> Trainer:
     model = model if model is not None else TinyGAN()
@@ -151,6 +172,7 @@ def make_trainer(
         seed=3,
         hyperparameters={"model": "tiny", "optimizer.lr": lr, "flag": True},
         class_predictor=class_predictor,
+        observers=observers,
     )
 
 

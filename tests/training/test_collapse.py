@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError, DataError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.training.collapse import ClassPredictor, CollapseWatch, mean_pairwise_distance, num_modes_covered
-from tests.training.conftest import TinyGAN, make_dataset, make_settings, make_trainer
+from genlab.types import Phase
+from tests.training.conftest import TinyGAN, make_dataset, make_run, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
 
 CPU = torch.device("cpu")
@@ -45,15 +47,11 @@ def by_first_pixel(name: str = "pixels", num_modes: int = 2) -> ClassPredictor:
     return ClassPredictor(name=name, num_modes=num_modes, predict=lambda images: images[:, 0, 0, 0].round().long())
 
 
-def make_watch(model: Model, predictor: ClassPredictor | None = None, **changes: Any) -> CollapseWatch:
-    return CollapseWatch(
-        model=model,
-        dataset=make_dataset(),
-        predictor=predictor,
-        settings=make_settings(**(WATCHED | changes)),
-        seed=3,
-        device=CPU,
-    )
+def make_watch(
+    model: Model, predictor: ClassPredictor | None = None, dataset: Dataset | None = None, **changes: Any
+) -> CollapseWatch:
+    folder = Path("nothing is written")
+    return CollapseWatch(make_run(folder, model, dataset=dataset, **(WATCHED | changes)), predictor=predictor)
 
 
 @pytest.mark.parametrize("num_images", [2, 3, 9])
@@ -83,14 +81,7 @@ def test_a_model_as_diverse_as_the_data_has_ratio_one() -> None:
     def draw(num: int, generator: torch.Generator | None) -> Tensor:
         return images[torch.randperm(400, generator=generator)[:num]]
 
-    watch = CollapseWatch(
-        model=Drawing(draw),
-        dataset=data,
-        predictor=None,
-        settings=make_settings(**WATCHED, watch_images=200),
-        seed=3,
-        device=CPU,
-    )
+    watch = make_watch(Drawing(draw), dataset=data, watch_images=200)
     values = watch.look(Drawing(draw), step=1)
     assert values == {"watch/diversity_ratio": pytest.approx(1, abs=0.03), "watch/collapse_alarm": 0.0}
 
@@ -148,8 +139,12 @@ def test_few_modes_are_an_alarm_of_their_own() -> None:
 
 def test_what_cannot_be_watched_is_refused() -> None:
     class Measuring(Model):
-        def phases(self) -> tuple[()]:
-            return ()
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def phases(self) -> tuple[Phase, ...]:
+            return (Phase(name="model", modules=(self.layer,), loss=self.evaluate),)
 
         def evaluate(self, batch: Any) -> dict[str, Tensor]:
             return {}
@@ -188,8 +183,8 @@ def test_the_watch_leaves_no_trace_in_the_training(run_folder: Callable[[str], P
     assert summary.collapse is None
     make_trainer(watched, Drawing(noise), class_predictor=by_first_pixel(), **WATCHED).fit(resume=False)
     ours, theirs = last_state(watched), last_state(plain)
-    assert ours.pop("collapse") is not None
-    assert theirs.pop("collapse") is None
+    assert ours["observers"].pop("collapse")
+    assert "collapse" not in theirs["observers"]
     assert_states_equal(ours, theirs)
     assert [line for line in scalars(watched) if "watch/diversity_ratio" not in line] == scalars(plain)
 

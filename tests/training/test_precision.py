@@ -10,12 +10,10 @@ import pytest
 import torch
 import yaml
 
-import genlab.train
 from genlab.training import precision
-from genlab.training.precision import has_bfloat16, slowness
+from genlab.training.precision import agreed_precision, has_bfloat16, slowness
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
-from tests.parallel.test_distributed import configuration
 
 CPU = torch.device("cpu")
 AVX2 = {"avx2": True, "avx512_f": False, "avx512_bf16": False, "amx_bf16": False}
@@ -111,8 +109,7 @@ def test_the_resolved_type_is_what_a_run_shows_keeps_and_goes_on_with(
 
 
 def test_all_ranks_take_the_type_that_each_of_them_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    automatic = configuration("trainer.precision=auto")
     set_cpu(monkeypatch, AVX2 | {"amx_bf16": True})
     for other in ("bfloat16", "float32"):
-        monkeypatch.setattr(genlab.train, "gathered", lambda own, other=other: [own, other])
-        assert genlab.train.with_resolved_precision(automatic, CPU).settings.precision == other
+        monkeypatch.setattr("genlab.training.precision.gathered", lambda own, other=other: [own, other])
+        assert agreed_precision("auto", CPU) == other

@@ -21,9 +21,10 @@ from genlab.errors import StoppedBySignal
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.loading import load
 from genlab.run.record import build_model, save_configuration
-from genlab.train import assembled, seed_everything, with_resolved_precision
+from genlab.train import assembled
 from genlab.training.averaging import averaged_weights
 from genlab.training.evaluation import averages_of_split
+from genlab.training.randomness import seed_everything
 from genlab.training.trainer import Trainer
 from genlab.types import ImageSpec
 from tests.faults.harness import fork
@@ -47,7 +48,13 @@ SMALL: dict[str, Any] = {
 }
 WORDS = (
     *("dataset.size=8", "dataset.num_test=21", "dataset.num_validation=0", "seed=3", "device=cpu", "num_threads=1"),
-    *("trainer.num_steps=3", "trainer.batch_size=8", "trainer.ema_decay=0.9", "trainer.num_initialization_images=16"),
+    *(
+        "trainer.num_steps=3",
+        "trainer.batch_size=8",
+        "trainer.ema_decay=0.9",
+        "trainer.precision=float32",
+        "trainer.num_initialization_images=16",
+    ),
     *("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.checkpoint_interval=0"),
 )
 
@@ -69,7 +76,7 @@ def composed(preset: str, *words: str) -> RunConfiguration:
 def trainer_of(configuration: RunConfiguration, folder: Path, *, seed: int = 3) -> Trainer:
     seed_everything(seed)
     folder.mkdir(exist_ok=True)
-    trainer = assembled(with_resolved_precision(configuration, CPU), folder, CPU)
+    trainer = assembled(configuration, folder, CPU)
     save_configuration(folder, configuration, trainer.dataset.spec, dataset_fingerprint=trainer.dataset.fingerprint)
     return trainer
 
@@ -112,7 +119,7 @@ class Killed(BaseException):
 def killed_and_resumed(preset: str, folder: Path) -> Trainer:
     """What a kill leaves: a process of its own, with other initial values, goes on from the checkpoint of step 1."""
     trainer = trainer_of(composed(preset), folder)
-    before_step(trainer, 1, lambda: trainer._save(None))
+    before_step(trainer, 1, trainer._save)
 
     def kill() -> None:
         raise Killed

@@ -105,7 +105,7 @@ def test_metrics_of_a_checkpoint_take_no_more_memory_than_in_their_file(run_fold
     folder = run_folder("a")
     make_trainer(folder, num_steps=4).fit(resume=False)
     state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
-    state["pending"] = {"train/critic/loss": torch.zeros(200_000)}
+    state["observers"]["metrics"] = {"train/critic/loss": torch.zeros(200_000)}
     CheckpointFolder(folder / "checkpoints").save_last(state, step=4, fingerprint="")
     trainer = make_trainer(folder, num_steps=4)
     tracemalloc.start()

@@ -1,0 +1,89 @@
+"""The end of a training run: its test measures as a ledger, its pictures, and the commands to try next."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
+from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
+from genlab.metrics.likelihoods import has_likelihood
+from genlab.metrics.quality import LEAST_IMAGES
+from genlab.models.base import GenerativeModel
+from genlab.paths import from_here
+from genlab.printing import printable
+from genlab.run.folder import has_checkpoint
+from genlab.run.record import RUNS_ROOT, save_evaluation
+from genlab.training.trainer import Trainer
+
+
+def ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
+    """Return the test measures of a run, and those of baselines without a model; both empty without a test."""
+    averages, dataset, seed = trainer.test_averages, trainer.dataset, trainer.seed
+    weights: Weights = "trained" if trainer.settings.ema_decay is None else "averaged"
+    enter = partial(entries_from, dataset=dataset, split="test", seed=seed)
+    measures = enter(averages, trainer.model.measures, weights=weights, protocol=trainer.batching.protocol)
+    if not (averages and has_likelihood(trainer.model)):
+        return measures, []
+    found = baseline_averages(dataset, "test", seed=seed, device=trainer.device)
+    return measures, enter(found, BASELINE_MEASURES, weights="none")
+
+
+def conclude(trainer: Trainer, *, command: str, called: str) -> str:
+    """Write evaluation.json where there was a test, and return the last lines of a run.
+
+    Args:
+        trainer: Whose run has ended.
+        command: The line that repeats the run.
+        called: The program, as it is called here.
+    """
+    measures, baselines = ledger(trainer)
+    if measures:
+        checkpoint, step = trainer.tested
+        save_evaluation(
+            trainer.run_folder,
+            command=command,
+            checkpoint=checkpoint,
+            step=step,
+            dataset=trainer.dataset,
+            measures=measures,
+            baselines=baselines,
+        )
+    return conclusion(trainer, measures, baselines, called=called)
+
+
+def conclusion(trainer: Trainer, measures: Sequence[Entry], baselines: Sequence[Entry], *, called: str) -> str:
+    """Return the last lines of a run: its test measures, its pictures, and commands to try next.
+
+    Args:
+        trainer: Whose run has ended.
+        measures: Of the test.
+        baselines: Of the same test.
+        called: The program, as it is called here.
+    """
+    lines = [format_table(measures, baselines)] if measures else []
+    folder = from_here(trainer.run_folder)
+    newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
+    lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
+    if trainer.summary.reason is not None:
+        lines.append(trainer.summary.reason)
+    if trainer.settings.dry_run:
+        lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
+    lines += ["next:", *(f"  {called} {command}" for command in _next_commands(trainer, folder))]
+    return "\n".join(lines)
+
+
+def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
+    """Yield the commands that work on a run as it has ended."""
+    model, place = trainer.model, shlex.quote(str(folder))
+    if has_checkpoint(folder):
+        if trainer.summary.status == "interrupted":
+            yield f"train resume={place}"
+        if model.draws_pictures:
+            yield f"sample run={place}"
+        # Of samples, which a model without a likelihood is judged by, there is more to compare than of images alone.
+        least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
+        if trainer.dataset.num_images("test") >= least:
+            yield f"evaluate run={place}"
+    yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"

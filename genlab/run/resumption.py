@@ -1,0 +1,59 @@
+"""The start that follows another start in the same run folder: its checkpoint, its origin, and its error messages."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from genlab.config.schema import RunConfiguration
+from genlab.config.targets import to_trust
+from genlab.errors import CheckpointError, ConfigurationError
+from genlab.launch.contract import JobContext
+from genlab.paths import from_here, resume_command
+from genlab.run.folder import has_checkpoint, never_saved, read_summary
+from genlab.run.hyperparameters import Origin, read_origin
+
+_log = logging.getLogger(__name__)
+
+
+def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> RunConfiguration:
+    """Return the configuration of a run that died: from its checkpoint, or from the beginning where it never had one.
+
+    Raises:
+        ConfigurationError: It is told to go on from one folder in another.
+        CheckpointError: It had a checkpoint.
+    """
+    folder, resume = context.run_folder, configuration.resume
+    if resume is not None and not folder.samefile(resume):
+        raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
+    if has_checkpoint(folder):
+        return replace(configuration, resume=str(folder))
+    if not context.is_restarted:  # else those that died here have looked
+        if not never_saved(folder):
+            raise CheckpointError(
+                f"no usable checkpoint: neither last.pt nor previous.pt is in {folder / 'checkpoints'}, and nothing "
+                "shows that there never was one; start a new run"
+            )
+        _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", from_here(folder))
+    return replace(configuration, resume=None)
+
+
+def origin_of(context: JobContext) -> Origin:
+    """Return the choices and overrides of a run's first start, with the overrides of this one."""
+    here = Origin(choices=context.choices, overrides=context.overrides)
+    if not any(word.startswith("resume=") for word in context.overrides) and not context.is_restarted:
+        return here
+    try:
+        first = read_origin(context.run_folder)
+    except (OSError, ValueError):  # no run shall end for that
+        return replace(here, choices={})
+    newest = {word.partition("=")[0]: word for word in (*first.overrides, *here.overrides)}
+    return replace(first, overrides=tuple(newest.values()))
+
+
+def interruption(run_folder: Path, configuration: RunConfiguration) -> str:
+    """Return the error message of a run that was interrupted before or after its steps."""
+    if read_summary(run_folder).get("status") == "finished":
+        return f"interrupted after the run had finished: {from_here(run_folder)}"
+    if has_checkpoint(run_folder):
+        return f"interrupted; to go on: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
+    return "interrupted before anything was saved"

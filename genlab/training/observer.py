@@ -1,0 +1,68 @@
+"""The interface of an observer: a measure, a picture or a limit that is due between two training steps.
+
+An observer of your own is a class and a YAML file, ``observer/brightness.yaml``, whose keys are its arguments; the line
+``genlab train observer=[brightness]`` adds it to a run::
+
+    class Brightness(Observer):
+        measures = {"samples/brightness": Measure(unit="1", kind="estimate", direction="neither")}
+
+        def __init__(self, run: TrainingRun, *, interval: int, num_samples: int) -> None:
+            super().__init__(run, interval=interval)
+            self.num_samples = num_samples
+
+        def observe(self, step: int) -> StopReason | None:
+            generator = generator_for(self.run.seed, "brightness", device=self.run.device)
+            images = self.run.evaluated_model().sample(self.num_samples, generator=generator)
+            self.run.write({"samples/brightness": float(images.mean())})
+            return None
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from genlab.measures import Measure
+from genlab.training.summary import StopReason
+
+if TYPE_CHECKING:  # it imports TensorBoard, which takes a second
+    from genlab.training.run import TrainingRun
+
+
+class Observer(ABC):
+    """Something that is due now and then between two training steps.
+
+    It may draw random numbers: every step seeds the default generators anew. Several processes make the same calls, and
+    the first one writes.
+
+    Args:
+        run: To observe.
+        interval: Steps from one look to the next; 0 never looks.
+    """
+
+    measures: Mapping[str, Measure] = MappingProxyType({})
+    """The declarations of the scalars that it writes, by tag."""
+
+    def __init__(self, run: "TrainingRun", *, interval: int) -> None:
+        self.run = run
+        self.interval = interval
+
+    def due(self, step: int) -> bool:
+        """Return whether to look after a step: at every multiple of the interval, and after the last step."""
+        return self.interval > 0 and (step % self.interval == 0 or step == self.run.last_step)
+
+    @abstractmethod
+    def observe(self, step: int) -> StopReason | None:
+        """Look at the run after a step; a reason, of any process, stops all of them."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it: tensors and plain values. Empty by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint has kept."""
+        del state
+
+
+ObserverFactory = Callable[..., Observer]
+"""Makes an observer of ``run``, an argument that it takes by name."""

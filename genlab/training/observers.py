@@ -1,0 +1,154 @@
+"""The observers of every run, in their order: metrics, validation, pictures, collapse, the user's own, limits."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genlab.data.dataset import Split
+from genlab.parallel.collectives import shared_work
+from genlab.run.checkpoint import first_not_finite
+from genlab.sampling.pictures import save_pictures, sheet
+from genlab.training.collapse import ClassPredictor, CollapseWatch
+from genlab.training.evaluation import as_written, scalar_means
+from genlab.training.observer import Observer, ObserverFactory
+from genlab.training.randomness import generator_for
+from genlab.training.run import TrainingRun
+from genlab.training.slowdown import SlowdownWatch, hint_for
+from genlab.training.summary import StopReason
+
+
+def observers_of(
+    run: TrainingRun,
+    metrics: "TrainingMetrics",
+    *,
+    class_predictor: ClassPredictor | None,
+    own: Mapping[str, ObserverFactory],
+) -> dict[str, Observer]:
+    """Return the observers of a run by name, in the order in which they look.
+
+    Args:
+        run: To observe.
+        metrics: Of its steps.
+        class_predictor: Counts modes for the collapse watch.
+        own: Further ones, which the configuration names.
+    """
+    settings = run.settings
+    observers: dict[str, Observer] = {
+        "slowdown": SlowdownWatch(run, interval=settings.log_interval, hint=hint_for(run.device)),
+        "metrics": metrics,  # after the slow-down warning, for it begins a new window of the speedometer
+    }
+    if settings.validation_interval > 0:
+        observers["validation"] = Validation(run, interval=settings.validation_interval)
+    if settings.sample_interval > 0:
+        observers["pictures"] = Pictures(run, interval=settings.sample_interval)
+    if settings.watch_interval > 0:
+        observers["collapse"] = CollapseWatch(run, predictor=class_predictor)
+    observers |= {name: factory(run=run) for name, factory in own.items()}
+    if settings.max_minutes is not None:
+        observers["time_limit"] = TimeLimit(run, max_minutes=settings.max_minutes)
+    return observers
+
+
+class TrainingMetrics(Observer):
+    """The means of the phases' metrics since the last log line, with the learning rates and the speed."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        super().__init__(run, interval=run.settings.log_interval)
+        self._pending: dict[str, list[Float[Tensor, " n"]]] = {}  # on the device until they are written
+
+    def record(self, phase: str, metrics: Mapping[str, Tensor]) -> None:
+        """Keep the metrics of one update."""
+        for name, value in metrics.items():
+            self._pending.setdefault(f"train/{phase}/{name}", []).append(value.reshape(1))
+
+    def take(self) -> dict[str, float]:
+        """Return the means by tag, and begin anew."""
+        values = {tag: float(torch.cat(kept).mean()) for tag, kept in self._pending.items()}
+        self._pending.clear()
+        return values
+
+    def observe(self, step: int) -> None:
+        run = self.run
+        steps, seconds = run.speedometer.read(step)
+        run.notice_withheld()
+        values = self.take()
+        for update in run.state.updates:
+            values[f"train/{update.phase.name}/learning_rate"] = float(update.schedule.get_last_lr()[0])
+        run.summary.final |= values
+        values["speed/images_per_second"] = steps * run.images_per_step / seconds
+        run.write(values)
+        if run.progress is not None:
+            run.progress.show(step, values)
+        run.speedometer.restart(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {tag: torch.cat(kept) for tag, kept in self._pending.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._pending = {tag: [_metrics(tag, values)] for tag, values in state.items()}
+
+
+class Validation(Observer):
+    """The model's own measures on the validation split, by which most models choose their best checkpoint."""
+
+    def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - the run knows it
+        averages = self.run.evaluate("validation", limit=self.run.settings.validation_images)
+        return self.run.report({f"validation/{name}": mean for name, mean in scalar_means(averages).items()})
+
+
+class Pictures(Observer):
+    """Grids and films from noise that stays the same through the run; several processes share the samples."""
+
+    def observe(self, step: int) -> None:
+        run = self.run
+        num_images = run.settings.num_sample_images
+        split: Split = "validation" if run.dataset.num_images("validation") else "train"
+        batch = run.dataset.subset(split, num_images, seed=run.seed, device=run.device)
+        model = run.evaluated_model()
+        with torch.no_grad(), as_written(), shared_work():
+            pictures = model.visualize(
+                batch, num_samples=num_images, generator=generator_for(run.seed, "pictures", device=run.device)
+            )
+        bad = first_not_finite(pictures)
+        if bad is not None:
+            raise run.diverged(f"{bad} not finite, nothing saved")
+        if run.log is None:
+            return
+        save_pictures(pictures, run.run_folder / "samples", names={"samples": f"step_{step:08d}"})
+        for name, picture in pictures.items():
+            run.log.picture(name, sheet(picture), step=step)
+
+
+class TimeLimit(Observer):
+    """A stop, from which the run can be resumed, after so many minutes of this start."""
+
+    def __init__(self, run: TrainingRun, *, max_minutes: float) -> None:
+        super().__init__(run, interval=1)
+        self._max_minutes = max_minutes
+        self._started = time.monotonic()
+
+    def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - its clock is another
+        if time.monotonic() - self._started <= 60 * self._max_minutes:
+            return None
+        hint = "" if self.run.settings.dry_run else "; resume to go on"
+        return StopReason(f"trainer.max_minutes={self._max_minutes:g} is over{hint}")
+
+
+def _metrics(tag: object, values: object) -> Float[Tensor, " n"]:
+    """Return metrics out of a checkpoint as one tensor: a tensor for each would take a thousand times the memory.
+
+    Raises:
+        TypeError: They are of another type.
+    """
+    if (
+        not isinstance(tag, str)
+        or not isinstance(values, Tensor)
+        or values.dim() != 1
+        or not values.is_floating_point()
+    ):
+        raise TypeError("the metrics since its last log line must be rows of numbers by name")
+    return values

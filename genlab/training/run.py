@@ -1,0 +1,224 @@
+"""One run in training: the model and its optimisers, the data, the log and the summary; all but the loop."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from genlab.data.dataset import Dataset, Split
+from genlab.errors import NonFiniteError, StoppedBySignal
+from genlab.measures import Direction
+from genlab.models.base import Model
+from genlab.parallel.collectives import is_first
+from genlab.run.checkpoint import CheckpointFolder
+from genlab.training.evaluation import Average, Batching, as_written, averages_of_split, batching_for
+from genlab.training.logging import RunLog
+from genlab.training.optimization import OptimizerFactory, ScheduleFactory
+from genlab.training.progress import Progress, Speedometer
+from genlab.training.remedies import diverged, explained
+from genlab.training.selection import Selection
+from genlab.training.settings import TrainerSettings
+from genlab.training.state import TrainingState
+from genlab.training.summary import Status, StopReason, Summary
+
+_log = logging.getLogger(__name__)
+
+
+class TrainingRun:
+    """A run as the trainer changes it and as its observers see it.
+
+    Args:
+        model: On any device; it is moved.
+        dataset: Where the batches come from.
+        optimizers: Phase name to a factory that takes the parameters.
+        schedule: A factory that takes an optimiser and ``num_steps``.
+        settings: Everything about time.
+        run_folder: An existing folder that this process holds the lock of.
+        device: Where to train.
+        seed: With the step, the source of all randomness.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        dataset: Dataset,
+        optimizers: Mapping[str, OptimizerFactory],
+        schedule: ScheduleFactory,
+        settings: TrainerSettings,
+        run_folder: Path,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.model = model.to(device)
+        self.dataset = dataset
+        self.settings = settings
+        self.run_folder = run_folder
+        self.device = device
+        self.seed = seed
+        self.step = 0
+        """Training steps so far."""
+        self.last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
+        self.state = TrainingState(
+            self.model,
+            dataset=dataset,
+            optimizers=optimizers,
+            schedule=schedule,
+            settings=settings,
+            device=device,
+            seed=seed,
+        )
+        self.draws_per_step = max(update.phase.repeats for update in self.state.updates)
+        self.images_per_step = settings.batch_size * self.draws_per_step
+        self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
+        self.summary = Summary(
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()), measures=dict(model.measures)
+        )
+        measure = model.selection_measure
+        declared = model.measures.get(measure or "")
+        self.select_by(
+            None if measure is None else f"validation/{measure}",
+            direction="lower" if declared is None else declared.direction,
+        )
+        self.log: RunLog | None = None
+        """Of the first process once it writes; None in the others."""
+        self.progress: Progress | None = None
+        self.speedometer = Speedometer(0)
+        self.seconds_before = 0.0
+        """Those of the starts before this one."""
+        self.has_begun = False
+        """True once the run folder has been changed."""
+        self._started = time.monotonic()
+
+    def select_by(self, tag: str | None, *, direction: Direction) -> None:
+        """Choose the best checkpoint, and stop early, by a measure."""
+        patience = self.settings.early_stopping_patience
+        self.selection = Selection(self.summary, tag=tag, direction=direction, patience=patience)
+
+    # Measuring ------------------------------------------------------------------------------------------------------
+
+    def evaluated_model(self) -> Model:
+        """Return the model to measure and to draw from: with averaged weights where there are some, in evaluation mode.
+
+        Raises:
+            NonFiniteError: The device has withheld an update since somebody asked last.
+        """
+        self.notice_withheld()
+        return self.state.evaluated_model()
+
+    @property
+    def batching(self) -> Batching:
+        """The batches in which the model is measured."""
+        settings = self.settings
+        return batching_for(self.model, training_size=settings.num_images_at_once, size=settings.batch_size)
+
+    def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
+        """Average the model's measures over a split; several processes take its batches in turn, and all get the means.
+
+        Args:
+            split: Not empty.
+            limit: Evaluate a random choice of so many images; None takes all.
+        """
+        with as_written():
+            return averages_of_split(
+                self.evaluated_model().evaluate,
+                self.dataset,
+                split,
+                batching=self.batching,
+                seed=self.seed,
+                device=self.device,
+                limit=self.settings.batch_size if self.settings.dry_run else limit,
+            )
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Write scalars by tag to metrics.jsonl and TensorBoard."""
+        if self.log is not None:
+            images_seen = self.step * self.images_per_step
+            self.log.scalars(values, step=self.step, images_seen=images_seen, seconds=self.seconds)
+
+    def report(self, values: Mapping[str, float]) -> StopReason | None:
+        """Write the measures of a look at held-out images, keep a line of them, and choose the best checkpoint by them.
+
+        Returns:
+            A reason to stop when early stopping says so.
+
+        Raises:
+            NonFiniteError: The measure that chooses is not a number.
+        """
+        self.write(values)
+        self.summary.final |= values
+        if self.progress is not None:
+            self.progress.show(self.step, values)
+        if math.isnan(values.get(self.selection.tag or "", 0.0)):
+            raise self.diverged(f"{self.selection.tag} is nan, nothing saved")
+        return self.selection.consider(values, self.step)
+
+    def write_summary(self, status: Status, reason: object = None) -> None:
+        """Write summary.json, in the first process."""
+        self.summary.status = status
+        self.summary.reason = None if reason is None else str(reason)
+        self.summary.step = self.step
+        self.summary.images_seen = self.step * self.images_per_step
+        self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
+        self.summary.seconds = round(self.seconds, 3)
+        if is_first():
+            self.summary.write(self.run_folder / "summary.json")
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all starts of the run."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    # Faults ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def failure_in_summary(self) -> Iterator[None]:
+        """Note in summary.json, as far as the disk takes it, any error that ends the block.
+
+        Raises:
+            MemoryExhaustedError: In the place of another library's error.
+            StorageError: In the place of the system's.
+        """
+        try:
+            yield
+        except StoppedBySignal:
+            raise
+        except BaseException as error:
+            known = explained(error, step=self.step, settings=self.settings, checkpoints=self.checkpoints)
+            status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
+            reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
+            with suppress(OSError):
+                if self.has_begun:
+                    self.write_summary(status, known or reason.partition("\n")[0])
+            if known is not None:
+                raise known from error
+            raise
+
+    def tolerate(self, error: NonFiniteError) -> None:
+        """Count an update that was skipped because it was not finite.
+
+        Raises:
+            NonFiniteError: There were more than the settings allow.
+        """
+        self.summary.num_skipped_steps += 1
+        settings = self.settings
+        if settings.on_non_finite == "skip" and self.summary.num_skipped_steps <= settings.max_skipped_steps:
+            _log.warning("step %d: %s; update skipped", self.step, error)
+            return
+        raise self.diverged(f"not finite, nothing updated ({error})") from error
+
+    def notice_withheld(self) -> None:
+        """Ask for the updates that the device has withheld since somebody asked last."""
+        for update in self.state.updates:
+            for _ in range(update.take_num_bad()):
+                self.tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device by now"))
+
+    def diverged(self, fault: str) -> NonFiniteError:
+        """Return the error for something that is not finite."""
+        return diverged(fault, step=self.step, checkpoints=self.checkpoints)

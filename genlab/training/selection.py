@@ -1,0 +1,58 @@
+"""The choice of the best step of a run, and early stopping: both by one measure of held-out images."""
+
+from collections.abc import Mapping
+
+from genlab.measures import Direction
+from genlab.training.summary import StopReason, Summary
+
+
+class Selection:
+    """The best step so far by one measure, and the number of looks since.
+
+    Args:
+        summary: Of the run; its ``best`` holds the values of the best step.
+        tag: The measure; None chooses no step.
+        direction: Lower values are better unless it is "higher".
+        patience: Stop after so many looks without a better value; None never stops.
+    """
+
+    def __init__(self, summary: Summary, *, tag: str | None, direction: Direction, patience: int | None) -> None:
+        self.summary = summary
+        self.tag = summary.selected_by = tag
+        self.num_without_gain = 0
+        self.is_best = False
+        """True from a look that was the best so far until :meth:`take_is_best`."""
+        self._is_higher_better = direction == "higher"
+        self._patience = patience
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best weights; None where no measure has chosen one."""
+        return int(self.summary.best["step"]) if self.summary.best else None
+
+    def consider(self, values: Mapping[str, float], step: int) -> StopReason | None:
+        """Compare the values of a look with the best ones; return a reason when patience is over.
+
+        Args:
+            values: By tag; without the measure, nothing happens.
+            step: Of the weights that were measured.
+        """
+        if self.tag is None or self.tag not in values:
+            return None
+        if not self.summary.best or self._is_better(values[self.tag], self.summary.best[self.tag]):
+            self.summary.best = {**values, "step": float(step)}
+            self.num_without_gain = 0
+            self.is_best = True
+            return None
+        self.num_without_gain += 1
+        if self._patience is None or self.num_without_gain < self._patience:
+            return None
+        return StopReason(f"{self.tag} has not improved for {self._patience} validations", is_final=True)
+
+    def take_is_best(self) -> bool:
+        """Return True once for a look that was the best so far."""
+        is_best, self.is_best = self.is_best, False
+        return is_best
+
+    def _is_better(self, value: float, other: float) -> bool:
+        return value > other if self._is_higher_better else value < other
