@@ -6,17 +6,17 @@ Papers: PixelCNN++, arXiv:1701.05517, section 2.3 and figure 2; Weight Normaliza
 Dimensions: B batch, H height, W width.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.nn import weight_norm
+
 # As in the paper's own program; the direction's length is irrelevant, only its spread over directions matters.
 DIRECTION_STD = 0.05
-SMALLEST_STD = 1e-6
 
 
 class WeightNormConv2d(nn.Module):
@@ -89,30 +89,7 @@ class WeightNormUpsample2d(nn.Module):
         return x_up[..., first : first + 2 * x.shape[3]]
 
 
-@contextmanager
-def data_dependent_initialization(network: nn.Module) -> Iterator[None]:
-    """Within it, a forward pass sets gain and bias of every layer above so that its output is normalised.
-
-    Each output channel gets mean 0 and standard deviation `initial_scale` on that batch, from the first layer to the
-    last in the order in which they run (arXiv:1602.07868, section 3, equations 5 and 6).
-    """
-
-    def normalize(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        del inputs
-        assert isinstance(module, WeightNormConv2d | WeightNormUpsample2d)
-        mean = output.mean((0, 2, 3))
-        std = output.std((0, 2, 3))
-        # A channel that is the same everywhere has no scale to set: on a grid of one row, what looks above is blind.
-        factor = torch.where(std > SMALLEST_STD, module.initial_scale / std, 1.0)
-        module.gain.mul_(factor)
-        module.bias.sub_(mean).mul_(factor)
-        return (output - mean[:, None, None]) * factor[:, None, None]
-
+def data_dependent_initialization(network: nn.Module) -> AbstractContextManager[None]:
+    """Normalise, in a forward pass within it, the outputs of every layer above to `initial_scale`."""
     layers = [m for m in network.modules() if isinstance(m, WeightNormConv2d | WeightNormUpsample2d)]
-    handles = [layer.register_forward_hook(normalize) for layer in layers]
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return weight_norm.data_dependent_initialization([(layer, layer.gain, layer.initial_scale) for layer in layers])

@@ -20,6 +20,7 @@ from genlab.functional import one_hot
 from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import Judgement
+from genlab.models.ranges import require_between
 from genlab.parallel.collectives import draw_rows, is_same_everywhere
 from genlab.types import Batch, ImageSpec, Loss
 
@@ -44,6 +45,8 @@ class Conditioning(nn.Module, ABC):
 
     num_classes: int = 0
     """Classes that samples can be drawn of."""
+    game_weight: float = 1.0
+    """Of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
     """Of what :meth:`measures` returns."""
 
@@ -148,9 +151,21 @@ class ClassPrediction(Conditioning):
     The logit of the class "fake" is fixed at zero, so that D(x) = Z(x) / (Z(x) + 1) with Z the sum of the exponentials
     of the K logits: the score log Z is the logit of D. Images with a label serve the classifier alone; those without
     one are the real images of the game. Where every image has a label, all are both.
+
+    Args:
+        game_weight: Of the game in the discriminator's loss, beside the classifier's cross-entropy; 1/2 in the authors'
+            program.
+
+    Raises:
+        ValueError: The weight is not positive.
     """
 
     declarations = CLASSIFICATION_MEASURES
+
+    def __init__(self, *, game_weight: float) -> None:
+        super().__init__()
+        require_between("model.conditioning.game_weight", game_weight, 1e-6, 1e6)
+        self.game_weight = game_weight
 
     def sizes(self, spec: ImageSpec) -> Sizes:
         if spec.num_classes == 0:

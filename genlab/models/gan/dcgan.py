@@ -44,7 +44,7 @@ def num_halvings(spec: ImageSpec) -> int:
 
 
 class DCGANGenerator(GeneratorNetwork):
-    """A projection to a small map, then transposed convolutions that double it; ReLU, tanh at the end.
+    """A projection to a small map, then transposed convolutions that double it; ReLU.
 
     Args:
         spec: The images.
@@ -93,17 +93,19 @@ class DCGANGenerator(GeneratorNetwork):
         # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.project_norm(x))
-        images: Tensor = self.layers(x).tanh()
+        images: Tensor = self.layers(x)
         return images
 
 
 class DCGANDiscriminator(DiscriminatorNetwork):
-    """Strided convolutions with leaky ReLUs; no pooling and no hidden fully connected layer.
+    """Strided convolutions with leaky ReLUs; no pooling, and in the paper no hidden fully connected layer.
 
     Args:
         spec: The images.
         num_conditions: K, joined to the image as constant channels.
         channels: Of the first map; each smaller one has twice as many.
+        num_hidden: Units of a fully connected layer behind the maps, 1024 in InfoGAN (arXiv:1606.03657, appendix C.1);
+            None leaves it out.
         normalization: Of every layer but the first; None is none.
         layers: What the convolutions are made of.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
@@ -118,6 +120,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         spec: ImageSpec,
         num_conditions: int,
         channels: int,
+        num_hidden: int | None,
         normalization: Normalization | None,
         leak: float,
         layers: ConvolutionLayers,
@@ -137,8 +140,15 @@ class DCGANDiscriminator(DiscriminatorNetwork):
             if normalization_here is not None:
                 hidden.append(normalization_here(after))
             hidden.append(nn.LeakyReLU(leak))
-        self.layers = nn.Sequential(*hidden)
         self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
+        if num_hidden is not None:
+            require_count("model.discriminator.num_hidden", num_hidden)
+            hidden += [nn.Flatten(), nn.Linear(self.num_features, num_hidden, bias=normalization is None)]
+            if normalization is not None:  # of one value per unit and image
+                hidden += [nn.Unflatten(1, (num_hidden, 1, 1)), normalization(num_hidden)]
+            hidden.append(nn.LeakyReLU(leak))
+            self.num_features = num_hidden
+        self.layers = nn.Sequential(*hidden)
         initialize_normal(self, std=_WEIGHT_STD)
         lay_out_for_convolutions(self)
 

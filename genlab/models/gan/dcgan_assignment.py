@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
+    initialize_normal,
     initialize_xavier,
     lay_out_for_convolutions,
     require_divisible_by_four,
     with_planes,
 )
-from genlab.models.ranges import require_between
+from genlab.models.ranges import require_between, require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
@@ -29,37 +30,47 @@ _SMALLEST_UNPADDED_SIDE = 16
 
 
 class AssignmentGenerator(GeneratorNetwork):
-    """FC 1024, FC 128 maps of a quarter of the side, two transposed 4x4 convolutions of stride 2, tanh.
+    """FC 1024, FC 128 maps of a quarter of the side, two transposed 4x4 convolutions of stride 2.
 
     Args:
         spec: The images.
         num_inputs: I.
+        channels: Of the last hidden map, 64 in the paper; the first has twice, the hidden layer 16 times as many.
+        weight_std: Of all initial weights, 0.02 in the program of InfoGAN's authors; None starts Xavier-uniform, as in
+            the assignment.
         layers: What the convolutions are made of.
 
     Raises:
-        ValueError: The image size is not divisible by 4.
+        ValueError: An argument is out of range, or the image size is not divisible by 4.
     """
 
-    def __init__(self, *, spec: ImageSpec, num_inputs: int, layers: ConvolutionLayers) -> None:
+    def __init__(
+        self, *, spec: ImageSpec, num_inputs: int, channels: int, weight_std: float | None, layers: ConvolutionLayers
+    ) -> None:
         super().__init__()
         require_divisible_by_four(spec)
-        self.shape = (128, spec.height // 4, spec.width // 4)
-        num_small = 128 * self.shape[1] * self.shape[2]
+        require_count("model.generator.channels", channels)
+        self.shape = (2 * channels, spec.height // 4, spec.width // 4)
+        num_hidden, num_small = 16 * channels, 2 * channels * self.shape[1] * self.shape[2]
         self.project = nn.Sequential(
-            *(nn.Linear(num_inputs, 1024), nn.BatchNorm1d(1024), nn.ReLU()),
-            *(nn.Linear(1024, num_small), nn.BatchNorm1d(num_small), nn.ReLU()),
+            *(nn.Linear(num_inputs, num_hidden), nn.BatchNorm1d(num_hidden), nn.ReLU()),
+            *(nn.Linear(num_hidden, num_small), nn.BatchNorm1d(num_small), nn.ReLU()),
         )
         self.layers = nn.Sequential(
-            *(layers.conv_transpose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()),
-            layers.conv_transpose2d(64, spec.channels, 4, 2, 1),
+            *(layers.conv_transpose2d(2 * channels, channels, 4, 2, 1), nn.BatchNorm2d(channels), nn.ReLU()),
+            layers.conv_transpose2d(channels, spec.channels, 4, 2, 1),
         )
-        initialize_xavier(self)
+        if weight_std is None:
+            initialize_xavier(self)
+        else:
+            require_between("model.generator.weight_std", weight_std, 1e-6, 1e3)
+            initialize_normal(self, std=weight_std)
         lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         x = torch.unflatten(self.project(inputs), 1, self.shape)
         # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last)).tanh()
+        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
         return images
 
 

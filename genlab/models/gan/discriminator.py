@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.models.base import coupling_layer
-from genlab.models.gan.networks import DiscriminatorNetwork
+from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer
 
 
 class Judgement(NamedTuple):
@@ -44,7 +44,7 @@ class Discriminator(nn.Module):
     @property
     def judges_batches(self) -> bool:
         """True if the judgement of one image in training depends on the others of its batch."""
-        return not isinstance(self.feature_layer, nn.Identity) or (
+        return not isinstance(self.feature_layer, nn.Identity | GaussianNoiseLayer) or (
             coupling_layer(self.network, training=True) is not None
         )
 

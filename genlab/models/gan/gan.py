@@ -1,7 +1,7 @@
 """Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661): two networks and a game.
 
 A GAN is its parts: noise, a generator, a discriminator, an objective, conditioning, and techniques by name. Every
-preset of the literature is a choice of these in YAML. Inside, images are in [-1, 1].
+preset of the literature is a choice of these in YAML. Inside, images are in the range of the output function.
 
 Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
 """
@@ -23,8 +23,9 @@ from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.infogan import HiddenCodes
 from genlab.models.gan.latent import Latent
-from genlab.models.gan.networks import DiscriminatorNetwork, GeneratorNetwork
+from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer, GeneratorNetwork
 from genlab.models.gan.objectives import Objective
+from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.techniques.base import (
     Contest,
     LayerTechnique,
@@ -76,6 +77,7 @@ class GAN(GenerativeModel):
         spec: The images.
         latent: The noise.
         generator: Called with ``spec``, ``num_inputs`` and ``layers``.
+        output: The function behind the generator's last layer.
         discriminator: Called with ``spec``, ``num_conditions`` and ``layers``.
         layers: What convolutions are made of.
         objective: The two losses.
@@ -95,6 +97,7 @@ class GAN(GenerativeModel):
         spec: ImageSpec,
         latent: Latent,
         generator: Callable[..., GeneratorNetwork],
+        output: ImageOutput,
         discriminator: Callable[..., DiscriminatorNetwork],
         layers: ConvolutionLayers,
         objective: Objective,
@@ -107,6 +110,7 @@ class GAN(GenerativeModel):
         require_count("model.n_critic", n_critic)
         self.spec = spec
         self.latent = latent
+        self.output = output
         self.n_critic = n_critic
         self.reuses_generated = reuses_generated
         self.conditioning = conditioning
@@ -120,7 +124,7 @@ class GAN(GenerativeModel):
         parts = Parts(
             generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs, layers=layers),
             network=network,
-            feature_layer=nn.Identity(),
+            feature_layer=GaussianNoiseLayer(network.output_noise) if network.output_noise else nn.Identity(),
             num_features=network.num_features,
             draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=device)[0],
         )
@@ -162,11 +166,16 @@ class GAN(GenerativeModel):
 
     # ---- training
 
+    def initialize(self, batch: Batch) -> None:
+        """Set the values of the discriminator that a technique takes from the data."""
+        for technique in self._weight_techniques:
+            technique.initialize(self.discriminator, self._to_network(batch.images), self._conditions(batch.labels))
+
     def phases(self) -> tuple[Phase, ...]:
-        """The discriminator, ``n_critic`` times, then the generator with the head that reads codes."""
+        """Return the discriminator with the head that reads codes, ``n_critic`` times, then the generator."""
         discriminator = Phase(
             name="discriminator",
-            modules=(self.discriminator,),
+            modules=(self.discriminator, self.conditioning),
             loss=self._discriminator_loss,
             repeats=self.n_critic,
             project=self._project if self._weight_techniques else None,
@@ -174,7 +183,7 @@ class GAN(GenerativeModel):
         )
         generator = Phase(
             name="generator",
-            modules=(self.generator, self.conditioning),
+            modules=(self.generator,),
             loss=self._generator_loss,
             receives=self.reuses_generated,
         )
@@ -189,8 +198,8 @@ class GAN(GenerativeModel):
         return (self.generator, self.discriminator.network, self.discriminator, *self.conditioning.children())
 
     def _discriminator_loss(self, batch: Batch) -> Loss:
-        generated = self._generate_for(batch)
         real, left_out = self._split(batch)
+        generated = self._generate_for(real.labels)
         fake, fake_conditions = generated.images.detach(), generated.conditions
         real_judgement, fake_judgement = self.discriminator.judge_both(
             real.images, fake, real.conditions, fake_conditions
@@ -206,7 +215,8 @@ class GAN(GenerativeModel):
         extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
         contest = self._contest(real, fake, fake_conditions, fake_judgement)
         extra += [term.discriminator_term(contest) for term in self._terms]
-        loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra)
+        weight = self.conditioning.game_weight
+        loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
         verdicts = self._verdicts(real_scores.detach(), fake_scores.detach())
         return Loss(
             value=loss.value,
@@ -215,16 +225,16 @@ class GAN(GenerativeModel):
         )
 
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
-        generated = self._generate_for(batch) if received is None else received
+        real, _ = self._split(batch)
+        generated = self._generate_for(real.labels) if received is None else received
         judgement = self.discriminator(generated.images, generated.conditions)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
         if self._terms:
-            real, _ = self._split(batch)
             contest = self._contest(real, generated.images, generated.conditions, judgement)
             extra += [term.generator_term(contest) for term in self._terms]
         adversarial = self.objective.generator_loss(self._scores(judgement))
-        counts = not any(term.replaces_objective for term in self._terms)
-        return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, counts=counts)
+        weight = 0.0 if any(term.replaces_objective for term in self._terms) else 1.0
+        return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
 
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
@@ -280,18 +290,23 @@ class GAN(GenerativeModel):
         extra = self.conditioning.draw(num, labels=labels, generator=generator, device=device)
         return torch.cat((noise, extra), 1), extra
 
-    def _generate_for(self, batch: Batch) -> Generated:
-        """As many images as the batch has, of the same classes, so that a pair differs in nothing else."""
-        labels = batch.labels if self.num_classes else None
-        inputs, extra = self._inputs(len(batch.images), labels=labels, generator=None, device=self._device)
-        conditions = self._conditions(batch.labels)
-        return Generated(images=self.generator(inputs.to(self.dtype)), extra_inputs=extra, conditions=conditions)
+    def _generate_for(self, labels: Int[Tensor, " B"]) -> Generated:
+        """Draw as many images as there are real ones, of the same classes, so that a pair differs in nothing else."""
+        given = labels if self.num_classes else None
+        inputs, extra = self._inputs(len(labels), labels=given, generator=None, device=self._device)
+        return Generated(images=self._draw(inputs), extra_inputs=extra, conditions=self._conditions(labels))
+
+    def _draw(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        return self.output(self.generator(inputs.to(self.dtype)))
 
     def _conditions(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B K"]:
         return self.conditioning.conditions(labels).to(self.dtype)
 
     def _to_network(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return images.to(self.dtype) * 2 - 1
+        return self.output.from_unit(images.to(self.dtype))
+
+    def _to_unit(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return self.output.to_unit(at_least_float32(images))
 
     @torch.no_grad()
     def sample(
@@ -316,7 +331,7 @@ class GAN(GenerativeModel):
             raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         with evaluation_mode(self):
             inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
-            return share_rows(lambda rows: _to_unit(self.generator(inputs[rows].to(self.dtype))), num_samples)
+            return share_rows(lambda rows: self._to_unit(self._draw(inputs[rows])), num_samples)
 
     # ---- measures
 
@@ -328,7 +343,7 @@ class GAN(GenerativeModel):
         image). On held-out images they show a discriminator that knows its training images by heart.
         """
         with evaluation_mode(self):
-            generated = self._generate_for(batch)
+            generated = self._generate_for(batch.labels)
             real = self.discriminator(self._to_network(batch.images), generated.conditions)
             fake = self.discriminator(generated.images, generated.conditions)
             measures = self._verdicts(self._scores(real), self._scores(fake))
@@ -411,17 +426,13 @@ class GAN(GenerativeModel):
         return pictures
 
     def _images_of(self, noise: Float[Tensor, "N Z"], extra: Float[Tensor, "N E"]) -> Float[Tensor, "N C H W"]:
-        return _to_unit(self.generator(torch.cat((noise, extra), 1).to(self.dtype)))
+        return self._to_unit(self._draw(torch.cat((noise, extra), 1)))
 
 
-def _to_unit(images: Tensor) -> Tensor:
-    return (at_least_float32(images) + 1) / 2
-
-
-def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, counts: bool = True) -> Loss:
-    """The objective and its further terms; an objective that does not count is still logged."""
+def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, weight: float) -> Loss:
+    """Return the weighted objective and its further terms; an objective that does not count is still logged."""
     metrics = {name: adversarial.detach()}
-    value = adversarial if counts else torch.zeros_like(adversarial)
+    value = weight * adversarial if weight else torch.zeros_like(adversarial)
     for term in extra:
         if term is not None:
             value = value + term.value

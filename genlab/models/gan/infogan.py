@@ -4,9 +4,8 @@ The codes are one categorical and some continuous ones, uniform on (-1, 1); a he
 reads them back. The variational lower bound of the mutual information (equation 5) is
 I(c; G(z, c)) >= H(c) + E[log Q(c | G(z, c))].
 
-Differs from the paper:
-- the bound is a term of both phases: in the discriminator's it teaches the shared features, in the generator's the
-  generator and Q's own layers, so that each parameter belongs to one optimiser.
+The bound is a term of both phases. Q is trained with the discriminator, whose features it reads, at the discriminator's
+learning rate, as in the authors' program; in the generator's phase the bound trains the generator alone.
 
 Dimensions: B batch, L labelled images, F features, E codes as the generator gets them, K categories, D
 continuous codes.

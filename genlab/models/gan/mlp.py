@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
+    GaussianNoiseLayer,
     GeneratorNetwork,
     Normalization,
     initialize_xavier,
@@ -20,21 +21,22 @@ from genlab.models.gan.networks import (
 )
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
-from genlab.parallel.collectives import draw_rows
+from genlab.nn.weight_norm import normalize_weight
 from genlab.types import ImageSpec
 
 Activation = Callable[[], nn.Module]
 
 
 class MLPGenerator(GeneratorNetwork):
-    """Hidden layers with a normalisation and an activation each, then one tanh per sub-pixel.
+    """Hidden layers with a normalisation and an activation each, then one output per sub-pixel.
 
     Args:
         spec: The images.
         num_inputs: I.
         hidden: Widths of the hidden layers.
         activation: After each of them.
-        normalization: Before each activation; None is none.
+        normalization: Before each activation, in place of a bias; None is none.
+        normalizes_output_weights: Whether the weights of the last layer are lengths, from 1 on, times directions.
         layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
@@ -49,6 +51,7 @@ class MLPGenerator(GeneratorNetwork):
         hidden: Sequence[int],
         activation: Activation,
         normalization: Normalization | None,
+        normalizes_output_weights: bool,
         layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
@@ -57,30 +60,17 @@ class MLPGenerator(GeneratorNetwork):
         self.shape = (spec.channels, spec.height, spec.width)
         stack: list[nn.Module] = []
         for before, after in pairwise((num_inputs, *hidden)):
-            stack += [nn.Linear(before, after), normalized(normalization, after), activation()]
-        self.layers = nn.Sequential(*stack, nn.Linear(hidden[-1], spec.channels * spec.height * spec.width))
+            has_bias = normalization is None
+            stack += [nn.Linear(before, after, bias=has_bias), normalized(normalization, after), activation()]
+        output = nn.Linear(hidden[-1], spec.channels * spec.height * spec.width)
+        self.layers = nn.Sequential(*stack, output)
         initialize_xavier(self)
+        if normalizes_output_weights:
+            normalize_weight(output, learns_scale=True)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
-        flat: Tensor = self.layers(inputs).tanh()
+        flat: Tensor = self.layers(inputs)
         return torch.unflatten(flat, 1, self.shape)
-
-
-class GaussianNoiseLayer(nn.Module):
-    """Adds N(0, std) in training, nothing in evaluation (arXiv:1606.03498, the code of its MNIST experiments)."""
-
-    def __init__(self, std: float) -> None:
-        super().__init__()
-        self.std = std
-
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        if not self.training:
-            return x
-        noise = draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
-        return x + self.std * noise
-
-    def extra_repr(self) -> str:
-        return f"std={self.std}"
 
 
 class MLPDiscriminator(DiscriminatorNetwork):
@@ -91,9 +81,9 @@ class MLPDiscriminator(DiscriminatorNetwork):
         num_conditions: K, joined to the flattened image.
         hidden: Widths of the hidden layers; the last is F.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
-        input_noise: Standard deviation of the noise added to the inputs in training, in units of [-1, 1].
-        hidden_noise: The same for the outputs of every hidden layer but the last, whose clean values are matched by
-            feature matching.
+        input_noise: Standard deviation of the noise added to the inputs in training.
+        hidden_noise: The same for the inputs of every later layer, the outputs' included. The features are the clean
+            values of the last hidden layer, which feature matching compares.
         layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
@@ -125,6 +115,7 @@ class MLPDiscriminator(DiscriminatorNetwork):
             stack += [nn.Linear(before, after), nn.LeakyReLU(leak)]
         self.layers = nn.Sequential(*stack)
         self.num_features = hidden[-1]
+        self.output_noise = hidden_noise
         initialize_xavier(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:

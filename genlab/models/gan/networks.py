@@ -1,7 +1,7 @@
 """What every generator and discriminator has in common.
 
-Networks see images in [-1, 1]; the GAN converts at its door. Nothing here knows the batch size: the last, smaller
-batch of an epoch is a batch like any other.
+Networks see images in the range of the generator's output; the GAN converts at its door. Nothing here knows the batch
+size: the last, smaller batch of an epoch is a batch like any other.
 
 Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
 """
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from genlab.nn.convolution.layers import ConvolutionLayers, builtin_layers
+from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec
 
 Normalization = Callable[[int], nn.Module]
@@ -22,11 +23,11 @@ Normalization = Callable[[int], nn.Module]
 
 
 class GeneratorNetwork(nn.Module, ABC):
-    """Noise, with what conditioning adds to it, to images in [-1, 1]."""
+    """Noise, with what conditioning adds to it, to images before the output function (``model/output``)."""
 
     @abstractmethod
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
-        """Draw one image for each input."""
+        """Return one unbounded image for each input."""
 
 
 class DiscriminatorNetwork(nn.Module, ABC):
@@ -34,13 +35,15 @@ class DiscriminatorNetwork(nn.Module, ABC):
 
     Attributes:
         num_features: F.
+        output_noise: Standard deviation of the noise between the features and the outputs, in training.
     """
 
     num_features: int
+    output_noise: float = 0.0
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        """Features of images in [-1, 1]; K is 0 without conditioning."""
+        """Return the features of images; K is 0 without conditioning."""
 
 
 class Unnormalized(nn.Identity):
@@ -62,11 +65,37 @@ class BatchNorm1d(nn.BatchNorm1d):
         super().__init__(num_features)
 
 
+class BatchNorm1dWithoutGain(BatchNorm1d):
+    """Batch normalisation per feature with a shift and no gain, as in the MNIST experiment of arXiv:1606.03498."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+        del self.weight
+        self.register_buffer("weight", torch.ones(num_features))
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation per channel, to be named in configurations."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
+
+
+class GaussianNoiseLayer(nn.Module):
+    """Adds N(0, std) in training, nothing in evaluation (arXiv:1606.03498, the code of its MNIST experiments)."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if not self.training:
+            return x
+        noise = draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
+        return x + self.std * noise
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"
 
 
 def normalized(normalization: Normalization | None, num_features: int) -> nn.Module:

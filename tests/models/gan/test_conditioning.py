@@ -20,13 +20,13 @@ from tests.models.tiny import make_batch, make_spec
 SPEC = make_spec(num_classes=3)
 CONVOLUTIONAL = {
     "generator": functools.partial(DCGANGenerator, channels=2, normalization=None),
-    "discriminator": functools.partial(DCGANDiscriminator, channels=2, normalization=None, leak=0.2),
+    "discriminator": functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=None, leak=0.2),
 }
 
 
 def supervised_gan(**changes: object) -> GAN:
     torch.manual_seed(0)
-    return make_gan(SPEC, conditioning=ClassPrediction(), **changes)
+    return make_gan(SPEC, **({"conditioning": ClassPrediction(game_weight=1.0)} | changes))
 
 
 def with_labels(labels: list[int]) -> Batch:
@@ -78,7 +78,7 @@ def test_classes_are_drawn_uniformly_where_none_are_given() -> None:
     torch.testing.assert_close(drawn.mean(0), torch.full((3,), 1 / 3), atol=0.04, rtol=0)
 
 
-@pytest.mark.parametrize("conditioning", [ClassLabels(), ClassPrediction()])
+@pytest.mark.parametrize("conditioning", [ClassLabels(), ClassPrediction(game_weight=1.0)])
 def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
     with pytest.raises(ValueError, match=r"model\.conditioning needs images with labels.*use model=gan"):
         make_gan(make_spec(num_classes=0), conditioning=conditioning)
@@ -87,17 +87,17 @@ def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
 def test_a_score_is_the_logit_of_not_being_the_last_of_k_plus_one_classes() -> None:
     logits = 3 * torch.randn(20, 3, dtype=torch.float64)
     joint = torch.cat((logits, torch.zeros(20, 1, dtype=torch.float64)), 1).softmax(1)
-    scores = ClassPrediction().scores(logits)
+    scores = ClassPrediction(game_weight=1.0).scores(logits)
     torch.testing.assert_close(scores.sigmoid(), 1 - joint[:, 3])
     total = logits.exp().sum(1)
     torch.testing.assert_close(scores.sigmoid(), total / (total + 1))
     # What is real, and of which class, are the two factors of the joint probability.
     torch.testing.assert_close(joint[:, :3], logits.softmax(1) * scores.sigmoid()[:, None])
-    assert ClassPrediction().scores(torch.full((1, 3), 500.0)).item() == pytest.approx(500 + math.log(3))
+    assert ClassPrediction(game_weight=1.0).scores(torch.full((1, 3), 500.0)).item() == pytest.approx(500 + math.log(3))
 
 
-def test_labelled_rows_serve_the_classifier_and_unlabelled_ones_the_game() -> None:
-    model = supervised_gan()
+def test_labelled_rows_serve_the_classifier_and_unlabelled_ones_the_weighted_game() -> None:
+    model = supervised_gan(conditioning=ClassPrediction(game_weight=0.5))
     batch = with_labels([2, UNLABELLED, 0, UNLABELLED, UNLABELLED])
     torch.manual_seed(1)
     loss = model.phases()[0].loss(batch)
@@ -109,11 +109,11 @@ def test_labelled_rows_serve_the_classifier_and_unlabelled_ones_the_game() -> No
     cross_entropy = F.cross_entropy(outputs["labelled"], torch.tensor([2, 0]))
     torch.testing.assert_close(loss.metrics["cross_entropy_nats"], cross_entropy.detach())
     torch.manual_seed(1)
-    fake = model.generator(model.latent.draw(5, generator=None, device=torch.device("cpu")))
-    fake_scores = model.discriminator(fake, torch.empty(5, 0)).outputs.logsumexp(1)
+    fake = model.generator(model.latent.draw(3, generator=None, device=torch.device("cpu")))
+    fake_scores = model.discriminator(fake.tanh(), torch.empty(3, 0)).outputs.logsumexp(1)
     game = F.softplus(-outputs["unlabelled"].logsumexp(1)).mean() + F.softplus(fake_scores).mean()
     torch.testing.assert_close(loss.metrics["adversarial_nats"], game.detach())
-    torch.testing.assert_close(loss.value, game + cross_entropy)
+    torch.testing.assert_close(loss.value, 0.5 * game + cross_entropy)
 
 
 def test_the_labels_of_the_game_are_never_looked_at() -> None:
@@ -174,7 +174,7 @@ def test_without_conditioning_the_networks_see_images_and_noise_alone() -> None:
 
 def test_a_known_number_of_labels_divides_a_batch_as_the_labels_do():
     """Without a look at the labels, for which the host would wait for a device."""
-    conditioning = ClassPrediction()
+    conditioning = ClassPrediction(game_weight=1.0)
     labels = torch.tensor([3, 1, UNLABELLED, UNLABELLED, UNLABELLED])
     batch = Batch(images=torch.rand(5, 1, 2, 2), labels=labels)
     by_labels = conditioning.divided(batch)

@@ -40,7 +40,9 @@ def with_batch_norm(**changes: Any) -> GAN:
         CONDITIONAL,
         conditioning=ClassLabels(),
         generator=functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
-        discriminator=functools.partial(DCGANDiscriminator, channels=2, normalization=BatchNorm2d, leak=0.2),
+        discriminator=functools.partial(
+            DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2
+        ),
         **changes,
     )
 

@@ -136,12 +136,12 @@ def test_the_bound_is_a_term_of_both_phases_and_reaches_trunk_and_generator(phas
     assert "discriminator.output.weight" not in differs
 
 
-def test_the_heads_parameters_belong_to_the_generators_phase() -> None:
+def test_the_heads_parameters_belong_to_the_discriminators_phase() -> None:
     model = make_infogan()
     discriminator, generator = model.phases()
     head = {id(parameter) for parameter in model.conditioning.head.parameters()}
-    assert head <= {id(parameter) for module in generator.modules for parameter in module.parameters()}
-    assert not head & {id(parameter) for module in discriminator.modules for parameter in module.parameters()}
+    assert head <= {id(parameter) for module in discriminator.modules for parameter in module.parameters()}
+    assert not head & {id(parameter) for module in generator.modules for parameter in module.parameters()}
 
 
 def test_codes_are_one_hot_and_uniform() -> None:

@@ -9,11 +9,13 @@ from torch import nn
 
 from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator, num_halvings
 from genlab.models.gan.dcgan_assignment import AssignmentDiscriminator, AssignmentGenerator
-from genlab.models.gan.mlp import GaussianNoiseLayer, MLPDiscriminator, MLPGenerator
+from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
 from genlab.models.gan.networks import (
     BatchNorm1d,
+    BatchNorm1dWithoutGain,
     BatchNorm2d,
     DiscriminatorNetwork,
+    GaussianNoiseLayer,
     GeneratorNetwork,
     initialize_normal,
     initialize_xavier,
@@ -26,15 +28,17 @@ from tests.models.tiny import make_spec
 
 LAYERS = builtin_layers()
 GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
-    "mlp": functools.partial(MLPGenerator, hidden=[8], activation=nn.ReLU, normalization=BatchNorm1d),
+    "mlp": functools.partial(
+        MLPGenerator, hidden=[8], activation=nn.ReLU, normalization=BatchNorm1d, normalizes_output_weights=True
+    ),
     "dcgan": functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
     "plain dcgan": functools.partial(DCGANGenerator, channels=2, normalization=None),
-    "assignment": AssignmentGenerator,
+    "assignment": functools.partial(AssignmentGenerator, channels=4, weight_std=0.02),
 }
 DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "mlp": functools.partial(MLPDiscriminator, hidden=[8, 6], leak=0.01, input_noise=0.1, hidden_noise=0.2),
-    "dcgan": functools.partial(DCGANDiscriminator, channels=2, normalization=BatchNorm2d, leak=0.2),
-    "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, normalization=None, leak=0.2),
+    "dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2),
+    "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=5, normalization=None, leak=0.2),
     "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
 }
 for parts in (GENERATORS, DISCRIMINATORS):
@@ -44,6 +48,10 @@ SIZES = [(4, 4), (8, 8), (12, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64
 
 def mnist(**changes: int) -> ImageSpec:
     return make_spec(height=28, width=28, **changes)
+
+
+def make_assignment_generator() -> AssignmentGenerator:
+    return AssignmentGenerator(spec=mnist(), num_inputs=4, channels=64, weight_std=None, layers=LAYERS)
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -63,16 +71,22 @@ def test_the_assignments_counts_of_parameters() -> None:
     )
     assert num_parameters(make_discriminator(mlp)) == 267_009
     wide = MLPGenerator(
-        spec=mnist(), num_inputs=4, hidden=[1024, 1024], activation=nn.ReLU, normalization=None, layers=LAYERS
+        spec=mnist(),
+        num_inputs=4,
+        hidden=[1024, 1024],
+        activation=nn.ReLU,
+        normalization=None,
+        normalizes_output_weights=False,
+        layers=LAYERS,
     )
     assert num_parameters(wide) == 1_858_320
     convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01, layers=LAYERS)
     assert num_parameters(make_discriminator(convolutional)) == 1_102_721
-    assert num_parameters(AssignmentGenerator(spec=mnist(), num_inputs=4, layers=LAYERS)) == 6_580_801
+    assert num_parameters(make_assignment_generator()) == 6_580_801
 
 
 def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and_its_relu() -> None:
-    project = AssignmentGenerator(spec=mnist(), num_inputs=4, layers=LAYERS).project
+    project = make_assignment_generator().project
     assert [type(layer) for layer in project] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * 2
     outputs = project(torch.randn(16, 4))
     assert outputs.min() == 0
@@ -87,7 +101,7 @@ def test_every_generator_fits_every_size_and_batch(name: str, channels: int, hei
     for num in (2, 3):  # nothing remembers a batch size
         images = network(torch.randn(num, 3))
         assert images.shape == (num, channels, height, width)
-        assert images.abs().max() <= 1
+        assert torch.isfinite(images).all()
     assert network.eval()(torch.randn(1, 3)).shape == (1, channels, height, width)
 
 
@@ -146,7 +160,13 @@ def test_dcgans_five_rules() -> None:
     spec = make_spec(height=64, width=64, channels=3)
     generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d, layers=LAYERS)
     discriminator = DCGANDiscriminator(
-        spec=spec, num_conditions=0, channels=128, normalization=BatchNorm2d, leak=0.2, layers=LAYERS
+        spec=spec,
+        num_conditions=0,
+        channels=128,
+        num_hidden=None,
+        normalization=BatchNorm2d,
+        leak=0.2,
+        layers=LAYERS,
     )
     modules = [*generator.modules(), *discriminator.modules()]
     assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
@@ -185,6 +205,7 @@ def test_xavier_values_reach_the_fully_connected_networks() -> None:
             hidden=[300, 200],
             activation=nn.ReLU,
             normalization=None,
+            normalizes_output_weights=False,
             layers=LAYERS,
         ),
         MLPDiscriminator(
@@ -204,6 +225,29 @@ def test_xavier_values_reach_the_fully_connected_networks() -> None:
                 assert not layer.bias.any()
 
 
+def test_batch_norm_without_gain_shifts_and_never_scales() -> None:
+    layer = BatchNorm1dWithoutGain(3)
+    assert [name for name, _ in layer.named_parameters()] == ["bias"]
+    x = 4 * torch.randn(50, 3) + 2
+    with torch.no_grad():
+        layer.bias.copy_(torch.tensor([0.0, 1.0, -2.0]))
+    expected = (x - x.mean(0)) / x.std(0, correction=0) + layer.bias
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_hidden_layer_of_dcgan_is_normalised_per_unit() -> None:
+    make = functools.partial(DISCRIMINATORS["dcgan"], num_hidden=5, leak=0.0)
+    network = make(spec=make_spec(), num_conditions=0)
+    seen: list[torch.Tensor] = []
+    network.layers[-2].register_forward_hook(lambda _, __, output: seen.append(output.flatten(1)))
+    features = network(torch.randn(40, 1, 4, 4), torch.empty(40, 0))
+    assert network.num_features == 5
+    torch.testing.assert_close(features.flatten(1), seen[0].relu())
+    torch.testing.assert_close(seen[0].mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+    assert seen[0].std(0).min() > 0.5
+    assert seen[0].std(0).max() < 1.1
+
+
 def test_conditions_become_constant_channels() -> None:
     images, conditions = torch.rand(2, 3, 4, 5), torch.tensor([[1.0, 0.0], [0.5, 2.0]])
     joined = with_planes(images, conditions)
@@ -213,7 +257,7 @@ def test_conditions_become_constant_channels() -> None:
     assert with_planes(images, torch.empty(2, 0)) is images
 
 
-def test_noise_between_the_layers_is_of_training_alone_and_leaves_the_matched_features_clean() -> None:
+def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matched_features_clean() -> None:
     network = MLPDiscriminator(
         spec=make_spec(),
         num_conditions=0,
@@ -232,6 +276,7 @@ def test_noise_between_the_layers_is_of_training_alone_and_leaves_the_matched_fe
     assert not torch.equal(network(images, empty), network(images, empty))
     network.eval()
     assert torch.equal(network(images, empty), network(images, empty))
+    assert network.output_noise == 0.5
     added = GaussianNoiseLayer(0.3)(torch.zeros(100_000))
     assert added.std().item() == pytest.approx(0.3, rel=0.02)
 

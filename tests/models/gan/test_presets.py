@@ -54,7 +54,7 @@ WARNED = {
 TINY: dict[str, dict[str, Any]] = {
     "latent": {"size": 4},
     "generator": {"channels": 2, "hidden": [6, 6]},
-    "discriminator": {"channels": 2, "hidden": [7, 6]},
+    "discriminator": {"channels": 2, "hidden": [7, 6], "num_hidden": None},
     "conditioning": {"num_hidden": 5},
     "minibatch_discrimination": {"num_kernels": 3, "kernel_size": 2},
     "virtual_batch_norm": {"num_reference": 3},
@@ -71,6 +71,12 @@ def composed(*overrides: str) -> dict[str, Any]:
     register_resolvers()
     with open_composer("train", config_dir=None) as composer:
         node: dict[str, Any] = plain(composer.compose([*overrides]))["model"]
+    return node
+
+
+@functools.cache
+def shrunk(*overrides: str) -> dict[str, Any]:
+    node = copy.deepcopy(composed(*overrides))
     for name, part in (*node.items(), *node["techniques"].items()):
         if isinstance(part, dict):
             shrink(part, name)
@@ -79,9 +85,9 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def make(preset: str, technique: str | None = None) -> GAN:
     torch.manual_seed(0)
-    node = copy.deepcopy(composed(f"model={preset}"))
+    node = copy.deepcopy(shrunk(f"model={preset}"))
     if technique is not None:
-        every = composed("model=gan", f"technique=[{','.join(TECHNIQUES)}]")["techniques"]
+        every = shrunk("model=gan", f"technique=[{','.join(TECHNIQUES)}]")["techniques"]
         node["techniques"][technique] = every[technique]
     model = build(node, "model", expects=Model, spec=SPEC)
     assert isinstance(model, GAN)
@@ -98,6 +104,24 @@ def test_the_presets_and_the_techniques_are_seen() -> None:
     assert len(TECHNIQUES) == 9
     assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) == 85
     assert all(not make(preset).warnings() for preset in PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("preset", "counts"),
+    [
+        # Of the authors' program: 784-1000-500-250-250-250-10 with the lengths of the outputs; 100-500-500-784 with a
+        # shift per hidden unit, and a length and a bias per pixel.
+        ("semi_supervised_gan", {"discriminator": 1_538_770, "generator": 694_568, "conditioning": 0}),
+        # Appendix C.1, without the biases that batch normalisation would take away again, but for Q's.
+        ("infogan", {"discriminator": 6_558_017, "generator": 6_652_481, "conditioning": 133_262}),
+    ],
+)
+def test_networks_of_a_paper_have_its_counts_of_parameters(preset: str, counts: dict[str, int]) -> None:
+    spec = ImageSpec(channels=1, height=28, width=28, num_levels=256, num_classes=10)
+    with torch.device("meta"):
+        model = build(composed(f"model={preset}"), "model", expects=Model, spec=spec)
+    found = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in counts}
+    assert found == counts
 
 
 @pytest.mark.parametrize("technique", TECHNIQUES)

@@ -14,6 +14,7 @@ from genlab.models.gan.latent import UniformNoise
 from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.objectives import NonSaturating
+from genlab.models.gan.output import Tanh
 from genlab.models.gan.techniques.base import Technique
 from genlab.nn.convolution.layers import builtin_layers
 from genlab.training.optimization import PhaseUpdate
@@ -24,6 +25,7 @@ from tests.training.conftest import cosine, make_settings
 
 def make_mlp_generator(*, normalization: Callable[[int], nn.Module] | None = None) -> Callable[..., MLPGenerator]:
     settings = {"hidden": [8, 7], "activation": nn.Tanh, "normalization": normalization}
+    settings["normalizes_output_weights"] = False
     return functools.partial(MLPGenerator, layers=builtin_layers(), **settings)
 
 
@@ -36,6 +38,7 @@ def make_gan(spec: ImageSpec | None = None, *techniques: Technique, kind: type[G
     settings: dict[str, Any] = {
         "latent": UniformNoise(size=3),
         "generator": make_mlp_generator(),
+        "output": Tanh(),
         "discriminator": make_mlp_discriminator(),
         "layers": builtin_layers(),
         "objective": NonSaturating(),

@@ -53,9 +53,9 @@ class Contest:
     generator: nn.Module
     discriminator: Discriminator
     real: Float[Tensor, "R C H W"]
-    """In [-1, 1]."""
+    """In the range of the networks."""
     fake: Float[Tensor, "B C H W"]
-    """In [-1, 1]; attached to the generator in the generator's phase alone."""
+    """In the same range; attached to the generator in the generator's phase alone."""
     real_conditions: Float[Tensor, "R K"]
     fake_conditions: Float[Tensor, "B K"]
     fake_judgement: Judgement
@@ -150,6 +150,11 @@ class WeightTechnique(Technique):
         Raises:
             ValueError: The technique does not fit the weights.
         """
+
+    def initialize(
+        self, discriminator: Discriminator, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]
+    ) -> None:
+        """Set initial values that depend on the data, once, from a sample of the training images."""
 
     def project(self, discriminator: Discriminator) -> None:
         """Change the weights in place, after each update of the discriminator."""

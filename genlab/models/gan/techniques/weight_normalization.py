@@ -1,21 +1,46 @@
 """Weight normalisation of the discriminator (Salimans & Kingma 2016, arXiv:1602.07868)."""
 
-from torch import nn
-from torch.nn.utils.parametrizations import weight_norm
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.techniques.base import WeightTechnique
+from genlab.models.ranges import require_between
+from genlab.nn.weight_norm import data_dependent_initialization, normalize_weight, scale_of
 
 
 class WeightNormalization(WeightTechnique):
-    """Each row of a weight matrix, or each filter, as a length and a direction, as in arXiv:1606.03498's experiments.
+    """Each row of a weight matrix, or each filter, as a length and a direction, with a data-dependent start.
 
-    Differs from the paper: no data-dependent initial values.
+    Args:
+        direction_std: Standard deviation of the initial directions. A learning rate turns long ones less: 0.05 in the
+            paper, 0.1 in the MNIST experiment of arXiv:1606.03498.
+        learns_scale: Whether the lengths of hidden layers are trained. The data set them once where they are not, as in
+            arXiv:1606.03498; those of the outputs are always trained.
+
+    Raises:
+        ValueError: The standard deviation is out of range.
     """
 
     slope = "free"
 
+    def __init__(self, *, direction_std: float, learns_scale: bool) -> None:
+        super().__init__()
+        require_between("model.techniques.weight_normalization.direction_std", direction_std, 1e-6, 1e3)
+        self.direction_std = direction_std
+        self.learns_scale = learns_scale
+
     def parametrize(self, discriminator: Discriminator) -> None:
-        for module in discriminator.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                weight_norm(module)
+        for layer in _layers(discriminator):
+            is_learned = self.learns_scale or layer is discriminator.output
+            normalize_weight(layer, learns_scale=is_learned, direction_std=self.direction_std)
+
+    def initialize(
+        self, discriminator: Discriminator, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]
+    ) -> None:
+        with data_dependent_initialization([(layer, scale_of(layer), 1.0) for layer in _layers(discriminator)]):
+            discriminator(images, conditions)
+
+
+def _layers(discriminator: Discriminator) -> list[nn.Linear | nn.Conv2d]:
+    return [module for module in discriminator.modules() if isinstance(module, nn.Linear | nn.Conv2d)]

@@ -54,7 +54,7 @@ MAKE: dict[str, Callable[[], Technique]] = {
     "spectral_normalization": lambda: SpectralNormalization(num_power_iterations=1),
     "virtual_batch_norm": lambda: VirtualBatchNormalization(num_reference=3),
     "weight_clipping": lambda: WeightClipping(bound=0.05),
-    "weight_normalization": WeightNormalization,
+    "weight_normalization": functools.partial(WeightNormalization, direction_std=0.05, learns_scale=True),
 }
 OBJECTIVES: dict[str, Objective] = {
     "hinge": Hinge(),
@@ -64,7 +64,7 @@ OBJECTIVES: dict[str, Objective] = {
     "wasserstein": Wasserstein(),
 }
 SETS: list[tuple[str, ...]] = [(), *((name,) for name in MAKE), *itertools.combinations(MAKE, 2)]
-NORMALIZED = functools.partial(DCGANDiscriminator, channels=2, normalization=BatchNorm2d, leak=0.2)
+NORMALIZED = functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2)
 SPEC = make_spec(num_levels=5)
 CLIPPED = 0.05 + 1e-7
 
@@ -340,7 +340,10 @@ def test_a_term_that_declares_nothing_may_be_the_bound_that_a_critic_needs() -> 
 
 
 def test_weights_that_are_changed_in_place_and_parametrised_exclude_each_other_undeclared() -> None:
-    for other in (WeightNormalization(), SpectralNormalization(num_power_iterations=1)):
+    for other in (
+        WeightNormalization(direction_std=0.05, learns_scale=True),
+        SpectralNormalization(num_power_iterations=1),
+    ):
         with pytest.raises(ValueError, match="own_0 and own_1 exclude each other"):
             own(OwnClipping(), other)
     assert not trained(own(OwnClipping(), WeightClipping(bound=0.1))).warnings()
@@ -403,7 +406,7 @@ def test_weights_that_a_network_of_ones_own_parametrises_are_not_clipped(normali
     network = functools.partial(
         OwnNetwork, change=lambda layers: normalize(layers[0]), **make_mlp_discriminator().keywords
     )
-    for technique in (WeightClipping(bound=0.1), WeightNormalization()):
+    for technique in (WeightClipping(bound=0.1), WeightNormalization(direction_std=0.05, learns_scale=True)):
         with pytest.raises(ValueError, match="needs weights that act as they are stored"):
             own(technique, discriminator=network)
 

@@ -125,7 +125,7 @@ def test_it_trains_the_discriminator_alone() -> None:
 
 
 def test_batch_normalisation_is_refused() -> None:
-    networks = functools.partial(DCGANDiscriminator, channels=2, normalization=BatchNorm2d, leak=0.2)
+    networks = functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2)
     with pytest.raises(ValueError, match=r"batch normalisation mixes.*set model\.discriminator\.normalization=null"):
         make_gan(None, GradientPenalty(weight=10.0), discriminator=networks)
 

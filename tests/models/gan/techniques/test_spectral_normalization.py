@@ -14,7 +14,7 @@ from genlab.models.gan.techniques.weight_normalization import WeightNormalizatio
 from tests.models.gan.tiny import make_gan, make_updates
 from tests.models.tiny import make_batch
 
-DCGAN = functools.partial(DCGANDiscriminator, channels=4, normalization=None, leak=0.1)
+DCGAN = functools.partial(DCGANDiscriminator, channels=4, num_hidden=None, normalization=None, leak=0.1)
 
 
 def largest_singular_values(discriminator: nn.Module) -> list[float]:
@@ -62,7 +62,7 @@ def test_the_generator_is_left_alone() -> None:
 
 
 def test_a_second_parametrisation_is_refused_in_either_order() -> None:
-    pair = SpectralNormalization(num_power_iterations=1), WeightNormalization()
+    pair = SpectralNormalization(num_power_iterations=1), WeightNormalization(direction_std=0.05, learns_scale=True)
     for techniques in (pair, pair[::-1]):
         with pytest.raises(ValueError, match=r"exclude each other, because .*: set one to null"):
             make_gan(None, *techniques)

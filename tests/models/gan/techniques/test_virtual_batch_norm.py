@@ -25,7 +25,7 @@ GENERATORS = {
     "plain mlp": make_mlp_generator(),
     "dcgan": functools.partial(DCGANGenerator, channels=8, normalization=BatchNorm2d),
     "plain dcgan": functools.partial(DCGANGenerator, channels=8, normalization=None),
-    "assignment": AssignmentGenerator,
+    "assignment": functools.partial(AssignmentGenerator, channels=4, weight_std=None),
 }
 
 

@@ -2,38 +2,43 @@
 
 import functools
 
+import pytest
 import torch
 from torch import nn
 
 from genlab.checks.phases import training_step
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.techniques.weight_normalization import WeightNormalization
+from genlab.nn.weight_norm import scale_of
 from tests.models.gan.tiny import make_gan, make_updates
 from tests.models.tiny import make_batch
 
-DCGAN = functools.partial(DCGANDiscriminator, channels=3, normalization=None, leak=0.2)
+DCGAN = functools.partial(DCGANDiscriminator, channels=3, num_hidden=None, normalization=None, leak=0.2)
 
 
-def test_every_row_is_its_length_times_a_unit_vector() -> None:
-    model = make_gan(None, WeightNormalization(), discriminator=DCGAN)
+@pytest.mark.parametrize("learns_scale", [False, True])
+def test_the_data_set_the_lengths_and_training_changes_the_learned_ones(learns_scale: bool) -> None:
+    technique = WeightNormalization(direction_std=0.1, learns_scale=learns_scale)
+    model = make_gan(None, technique, discriminator=DCGAN)
+    batch = make_batch(model.spec, 50)
+    model.initialize(batch)
+    outputs = model.discriminator(2 * batch.images - 1, torch.empty(50, 0)).outputs
+    torch.testing.assert_close(outputs.std(), torch.tensor(1.0))
+    torch.testing.assert_close(outputs.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
+    layers = [m for m in model.discriminator.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    before = [scale_of(layer).detach().clone() for layer in layers]
     updates = make_updates(model)
     for _ in range(3):
-        training_step(model, updates, make_batch(model.spec, 4))
-    layers = [m for m in model.discriminator.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+        training_step(model, updates, batch)
     assert len(layers) == 3
-    for layer in layers:
-        length, direction = (p.detach() for p in layer.parametrizations.weight.parameters())
-        assert length.numel() == len(layer.weight)
-        expected = length.view(-1, 1) * direction.flatten(1) / direction.flatten(1).norm(dim=1, keepdim=True)
-        torch.testing.assert_close(layer.weight.detach().flatten(1), expected)
+    for layer, start in zip(layers, before, strict=True):
+        lengths = layer.weight.detach().flatten(1).norm(dim=1)
+        torch.testing.assert_close(lengths, scale_of(layer).detach().abs())
+        is_learned = learns_scale or layer is model.discriminator.output
+        assert torch.allclose(lengths, start) != is_learned
 
 
-def test_it_changes_nothing_before_training_and_leaves_the_generator_alone() -> None:
-    models = []
-    for techniques in ((), (WeightNormalization(),)):
-        torch.manual_seed(0)
-        models.append(make_gan(None, *techniques, discriminator=DCGAN))
-    images, empty = torch.randn(4, 1, 4, 4), torch.empty(4, 0)
-    plain, normalized = (model.discriminator(images, empty).outputs for model in models)
-    torch.testing.assert_close(normalized, plain)
-    assert models[0].generator.state_dict().keys() == models[1].generator.state_dict().keys()
+def test_it_leaves_the_generator_alone() -> None:
+    technique = WeightNormalization(direction_std=0.1, learns_scale=True)
+    names = [make_gan(None, *parts).generator.state_dict().keys() for parts in ((), (technique,))]
+    assert names[0] == names[1]
