@@ -23,25 +23,34 @@ _TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def replace_atomically(path: Path, content: bytes) -> None:
+def replace_atomically(path: Path, *parts: bytes | memoryview, former: Path | None = None) -> None:
     """Write a file by way of a temporary one in the same folder.
+
+    Args:
+        path: Of the file.
+        parts: Its content, in a row.
+        former: Where in the same folder the file that is there goes; it is overwritten by default.
 
     Raises:
         StorageError: The disk is full; the old file is untouched.
         OSError: The folder cannot be written; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    require_space(path, len(content))
+    num_bytes = sum(map(len, parts))
+    require_space(path, num_bytes)
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+        if former is not None and path.exists():
+            path.replace(former)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise _disk_full(path, len(content)) from error
+            raise _disk_full(path, num_bytes) from error
         raise
     _synchronise(path.parent)
 

@@ -23,7 +23,6 @@ from genlab.parallel.processes import first_before_others, gathered, joined, own
 from genlab.paths import program, resume_command
 from genlab.reference_classifier import class_predictor
 from genlab.run.banner import announce
-from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.conclusion import conclude
 from genlab.run.environment import choose_device, processes_on, save_environment
 from genlab.run.folder import claimed, clear, read_summary
@@ -175,7 +174,6 @@ def assembled(
     if configuration.resume is not None:
         run = load_run(configuration.resume)
         run.require_same_data(dataset, allows_other=configuration.allow_other_data)
-        run.draft_model(num_bytes=CheckpointFolder(run_folder / "checkpoints").num_bytes)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())
     require_phases(configuration.optimizer, phases)

@@ -81,14 +81,13 @@ def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -
 
 
 def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_goes_on_alone(genlab: Genlab, run: Path) -> None:
-    shutil.copy("run/checkpoints/last.pt", "run/checkpoints/previous.pt")
-    shutil.copy("run/checkpoints/last.json", "run/checkpoints/previous.json")
-    Path("run/checkpoints/last.pt").write_bytes(b"damaged")
+    shutil.copy("run/checkpoints/last.safetensors", "run/checkpoints/previous.safetensors")
+    Path("run/checkpoints/last.safetensors").write_bytes(b"damaged")
     before = contents(run)
     assert genlab("train", "resume=run", "trainer.num_steps=5", "trainer.ema_decay=null").code == 4
     assert contents(run) == before
     assert genlab("train", "resume=run", "trainer.num_steps=5").code == 0
-    assert Path("run/checkpoints/last.pt.damaged").read_bytes() == b"damaged"
+    assert Path("run/checkpoints/last.safetensors.damaged").read_bytes() == b"damaged"
 
 
 @pytest.mark.parametrize(
@@ -123,7 +122,7 @@ def test_a_run_that_never_saved_is_replaced_by_one_that_has_begun(
         assert genlab("train", "resume=run").code == 3
     assert contents(run) == before
     assert genlab("train", "resume=run").code == 0
-    assert Path("run/checkpoints/last.pt").exists()
+    assert Path("run/checkpoints/last.safetensors").exists()
 
 
 def test_a_rate_that_jumps_is_said_with_both_values_and_a_way_out(genlab: Genlab, run: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     by_name = {measure["name"]: measure for measure in record["measures"]}
     assert by_name["nll_upper_bound_nats"]["value"] == summary["test"]["test/nll_upper_bound_nats"]
     assert (by_name["nll_upper_bound_nats"]["split"], by_name["nll_upper_bound_nats"]["seed"]) == ("test", 4)
-    assert (record["checkpoint"], record["step"]) == ("best.pt", summary["best"]["step"])
+    assert (record["checkpoint"], record["step"]) == ("best.safetensors", summary["best"]["step"])
     assert {measure["weights"] for measure in record["baselines"]} == {"none"}
 
     untested = tmp_path / "untested"

@@ -37,7 +37,7 @@ from genlab.graphs import Graphs
 from genlab.models.base import evaluation_mode
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.sampler import draw_symbols
-from genlab.run.checkpoint import CheckpointFolder
+from genlab.run.checkpoint import LAST, PREVIOUS, CheckpointFolder
 from genlab.training.randomness import generator_for
 from genlab.types import UNLABELLED, Batch
 
@@ -356,11 +356,10 @@ def resume(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             trainer = _run_trainer(sizes.networks[name], device, whole, num_steps, overrides)
             trainer.fit(resume=False)
             shutil.copytree(whole, cut, dirs_exist_ok=True)
-            for suffix in ("pt", "json"):
-                (cut / "checkpoints" / f"previous.{suffix}").replace(cut / "checkpoints" / f"last.{suffix}")
+            (cut / "checkpoints" / PREVIOUS).replace(cut / "checkpoints" / LAST)
             _run_trainer(sizes.networks[name], device, cut, num_steps, overrides).fit(resume=True)
             host = torch.device("cpu")
-            states = [CheckpointFolder(path / "checkpoints").load("last.pt", device=host) for path in (whole, cut)]
+            states = [CheckpointFolder(path / "checkpoints").load(LAST, device=host) for path in (whole, cut)]
             different = differences(*states)
         yield agreement(f"{name}: values of the checkpoint that differ after resuming", len(different), 0)
 

@@ -19,7 +19,7 @@ from genlab.checks.subject import Finding, Subject, held_if, make_batch
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
-from genlab.run.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.run.checkpoint import LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights, save_weights
 from genlab.training.averaging import averaged_weights
 from genlab.training.evaluation import Average, averages_of_split
@@ -83,11 +83,10 @@ def resume_is_bitwise(subject: Subject) -> Finding:
         whole.mkdir()
         _fit(_trainer(subject.fresh(), subject.spec, whole), resume=False)
         shutil.copytree(whole, cut)
-        for suffix in ("pt", "json"):  # back to the second step
-            (cut / "checkpoints" / f"previous.{suffix}").replace(cut / "checkpoints" / f"last.{suffix}")
+        (cut / "checkpoints" / PREVIOUS).replace(cut / "checkpoints" / LAST)  # back to the second step
         _fit(_trainer(subject.fresh(seed=subject.seed + 1), subject.spec, cut), resume=True)
         states = [
-            CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU) | {"metrics": _scalars(folder)}
+            CheckpointFolder(folder / "checkpoints").load(LAST, device=_CPU) | {"metrics": _scalars(folder)}
             for folder in (whole, cut)
         ]
     num_leaves = len(leaves(states[0]))
@@ -108,10 +107,10 @@ def what_is_saved_is_what_was_measured(subject: Subject) -> Finding:
         folder = Path(name)
         trainer = _trainer(subject.fresh(), subject.spec, folder, settings)
         _fit(trainer, resume=False)
-        state = CheckpointFolder(folder / "checkpoints").load("last.pt", device=_CPU)
+        state = CheckpointFolder(folder / "checkpoints").load(LAST, device=_CPU)
         loaded, handed_on = (subject.fresh(seed=subject.seed + number).eval() for number in (1, 2))
         loaded.load_state_dict(averaged_weights(state["model"], state["average"], loaded))
-        origin = Origin(step="3", checkpoint="last.pt", weights="averaged", model_fingerprint=model_fingerprint(loaded))
+        origin = Origin(step="3", checkpoint=LAST, weights="averaged", model_fingerprint=model_fingerprint(loaded))
         save_weights(folder, loaded.state_dict(), origin)
         handed_on.load_state_dict(load_weights(folder)[0])
     in_memory = trainer.evaluate("test")

@@ -131,7 +131,8 @@ def read_run(folder: Path, *, name: str) -> Run:
         measured = records_of_summary(summary, configuration)
     speed = _speed(folder, problems)
     at = _whole(evaluation.get("step"))
-    if measured and at is not None and step is not None and evaluation.get("checkpoint") == "last.pt" and at < step:
+    is_of_last = str(evaluation.get("checkpoint")).startswith("last.")
+    if measured and at is not None and step is not None and is_of_last and at < step:
         problems.append(f"evaluation.json is of step {at:,}, the run is at step {step:,}: genlab evaluate run={folder}")
     return Run(
         folder=folder,

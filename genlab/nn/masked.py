@@ -78,7 +78,6 @@ class MaskedConv2d(nn.Module):
             raise ValueError(f"a masked kernel must have odd sides to have a centre, got {size[0]}x{size[1]}")
         mask = causal_mask(in_channels, out_channels, size, num_groups=num_groups, mask_type=mask_type)
         self.register_buffer("mask", mask, persistent=False)
-        # Asked of the arguments and not of the mask, which has no values where a model is only drafted ("meta").
         self.is_masked = size[1] > 1 or mask_type == "A" or num_groups > 1
         self.num_rows = size[0] // 2 + 1
         self.bounds_in = group_bounds(in_channels, num_groups)

@@ -1,45 +1,33 @@
 """Checkpoints that survive a kill at any instant and are believed only when their bytes verify.
 
-A checkpoint is one torch file of tensors and plain values (read with ``weights_only=True`` and nothing else, after
-:mod:`genlab.run.torch_file` has looked through it) and a sidecar with its SHA-256, step and the fingerprint of
-the model. The sidecar is renamed into place before the data: a sidecar without its data is harmless, data without its
-sidecar would look damaged.
+A checkpoint is one sealed safetensors file (:mod:`genlab.run.tensor_file`): the weights as ``model.NAME`` and
+``average.NAME``, the moments as ``optimizer.PHASE.NAME.KEY``, and the rest of the state as JSON in the metadata.
 """
 
 import hashlib
-import io
 import json
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import genlab
 from genlab.errors import CheckpointError
 from genlab.printing import printable
-from genlab.run.torch_file import require_harmless, require_own_size
-from genlab.storage import largest_readable, read_within, remove_temporaries, replace_atomically, require_space
+from genlab.run.tensor_file import decode, encode, is_intact, parse, read_content, read_metadata, seal
+from genlab.storage import remove_temporaries, replace_atomically
 
 _log = logging.getLogger(__name__)
 
-FORMAT = 1
-_BEST_BEFORE = "best_before.json"
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+FORMAT_VERSION = 2
 MAX_STEP = 10**15
-_MAX_SIDECAR_BYTES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sidecar:
-    """What stands beside a checkpoint, readable without loading it."""
-
-    sha256: str
-    step: int
-    model_fingerprint: str
-    format: int = FORMAT
+_WEIGHTS = ("model", "average")
+_OLD_SUFFIX = ".pt"  # of format version 1
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -53,7 +41,7 @@ def first_not_finite(state: object, name: str = "") -> str | None:
 
     Costs a read on the host for each tensor, little beside saving them.
     """
-    if isinstance(state, torch.Tensor):
+    if isinstance(state, Tensor):
         return None if bool(torch.isfinite(state).all()) else name
     if isinstance(state, float):
         return None if math.isfinite(state) else name
@@ -67,82 +55,78 @@ def first_not_finite(state: object, name: str = "") -> str | None:
 
 
 class CheckpointFolder:
-    """``last.pt``, ``previous.pt`` and ``best.pt`` of one run."""
+    """``last``, ``previous`` and ``best`` of one run, each a safetensors file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._is_last_damaged = False
-        self._newest = "last.pt"
+        self._newest = LAST
 
     def prepare(self) -> None:
-        """Make the folder, and tidy up after a process killed while it saved; call it holding the run's lock.
+        """Make the folder, and remove what a process killed while saving has left; call it holding the run's lock.
 
-        A damaged last.pt that `newest` has met is set aside, so that the next save does not rotate it over the good
-        one.
+        A damaged last checkpoint that `newest` has met is set aside, so that the next save does not put it in the
+        place of the good one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self._is_last_damaged:
-            (self.path / "last.pt").replace(self.path / "last.pt.damaged")
+            (self.path / LAST).replace(self.path / f"{LAST}.damaged")
             self._is_last_damaged = False
         remove_temporaries(self.path)
-        # The next save would overwrite the only sidecar that vouches for a checkpoint which a kill has parted from its
-        # own: two kills in a row, each harmless, would together leave none that verifies.
-        if not self.has("last.pt"):
-            self._reunite("previous.pt")
-        if self.has(_BEST_BEFORE):
-            self._reunite("best.pt")
-            (self.path / _BEST_BEFORE).unlink(missing_ok=True)
 
     def save_last(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
-        """Save as last.pt after making the former last.pt previous.pt."""
-        content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
-        last, previous = self.path / "last.pt", self.path / "previous.pt"
-        require_space(last, len(content) + len(sidecar))  # else the oldest of two good ones would go for nothing
-        if last.exists():
-            # Between these two renames previous.pt's digest stands in last.json; `newest` accepts either sidecar.
-            last.replace(previous)
-            if _sidecar_path(last).exists():
-                _sidecar_path(last).replace(_sidecar_path(previous))
-        replace_atomically(_sidecar_path(last), sidecar)
-        replace_atomically(last, content)
+        """Save as the last checkpoint, and make the one before it the previous.
 
-    def save_best(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
-        """Save as best.pt; after the same step was saved as last.pt, which tells whose measures are the best."""
-        content, sidecar = _serialise(state, step=step, fingerprint=fingerprint)
-        self._write_best(content, sidecar)
+        Args:
+            state: ``model`` and ``average`` (or None) are tensors by name; the rest is nested, of tensors, numbers,
+                texts and containers.
+            step: After which it was taken.
+            fingerprint: Of the model.
+
+        Raises:
+            CheckpointError: The state holds something else.
+            StorageError: The disk is full; both checkpoints are untouched.
+        """
+        tensors = {f"{part}.{name}": value for part in _WEIGHTS for name, value in (state.get(part) or {}).items()}
+        rest = {key: value for key, value in state.items() if key not in _WEIGHTS or value is None}
+        about = {"format_version": FORMAT_VERSION, "genlab_version": genlab.__version__, "step": step}
+        try:
+            encoded = {
+                key: json.dumps(encode(value, key, tensors), allow_nan=False)
+                for key, value in {**rest, **about, "model_fingerprint": fingerprint}.items()
+            }
+            parts = seal(tensors, encoded)
+        except (TypeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"a checkpoint cannot hold the state of this run: {error}") from error
+        replace_atomically(self.path / LAST, *parts, former=self.path / PREVIOUS)
+
+    def save_best(self) -> None:
+        """Keep the last checkpoint as the best one too: resuming from the last one, the best weights are known."""
+        self._copy_to_best(LAST)
 
     def agree_on_best(self, step: int | None, *, newest_step: int) -> None:
-        """Leave no best.pt but the one that the checkpoint to go on from knows; after `newest` and `prepare`.
+        """Leave no best checkpoint but the one that the resumed checkpoint knows; call it after `newest` and `prepare`.
 
-        A kill between the saves of last.pt and of best.pt has left an older one, or none: it is the same weights. A
-        checkpoint that is older than best.pt does not know it, and it is set aside.
+        A kill between the saves of the last and of the best checkpoint has left an older best one, or none: it is made
+        of the last one. A checkpoint that is older than the best one does not know it, and the best one is set aside.
 
         Args:
             step: Of the best weights, as that checkpoint has it; None where it knows none.
             newest_step: Of that checkpoint itself.
         """
-        best = self.path / "best.pt"
-        if best.exists() and self._step_of("best.pt") == step:
+        best = self.path / BEST
+        if best.exists() and self._step_of(BEST) == step:
             return
         if step == newest_step:
-            content = read_within(self.path, self._newest, limit=largest_readable())
-            digest = hashlib.sha256(content).hexdigest()
-            sidecar = next(sidecar for sidecar in self._sidecars() if sidecar.sha256 == digest)
-            self._write_best(content, _as_json(sidecar))
+            self._copy_to_best(self._newest)
         elif best.exists():
-            best.replace(self.path / "best.pt.lost")
+            best.replace(self.path / f"{BEST}.lost")
 
-    def _write_best(self, content: bytes, sidecar: bytes) -> None:
-        best = self.path / "best.pt"
-        if best.exists() and _sidecar_path(best).exists():
-            # A crash between the two writes below must leave one best checkpoint that verifies.
-            _sidecar_path(best).replace(self.path / _BEST_BEFORE)
-        replace_atomically(_sidecar_path(best), sidecar)
-        replace_atomically(best, content)
-        (self.path / _BEST_BEFORE).unlink(missing_ok=True)
+    def _copy_to_best(self, name: str) -> None:
+        replace_atomically(self.path / BEST, read_content(self.path, name))
 
     def newest(self, *, device: torch.device) -> dict[str, Any]:
-        """The newest of last.pt and previous.pt that verifies, to go on from; nothing is changed.
+        """Return the last checkpoint, or where it does not verify the previous one; nothing is changed.
 
         Args:
             device: Where the tensors go.
@@ -151,7 +135,7 @@ class CheckpointFolder:
             CheckpointError: None verifies.
         """
         reasons = []
-        for name in ("last.pt", "previous.pt"):
+        for name in (LAST, PREVIOUS):
             try:
                 state = self.load(name, device=device)
             except CheckpointError as error:
@@ -159,7 +143,7 @@ class CheckpointFolder:
                 continue
             if reasons:
                 _log.warning("%s; going on from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
-                self._is_last_damaged = self.has("last.pt")
+                self._is_last_damaged = self.has(LAST)
             self._newest = name
             return state
         raise CheckpointError("no usable checkpoint: " + "; ".join(reasons))
@@ -168,100 +152,64 @@ class CheckpointFolder:
         """Read and verify one checkpoint.
 
         Raises:
-            CheckpointError: It is missing or damaged, no sidecar vouches for it, or it holds anything but tensors and
-                plain values.
+            CheckpointError: It is missing, damaged, of another format version, or no checkpoint.
         """
         path = self.path / name
+        old = path.with_suffix(_OLD_SUFFIX)
+        if old.exists() and not path.exists():
+            raise CheckpointError(f"{old} is a checkpoint of genlab 0.1, and only that version can read it")
+        content = read_content(self.path, name)
+        is_whole = is_intact(content)
         try:
-            content = read_within(self.path, name, limit=largest_readable())
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+            tensors, metadata = parse(content)
+            version = decode(metadata.get("format_version", "null"), {})
+            if isinstance(version, int) and version > FORMAT_VERSION:
+                raise CheckpointError(
+                    f"{path} has format version {version}, and this version of genlab reads versions up to "
+                    f"{FORMAT_VERSION}; install the version that wrote it"
+                )
+            if is_whole:
+                return _state(tensors, metadata, device)
         except ValueError as error:
-            raise CheckpointError(f"{path} is refused: {error}") from error
-        if hashlib.sha256(content).hexdigest() not in {sidecar.sha256 for sidecar in self._sidecars()}:
-            raise CheckpointError(f"{path} is damaged: its SHA-256 matches no sidecar")
-        return _deserialise(content, path=path, device=device)
+            if is_whole:
+                raise CheckpointError(f"{path} is refused: {error}") from error
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its content")
 
     @property
     def last_step(self) -> int | None:
-        """The step that last.json speaks of, without loading anything."""
-        return self._step_of("last.pt")
+        """The step of the last checkpoint, without loading it."""
+        return self._step_of(LAST)
 
     def _step_of(self, name: str) -> int | None:
-        path = _sidecar_path(self.path / name)
-        sidecar = self._sidecar(path) if path.exists() else None
-        return None if sidecar is None else sidecar.step
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the largest checkpoint; 0 without one."""
-        return max((path.stat().st_size for path in self.path.glob("*.pt") if path.is_file()), default=0)
+        try:
+            step = json.loads(read_metadata(self.path, name)["step"])
+        except (OSError, ValueError, KeyError, RecursionError):
+            return None
+        return step if _is_step(step) else None
 
     def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
         return (self.path / name).exists()
 
-    def _reunite(self, name: str) -> None:
-        """Give a checkpoint the sidecar of its own name, where another holds its digest."""
-        try:
-            digest = hashlib.sha256(read_within(self.path, name, limit=largest_readable())).hexdigest()
-        except (OSError, ValueError):
-            return  # missing, or refused when it is loaded
-        fitting = next((sidecar for sidecar in self._sidecars() if sidecar.sha256 == digest), None)
-        if fitting is not None:
-            replace_atomically(_sidecar_path(self.path / name), _as_json(fitting))
 
-    def _sidecars(self) -> list[Sidecar]:
-        found = (self._sidecar(path) for path in self.path.glob("*.json"))
-        return [sidecar for sidecar in found if sidecar is not None]
+def _state(tensors: dict[str, Tensor], metadata: Mapping[str, str], device: torch.device) -> dict[str, Any]:
+    """Return the state out of a file's parts.
 
-    def _sidecar(self, path: Path) -> Sidecar | None:
-        try:
-            return Sidecar(**json.loads(read_within(self.path, path.name, limit=_MAX_SIDECAR_BYTES)))
-        except (OSError, ValueError, TypeError, RecursionError):
-            _log.warning("%s is damaged and ignored", printable(str(path)))
-            return None
+    Raises:
+        ValueError: It is not that of a run.
+    """
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    weights = {
+        part: {name.removeprefix(f"{part}."): value for name, value in placed.items() if name.startswith(f"{part}.")}
+        for part in _WEIGHTS
+    }
+    rest = {key: decode(text, placed) for key, text in metadata.items() if key not in ("format", "sha256")}
+    if not _is_step(rest.get("step")):
+        raise ValueError("it has no step, so it is no checkpoint of a run")
+    if "model" in rest or rest.get("average") is not None:
+        raise ValueError("its weights are not tensors")
+    return {**weights, **rest}
 
 
-def _sidecar_path(path: Path) -> Path:
-    return path.with_suffix(".json")
-
-
-def _serialise(state: Mapping[str, Any], *, step: int, fingerprint: str) -> tuple[bytes, bytes]:
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, **state}, buffer)
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
-    sidecar = Sidecar(sha256=digest, step=step, model_fingerprint=fingerprint)
-    return content, _as_json(sidecar)
-
-
-def _as_json(sidecar: Sidecar) -> bytes:
-    return json.dumps(asdict(sidecar), indent=1).encode()
-
-
-def _deserialise(content: bytes, *, path: Path, device: torch.device) -> dict[str, Any]:
-    try:
-        require_harmless(content)
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        require_own_size(state, len(content))
-        if device.type != "cpu":
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except Exception as error:  # whatever a hostile file makes torch's reader stumble over
-        raise CheckpointError(f"{path} is refused: {(str(error) or type(error).__name__).splitlines()[0]}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a genlab checkpoint of format {FORMAT}")
-    if not _is_whole_number(state.get("step")) or not _is_state_dict(state.get("model")):
-        raise CheckpointError(f"{path} is not a genlab checkpoint: it has no step or no weights")
-    if state.get("average") is not None and not _is_state_dict(state["average"]):
-        raise CheckpointError(f"{path} is not a genlab checkpoint: its averaged weights are none")
-    return state
-
-
-def _is_whole_number(value: object) -> bool:
+def _is_step(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_STEP
-
-
-def _is_state_dict(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
-    )

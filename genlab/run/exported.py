@@ -1,26 +1,20 @@
-"""Weights to hand on: a safetensors file, which holds tensors and nothing else, and the SHA-256 that it lacks itself.
-
-The file notices no flipped bit, so its digest stands beside it, in the form that ``sha256sum --check`` reads.
-"""
+"""Weights to hand on: a safetensors file, and beside it its SHA-256 in the form that ``sha256sum --check`` reads."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 from torch import Tensor
 
 import genlab
 from genlab.errors import CheckpointError
-from genlab.storage import read_within, replace_atomically
+from genlab.run.tensor_file import parse, read_content, serialise
+from genlab.storage import replace_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 DIGESTS_NAME = "SHA256SUMS"
-_HEADER_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +39,10 @@ def is_export(folder: Path) -> bool:
 def save_weights(folder: Path, weights: Mapping[str, Tensor], origin: Origin) -> str:
     """Write the weights and their digest into an existing folder.
 
-    Tensors that share memory are written each for itself: the file knows no sharing, and a model restores it.
-
     Returns:
         The SHA-256.
     """
-    separate = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
-    content = safetensors.torch.save(separate, metadata={"format": "pt", **asdict(origin)})
+    content = serialise(weights, asdict(origin))
     digest = hashlib.sha256(content).hexdigest()
     replace_atomically(folder / DIGESTS_NAME, f"{digest}  {WEIGHTS_NAME}\n".encode())
     replace_atomically(folder / WEIGHTS_NAME, content)
@@ -65,28 +56,18 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
         CheckpointError: The file is missing, damaged or no such file, or no digest vouches for it.
     """
     path = folder / WEIGHTS_NAME
-    try:
-        content = read_within(folder, WEIGHTS_NAME)
-        digests = read_within(folder, DIGESTS_NAME).decode()
-    except OSError as error:
-        raise CheckpointError(f"{error.filename} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is refused: {error}") from error
+    content = read_content(folder, WEIGHTS_NAME)
+    digests = read_content(folder, DIGESTS_NAME).decode(errors="replace")
     if not re.search(rf"^{hashlib.sha256(content).hexdigest()} [ *]{re.escape(WEIGHTS_NAME)}$", digests, re.MULTILINE):
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of {DIGESTS_NAME}")
     try:
-        header = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
-        if header > len(content):
-            raise ValueError(f"its header claims {header:,} bytes")
-        return safetensors.torch.load(content), _origin(content)
-    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is refused: {str(error).splitlines()[0]}") from error
+        weights, metadata = parse(content)
+        return weights, _origin(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is refused: {error}") from error
 
 
-def _origin(content: bytes) -> Origin:
-    length = int.from_bytes(content[:_HEADER_LENGTH_BYTES], "little")
-    header = json.loads(content[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
-    metadata = header.get("__metadata__", {})
+def _origin(metadata: Mapping[str, str]) -> Origin:
     missing = [field.name for field in fields(Origin) if field.name not in metadata]
     if missing:
         raise ValueError(f"its metadata have no {', '.join(missing)}, so it is none that genlab export wrote")

@@ -128,8 +128,8 @@ def clear(folder: Path, *, keep: str | None = None) -> None:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on from here."""
-    found = [(folder / "checkpoints" / name).exists() for name in ("last.pt", "previous.pt")]
-    return any(found) and (folder / "config.yaml").is_file()
+    names = [f"{stem}{suffix}" for stem in ("last", "previous") for suffix in (".safetensors", ".pt")]  # .pt: of 0.1
+    return any((folder / "checkpoints" / name).exists() for name in names) and (folder / "config.yaml").is_file()
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
@@ -144,13 +144,12 @@ def read_summary(run_folder: Path) -> dict[str, Any]:
 def never_saved(folder: Path) -> bool:
     """Whether a run was demonstrably ended before its first checkpoint was whole: starting again loses nothing then.
 
-    summary.json tells the step of the newest save. A save in progress leaves temporary files and a sidecar, never a
-    checkpoint; the best one may be older than the first that a run goes on from. Where files are missing that a run
-    writes, or there are checkpoints of other names, somebody has to look.
+    summary.json tells the step of the newest save. A save in progress leaves temporary files, never a checkpoint.
+    Where files are missing that a run writes, or there are checkpoints of other names, somebody has to look.
     """
     left = [entry.name for entry in (folder / "checkpoints").glob("*")]
     if (folder / "summary.json").exists():
-        harmless = all(name == "best.pt" or name.endswith((".json", ".tmp")) for name in left)
+        harmless = all(name.endswith(".tmp") for name in left)
         return harmless and read_summary(folder).get("saved_step") == 0
     metrics = folder / "metrics.jsonl"
     return not left and not (metrics.exists() and metrics.stat().st_size)

@@ -13,7 +13,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
-from genlab.run.checkpoint import CheckpointFolder, model_fingerprint
+from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.environment import choose_device
 from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, load_weights
 from genlab.run.record import SavedRun, load_run
@@ -55,10 +55,10 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         kind = "averaged" if origin.weights == "averaged" else "trained"
     else:
         checkpoints = CheckpointFolder(folder / "checkpoints")
-        # previous.pt is the last one where a kill came within a save. A damaged one is refused, and none taken in its
-        # place: what is drawn or measured is said to be of the checkpoint that was asked for.
-        names = (*(("best.pt",) if checkpoint == "best" else ()), "last.pt", "previous.pt")
-        name = next((name for name in names if checkpoints.has(name)), "last.pt")
+        # The previous one is the last one where a kill came within a save. A damaged one is refused, and no other taken
+        # in its place: what is drawn or measured is said to be of the checkpoint that was asked for.
+        names = (*((BEST,) if checkpoint == "best" else ()), LAST, PREVIOUS)
+        name = next((name for name in names if checkpoints.has(name)), LAST)
         state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
         weights, average, step = state["model"], state.get("average"), state["step"]
@@ -69,12 +69,8 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
 
 
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> Model:
-    """The run's model with these weights, averaged where they are, built only when they are known to be its own."""
-    num_bytes = sum(value.numel() * value.element_size() for value in weights.values())
+    """Return the run's model with these weights, averaged where an average was kept."""
     try:
-        draft = run.draft_model(num_bytes=num_bytes)
-        if draft is not None:
-            require_fitting(weights, draft)
         model = run.build_model()
         require_fitting(weights, model)
         if average is not None:

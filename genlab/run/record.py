@@ -17,7 +17,6 @@ from genlab.config.fields import check_fields, fit
 from genlab.config.plain_yaml import require_plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.config.suggestions import nearest
-from genlab.config.targets import allows_own_code
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.failures import one_line
@@ -29,7 +28,6 @@ from genlab.run.environment import git_state
 from genlab.run.exported import is_export
 from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.training import schedules
-from genlab.training.fitting import blueprint
 from genlab.types import ImageSpec
 
 CONFIG_NAME = "config.yaml"
@@ -86,17 +84,6 @@ class SavedRun:
             f"{str(self.dataset_fingerprint)[:_DIGITS_SHOWN]}, got {dataset.fingerprint[:_DIGITS_SHOWN]}; "
             "dataset.root=FOLDER names the folder that holds them now, allow_other_data=true takes these"
         )
-
-    def draft_model(self, num_bytes: int) -> Model | None:
-        """The model without values (:func:`genlab.training.fitting.blueprint`), which weights of that size can be of.
-
-        None where the user's own code may be part of it, which need not know how to be drafted.
-
-        Raises:
-            CheckpointError: It is larger.
-            ConfigurationError: The configuration does not describe one.
-        """
-        return None if allows_own_code() else blueprint(self.build_model, num_bytes=num_bytes)
 
 
 def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:

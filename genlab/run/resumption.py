@@ -30,8 +30,8 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
     if not context.is_restarted:  # else those that died here have looked
         if not never_saved(folder):
             raise CheckpointError(
-                f"no usable checkpoint: neither last.pt nor previous.pt is in {folder / 'checkpoints'}, and nothing "
-                "shows that there never was one; start a new run"
+                f"no usable checkpoint: neither last.safetensors nor previous.safetensors is in "
+                f"{folder / 'checkpoints'}, and nothing shows that there never was one; start a new run"
             )
         _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", from_here(folder))
     return replace(configuration, resume=None)

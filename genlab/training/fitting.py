@@ -1,44 +1,14 @@
-"""Whether what was saved is of this model and this run; of weights, told before the model takes memory."""
+"""The compatibility check of a checkpoint: are its weights of this model, and the rest of its state of this run?"""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as registry
 
 from genlab.errors import CheckpointError
-from genlab.models.base import Model
 
-MAX_PARTS = 20_000
-"""Modules, parameters and buffers of a model: far more than any has, and little memory for their names."""
-_SLACK_BYTES = 2**26
 _MAX_NAMED = 3
-
-
-def blueprint(build: Callable[[], Model], *, num_bytes: int) -> Model:
-    """A model without values: it takes no memory, whatever its sizes.
-
-    A configuration that asks for a billion units, or for a billion layers, is stopped where it exceeds what the saved
-    weights can hold.
-
-    Args:
-        build: Makes the model.
-        num_bytes: Size of the weights that it is going to be given.
-
-    Raises:
-        CheckpointError: It is larger than these weights, or too large for torch.
-    """
-    # Masks are as large as what they mask, and a weight that is split in two is registered whole before that.
-    limit = 4 * num_bytes + _SLACK_BYTES
-    try:
-        with _counted(limit), torch.device("meta"):
-            return build()
-    except (RuntimeError, OverflowError, TypeError) as error:  # what torch says of sizes that it cannot count
-        if isinstance(error, CheckpointError):
-            raise
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"the configuration's model cannot be one of {num_bytes:,} bytes: {reason}") from error
 
 
 def require_fitting(weights: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -79,29 +49,3 @@ def _described(state: Mapping[str, Tensor]) -> dict[str, str]:
         name: f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}".replace(", ", "x")
         for name, value in state.items()
     }
-
-
-@contextmanager
-def _counted(limit: int) -> Iterator[None]:
-    """Stop the building of a model when its parts are too many or too large."""
-    num_bytes = num_parts = 0
-
-    def count(_: nn.Module, name: str, part: object) -> None:
-        nonlocal num_bytes, num_parts
-        num_parts += 1
-        if isinstance(part, Tensor):
-            num_bytes += part.numel() * part.element_size()
-        if num_bytes > limit or num_parts > MAX_PARTS:
-            raise CheckpointError(
-                f"the configuration's model is not that of the checkpoint: at {name} it has {num_parts:,} parts and "
-                f"{num_bytes:,} bytes, more than the checkpoint can hold"
-            )
-
-    with ExitStack() as hooks:
-        for register in (
-            registry.register_module_parameter_registration_hook,
-            registry.register_module_buffer_registration_hook,
-            registry.register_module_module_registration_hook,
-        ):
-            hooks.callback(register(count).remove)
-        yield

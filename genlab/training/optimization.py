@@ -7,6 +7,7 @@ reported when somebody asks, with the next log line, validation or save.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -260,7 +261,7 @@ class PhaseUpdate:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=_AUTOCAST_TYPES[self._precision])
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "kind": {"optimizer": self._kind()},
             "optimizer": self.optimizer.state_dict(),
@@ -268,7 +269,7 @@ class PhaseUpdate:
             "scaler": self._scaler.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, dict[str, object]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a saved state.
 
         Raises:

@@ -129,10 +129,16 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """Whole weights, averages and moments; where they are sharded, all processes must come here."""
+        moments, phases = {}, {}
+        for update in self.updates:
+            kept, names = update.state_dict(), self._names(update)
+            moments[update.phase.name] = {names.get(key, key): v for key, v in kept["optimizer"].pop("state").items()}
+            phases[update.phase.name] = kept
         trained = {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "updates": {update.phase.name: update.state_dict() for update in self.updates},
+            "optimizer": moments,
+            "phases": phases,
             "equal_for": self._equal_for,
         }
         return whole(trained) if self.is_sharded else trained
@@ -148,8 +154,22 @@ class TrainingState:
         if (state["average"] is None) != (self.average is None):
             raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
         for update in self.updates:
-            update.load_state_dict(state["updates"][update.phase.name])
+            kept, moments = state["phases"][update.phase.name], state["optimizer"][update.phase.name]
+            numbers = {name: number for number, name in self._names(update).items()}
+            foreign = next(
+                (name for name, _ in self.model.named_parameters() if name in moments.keys() - numbers), None
+            )
+            if foreign is not None:
+                raise ValueError(f"phase {update.phase.name} has optimiser state of {foreign}, which it does not train")
+            by_number = {numbers.get(key, key): value for key, value in moments.items()}
+            update.load_state_dict({**kept, "optimizer": {**kept["optimizer"], "state": by_number}})
         self._warn_of_inequality(state.get("equal_for", self._equal_for))
+
+    def _names(self, update: PhaseUpdate) -> dict[int, str]:
+        """Return the names of a phase's parameters by their numbers in the state of its optimiser."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        parameters = (parameter for group in update.optimizer.param_groups for parameter in group["params"])
+        return {number: names.get(id(parameter), str(number)) for number, parameter in enumerate(parameters)}
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
         """Take over the weights and their average alone, which is all that evaluation needs.

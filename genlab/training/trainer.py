@@ -19,7 +19,7 @@ from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, gathered, largest, wait_for_all
 from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
-from genlab.run.checkpoint import first_not_finite, model_fingerprint
+from genlab.run.checkpoint import BEST, LAST, PREVIOUS, first_not_finite, model_fingerprint
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import told
 from genlab.training.collapse import ClassPredictor
@@ -102,7 +102,7 @@ class Trainer(TrainingRun):
         )
         self.test_averages: dict[str, Average] = {}
         """Of the test after training; empty before it."""
-        self.tested = ("last.pt", 0)
+        self.tested = (LAST, 0)
         """The checkpoint that the test measured, and its step."""
         self._hyperparameters = hyperparameters
         self._resume_command = resume_command
@@ -228,9 +228,8 @@ class Trainer(TrainingRun):
         is_best, interval = self.selection.take_is_best(), self.settings.checkpoint_interval
         if is_best or save_requested or (interval > 0 and self.step % interval == 0):
             self._save()
-        if is_best and not self.settings.dry_run:
-            # After last.pt, which then is never older than best.pt: what goes on from it knows the best weights.
-            self._store(self.checkpoints.save_best)
+        if is_best and not self.settings.dry_run and is_first():
+            self.checkpoints.save_best()
         return is_stopped or self._stop_signal is not None
 
     def _agree(self, request: StopRequest, *flags: bool) -> list[bool]:
@@ -276,17 +275,17 @@ class Trainer(TrainingRun):
 
     def _farewell(self) -> str:
         """Return a line on what is left of the run if it ends here."""
-        if any(map(self.checkpoints.has, ("last.pt", "previous.pt"))):
+        if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
             return f"to go on from the last checkpoint: {self._resume_command}"
         return "nothing was saved"
 
     def _test(self) -> None:
         """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
         wait_for_all()  # until it is written
-        self.tested = ("last.pt", self.step)
-        if self.selection.best_step is not None and self.checkpoints.has("best.pt"):
-            self.state.load_weights(self.checkpoints.load("best.pt", device=self.device))
-            self.tested = ("best.pt", self.selection.best_step)
+        self.tested = (LAST, self.step)
+        if self.selection.best_step is not None and self.checkpoints.has(BEST):
+            self.state.load_weights(self.checkpoints.load(BEST, device=self.device))
+            self.tested = (BEST, self.selection.best_step)
         self.test_averages = self.evaluate("test")
         self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
         self.write(self.summary.test)
@@ -296,21 +295,18 @@ class Trainer(TrainingRun):
     def _save(self) -> None:
         if self.settings.dry_run:
             return
-        is_saved = self.log is not None and self.checkpoints.last_step == self.step and self.checkpoints.has("last.pt")
+        is_saved = self.log is not None and self.checkpoints.last_step == self.step
         if any(largest((is_saved,))):
             return
         self.notice_withheld()
         if self.log is not None:
             self.log.flush()
-        self._store(self.checkpoints.save_last)
-        self.summary.saved_step = self.step
-        self.write_summary("running")
-
-    def _store(self, save: Callable[..., None]) -> None:
-        """Save what a checkpoint keeps; the first process writes it, and collects the shares of the others."""
+        # The shares of the others are collected, and the first process writes.
         kept = self._kept() if is_first() or self.state.is_sharded else {}
         if is_first():
-            save(kept, step=self.step, fingerprint=self._fingerprint)
+            self.checkpoints.save_last(kept, step=self.step, fingerprint=self._fingerprint)
+        self.summary.saved_step = self.step
+        self.write_summary("running")
 
     def _kept(self) -> dict[str, Any]:
         """Return what a checkpoint keeps.

@@ -44,7 +44,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     genlab("train", "model=gan", *TINY, *every_step, f"hydra.run.dir=outputs/{GAN}", cwd=here)
     draw = ["model=draw", *SMALL, "model.num_glimpses=2", "trainer.checkpoint_interval=8", *every_step]
     genlab("train", *draw, f"hydra.run.dir=outputs/{DRAW}", cwd=here)
-    (here / "outputs" / DRAW / "checkpoints" / "last.pt").unlink()  # as if killed after step 16 was saved
+    (here / "outputs" / DRAW / "checkpoints" / "last.safetensors").unlink()  # as if killed after step 16 was saved
     genlab("train", f"resume=outputs/{DRAW}", cwd=here)
     sweep = ["-m", "model=draw", *SMALL, "model.num_glimpses=2,3", f"hydra.sweep.dir=outputs/{SWEEP}"]
     genlab("train", *sweep, cwd=here)

@@ -100,11 +100,11 @@ def test_damaged_and_foreign_checkpoints_are_refused(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained_run, copy)
-    path = copy / "checkpoints" / "best.pt"
+    path = copy / "checkpoints" / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     outcome = genlab("evaluate", f"run={copy}")
     assert outcome.code == 4
-    assert "best.pt is damaged" in outcome.errors
+    assert "best.safetensors is damaged" in outcome.errors
     path.unlink()
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("num_units: 16", "num_units: 17"))

@@ -17,6 +17,7 @@ import yaml
 
 import genlab as package
 from genlab.errors import CheckpointError, ConfigurationError
+from genlab.run.checkpoint import LAST, CheckpointFolder
 from genlab.run.exported import Origin, load_weights, save_weights
 from tests.conftest import Outcome
 
@@ -72,7 +73,7 @@ def test_other_tools_read_and_verify_it(exported: Path) -> None:
     with safetensors.safe_open(exported / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
         assert set(file.keys()) == set(package.load(exported).state_dict())
-    assert (metadata["weights"], metadata["checkpoint"]) == ("trained", "best.pt")
+    assert (metadata["weights"], metadata["checkpoint"]) == ("trained", "best.safetensors")
     assert metadata["genlab_version"] == package.__version__
     subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=exported, check=True, capture_output=True, timeout=60)
 
@@ -81,13 +82,13 @@ def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab,
     words = ["model=gan", "dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.num_steps=4"]
     assert genlab("train", *words, "trainer.ema_decay=0.9", "hydra.run.dir=run").code == 0
     assert genlab("export", "run=run").code == 0
-    state = torch.load("run/checkpoints/last.pt", weights_only=True)
+    state = CheckpointFolder(Path("run/checkpoints")).load(LAST, device=torch.device("cpu"))
     weights, origin = load_weights(Path("run/export"))
     assert (origin.weights, origin.step) == ("averaged", "4")
     assert all(torch.equal(weights[name], state["average"][name]) for name in weights)
     assert any(not torch.equal(weights[name], state["model"][name]) for name in weights)
     card = Path("run/export/README.md").read_text()
-    assert "weights: averaged, of last.pt at step 4" in card
+    assert "weights: averaged, of last.safetensors at step 4" in card
 
 
 def test_the_card_tells_what_was_measured_and_how_it_was_made(
@@ -208,14 +209,14 @@ def test_a_hostile_file_with_a_fitting_digest_is_refused(tmp_path: Path, name: s
 def test_tensors_that_share_memory_are_each_whole(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
     weights = {"a": shared, "b": shared[2:], "c": shared.view(2, 3).t(), "d": torch.tensor(True)}
-    origin = Origin(step="1", checkpoint="last.pt", weights="trained", model_fingerprint="f")
+    origin = Origin(step="1", checkpoint="last.safetensors", weights="trained", model_fingerprint="f")
     save_weights(tmp_path, weights, origin)
     read, told = load_weights(tmp_path)
     assert told == origin
     assert all(torch.equal(read[name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("word", ["best.pt", "Best", "previous", "bst", "lst"])
+@pytest.mark.parametrize("word", ["best.safetensors", "Best", "previous", "bst", "lst"])
 def test_a_checkpoint_that_there_is_not_is_refused(trained_run: Path, word: str) -> None:
     nearest = "last" if word == "lst" else "best"
     with pytest.raises(ConfigurationError, match=f"checkpoint has no choice '{word}'; .*{nearest}"):

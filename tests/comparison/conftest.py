@@ -71,7 +71,7 @@ def make_run(tmp_path: Path) -> RunMaker:
         }
         (folder / "environment.json").write_text(json.dumps(environment))
         if measures is not None:
-            record = {"checkpoint": "best.pt", "step": 90, "measures": measures}
+            record = {"checkpoint": "best.safetensors", "step": 90, "measures": measures}
             (folder / "evaluation.json").write_text(json.dumps(record))
         lines = [
             {"step": 10 * index, "seconds": 1.0, "train/model/nll_nats": value, "speed/images_per_second": 50.0 + index}

@@ -182,7 +182,7 @@ def test_a_job_of_a_sweep_that_was_killed_is_not_running(make_run: RunMaker) -> 
 
 def test_an_evaluation_of_earlier_weights_is_told(make_run: RunMaker) -> None:
     folder = make_run("a", measures=[entry("nll_nats", 1.0)])
-    record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.pt"}
+    record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.safetensors"}
     (folder / "evaluation.json").write_text(json.dumps(record))
     (problem,) = read_run(folder, name="a").problems
     assert "evaluation.json is of step 90, the run is at step 100" in problem

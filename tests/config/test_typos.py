@@ -213,9 +213,9 @@ def test_a_folder_that_is_named_like_a_setting_is_a_run_where_none_is_named(genl
 def test_a_path_inside_a_run_is_answered_with_the_run(genlab: Genlab, tmp_path: Path) -> None:
     run = tmp_path / "elsewhere" / "run"
     (run / "checkpoints").mkdir(parents=True)
-    for name in ("config.yaml", "checkpoints/last.pt"):
+    for name in ("config.yaml", "checkpoints/last.safetensors"):
         (run / name).touch()
-    for inside in ("checkpoints/last.pt", "checkpoints", "config.yaml"):
+    for inside in ("checkpoints/last.safetensors", "checkpoints", "config.yaml"):
         for words in (
             ["sample", f"run={run / inside}"],
             ["train", f"resume={run / inside}"],

@@ -4,9 +4,11 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,9 +16,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 
 from genlab.checks.training import differences
+from genlab.run.checkpoint import LAST, CheckpointFolder
 
 _COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "trainer.batch_size=16", "trainer.test_at_end=false"),
@@ -159,8 +164,8 @@ def scalars_of(folder: Path) -> list[dict[str, Any]]:
 
 def assert_runs_equal(ours: Path, theirs: Path) -> None:
     """Weights, average, optimisers, schedule, logged scalars and summary equal to the last bit, times aside."""
-    kept = {path.name for folder in (ours, theirs) for path in (folder / "checkpoints").glob("*.pt")}
-    for name in kept - {"previous.pt"}:  # of the step before a stop in one run, of the interval in the other
+    kept = {path.name for folder in (ours, theirs) for path in (folder / "checkpoints").glob("*.safetensors")}
+    for name in kept - {"previous.safetensors"}:  # of the step before a stop in one run, of the interval in the other
         assert differences(checkpoint_of(ours, name), checkpoint_of(theirs, name)) == []
     assert scalars_of(ours) == scalars_of(theirs)
     first, second = (json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (ours, theirs))
@@ -179,6 +184,18 @@ def strays_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.name.endswith((".tmp", ".part")))
 
 
-def checkpoint_of(folder: Path, name: str = "last.pt") -> dict[str, object]:
-    """A checkpoint of a run, read without genlab."""
-    return dict(torch.load(folder / "checkpoints" / name, weights_only=True))
+def checkpoint_of(folder: Path, name: str = LAST) -> dict[str, Any]:
+    """A checkpoint of a run, read without genlab: its tensors by their names, and the values of its metadata."""
+    path = folder / "checkpoints" / name
+    with safetensors.safe_open(path, framework="pt") as file:
+        values = {key: json.loads(value) for key, value in file.metadata().items() if key not in ("format", "sha256")}
+    return {**values, **safetensors.torch.load_file(path)}
+
+
+def rewrite_checkpoints(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the state in every checkpoint of a run, and seal it anew."""
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        state = change(CheckpointFolder(path.parent).load(path.name, device=torch.device("cpu")))
+        with tempfile.TemporaryDirectory() as scratch:
+            CheckpointFolder(Path(scratch)).save_last(state, step=state["step"], fingerprint="f")
+            shutil.copy(Path(scratch, LAST), path)

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from genlab import train
 from genlab.data.dataset import BatchStream
 from genlab.models.draw.draw import DRAW
+from genlab.run import checkpoint
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.training import trainer
 from genlab.training.signals import StopRequest
@@ -220,15 +219,12 @@ def killed_in_saving(number: int) -> None:
 def saving_plainly() -> None:
     """What many trainers do, wrong here: the one checkpoint is overwritten in place."""
 
-    def save_last(self: CheckpointFolder, state: dict[str, Any], *, step: int, fingerprint: str) -> None:
-        path = self.path / "last.pt"
+    def write(path: Path, *parts: bytes | memoryview, former: Path | None = None) -> None:
         with path.open("wb") as file:
-            torch.save({"format": 1, "step": step, **state}, file)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        sidecar = {"sha256": digest, "step": step, "model_fingerprint": fingerprint, "format": 1}
-        path.with_suffix(".json").write_text(json.dumps(sidecar), encoding="utf-8")
+            for part in parts:
+                file.write(part)
 
-    CheckpointFolder.save_last = save_last  # type: ignore[method-assign, assignment]
+    checkpoint.replace_atomically = write  # type: ignore[attr-defined]
 
 
 def saving_slowly(seconds: float) -> None:
@@ -253,12 +249,8 @@ def listening_to_nothing() -> None:
 
 
 def believing_every_checkpoint() -> None:
-    """A checkpoint is taken for whole when torch reads it, wrong here: it does not notice a flipped bit."""
-
-    def load(self: CheckpointFolder, name: str, *, device: torch.device) -> dict[str, Any]:
-        return dict(torch.load(self.path / name, map_location=device, weights_only=True))
-
-    CheckpointFolder.load = load  # type: ignore[method-assign]
+    """A checkpoint is taken for whole when safetensors reads it, wrong here: it does not notice a flipped bit."""
+    checkpoint.is_intact = lambda _: True  # type: ignore[attr-defined]
 
 
 def in_the_past(seconds: float) -> None:

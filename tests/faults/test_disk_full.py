@@ -83,9 +83,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(
             outcome = genlab("train", *TINY[family], f"hydra.run.dir={folder}")
         assert outcome.code == 7, outcome.errors
         line = require_a_line(outcome.errors)
-        assert f"disk full at {folder / 'checkpoints' / 'last.pt'}: " in line
+        assert f"disk full at {folder / 'checkpoints' / 'last.safetensors'}: " in line
         assert "bytes to write, " in line
-        assert (checkpoint_of(folder)["step"], checkpoint_of(folder, "previous.pt")["step"]) == (10, 5)
+        assert (checkpoint_of(folder)["step"], checkpoint_of(folder, "previous.safetensors")["step"]) == (10, 5)
         assert not list(folder.rglob("*.tmp"))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         assert (summary["status"], summary["step"]) == ("failed", 15)
@@ -163,20 +163,22 @@ def test_tensorboards_failure_is_a_warning(
 def test_the_wrong_variants_are_noticed(
     genlab: Genlab, small_disk: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    """A save on the final name, as torch.save does it, while another program takes the space that this sets free."""
+    """A save on the final name, while another program takes the space that this sets free."""
     folder = small_disk / "run"
 
-    def write_plainly(path: Path, content: bytes) -> None:
+    def write_plainly(path: Path, *parts: bytes, former: Path | None = None) -> None:
+        is_second = path.exists()
         with path.open("wb") as file:
-            if path.name == "last.pt" and path.parent.joinpath("previous.pt").exists():
+            if is_second:
                 fill(small_disk, but=1_000_000)
-            file.write(content)
+            for part in parts:
+                file.write(part)
 
     monkeypatch.setattr(checkpoint, "replace_atomically", write_plainly)
     outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={folder}")
     assert outcome.code == 7
-    assert 0 < (folder / "checkpoints" / "last.pt").stat().st_size < CHECKPOINT_BYTES / 2
-    tally.wrong_variant_noticed(FAULT, "plain torch.save leaves a torn last.pt")
+    assert 0 < (folder / "checkpoints" / "last.safetensors").stat().st_size < CHECKPOINT_BYTES / 2
+    tally.wrong_variant_noticed(FAULT, "a plain write leaves a torn last.safetensors")
 
 
 # Files of at most so many bytes: what a user without root meets as a quota.
@@ -195,7 +197,7 @@ def test_a_limit_of_files_is_met_in_a_process_of_its_own(tmp_path: Path, tally: 
     with tally.trying(FAULT, "limits of the size of files"):
         begun = run("train", *TINY[family], "trainer.num_steps=10", folder=folder)
         assert begun.returncode == 0, begun.stderr
-        limit = str((folder / "checkpoints" / "last.pt").stat().st_size - 1)
+        limit = str((folder / "checkpoints" / "last.safetensors").stat().st_size - 1)
         line = [sys.executable, "-c", LIMITED, limit, "train", f"resume={folder}", "trainer.num_steps=20"]
         limited = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=120)
         assert limited.returncode == 7, limited.stderr

@@ -119,7 +119,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     folder = tmp_path / "run"
     with tally.trying(FAULT, "kills before there is a checkpoint"):
         assert fork(*TINY["draw"], folder=folder, hook=kill).wait().returncode == -signal.SIGKILL
-        has_checkpoint = (folder / "checkpoints" / "last.pt").exists()  # at the last points of the save
+        has_checkpoint = (folder / "checkpoints" / "last.safetensors").exists()  # at the last points of the save
         stray = folder / "samples" / "of_the_first_attempt.png"
         stray.parent.mkdir(exist_ok=True)
         stray.touch()
@@ -140,7 +140,7 @@ def refused_without_its_checkpoints(folder: Path, *more_hooks: hooks.Hook) -> No
     ended = resume(folder, hook=partial(hooks.together, *more_hooks)).wait()
     assert ended.returncode == 4, ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert "no usable checkpoint: neither last.pt nor previous.pt is in" in ended.stderr
+    assert "no usable checkpoint: neither last.safetensors nor previous.safetensors is in" in ended.stderr
     assert {path.name: path.read_bytes() for path in folder.glob("*.json*")} == before
 
 
@@ -157,7 +157,7 @@ def test_a_run_whose_checkpoints_are_gone_is_left_alone(tmp_path: Path, tally: T
 def test_a_storm_over_plain_saving_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     with pytest.raises(AssertionError, match="no usable checkpoint"):
         storm(tmp_path / "run", hooks.saving_plainly, num_steps=500, inside=30, anywhere=0, tally=Tally([]))
-    tally.wrong_variant_noticed(FAULT, "plain torch.save")
+    tally.wrong_variant_noticed(FAULT, "a plain write")
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")

@@ -131,7 +131,7 @@ def test_a_run_that_the_system_took_for_its_memory_goes_on_in_smaller_parts(
     folder = tmp_path / "run"
     with tally.trying(FAULT, "kills as by the system's OOM killer"):
         process = start("train", *TINY[family], "trainer.num_steps=100000", folder=folder)
-        while not (folder / "checkpoints" / "last.pt").exists():
+        while not (folder / "checkpoints" / "last.safetensors").exists():
             assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGKILL)
         process.communicate()

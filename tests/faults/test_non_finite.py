@@ -42,7 +42,7 @@ def not_finite(state: object, name: str) -> Iterator[str]:
 
 
 def bad_numbers_of_checkpoints(run: Path) -> list[str]:
-    names = [path.name for path in (run / "checkpoints").glob("*.pt")]
+    names = [path.name for path in (run / "checkpoints").glob("*.safetensors")]
     return [bad for name in names for bad in not_finite(checkpoint_of(run, name), name)]
 
 
@@ -170,7 +170,7 @@ def test_a_skipped_batch_leaves_no_trace_and_skips_have_a_limit(
         assert f"step {BAD_STEP}: phase discriminator: loss nan" in (run / "train.log").read_text(encoding="utf-8")
         assert summary_of(run)["num_skipped_steps"] == 2
         assert bad_numbers_of_checkpoints(run) == []
-        assert any("running_mean" in name for name in checkpoint_of(run)["model"])  # type: ignore[attr-defined]
+        assert any("running_mean" in name for name in checkpoint_of(run))
 
 
 @pytest.mark.slow
@@ -193,6 +193,6 @@ def test_the_wrong_variants_are_noticed(
         patch.setattr(torch, "isfinite", lambda values: torch.ones((), dtype=torch.bool))
         assert genlab("train", *TINY["gan"], "hydra.run.dir=poisoned").code == 0
     bad = bad_numbers_of_checkpoints(tmp_path / "poisoned")
-    assert any(name.startswith("last.pt.model.") for name in bad)
+    assert any(name.startswith("last.safetensors.model.") for name in bad)
     assert any(".exp_avg" in name for name in bad), "Adam's moments are poisoned too"
     tally.wrong_variant_noticed(FAULT, "no check before the update")

@@ -251,7 +251,7 @@ def test_a_resumption_begins_anew_what_had_no_checkpoint(
             way, *TINY["draw"], folder=folder, path=planted(tmp_path / "plan", rank=0, act=OF_ONE["kill -9"], at_step=3)
         )
         assert (code, summary_of(folder)["step"]) == (1, 0), output
-        assert not (folder / "checkpoints" / "last.pt").exists()
+        assert not (folder / "checkpoints" / "last.safetensors").exists()
         plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"], at_step=2)
         code, output = run(way, f"resume={folder}", folder=folder, restarts=1, path=plan)
         assert code == 0, output
@@ -379,7 +379,7 @@ def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
         wait_for_step(10, folder, process)
         process.send_signal(signal.SIGUSR1)
         deadline = time.monotonic() + 100
-        while not (folder / "checkpoints" / "last.pt").exists():
+        while not (folder / "checkpoints" / "last.safetensors").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         wait_for_step(step_of(folder) + 5, folder, process)

@@ -86,7 +86,7 @@ def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally:
                 (line,) = result.stderr.splitlines()
                 assert f"{folder} is in use by PID {owner.pid} on {socket.gethostname()}; " in line
         with tally.trying(FAULT, "restarts after the owner's kill -9"):
-            while not (folder / "checkpoints" / "last.pt").exists():
+            while not (folder / "checkpoints" / "last.safetensors").exists():
                 assert owner.process.exitcode is None
                 time.sleep(0.02)
             owner.send(signal.SIGKILL)

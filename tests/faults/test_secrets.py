@@ -102,5 +102,5 @@ def test_the_common_umask_lets_others_read(genlab: Callable[..., Outcome], tmp_p
     finally:
         os.umask(before)
     assert (tmp_path / "outputs/run/config.yaml").stat().st_mode & stat.S_IROTH
-    assert (tmp_path / "outputs/run/checkpoints/last.pt").stat().st_mode & stat.S_IROTH
+    assert (tmp_path / "outputs/run/checkpoints/last.safetensors").stat().st_mode & stat.S_IROTH
     tally.wrong_variant_noticed(FAULT, "umask 022")

@@ -79,7 +79,7 @@ def test_a_signal_within_a_step(
         assert_saved_and_resumable(folder, whole, code=CODES[number], hook=hook, steps=(step,))
 
 
-# In the sidecar of the save of step 5, before its data, within them.
+# In the header of the checkpoint of step 5, in its digest, and in its tensors.
 @pytest.mark.parametrize(("number", "whom", "point"), cases((signal.SIGTERM, "process", 12), points=(1, 7, 12)))
 def test_a_signal_within_a_save(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, point: int

@@ -1,6 +1,5 @@
 """Fault 14: a checkpoint and a configuration that do not belong together end with a line, before the first step."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -8,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from genlab.cli import main
 from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, checkpoint_of, run
+from tests.faults.harness import TINY, checkpoint_of, rewrite_checkpoints, run
 from tests.faults.tally import Tally
 
 FAULT = "14 wrong fit"
@@ -87,13 +85,13 @@ def test_a_changed_configuration_is_refused_before_the_first_step(
     edit, message = MISFITS[name]
     folder = changed("draw", edit)
     lines = (folder / "metrics.jsonl").read_text()
-    checkpoint = (folder / "checkpoints" / "last.pt").read_bytes()
+    checkpoint = (folder / "checkpoints" / "last.safetensors").read_bytes()
     with tally.trying(FAULT, "misfits of a configuration and a checkpoint"):
         outcome = resume(genlab, folder)
         assert outcome.code == 4, outcome.errors
         assert message in outcome.errors.splitlines()[-1]
         assert (folder / "metrics.jsonl").read_text() == lines
-        assert (folder / "checkpoints" / "last.pt").read_bytes() == checkpoint
+        assert (folder / "checkpoints" / "last.safetensors").read_bytes() == checkpoint
 
 
 def test_the_configuration_of_another_model_is_refused(
@@ -140,23 +138,16 @@ def swapped(state: dict[str, Any]) -> dict[str, Any]:
 
     return state | {
         "model": {renamed(name): value for name, value in state["model"].items()},
-        "updates": {renamed(name): update for name, update in state["updates"].items()},
+        "optimizer": {renamed(name): moments for name, moments in state["optimizer"].items()},
     }
 
 
-@pytest.mark.parametrize("part", ["model", "updates"])
+@pytest.mark.parametrize("part", ["model", "optimizer"])
 def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
     genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, part: str
 ) -> None:
-    import hashlib
-
     shutil.copytree(runs / "gan", tmp_path / "run")
-    for path in (tmp_path / "run" / "checkpoints").glob("*.pt"):
-        state = dict(torch.load(path, weights_only=True))
-        torch.save(state | {part: swapped(state)[part]}, path)
-        sidecar = json.loads(path.with_suffix(".json").read_text())
-        sidecar["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_suffix(".json").write_text(json.dumps(sidecar))
+    rewrite_checkpoints(tmp_path / "run", lambda state: state | {part: swapped(state)[part]})
     with tally.trying(FAULT, "generator and discriminator exchanged, their weights or their optimisers"):
         outcome = resume(genlab, tmp_path / "run")
         assert outcome.code == 4, outcome.errors

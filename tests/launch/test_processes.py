@@ -59,7 +59,7 @@ def test_the_cause_and_not_its_consequences(
 def folder_with(tmp_path: Path, status: str, *, with_checkpoint: bool = True) -> Path:
     (tmp_path / "checkpoints").mkdir()
     if with_checkpoint:
-        (tmp_path / "checkpoints" / "last.pt").touch()
+        (tmp_path / "checkpoints" / "last.safetensors").touch()
         (tmp_path / "config.yaml").touch()
     (tmp_path / "summary.json").write_text(json.dumps({"status": status, "reason": None, "step": 7, "final": {"x": 1}}))
     return tmp_path

@@ -283,9 +283,9 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Sta
     words = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
     sweep_process = start(*words)
     for number, number_of_signal in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
-        run = wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.pt").parent.parent
+        run = wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.safetensors").parent.parent
         os.kill(process_of(run), number_of_signal)
-    wait_for(tmp_path, "outputs/sweeps/*/002-*/checkpoints/last.pt")
+    wait_for(tmp_path, "outputs/sweeps/*/002-*/checkpoints/last.safetensors")
     sweep_process.send_signal(signal.SIGINT)
     output, _ = sweep_process.communicate(timeout=100)
     assert sweep_process.returncode == 130, output
@@ -329,7 +329,7 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
 ) -> None:
     steps = ["trainer.num_steps=400", "trainer.checkpoint_interval=20", "trainer.validation_interval=100"]
     process = start("train", "-m", *TINY, *steps, "model.num_units=8", "seed=0,1")
-    wait_for(tmp_path, "outputs/sweeps/*/001-*/checkpoints/last.pt")
+    wait_for(tmp_path, "outputs/sweeps/*/001-*/checkpoints/last.safetensors")
     process.kill()
     process.wait()
     sweep = only_sweep(tmp_path)
@@ -379,7 +379,7 @@ def test_a_launcher_runs_jobs_in_workers_and_a_failed_one_ends_nothing(
 def test_an_interrupted_sweep_of_several_at_once_saves_every_job(start: Start, tmp_path: Path) -> None:
     process = start("train", "-m", "hydra/launcher=local", *LONG, "model.num_units=8,9")
     for number in (0, 1):
-        wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.pt")
+        wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.safetensors")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=100)
     assert process.returncode == 130, output

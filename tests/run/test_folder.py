@@ -115,13 +115,13 @@ def test_tidying_removes_only_what_a_start_leaves(tmp_path: Path) -> None:
         ({}, True),
         ({"metrics.jsonl": "", "train.log": "seed: 0", "events.out.tfevents.1": "x"}, True),
         ({"summary.json": '{"step": 3, "saved_step": 0}', "metrics.jsonl": '{"step": 3}'}, True),
-        ({"summary.json": '{"saved_step": 0}', "checkpoints/.last.pt.7.tmp": "x", "checkpoints/last.json": "{}"}, True),
-        ({"summary.json": '{"saved_step": 0}', "checkpoints/best.pt": "x"}, True),  # of a validation before any save
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/.last.safetensors.7.tmp": "x"}, True),
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/best.safetensors": "x"}, False),
         ({"summary.json": '{"saved_step": 5}'}, False),  # its checkpoints have been removed
-        ({"summary.json": '{"saved_step": 0}', "checkpoints/last.pt.damaged": "x"}, False),
+        ({"summary.json": '{"saved_step": 0}', "checkpoints/last.safetensors.damaged": "x"}, False),
         ({"summary.json": '{"saved_step": 0'}, False),
         ({"summary.json": "{}"}, False),
-        ({"checkpoints/last.json": "{}"}, False),  # summary.json stands before the first save begins
+        ({"checkpoints/.last.safetensors.7.tmp": "{}"}, False),  # summary.json stands before the first save begins
         ({"metrics.jsonl": '{"step": 5}'}, False),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_cleared_folder_keeps_its_logs_its_start_and_what_is_named(tmp_path: P
         place.mkdir(parents=True)
     for path in (*(folder / name for name in (".hydra/config.yaml", "config.yaml", "train.log")), elsewhere / "kept"):
         path.touch()
-    (folder / "checkpoints" / "last.json").touch()
+    (folder / "checkpoints" / "last.safetensors").touch()
     (folder / "samples").symlink_to(elsewhere)
     clear(folder, keep="config.yaml")
     assert sorted(path.name for path in folder.iterdir()) == [".hydra", "config.yaml", "train.log"]

@@ -178,7 +178,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
     ended = fork(f"resume={folder}", folder=folder, names_folder=False).wait()
     assert ended.returncode == 0, ended.stderr
     tested = json.loads((folder / "summary.json").read_text())["test"]
-    state = CheckpointFolder(folder / "checkpoints").load("last.pt", device=CPU)
+    state = CheckpointFolder(folder / "checkpoints").load("last.safetensors", device=CPU)
     model = load(folder)
     assert all(
         torch.equal(model.state_dict()[name], value)

@@ -55,7 +55,7 @@ class PoisonAt(TinyGAN):
 
 
 def last_state(folder: Path) -> dict[str, Any]:
-    return CheckpointFolder(folder / "checkpoints").load("last.pt", device=CPU)
+    return CheckpointFolder(folder / "checkpoints").load("last.safetensors", device=CPU)
 
 
 def assert_states_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ def test_metrics_of_a_checkpoint_take_no_more_memory_than_in_their_file(run_fold
     """A tensor for each of them would take a thousand times as much."""
     folder = run_folder("a")
     make_trainer(folder, num_steps=4).fit(resume=False)
-    state = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    state = last_state(folder)
     state["observers"]["metrics"] = {"train/critic/loss": torch.zeros(200_000)}
     CheckpointFolder(folder / "checkpoints").save_last(state, step=4, fingerprint="")
     trainer = make_trainer(folder, num_steps=4)
@@ -121,7 +121,7 @@ def test_resume_from_an_older_checkpoint_cuts_the_lost_lines(run_folder: Callabl
     whole, cut = run_folder("whole"), run_folder("cut")
     make_trainer(whole).fit(resume=False)
     make_trainer(cut).fit(resume=False)
-    (cut / "checkpoints" / "last.pt").unlink()  # as if killed before the last save: previous.pt is of step 16
+    (cut / "checkpoints" / "last.safetensors").unlink()  # as if killed before the last save
     make_trainer(cut).fit(resume=True)
     assert_states_equal(last_state(whole), last_state(cut))
     assert scalars(whole) == scalars(cut)
@@ -171,7 +171,7 @@ def test_a_huge_learning_rate_never_reaches_a_checkpoint(run_folder: Callable[[s
     folder = run_folder("huge")
     with pytest.raises(NonFiniteError):
         make_trainer(folder, lr=1e38, max_gradient_norm=None, checkpoint_interval=1, ema_decay=None).fit(resume=False)
-    for name in ("last.pt", "previous.pt"):
+    for name in ("last.safetensors", "previous.safetensors"):
         if (folder / "checkpoints" / name).exists():
             state = CheckpointFolder(folder / "checkpoints").load(name, device=CPU)
             for name, leaf in flatten(state["model"]).items():
@@ -272,7 +272,7 @@ def test_the_best_checkpoint_is_the_one_that_the_declaration_of_its_measure_says
     trainer.evaluate = scripted  # type: ignore[method-assign]
     summary = trainer.fit(resume=False)
     assert summary.best == {"validation/gap_nats": best, "step": float(step)}
-    assert CheckpointFolder(run_folder("a") / "checkpoints").load("best.pt", device=CPU)["step"] == step
+    assert CheckpointFolder(run_folder("a") / "checkpoints").load("best.safetensors", device=CPU)["step"] == step
     told = json.loads((run_folder("a") / "summary.json").read_text(encoding="utf-8"))["measures"]
     assert (told.get("gap_nats") or {}).get("direction") == direction
 
@@ -358,7 +358,7 @@ def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> 
 def test_a_run_goes_on_with_the_best_weights_that_its_checkpoint_knows(
     run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between the saves of last.pt and best.pt, and ended before another validation."""
+    """Killed between the saves of last.safetensors and best.safetensors, and ended before another validation."""
     folder = run_folder("a")
     settings = {"num_steps": 20, "validation_interval": 5, "checkpoint_interval": 0}
 
@@ -373,8 +373,8 @@ def test_a_run_goes_on_with_the_best_weights_that_its_checkpoint_knows(
     with pytest.raises(Killed):
         trainer.fit(resume=False)
     checkpoints = CheckpointFolder(folder / "checkpoints")
-    assert checkpoints.last_step == 5, "the best weights are never newer than last.pt"
+    assert checkpoints.last_step == 5, "the best weights are never newer than last.safetensors"
     trainer = make_trainer(folder, **settings | {"validation_interval": 0, "num_steps": 7})
     summary = trainer.fit(resume=True)
-    assert (summary.best["step"], trainer.tested) == (5.0, ("best.pt", 5))
-    assert checkpoints.load("best.pt", device=CPU)["step"] == 5
+    assert (summary.best["step"], trainer.tested) == (5.0, ("best.safetensors", 5))
+    assert checkpoints.load("best.safetensors", device=CPU)["step"] == 5

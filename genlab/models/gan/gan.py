@@ -120,7 +120,7 @@ class GAN(GenerativeModel):
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
         network = discriminator(spec=spec, num_conditions=sizes.num_conditions, layers=layers)
-        device = torch.get_default_device()  # not the CPU where a model is only drafted ("meta")
+        device = torch.get_default_device()
         parts = Parts(
             generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs, layers=layers),
             network=network,

@@ -166,7 +166,7 @@ def test_resume_is_bitwise_with_the_state_of_the_techniques(
     whole, cut = run_folder("whole"), run_folder("cut")
     make_trainer(whole, with_every_kind_of_state(0), **settings).fit(resume=False)
     shutil.copytree(whole, cut, dirs_exist_ok=True)
-    (cut / "checkpoints" / "last.pt").unlink()  # previous.pt is of step 3
+    (cut / "checkpoints" / "last.safetensors").unlink()  # previous.safetensors is of step 3
     other = with_every_kind_of_state(1)
     trainer = make_trainer(cut, other, **settings)
     assert trainer.fit(resume=True).step == 6
