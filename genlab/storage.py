@@ -173,11 +173,6 @@ def remove_temporaries(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def largest_readable() -> int:
-    """Bytes of the largest file to read whole: half of the machine's memory, for what is made of it takes as much."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
 @contextmanager
 def opened_within(folder: Path, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
     """Open an ordinary file of a folder to read it.

@@ -68,11 +68,6 @@ def to_trust(node: Any) -> Iterator[str]:
         yield from to_trust(value)
 
 
-def allows_own_code() -> bool:
-    """Return True if the user trusts packages other than ours and torch's in run folders."""
-    return bool(os.environ.get(ALLOW_VARIABLE))
-
-
 def _is_of_its_place(found: Callable[..., Any]) -> bool:
     """Public, and of torch only what configurations are made of: modules, optimisers, schedules."""
     if found.__name__.startswith("_") or "." in found.__qualname__:

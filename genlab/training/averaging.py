@@ -59,7 +59,7 @@ def averaged_weights(state: Mapping[str, Tensor], average: Mapping[str, Tensor],
 
     Args:
         state: Of the trained model.
-        average: What :meth:`WeightAverage.state_dict` gave. Buffers in it are stale copies that older versions kept.
+        average: What :meth:`WeightAverage.state_dict` gave.
         model: Of the same kind.
 
     Raises:

@@ -263,7 +263,7 @@ class PhaseUpdate:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "kind": {"optimizer": self._kind()},
+            "class": self._kind(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self._scaler.state_dict(),
@@ -276,7 +276,7 @@ class PhaseUpdate:
             ValueError: It is that of another optimiser, or of parameters of other shapes: torch itself would notice
                 neither.
         """
-        kind = state.get("kind", {"optimizer": self._kind()})["optimizer"]
+        kind = state["class"]
         if kind != self._kind():
             raise ValueError(f"optimizer.{self.phase.name} was {kind} and is {self._kind()}")
         self.optimizer.load_state_dict(state["optimizer"])
