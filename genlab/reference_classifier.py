@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
 """What follows `genlab train`: what measures is trained in the same precision on every machine."""
-_UNPREPARED: Mapping[str, Any] = {"num_labels_per_class": None, "flip": False}
+_UNPREPARED: Mapping[str, Any] = {"num_labels_per_class": None, "flip": False, "fresh_clutter": False}
 """Preparation of the training images that the classifier does without."""
 
 

@@ -21,7 +21,7 @@ _TEXTS = (
     *("name", "split", "weights", "dataset"),
     *("binarization", "dataset_fingerprint", "features", "protocol"),
 )
-_BESIDE_THE_DATA = ("cache", "download", "flip")  # storage, and training alone
+_BESIDE_THE_DATA = ("cache", "download", "flip", "fresh_clutter")  # storage, and training alone
 _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 
 

@@ -10,7 +10,16 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.composition import compose_splits, crop, draw, paste_at_random, require_room
+from genlab.data.composition import (
+    Draw,
+    compose_splits,
+    crop,
+    draw,
+    drawn_at,
+    paste_at_random,
+    read_digits,
+    require_room,
+)
 from genlab.data.mnist import DIGIT_NAMES, SIDE
 from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
@@ -30,6 +39,7 @@ def cluttered_mnist(
     num_validation: int,
     num_test: int,
     seed: int,
+    fresh_clutter: bool = False,  # a default, because the configurations of older runs lack the key
 ) -> RawDataset:
     """One whole digit and some fragments, at independent places where they fit; intensities add up, clipped at 1.
 
@@ -44,6 +54,8 @@ def cluttered_mnist(
         num_validation: Pictures to validate on.
         num_test: Pictures to test on.
         seed: Seed of the composition.
+        fresh_clutter: Whether each image of a training batch is composed anew, at another place and with other
+            fragments each time it is seen, by draws from the run's seed and the step. Evaluated pictures never are.
 
     Raises:
         ConfigurationError: A number is out of range.
@@ -57,12 +69,20 @@ def cluttered_mnist(
             f"dataset.distractor_size must be between 1 and {SIDE} (the side of a digit, in pixels), got "
             f"{distractor_size}"
         )
-    compose = partial(clutter, size=size, num_distractors=num_distractors, distractor_size=distractor_size)
+    place = partial(clutter, size=size, num_distractors=num_distractors, distractor_size=distractor_size)
+    digits = read_digits(root=root, download=download, num_validation_digits=num_validation_digits)
+
+    def compose(
+        digits: Store, first: int, num_images: int, generator: Generator
+    ) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
+        return place(digits, torch.arange(first, first + num_images), partial(draw, generator))
+
+    def recompose(rows: Int[Tensor, " B"], positions: Int[Tensor, " B"], seed: int) -> UInt8[Tensor, "B 1 S S"]:
+        return place(digits["train"], rows, drawn_at(positions, 2 + 5 * num_distractors, seed=seed))[0]
+
     stores = compose_splits(
         compose,
-        root=root,
-        download=download,
-        num_validation_digits=num_validation_digits,
+        digits,
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )
@@ -72,30 +92,31 @@ def cluttered_mnist(
         num_levels=256,
         class_names=DIGIT_NAMES,
         source=f"cluttered MNIST {size}x{size}, {num_distractors} fragments of {distractor_size} pixels, seed {seed}",
+        recompose=recompose if fresh_clutter else None,
     )
 
 
 def clutter(
     digits: Store,
-    first: int,
-    num_images: int,
-    generator: Generator,
+    rows: Int[Tensor, " B"],
+    draw: Draw,
     *,
     size: int,
     num_distractors: int,
     distractor_size: int,
 ) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
-    """Translated digits with fragments, and the class of the whole digit.
+    """Return translated digits with fragments, and the class of the whole digit.
 
     Picture i shows digit i of the split (from the start again when there are more pictures than digits), so that a test
     on as many pictures as digits sees each digit once.
     """
+    num_images = len(rows)
     canvas = torch.zeros(num_images, size, size, dtype=torch.uint8)
-    images, labels = digits.gather(torch.arange(first, first + num_images) % len(digits))
-    paste_at_random(canvas, images[:, 0], generator)
+    images, labels = digits.gather(rows % len(digits))
+    paste_at_random(canvas, images[:, 0], draw)
     for _ in range(num_distractors):
-        others, _ = digits.gather(draw(generator, len(digits), num_images))
+        others, _ = digits.gather(draw(len(digits), num_images))
         room = SIDE - distractor_size + 1
-        top, left = draw(generator, room, num_images), draw(generator, room, num_images)
-        paste_at_random(canvas, crop(others[:, 0], distractor_size, top, left), generator)
+        top, left = draw(room, num_images), draw(room, num_images)
+        paste_at_random(canvas, crop(others[:, 0], distractor_size, top, left), draw)
     return canvas[:, None], labels

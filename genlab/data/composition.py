@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from genlab.data.dataset import SPLITS, Split
 from genlab.data.mnist import MNIST, SIDE, read_source
 from genlab.data.preparation import split_by_index
+from genlab.data.randomness import uniform_noise
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
 from genlab.randomness import derive_seed
@@ -23,32 +24,41 @@ Compose = Callable[[Store, int, int, Generator], tuple[UInt8[Tensor, "B C H W"],
 """From the digits of a split, the number of the first picture, how many, and the randomness, to pictures and labels."""
 
 
-def compose_splits(
-    compose: Compose,
-    *,
-    root: str | None,
-    download: bool,
-    num_validation_digits: int,
-    num_images: Mapping[Split, int],
-    seed: int,
-) -> dict[Split, Store]:
-    """Read MNIST and compose the pictures of each split.
+Draw = Callable[[int, int], Int[Tensor, " B"]]
+"""From a number of choices and of draws to independent uniform integers 0 .. choices - 1."""
+
+
+def read_digits(*, root: str | None, download: bool, num_validation_digits: int) -> dict[Split, Store]:
+    """Read the digits of MNIST that the pictures of each split are made of.
 
     Args:
-        compose: Makes some pictures of a split.
         root: Folder that holds ``MNIST/raw``.
         download: Fetch MNIST if it is missing or damaged.
         num_validation_digits: The last so many training digits make the validation pictures.
+
+    Raises:
+        ConfigurationError: Validation would leave no training digit.
+        DataError: MNIST is missing.
+    """
+    train, test = read_source(MNIST, root=root, download=download)
+    train, validation = split_by_index(train, num_validation=num_validation_digits)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def compose_splits(
+    compose: Compose, digits: Mapping[Split, Store], *, num_images: Mapping[Split, int], seed: int
+) -> dict[Split, Store]:
+    """Compose the pictures of each split.
+
+    Args:
+        compose: Makes some pictures of a split.
+        digits: Of each split.
         num_images: Pictures of each split.
         seed: Seed of all choices.
 
     Raises:
         ConfigurationError: A number of pictures is negative, or asks for pictures of no digits.
-        DataError: MNIST is missing.
     """
-    train, test = read_source(MNIST, root=root, download=download)
-    train, validation = split_by_index(train, num_validation=num_validation_digits)
-    digits: dict[Split, Store] = {"train": train, "validation": validation, "test": test}
     stores = {}
     for split in SPLITS:
         count = num_images[split]
@@ -65,6 +75,18 @@ def compose_splits(
 def draw(generator: Generator, num_choices: int, *shape: int) -> Int[Tensor, "..."]:
     """Independent uniform integers 0 .. num_choices - 1."""
     return torch.randint(num_choices, shape, generator=generator)
+
+
+def drawn_at(positions: Int[Tensor, " B"], num_draws: int, *, seed: int) -> Draw:
+    """Return draws for a batch that depend on the seed and each picture's position alone.
+
+    Args:
+        positions: Of the pictures in the stream of training images.
+        num_draws: At most so many draws, of one integer a picture each.
+        seed: Seed of all of them.
+    """
+    columns = iter(uniform_noise(positions, num_draws, seed=seed).double().unbind(1))  # a float32 product rounds up
+    return lambda num_choices, _: (next(columns) * num_choices).long()
 
 
 def paste(
@@ -100,10 +122,10 @@ def window(width: int, shape: tuple[int, ...], top: Int[Tensor, " B"], left: Int
     return (top * width + left)[:, None] + offsets
 
 
-def paste_at_random(canvas: UInt8[Tensor, "B H W"], patches: UInt8[Tensor, "B h w"], generator: Generator) -> None:
+def paste_at_random(canvas: UInt8[Tensor, "B H W"], patches: UInt8[Tensor, "B h w"], draw: Draw) -> None:
     """Add one patch to each canvas where it fits wholly, all such places being equally likely."""
-    top = draw(generator, canvas.shape[1] - patches.shape[1] + 1, len(canvas))
-    left = draw(generator, canvas.shape[2] - patches.shape[2] + 1, len(canvas))
+    top = draw(canvas.shape[1] - patches.shape[1] + 1, len(canvas))
+    left = draw(canvas.shape[2] - patches.shape[2] + 1, len(canvas))
     paste(canvas, patches, top, left)
 
 

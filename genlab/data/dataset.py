@@ -6,7 +6,7 @@ Dimensions: N images of a split, B batch, C channels, H height, W width.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from logging import getLogger
@@ -25,6 +25,8 @@ from genlab.types import UNLABELLED, Batch, ImageSpec
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Binarization = Literal["none", "threshold", "stochastic", "fixed"]
+Recompose = Callable[[Int[Tensor, " B"], Int[Tensor, " B"], int], UInt8[Tensor, "B C H W"]]
+"""From the rows of training pictures, their positions in the stream and a seed to new pictures of the same classes."""
 
 _log = getLogger(__name__)
 _HASH_CHUNK = 4096  # images hashed at a time: bounds the memory that a mapped store takes
@@ -44,6 +46,8 @@ class Dataset:
             whose leading digit is the first channel's class.
         flip: Images of a training batch are mirrored left to right with probability 1/2, a draw from the seed and the
             step. Evaluated images never are.
+        recompose: Makes the images of a training batch anew each time they are seen, by draws from the seed and the
+            step; None where they are those of the store. Evaluated images never are.
         provenance: One line for the results ledger.
         fully_labelled: These images with the training labels that `num_labels_per_class` hides; the data set itself
             where none is hidden. Its fingerprint does not depend on which labels are hidden, so it is what a reference
@@ -62,6 +66,7 @@ class Dataset:
         source: str,
         has_class_per_channel: bool = False,
         flip: bool = False,
+        recompose: Recompose | None = None,
         fully_labelled: "Dataset | None" = None,
     ) -> None:
         """Measure the images.
@@ -76,6 +81,7 @@ class Dataset:
             source: What the images are, for the provenance line.
             has_class_per_channel: See the class.
             flip: See the class.
+            recompose: See the class.
             fully_labelled: The same images with all labels, where some are hidden here.
 
         Raises:
@@ -99,6 +105,7 @@ class Dataset:
         self.has_class_per_channel = has_class_per_channel
         self.binarization = binarization
         self.flip = flip
+        self.recompose = recompose
         self.spec = ImageSpec(
             channels=channels,
             height=height,
@@ -108,8 +115,9 @@ class Dataset:
         )
         sizes = "/".join(f"{len(stores[split]):,}" for split in SPLITS)
         self.fully_labelled = self if fully_labelled is None else fully_labelled
-        mirrored = ", mirrored at random in training" if flip else ""
-        self.provenance = f"{source}{mirrored}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
+        changed = ", composed anew each time in training" if recompose is not None else ""
+        changed += ", mirrored at random in training" if flip else ""
+        self.provenance = f"{source}{changed}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
         self._stores = dict(stores)
         self._max_level = num_levels - 1
         # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
@@ -237,8 +245,9 @@ class Dataset:
         seed: int,
         device: torch.device,
         flip_seed: int | None = None,
+        composition_seed: int | None = None,
     ) -> Batch:
-        """Gather, mirror, convert to floats and binarise, on the device.
+        """Gather or compose, mirror, convert to floats and binarise, on the device.
 
         Args:
             split: Which split.
@@ -247,9 +256,14 @@ class Dataset:
             seed: Seed of those draws.
             device: Where the batch is delivered.
             flip_seed: Seed of the draws that mirror images left to right; None mirrors none.
+            composition_seed: Seed of new pictures in place of those of the store; None keeps these.
         """
         store = self.store_on(split, device)
         levels, labels = store.deliver(indices, device)
+        if composition_seed is not None:
+            assert self.recompose is not None
+            rows = self._stores[split].original_rows(indices.cpu())
+            levels = to_device(self.recompose(rows, positions.cpu(), composition_seed), device)
         if flip_seed is not None:
             draws = uniform_noise(to_device(positions, device), 1, seed=flip_seed)  # (B, 1)
             levels = torch.where(draws.view(-1, 1, 1, 1) < 0.5, levels.flip(3), levels)
@@ -298,6 +312,7 @@ class BatchStream:
         self._device = device
         self._noise_seed = derive_seed(seed, "training")
         self._flip_seed = derive_seed(seed, "flip") if dataset.flip else None
+        self._composition_seed = None if dataset.recompose is None else derive_seed(seed, "composition")
         self._index_device = dataset.store_on("train", device).images.device
         self._images = _Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
@@ -312,6 +327,7 @@ class BatchStream:
             seed=self._noise_seed,
             device=self._device,
             flip_seed=self._flip_seed,
+            composition_seed=self._composition_seed,
         )
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:

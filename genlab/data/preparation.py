@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from genlab.data.dataset import Dataset, Split
+from genlab.data.dataset import Dataset, Recompose, Split
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.data.survey import numbered
@@ -33,6 +33,7 @@ class RawDataset:
         class_names: One name per class of the source.
         source: Description of the images, for the provenance line.
         has_class_per_channel: See `Dataset`.
+        recompose: See `Dataset`; pictures are named by their rows in the source.
         logs_classes: The class names come from the user's files, so the log lists them.
     """
 
@@ -42,6 +43,7 @@ class RawDataset:
     class_names: Sequence[str]
     source: str
     has_class_per_channel: bool = False
+    recompose: Recompose | None = None
     logs_classes: bool = False
 
 
@@ -89,6 +91,7 @@ class Preparation:
             threshold=self.threshold,
             has_class_per_channel=raw.has_class_per_channel and self.classes is None,  # chosen ones are numbered anew
             flip=self.flip,
+            recompose=raw.recompose,
         )
         if raw.logs_classes and names:
             _log.info("classes: %s", numbered(names))

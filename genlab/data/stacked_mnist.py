@@ -6,7 +6,7 @@ Metz et al. (2016, 1611.02163); 128,000 training pictures as in PacGAN (Lin et a
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.composition import compose_splits, draw
+from genlab.data.composition import compose_splits, draw, read_digits
 from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
@@ -39,9 +39,7 @@ def stacked_mnist(
     """
     stores = compose_splits(
         stack_digits,
-        root=root,
-        download=download,
-        num_validation_digits=num_validation_digits,
+        read_digits(root=root, download=download, num_validation_digits=num_validation_digits),
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )

@@ -52,6 +52,10 @@ class Store:
         """The same images under other labels."""
         return Store(self.images, labels, rows=self.rows)
 
+    def original_rows(self, indices: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """Return the numbers that some images of the view have in the source."""
+        return indices if self.rows is None else self.rows.index_select(0, indices)
+
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
         """Levels and labels of some images of the view, on the device where the store lies."""
         rows = indices if self.rows is None else self.rows.index_select(0, indices)

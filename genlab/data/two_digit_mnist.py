@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
-from genlab.data.composition import compose_splits, draw, paste_at_random, require_room
+from genlab.data.composition import compose_splits, draw, paste_at_random, read_digits, require_room
 from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
@@ -46,9 +46,7 @@ def two_digit_mnist(
     require_room(size)
     stores = compose_splits(
         partial(place_two_digits, size=size),
-        root=root,
-        download=download,
-        num_validation_digits=num_validation_digits,
+        read_digits(root=root, download=download, num_validation_digits=num_validation_digits),
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,
     )
@@ -70,7 +68,7 @@ def place_two_digits(
     labels = []
     for _ in range(2):
         images, digit = digits.gather(draw(generator, len(digits), num_images))
-        paste_at_random(canvas, images[:, 0], generator)
+        paste_at_random(canvas, images[:, 0], partial(draw, generator))
         labels.append(digit)
     classes = torch.empty(10, 10, dtype=torch.int64)
     for index, (low, high) in enumerate(PAIRS):

@@ -53,7 +53,7 @@ def _builders(root):
         "stacked": lambda **changes: stacked_mnist(root=root, **(CHOICES | changes)),
         "two": lambda **changes: two_digit_mnist(root=root, size=60, **(CHOICES | changes)),
         "cluttered": lambda **changes: cluttered_mnist(
-            root=root, size=100, num_distractors=8, distractor_size=9, **(CHOICES | changes)
+            root=root, size=100, **({"num_distractors": 8, "distractor_size": 9} | CHOICES | changes)
         ),
     }
 
@@ -105,6 +105,36 @@ def test_cluttered_picture_shows_each_test_digit_once_with_its_class(root):
     clean = cluttered_mnist(root=root, size=100, num_distractors=0, distractor_size=9, **CHOICES)
     images, labels = _test_split(clean)
     assert images.sum((1, 2, 3)).tolist() == [400 * LEVEL * (int(label) + 1) for label in labels]
+
+
+def test_fresh_clutter_is_a_function_of_seed_and_step_and_of_training_alone(root):
+    build = _builders(root)["cluttered"]
+    data, stored = build(fresh_clutter=True), build()
+    choices = {"batch_size": 15, "device": CPU}
+
+    def batch(data, index, *, seed=0, **share):
+        return data.stream(seed=seed, **choices, **share).batch(index)
+
+    first, again, fixed = batch(data, 0), batch(data, 0), batch(stored, 0)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.labels, fixed.labels)
+    assert not torch.isclose(first.images, fixed.images).flatten(1).all(1).any()
+    # 30 pictures: batches 0 and 1 are one epoch, 2 and 3 the next, in which no picture is the same again.
+    epochs = [torch.cat([batch(data, index).images for index in pair]).flatten(1) for pair in ((0, 1), (2, 3))]
+    assert torch.cdist(*epochs).min() > 0
+    assert not torch.equal(first.images, batch(data, 0, seed=1).images)
+    half = batch(data, 3, rank=1, num_processes=3)
+    assert torch.equal(half.images, batch(data, 3).images[1::3])
+    assert torch.equal(_test_split(data)[0], _test_split(stored)[0])
+    assert data.fingerprint == stored.fingerprint
+    assert "composed anew each time in training" in data.provenance
+
+
+def test_fresh_clutter_keeps_the_class_of_chosen_digits(root):
+    data = _builders(root)["cluttered"](fresh_clutter=True, num_distractors=0, classes=[7, 3])
+    batch = data.stream(batch_size=6, seed=0, device=CPU).batch(0)
+    levels = (batch.images * 255).round().int().amax((1, 2, 3))
+    assert levels.tolist() == [LEVEL * ((7, 3)[label] + 1) for label in batch.labels]
 
 
 def test_fragments_have_their_size(root):
