@@ -4,7 +4,6 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 worker.remember(Path(folder))
             former = {} if context.is_restarted else read_summary(Path(folder))
             train(
-                replace(configuration, resume=resume),
+                configuration.changed(resume=resume),
                 Path(folder),
                 command=context.command,
                 origin=origin,
@@ -131,7 +130,7 @@ def train(
     """
     device = own_device(choose_device(configuration.device))
     precision = agreed_precision(configuration.settings.precision, device)
-    configuration = replace(configuration, trainer={**configuration.trainer, "precision": precision})
+    configuration = configuration.changed(trainer={**configuration.trainer, "precision": precision})
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
@@ -172,7 +171,7 @@ def assembled(
     with first_before_others():  # a download, or images decoded once
         dataset: Dataset = configuration.bound_dataset.build()
     if configuration.resume is not None:
-        run = load_run(configuration.resume)
+        run = configuration.former or load_run(configuration.resume)
         run.require_same_data(dataset, allows_other=configuration.allow_other_data)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())

@@ -3,14 +3,17 @@
 This is the one file that knows Hydra's internals: its public ``compose`` takes no ``--config-dir`` and lists no groups.
 """
 
+import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml  # type: ignore[import-untyped]
 from hydra import __version__ as hydra_version
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -34,6 +37,7 @@ from genlab.paths import expanded
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
 
+_MAX_JOBS_KEPT = 64
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 _GROUPS_OF_LISTS = ("technique", "observer")  # Hydra does not count an empty list among the choices
@@ -49,12 +53,34 @@ def version_base() -> dict[str, str]:
     return {"version_base": "1.3"} if (int(major), int(minor)) < (1, 4) else {}
 
 
+class _Loader(ConfigLoaderImpl):
+    """Hydra's loader, which composes each job of a sweep once; Hydra's sweepers and its launchers both ask for it."""
+
+    def __init__(self, search_path: Any) -> None:
+        super().__init__(search_path)
+        self._jobs: dict[tuple[str, ...], Composed] = {}
+
+    def load_sweep_config(self, master_config: Composed, sweep_overrides: list[str]) -> Composed:
+        """Compose a job, or return it where the sweeper has asked for it before."""
+        key = (*master_config.hydra.overrides.hydra, *sweep_overrides)
+        if key in self._jobs:
+            return self._jobs.pop(key)
+        job = super().load_sweep_config(master_config, sweep_overrides)
+        if len(self._jobs) < _MAX_JOBS_KEPT:
+            self._jobs[key] = copy.deepcopy(job)
+        return job
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_jobs": {}}  # it goes to the workers of a launcher
+
+
 class Composer:
     """The configuration tree of one command: ours, then the user's ``--config-dir``."""
 
     def __init__(self, hydra: Hydra, config_name: str) -> None:
         self._hydra = hydra
         self._config_name = config_name
+        self._composed: dict[tuple[bool, str], Composed] = {}
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """What a group offers, also in the folders that overrides add to the tree."""
@@ -127,13 +153,37 @@ class Composer:
             job.hydra.job.id = str(number)
         return str(select_resolved(job, "hydra.sweep.subdir"))
 
+    def with_value(self, composed: Composed, override: Override) -> Composed:
+        """Return a composed configuration with another plain value, without a further composition.
+
+        Args:
+            composed: Of overrides that set the same key.
+            override: Of a key that chooses no option of a group.
+        """
+        changed = copy.deepcopy(composed)
+        OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
+        return changed
+
+    def run(self, overrides: Sequence[str], job: Callable[[Composed], None], *, is_sweep: bool) -> None:
+        """Let Hydra run a job, or all jobs of a sweep; their exceptions come through as they are.
+
+        Args:
+            overrides: Of the command line.
+            job: To call with each composed configuration.
+            is_sweep: Whether the sweeper of the configuration makes the jobs.
+        """
+        carry_out = self._hydra.multirun if is_sweep else self._hydra.run
+        carry_out(config_name=self._config_name, task_function=job, overrides=list(overrides))
+
     def _compose(self, overrides: Sequence[str], *, is_sweep: bool) -> Composed:
-        composed: Composed = self._hydra.compose_config(
-            config_name=self._config_name,
-            overrides=list(overrides),
-            run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
-        )
-        return composed
+        key = (is_sweep, "\0".join(overrides))
+        if key not in self._composed:
+            self._composed[key] = self._hydra.compose_config(
+                config_name=self._config_name,
+                overrides=list(overrides),
+                run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
+            )
+        return self._composed[key]
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
@@ -203,7 +253,7 @@ class Composer:
 
 @contextmanager
 def open_composer(command: str, *, config_dir: str | None, config_name: str | None = None) -> Iterator[Composer]:
-    """A composer for a command, closed again before Hydra's own start.
+    """Yield a composer for a command.
 
     Raises:
         ConfigurationError: ``--config-dir`` is not a folder.
@@ -217,8 +267,11 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
             provider="command-line", path=f"file://{own}", anchor=SearchPathQuery(provider="schema", path=None)
         )
     GlobalHydra.instance().clear()
+    if base := version_base():
+        version.setbase(base["version_base"])
     try:
-        hydra = Hydra.create_main_hydra2(command, search_path)
+        hydra = Hydra(task_name=command, config_loader=_Loader(search_path))
+        GlobalHydra.instance().initialize(hydra)
         yield Composer(hydra, config_name or command)
     finally:
         GlobalHydra.instance().clear()

@@ -68,7 +68,8 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
     """Return an instance of a dataclass made from plain values, each of them checked, with ``~`` in paths expanded.
 
     Args:
-        schema: A dataclass; its ``__post_init__`` may check ranges by raising ValueError.
+        schema: A dataclass; fields that are not compared are no keys, and its ``__post_init__`` may check ranges by
+            raising ValueError.
         values: One value for each field.
         key: Key of the node ("trainer"), or "" at the top level.
 
@@ -77,7 +78,7 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
     """
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"{key} must hold keys and values, got {values!r}")
-    hints = {field.name: field.type for field in fields(schema)}  # type: ignore[arg-type]
+    hints = {field.name: field.type for field in fields(schema) if field.compare}  # type: ignore[arg-type]
     for name in values:
         if name not in hints:
             raise ConfigurationError(f"{join(key, str(name))} is not a key; {way_out(str(name), hints, kind='keys')}")

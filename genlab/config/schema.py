@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,9 @@ Node = dict[str, Any]
 DEFAULT_PHASE = "default"
 _NAME = "name"  # of the folder, and no part of the run
 MAX_SEED = 2**63 - 1
+_BOUND = {"optimizers": "optimizer", "settings": "trainer"}
+_BOUND |= {f"bound_{node}": node for node in ("dataset", "model", "schedule")}
+_BOUND["bound_observers"] = "observer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,11 @@ class RunConfiguration:
     model: Node
     observer: dict[str, Node | None] = field(default_factory=dict)
     """Further observers of the training by name, each a node; null takes one away."""
+    # No keys, which the comparison tells.
     is_trusted: bool = field(default=True, compare=False)
-    """No key: False for a configuration that lies in a run folder."""
+    """False for a configuration that lies in a run folder."""
+    former: Any = field(default=None, compare=False)
+    """The :class:`genlab.run.record.SavedRun` that this one goes on from, as it was read."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
@@ -93,14 +99,30 @@ class RunConfiguration:
             if node is not None
         }
 
+    @cached_property
+    def optimizers(self) -> dict[str, Bound]:
+        """The optimisers' nodes by phase, checked; each takes ``params``."""
+        return {phase: self._bind_optimizer(phase) for phase in self.optimizer}
+
     def bound_optimizer(self, phase: str) -> Bound:
-        """The node of a phase's optimiser, checked; it takes ``params``."""
+        """Return the optimiser of a phase, checked; it takes ``params``."""
+        return self.optimizers.get(phase) or self.optimizers.get(DEFAULT_PHASE) or self._bind_optimizer(phase)
+
+    def _bind_optimizer(self, phase: str) -> Bound:
         node = optimizer_node(self.optimizer, phase)
         return bind_optimizer(node, f"optimizer.{phase}", is_trusted=self.is_trusted)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the keys and values of the configuration."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "is_trusted"}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.compare}
+
+    def changed(self, **values: Any) -> "RunConfiguration":
+        """Return the configuration with other values; what was bound of the nodes that stay is handed on."""
+        other = replace(self, **values)
+        for name, node in _BOUND.items():
+            if name in self.__dict__ and getattr(other, node) == getattr(self, node):
+                other.__dict__[name] = self.__dict__[name]
+        return other
 
 
 def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True) -> RunConfiguration:
@@ -115,15 +137,13 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    absent = {"allow_other_data": False, "observer": {}}  # in older runs
-    values = {**absent, **values, "is_trusted": is_trusted}
-    configuration = check_fields(RunConfiguration, values, "")
+    values = {"allow_other_data": False, "observer": {}, **values}  # the first two are no keys of older runs
+    configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
-        configuration.bound_optimizer(phase)
-    _ = configuration.settings, configuration.bound_dataset, configuration.bound_model, configuration.bound_schedule
-    _ = configuration.bound_observers
+    for name in _BOUND:
+        getattr(configuration, name)
     return configuration
 
 

@@ -80,6 +80,10 @@ def _parse(words: Sequence[str], own_flags: Sequence[str]) -> argparse.Namespace
 def _refuse_without_effect(options: argparse.Namespace) -> None:
     if getattr(options, "experimental_rerun", None) is not None:
         raise ConfigurationError("--experimental-rerun would train in the old run's folder; use train resume=RUN")
+    if options.resolve and not (options.cfg or options.help):
+        raise ConfigurationError("--resolve goes with --cfg and --help")
+    if options.run and options.multirun:
+        raise ConfigurationError("one of --run and --multirun must be given, got both")
     if options.config_path is not None:
         raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
 

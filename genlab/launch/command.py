@@ -20,6 +20,7 @@ from genlab.config.build import TARGET
 from genlab.config.compose import (
     MODE,
     Composed,
+    Composer,
     open_composer,
     plain,
     quoted,
@@ -106,67 +107,42 @@ def launch(
             overrides = list(former.words)
         if options.cfg or options.help or options.info:
             composer.compose(overrides)
-            plan = None
         else:
             if worker is not None:
                 overrides += _of_restart(worker)
-            plan = preflight(composer, overrides, module=job.module(), is_sweep=is_sweep, worker=worker)
-    if plan is not None and command in _MAKE_FILES:
-        outlive_readers()
-        if isinstance(job.module(), SpreadModule) and (stray := told_stray_place()) is not None:
-            print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
-    if plan is None:
-        run_hydra(command, [*overrides, *flags], job=job)
-    elif worker is not None and not worker.is_first:
-        _run_beside(job.module(), plan, overrides, worker)
-    elif plan.is_sweep:
-
-        def line(folder: Path) -> list[str]:
-            # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
-            of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
-            return [*plan.words, *plan.overrides, *of_hydra, *flags]
-
-        with plan.machine:
-            if plan.settings is None:
-                _sweep(command, line(Path(plan.folder)), job=job)
+            module = job.module()
+            plan = preflight(composer, overrides, module=module, is_sweep=is_sweep, worker=worker)
+            if command in _MAKE_FILES:
+                outlive_readers()
+                if isinstance(module, SpreadModule) and (stray := told_stray_place()) is not None:
+                    print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
+            if worker is not None and not worker.is_first:
+                _run_beside(module, plan, overrides, worker)
+            elif plan.is_sweep:
+                _sweep(command, composer, plan, config_dir=options.config_dir, job=job)
+            elif worker is None and plan.processes.num > 1:
+                _run_in_processes(command, overrides, flags, plan)
             else:
-                conduct(
-                    Path(plan.folder),
-                    plan.settings,
-                    SweepPlan(words=plan.overrides, config_dir=options.config_dir, jobs=plan.jobs),
-                    command=command,
-                    run=lambda folder: run_hydra(command, line(folder), job=job),
-                )
-    elif worker is None and plan.processes.num > 1:
-        _run_in_processes(command, overrides, flags, plan)
-    else:
-        _run_once(command, overrides, flags, plan, job=job)
+                _run_once(composer, overrides, plan, module)
+            return
+    run_hydra(command, [*overrides, *flags], job=job)
 
 
-class _Quiet:
-    """A job whose failure Hydra does not see, for Hydra would announce it in a line of its own."""
-
-    def __init__(self, job: PickledJob) -> None:
-        self.job = job
-        self.failure: Exception | None = None
-
-    def __call__(self, configuration: Composed) -> None:
-        try:
-            self.job(configuration)
-        except Exception as error:
-            self.failure = error
-
-    def module(self) -> CommandModule:
-        return self.job.module()
-
-
-def _run_once(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan, *, job: PickledJob) -> None:
+def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: CommandModule) -> None:
+    """Run a job in this process, with the settings that were read and checked."""
     folder, is_new = _made(plan)
-    quiet = _Quiet(job)
+    failures: list[Exception] = []
+
+    def job(configuration: Composed) -> None:
+        try:
+            _run_here(module, configuration, plan.single)
+        except Exception as error:  # Hydra would announce it in a line of its own
+            failures.append(error)
+
     try:
-        run_hydra(command, [*overrides, *_in_folder(folder), *flags], job=quiet)
-        if quiet.failure is not None:
-            raise quiet.failure
+        composer.run([*overrides, *_in_folder(folder)], job, is_sweep=False)
+        if failures:
+            raise failures[0]
     except BaseException as error:
         _close_logs()
         if folder is not None and is_new and not leaves_folder(error):
@@ -210,7 +186,6 @@ def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], wor
         is_restarted=worker.remembered() is not None,
         config_folders=(),
     )
-    os.environ.update({name: str(value) for name, value in plan.variables.items()})
     nowhere = io.StringIO()
     with leaving_orderly(), redirect_stdout(nowhere), redirect_stderr(nowhere):
         module.run(plan.single, context)
@@ -224,9 +199,24 @@ def _of_restart(worker: Worker) -> list[str]:
     return [f"hydra.run.dir={quoted(str(folder))}", *(["hydra.output_subdir=null"] if folder.exists() else [])]
 
 
-def _sweep(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+def _sweep(command: str, composer: Composer, plan: Plan, *, config_dir: str | None, job: PickledJob) -> None:
+    def run(folder: Path) -> None:
+        # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
+        of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
+        composer.run([*plan.words, *plan.overrides, *of_hydra], job, is_sweep=True)
+
+    with plan.machine:
+        if plan.settings is None:
+            _run_all(run, Path(plan.folder))
+        else:
+            record = SweepPlan(words=plan.overrides, config_dir=config_dir, jobs=plan.jobs)
+            conduct(Path(plan.folder), plan.settings, record, command=command, run=run)
+
+
+def _run_all(run: Callable[[Path], None], folder: Path) -> None:
+    """Run the jobs of a sweep that keeps no table."""
     try:
-        run_hydra(command, words, job=job)
+        run(folder)
     except Exception as error:
         # Hydra raises the first failure after all jobs; each of them was reported when it happened.
         raise SweepError(f"the sweep had failures, the first: {explain(error)[0]}") from error
@@ -235,7 +225,7 @@ def _sweep(command: str, words: Sequence[str], *, job: PickledJob) -> None:
 
 
 def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
-    """Hand a line to Hydra, whose exceptions come through as they are."""
+    """Hand a line to Hydra's own program, for what it shows and completes."""
     program, former = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
     sys.argv = [program, *words]
     os.environ[_FULL_ERROR] = "1"
@@ -258,11 +248,17 @@ def run_job(command: str, module: Callable[[], CommandModule], configuration: Co
     _run_here(module(), configuration)
 
 
-def _run_here(module: CommandModule, configuration: Composed) -> None:
+def _run_here(module: CommandModule, configuration: Composed, settings: Any = None) -> None:
+    """Run a job.
+
+    Args:
+        module: Of the command.
+        configuration: As Hydra has composed it.
+        settings: Read from it before; None for a job of a sweep, of which that was not done here.
+    """
     context = _context()
     try:
-        settings = module.read(plain(configuration), context.overrides)
-        module.run(settings, context)
+        module.run(module.read(plain(configuration), context.overrides) if settings is None else settings, context)
     except BaseException as error:
         message, code = explain(error)
         is_unforeseen = code == BUG and not isinstance(error, GenlabError)

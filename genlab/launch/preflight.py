@@ -1,6 +1,7 @@
 """Preflight checks: everything that is going to run is composed and checked before Hydra makes a folder."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,8 +42,6 @@ class Plan:
     """Whether what is run makes the folder its own."""
     single: Any = None
     """Checked settings of a single run."""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """``hydra.job.env_set``, for the processes of a run that start without Hydra."""
     overrides: tuple[str, ...] = ()
     """Of a sweep, whose jobs have an order now."""
     processes: Processes = _ALONE
@@ -82,6 +81,8 @@ def preflight(
         return preflight(composer, overrides, module=module, is_sweep=True, worker=worker)
     if settings_of(composed) is not None:
         refuse_without_sweep(overrides)
+    # Before anything is read or started: Hydra sets them for the job alone, and for one process of several.
+    os.environ.update(select_resolved(composed, "hydra.job.env_set"))
     settings = _read(module, composed, overrides)
     processes = _processes(module, settings, worker)
     folder = _folder_of(composed, "hydra.run.dir")
@@ -96,7 +97,6 @@ def preflight(
         folder=folder,
         has_run_folder=has_run_folder,
         single=settings,
-        variables=select_resolved(composed, "hydra.job.env_set"),
         processes=processes,
     )
 
@@ -133,8 +133,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
     examples = list(jobs_one_change_apart(composer, words))
     devices: tuple[str, ...] = ()
-    for job_overrides in examples:
-        composed = composer.compose(job_overrides)
+    for job_overrides, composed in examples:
         if composed.get("resume") is not None:
             raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
         processes = _processes(module, _read(module, composed, job_overrides), None)
@@ -153,7 +152,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         require_separate_folders(
             partial(composer.job_subdirectory, whole, of_every_job),
             jobs,
-            trial=examples[0],
+            trial=examples[0][0],
             sweep=SweepFolder(Path(folder)),
             is_resumed=is_resumed,
             is_numbered=are_numbered(whole),

@@ -11,13 +11,14 @@ from typing import Any
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-from genlab.config.compose import Composer
+from genlab.config.compose import Composed, Composer
 from genlab.config.suggestions import way_out
 from genlab.errors import ConfigurationError
 from genlab.launch.search import interval_ends
 
 MAX_CHECKED_AHEAD = 64
 MAX_JOBS = 10_000
+Scalar = bool | int | float | str | None
 
 
 def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: bool) -> list[str]:
@@ -79,15 +80,29 @@ def _alternatives(line: str, override: Override) -> list[str]:
     return [f"{key}={end}" for end in interval_ends(override)]
 
 
-def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Every value of every swept key at least once, without the product of all of them."""
+def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Iterator[tuple[list[str], Composed]]:
+    """Yield every value of every swept key at least once, without the product of all of them, with its configuration.
+
+    Options of groups are composed; another plain value is put into the configuration of the first job.
+    """
     values = [_alternatives(line, parsed) for line, parsed in zip(overrides, composer.parse(overrides), strict=True)]
     first = [alternatives[0] for alternatives in values]
-    yield first
-    num_yielded = 1
-    for position, alternatives in enumerate(values):
-        for alternative in alternatives[1:]:
-            if num_yielded == MAX_CHECKED_AHEAD:
-                return
-            yield [*first[:position], alternative, *first[position + 1 :]]
-            num_yielded += 1
+    composed = composer.compose(first)
+    yield first, composed
+    changes = [(position, value) for position, values_of_one in enumerate(values) for value in values_of_one[1:]]
+    for position, value in changes[: MAX_CHECKED_AHEAD - 1]:
+        job = [*first[:position], value, *first[position + 1 :]]
+        others = [override for n, override in enumerate(composer.parse(first)) if n != position]
+        (override,) = composer.parse([value])
+        is_plain = _is_plain_value(composer, override, others)
+        yield job, composer.with_value(composed, override) if is_plain else composer.compose(job)
+
+
+def _is_plain_value(composer: Composer, override: Override, others: Sequence[Override]) -> bool:
+    """Return True if an override sets a value that no option of a group and no other override depends on."""
+    key = override.key_or_group
+    if override.is_delete() or not isinstance(override.value(), Scalar) or composer.options(key):
+        return False
+    related = [other for other in others if f"{key}.".startswith(f"{other.key_or_group}.")]
+    related += [other for other in others if other.key_or_group.startswith(f"{key}.")]
+    return all(composer.options(other.key_or_group) for other in related)

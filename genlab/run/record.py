@@ -114,7 +114,8 @@ def load_run(folder: str | Path) -> SavedRun:
         for name, least in _LEAST_OF_SPEC.items():
             if (value := getattr(measured, name)) < least:
                 raise ConfigurationError(f"{SPEC_KEY}.{name} must be at least {least}, got {value}")
-        configuration = replace(configuration, dataset=_writing_nowhere(configuration.dataset))
+        if (node := _writing_nowhere(configuration.dataset)) != configuration.dataset:
+            configuration = configuration.changed(dataset=node)
         fingerprint = fit(fingerprint, str | None, FINGERPRINT_KEY)
         return SavedRun(folder=path, configuration=configuration, spec=measured, dataset_fingerprint=fingerprint)
     except ConfigurationError as error:
@@ -162,7 +163,7 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
         found = find_run(watched) if is_watched else Path(watched)
         nodes["trainer"]["watch_classifier"] = str(absolute(found))
     is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
-    return replace(configuration, **nodes) if is_changed else configuration
+    return configuration.changed(**nodes) if is_changed else configuration
 
 
 def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "") -> Any:
@@ -204,7 +205,7 @@ def moved(run: SavedRun, root: str | None) -> SavedRun:
         target = run.configuration.dataset[TARGET]
         raise ConfigurationError(f"{_ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
     dataset = {**run.configuration.dataset, "root": str(absolute(root))}
-    return replace(run, configuration=replace(run.configuration, dataset=dataset))
+    return replace(run, configuration=run.configuration.changed(dataset=dataset))
 
 
 def save_evaluation(
@@ -299,7 +300,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
-    return read_run_configuration(values, is_trusted=False)
+    return read_run_configuration(values, is_trusted=False).changed(former=run)
 
 
 def _may_change(key: str, saved: RunConfiguration) -> bool:

@@ -26,7 +26,7 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
     if resume is not None and not folder.samefile(resume):
         raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
     if has_checkpoint(folder):
-        return replace(configuration, resume=str(folder))
+        return configuration.changed(resume=str(folder))
     if not context.is_restarted:  # else those that died here have looked
         if not never_saved(folder):
             raise CheckpointError(
@@ -34,7 +34,7 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
                 f"{folder / 'checkpoints'}, and nothing shows that there never was one; start a new run"
             )
         _log.warning("%s has no checkpoint yet: it begins anew, all but its logs replaced", from_here(folder))
-    return replace(configuration, resume=None)
+    return configuration.changed(resume=None)
 
 
 def origin_of(context: JobContext) -> Origin:

@@ -1,0 +1,75 @@
+"""One pass: what is composed and read before a run or a sweep starts is handed on, not looked up again."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+import genlab.train
+from genlab.config import schema
+from genlab.launch import jobs
+from genlab.run import record
+from tests.conftest import Outcome
+
+TINY = ("model.num_glimpses=1", "model.num_units=4", "dataset.size=8", "trainer=smoke", "trainer.num_steps=1")
+QUIET = ("trainer.sample_interval=0", "trainer.test_at_end=false", "num_threads=1")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts compositions by Hydra, nodes that are bound, and runs that are read."""
+    counts: Counter[str] = Counter()
+
+    def counted(place: Any, name: str) -> None:
+        function = getattr(place, name)
+
+        def count(*arguments: Any, **keywords: Any) -> Any:
+            counts[name] += 1
+            return function(*arguments, **keywords)
+
+        monkeypatch.setattr(place, name, count)
+
+    counted(ConfigLoaderImpl, "load_configuration")
+    counted(schema, "bind_optimizer")
+    counted(schema, "bind_schedule")
+    counted(schema, "bind")
+    counted(record, "load_run")
+    monkeypatch.setattr(genlab.train, "load_run", record.load_run)
+    return counts
+
+
+def test_a_run_composes_once_before_its_folder_and_once_inside(
+    genlab: Callable[..., Outcome], calls: Counter[str]
+) -> None:
+    outcome = genlab("train", *TINY, *QUIET, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.errors
+    # bind: the data set, the model, the optimiser and the schedule.
+    assert calls == {"load_configuration": 2, "bind": 4, "bind_optimizer": 1, "bind_schedule": 1}
+    calls.clear()
+    outcome = genlab("train", "resume=run", "trainer.num_steps=2")
+    assert outcome.code == 0, outcome.errors
+    assert calls["load_configuration"] == 2
+    assert calls["load_run"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        # The sweep, its first job, the sweep in Hydra, and the four jobs in Hydra's launcher.
+        (("seed=0,1,2,3",), 7),
+        (("optimizer=adam,sgd", "seed=0,1"), 8),
+    ],
+)
+def test_a_sweep_of_four_jobs_composes_no_job_twice_where_values_differ_alone(
+    genlab: Callable[..., Outcome],
+    calls: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    number: int,
+) -> None:
+    monkeypatch.setattr(jobs, "_look_after", lambda *_: None)
+    outcome = genlab("train", "-m", *TINY, *words)
+    assert outcome.code == 0, outcome.errors
+    assert calls["load_configuration"] == number
