@@ -4,3 +4,8 @@
 def printable(text: str) -> str:
     """The text on one line, with an escape for each character that shows nothing: those could move the cursor."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def one_line(text: str) -> str:
+    """Return the printable text with every run of white space made one space."""
+    return printable(" ".join(text.split()))

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
+from genlab.config.devices import choose_device
 from genlab.config.schema import RunConfiguration, read_run_configuration, require_phases
 from genlab.config.targets import to_trust
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.launch.contract import JobContext
+from genlab.launch.devices import processes_on
 from genlab.launch.outcome import settle_after_first
 from genlab.launch.processes import Processes
+from genlab.launch.resumption import from_checkpoint, interruption, origin_of
 from genlab.launch.worker import this_worker
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, gathered, joined, own_device
@@ -23,7 +26,7 @@ from genlab.paths import program, resume_command
 from genlab.reference_classifier import class_predictor
 from genlab.run.banner import announce
 from genlab.run.conclusion import conclude
-from genlab.run.environment import choose_device, processes_on, save_environment
+from genlab.run.environment import save_environment
 from genlab.run.folder import claimed, clear, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.record import (
@@ -34,7 +37,6 @@ from genlab.run.record import (
     save_configuration,
     with_absolute_paths,
 )
-from genlab.run.resumption import from_checkpoint, interruption, origin_of
 from genlab.training.precision import agreed_precision
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary

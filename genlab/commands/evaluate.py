@@ -12,11 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.config.compose import parse_overrides
+from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
 from genlab.data.dataset import Dataset, Split
 from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
+from genlab.launch.devices import processes_on
 from genlab.launch.processes import Processes
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
@@ -33,7 +35,6 @@ from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.paths import absolute
 from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
-from genlab.run.environment import choose_device, processes_on
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
 from genlab.run.record import moved, require_root_alone, save_evaluation, save_likelihoods
 from genlab.sampling.pictures import save_picture

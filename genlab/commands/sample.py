@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 import torch
 
+from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
 from genlab.config.suggestions import way_out
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
+from genlab.launch.devices import processes_on
 from genlab.launch.failures import raised_elsewhere
 from genlab.launch.processes import Processes
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.randomness import derive_seed
-from genlab.run.environment import choose_device, processes_on, saved_class_names
+from genlab.run.environment import saved_class_names
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
 from genlab.run.record import moved, require_root_alone
 from genlab.sampling.pictures import save_pictures

@@ -30,9 +30,8 @@ from genlab.config.fields import join
 from genlab.config.location import config_directory
 from genlab.config.suggestions import nearest_key, remark_on, way_out
 from genlab.errors import ConfigurationError
-from genlab.launch.failures import one_line
-from genlab.launch.sweep_settings import NODE as SWEEP_NODE
 from genlab.paths import expanded
+from genlab.printing import one_line
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
@@ -40,6 +39,8 @@ Composed: TypeAlias = Any
 _MAX_JOBS_KEPT = 64
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
+SWEEP_NODE = "sweep"
+"""How the runs of a sweep are compared; no part of any of them."""
 _GROUPS_OF_LISTS = ("technique", "observer")  # Hydra does not count an empty list among the choices
 _GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from genlab.config.build import TARGET, Bound, bind, parameters_of
+from genlab.config.devices import require_device_name
 from genlab.config.fields import check_fields
 from genlab.config.naming import require_name
 from genlab.config.suggestions import nearest, way_out
@@ -18,7 +19,6 @@ from genlab.config.targets import find_target
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
-from genlab.run.environment import require_device_name
 from genlab.training.observer import Observer
 from genlab.training.settings import TrainerSettings
 

@@ -18,7 +18,7 @@ from genlab.errors import (
     is_out_of_memory,
 )
 from genlab.paths import from_here
-from genlab.printing import printable
+from genlab.printing import one_line
 from genlab.storage import is_disk_full
 
 BUG = 1
@@ -113,11 +113,6 @@ def note_circumstances(error: BaseException, *, log: Path | None, targets: Itera
 def prefix_of(error: BaseException) -> str:
     """What stands in front of the message on the terminal: who stopped the program on purpose has met no error."""
     return STOPPED_PREFIX if isinstance(error, KeyboardInterrupt | StoppedBySignal) else ERROR_PREFIX
-
-
-def one_line(text: str) -> str:
-    """The text with every run of white space made one space; what strangers wrote in it moves no cursor."""
-    return printable(" ".join(text.split()))
 
 
 def leaves_folder(error: BaseException) -> bool:

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from genlab.config.compose import Composed, quoted
+from genlab.config.compose import SWEEP_NODE, Composed, quoted
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
 from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.metrics_follower import MetricsFollower
 from genlab.launch.sweep_folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
 from genlab.launch.sweep_report import write_tables
-from genlab.launch.sweep_settings import NODE, SweepSettings
+from genlab.launch.sweep_settings import SweepSettings
 from genlab.launch.sweep_shares import own_devices, threads_of_job
 from genlab.launch.watchdog import VARIABLE
 from genlab.paths import from_here
@@ -265,4 +265,4 @@ def _last_error(log: Path, start: int) -> str | None:
 
 
 def _of_job(overrides: Sequence[object]) -> tuple[str, ...]:
-    return tuple(word for word in map(str, overrides) if not word.lstrip("+~").startswith(f"{NODE}."))
+    return tuple(word for word in map(str, overrides) if not word.lstrip("+~").startswith(f"{SWEEP_NODE}."))

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
-from genlab.launch.worker import CONSEQUENCE, LAUNCHER_VARIABLE, PID_NAME, WITHOUT_A_WORD
+from genlab.launch.worker import CONSEQUENCE, PID_NAME, WITHOUT_A_WORD
+from genlab.parallel.place import LAUNCHER_VARIABLE
 from genlab.signals import told
 
 if TYPE_CHECKING:

@@ -16,25 +16,25 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from genlab.config.build import TARGET
-from genlab.config.compose import Composed, parse_overrides, quoted
+from genlab.config.compose import SWEEP_NODE, Composed, parse_overrides, quoted
 from genlab.config.fields import check_fields
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
-from genlab.launch.failures import one_line
 from genlab.launch.jobs import await_free, tell
 from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.launch.sweep_report import Row, told, write_tables
-from genlab.launch.sweep_settings import NODE, SweepSettings, settings_of
+from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import WATCH_MEASURES
 from genlab.paths import expanded, from_here
+from genlab.printing import one_line
 from genlab.run.folder import claimed, make_new
 from genlab.signals import handling
 from genlab.storage import require_contained
 
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 TPE_SWEEPER = "hydra_plugins.genlab_tpe.sweeper.TPESweeper"
-_RESUME = f"{NODE}.resume"
+_RESUME = f"{SWEEP_NODE}.resume"
 # Words of a sweep's folder that run no code, read nothing of the environment and name no place to write to.
 _HARMLESS_OF_HYDRA = re.compile(
     r"\+{0,2}(hydra/(launcher|sweeper)=\w+|hydra\.(launcher|sweeper)\.[a-z]\w*=(\d+|true|false|null)"
@@ -127,7 +127,7 @@ def refuse_without_sweep(overrides: Sequence[str]) -> None:
     """
     for override in parse_overrides(overrides):
         key = override.key_or_group
-        if key.startswith((f"{NODE}.", *_OF_SWEEP)) and not override.is_sweep_override():
+        if key.startswith((f"{SWEEP_NODE}.", *_OF_SWEEP)) and not override.is_sweep_override():
             raise ConfigurationError(f"{key} is about a sweep; add -m")
 
 
@@ -339,7 +339,7 @@ def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
 
 
 def _is_about_sweep(override: Override) -> bool:
-    return str(override.key_or_group).startswith((f"{NODE}.", "hydra.", "hydra/"))
+    return str(override.key_or_group).startswith((f"{SWEEP_NODE}.", "hydra.", "hydra/"))
 
 
 def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:

@@ -5,9 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from genlab.config.compose import SWEEP_NODE
 from genlab.config.fields import check_fields
-
-NODE = "sweep"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +38,8 @@ def settings_of(configuration: Any) -> SweepSettings | None:
     Raises:
         ConfigurationError: A key or a value does not fit.
     """
-    node = configuration.get(NODE)
+    node = configuration.get(SWEEP_NODE)
     if node is None:
         return None
     values: Any = OmegaConf.to_container(node, resolve=True)
-    return check_fields(SweepSettings, values, NODE)
+    return check_fields(SweepSettings, values, SWEEP_NODE)

@@ -32,12 +32,10 @@ from genlab.errors import (
     StoppedBySignal,
     StorageError,
 )
-from genlab.parallel.place import this_place
+from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.signals import handling
 from genlab.storage import replace_atomically
 
-LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
-"""Set where our own launcher tells how the processes ended."""
 ERROR_FILE_VARIABLE = "TORCHELASTIC_ERROR_FILE"
 PID_NAME = "pid"
 _RUN_NAME = "run.json"

@@ -8,6 +8,8 @@ from genlab.errors import ConfigurationError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SECONDS_TO_CONNECT = 10.0
+LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
+"""Set where genlab's own launcher tells how the processes ended."""
 TO_RUN_ALONE = "to run alone, leave out torchrun or unset RANK and WORLD_SIZE"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,88 +13,13 @@ from typing import Any
 import torch
 
 import genlab
-from genlab.config.suggestions import way_out
-from genlab.errors import ConfigurationError
-from genlab.launch.processes import Processes
 from genlab.parallel.collectives import num_processes
 from genlab.printing import printable
 from genlab.storage import read_within, replace_atomically
 
-# Of torch's numbers, which begin with no zero and end before 128.
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
-_CARD = re.compile(r"(?:gpu|cuda|nvidia)?[:_-]?(\d{0,2})", re.ASCII)
 ENVIRONMENT_NAME = "environment.json"
 _CLASS_NAMES = "class_names"
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit-learn", "tensorboard", "pillow")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        ConfigurationError: There is no such device, or this machine has none.
-    """
-    require_device_name(name)
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigurationError(
-            f"device must exist, got {name}: there are {torch.cuda.device_count()} CUDA devices; device=auto chooses"
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError("device must exist, got mps: this machine has none; device=auto chooses")
-    return device
-
-
-def require_device_name(name: str) -> None:
-    """Refuse what names no device of any machine.
-
-    Raises:
-        ConfigurationError: As said.
-    """
-    if not _DEVICE.fullmatch(name):
-        card = _CARD.fullmatch(name.casefold())
-        meant = f"cuda{f':{card[1]}' if card[1] else ''}" if card else name
-        tail = way_out(meant, ("auto", "cpu", "cuda", meant if card else "cuda:0", "mps"), kind="devices")
-        raise ConfigurationError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name}; {tail}")
-
-
-def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> Processes:
-    """So many processes of this machine, if it has a device for each.
-
-    Args:
-        device: A name.
-        num: How many.
-        key: The setting that asks for them.
-        max_restarts: How often they may be started again.
-
-    Raises:
-        ConfigurationError: There is no such device, or it has not so many.
-    """
-    require_device_name(device)
-    visible: tuple[str, ...] = ()
-    if device.startswith(("auto", "cuda")) and torch.cuda.is_available():
-        visible = visible_devices()
-    if num > 1 and device != "cpu":
-        found = choose_device(device)
-        if found.type == "mps" or ":" in device:
-            raise ConfigurationError(f"device must be auto, cpu or cuda with {key}={num}, got {device}")
-        if found.type == "cuda" and num > torch.cuda.device_count():
-            raise ConfigurationError(
-                f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; with "
-                "device=cpu there may be any number"
-            )
-    return Processes(num=num, max_restarts=max_restarts, key=key, visible_devices=visible)
-
-
-def visible_devices() -> tuple[str, ...]:
-    """Return the CUDA devices that this process sees, as ``CUDA_VISIBLE_DEVICES`` names them."""
-    num = torch.cuda.device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return tuple(map(str, range(num))) if named is None else tuple(name.strip() for name in named.split(",")[:num])
 
 
 def save_environment(

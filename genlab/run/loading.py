@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from genlab.config.devices import choose_device
 from genlab.config.fields import fit
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
-from genlab.run.environment import choose_device
 from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, load_weights
 from genlab.run.record import SavedRun, load_run
 from genlab.storage import require_writable

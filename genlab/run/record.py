@@ -19,11 +19,11 @@ from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.config.suggestions import nearest
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
-from genlab.launch.failures import one_line
-from genlab.launch.worker import LAUNCHER_VARIABLE, this_worker
 from genlab.metrics.ledger import Entry, as_json
 from genlab.models.base import Model
+from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.paths import absolute, expanded
+from genlab.printing import one_line
 from genlab.run.environment import git_state
 from genlab.run.exported import is_export
 from genlab.storage import read_within, replace_atomically, require_contained
@@ -281,7 +281,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     saved = run.configuration
     nodes = {name: dict(getattr(saved, name)) for name in ("dataset", "schedule", "trainer")}
     values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
-    if this_worker() is not None and LAUNCHER_VARIABLE not in os.environ:
+    if this_place() is not None and LAUNCHER_VARIABLE not in os.environ:
         values["trainer"]["devices"] = 1
     changed = set()
     for override in parse_overrides(overrides):

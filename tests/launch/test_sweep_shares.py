@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from genlab.errors import ConfigurationError
 from genlab.launch import sweep_shares as shares
+from genlab.launch.devices import processes_on
 from genlab.launch.sweep_shares import CORES_VARIABLE, DEVICES_VARIABLE, machine_told, num_parallel, own_devices
-from genlab.run.environment import processes_on
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
