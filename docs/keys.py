@@ -81,6 +81,7 @@ def reference() -> str:
         for path in sorted((CONFIGS / group).rglob("*.yaml")):
             option = path.relative_to(CONFIGS).with_suffix("")
             inner = ".".join(option.parts[:-1]) if group != "technique" else f"model.techniques.{path.stem}"
+            inner = "dataset" if inner == "dataset.preparation" else inner  # its keys stand among those of a data set
             lines += [
                 f"### `{'/'.join(option.parts[:-1])}={path.stem}`",
                 "",

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from genlab.config.build import bind
@@ -114,6 +115,30 @@ def test_a_trainer_wins_over_the_recipe_which_wins_over_the_base() -> None:
     base, recipe, smoke = steps("recipe=none"), steps(), steps("trainer=smoke")
     assert len({base, recipe, smoke}) == 3
     assert steps("trainer=smoke", "trainer.num_steps=7") == 7
+
+
+def test_every_model_names_a_recipe_and_every_recipe_is_named() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (config_directory() / "model").glob("*.yaml")]
+    named = [re.findall(r"^  - override /recipe@_global_.recipe: (\w+)$", text, re.MULTILINE) for text in texts]
+    assert all(len(names) == 1 for names in named)
+    recipes = set(options("recipe")) - {"none"}
+    assert {name for [name] in named} == recipes
+    for recipe in recipes:  # what depends on the optimizer stands in a file of its name
+        file = config_directory() / "recipe" / f"{recipe}.yaml"
+        assert set(yaml.safe_load(file.read_text(encoding="utf-8"))) <= {"defaults", "trainer"}
+        settings = list((config_directory() / "recipe" / recipe).glob("*.yaml"))
+        assert settings
+        assert {path.stem for path in settings} <= set(options("optimizer"))
+
+
+def test_an_optimizer_that_the_recipe_was_not_made_for_keeps_its_own_numbers() -> None:
+    for model in ("dcgan", "infogan"):
+        chosen = composed(f"model={model}", "optimizer=rmsprop")
+        read_run_configuration(chosen)
+        assert chosen["optimizer"] == composed("recipe=none", "optimizer=rmsprop")["optimizer"]
+        assert chosen["trainer"] == composed(f"model={model}")["trainer"]
+    assert composed("model=dcgan", "optimizer=adam")["optimizer"]["default"]["betas"] == [0.5, 0.999]
+    assert composed("model=dcgan", "optimizer.default.lr=1")["optimizer"]["default"]["lr"] == 1
 
 
 def test_a_phase_is_merged_over_the_default_unless_it_names_a_target() -> None:

@@ -187,7 +187,7 @@ class Composer:
         return self._composed[key]
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
-        """Hydra is silent about a missing option of an optional group: `experiment=` and `recipe=` are such."""
+        """Hydra is silent about a missing option of an optional group: `experiment=` is one."""
         searched = [str(override.input_line) for override in overrides if override.key_or_group == "hydra.searchpath"]
         for override in overrides:
             group = override.key_or_group

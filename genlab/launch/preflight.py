@@ -1,6 +1,7 @@
 """Preflight checks: everything that is going to run is composed and checked before Hydra makes a folder."""
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from genlab.config.compose import Composed, Composer, plain, select_resolved
+from genlab.config.consequences import differing_data
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import CommandModule, SpreadModule
 from genlab.launch.processes import Processes
@@ -25,6 +27,7 @@ from genlab.launch.worker import Worker
 from genlab.parallel.place import TO_RUN_ALONE
 from genlab.paths import expanded
 from genlab.run.folder import require_free, require_fresh
+from genlab.run.hyperparameters import chosen
 from genlab.storage import require_space
 
 START_BYTES = 1_000_000
@@ -133,15 +136,19 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
     examples = list(jobs_one_change_apart(composer, words))
     devices: tuple[str, ...] = ()
+    choices = []
     for job_overrides, composed in examples:
         if composed.get("resume") is not None:
             raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
+        choices.append(chosen(composed.hydra.runtime.choices))
         processes = _processes(module, _read(module, composed, job_overrides), None)
         devices = devices or processes.visible_devices
         if settings is None and processes.num > 1:
             raise ConfigurationError(
                 f"{processes.key} must be 1 with -m, whose jobs run here one by one, got {processes.num}"
             )
+    if settings is not None and (note := differing_data(choices, overrides)) is not None:
+        print(f"genlab: {note}", file=sys.stderr)  # noqa: T201
     folder = _folder_of(whole, "hydra.sweep.dir")
     of_every_job = _of_every_job(composer, overrides)
     parallel = None

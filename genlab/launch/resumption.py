@@ -39,7 +39,7 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
 
 def origin_of(context: JobContext) -> Origin:
     """Return the choices and overrides of a run's first start, with the overrides of this one."""
-    here = Origin(choices=context.choices, overrides=context.overrides)
+    here = Origin(choices=context.choices, overrides=context.overrides, folders=context.config_folders)
     if not any(word.startswith("resume=") for word in context.overrides) and not context.is_restarted:
         return here
     try:

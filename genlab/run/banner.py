@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import yaml  # type: ignore[import-untyped]
 
+from genlab.config.consequences import remarks
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
@@ -51,7 +52,7 @@ def banner(
     device: torch.device,
     run_folder: Path,
 ) -> str:
-    """Return the model, the data, the device, what differs from the defaults and the run folder, a line for each.
+    """Return a line each for the model, data, device, changes of the defaults, their consequences and the run folder.
 
     Args:
         configuration: Of the run.
@@ -64,14 +65,15 @@ def banner(
     # What is told of the model and the data needs no repetition.
     typed = [word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume")]
     is_resumed = configuration.resume is not None
-    rows = {
-        "model": f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}",
-        "data": f"{dataset.provenance} images (training/validation/test)",
-        "device": ", ".join(_devices(configuration, device)),
-        "changed": shlex.join(typed),
-        "folder": f"{run_folder}{' (resumed)' if is_resumed else ''}",
-    }
-    return "\n".join(_row(label, text) for label, text in rows.items() if text)
+    rows = [
+        ("model", f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}"),
+        ("data", f"{dataset.provenance} images (training/validation/test)"),
+        ("device", ", ".join(_devices(configuration, device))),
+        ("changed", shlex.join(typed)),
+        *(("note", remark) for remark in remarks(origin.choices, origin.overrides, origin.folders)),
+        ("folder", f"{run_folder}{' (resumed)' if is_resumed else ''}"),
+    ]
+    return "\n".join(_row(label, text) for label, text in rows if text)
 
 
 def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[str]:

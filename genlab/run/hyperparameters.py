@@ -13,6 +13,7 @@ from genlab.storage import read_within
 
 Scalar = bool | int | float | str | None
 
+_DERIVED = "recipe@optimizer"  # follows from the choices of the two
 _FIRST = ("model", "dataset", "objective", "techniques")
 
 
@@ -24,6 +25,8 @@ class Origin:
     """Config groups with the chosen option, such as ``model/objective: hinge``."""
     overrides: tuple[str, ...]
     """Of the command line, as typed."""
+    folders: tuple[Path, ...] = ()
+    """Configuration trees that were searched; empty for a resumed run."""
 
 
 UNKNOWN = Origin(choices={}, overrides=())
@@ -50,7 +53,7 @@ def chosen(choices: Mapping[Any, Any]) -> dict[str, str]:
     return {
         str(group): option
         for group, option in choices.items()
-        if isinstance(option, str) and not str(group).startswith("hydra/")
+        if isinstance(option, str) and not str(group).startswith("hydra/") and group != _DERIVED
     }
 
 
