@@ -5,7 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.published import as_markdown, read_experiments, replaced_between_markers
+from genlab.comparison.published import (
+    as_markdown,
+    read_experiments,
+    replaced_between_markers,
+    results_between_markers,
+)
 from genlab.comparison.runs import read_runs
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
@@ -36,21 +41,22 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
 
 
 def run(settings: ReportSettings, context: JobContext) -> None:
-    """Print the table, or write it between the markers of a file.
+    """Print the table, or write it between the markers of a file, whose results of other experiments stay.
 
     Raises:
-        ConfigurationError: There are no runs, a header is incomplete, the file has no markers, or it would lose its
-            results because no run is one of an experiment.
+        ConfigurationError: There are no runs, a header is incomplete, the file has no markers, or no run is one
+            of an experiment.
     """
     experiments = read_experiments(context.config_folders)
     runs = read_runs(map(Path, settings.runs))
-    table = as_markdown(experiments, runs)
     if settings.write is None:
-        print(table)
+        print(as_markdown(experiments, runs, {}))
         return
     if not any(run.experiment is not None for run in runs):
         raise ConfigurationError(f"no run of an experiment in {', '.join(settings.runs)}; nothing written")
     path = Path(settings.write)
-    text = replaced_between_markers(path.read_text(encoding="utf-8"), table, where=settings.write)
+    text = path.read_text(encoding="utf-8")
+    table = as_markdown(experiments, runs, results_between_markers(text))
+    text = replaced_between_markers(text, table, where=settings.write)
     replace_atomically(path, text.encode())
     print(f"written to {path}")

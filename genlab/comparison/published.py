@@ -20,7 +20,7 @@ following comment lines that are indented.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,15 +172,38 @@ def _entries(field: str, lines: Sequence[str], path: Path) -> dict[str, Publishe
     return found
 
 
-def as_markdown(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
-    """A table with a row for each measure of each run of an experiment, and "not run" for the rest."""
-    rows: list[tuple[str, ...]] = [_HEADER, tuple("---" for _ in _HEADER)]
+def as_markdown(experiments: Sequence[Experiment], runs: Sequence[Run], kept: Mapping[str, Sequence[str]]) -> str:
+    """Return a table with a row for each measure of each run of an experiment, and "not run" for the rest.
+
+    Args:
+        experiments: In the order of the table.
+        runs: Of any of them.
+        kept: Rows that stand for an experiment without a run among these, by its name.
+    """
+    lines = [_line(_HEADER), _line(["---" for _ in _HEADER])]
     for experiment in experiments:
         own: list[Run | None] = [run for run in runs if run.experiment == experiment.name]
+        if not own and experiment.name in kept:
+            lines += kept[experiment.name]
+            continue
         for run in own or [None]:
             for position, measure in enumerate(experiment.measures):
-                rows.append(_row(experiment, measure, run, is_first=position == 0))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+                lines.append(_line(_row(experiment, measure, run, is_first=position == 0)))
+    return "\n".join(lines)
+
+
+def results_between_markers(text: str) -> dict[str, list[str]]:
+    """Return the rows of a Markdown file's table that hold results, by the experiment of each."""
+    name, found = "", dict[str, list[str]]()
+    for line in text.partition(BEGIN)[2].partition(END)[0].splitlines():
+        if line.startswith("| "):
+            name = line.split(" | ")[0].strip("| `") or name
+            found.setdefault(name, []).append(line)
+    return {name: lines for name, lines in found.items() if not all("| not run |" in line for line in lines)}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def replaced_between_markers(text: str, table: str, *, where: str) -> str:

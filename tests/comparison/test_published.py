@@ -14,6 +14,7 @@ from genlab.comparison.published import (
     read_experiment,
     read_experiments,
     replaced_between_markers,
+    results_between_markers,
 )
 from genlab.comparison.runs import read_runs
 from genlab.config.location import config_directory
@@ -164,7 +165,7 @@ def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_pat
     )
     make_run("b", choices={"experiment": "x"}, summary={"status": "interrupted", "step": 40, "test": {}})
     make_run("c", measures=measures)
-    first, second, third, *others = rows(as_markdown([experiment], read_runs([tmp_path])))
+    first, second, third, *others = rows(as_markdown([experiment], read_runs([tmp_path]), {}))
     assert first == [
         "`x`",
         "`nll_upper_bound_nats`",
@@ -192,7 +193,7 @@ def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_pat
 
 def test_an_experiment_without_a_run_says_so(tmp_path: Path) -> None:
     experiment = read_experiment(written(tmp_path, HEADER))
-    found = rows(as_markdown([experiment], []))
+    found = rows(as_markdown([experiment], [], {}))
     assert [row[3] for row in found] == ["82.5 ± 0.6", "", ""]
     assert [row[4] for row in found] == ["not run"] * 3
     assert [row[8] for row in found] == ["20 minutes", "", ""]
@@ -214,7 +215,7 @@ def test_a_run_of_the_very_experiment_is_held_against_what_is_expected(
     experiment = read_experiment(written(tmp_path, HEADER))
     measures = [entry("nll_upper_bound_nats", value, kind="upper bound")]
     make_run("a", choices={"experiment": "x"}, overrides=overrides, measures=measures)
-    assert rows(as_markdown([experiment], read_runs([tmp_path])))[0][4] == f"**{value:.2f}** ± 0.1{told}"
+    assert rows(as_markdown([experiment], read_runs([tmp_path]), {}))[0][4] == f"**{value:.2f}** ± 0.1{told}"
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
@@ -222,6 +223,18 @@ def test_only_what_stands_between_the_markers_is_replaced() -> None:
     once = replaced_between_markers(text, "| new |", where="x.md")
     assert once == f"# Results\n{BEGIN}\n| new |\n{END}\nand more\n"
     assert replaced_between_markers(once, "| new |", where="x.md") == once
+
+
+def test_results_stay_where_no_run_of_the_experiment_is_at_hand(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    old = ["| `x` | `nll_nats` | none | | **7** |", "|  | `error` | none | | **8** |"]
+    head = ["| experiment | measure |", "| --- | --- |"]
+    text = "\n".join([BEGIN, *head, "| `w` | `nll_nats` | | | not run |", *old, END])
+    kept = results_between_markers(text)
+    assert kept == {"experiment": head[:1], "---": head[1:], "x": old}
+    assert as_markdown([experiment], [], kept).splitlines()[2:] == old
+    make_run("a", choices={"experiment": "x"}, measures=[entry("nll_upper_bound_nats", 82.0)])
+    assert "**7**" not in as_markdown([experiment], read_runs([tmp_path]), kept)
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{BEGIN}{END}"])
