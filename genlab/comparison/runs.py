@@ -310,7 +310,7 @@ def _commit(environment: Mapping[str, Any]) -> str | None:
 
 
 def _hardware(environment: Mapping[str, Any]) -> str | None:
-    """A process's device, and their number where there were several: "A Processor, 2 processes, 1 thread each"."""
+    """A process's device, and their number where there were several: "A CPU (AVX2), 2 processes, 1 thread each"."""
     device, threads = _text(environment.get("device")), _whole(environment.get("num_threads"))
     processes = _whole(environment.get("num_processes")) or 1
     if device is None:
@@ -318,7 +318,8 @@ def _hardware(environment: Mapping[str, Any]) -> str | None:
     if device != "cpu":
         # Of "cuda:0 (NVIDIA H200)" the number is that of the first process alone.
         return device if processes == 1 else f"{processes} processes, {_NUMBER_OF_CARD.sub('', device)} each"
-    parts = [_text(environment.get("cpu")) or "cpu"]
+    features = _text(environment.get("cpu_capability"))  # the vector instructions that products are computed with
+    parts = [(_text(environment.get("cpu")) or "cpu") + ("" if features is None else f" ({features})")]
     if processes > 1:
         parts.append(f"{processes} processes")
     if threads is not None:

@@ -63,6 +63,7 @@ def test_a_resumed_run_is_repeated_by_all_its_lines(make_run: RunMaker) -> None:
     ("told", "hardware"),
     [
         ({"num_processes": 1}, "A Processor, 1 thread"),
+        ({"cpu_capability": "AVX512"}, "A Processor (AVX512), 1 thread"),
         ({"num_processes": 2}, "A Processor, 2 processes, 1 thread each"),
         ({"num_processes": 4, "num_threads": 8}, "A Processor, 4 processes, 8 threads each"),
         ({"num_processes": 1, "device": "cuda:1 (A Card)"}, "cuda:1 (A Card)"),
