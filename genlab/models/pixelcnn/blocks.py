@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from genlab.functional import one_hot
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
-from genlab.models.pixelcnn.pixelcnn import MaskedResidualNetwork, Normalization
+from genlab.models.pixelcnn.pixelcnn_decoder import MaskedResidualDecoder
+from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, Normalization
 from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import ImageSpec
 
@@ -112,8 +113,6 @@ class PixelCNNBlocks(AutoregressiveModel):
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
         # Here, because the decoder is written in terms of the network of another model.
-        from genlab.models.pixelcnn.pixelcnn_decoder import MaskedResidualDecoder
-
         return MaskedResidualDecoder(
             self.network, encode=self._encode, num_samples=len(labels), grid=self.grid, dtype=dtype
         )

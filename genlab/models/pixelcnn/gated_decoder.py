@@ -1,4 +1,4 @@
-"""The decoder of :class:`genlab.models.pixelcnn.gated.GatedNetwork`.
+"""The decoder of :class:`genlab.models.pixelcnn.gated_network.GatedNetwork`.
 
 The vertical stack of a row depends on the rows above only, so it is computed once per row, for the whole row; the
 horizontal stack takes, per pixel and layer, two small matrix products and a gate.
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowBiases, RowConvolution
-from genlab.models.pixelcnn.gated import GatedLayer, GatedNetwork, gate
+from genlab.models.pixelcnn.gated_network import GatedLayer, GatedNetwork, gate
 from genlab.models.pixelcnn.pointwise import PixelLinear, PointwiseHead, parts, prefixes
 
 

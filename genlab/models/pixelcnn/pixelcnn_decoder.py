@@ -1,4 +1,4 @@
-"""The decoder of :class:`genlab.models.pixelcnn.pixelcnn.MaskedResidualNetwork`: three small matrix products a block.
+"""The decoder of :class:`.pixelcnn_network.MaskedResidualNetwork`: three small matrix products a block.
 
 With several colour groups a pixel takes one sub-step per group, in which only that group's features are computed,
 from its own and the earlier groups' features of the same pixel.
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowBiases
-from genlab.models.pixelcnn.pixelcnn import MaskedResidualNetwork, ResidualBlock
+from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, ResidualBlock
 from genlab.models.pixelcnn.pointwise import PixelLinear, PixelMap, PointwiseHead, fold, parts, prefixes
 
 

@@ -1,4 +1,4 @@
-"""The decoder of :class:`genlab.models.pixelcnn.plus_plus.TwoStreamNetwork`.
+"""The decoder of :class:`genlab.models.pixelcnn.plus_plus_network.TwoStreamNetwork`.
 
 The stream u of a row depends on the rows above only: it is computed once per row, a whole row at a time. The stream
 ul is computed pixel by pixel. A scale of half the resolution moves on every second row and column; in between, its
@@ -25,7 +25,7 @@ from genlab.models.pixelcnn.mixture import (
     level_positions,
     split_mixture_parameters,
 )
-from genlab.models.pixelcnn.plus_plus import GatedResidualBlock, TwoStreamNetwork, concat_elu
+from genlab.models.pixelcnn.plus_plus_network import GatedResidualBlock, TwoStreamNetwork, concat_elu
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
 from genlab.types import ImageSpec
 

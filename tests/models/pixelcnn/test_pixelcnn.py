@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
-from genlab.models.pixelcnn.gated import GatedPixelCNN, gate
-from genlab.models.pixelcnn.pixelcnn import PixelCNN, ResidualBlock
+from genlab.models.pixelcnn.gated import GatedPixelCNN
+from genlab.models.pixelcnn.gated_network import gate
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.pixelcnn_network import ResidualBlock
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
 from genlab.nn.masked import BatchNorm
 from tests.models.pixelcnn.tiny_autoregressive import RESIDUAL, make
