@@ -36,7 +36,7 @@ class Classifier(Model):
         per_channel: Whether the class is a tuple of one class per channel, as in stacked MNIST, spelt as a number
             with the first channel's class as its leading digit. The network then looks at one channel at a time, and
             p(class | image) is the product over channels; the features of the channels stand one after another.
-        layers: What the convolutions and poolings are made of.
+        layers: Convolutions and poolings that take the place of PyTorch's.
 
     Raises:
         ValueError: An argument is outside its range, or the images are too small or without classes.
@@ -75,9 +75,10 @@ class Classifier(Model):
         channels, height, side_width = spec.channels // num_looks, spec.height, spec.width
         blocks = []
         while min(height, side_width) >= 2 * _LEAST_MAP:
-            blocks.append(_block(channels, width, layers))
+            blocks.append(_block(channels, width))
             channels, width, height, side_width = width, 2 * width, height // 2, side_width // 2
         self.blocks = nn.Sequential(*blocks)
+        layers.exchange_in(self.blocks)
         self.hidden = nn.Sequential(
             nn.Flatten(),
             nn.Linear(channels * height * side_width, num_features, bias=False),
@@ -131,12 +132,12 @@ class Classifier(Model):
         return self.logits(images).argmax(1)
 
 
-def _block(in_channels: int, out_channels: int, layers: ConvolutionLayers) -> nn.Module:
+def _block(in_channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
-        layers.conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
-        layers.max_pool2d(2),
+        nn.MaxPool2d(2),
     )
 
 

@@ -96,5 +96,5 @@ def test_the_first_losses_follow_at_the_recipes_rate_in_double_precision(model: 
 
 def test_networks_without_convolutions_refuse_the_choice() -> None:
     settings = configuration("gan", "reference")
-    with pytest.raises(ConfigurationError, match="model/layers has no effect on fully connected networks"):
+    with pytest.raises(ConfigurationError, match="model/layers has no effect on MLPDiscriminator"):
         build_model(settings, SPEC)

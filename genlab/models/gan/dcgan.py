@@ -26,7 +26,6 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between, require_count
-from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
 # Section 4: all weights from N(0, 0.02).
@@ -51,7 +50,6 @@ class DCGANGenerator(GeneratorNetwork):
         num_inputs: I.
         channels: Of the largest hidden map; each smaller one has twice as many.
         normalization: Of every layer but the last; None is none.
-        layers: What the convolutions are made of.
 
     Raises:
         ValueError: An argument is out of range, or the image size is not divisible by 4.
@@ -64,7 +62,6 @@ class DCGANGenerator(GeneratorNetwork):
         num_inputs: int,
         channels: int,
         normalization: Normalization | None,
-        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
         require_divisible_by_four(spec)
@@ -78,13 +75,11 @@ class DCGANGenerator(GeneratorNetwork):
         hidden: list[nn.Module] = []
         for before, after in pairwise(widths):
             hidden += [
-                layers.conv_transpose2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias),
+                nn.ConvTranspose2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias),
                 normalized(normalization, after),
                 nn.ReLU(),
             ]
-        self.layers = nn.Sequential(
-            *hidden, layers.conv_transpose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING)
-        )
+        self.layers = nn.Sequential(*hidden, nn.ConvTranspose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING))
         initialize_normal(self, std=_WEIGHT_STD)
         lay_out_for_convolutions(self)
 
@@ -107,7 +102,6 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         num_hidden: Units of a fully connected layer behind the maps, 1024 in InfoGAN (arXiv:1606.03657, appendix C.1);
             None leaves it out.
         normalization: Of every layer but the first; None is none.
-        layers: What the convolutions are made of.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
 
     Raises:
@@ -123,7 +117,6 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         num_hidden: int | None,
         normalization: Normalization | None,
         leak: float,
-        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
         require_divisible_by_four(spec)
@@ -136,7 +129,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
             # The first layer stays unnormalised (section 3): it would otherwise lose the images' contrast.
             normalization_here = normalization if index else None
             has_bias = normalization_here is None
-            hidden.append(layers.conv2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias))
+            hidden.append(nn.Conv2d(before, after, _KERNEL, _STRIDE, _PADDING, bias=has_bias))
             if normalization_here is not None:
                 hidden.append(normalization_here(after))
             hidden.append(nn.LeakyReLU(leak))

@@ -22,7 +22,6 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between, require_count
-from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.types import ImageSpec
 
 # With a smaller side, two 5x5 convolutions without padding and two poolings leave nothing.
@@ -38,15 +37,12 @@ class AssignmentGenerator(GeneratorNetwork):
         channels: Of the last hidden map, 64 in the paper; the first has twice, the hidden layer 16 times as many.
         weight_std: Of all initial weights, 0.02 in the program of InfoGAN's authors; None starts Xavier-uniform, as in
             the assignment.
-        layers: What the convolutions are made of.
 
     Raises:
         ValueError: An argument is out of range, or the image size is not divisible by 4.
     """
 
-    def __init__(
-        self, *, spec: ImageSpec, num_inputs: int, channels: int, weight_std: float | None, layers: ConvolutionLayers
-    ) -> None:
+    def __init__(self, *, spec: ImageSpec, num_inputs: int, channels: int, weight_std: float | None) -> None:
         super().__init__()
         require_divisible_by_four(spec)
         require_count("model.generator.channels", channels)
@@ -57,8 +53,8 @@ class AssignmentGenerator(GeneratorNetwork):
             *(nn.Linear(num_hidden, num_small), nn.BatchNorm1d(num_small), nn.ReLU()),
         )
         self.layers = nn.Sequential(
-            *(layers.conv_transpose2d(2 * channels, channels, 4, 2, 1), nn.BatchNorm2d(channels), nn.ReLU()),
-            layers.conv_transpose2d(channels, spec.channels, 4, 2, 1),
+            *(nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1), nn.BatchNorm2d(channels), nn.ReLU()),
+            nn.ConvTranspose2d(channels, spec.channels, 4, 2, 1),
         )
         if weight_std is None:
             initialize_xavier(self)
@@ -81,22 +77,21 @@ class AssignmentDiscriminator(DiscriminatorNetwork):
         spec: The images.
         num_conditions: K, joined to the image as constant channels.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
-        layers: What the convolutions and poolings are made of.
 
     Raises:
         ValueError: The leak is out of range, or the image size is not divisible by 4.
     """
 
-    def __init__(self, *, spec: ImageSpec, num_conditions: int, leak: float, layers: ConvolutionLayers) -> None:
+    def __init__(self, *, spec: ImageSpec, num_conditions: int, leak: float) -> None:
         super().__init__()
         require_divisible_by_four(spec)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         padding = 0 if min(spec.height, spec.width) >= _SMALLEST_UNPADDED_SIDE else 2
         self.layers = nn.Sequential(
-            layers.conv2d(spec.channels + num_conditions, 32, 5, padding=padding),
-            *(nn.LeakyReLU(leak), layers.max_pool2d(2)),
-            layers.conv2d(32, 64, 5, padding=padding),
-            *(nn.LeakyReLU(leak), layers.max_pool2d(2)),
+            nn.Conv2d(spec.channels + num_conditions, 32, 5, padding=padding),
+            *(nn.LeakyReLU(leak), nn.MaxPool2d(2)),
+            nn.Conv2d(32, 64, 5, padding=padding),
+            *(nn.LeakyReLU(leak), nn.MaxPool2d(2)),
         )
         lost = 4 - 2 * padding
         height, width = (((side - lost) // 2 - lost) // 2 for side in (spec.height, spec.width))

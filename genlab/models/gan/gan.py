@@ -76,10 +76,10 @@ class GAN(GenerativeModel):
     Args:
         spec: The images.
         latent: The noise.
-        generator: Called with ``spec``, ``num_inputs`` and ``layers``.
+        generator: Called with ``spec`` and ``num_inputs``.
         output: The function behind the generator's last layer.
-        discriminator: Called with ``spec``, ``num_conditions`` and ``layers``.
-        layers: What convolutions are made of.
+        discriminator: Called with ``spec`` and ``num_conditions``.
+        layers: Convolutions and poolings that take the place of PyTorch's in both networks.
         objective: The two losses.
         conditioning: What else the networks are told or asked.
         techniques: By name; None leaves one out.
@@ -119,10 +119,13 @@ class GAN(GenerativeModel):
         self.measures = {**GAME_MEASURES, **conditioning.declarations}
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
-        network = discriminator(spec=spec, num_conditions=sizes.num_conditions, layers=layers)
+        network = discriminator(spec=spec, num_conditions=sizes.num_conditions)
+        generator_network = generator(spec=spec, num_inputs=latent.size + sizes.num_inputs)
+        for part in (network, generator_network):
+            layers.exchange_in(part)
         device = torch.get_default_device()
         parts = Parts(
-            generator=generator(spec=spec, num_inputs=latent.size + sizes.num_inputs, layers=layers),
+            generator=generator_network,
             network=network,
             feature_layer=GaussianNoiseLayer(network.output_noise) if network.output_noise else nn.Identity(),
             num_features=network.num_features,

@@ -17,10 +17,8 @@ from genlab.models.gan.networks import (
     Normalization,
     initialize_xavier,
     normalized,
-    require_builtin_layers,
 )
 from genlab.models.ranges import require_between, require_count
-from genlab.nn.convolution.layers import ConvolutionLayers
 from genlab.nn.weight_norm import normalize_weight
 from genlab.types import ImageSpec
 
@@ -37,7 +35,6 @@ class MLPGenerator(GeneratorNetwork):
         activation: After each of them.
         normalization: Before each activation, in place of a bias; None is none.
         normalizes_output_weights: Whether the weights of the last layer are lengths, from 1 on, times directions.
-        layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
         ValueError: A width is out of range, or there is none.
@@ -52,10 +49,8 @@ class MLPGenerator(GeneratorNetwork):
         activation: Activation,
         normalization: Normalization | None,
         normalizes_output_weights: bool,
-        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
-        require_builtin_layers(layers)
         _require_widths("model.generator.hidden", hidden)
         self.shape = (spec.channels, spec.height, spec.width)
         stack: list[nn.Module] = []
@@ -84,7 +79,6 @@ class MLPDiscriminator(DiscriminatorNetwork):
         input_noise: Standard deviation of the noise added to the inputs in training.
         hidden_noise: The same for the inputs of every later layer, the outputs' included. The features are the clean
             values of the last hidden layer, which feature matching compares.
-        layers: Must be the built-in ones, as there is no convolution.
 
     Raises:
         ValueError: An argument is out of range.
@@ -99,10 +93,8 @@ class MLPDiscriminator(DiscriminatorNetwork):
         leak: float,
         input_noise: float,
         hidden_noise: float,
-        layers: ConvolutionLayers,
     ) -> None:
         super().__init__()
-        require_builtin_layers(layers)
         _require_widths("model.discriminator.hidden", hidden)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         require_between("model.discriminator.input_noise", input_noise, 0.0, 10.0)

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import init
 
-from genlab.nn.convolution.layers import ConvolutionLayers, builtin_layers
 from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec
 
@@ -122,16 +121,6 @@ def require_divisible_by_four(spec: ImageSpec) -> None:
             "model: a convolutional GAN needs an image height and width divisible by 4, "
             f"got {spec.height}x{spec.width}: resize or pad the data, or use model=gan"
         )
-
-
-def require_builtin_layers(layers: ConvolutionLayers) -> None:
-    """Refuse a choice of convolutions where there are none.
-
-    Raises:
-        ValueError: The layers are not PyTorch's own.
-    """
-    if layers != builtin_layers():
-        raise ValueError("model/layers has no effect on fully connected networks: leave it at builtin, or use dcgan")
 
 
 def initialize_normal(network: nn.Module, *, std: float) -> None:

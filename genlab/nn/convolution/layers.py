@@ -23,6 +23,10 @@ class ReferenceConv2d(nn.Conv2d):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what the derivation does not cover."""
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
         if isinstance(self.padding, str):
             _refuse(self, "padding", "a number of pixels", self.padding)
@@ -40,6 +44,10 @@ class ReferenceConvTranspose2d(nn.ConvTranspose2d):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what the derivation does not cover."""
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
 
     def forward(
@@ -66,6 +74,10 @@ class ReferenceMaxPool2d(nn.MaxPool2d):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what the derivation does not cover."""
         _require(self, dilation=1, return_indices=False, ceil_mode=False)
         self.grid = _pooling_grid(self)
 
@@ -82,6 +94,10 @@ class ReferenceAvgPool2d(nn.AvgPool2d):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse what the derivation does not cover."""
         _require(self, ceil_mode=False, count_include_pad=True, divisor_override=None)
         self.grid = _pooling_grid(self)
 
@@ -90,12 +106,40 @@ class ReferenceAvgPool2d(nn.AvgPool2d):
 
 
 class ConvolutionLayers(NamedTuple):
-    """The layers that a convolutional network is built from; called like those of torch.nn."""
+    """A family of convolutions and poolings; called like those of torch.nn."""
 
     conv2d: type[nn.Conv2d]
     conv_transpose2d: type[nn.ConvTranspose2d]
     max_pool2d: type[nn.MaxPool2d]
     avg_pool2d: type[nn.AvgPool2d]
+
+    def exchange_in(self, network: nn.Module) -> None:
+        """Put this family in the place of PyTorch's layers in a network, with the same parameters and state_dict keys.
+
+        Raises:
+            ValueError: The family does not cover what a layer does, or there is no layer to exchange.
+        """
+        if self == builtin_layers():
+            return
+        families = dict(zip(builtin_layers(), self, strict=True))
+        found = [
+            (parent, name, families[type(layer)], layer)
+            for parent in network.modules()
+            for name, layer in parent.named_children()
+            if type(layer) in families
+        ]
+        if not found:
+            raise ValueError(
+                f"model/layers has no effect on {type(network).__name__}, which has no convolution: leave it at "
+                "builtin, or choose a convolutional network (dcgan)"
+            )
+        exchanged: list[Any] = []
+        for _, _, kind, layer in found:
+            exchanged.append(kind.__new__(kind))
+            exchanged[-1].__dict__.update(layer.__dict__)
+            exchanged[-1].check()
+        for (parent, name, _, _), layer in zip(found, exchanged, strict=True):
+            setattr(parent, name, layer)
 
 
 def builtin_layers() -> ConvolutionLayers:

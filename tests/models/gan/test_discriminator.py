@@ -9,7 +9,6 @@ from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.networks import BatchNorm2d, GaussianNoiseLayer
 from genlab.models.gan.techniques.minibatch_discrimination import MinibatchFeatures
-from genlab.nn.convolution.layers import builtin_layers
 from tests.models.gan.tiny import make_discriminator, make_mlp_discriminator
 from tests.models.tiny import make_spec
 
@@ -24,7 +23,6 @@ def batch_normalized() -> Discriminator:
         "num_hidden": None,
         "normalization": BatchNorm2d,
         "leak": 0.2,
-        "layers": builtin_layers(),
     }
     make = functools.partial(DCGANDiscriminator, **settings)
     return make_discriminator(make(spec=make_spec(), num_conditions=2))

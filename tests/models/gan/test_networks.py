@@ -21,12 +21,10 @@ from genlab.models.gan.networks import (
     initialize_xavier,
     with_planes,
 )
-from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import ImageSpec
 from tests.models.gan.tiny import make_discriminator
 from tests.models.tiny import make_spec
 
-LAYERS = builtin_layers()
 GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
     "mlp": functools.partial(
         MLPGenerator, hidden=[8], activation=nn.ReLU, normalization=BatchNorm1d, normalizes_output_weights=True
@@ -41,8 +39,6 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=5, normalization=None, leak=0.2),
     "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
 }
-for parts in (GENERATORS, DISCRIMINATORS):
-    parts.update({name: functools.partial(part, layers=LAYERS) for name, part in parts.items()})
 SIZES = [(4, 4), (8, 8), (12, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 
 
@@ -51,7 +47,7 @@ def mnist(**changes: int) -> ImageSpec:
 
 
 def make_assignment_generator() -> AssignmentGenerator:
-    return AssignmentGenerator(spec=mnist(), num_inputs=4, channels=64, weight_std=None, layers=LAYERS)
+    return AssignmentGenerator(spec=mnist(), num_inputs=4, channels=64, weight_std=None)
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -67,7 +63,6 @@ def test_the_assignments_counts_of_parameters() -> None:
         leak=0.01,
         input_noise=0.0,
         hidden_noise=0.0,
-        layers=LAYERS,
     )
     assert num_parameters(make_discriminator(mlp)) == 267_009
     wide = MLPGenerator(
@@ -77,10 +72,9 @@ def test_the_assignments_counts_of_parameters() -> None:
         activation=nn.ReLU,
         normalization=None,
         normalizes_output_weights=False,
-        layers=LAYERS,
     )
     assert num_parameters(wide) == 1_858_320
-    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01, layers=LAYERS)
+    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01)
     assert num_parameters(make_discriminator(convolutional)) == 1_102_721
     assert num_parameters(make_assignment_generator()) == 6_580_801
 
@@ -158,7 +152,7 @@ def test_halvings_end_at_a_small_or_an_odd_side() -> None:
 def test_dcgans_five_rules() -> None:
     """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
     spec = make_spec(height=64, width=64, channels=3)
-    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d, layers=LAYERS)
+    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
     discriminator = DCGANDiscriminator(
         spec=spec,
         num_conditions=0,
@@ -166,7 +160,6 @@ def test_dcgans_five_rules() -> None:
         num_hidden=None,
         normalization=BatchNorm2d,
         leak=0.2,
-        layers=LAYERS,
     )
     modules = [*generator.modules(), *discriminator.modules()]
     assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
@@ -206,7 +199,6 @@ def test_xavier_values_reach_the_fully_connected_networks() -> None:
             activation=nn.ReLU,
             normalization=None,
             normalizes_output_weights=False,
-            layers=LAYERS,
         ),
         MLPDiscriminator(
             spec=mnist(),
@@ -215,7 +207,6 @@ def test_xavier_values_reach_the_fully_connected_networks() -> None:
             leak=0.01,
             input_noise=0.0,
             hidden_noise=0.0,
-            layers=LAYERS,
         ),
     ):
         for layer in network.modules():
@@ -265,7 +256,6 @@ def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matche
         leak=0.0,
         input_noise=0.3,
         hidden_noise=0.5,
-        layers=LAYERS,
     )
     layers = list(network.layers)
     noisy = [layer.std for layer in layers if isinstance(layer, GaussianNoiseLayer)]

@@ -26,12 +26,12 @@ from tests.training.conftest import cosine, make_settings
 def make_mlp_generator(*, normalization: Callable[[int], nn.Module] | None = None) -> Callable[..., MLPGenerator]:
     settings = {"hidden": [8, 7], "activation": nn.Tanh, "normalization": normalization}
     settings["normalizes_output_weights"] = False
-    return functools.partial(MLPGenerator, layers=builtin_layers(), **settings)
+    return functools.partial(MLPGenerator, **settings)
 
 
 def make_mlp_discriminator(**noise: float) -> Callable[..., MLPDiscriminator]:
     settings = {"hidden": [9, 6], "leak": 0.2, "input_noise": 0.0, "hidden_noise": 0.0}
-    return functools.partial(MLPDiscriminator, layers=builtin_layers(), **(settings | noise))
+    return functools.partial(MLPDiscriminator, **(settings | noise))
 
 
 def make_gan(spec: ImageSpec | None = None, *techniques: Technique, kind: type[GAN] = GAN, **changes: Any) -> GAN:

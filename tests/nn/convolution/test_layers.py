@@ -252,3 +252,24 @@ def test_on_a_gpu():
     expected = torch.zeros_like(ties)
     expected[:, :, ::2, ::2] = 1
     assert torch.equal(ties.grad, expected)
+
+
+def test_exchanged_layers_keep_parameters_keys_and_numbers():
+    network = critic(builtin_layers()).double()
+    images = torch.rand(2, 1, 16, 16, dtype=torch.float64)
+    before, weights = network(images), dict(network.named_parameters())
+    reference_layers().exchange_in(network)
+    assert any(isinstance(layer, ReferenceConv2d) for layer in network.modules())
+    assert not any(type(layer) in builtin_layers() for layer in network.modules())
+    assert all(parameter is weights[name] for name, parameter in network.named_parameters())
+    torch.testing.assert_close(network(images), before)
+
+
+def test_what_cannot_be_exchanged_is_refused_before_anything_changes():
+    covered = nn.Conv2d(1, 1, 3)
+    network = nn.Sequential(covered, nn.Conv2d(1, 1, 3, dilation=2))
+    with pytest.raises(ValueError, match="dilation of a reference layer"):
+        reference_layers().exchange_in(network)
+    assert network[0] is covered
+    with pytest.raises(ValueError, match="no effect on Sequential, which has no convolution"):
+        reference_layers().exchange_in(nn.Sequential(nn.Linear(1, 1)))
