@@ -4,7 +4,7 @@ A model declares the keys of its ``evaluate`` in :attr:`genlab.models.base.Model
 declaration is shown as NOT_DECLARED and ranked with no other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -54,6 +54,35 @@ WATCH_MEASURES = MappingProxyType(
     }
 )
 """By tag, of what the watch for collapse (:mod:`genlab.training.collapse`) writes."""
+
+
+SAMPLE_MEASURES = MappingProxyType(
+    {
+        "frechet_distance": Measure(unit="1", kind="estimate", direction="lower"),
+        "kernel_distance": Measure(unit="1", kind="estimate", direction="lower"),
+        "inception_style_score": Measure(unit="1", kind="estimate", direction="higher"),
+        "precision": Measure(unit="1", kind="estimate", direction="higher"),
+        "recall": Measure(unit="1", kind="estimate", direction="higher"),
+        "density": Measure(unit="1", kind="estimate", direction="higher"),
+        "coverage": Measure(unit="1", kind="estimate", direction="higher"),
+    }
+)
+"""By name, of what generated images are compared by; the features that are looked at follow the name."""
+
+
+OF_REAL_IMAGES = "baseline_real_"
+"""Precedes the name of a measure that is taken of real images in the place of samples."""
+QUALITY_MEASURES = MappingProxyType(
+    {
+        f"quality/{prefix}{name}_{features}": replace(SAMPLE_MEASURES[name], direction="neither")
+        if prefix
+        else SAMPLE_MEASURES[name]
+        for features in ("classifier", "random_network", "inception")
+        for name in ("frechet_distance", "kernel_distance", "precision", "recall")
+        for prefix in ("", OF_REAL_IMAGES)
+    }
+)
+"""By tag, of what is measured of samples while a model trains."""
 
 
 def negative_log_likelihood(kind: Literal["exact", "upper bound"]) -> Measure:

@@ -4,6 +4,7 @@ It is trained like any other model, by the configuration of `genlab train model=
 is measured, and kept as a run folder under the fingerprint of those data. Loading it never unpickles anything.
 """
 
+import glob
 import hashlib
 import json
 import logging
@@ -19,9 +20,10 @@ from genlab.config.compose import open_composer, plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.download import exclusive_access, storage_error
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, GenlabError
 from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
+from genlab.run.checkpoint import FORMAT_VERSION
 from genlab.run.folder import read_summary
 from genlab.run.loading import load_trained
 from genlab.training.collapse import ClassPredictor
@@ -130,6 +132,37 @@ def reference_classifier(
     return found
 
 
+def cached_classifier(
+    dataset: Dataset,
+    node: Mapping[str, Any],
+    *,
+    device: torch.device,
+    num_threads: int | None,
+    before: float = float("inf"),
+) -> ReferenceClassifier | None:
+    """Return the classifier of these data where the cache has a usable one; nothing is trained.
+
+    Args:
+        dataset: Of the run.
+        node: The configuration that the data were built from.
+        device: Where it goes.
+        num_threads: As in `genlab train`.
+        before: Pass over one that was finished at this time or later, in seconds since the epoch.
+    """
+    cache = user_cache() / "classifiers"
+    # Without composing a configuration, which takes a second.
+    if why_no_classifier(dataset) is not None or not any(cache.glob(f"{glob.escape(_data_name(dataset))}_*")):
+        return None
+    home = cache / _name(dataset, _configuration(dataset, node, device=device, num_threads=num_threads))
+    if _status(home) != "finished" or (home / "summary.json").stat().st_mtime >= before:
+        return None
+    try:
+        return load_classifier(home, spec=dataset.spec, device=device)
+    except GenlabError as error:
+        _log.warning("the classifier in the cache is passed over: %s", error)
+        return None
+
+
 def class_predictor(
     configuration: RunConfiguration, dataset: Dataset, *, device: torch.device, train: Callable[..., object]
 ) -> ClassPredictor | None:
@@ -188,9 +221,19 @@ def _configuration(
 
 def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
     """The data's fingerprint, and that of everything that makes the classifier what it is."""
-    recipe = [configuration.model, configuration.optimizer, configuration.schedule, configuration.trainer]
+    recipe = [
+        FORMAT_VERSION,
+        configuration.model,
+        configuration.optimizer,
+        configuration.schedule,
+        configuration.trainer,
+    ]
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    return f"{dataset.name}_{dataset.fully_labelled.fingerprint[:16]}_{digest[:8]}"
+    return f"{_data_name(dataset)}_{digest[:8]}"
+
+
+def _data_name(dataset: Dataset) -> str:
+    return f"{dataset.name}_{dataset.fully_labelled.fingerprint[:16]}"
 
 
 def _train_into(home: Path, configuration: RunConfiguration, train: Callable[..., object]) -> None:

@@ -24,6 +24,7 @@ from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, gathered, joined, own_device
 from genlab.paths import program, resume_command
 from genlab.reference_classifier import class_predictor
+from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
@@ -143,7 +144,8 @@ def train(
     def begin() -> None:
         if begins_anew:
             clear(run_folder, keep=CONFIG_NAME)
-        save_configuration(run_folder, configuration, dataset.spec, dataset_fingerprint=dataset.fingerprint)
+        kept = with_features(configuration, trainer.observers.get(QUALITY))
+        save_configuration(run_folder, kept, dataset.spec, dataset_fingerprint=dataset.fingerprint)
         save_environment(
             run_folder,
             command=command,
@@ -157,8 +159,7 @@ def train(
     summary = trainer.fit(resume=configuration.resume is not None, is_restarted=is_restarted, begin=begin)
     if not is_first():
         return summary
-    called = program(to_trust(configuration.as_dict()))
-    _log.info("%s", conclude(trainer, command=command, called=called))
+    _log.info("%s", conclude(trainer, command=command, called=program(to_trust(configuration.as_dict()))))
     return summary
 
 
@@ -180,7 +181,9 @@ def assembled(
     require_phases(configuration.optimizer, phases)
     with first_before_others():  # a classifier trained once
         predictor = class_predictor(configuration, dataset, device=device, train=train)
-
+    quality = quality_observers(
+        *(configuration, model, dataset), run_folder=run_folder, device=device, typed=origin.overrides, train=train
+    )
     return Trainer(
         model=model,
         dataset=dataset,
@@ -192,6 +195,6 @@ def assembled(
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration.as_dict(), origin),
         class_predictor=predictor,
-        observers={key: bound.factory() for key, bound in configuration.bound_observers.items()},
+        observers={**quality, **{key: bound.factory() for key, bound in configuration.bound_observers.items()}},
         resume_command=resume_command(run_folder, to_trust(configuration.as_dict())),
     )

@@ -163,7 +163,7 @@ def test_a_run_goes_on_from_any_folder_and_finds_data_that_moved(
     assert genlab("train", *TINY, *of_folder, "hydra.run.dir=run").code == 0
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    quick = ("num_importance_samples=0", "quality=false")
+    quick = ("num_importance_samples=0", "samples=false")
     assert genlab("evaluate", "run=../run", *quick).code == 0
 
     (tmp_path / "pictures").rename(tmp_path / "moved")

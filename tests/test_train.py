@@ -122,7 +122,7 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
     assert outcome.output.count("next:") == 1
     advised = [shlex.split(line)[1:] for line in outcome.output.partition("next:\n")[2].splitlines()]
     assert {command for command, *_ in advised} == expected
-    fewer = {"sample": ("num_samples=4",), "evaluate": ("quality=false", "num_importance_samples=0")}
+    fewer = {"sample": ("num_samples=4",), "evaluate": ("samples=false", "num_importance_samples=0")}
     for command, *words in advised:
         if command == "board":
             assert words == ["a b"], "no run lies in outputs/"

@@ -71,7 +71,7 @@ class EvaluateSettings:
     split: Split
     num_images: int | None
     num_importance_samples: int
-    quality: bool | None
+    samples: bool | None
     num_generated: int
     reference_split: Split
     classifier: str | None
@@ -345,10 +345,10 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
     """The model, where its samples are to be measured: on request, or because it has no likelihood to be judged by."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
-        if settings.quality:
-            raise ConfigurationError(f"quality must be null or false for {type(model).__name__}, which draws no images")
+        if settings.samples:
+            raise ConfigurationError(f"samples must be null or false for {type(model).__name__}, which draws no images")
         return None
-    if settings.quality is False or (settings.quality is None and has_likelihood(model)):
+    if settings.samples is False or (settings.samples is None and has_likelihood(model)):
         return None
     count = _num_images(evaluation.dataset, settings.reference_split, settings.num_images)
     if count < LEAST_IMAGES:

@@ -122,6 +122,14 @@ class Composer:
             raise ConfigurationError(self._explain(error, chosen)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
+        except ValueError as error:  # a number, true or false in the place of an option
+            for override in parsed:
+                options = self.options(override.key_or_group)
+                if options and not isinstance(override.value(), str | list):
+                    got = override.get_value_element_as_str()
+                    text = f"{override.key_or_group} must be one of {', '.join(options)}, got {got}"
+                    raise ConfigurationError(text) from error
+            raise
         self._require_options(parsed, composed.hydra.runtime.choices)
         self._require_packages(composed)
         return composed

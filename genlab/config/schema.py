@@ -18,6 +18,7 @@ from genlab.config.suggestions import nearest, way_out
 from genlab.config.targets import find_target
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
+from genlab.metrics.quality_settings import QualitySettings
 from genlab.models.base import Model
 from genlab.training.observer import Observer
 from genlab.training.settings import TrainerSettings
@@ -26,7 +27,7 @@ Node = dict[str, Any]
 DEFAULT_PHASE = "default"
 _NAME = "name"  # of the folder, and no part of the run
 MAX_SEED = 2**63 - 1
-_BOUND = {"optimizers": "optimizer", "settings": "trainer"}
+_BOUND = {"optimizers": "optimizer", "settings": "trainer", "quality_settings": "quality"}
 _BOUND |= {f"bound_{node}": node for node in ("dataset", "model", "schedule")}
 _BOUND["bound_observers"] = "observer"
 
@@ -53,6 +54,8 @@ class RunConfiguration:
     schedule: Node
     trainer: Node
     model: Node
+    quality: Node | None = None
+    """How samples are measured while a model trains; null does not measure them."""
     observer: dict[str, Node | None] = field(default_factory=dict)
     """Further observers of the training by name, each a node; null takes one away."""
     # No keys, which the comparison tells.
@@ -74,6 +77,11 @@ class RunConfiguration:
     def settings(self) -> TrainerSettings:
         """The trainer's node, checked."""
         return check_fields(TrainerSettings, self.trainer, "trainer")
+
+    @cached_property
+    def quality_settings(self) -> QualitySettings | None:
+        """The node of the samples' quality, checked."""
+        return None if self.quality is None else check_fields(QualitySettings, self.quality, "quality")
 
     @cached_property
     def bound_dataset(self) -> Bound:
@@ -137,7 +145,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    values = {"allow_other_data": False, "observer": {}, **values}  # the first two are no keys of older runs
+    absent = {"allow_other_data": False, "observer": {}, "quality": None}  # no keys of older runs
+    values = {**absent, **values}
     configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):

@@ -22,7 +22,8 @@ _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)})
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
-_KEPT_PATH = re.compile(r"(?P<key>[+]{0,2}(dataset\.(root|cache)|trainer\.watch_classifier))=(?P<value>.+)", re.DOTALL)
+_KEPT_KEYS = r"dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
+_KEPT_PATH = re.compile(rf"(?P<key>[+]{{0,2}}({_KEPT_KEYS}))=(?P<value>.+)", re.DOTALL)
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 

@@ -201,13 +201,14 @@ def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFoll
         measures = {
             tag: value
             for tag, value in values.items()
-            if tag.startswith("validation/") and isinstance(value, int | float)
+            if tag.startswith(("validation/", "quality/")) and isinstance(value, int | float)
         }
         if measures:
             chosen = read_summary(run_folder).get("selected_by")
-            shown = [chosen] if chosen in measures else list(measures)[:_MAX_TOLD]
+            shown = [tag for tag in measures if chosen in (tag, None)][:_MAX_TOLD]
             text = ", ".join(f"{tag} {measures[tag]:.6g}" for tag in shown)
-            tell(f"job {record.number}: step {values['step']}: {text}")
+            if shown:
+                tell(f"job {record.number}: step {values['step']}: {text}")
 
 
 def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> int:

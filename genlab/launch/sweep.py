@@ -25,7 +25,8 @@ from genlab.launch.search import Search, SearchSettings, SearchSpace, search_spa
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.launch.sweep_report import Row, told, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
-from genlab.measures import WATCH_MEASURES
+from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
+from genlab.models.base import GenerativeModel
 from genlab.paths import expanded, from_here
 from genlab.printing import one_line
 from genlab.run.folder import claimed, make_new
@@ -284,13 +285,20 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
     model = find_target(whole.model.get(TARGET), "model")
     selected: str | None = getattr(model, "selection_measure", None)
     tag = settings.measure or (None if selected is None else f"validation/{selected}")
+    draws = isinstance(model, type) and issubclass(model, GenerativeModel)
+    if tag is None and draws and whole.get("quality") is not None:
+        return replace(settings, minimize=True)  # of the Frechet distance, on the features that the jobs will find
     if tag is None:
-        raise ConfigurationError("sweep.measure must be given, for this model selects by no measure of its own")
+        raise ConfigurationError(
+            "sweep.measure must be given: this model has no measure of its own, and quality=off measures no samples"
+            if draws
+            else "sweep.measure must be given, for this model selects by no measure of its own"
+        )
     if settings.minimize is not None:
         return settings
     # Of an instance alone where the parts of a model make them.
     of_model = getattr(model, "measures", None)
-    declarations = {**WATCH_MEASURES, **(of_model if isinstance(of_model, Mapping) else {})}
+    declarations = {**WATCH_MEASURES, **QUALITY_MEASURES, **(of_model if isinstance(of_model, Mapping) else {})}
     declared = declarations.get(tag) or declarations.get(tag.partition("/")[2])
     if declared is not None and declared.direction != "neither":
         return replace(settings, minimize=declared.direction == "lower")

@@ -57,6 +57,7 @@ class SeedRow:
     num: int
     """Runs that ended as they should, with a value."""
     num_jobs: int
+    minimize: bool | None
 
 
 def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -123,7 +124,10 @@ def best_row(rows: Sequence[Row]) -> Row | None:
 
 
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
-    """Mean, standard deviation and number over the seeds of each setting, in the order of the jobs."""
+    """Return mean, standard deviation and number over the seeds of each setting.
+
+    The best mean comes first; settings that do not measure the same stay in the order of the jobs.
+    """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         others = tuple((key, value) for key, value in row.choices.items() if key != _SEED)
@@ -139,9 +143,18 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
                 standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
                 num=len(values),
                 num_jobs=len(group),
+                minimize=group[0].minimize,
             )
         )
-    return made
+    if len({(row.measure, row.minimize) for row in made}) != 1 or made[0].minimize is None:
+        return made
+    return sorted(made, key=_rank_of_mean)
+
+
+def _aggregates(rows: Sequence[Row], settings: SweepSettings) -> bool:
+    if settings.aggregate_seeds is None:
+        return bool(rows) and _SEED in rows[0].choices
+    return settings.aggregate_seeds
 
 
 def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -164,7 +177,7 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         for row in rows
     ]
     _write_csv(sweep, TABLE_NAME, header, lines)
-    if settings.aggregate_seeds:
+    if _aggregates(rows, settings):
         groups = seed_rows(rows)
         header = [*groups[0].choices, "measure", "mean", "standard_deviation", "n", "jobs"] if groups else []
         lines = [
@@ -186,7 +199,7 @@ def told(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
     if not rows:
         return "no job has started"
     parts = [_table(rows)]
-    if settings.aggregate_seeds:
+    if _aggregates(rows, settings):
         parts.append(_seeds_table(seed_rows(rows)))
     parts.append(_told_best(rows, settings, program))
     return "\n\n".join(parts)
@@ -271,6 +284,11 @@ def _by_key(overrides: Sequence[str]) -> dict[str, str]:
 def _rank(row: Row) -> float:
     assert row.value is not None
     return row.value if row.minimize else -row.value
+
+
+def _rank_of_mean(row: SeedRow) -> tuple[bool, float]:
+    mean = 0.0 if row.mean is None else row.mean
+    return row.mean is None, mean if row.minimize else -mean
 
 
 def _write_csv(sweep: SweepFolder, name: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

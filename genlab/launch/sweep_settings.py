@@ -22,8 +22,8 @@ class SweepSettings:
     checkpoint by."""
     minimize: bool | None
     """Whether less of the measure is better; None takes the direction that the measure declares."""
-    aggregate_seeds: bool
-    """Whether runs that differ in ``seed`` alone are told as mean and standard deviation too."""
+    aggregate_seeds: bool | None
+    """Whether runs that differ in ``seed`` alone are told as mean and standard deviation too; None where seeds vary."""
     resume: str | None
     """Folder of a sweep to go on with."""
 

@@ -21,7 +21,13 @@ IMAGES_AT_ONCE = 250
 
 @torch.no_grad()
 def draw_images(
-    model: GenerativeModel, num_images: int, *, labels: Int[Tensor, " N"] | None, seed: int, device: torch.device
+    model: GenerativeModel,
+    num_images: int,
+    *,
+    labels: Int[Tensor, " N"] | None,
+    seed: int,
+    device: torch.device,
+    shows_progress: bool = True,
 ) -> Float[Tensor, "N C H W"]:
     """Samples in [0, 1], on the CPU; several processes draw them in turn, and all get all.
 
@@ -31,6 +37,7 @@ def draw_images(
         labels: Their classes, for a class-conditional model.
         seed: Of the samples.
         device: Where the model is.
+        shows_progress: Whether a terminal shows a bar.
     """
 
     def draw(start: int) -> Tensor:
@@ -42,7 +49,9 @@ def draw_images(
         return model.sample(count, labels=chosen, generator=generator).float().clamp(0, 1).cpu()
 
     starts = range(0, num_images, IMAGES_AT_ONCE)
-    return torch.cat(dealt(tqdm(starts, desc="drawing", unit="batch", leave=False, disable=None), draw))
+    return torch.cat(
+        dealt(tqdm(starts, desc="drawing", unit="batch", leave=False, disable=None if shows_progress else True), draw)
+    )
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:

@@ -5,13 +5,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
-from genlab.measures import NOT_DECLARED, Measure
+from genlab.measures import NOT_DECLARED, OF_REAL_IMAGES, Measure
 from genlab.tables import aligned
 from genlab.training.evaluation import Average
 
 Weights = Literal["trained", "averaged", "none"]
-OF_REAL_IMAGES = "baseline_real_"
-"""Precedes the name of a measure that is taken of real images in the place of samples."""
 
 
 @dataclass(frozen=True, kw_only=True)

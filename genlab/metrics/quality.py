@@ -4,7 +4,7 @@ Dimensions: N images, C channels, H height, W width, F features, K classes.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from genlab.data.dataset import Dataset, Split
 from genlab.data.randomness import permutation
-from genlab.measures import Direction, Measure
+from genlab.measures import OF_REAL_IMAGES, SAMPLE_MEASURES, Direction, Measure
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
 from genlab.metrics.generation import draw_images, draw_labels, training_classes
 from genlab.metrics.inception_score import NUM_PARTS, inception_style_score
 from genlab.metrics.kernel import kernel_distance
-from genlab.metrics.ledger import OF_REAL_IMAGES, Estimate
+from genlab.metrics.ledger import Estimate
 from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISION, manifold_scores
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
@@ -35,15 +35,6 @@ LEAST_IMAGES = 50
 # Where real images for the baseline come from, the first that is not the reference: the classifier has learned the
 # training images by heart, so they look better to it than a perfect model's samples would.
 _SPLITS_FOR_THE_BASELINE: tuple[Split, ...] = ("validation", "test", "train")
-_DIRECTIONS: Mapping[str, Direction] = {
-    "frechet_distance": "lower",
-    "kernel_distance": "lower",
-    "inception_style_score": "higher",
-    "precision": "higher",
-    "recall": "higher",
-    "density": "higher",
-    "coverage": "higher",
-}
 _IMAGES_WITH_NEIGHBOURS = 1000
 _IMAGES_SHOWN_WITH_NEIGHBOURS = 10
 _NEIGHBOURS_SHOWN = 3
@@ -278,7 +269,7 @@ def distribution_estimates(
     def estimate(name: str, value: float, error: float | None, protocol: str = "") -> Estimate:
         return Estimate(
             name=f"{name}_{extractor.name}",
-            measure=_estimated(_DIRECTIONS[name]),
+            measure=SAMPLE_MEASURES[name],
             value=value,
             standard_error=error,
             protocol=protocol,

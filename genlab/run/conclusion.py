@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from genlab.measures import OF_REAL_IMAGES
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
@@ -65,6 +66,11 @@ def conclusion(trainer: Trainer, measures: Sequence[Entry], baselines: Sequence[
     folder = from_here(trainer.run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    tag, best = trainer.selection.tag, trainer.summary.best
+    if tag is not None and best:
+        real = best.get(tag.replace("/", f"/{OF_REAL_IMAGES}"))
+        beside = "" if real is None else f" (of real images {real:.4g})"
+        lines.append(f"best checkpoint: step {best['step']:.0f}, {tag} {best[tag]:.4g}{beside}")
     lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
     if trainer.summary.reason is not None:
         lines.append(trainer.summary.reason)

@@ -162,6 +162,9 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
     if watched not in (None, "auto"):
         found = find_run(watched) if is_watched else Path(watched)
         nodes["trainer"]["watch_classifier"] = str(absolute(found))
+    if configuration.quality is not None and configuration.quality["inception_weights"] is not None:
+        weights = str(absolute(configuration.quality["inception_weights"]))
+        nodes["quality"] = {**configuration.quality, "inception_weights": weights}
     is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
     return configuration.changed(**nodes) if is_changed else configuration
 
@@ -264,7 +267,8 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     """A run's own configuration with what may change on its way.
 
-    That is ``trainer.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where the data lie.
+    That is ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where
+    the data lie.
 
     How many processes there are belongs to a start and not to a run: torchrun says it where it started them, and not
     the line of a start before.
@@ -279,7 +283,8 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     if is_export(run.folder):
         raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
     saved = run.configuration
-    nodes = {name: dict(getattr(saved, name)) for name in ("dataset", "schedule", "trainer")}
+    names = ("dataset", "schedule", "trainer", *(("quality",) if saved.quality is not None else ()))
+    nodes = {name: dict(getattr(saved, name)) for name in names}
     values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
     if this_place() is not None and LAUNCHER_VARIABLE not in os.environ:
         values["trainer"]["devices"] = 1
@@ -291,8 +296,8 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
             continue
         if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
             raise ConfigurationError(
-                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, {_ROOT_KEY}, allow_other_data, "
-                "device and num_threads; for anything else start a new run"
+                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, quality.KEY, {_ROOT_KEY}, "
+                "allow_other_data, device and num_threads; for anything else start a new run"
             )
         (values[parent] if parent else values)[name] = override.value()
         changed.add(key)
@@ -308,6 +313,8 @@ def _may_change(key: str, saved: RunConfiguration) -> bool:
     parent, _, name = key.rpartition(".")
     if parent == "schedule":
         return name != TARGET and str(saved.schedule[TARGET]).startswith(f"{schedules.__name__}.")
+    if parent == "quality":
+        return saved.quality is not None
     return parent == "trainer" or key in ("device", "num_threads", "allow_other_data", _ROOT_KEY)
 
 

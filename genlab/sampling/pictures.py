@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from genlab.printing import printable
@@ -19,6 +19,7 @@ from genlab.storage import opened_within, replace_atomically
 FRAME_MILLISECONDS = 120
 LAST_FRAME_MILLISECONDS = 1500
 SMALLEST_SIDE = 56
+_CAPTION_HEIGHT = 16
 ROWS_OF_A_STRIP = 4
 # Of the film of a training run: some megabytes at most, and seconds to write and to watch.
 MAX_FRAMES = 40
@@ -49,6 +50,14 @@ def grid(
         left = padding + index % columns * (width + padding)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def captioned(picture: Float[Tensor, "C h w"], caption: str) -> Float[Tensor, "C H w"]:
+    """Write a line of text under a picture."""
+    line = Image.new("L", (picture.shape[2], _CAPTION_HEIGHT))
+    ImageDraw.Draw(line).text((2, 2), caption, fill=255)
+    written = torch.tensor(list(line.tobytes()), dtype=picture.dtype).view(1, line.height, line.width) / 255
+    return torch.cat((picture.cpu(), written.expand(len(picture), -1, -1)), 1)
 
 
 def strip(film: Float[Tensor, "T N C H W"], *, num_rows: int) -> Float[Tensor, "C h w"]:

@@ -43,6 +43,10 @@ class Observer(ABC):
     measures: Mapping[str, Measure] = MappingProxyType({})
     """The declarations of the scalars that it writes, by tag."""
 
+    selects: str | None = None
+    """The tag that chooses the best checkpoint where the model declares no measure for that; its values go through
+    :meth:`genlab.training.run.TrainingRun.report`."""
+
     def __init__(self, run: "TrainingRun", *, interval: int) -> None:
         self.run = run
         self.interval = interval

@@ -22,6 +22,7 @@ _MIN_COLUMNS = 12
 _SPEED = "speed/images_per_second"
 _HIDDEN = ("learning_rate", "gradient_norm")
 _REAL, _FAKE = "_real", "_fake"
+_QUALITY, _OF_REAL = "quality/", "baseline_real_"
 _SHORT = {
     "adversarial": "loss",
     "accuracy": "acc",
@@ -32,6 +33,7 @@ _SHORT = {
     "upper": "",
     "nats": "",
     "per": "/",
+    **dict.fromkeys(("distance", "classifier", "random", "network", "inception"), ""),
 }
 
 
@@ -51,6 +53,7 @@ class Progress:
         self._started = time.monotonic()
         self._last_line = -float("inf")
         self._untold: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
+        self._quality: list[str] = []  # the newest, beside the measures of training
         self._is_live = is_first() and _is_terminal()
         bar = "step {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
         self._bar = tqdm(
@@ -75,8 +78,10 @@ class Progress:
         if speed is None:
             if not self._is_live and self._untold is not None and self._untold[0] == step:
                 self._tell_untold()
+            self._quality = texts[:1] if next(iter(values), "").startswith(_QUALITY) else self._quality
             _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
             return
+        texts = [*self._quality, *texts]
         epoch = f"epoch {step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
         self._measures.set_description_str(fitting(texts, shutil.get_terminal_size().columns - 1))
@@ -120,6 +125,10 @@ def short_texts(values: Mapping[str, float]) -> list[str]:
     for tag in [*losses, *(tag for tag in values if tag not in losses)]:
         quantity = tag.rpartition("/")[2]
         name, text = quantity, f"{values[tag]:.4g}"
+        if quantity.startswith(_OF_REAL):
+            continue
+        if (real := tag.replace(_QUALITY, f"{_QUALITY}{_OF_REAL}")) != tag and real in values:
+            text = f"{text} (real {values[real]:.4g})"
         if quantity.endswith(_REAL) and (fake := tag.removesuffix(_REAL) + _FAKE) in values:
             name, text = f"{quantity}/fake", f"{text}/{values[fake]:.4g}"
         elif quantity.endswith(_FAKE) and tag.removesuffix(_FAKE) + _REAL in values:

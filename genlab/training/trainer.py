@@ -121,6 +121,8 @@ class Trainer(TrainingRun):
         self.observers = observers_of(self, self.metrics, class_predictor=class_predictor, own=observers)
         for observer in self.observers.values():
             self.summary.measures |= observer.measures
+            if (tag := observer.selects) is not None and self.selection.tag is None:
+                self.select_by(tag, direction=observer.measures[tag].direction)
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
 
@@ -218,7 +220,7 @@ class Trainer(TrainingRun):
             self._save()
 
     def _observe(self, request: StopRequest) -> bool:
-        """Call the observers that are due after a step, save where it is time; return True when training stops here."""
+        """Call the observers that are due, save where it is time; return True when training stops here."""
         for observer in self.observers.values():
             if observer.due(self.step):
                 self._stop_reason = observer.observe(self.step) or self._stop_reason
@@ -336,10 +338,10 @@ class Trainer(TrainingRun):
             self.step = self.summary.saved_step = kept["step"]
             if self.step < self.last_step:
                 self.state.warn_of_rates(self.step)
-            for name in self.observers.keys() & kept["observers"].keys():
-                self.observers[name].load_state_dict(kept["observers"][name])
             self.selection.num_without_gain = int(kept["validations_without_gain"])
             self.seconds_before = float(kept["seconds"])
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
-            _ = self.selection.best_step
+            _ = self.selection.best_step  # refused where it is no number
             self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
+            for name in self.observers.keys() & kept["observers"].keys():
+                self.observers[name].load_state_dict(kept["observers"][name])

@@ -80,9 +80,9 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
         (["num_images=0"], 2, "num_images must be null or at least 1, got 0"),
         (["bach_size=3"], 2, "batch_size"),
         (["num_generated=49"], 2, "num_generated must be at least 50, got 49"),
-        (["quality=true", "reference_split=train", "num_images=20"], 3, "at least 50 images, got 20"),
-        (["quality=true", "num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
-        (["quality=true", "num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
+        (["samples=true", "reference_split=train", "num_images=20"], 3, "at least 50 images, got 20"),
+        (["samples=true", "num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
+        (["samples=true", "num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -156,14 +156,14 @@ def test_samples_of_a_likelihood_model_are_measured_on_request(
 ) -> None:
     plain, _ = measured(genlab, trained_run)
     assert not any(measure["num_generated"] for measure in plain.values())
-    with_samples, output = measured(genlab, trained_run, "quality=true", f"classifier={classifier_run}")
+    with_samples, output = measured(genlab, trained_run, "samples=true", f"classifier={classifier_run}")
     assert plain.items() <= with_samples.items()
     assert "frechet_distance_classifier" in with_samples
     assert "nll_upper_bound_nats" in output
 
 
 def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_run: Path) -> None:
-    measures, _ = measured(genlab, infogan_run, "quality=false")
+    measures, _ = measured(genlab, infogan_run, "samples=false")
     assert 0 <= measures["code_error_many_to_one"]["value"] <= 1
     assert measures["code_error_one_to_one"]["num_examples"] == 300
     assert measures["code_error_one_to_one"]["num_generated"] is None
@@ -190,14 +190,14 @@ def test_samples_are_measured_on_a_gpu(
     assert on_cpu.keys() == on_gpu.keys()
     name = "baseline_real_frechet_distance_classifier"  # of images that no generator of the device drew
     assert on_gpu[name]["value"] == pytest.approx(on_cpu[name]["value"], rel=1e-3)
-    assert "code_error_one_to_one" in measured(genlab, infogan_run, "device=cuda", "quality=false")[0]
+    assert "code_error_one_to_one" in measured(genlab, infogan_run, "device=cuda", "samples=false")[0]
 
 
 def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_run: Path) -> None:
-    outcome = genlab("evaluate", f"run={classifier_run}", "quality=true")
+    outcome = genlab("evaluate", f"run={classifier_run}", "samples=true")
     assert (outcome.code, outcome.errors) == (
         2,
-        "genlab: error: quality must be null or false for Classifier, which draws no images\n",
+        "genlab: error: samples must be null or false for Classifier, which draws no images\n",
     )
     measures, _ = measured(genlab, classifier_run)
     assert set(measures) == {"cross_entropy_nats", "error"}
@@ -216,7 +216,7 @@ def test_every_measure_is_explained(
     exact_run = train_tiny(tmp_path_factory, "gated_pixelcnn", *small)
     names = set(measured(genlab, cgan_run, f"classifier={classifier_run}", "parzen=true")[0])
     for run in (infogan_run, exact_run, classifier_run):
-        names |= set(measured(genlab, run, "quality=false")[0])
+        names |= set(measured(genlab, run, "samples=false")[0])
     names |= set(measured(genlab, trained_run, "num_importance_samples=2")[0])
     assert len(names) > 30
     for name in names:
@@ -236,7 +236,7 @@ def test_measures_of_coupled_images_are_those_of_the_trainings_batches_and_say_s
     """Minibatch discrimination: at 8, 64 and 250 images the scores would be of another discriminator."""
     found = []
     for size in ("8", "250"):
-        outcome = genlab("evaluate", f"run={coupled_run}", "quality=false", f"batch_size={size}")
+        outcome = genlab("evaluate", f"run={coupled_run}", "samples=false", f"batch_size={size}")
         assert outcome.code == 0, outcome.errors
         assert (
             "measured in random batches of 16: score_real, score_fake, accuracy_real, accuracy_fake" in outcome.output

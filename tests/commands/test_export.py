@@ -88,7 +88,7 @@ def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab,
     assert all(torch.equal(weights[name], state["average"][name]) for name in weights)
     assert any(not torch.equal(weights[name], state["model"][name]) for name in weights)
     card = Path("run/export/README.md").read_text()
-    assert "weights: averaged, of last.safetensors at step 4" in card
+    assert "weights: averaged, of best.safetensors at step 4" in card
 
 
 def test_the_card_tells_what_was_measured_and_how_it_was_made(

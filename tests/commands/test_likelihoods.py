@@ -120,7 +120,7 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
         assert outcome.code == code
         assert message in outcome.errors
         assert outcome.errors.count("\n") == 1
-    for key in ("split=test", "quality=false", "num_images=3"):
+    for key in ("split=test", "samples=false", "num_images=3"):
         outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", key)
         assert outcome.code == 2
         assert f"{key.split('=')[0]} has no effect on the likelihoods of given images" in outcome.errors

@@ -28,7 +28,7 @@ def computed(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("command", "word", "made"),
-    [("evaluate", "quality=false", "evaluation.json"), ("sample", "num_samples=4", "samples.png")],
+    [("evaluate", "samples=false", "evaluation.json"), ("sample", "num_samples=4", "samples.png")],
 )
 def test_a_run_that_cannot_be_written_is_told_first_and_goes_elsewhere(
     genlab: Genlab,

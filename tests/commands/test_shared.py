@@ -57,7 +57,7 @@ def test_the_ledger_is_that_of_one_process(
     pair: Pair, tmp_path: Path, classifier_run: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     one, two = copied(request.getfixturevalue(kind), tmp_path)
-    words = ("quality=true", f"classifier={classifier_run}", *FEW)
+    words = ("samples=true", f"classifier={classifier_run}", *FEW)
     alone = said(("evaluate", f"run={one}", *words))
     assert alone.code == 0, alone.errors
     together = in_both(pair, "evaluate", f"run={two}", *words)

@@ -307,3 +307,8 @@ def test_the_last_of_two_settings_counts_as_in_any_hydra_program(genlab: Genlab)
     outcome = genlab("train", "seed=3", "seed=4", "--cfg", "job")
     assert (outcome.code, outcome.errors) == (0, "")
     assert "seed: 4" in outcome.output
+
+
+def test_a_group_that_is_given_no_option_lists_them(genlab: Genlab) -> None:
+    outcome = genlab("train", "quality=false")
+    assert (outcome.code, outcome.errors) == (2, "genlab: error: quality must be one of default, off, got False\n")

@@ -185,7 +185,7 @@ REFUSED = [
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1"),
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trails=3"], "did you mean 'hydra.sweeper.n_trials'?"),
     (["-m", "hydra/sweeper=tpe", "optimizer.default.lr=interval(-1,1)"], "optimizer.default.lr must be positive"),
-    (["-m", "hydra/sweeper=tpe", "model=dcgan", "seed=1,2"], "sweep.measure must be given"),
+    (["-m", "hydra/sweeper=tpe", "model=dcgan", "quality=off", "seed=1,2"], "sweep.measure must be given"),
     (
         ["-m", "hydra/sweeper=tpe", "seed=1,2", "sweep.measure=test/x"],
         "sweep.minimize must be true or false for test/x",

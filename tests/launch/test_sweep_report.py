@@ -165,7 +165,7 @@ def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) 
 
 
 def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) -> None:
-    first, second = seed_rows(rows_of(sweep, SETTINGS))
+    second, first = seed_rows(rows_of(sweep, SETTINGS))  # the best mean comes first
     assert first.choices == {"model": "a"}
     assert first.mean == pytest.approx(4.0)
     assert first.standard_deviation == pytest.approx(statistics.stdev([3.0, 5.0, 4.0]))
@@ -175,7 +175,12 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     chosen = settings(aggregate_seeds=True)
     write_tables(sweep, chosen)
     lines = (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines()
-    assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"a,{TAG},4.0,1.0,3,3", f"b,{TAG},1.0,,1,3"]
+    assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"b,{TAG},1.0,,1,3", f"a,{TAG},4.0,1.0,3,3"]
+    (sweep.path / "seeds.csv").unlink()
+    write_tables(sweep, settings(aggregate_seeds=None))  # seeds vary
+    assert (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines() == lines
+    highest = seed_rows(rows_of(sweep, settings(minimize=False)))
+    assert [row.mean for row in highest] == [4.0, 1.0]
     assert "1 of 3" in told(rows_of(sweep, chosen), chosen, program="genlab")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from genlab.metrics import distances
-from genlab.metrics.manifold import manifold_scores
+from genlab.metrics.manifold import manifold_scores, precision_and_recall
 
 
 def draw(num_images: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -33,6 +33,8 @@ def test_against_loops(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores.recall.tolist() == [inside(point, y, 2).any() for point in x]
     np.testing.assert_allclose(scores.density, [inside(point, x, 3).sum() / 3 for point in y])
     assert scores.coverage.tolist() == np.array([inside(point, x, 3) for point in y]).any(0).tolist()
+    alone = precision_and_recall(real, generated, num_neighbours=2)
+    assert alone == (float(scores.precision.mean()), float(scores.recall.mean()))
     assert 0 < scores.recall.mean() < 1
     assert 0 < scores.coverage.mean() < 1
 

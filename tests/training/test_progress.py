@@ -51,6 +51,12 @@ def test_short_names_begin_with_the_losses_and_name_the_phase_where_it_is_needed
     assert short_texts({"validation/score_real": 2.0}) == ["score real 2"]
 
 
+def test_a_measure_of_samples_has_that_of_real_images_beside_it() -> None:
+    values = {"quality/frechet_distance_random_network": 12.34, "quality/recall_random_network": 0.5}
+    real = {"quality/baseline_real_frechet_distance_random_network": 1.2}
+    assert short_texts(values | real) == ["frechet 12.34 (real 1.2)", "recall 0.5"]
+
+
 @pytest.mark.parametrize("width", [0, 3, 12, 40, 200])
 def test_a_line_takes_what_fits(width: int) -> None:
     texts = GAN_LINE.split("  ")

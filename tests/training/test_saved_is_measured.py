@@ -162,7 +162,7 @@ def test_measures_are_equal_to_the_last_bit(
             load(folder).evaluate, trainer.dataset, "test", batching=trainer.batching, seed=3, device=CPU
         )
         assert {name: average.mean for name, average in loaded.items()} == in_memory
-        outcome = genlab("evaluate", f"run={folder}", "quality=false", "num_importance_samples=0")
+        outcome = genlab("evaluate", f"run={folder}", "samples=false", "num_importance_samples=0")
         assert outcome.code == 0, outcome.errors
         record = json.loads(Path(folder, "evaluation.json").read_text())
         assert record["step"] == trainer.step

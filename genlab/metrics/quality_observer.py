@@ -1,0 +1,151 @@
+"""The quality of a model's samples while it trains, for models whose losses order nothing, such as GANs.
+
+At each look the averaged model draws the same noise, and its images are compared with the same validation images, in
+one space of features: Frechet and kernel distance, precision and recall, each beside the value of real images that
+take the samples' place. The Frechet distance chooses the best checkpoint. No image of the test split is looked at.
+"""
+
+import logging
+import time
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genlab.measures import OF_REAL_IMAGES, QUALITY_MEASURES
+from genlab.metrics.features import FeatureExtractor, describe_all
+from genlab.metrics.frechet import fit_gaussian, frechet_distance
+from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
+from genlab.metrics.kernel import kernel_distance
+from genlab.metrics.manifold import precision_and_recall
+from genlab.metrics.quality_settings import LEAST_IMAGES, QualitySettings
+from genlab.models.base import GenerativeModel, Model
+from genlab.parallel.processes import gathered
+from genlab.run.checkpoint import first_not_finite
+from genlab.sampling.pictures import captioned, grid
+from genlab.training.evaluation import as_written
+from genlab.training.observer import Observer
+from genlab.training.run import TrainingRun
+from genlab.training.summary import StopReason
+
+_FEW_IMAGES = 1000
+_IMAGES_SHOWN = 64
+_SEED = 0  # of the images and of the noise, so that the curves of all seeds compare
+_FRECHET = "frechet_distance"
+_MEASURES = (_FRECHET, "kernel_distance", "precision", "recall")
+
+_log = logging.getLogger(__name__)
+
+
+def is_judged_by_samples(model: Model) -> bool:
+    """Return whether a model draws images and has no measure of held-out images that orders models."""
+    return isinstance(model, GenerativeModel) and model.selection_measure is None
+
+
+class QualityObserver(Observer):
+    """The distances between a model's samples and validation images.
+
+    Args:
+        run: To observe; of a model that draws images, on a validation split of LEAST_IMAGES or more.
+        settings: When and on how many images.
+        extractor: The space in which images are compared.
+    """
+
+    def __init__(self, run: TrainingRun, *, settings: QualitySettings, extractor: FeatureExtractor) -> None:
+        super().__init__(run, interval=settings.interval or run.settings.validation_interval)
+        self.extractor = extractor
+        tags = [self._tag(name, of_real=of_real) for name in _MEASURES for of_real in (False, True)]
+        self.measures = {tag: QUALITY_MEASURES[tag] for tag in tags}
+        self.selects = self._tag(_FRECHET)
+        dataset, limits = run.dataset, (settings.num_samples, run.settings.validation_images or settings.num_samples)
+        self.num_images = min(*limits, dataset.num_images("validation"))
+        images = dataset.subset("validation", 2 * self.num_images, seed=_SEED, device=run.device).images
+        reference, real = images[: self.num_images], images[self.num_images :]
+        if len(real) < self.num_images:  # the classifier knows training images, so others are better
+            real = dataset.subset("train", self.num_images, seed=_SEED, device=run.device).images
+        self._reference = self._features(reference)
+        self._gaussian = fit_gaussian(self._reference)
+        self._of_real = self._measured(self._features(real), of_real=True) if len(real) >= LEAST_IMAGES else {}
+        self._labels = None
+        if isinstance(run.model, GenerativeModel) and run.model.num_classes > 0:
+            counts = training_classes(dataset)
+            counts = torch.ones(run.model.num_classes) if counts is None else counts
+            self._labels = draw_labels(counts, self.num_images, seed=_SEED)
+        self._began: tuple[int, float] | None = None  # the first step of this start, and its time
+        self._has_told = False
+
+    def due(self, step: int) -> bool:
+        if self._began is None:
+            self._began = step, time.monotonic()
+        return super().due(step)
+
+    def observe(self, step: int) -> StopReason | None:
+        run, before = self.run, time.monotonic()
+        model = run.evaluated_model()
+        assert isinstance(model, GenerativeModel)
+        with as_written():
+            images = draw_images(
+                model, self.num_images, labels=self._labels, seed=_SEED, device=run.device, shows_progress=False
+            )
+        if first_not_finite(images) is not None:
+            raise run.diverged("samples not finite, nothing saved")
+        values = self._measured(self._features(images), of_real=False)
+        values = gathered({**values, **self._of_real})[0]  # that of the first process, so that all choose the same step
+        if run.log is not None:
+            real = values.get(self._tag(_FRECHET, of_real=True), float("nan"))
+            caption = f"step {step}: Frechet distance {values[self._tag(_FRECHET)]:.4g}, of real images {real:.4g}"
+            run.log.picture("quality/samples", captioned(grid(images[:_IMAGES_SHOWN]), caption), step=step)
+        self._tell(step, before, time.monotonic() - before)
+        return run.report(values)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"features": self.extractor.identity, "num_images": self.num_images}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Start to choose anew where the values of before do not compare with those to come."""
+        if dict(state) != self.state_dict():
+            _log.warning(
+                "quality was measured on %s images by %s and goes on with %s by %s: the best checkpoint is chosen anew",
+                state["num_images"],
+                state["features"],
+                self.num_images,
+                self.extractor.identity,
+            )
+            self.run.summary.best = {}
+
+    def _tag(self, name: str, *, of_real: bool = False) -> str:
+        return f"quality/{OF_REAL_IMAGES * of_real}{name}_{self.extractor.name}"
+
+    def _features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
+        batches = (batch.to(self.run.device) for batch in torch.split(images, IMAGES_AT_ONCE))
+        return describe_all(self.extractor, batches).features
+
+    def _measured(self, features: Float[Tensor, "N F"], *, of_real: bool) -> dict[str, float]:
+        """Return the measures by tag, of images in the place of samples."""
+        values = (
+            frechet_distance(self._gaussian, fit_gaussian(features)),
+            kernel_distance(self._reference, features)[0],
+            *precision_and_recall(self._reference, features),
+        )
+        return {self._tag(name, of_real=of_real): value for name, value in zip(_MEASURES, values, strict=True)}
+
+    def _tell(self, step: int, before: float, seconds: float) -> None:
+        """Log once what is compared with what, and what a look costs."""
+        if self._has_told:
+            return
+        self._has_told = True
+        share = ""
+        if self._began is not None and step > self._began[0]:
+            training = (before - self._began[1]) / (step - self._began[0]) * self.interval
+            share = f", {100 * seconds / (training + seconds):.1f} % of the time"
+        few = "; of so few images distances are too large, and compare at this number alone"
+        _log.info(
+            "quality: %d samples beside as many validation images every %d steps, by %s; a look takes %.2g s%s%s",
+            self.num_images,
+            self.interval,
+            self.extractor.identity,
+            seconds,
+            share,
+            few if self.num_images < _FEW_IMAGES else "",
+        )

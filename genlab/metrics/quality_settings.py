@@ -1,0 +1,39 @@
+"""The settings of the quality that a model's samples have while it trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LEAST_IMAGES = 10
+"""Validation images below which nothing is measured."""
+
+FeaturesName = Literal["auto", "classifier", "random_network", "inception"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualitySettings:
+    """The keys of configs/quality.
+
+    Raises:
+        ValueError: A value is out of its range, or has no effect.
+    """
+
+    interval: int | None
+    """Steps from one look to the next; None looks with each validation."""
+    num_samples: int
+    """Images to draw, and validation images to compare them with; fewer where the split has fewer."""
+    features: FeaturesName
+    """``auto`` takes Inception's where its file is given, else the classifier's of these data where the cache has it,
+    else a random network's; a run folder keeps the choice."""
+    inception_weights: Path | None
+    """The file of :class:`genlab.metrics.inception.InceptionFeatures`."""
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and self.interval < 1:
+            raise ValueError(f"quality.interval must be null or at least 1, got {self.interval}")
+        if self.num_samples < LEAST_IMAGES:
+            raise ValueError(f"quality.num_samples must be at least {LEAST_IMAGES}, got {self.num_samples}")
+        if self.features == "inception" and self.inception_weights is None:
+            raise ValueError("quality.inception_weights must name a file for quality.features=inception, got null")
+        if self.features not in ("auto", "inception") and self.inception_weights is not None:
+            raise ValueError(f"quality.inception_weights must be null for quality.features={self.features}")
