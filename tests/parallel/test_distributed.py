@@ -46,7 +46,10 @@ FAMILIES = {
     "dcgan": ("model=dcgan", *SMALL_NETWORKS),
     "improved_gan": ("model=improved_gan", "technique=[feature_matching,historical_averaging]", *SMALL_NETWORKS),
     "wgan_gp": ("model=wgan_gp", "model.n_critic=2", *SMALL_NETWORKS),
-    "infogan": ("model=infogan", "model.discriminator.channels=4"),
+    "infogan": (  # Adam divides by gradients that its own start and sigmoid leave near the rounding
+        *("model=infogan", "model/output=tanh", "model.generator.channels=4", "model.generator.weight_std=null"),
+        *("model.discriminator.channels=4", "model.discriminator.num_hidden=16"),
+    ),
     "semi_supervised_gan": (
         *("model=semi_supervised_gan", "model.generator.hidden=[16,16]", "model.discriminator.hidden=[16,16,16]"),
         "trainer.labelled_fraction=0.5",
