@@ -37,7 +37,10 @@ OPTIONAL_FIELDS = ("expected", "twin")
 _FIELD = re.compile(rf"({'|'.join((*FIELDS, *OPTIONAL_FIELDS))}): +(.*)")
 _ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- (?P<deviation>[\d.]+))? \(.+\)", re.ASCII)
 # Overrides that change where or how fast a run goes, and not what it is.
-_NEUTRAL = ("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/")
+_NEUTRAL = (
+    *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
+    *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped is not finished
+)
 _HEADER = (
     "experiment",
     "measure",

@@ -203,7 +203,7 @@ def test_an_experiment_without_a_run_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "overrides", "told"),
     [
-        (83.0, ("experiment=x", "num_threads=1"), ", as expected"),
+        (83.0, ("experiment=x", "num_threads=1", "seed=2", "trainer.max_minutes=90"), ", as expected"),
         (83.2, ("experiment=x",), ", not as expected"),
         (81.8, ("experiment=x",), ", not as expected"),
         (83.0, ("experiment=x", "trainer.num_steps=9"), ""),
