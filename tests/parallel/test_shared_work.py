@@ -32,7 +32,7 @@ MODELS = {
     "cgan": ("model=cgan", "model.generator.channels=4", "model.discriminator.channels=4"),
     "gated_pixelcnn": ("model=gated_pixelcnn", "model.num_layers=2", "model.channels=4"),
 }
-PLACES = {"draw": "draw", "dcgan": "gan.gan", "cgan": "gan.gan", "gated_pixelcnn": "autoregressive"}
+PLACES = {"draw": "draw.draw", "dcgan": "gan.gan", "cgan": "gan.gan", "gated_pixelcnn": "pixelcnn.autoregressive"}
 
 
 def built(name: str) -> GenerativeModel:
