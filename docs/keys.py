@@ -47,7 +47,7 @@ def headline(path: Path) -> str:
     """Return the comment at the head of a YAML file."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @package"):
+        if line.startswith(("# @package", "# yaml-language-server:")):
             continue
         if not line.startswith("#"):
             break

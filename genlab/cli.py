@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN",
         Syntax("run", second="out"),
     ),
+    "schema": ("JSON schemas of the config groups, by which editors complete YAML files: out=FOLDER", Syntax()),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),

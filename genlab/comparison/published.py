@@ -117,7 +117,7 @@ def read_experiment(path: Path) -> Experiment:
         if not line.startswith("#"):
             break
         text = line.removeprefix("#").strip()
-        if text.startswith("@package"):
+        if text.startswith(("@package", "yaml-language-server:")):
             continue
         match = _FIELD.fullmatch(text)
         if match:

@@ -121,6 +121,8 @@ def build(node: Any, key: str, *, expects: type | None = None, **run_time: Any) 
 
 def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Return the parameters of a target by name, their annotations evaluated where that is possible."""
+    if getattr(getattr(target, "__init__", None), "__module__", "") == "torch.nn.modules.module":
+        return {}  # nn.Module's own, which takes any name and refuses it with a TypeError
     try:
         signature = inspect.signature(target, eval_str=True)
     except (NameError, TypeError):
@@ -134,7 +136,7 @@ def _bind_value(value: Any, hint: Any, key: str, *, is_trusted: bool) -> Any:
         return fit(value, hint, key)
     bound = _bind_inside(value, key, is_trusted=is_trusted)
     try:
-        adapter(_of_instances(hint)).validate_python(_stand_ins(bound), strict=False)
+        adapter(of_instances(hint)).validate_python(_stand_ins(bound), strict=False)
     except ValidationError as error:
         raise _misplaced(bound, hint, key, error) from None
     return bound
@@ -190,15 +192,15 @@ def _stand_ins(value: Any) -> Any:
     return [_stand_ins(item) for item in value] if isinstance(value, list) else value
 
 
-def _of_instances(hint: Any) -> Any:
+def of_instances(hint: Any) -> Any:
     """An annotation in which every class of ours asks for an instance, whatever else pydantic knows of it."""
     arguments = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
-        return functools.reduce(operator.or_, (_of_instances(part) for part in arguments))
+        return functools.reduce(operator.or_, (of_instances(part) for part in arguments))
     if inspect.isclass(hint) and not arguments and hint not in _PLAIN:
         return Annotated[hint, InstanceOf()]  # type: ignore[type-arg]
     if get_origin(hint) in (tuple, list, dict) or getattr(get_origin(hint), "__module__", "") == "collections.abc":
-        inner = tuple(part if part is Ellipsis else _of_instances(part) for part in arguments)
+        inner = tuple(part if part is Ellipsis else of_instances(part) for part in arguments)
         return hint if get_origin(hint) is Callable else get_origin(hint)[inner]
     return hint
 

@@ -53,7 +53,7 @@ def settings_of(command: str) -> str:
 def headline(path: Path) -> str:
     """The first comment of a YAML file up to the end of its paragraph's first line; "" when it opens without one."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# @package") or not line.strip():
+        if line.startswith(("# @package", "# yaml-language-server:")) or not line.strip():
             continue
         return line.removeprefix("#").strip() if line.startswith("#") else ""
     return ""

@@ -8,7 +8,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from genlab.config.suggestions import way_out
 from genlab.errors import ConfigurationError
@@ -21,7 +21,10 @@ _WORDS = {"none": None, "nil": None, "yes": True, "on": True, "no": False, "off"
 @cache
 def adapter(hint: Any) -> Any:  # a TypeAdapter, whose class the type checks of the tests cannot read
     """Return the validator of an annotation: strict, so that ``true`` is no number and ``"3"`` no count."""
-    return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except PydanticUserError:  # a dataclass has a configuration of its own
+        return TypeAdapter(hint)
 
 
 def fit(value: Any, hint: Any, key: str) -> Any:

@@ -114,6 +114,11 @@ def test_binding_reports_the_full_key_the_rule_and_the_way_out() -> None:
         )
 
 
+def test_a_module_without_arguments_of_its_own_takes_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.conditioning\.sizes is not an argument of Unconditional"):
+        bind({"_target_": "genlab.models.gan.conditioning.Unconditional", "sizes": 1}, "model.conditioning")
+
+
 def test_nodes_become_plain_objects_and_partials() -> None:
     bias = {
         "_target_": ATTENTION_BIAS,

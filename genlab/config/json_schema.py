@@ -1,0 +1,185 @@
+"""JSON schemas of the config groups, by which editors complete YAML files and mark mistakes in them.
+
+The same annotations and adapters make them that validate a configuration (:mod:`genlab.config.fields`,
+:mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS` sets keys of all groups.
+"""
+
+import inspect
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pydantic.json_schema import GenerateJsonSchema
+
+from genlab.config.build import PARTIAL, TARGET, of_instances, parameters_of
+from genlab.config.fields import adapter
+from genlab.config.schema import RunConfiguration
+from genlab.config.targets import find_target
+from genlab.metrics.quality_settings import QualitySettings
+from genlab.training.settings import TrainerSettings
+
+Schema = dict[str, Any]
+FOLDER = "schema"
+GLOBAL_GROUPS = ("experiment", "recipe")
+_GLOBAL = "global.json"
+_MERGED = {"recipe": "optimizer"}
+_FIELDS = {"trainer": TrainerSettings, "quality": QualitySettings}
+# Supplied by the program, and so no keys.
+_RUN_TIME = {"model": ("spec",), "optimizer": ("params",), "schedule": ("optimizer", "num_steps")}
+_NODE: Schema = {"type": "object"}
+_LATER: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # an interpolation, or a value still to be given
+_ARGUMENT = re.compile(r"^ {4,}(\w+)(?: \([^)]*\))?: (.+)$", re.MULTILINE)
+_COMMENTED = re.compile(r"^(\w+):.*?\s# (.+)$", re.MULTILINE)
+
+
+def schemas(configs: Path) -> dict[str, Schema]:
+    """Return the schema of every config group of genlab's tree by the name of its file.
+
+    Args:
+        configs: The tree.
+    """
+    groups = sorted({path.parent.relative_to(configs).as_posix() for path in configs.glob("*/**/*.yaml")})
+    groups = [group for group in groups if group.partition("/")[0] not in ("hydra", FOLDER)]
+    owners = [group for group in groups if _owns_schema(group, configs)]
+    made = {_name(group): _of_group(group, configs, groups) for group in owners}
+    return {**made, _GLOBAL: _of_global(owners)}
+
+
+def file_name(path: Path, configs: Path) -> str:
+    """Return the name of the file with the schema of an option of a config group."""
+    group = path.parent.relative_to(configs).as_posix()
+    if path.read_text(encoding="utf-8").startswith("# @package _global_"):
+        return _GLOBAL
+    above = _MERGED.get(group.partition("/")[0], group.rpartition("/")[0])
+    return _name(group if _owns_schema(group, configs) else above)
+
+
+def modeline(path: Path, configs: Path) -> str:
+    """Return the comment by which a YAML file of a group names its schema to an editor."""
+    up = "../" * len(path.parent.relative_to(configs).parts)
+    return f"# yaml-language-server: $schema={up}{FOLDER}/{file_name(path, configs)}"
+
+
+def _name(group: str) -> str:
+    return f"{group.replace('/', '.')}.json"
+
+
+def _owns_schema(group: str, configs: Path) -> bool:
+    """Return False for a group whose options are merged into those of another group, and for global ones."""
+    return group not in GLOBAL_GROUPS and (group in _FIELDS or bool(_targets(group, configs)))
+
+
+def _of_group(group: str, configs: Path, groups: Collection[str]) -> Schema:
+    comments = dict(pair for path in _files(group, configs) for pair in _COMMENTED.findall(path.read_text("utf-8")))
+    if group in _FIELDS:
+        return _described(_of_fields(_FIELDS[group]), comments)
+    node = _of_node(group, configs, groups, comments)
+    is_mapping = not any(TARGET in values for values in _values(group, configs))
+    if not is_mapping:
+        return node
+    targets = node.pop("$defs")
+    return {**_object({"defaults": {}}), "additionalProperties": {"anyOf": [node, {"type": "null"}]}, "$defs": targets}
+
+
+def _of_node(group: str, configs: Path, groups: Collection[str], comments: Mapping[str, str]) -> Schema:
+    targets = {name: _described(_of_target(name, group, groups), comments) for name in sorted(_targets(group, configs))}
+    named = [
+        {
+            "if": {"properties": {TARGET: {"const": name}}, "required": [TARGET]},
+            "then": {"$ref": f"#/$defs/{name}"},
+        }
+        for name in targets
+    ]
+    # An option that inherits its target, or changes some keys of it.
+    without = {
+        "if": {"not": {"required": [TARGET]}},
+        "then": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in targets]},
+    }
+    return {"type": "object", "properties": {TARGET: {"examples": list(targets)}}, "allOf": [*named, without]} | {
+        "$defs": targets
+    }
+
+
+def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
+    target = find_target(name, group)
+    parameters = parameters_of(target)
+    told = dict(_ARGUMENT.findall(inspect.getdoc(target) or ""))
+    told |= dict(_ARGUMENT.findall(inspect.getdoc(target.__init__) or "") if inspect.isclass(target) else ())
+    properties: dict[str, Schema] = {TARGET: {"type": "string"}, PARTIAL: {"type": "boolean"}, "defaults": {}}
+    for key, parameter in parameters.items():
+        if key not in _RUN_TIME.get(group.partition("/")[0], ()) and parameter.kind in (
+            parameter.KEYWORD_ONLY,
+            parameter.POSITIONAL_OR_KEYWORD,
+        ):
+            properties[key] = _of_value(parameter.annotation)
+            if f"{group}/{key}" in groups:
+                properties[key] = _reference(f"{group}/{key}")
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return _described({**_object(properties), "additionalProperties": is_open}, told)
+
+
+def _of_fields(settings: type) -> Schema:
+    fields = inspect.signature(settings).parameters
+    return _object({"defaults": {}, **{key: _of_value(field.annotation) for key, field in fields.items()}})
+
+
+def _of_global(groups: Collection[str]) -> Schema:
+    keys = [key for key in inspect.signature(RunConfiguration).parameters if key not in ("is_trusted", "former")]
+    properties: dict[str, Schema] = {key: {} for key in (*keys, "defaults", "name", "sweep", "hydra")}
+    properties |= {group: _reference(group) for group in groups if group in keys}
+    return _object(properties)
+
+
+def _reference(group: str) -> Schema:
+    return {"anyOf": [{"$ref": _name(group)}, {"type": "null"}]}
+
+
+def _object(properties: Mapping[str, Schema]) -> Schema:
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False}
+
+
+def _of_value(hint: Any) -> Schema:
+    if hint is inspect.Parameter.empty or isinstance(hint, str):
+        return {}
+    found: Schema = adapter(of_instances(hint)).json_schema(schema_generator=_Generator)
+    inner = found.pop("$defs", None)
+    return {"anyOf": [*found.get("anyOf", [found]), _LATER]} if found and inner is None else {}
+
+
+class _Generator(GenerateJsonSchema):
+    """A class in an annotation stands for a node."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        del schema, error_info
+        return dict(_NODE)
+
+    def json_or_python_schema(self, schema: Any) -> Schema:
+        python = schema["python_schema"]
+        return dict(_NODE) if python["type"] == "is-instance" else super().json_or_python_schema(schema)
+
+
+def _described(schema: Schema, told: Mapping[str, str]) -> Schema:
+    for key, text in told.items():
+        if key in schema["properties"]:
+            schema["properties"][key] = {"description": text, **schema["properties"][key]}
+    return schema
+
+
+def _files(group: str, configs: Path) -> list[Path]:
+    return sorted((configs / group).glob("*.yaml"))
+
+
+def _values(group: str, configs: Path) -> Iterator[Mapping[str, Any]]:
+    for path in _files(group, configs):
+        found: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        yield found or {}
+
+
+def _targets(group: str, configs: Path) -> set[str]:
+    """The targets of a group's options, or those of the nodes by name that they hold."""
+    values = list(_values(group, configs))
+    own = {str(node[TARGET]) for node in values if TARGET in node}
+    inner = (node for mapping in values for node in mapping.values() if isinstance(node, dict))
+    return own or {str(node[TARGET]) for node in inner if TARGET in node}
