@@ -77,7 +77,7 @@ HYDRA = {
 COMMANDS = (("train", "resume=run"), ("export", "run=run"), ("compare", "run"))
 
 
-@pytest.mark.parametrize(("name", "command"), zip(HYDRA, itertools.cycle(COMMANDS), strict=False))
+@pytest.mark.parametrize(("name", "command"), list(zip(HYDRA, itertools.cycle(COMMANDS), strict=False)))
 def test_what_a_run_folder_says_of_hydra_has_no_effect(
     genlab: Callable[..., Outcome],
     configuration: str,
