@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         Syntax("run", second="out"),
     ),
     "schema": ("JSON schemas of the config groups, by which editors complete YAML files: out=FOLDER", Syntax()),
+    "runs": (
+        "list the runs, newest first; runs rm RUN... deletes them",
+        Syntax("runs", takes_several=True, flags={"--yes": Flag("sure", suffix=None, default="true")}),
+    ),
     "models": ("list the models: paper, objective, what they need", Syntax()),
     "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),

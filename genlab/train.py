@@ -30,8 +30,8 @@ from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
 from genlab.run.folder import claimed, clear, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
+from genlab.run.names import CONFIG_NAME
 from genlab.run.record import (
-    CONFIG_NAME,
     build_model,
     load_run,
     resumed,

@@ -38,7 +38,8 @@ def test_files_and_links_lead_somewhere(page: Path) -> None:
     assert [path for path in named if not list(ROOT.glob(path.rstrip("/"))) and path not in EXAMPLES] == []
     assert [file for file in re.findall(r"`(test_\w+\.py)`", text) if not list((ROOT / "tests").rglob(file))] == []
     linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
-    assert [path for path in linked if not (page.parent / path).exists()] == []
+    generated = ("keys.md",)  # by `make docs`
+    assert [path for path in linked if path not in generated and not (page.parent / path).exists()] == []
 
 
 _PARENTS = {"technique": "model.techniques", "experiment": "", "recipe": "", "dataset.preparation": "dataset"}

@@ -15,7 +15,8 @@ from genlab.launch.contract import JobContext
 from genlab.run.checkpoint import model_fingerprint
 from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, save_weights
 from genlab.run.loading import load_trained
-from genlab.run.record import find_run, save_configuration
+from genlab.run.names import find_run
+from genlab.run.record import save_configuration
 from genlab.storage import replace_atomically, require_writable, whole_folder
 
 CARD_NAME = "README.md"

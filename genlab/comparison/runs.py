@@ -28,6 +28,7 @@ from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
 from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
+from genlab.run.names import named_run
 from genlab.storage import leads_out, opened_within, read_within
 
 # A running process writes its log line more often than this.
@@ -92,7 +93,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
     """
     folders: dict[Path, Path] = {}
     for place in places:
-        found = list(folders_of_runs(place))
+        found = list(folders_of_runs(named_run(str(place)) or place))
         if not found:
             raise ConfigurationError(_nothing_in(place))
         for folder in found:

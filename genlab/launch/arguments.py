@@ -13,6 +13,7 @@ from genlab.config.compose import quoted
 from genlab.errors import ConfigurationError
 from genlab.launch.advice import UnknownFlagError
 from genlab.paths import absolute, expanded
+from genlab.run.names import named_run
 
 _PATH_NAMES = (
     *("resume", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
@@ -24,6 +25,7 @@ _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
 _KEPT_KEYS = r"dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
 _KEPT_PATH = re.compile(rf"(?P<key>[+]{{0,2}}({_KEPT_KEYS}))=(?P<value>.+)", re.DOTALL)
+_RUN_NAME = re.compile(r"(?P<key>run|resume)=(?P<value>[\w./:=,+-]+)")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
@@ -132,12 +134,16 @@ def _absolute(word: str) -> str:
 def _rewritten(word: str, bare_word: str | None) -> str:
     """An override as Hydra needs it.
 
-    A bare word gets its key; ``~`` is expanded; an existing path is quoted, whatever is in its name; and a phase's
-    optimiser, which is a node only once somebody sets it, is added: ``optimizer.discriminator.lr=4e-4``.
+    A bare word gets its key; ``~`` is expanded; the name of a run becomes its folder; an existing path is quoted,
+    whatever is in its name; and a phase's optimiser, which is a node only once somebody sets it, is added:
+    ``optimizer.discriminator.lr=4e-4``.
     """
     if bare_word is not None and "=" not in word:
         word = f"{bare_word}={word}"
     word = _with_home(word)
+    run = _RUN_NAME.fullmatch(word)
+    if run and (found := named_run(run["value"])) is not None:
+        return f"{run['key']}={quoted(str(found))}"
     path = _PATH_KEY.fullmatch(word)
     if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
         return f"{path['key']}={quoted(path['value'])}"

@@ -102,7 +102,7 @@ def _are_free(words: Sequence[str]) -> list[bool]:
 
 
 def _override(flag: Flag, value: str) -> str:
-    return f"{flag.key}={_quoted(value)}"
+    return f"{flag.key}={value if value == 'true' else _quoted(value)}"
 
 
 def _quoted(text: str) -> str:

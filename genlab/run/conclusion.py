@@ -14,7 +14,8 @@ from genlab.models.base import GenerativeModel
 from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.folder import has_checkpoint
-from genlab.run.record import RUNS_ROOT, save_evaluation
+from genlab.run.names import RUNS_ROOT
+from genlab.run.record import save_evaluation
 from genlab.training.trainer import Trainer
 
 

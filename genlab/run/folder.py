@@ -126,6 +126,27 @@ def clear(folder: Path, *, keep: str | None = None) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
+def remove(folder: Path) -> None:
+    """Delete a run folder that no process holds, and the folder above it where that is empty then.
+
+    It loses its name first, so that a removal that is cut short leaves no half of a run.
+
+    Raises:
+        FolderInUseError: A process holds it.
+        StorageError: It cannot be removed.
+    """
+    lock = _acquired(folder)
+    try:
+        nameless = folder.rename(folder.with_name(f".removed-{folder.name}"))
+        shutil.rmtree(nameless)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be removed: {error.strerror}") from error
+    finally:
+        lock.release()
+    with suppress(OSError):  # it holds other runs
+        folder.parent.rmdir()
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run can go on from here."""
     names = [f"{stem}{suffix}" for stem in ("last", "previous") for suffix in (".safetensors", ".pt")]  # .pt: of 0.1

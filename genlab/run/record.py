@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,25 @@ from genlab.config.compose import parse_overrides
 from genlab.config.fields import check_fields, fit
 from genlab.config.plain_yaml import require_plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
-from genlab.config.suggestions import nearest
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.ledger import Entry, as_json
 from genlab.models.base import Model
 from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
-from genlab.paths import absolute, expanded
+from genlab.paths import absolute
 from genlab.printing import one_line
 from genlab.run.environment import git_state
 from genlab.run.exported import is_export
+from genlab.run.names import CONFIG_NAME, find_run
 from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.training import schedules
 from genlab.types import ImageSpec
 
-CONFIG_NAME = "config.yaml"
 EVALUATION_NAME = "evaluation.json"
 LIKELIHOODS_NAME = "likelihoods.json"
 SPEC_KEY = "spec"
 FINGERPRINT_KEY = "dataset_fingerprint"
 _LEAST_OF_SPEC = {"channels": 1, "height": 1, "width": 1, "num_levels": 2, "num_classes": 0}
-_STARTED_NAME = ".hydra"
-RUNS_ROOT = "outputs"
-_MAX_RUNS_LISTED = 5
 _DIGITS_SHOWN = 12
 _ROOT_KEY = "dataset.root"
 _PATHS_OF_DATA = ("root", "cache")
@@ -323,38 +319,6 @@ def _described(spec: ImageSpec) -> str:
     return f"images of {size} with {spec.num_levels} levels and {spec.num_classes} classes"
 
 
-def find_run(folder: str | Path) -> Path:
-    """The path of an existing run folder.
-
-    Raises:
-        ConfigurationError: There is none; the message names those with the nearest names.
-    """
-    folder = expanded(str(folder), "run")
-    path = Path(folder)
-    if (path / CONFIG_NAME).is_file():
-        return path
-    if (path / _STARTED_NAME).is_dir():
-        raise ConfigurationError(f"the run in {folder} ended before it began (no {CONFIG_NAME}): give its line again")
-    for above in path.parents:
-        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
-            raise ConfigurationError(f"a run is named by its folder, got {folder} in it; did you mean '{above}'?")
-    known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
-    guess = nearest(folder, known) or _nearest_by_name(path.name, known)
-    if guess:
-        raise ConfigurationError(f"there is no run in {folder}; did you mean '{guess}'?")
-    newest = sorted(known, key=lambda name: known[name].stat().st_mtime, reverse=True)[:_MAX_RUNS_LISTED]
-    listed = f"the newest runs: {', '.join(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
-    place = "this folder" if path == Path() else folder  # `run=` names none
-    raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
-
-
-def runs_under(root: Path) -> Iterator[Path]:
-    """Every run folder at or below a folder, sorted; without exports."""
-    for path in sorted(root.rglob(CONFIG_NAME)):
-        if path.parent.name != ".hydra" and not is_export(path.parent):
-            yield path.parent
-
-
 def read_plain_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML mapping without anchors, tags or interpolations.
 
@@ -382,8 +346,3 @@ def _refuse_interpolations(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for item in value:
             _refuse_interpolations(item, where)
-
-
-def _nearest_by_name(name: str, known: Mapping[str, Path]) -> str | None:
-    guess = nearest(name, [path.name for path in known.values()])
-    return next((text for text, path in known.items() if path.name == guess), None)

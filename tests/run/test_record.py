@@ -18,7 +18,8 @@ from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.run.loading import build_dataset
-from genlab.run.record import load_run, resumed, runs_under, save_configuration, with_absolute_paths
+from genlab.run.names import runs_under
+from genlab.run.record import load_run, resumed, save_configuration, with_absolute_paths
 from genlab.types import ImageSpec
 from tests.conftest import Outcome
 from tests.data.sources import dataset_node

@@ -1,0 +1,142 @@
+"""`genlab runs`: the runs below a folder, newest first; `genlab runs rm RUN...` deletes some of them."""
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genlab.comparison.measures import VALIDATION, Record
+from genlab.comparison.runs import Run, read_runs
+from genlab.comparison.table import rounded
+from genlab.config.fields import check_fields
+from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
+from genlab.run.folder import remove, require_free
+from genlab.run.names import find_run
+from genlab.tables import aligned
+
+_REMOVE = "rm"
+_HEADER = ("name", "model", "data", "status", "step", "measure", "age", "size")
+_LEAST_NAME_WIDTH = 16
+_UNITS_OF_AGE = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_KILO = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsSettings:
+    """The keys of configs/runs.yaml.
+
+    Raises:
+        ValueError: There is nothing to list or to delete.
+    """
+
+    runs: tuple[str, ...]
+    sure: bool
+
+    def __post_init__(self) -> None:
+        if not self.runs or self.runs == (_REMOVE,):
+            raise ValueError(f"runs must name at least one run{'' if self.runs else ' or folder of runs'}")
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunsSettings:
+    """Return the checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit, or a run to delete is unknown.
+    """
+    del overrides
+    return check_fields(RunsSettings, values, "")
+
+
+def run(settings: RunsSettings, context: JobContext) -> None:
+    """Print the list, or delete what is named.
+
+    Raises:
+        ConfigurationError: There are no runs, or nobody is there to be asked.
+        FolderInUseError: A run to delete is running.
+        StorageError: A run cannot be deleted.
+    """
+    del context
+    if settings.runs[0] == _REMOVE:
+        _remove([find_run(name) for name in settings.runs[1:]], is_agreed=settings.sure)
+        return
+    width = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
+    found = sorted(read_runs(map(Path, settings.runs)), key=_time_of_change, reverse=True)
+    print(table(found, width=width))
+
+
+def table(runs: Sequence[Run], *, width: int = 0) -> str:
+    """Return the list of runs in the order given.
+
+    Args:
+        runs: Of :func:`genlab.comparison.runs.read_runs`.
+        width: Columns of the terminal; 0 leaves long names whole. A name that is cut short can still be typed: its
+            beginning names the run as long as it is the only one.
+    """
+    rows = [_row(run) for run in runs]
+    excess = max(map(len, aligned([_HEADER], rows).splitlines())) - width
+    if width and excess > 0:
+        most = max(max(len(row[0]) for row in rows) - excess, _LEAST_NAME_WIDTH)
+        rows = [(row[0] if len(row[0]) <= most else f"{row[0][: most - 3]}...", *row[1:]) for row in rows]
+    return aligned([_HEADER], rows)
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    record = main_measure(run)
+    step = "" if run.step is None else f"{run.step:,}"
+    size = sum(file.stat().st_size for file in run.folder.rglob("*") if file.is_file())
+    return (
+        run.name,
+        run.model or "",
+        run.dataset or "",
+        run.status,
+        step,
+        "" if record is None else f"{record.name.removeprefix(VALIDATION)} {rounded(record)}",
+        _age(time.time() - _time_of_change(run)),
+        _bytes(size),
+    )
+
+
+def main_measure(run: Run) -> Record | None:
+    """Return the first measure of a run that is declared and has a direction: of the test, else of a validation."""
+    return next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
+
+
+def _remove(folders: Sequence[Path], *, is_agreed: bool) -> None:
+    for folder in folders:
+        require_free(folder)
+    if not is_agreed:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("rm asks before it deletes, and nobody is there to answer; add --yes")
+        for folder in folders:
+            print(folder)
+        answer = input(f"delete {'this run' if len(folders) == 1 else f'these {len(folders)} runs'}? [y/N] ")
+        if answer.strip().casefold() not in ("y", "yes"):
+            print("nothing deleted")
+            return
+    for folder in folders:
+        remove(folder)
+        print(f"deleted {folder}")
+
+
+def _time_of_change(run: Run) -> float:
+    """Return when the run last wrote a file that tells of it, in seconds since the epoch."""
+    names = ("summary.json", "metrics.jsonl", "config.yaml", "train.log")
+    return max((path.stat().st_mtime for name in names if (path := run.folder / name).exists()), default=0.0)
+
+
+def _age(seconds: float) -> str:
+    length, unit = next((item for item in _UNITS_OF_AGE if seconds >= item[0]), _UNITS_OF_AGE[-1])
+    return f"{max(seconds, 0) / length:.0f} {unit}"
+
+
+def _bytes(num_bytes: int) -> str:
+    size = float(num_bytes)
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while size >= _KILO and (larger := next(units, None)) is not None:
+        size, unit = size / _KILO, larger
+    return f"{size:.0f} {unit}"

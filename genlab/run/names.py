@@ -1,0 +1,100 @@
+"""Names of runs, as a person types them: a folder, ``last``, or the beginning of a name.
+
+A run is named by its path, by its folder below ``outputs/`` (``mnist-dcgan/0007-lr-1e-3``), or by a unique beginning
+of either. ``last`` is the run that was started or resumed last, ``last:mnist-dcgan`` the last one below a folder.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from genlab.config.suggestions import nearest
+from genlab.errors import ConfigurationError
+from genlab.paths import expanded
+from genlab.run.exported import is_export
+
+CONFIG_NAME = "config.yaml"
+RUNS_ROOT = "outputs"
+LAST = "last"
+_STARTED_NAME = ".hydra"
+_MAX_RUNS_LISTED = 5
+
+
+def find_run(name: str | Path) -> Path:
+    """Return the folder of an existing run.
+
+    Args:
+        name: Path, name, unique beginning of a name, ``last`` or ``last:FOLDER``.
+
+    Raises:
+        ConfigurationError: There is no such run, or there are several; the message names the nearest.
+    """
+    text = expanded(str(name), "run")
+    path = Path(text)
+    if (path / CONFIG_NAME).is_file():
+        return path
+    if (path / _STARTED_NAME).is_dir():
+        raise ConfigurationError(f"the run in {text} ended before it began (no {CONFIG_NAME}): give its line again")
+    if (found := named_run(text)) is not None:
+        return found
+    for above in path.parents:
+        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
+            raise ConfigurationError(f"a run is named by its folder, got {text} in it; did you mean '{above}'?")
+    known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
+    by_name = {run.name: shown for shown, run in known.items()}
+    guess = nearest(text, known) or by_name.get(nearest(path.name, by_name) or "")
+    if guess:
+        raise ConfigurationError(f"there is no run in {text}; did you mean '{guess}'?")
+    newest = sorted(known, key=lambda name: _time_of_start(known[name]), reverse=True)
+    listed = f"the newest runs: {_listed(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
+    place = "this folder" if path == Path() else text  # `run=` names none
+    raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
+
+
+def named_run(name: str) -> Path | None:
+    """Return the run of a name that is not a path, None where no run has it.
+
+    Raises:
+        ConfigurationError: Several runs have names that begin like this, or there is none to be the last.
+    """
+    keyword, _, place = name.partition(":")
+    if keyword == LAST and not Path(name).exists():
+        return _last_below(place)
+    if not name or Path(name).exists() or ".." in name:
+        return None
+    beginning = name.removeprefix(f"{RUNS_ROOT}/").rstrip("/")
+    runs = {run.relative_to(RUNS_ROOT).as_posix(): run for run in runs_under(Path(RUNS_ROOT))}
+    for matches in (
+        [run for shown, run in runs.items() if run.name == beginning],
+        [run for shown, run in runs.items() if shown.startswith(beginning) or run.name.startswith(beginning)],
+    ):
+        if len(matches) > 1:
+            raise ConfigurationError(f"{name} is the beginning of {len(matches)} runs: {_listed(map(str, matches))}")
+        if matches:
+            return matches[0]
+    return None
+
+
+def runs_under(root: Path) -> Iterator[Path]:
+    """Yield every run folder at or below a folder, sorted; without exports."""
+    for path in sorted(root.rglob(CONFIG_NAME)):
+        if path.parent.name != _STARTED_NAME and not is_export(path.parent):
+            yield path.parent
+
+
+def _last_below(place: str) -> Path:
+    below = Path(RUNS_ROOT) / place
+    root = Path(place) if place and Path(place).is_dir() and not below.is_dir() else below
+    newest = max(runs_under(root), key=_time_of_start, default=None)
+    if newest is None:
+        raise ConfigurationError(f"{LAST} must name a run, but there is none below {root}/; train one: genlab train")
+    return newest
+
+
+def _time_of_start(run: Path) -> float:
+    """Return when a run was started or resumed: both write its configuration."""
+    return (run / CONFIG_NAME).stat().st_mtime
+
+
+def _listed(names: Iterator[str] | list[str]) -> str:
+    found = list(names)
+    return ", ".join([*found[:_MAX_RUNS_LISTED], *(["..."] if len(found) > _MAX_RUNS_LISTED else [])])

@@ -1,0 +1,92 @@
+"""Runs by the names that people type: a unique beginning, the last one, a list, a removal."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from genlab.commands.runs import RunsSettings, run, table
+from genlab.comparison.runs import read_runs
+from genlab.errors import ConfigurationError, FolderInUseError
+from genlab.launch.arguments import read_line
+from genlab.launch.contract import JobContext
+from genlab.run.folder import claimed
+from genlab.run.names import find_run
+
+NAMES = ("mnist-dcgan/0001-lr-1e-3", "mnist-dcgan/0012-seed-2", "digits-draw/0001", "sweeps/0001-seed/000-seed-1")
+CONTEXT = JobContext(
+    command="genlab runs",
+    overrides=(),
+    choices={},
+    run_folder=Path(),
+    is_restarted=False,
+    config_folders=(),
+)
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(NAMES):
+        config = tmp_path / "outputs" / name / "config.yaml"
+        config.parent.mkdir(parents=True)
+        config.write_text("seed: 1\n")
+        os.utime(config, (1000 - age, 1000 - age))
+    return tmp_path / "outputs"
+
+
+@pytest.mark.parametrize(
+    ("typed", "place"),
+    [
+        ("last", 0),
+        ("last:digits-draw", 2),
+        ("last:outputs/digits-draw", 2),
+        ("mnist-dcgan/0012", 1),
+        ("outputs/mnist-dcgan/0012", 1),
+        ("0012", 1),
+        ("digits", 2),
+        ("000-seed-1", 3),
+        ("outputs/digits-draw/0001", 2),
+    ],
+)
+def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> None:
+    expected = Path("outputs") / NAMES[place]
+    assert find_run(typed) == expected
+    for key in ("run", "resume"):
+        (override,) = read_line([f"{key}={typed}"], bare_word=None).overrides
+        assert override.replace("'", "") == f"{key}={expected}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("mnist-dcgan/00", r"mnist-dcgan/00 is the beginning of 2 runs: outputs/mnist-dcgan/0001-lr-1e-3, outputs/"),
+        ("last:mnist-wgan", "last must name a run, but there is none below outputs/mnist-wgan/"),
+        ("digits-drw/0001", "did you mean 'outputs/digits-draw/0001'"),
+    ],
+)
+def test_a_name_of_none_or_of_several_is_refused(typed: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        find_run(typed)
+
+
+def test_the_list_is_cut_to_the_terminal() -> None:
+    runs = read_runs([Path("outputs")])
+    assert max(map(len, table(runs, width=80).splitlines())) <= 80
+    assert all(f"{name} " in table(runs) for name in NAMES)
+
+
+def test_a_removal_asks_first_and_never_takes_a_run_in_use(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = RunsSettings(runs=("rm", "digits-draw/0001"), sure=False)
+    with pytest.raises(ConfigurationError, match="add --yes"):
+        run(settings, CONTEXT)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda question: "n")
+    run(settings, CONTEXT)
+    folder = outputs / "digits-draw" / "0001"
+    with claimed(folder, is_resumed=True), pytest.raises(FolderInUseError):
+        run(RunsSettings(runs=("rm", "digits-draw/0001"), sure=True), CONTEXT)
+    assert folder.exists()
+    run(RunsSettings(runs=("rm", "digits-draw/0001"), sure=True), CONTEXT)
+    assert not folder.parent.exists()
+    assert len(read_runs([outputs])) == len(NAMES) - 1
