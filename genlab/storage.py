@@ -174,17 +174,16 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextmanager
-def opened_within(folder: Path, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
+def opened_within(folder: Path, name: str) -> Iterator[BinaryIO]:
     """Open an ordinary file of a folder to read it.
 
     Args:
         folder: May be a link itself.
         name: Path of the file inside it.
-        limit: The largest size that is accepted, in bytes; None takes any.
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It lies outside the folder, is no ordinary file or too large.
+        ValueError: It lies outside the folder or is no ordinary file.
     """
     path = folder / name
     if leads_out(path, folder):
@@ -193,8 +192,6 @@ def opened_within(folder: Path, name: str, *, limit: int | None = None) -> Itera
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is no ordinary file")
-        if limit is not None and status.st_size > limit:
-            raise ValueError(f"it has {status.st_size:,} bytes, and at most {limit:,} are read")
         yield file
 
 
@@ -202,14 +199,14 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
-def read_within(folder: Path, name: str, *, limit: int | None = None) -> bytes:
+def read_within(folder: Path, name: str) -> bytes:
     """The content of an ordinary file of a folder, as `opened_within` opens it.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It lies outside the folder, is no ordinary file or too large.
+        ValueError: It lies outside the folder or is no ordinary file.
     """
-    with opened_within(folder, name, limit=limit) as file:
+    with opened_within(folder, name) as file:
         # Python sets as much memory aside as it is asked to read.
         return file.read(os.fstat(file.fileno()).st_size)
 

@@ -17,6 +17,7 @@ from genlab.launch.contract import JobContext
 from genlab.models.base import Model
 from genlab.types import ImageSpec
 
+_OF_TRAINING = ("dataset", "optimizer", "quality", "recipe", "schedule", "trainer")
 _SPEC = "spec"
 _VERDICT_WIDTH = len("does not apply")
 
@@ -65,13 +66,14 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
         ConfigurationError: Something in them does not fit.
     """
     for override in parse_overrides(overrides):
-        if override.key_or_group.partition(".")[0] == "dataset":
+        if override.key_or_group.partition(".")[0] in _OF_TRAINING:
             raise ConfigurationError(
                 f"{override.key_or_group} has no effect here: a model is checked on small images of noise; "
                 "channels, height, width, num_levels and num_classes say which"
             )
-    # The presets of some models choose a data set, so there is one in the composition.
-    settings = check_fields(CheckSettings, {key: value for key, value in values.items() if key != "dataset"}, "")
+    # The files of models choose a recipe, and some of them a data set, so these are in the composition.
+    of_model = {key: value for key, value in values.items() if key not in _OF_TRAINING}
+    settings = check_fields(CheckSettings, of_model, "")
     bind(settings.model, "model", run_time=(_SPEC,), expects=Model)
     return settings
 

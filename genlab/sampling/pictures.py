@@ -24,7 +24,6 @@ ROWS_OF_A_STRIP = 4
 # Of the film of a training run: some megabytes at most, and seconds to write and to watch.
 MAX_FRAMES = 40
 MAX_FILM_SIDE = 640
-MAX_GRID_PIXELS = 64_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -141,16 +140,15 @@ def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
 def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
     """The size of a whole picture, and the picture in grey or RGB as the film shows it.
 
-    None, with a warning, where the file holds none, or one of so many pixels that we have not drawn it.
+    Returns:
+        None, with a warning, where the file holds no picture.
     """
     try:
         with (
-            opened_within(path.parent, path.name, limit=3 * MAX_GRID_PIXELS) as file,
+            opened_within(path.parent, path.name) as file,
             Image.open(file, formats=("PNG",)) as picture,
         ):
             size = picture.size
-            if size[0] * size[1] > MAX_GRID_PIXELS:
-                raise ValueError(f"{size[0]:,} x {size[1]:,} pixels")
             frame = picture.convert("L" if picture.mode == "L" else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
         _log.warning("%s is left out of the film of training: %s", printable(str(path)), error)

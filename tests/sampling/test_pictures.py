@@ -110,17 +110,6 @@ def test_bad_pictures_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest
     assert sorted(told) == [str(tmp_path / f"step_{step:08d}.png") for step in (100, 200, 300, 400, 600)]
 
 
-def test_a_picture_that_would_fill_the_memory_is_left_out_of_the_film(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for step in (1, 3):
-        Image.new("L", (60, 60), step).save(tmp_path / f"step_{step:08d}.png")
-    Image.new("1", (10_000, 7_000)).save(tmp_path / "step_00000002.png")  # 70 million pixels in 9 kB
-    assert save_training_film(tmp_path) is not None
-    (record,) = caplog.records
-    assert "step_00000002.png is left out of the film of training: 10,000 x 7,000 pixels" in record.getMessage()
-
-
 def test_one_grid_makes_no_film(tmp_path: Path) -> None:
     assert save_training_film(tmp_path / "missing") is None
     write_grids(tmp_path, [5])
