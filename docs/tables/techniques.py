@@ -49,7 +49,7 @@ def found_in(objective: str, names: tuple[str, ...], *, normalized: bool = False
     """What is said against techniques with an objective, and with batch normalisation in the discriminator."""
     used = {name: part for name, part in techniques().items() if name in names}
     network = nn.BatchNorm2d(1) if normalized else nn.Identity()
-    return remarks(Combination(objective=objectives()[objective], techniques=used, network=network))
+    return remarks(Combination(objective=objectives()[objective], techniques=used, network=network, num_levels=256))
 
 
 def tables() -> str:

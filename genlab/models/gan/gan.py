@@ -28,6 +28,7 @@ from genlab.models.gan.objectives import Objective
 from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.techniques.base import (
     Contest,
+    ImageTechnique,
     LayerTechnique,
     Parts,
     Technique,
@@ -136,7 +137,9 @@ class GAN(GenerativeModel):
         for technique in used.values():
             if isinstance(technique, LayerTechnique):
                 technique.rebuild(parts)
-        combination = Combination(objective=objective, techniques=used, network=parts.network)
+        combination = Combination(
+            objective=objective, techniques=used, network=parts.network, num_levels=spec.num_levels
+        )
         self.objective = combination.game
         found = remarks(combination)
         if found and found[0].is_refusal:
@@ -159,6 +162,10 @@ class GAN(GenerativeModel):
     @property
     def _weight_techniques(self) -> list[WeightTechnique]:
         return [technique for technique in self.techniques.values() if isinstance(technique, WeightTechnique)]
+
+    @property
+    def _image_techniques(self) -> list[ImageTechnique]:
+        return [technique for technique in self.techniques.values() if isinstance(technique, ImageTechnique)]
 
     @property
     def _terms(self) -> list[TermTechnique]:
@@ -203,7 +210,7 @@ class GAN(GenerativeModel):
     def _discriminator_loss(self, batch: Batch) -> Loss:
         real, left_out = self._split(batch)
         generated = self._generate_for(real.labels)
-        fake, fake_conditions = generated.images.detach(), generated.conditions
+        fake, fake_conditions = self._as_seen(generated.images.detach()), generated.conditions
         real_judgement, fake_judgement = self.discriminator.judge_both(
             real.images, fake, real.conditions, fake_conditions
         )
@@ -220,20 +227,26 @@ class GAN(GenerativeModel):
         extra += [term.discriminator_term(contest) for term in self._terms]
         weight = self.conditioning.game_weight
         loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
-        verdicts = self._verdicts(real_scores.detach(), fake_scores.detach())
+        real_scores, fake_scores = real_scores.detach(), fake_scores.detach()
+        verdicts = self._verdicts(real_scores, fake_scores)
+        metrics = {**loss.metrics, **{name: values.mean() for name, values in verdicts.items()}}
+        margins = self.objective.margins(real_scores, fake_scores)
+        for technique in self._image_techniques:
+            metrics |= technique.observe(margins)
         return Loss(
             value=loss.value,
-            metrics={**loss.metrics, **{name: values.mean() for name, values in verdicts.items()}},
+            metrics=metrics,
             handed_on=generated if self.reuses_generated else None,
         )
 
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
         real, _ = self._split(batch)
         generated = self._generate_for(real.labels) if received is None else received
-        judgement = self.discriminator(generated.images, generated.conditions)
+        fake = self._as_seen(generated.images)
+        judgement = self.discriminator(fake, generated.conditions)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
         if self._terms:
-            contest = self._contest(real, generated.images, generated.conditions, judgement)
+            contest = self._contest(real, fake, generated.conditions, judgement)
             extra += [term.generator_term(contest) for term in self._terms]
         adversarial = self.objective.generator_loss(self._scores(judgement))
         weight = 0.0 if any(term.replaces_objective for term in self._terms) else 1.0
@@ -241,12 +254,23 @@ class GAN(GenerativeModel):
 
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
-        every = Shown(self._to_network(batch.images), self._conditions(batch.labels), batch.labels)
+        images = self._as_seen(self._to_network(batch.images))
+        every = Shown(images, self._conditions(batch.labels), batch.labels)
         divided = self.conditioning.divided(batch)
         if divided is None:
             return every, None
         real, left_out = (Shown(*(part[rows] for part in every)) for rows in divided)
         return real, left_out
+
+    def _as_seen(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Return images as the discriminator sees them in training, changed by techniques with fresh draws."""
+        if not self._image_techniques:
+            return images
+        middle, half = (1 + self.output.black) / 2, (1 - self.output.black) / 2
+        images = (images - middle) / half
+        for technique in self._image_techniques:
+            images = technique.transform(images)
+        return images * half + middle
 
     def _contest(self, real: Shown, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
         return Contest(

@@ -49,6 +49,11 @@ class Objective(ABC):
         """Both terms, each averaged over its own images."""
         return self.real(real_scores).mean() + self.fake(fake_scores).mean()
 
+    def margins(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, " R"] | None:
+        """Return how far real images lie on their right side; None for a critic, which has no sides."""
+        del fake_scores
+        return None if self.decision_threshold is None else real_scores - self.decision_threshold
+
     @cached_property
     def rewards_a_constant(self) -> bool:
         """True if adding a constant to all scores lowers the discriminator's loss without bound."""

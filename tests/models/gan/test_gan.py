@@ -16,6 +16,7 @@ from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.latent import GaussianNoise
 from genlab.models.gan.networks import BatchNorm1d, BatchNorm2d
+from genlab.models.gan.techniques.adaptive_augment import AdaptiveAugment
 from genlab.models.gan.techniques.historical_averaging import HistoricalAveraging
 from genlab.models.gan.techniques.label_smoothing import LabelSmoothing
 from genlab.models.gan.techniques.minibatch_discrimination import MinibatchDiscrimination
@@ -146,10 +147,11 @@ def with_every_kind_of_state(seed: int) -> GAN:
         HistoricalAveraging(weight=0.01),
         SpectralNormalization(num_power_iterations=1),
         MinibatchDiscrimination(num_kernels=3, kernel_size=2),
+        AdaptiveAugment(target=0.1, images_to_one=200, max_probability=0.8),
     )
-    spec = make_spec(num_levels=5)
+    techniques[-1].probability.fill_(0.4)
     return make_gan(
-        spec,
+        make_spec(num_levels=5),
         *techniques,
         generator=make_mlp_generator(normalization=BatchNorm1d),
         conditioning=make_codes(),
@@ -176,6 +178,7 @@ def test_resume_is_bitwise_with_the_state_of_the_techniques(
     assert any(name.endswith("_u") for name in ours["model"])
     assert ours["average"] is not None
     assert ours["model"]["techniques.technique_1.num_seen"].tolist() == [6 * accumulation, 12 * accumulation]
+    assert ours["model"]["techniques.technique_4.probability"].item() != pytest.approx(0.4)
     assert_states_equal(ours, theirs)
     assert scalars(whole) == scalars(cut)
 

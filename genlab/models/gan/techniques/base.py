@@ -1,4 +1,4 @@
-"""Where a technique may act: on the layers of a network, on the objective, on a phase's loss, or on the weights.
+"""Where a technique may act: on the layers, the objective, a phase's loss, the weights, or the images that D sees.
 
 A technique acts at one of these places, knows nothing of the others, and declares what it does to the discriminator and
 what it needs of it. :mod:`genlab.models.gan.techniques.compatibility` decides from this which of them go together.
@@ -7,7 +7,7 @@ Dimensions: B batch, R real images, C channels, H height, W width, K conditions.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -53,7 +53,7 @@ class Contest:
     generator: nn.Module
     discriminator: Discriminator
     real: Float[Tensor, "R C H W"]
-    """In the range of the networks."""
+    """In the range of the networks; as the discriminator sees them."""
     fake: Float[Tensor, "B C H W"]
     """In the same range; attached to the generator in the generator's phase alone."""
     real_conditions: Float[Tensor, "R K"]
@@ -75,7 +75,7 @@ Slope = Literal["free", "bounded", "one", "undeclared"]
 
 
 class Technique(nn.Module):
-    """The base of all techniques; derive from one of the four below.
+    """The base of all techniques; derive from one of the five below.
 
     The attributes declare what decides whether parts of a GAN go together. One that is left undeclared is taken for the
     careful answer where there is one, and a warning asks for it where there is none.
@@ -91,6 +91,10 @@ class Technique(nn.Module):
     """True if it bounds each layer by itself, so that a normalisation between two layers undoes the bound."""
     replaces_objective: bool = False
     """True if the generator's loss is a term of this technique instead of the objective's."""
+    needs_grey_levels: bool = False
+    """True if it makes values that binarised images do not have."""
+    needs_margins: bool = False
+    """True if it asks on which side of the objective's threshold a real image lies."""
     uses_bare_weights: bool = True
     """True if it uses weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
 
@@ -118,6 +122,33 @@ class ObjectiveTechnique(Technique, ABC):
     @abstractmethod
     def wrap(self, objective: Objective) -> Objective:
         """The changed objective."""
+
+
+class ImageTechnique(Technique, ABC):
+    """Changes the images that the discriminator sees in training.
+
+    Real and generated images, in both phases, pass the same random transformation with fresh draws: equal distributions
+    stay equal. Its draws come from :mod:`genlab.parallel.collectives`, so that several processes train as one.
+    """
+
+    slope: Slope = "free"
+    uses_bare_weights = False
+
+    @abstractmethod
+    def transform(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """Change images in [-1, 1], differentiably, each one alone."""
+
+    def observe(self, margins: Float[Tensor, " R"] | None) -> Mapping[str, Float[Tensor, ""]]:
+        """Follow an update of the discriminator.
+
+        Args:
+            margins: How far the real images lie on their right side; None where the objective has no sides.
+
+        Returns:
+            What to log.
+        """
+        del margins
+        return {}
 
 
 class TermTechnique(Technique):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrize import is_parametrized
@@ -41,6 +42,8 @@ class Combination:
     """By name."""
     network: nn.Module
     """Of the discriminator, before its weights are parametrised."""
+    num_levels: int
+    """Values of a sub-pixel; 2 for binarised images."""
 
     @cached_property
     def game(self) -> Objective:
@@ -62,7 +65,7 @@ def remarks(parts: Combination) -> list[Remark]:
     """Return all that is to be said against a combination, refusals first; nothing where it works."""
     rules = (
         *(_scores_are_of_single_images, _stored_weights_act, _a_constant_gains_nothing, _slopes_are_bounded),
-        *(_bounds_hold, _bounds_agree, _the_generator_hears),
+        *(_images_have_levels, _real_images_have_a_side, _bounds_hold, _bounds_agree, _the_generator_hears),
     )
     return sorted((remark for rule in rules for remark in rule(parts)), key=lambda remark: not remark.is_refusal)
 
@@ -147,6 +150,29 @@ def _slopes_are_bounded(parts: Combination) -> Iterator[Remark]:
             f"{needs}, or its loss falls without end: add technique=[weight_clipping], or [gradient_penalty] without "
             "batch normalisation",
         )
+
+
+def _images_have_levels(parts: Combination) -> Iterator[Remark]:
+    """Refuse to change the colours of images that are black or white."""
+    for name, technique in parts.techniques.items():
+        if technique.needs_grey_levels and parts.num_levels == 2:
+            yield Remark(
+                True,
+                f"{_KEY}.{name} needs images of more than two levels, got binarised ones: set "
+                f"dataset.binarization=none, or {_KEY}.{name}=null",
+            )
+
+
+def _real_images_have_a_side(parts: Combination) -> Iterator[Remark]:
+    """Refuse to be steered by the sign of scores that have no zero."""
+    zeros = torch.zeros(1, device="cpu")
+    for name, technique in parts.techniques.items():
+        if technique.needs_margins and parts.game.margins(zeros, zeros) is None:
+            yield Remark(
+                True,
+                f"{_KEY}.{name} needs an objective with a threshold between real and generated, got "
+                f"{_name(parts.objective)}: set {_KEY}.{name}=null, or choose another model/objective",
+            )
 
 
 def _bounds_hold(parts: Combination) -> Iterator[Remark]:

@@ -1,0 +1,95 @@
+"""Adaptive discriminator augmentation (Karras et al. 2020, arXiv:2006.06676).
+
+Differs from the paper: of its transformations, those that map pixels to pixels (mirror image, quarter turns, whole
+translations) and those of colour (brightness, contrast, saturation); none that interpolates between pixels, no
+rotation of hues. Images that are not square get half turns. The probability stays below a limit, beyond which
+mirror images and turns could no longer be told from the data's own (appendix C of the paper).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from genlab.functional import at_least_float32
+from genlab.models.gan.techniques.augmentation import per_pixel, scaled_about, translated, turned, whole_number
+from genlab.models.gan.techniques.base import ImageTechnique
+from genlab.models.ranges import require_between, require_count
+from genlab.parallel.collectives import draw_rows, is_one_batch, mean_over_processes, num_processes
+
+# Appendix B: standard deviations of brightness, of log2 contrast and of log2 saturation; share of the sides.
+_COLOR_STD = (0.2, 0.5, 1.0)
+_TRANSLATION = 0.125
+_NUM_TRANSFORMATIONS = 6
+_NUM_UNIFORM = _NUM_TRANSFORMATIONS + 4
+# Section 2: batches between two changes of the probability.
+_BATCHES = 4
+
+
+class AdaptiveAugment(ImageTechnique):
+    """Each transformation happens with a probability that grows while the discriminator knows its real images by heart.
+
+    r = E[sign D(x)] over the last four batches of real images (equation 1). Above the target, the probability rises by
+    the share of `images_to_one` that has been seen since; below it, it falls by as much. The probability and what it is
+    made of are buffers: they are in every checkpoint, and a resumed run goes on from them.
+
+    Args:
+        target: Of r; 0.6 in the paper.
+        images_to_one: Real images in which the probability could go from 0 to 1; 500,000 in the paper.
+        max_probability: Where it stops; 0.8 in the paper.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    needs_grey_levels = True
+    needs_margins = True
+    probability: Tensor
+    seen: Tensor
+
+    def __init__(self, *, target: float, images_to_one: int, max_probability: float) -> None:
+        super().__init__()
+        require_between("model.techniques.adaptive_augment.target", target, 0.0, 1.0)
+        require_count("model.techniques.adaptive_augment.images_to_one", images_to_one)
+        require_between("model.techniques.adaptive_augment.max_probability", max_probability, 0.0, 1.0)
+        self.target = target
+        self.images_to_one = images_to_one
+        self.max_probability = max_probability
+        self.register_buffer("probability", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(3))  # sum of signs, images, batches since the last change
+
+    def transform(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        x = at_least_float32(images)
+        uniform = draw_rows(lambda rows: torch.rand(rows, _NUM_UNIFORM, device=x.device), len(x)).to(x.dtype)
+        normal = draw_rows(lambda rows: torch.randn(rows, len(_COLOR_STD), device=x.device), len(x)).to(x.dtype)
+        happens = (uniform[:, :_NUM_TRANSFORMATIONS] < self.probability).unbind(1)
+        mirror, turn, *moves = uniform[:, _NUM_TRANSFORMATIONS:].unbind(1)
+        x = torch.where(per_pixel(happens[0] & (mirror < 0.5)), x.flip(3), x)
+        x = turned(x, whole_number(turn, 4) * happens[1])
+        reach = [int(side * _TRANSLATION + 0.5) for side in x.shape[2:]]
+        down, right = (
+            (whole_number(u, 2 * most + 1) - most) * happens[2] for u, most in zip(moves, reach, strict=True)
+        )
+        x = translated(x, down, right, reflects=True)
+        brightness, contrast, saturation = (
+            std * draw * is_on for std, draw, is_on in zip(_COLOR_STD, normal.unbind(1), happens[3:], strict=True)
+        )
+        x = scaled_about(x + per_pixel(brightness), 0.0, contrast.exp2())
+        return scaled_about(x, x.mean(1, keepdim=True), saturation.exp2()).to(images.dtype)
+
+    @torch.no_grad()
+    def observe(self, margins: Float[Tensor, " R"] | None) -> Mapping[str, Float[Tensor, ""]]:
+        assert margins is not None, "the compatibility table refuses it"
+        num_images = len(margins) * (num_processes() if is_one_batch() else 1)
+        mean_sign = mean_over_processes(margins.sign().mean())
+        # On the device from here on, where no host waits for the answer.
+        one = torch.ones_like(mean_sign)
+        self.seen += torch.stack((mean_sign * num_images, one * num_images, one))
+        signs, images, batches = self.seen.unbind()
+        change = torch.where(
+            batches >= _BATCHES, (signs / images - self.target).sign() * images / self.images_to_one, 0
+        )
+        self.probability.add_(change).clamp_(0, self.max_probability)
+        self.seen.mul_(batches < _BATCHES)
+        return {"augment_probability": self.probability.clone(), "mean_sign_real": mean_sign}

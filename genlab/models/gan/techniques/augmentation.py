@@ -1,0 +1,81 @@
+"""Transformations of images, each image by numbers of its own, for the techniques that change what D sees.
+
+Every function is differentiable by the images. Images are in [-1, 1], so that zero is grey.
+
+Dimensions: B batch, C channels, H height, W width.
+"""
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+Images = Float[Tensor, "B C H W"]
+PerImage = Float[Tensor, " B"]
+Pixels = Int[Tensor, " B"]
+
+
+def per_pixel(values: Shaped[Tensor, " B"]) -> Shaped[Tensor, "B 1 1 1"]:
+    """Return one number per image in a shape that meets its pixels."""
+    return values[:, None, None, None]
+
+
+def scaled_about(images: Images, center: Tensor | float, factor: PerImage) -> Images:
+    """Move each pixel away from a center by a factor: contrast about a mean, saturation about the grey of the pixel."""
+    return center + (images - center) * per_pixel(factor)
+
+
+def whole_number(uniform: PerImage, num_values: int) -> Pixels:
+    """Return uniform draws of [0, 1) as equally likely whole numbers from 0 to num_values - 1."""
+    return (uniform * num_values).long()
+
+
+def translated(images: Images, rows: Pixels, columns: Pixels, *, reflects: bool) -> Images:
+    """Move each image down and to the right by whole pixels, fewer than it has.
+
+    Args:
+        images: To move.
+        rows: Pixels down.
+        columns: Pixels to the right.
+        reflects: Whether what comes in is the image's own reflection; zeros otherwise.
+    """
+    for dim, shift in ((2, rows), (3, columns)):
+        last = images.shape[dim] - 1
+        source = torch.arange(last + 1, device=images.device) - shift[:, None]  # (B, side)
+        shape = [len(images), 1, 1, 1]
+        shape[dim] = last + 1
+        inside = (last - (last - source.abs()).abs()) if reflects else source.clamp(0, last)
+        images = images.gather(dim, inside.view(shape).expand_as(images))
+        if not reflects:
+            images = images * (source == inside).view(shape)
+    return images
+
+
+def cut_out(images: Images, rows: Pixels, columns: Pixels, *, height: int, width: int) -> Images:
+    """Set a rectangle of each image to zero.
+
+    Args:
+        images: To cut.
+        rows: Where the middle of the rectangle lies; what lies outside of the image is not cut.
+        columns: The same, from the left.
+        height: Of the rectangle.
+        width: Of the rectangle.
+    """
+    down, across = (
+        _between(side, middle - length // 2, length)
+        for side, middle, length in ((images.shape[2], rows, height), (images.shape[3], columns, width))
+    )
+    return images * ~(down[:, None, :, None] & across[:, None, None, :])  # (B, 1, H, W)
+
+
+def turned(images: Images, quarters: Pixels) -> Images:
+    """Turn each image by so many quarters, from 0 to 3; images that are not square by even numbers alone."""
+    is_square = images.shape[2] == images.shape[3]
+    for number in (1, 2, 3) if is_square else (2,):
+        images = torch.where(per_pixel(quarters == number), torch.rot90(images, number, (2, 3)), images)
+        quarters = torch.where(quarters == number, 0, quarters)  # turned once
+    return images
+
+
+def _between(side: int, first: Pixels, length: int) -> Tensor:
+    places = torch.arange(side, device=first.device)
+    return (places >= first[:, None]) & (places < first[:, None] + length)
