@@ -13,9 +13,9 @@ from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.run.checkpoint import model_fingerprint
-from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, save_weights
+from genlab.run.exported import Origin, save_weights
 from genlab.run.loading import load_trained
-from genlab.run.names import find_run
+from genlab.run.names import WEIGHTS_NAME, find_run, is_export
 from genlab.run.record import save_configuration
 from genlab.storage import replace_atomically, require_writable, whole_folder
 

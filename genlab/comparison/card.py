@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from genlab.comparison.measures import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
-from genlab.run.exported import DIGESTS_NAME, WEIGHTS_NAME, Origin
+from genlab.run.exported import DIGESTS_NAME, Origin
+from genlab.run.names import WEIGHTS_NAME
 from genlab.types import ImageSpec
 
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")

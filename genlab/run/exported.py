@@ -10,10 +10,10 @@ from torch import Tensor
 
 import genlab
 from genlab.errors import CheckpointError
+from genlab.run.names import WEIGHTS_NAME
 from genlab.run.tensor_file import parse, read_content, serialise
 from genlab.storage import replace_atomically
 
-WEIGHTS_NAME = "model.safetensors"
 DIGESTS_NAME = "SHA256SUMS"
 
 
@@ -29,11 +29,6 @@ class Origin:
     """``trained`` or ``averaged``."""
     model_fingerprint: str
     genlab_version: str = genlab.__version__
-
-
-def is_export(folder: Path) -> bool:
-    """Whether a folder holds exported weights in the place of checkpoints."""
-    return (folder / WEIGHTS_NAME).exists()
 
 
 def save_weights(folder: Path, weights: Mapping[str, Tensor], origin: Origin) -> str:

@@ -15,7 +15,8 @@ from genlab.errors import CheckpointError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import Model
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
-from genlab.run.exported import WEIGHTS_NAME, Origin, is_export, load_weights
+from genlab.run.exported import Origin, load_weights
+from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.record import SavedRun, load_run
 from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights

@@ -10,9 +10,10 @@ from pathlib import Path
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
-from genlab.run.exported import is_export
 
 CONFIG_NAME = "config.yaml"
+WEIGHTS_NAME = "model.safetensors"
+"""Of an export, which has no checkpoints."""
 RUNS_ROOT = "outputs"
 LAST = "last"
 _STARTED_NAME = ".hydra"
@@ -79,6 +80,11 @@ def runs_under(root: Path) -> Iterator[Path]:
     for path in sorted(root.rglob(CONFIG_NAME)):
         if path.parent.name != _STARTED_NAME and not is_export(path.parent):
             yield path.parent
+
+
+def is_export(folder: Path) -> bool:
+    """Return True if a folder holds exported weights in the place of checkpoints."""
+    return (folder / WEIGHTS_NAME).exists()
 
 
 def _last_below(place: str) -> Path:

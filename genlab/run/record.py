@@ -24,8 +24,7 @@ from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.paths import absolute
 from genlab.printing import one_line
 from genlab.run.environment import git_state
-from genlab.run.exported import is_export
-from genlab.run.names import CONFIG_NAME, find_run
+from genlab.run.names import CONFIG_NAME, find_run, is_export
 from genlab.storage import read_within, replace_atomically, require_contained
 from genlab.training import schedules
 from genlab.types import ImageSpec
