@@ -26,7 +26,6 @@ from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, Sweep
 from genlab.launch.sweep_report import Row, told, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
-from genlab.models.base import GenerativeModel
 from genlab.paths import expanded, from_here
 from genlab.printing import one_line
 from genlab.run.folder import claimed, make_new
@@ -285,6 +284,8 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
     model = find_target(whole.model.get(TARGET), "model")
     selected: str | None = getattr(model, "selection_measure", None)
     tag = settings.measure or (None if selected is None else f"validation/{selected}")
+    from genlab.models.base import GenerativeModel  # it brings torch, which commands that list do without
+
     draws = isinstance(model, type) and issubclass(model, GenerativeModel)
     if tag is None and draws and whole.get("quality") is not None:
         return replace(settings, minimize=True)  # of the Frechet distance, on the features that the jobs will find
