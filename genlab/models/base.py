@@ -73,6 +73,11 @@ class Model(nn.Module, ABC):
         return next(self.parameters()).dtype
 
     @property
+    def group_size(self) -> int:
+        """Images that a training step takes together: the number of images of a batch must be a multiple of it."""
+        return 1
+
+    @property
     def couples_images(self) -> bool:
         """True if a measure of one image depends on the other images of its batch, in evaluation mode.
 

@@ -150,18 +150,23 @@ class TrainerSettings:
             return None
         return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
 
-    def require_equal_shares(self, num_processes: int) -> None:
-        """Refuse batches that several processes cannot share equally, in each of their parts.
+    def require_equal_shares(self, num_processes: int, *, group_size: int = 1) -> None:
+        """Refuse batches that several processes cannot share equally, in each of their parts, as whole groups.
+
+        Args:
+            num_processes: Of the run.
+            group_size: Images that the model takes together.
 
         Raises:
             ConfigurationError: A number of images is not divisible.
         """
-        shared = self.gradient_accumulation * num_processes
+        shared = self.gradient_accumulation * num_processes * group_size
         if self.batch_size % shared:
+            groups = f", groups of {group_size} images by the model" if group_size > 1 else ""
             fitting = " or ".join(map(str, _multiples_beside(self.batch_size, shared)))
             raise ConfigurationError(
                 f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
-                f"trainer.gradient_accumulation={self.gradient_accumulation}), such as {fitting}, got "
+                f"trainer.gradient_accumulation={self.gradient_accumulation}{groups}), such as {fitting}, got "
                 f"{self.batch_size}"
             )
         if self.num_labelled is not None and self.num_labelled % num_processes:

@@ -85,7 +85,7 @@ class Trainer(TrainingRun):
             dataset.require_images("validation", way_out="trainer.validation_interval=0")
         if settings.test_at_end:
             dataset.require_images("test", way_out="trainer.test_at_end=false")
-        settings.require_equal_shares(num_processes())
+        settings.require_equal_shares(num_processes(), group_size=model.group_size)
         if settings.sharding == "fsdp2":
             require_shardable(model)
         if num_processes() > 1:

@@ -45,6 +45,8 @@ class Conditioning(nn.Module, ABC):
 
     num_classes: int = 0
     """Classes that samples can be drawn of."""
+    reads_single_images: bool = False
+    """True if something is read in the discriminator's features or outputs of one image."""
     game_weight: float = 1.0
     """Of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
@@ -161,6 +163,7 @@ class ClassPrediction(Conditioning):
     """
 
     declarations = CLASSIFICATION_MEASURES
+    reads_single_images = True
 
     def __init__(self, *, game_weight: float) -> None:
         super().__init__()

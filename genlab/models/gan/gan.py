@@ -8,7 +8,7 @@ Dimensions: B batch, R real images of the game, N images, C channels, H height, 
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.infogan import HiddenCodes
 from genlab.models.gan.latent import Latent
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer, GeneratorNetwork
-from genlab.models.gan.objectives import Objective
+from genlab.models.gan.objectives import Objective, pair_differences
 from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.techniques.base import (
     Contest,
@@ -55,8 +55,8 @@ class Generated:
 class Shown(NamedTuple):
     """Training images as the discriminator sees them."""
 
-    images: Float[Tensor, "R C H W"]
-    conditions: Float[Tensor, "R K"]
+    images: Float[Tensor, "packs C H W"]
+    conditions: Float[Tensor, "packs K"]
     labels: Int[Tensor, " R"]
 
 
@@ -85,6 +85,8 @@ class GAN(GenerativeModel):
         conditioning: What else the networks are told or asked.
         techniques: By name; None leaves one out.
         n_critic: Updates of the discriminator per update of the generator.
+        generator_repeats: Updates of the generator in a training step.
+        pack: Images that the discriminator judges together, joined along the channels (arXiv:1712.04086).
         reuses_generated: Whether the generator's update scores the images of the discriminator's last update again
             instead of drawing new ones: cheaper, and a little different from the papers.
 
@@ -105,14 +107,30 @@ class GAN(GenerativeModel):
         conditioning: Conditioning,
         techniques: Mapping[str, Technique | None],
         n_critic: int,
+        generator_repeats: int,
+        pack: int,
         reuses_generated: bool,
     ) -> None:
         super().__init__()
         require_count("model.n_critic", n_critic)
+        require_count("model.generator_repeats", generator_repeats)
+        require_count("model.pack", pack)
+        if pack > 1 and conditioning.reads_single_images:
+            raise ValueError(
+                f"model.pack must be 1 with {type(conditioning).__name__}, which reads something in each single image, "
+                f"got {pack}: set model/conditioning=none or class_labels"
+            )
+        if generator_repeats > 1 and reuses_generated:
+            raise ValueError(
+                f"model.generator_repeats must be 1 with model.reuses_generated=true, got {generator_repeats}: the "
+                "discriminator's images are good for one update"
+            )
         self.spec = spec
         self.latent = latent
         self.output = output
         self.n_critic = n_critic
+        self.generator_repeats = generator_repeats
+        self.pack = pack
         self.reuses_generated = reuses_generated
         self.conditioning = conditioning
         sizes = conditioning.sizes(spec)
@@ -120,7 +138,9 @@ class GAN(GenerativeModel):
         self.measures = {**GAME_MEASURES, **conditioning.declarations}
         self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
 
-        network = discriminator(spec=spec, num_conditions=sizes.num_conditions)
+        network = discriminator(
+            spec=replace(spec, channels=pack * spec.channels), num_conditions=pack * sizes.num_conditions
+        )
         generator_network = generator(spec=spec, num_inputs=latent.size + sizes.num_inputs)
         for part in (network, generator_network):
             layers.exchange_in(part)
@@ -174,12 +194,22 @@ class GAN(GenerativeModel):
     def warnings(self) -> tuple[str, ...]:
         return self._warnings
 
+    @property
+    def group_size(self) -> int:
+        return self.pack
+
+    @property
+    def couples_images(self) -> bool:
+        return self.pack > 1 or super().couples_images
+
     # ---- training
 
     def initialize(self, batch: Batch) -> None:
         """Set the values of the discriminator that a technique takes from the data."""
+        rows = slice(len(batch.images) // self.pack * self.pack)
+        images, conditions = self._to_network(batch.images[rows]), self._conditions(batch.labels[rows])
         for technique in self._weight_techniques:
-            technique.initialize(self.discriminator, self._to_network(batch.images), self._conditions(batch.labels))
+            technique.initialize(self.discriminator, packed(images, self.pack), packed(conditions, self.pack))
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the discriminator with the head that reads codes, ``n_critic`` times, then the generator."""
@@ -195,6 +225,7 @@ class GAN(GenerativeModel):
             name="generator",
             modules=(self.generator,),
             loss=self._generator_loss,
+            repeats=self.generator_repeats,
             receives=self.reuses_generated,
         )
         return (discriminator, generator)
@@ -210,11 +241,11 @@ class GAN(GenerativeModel):
     def _discriminator_loss(self, batch: Batch) -> Loss:
         real, left_out = self._split(batch)
         generated = self._generate_for(real.labels)
-        fake, fake_conditions = self._as_seen(generated.images.detach()), generated.conditions
+        fake, fake_conditions = self._seen(generated.images.detach()), packed(generated.conditions, self.pack)
         real_judgement, fake_judgement = self.discriminator.judge_both(
             real.images, fake, real.conditions, fake_conditions
         )
-        real_scores, fake_scores = self._scores(real_judgement), self._scores(fake_judgement)
+        real_scores, fake_scores = self._scores(real_judgement.outputs), self._scores(fake_judgement.outputs)
         adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
 
         supervised: Judgement | None = real_judgement
@@ -242,35 +273,40 @@ class GAN(GenerativeModel):
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
         real, _ = self._split(batch)
         generated = self._generate_for(real.labels) if received is None else received
-        fake = self._as_seen(generated.images)
-        judgement = self.discriminator(fake, generated.conditions)
+        fake, fake_conditions = self._seen(generated.images), packed(generated.conditions, self.pack)
+        judgement = self.discriminator(fake, fake_conditions)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
         if self._terms:
-            contest = self._contest(real, fake, generated.conditions, judgement)
+            contest = self._contest(real, fake, fake_conditions, judgement)
             extra += [term.generator_term(contest) for term in self._terms]
-        adversarial = self.objective.generator_loss(self._scores(judgement))
+        scores = self._scores(judgement.outputs)
+        if self.objective.compares_pairs:
+            with torch.no_grad():  # the generator has no part in it
+                real_scores = self._scores(self.discriminator(real.images, real.conditions).outputs)
+            scores = pair_differences(scores, real_scores)
+        adversarial = self.objective.generator_loss(scores)
         weight = 0.0 if any(term.replaces_objective for term in self._terms) else 1.0
         return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
 
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
-        images = self._as_seen(self._to_network(batch.images))
-        every = Shown(images, self._conditions(batch.labels), batch.labels)
+        images = self._seen(self._to_network(batch.images))
+        every = Shown(images, packed(self._conditions(batch.labels), self.pack), batch.labels)
         divided = self.conditioning.divided(batch)
         if divided is None:
             return every, None
         real, left_out = (Shown(*(part[rows] for part in every)) for rows in divided)
         return real, left_out
 
-    def _as_seen(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Return images as the discriminator sees them in training, changed by techniques with fresh draws."""
-        if not self._image_techniques:
-            return images
-        middle, half = (1 + self.output.black) / 2, (1 - self.output.black) / 2
-        images = (images - middle) / half
-        for technique in self._image_techniques:
-            images = technique.transform(images)
-        return images * half + middle
+    def _seen(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "packs joint H W"]:
+        """Return images as the discriminator sees them in training: changed by techniques with fresh draws, packed."""
+        if self._image_techniques:
+            middle, half = (1 + self.output.black) / 2, (1 - self.output.black) / 2
+            images = (images - middle) / half
+            for technique in self._image_techniques:
+                images = technique.transform(images)
+            images = images * half + middle
+        return packed(images, self.pack)
 
     def _contest(self, real: Shown, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
         return Contest(
@@ -288,9 +324,9 @@ class GAN(GenerativeModel):
         for technique in self._weight_techniques:
             technique.project(self.discriminator)
 
-    def _scores(self, judgement: Judgement) -> Float[Tensor, " B"]:
+    def _scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
         # In fp32 under autocast, too: losses are sums of small differences.
-        return self.conditioning.scores(at_least_float32(judgement.outputs))
+        return self.conditioning.scores(at_least_float32(outputs))
 
     def _verdicts(
         self, real_scores: Float[Tensor, " R"], fake_scores: Float[Tensor, " B"]
@@ -367,14 +403,21 @@ class GAN(GenerativeModel):
         """What the discriminator makes of given images and of as many generated ones, in evaluation mode.
 
         Scores, and, where the objective has a threshold between real and fake, the share judged rightly (1 or 0 per
-        image). On held-out images they show a discriminator that knows its training images by heart.
+        image). On held-out images they show a discriminator that knows its training images by heart. The score of a
+        pack is that of each of its images; the first images fill the last pack up.
         """
         with evaluation_mode(self):
             generated = self._generate_for(batch.labels)
-            real = self.discriminator(self._to_network(batch.images), generated.conditions)
-            fake = self.discriminator(generated.images, generated.conditions)
-            measures = self._verdicts(self._scores(real), self._scores(fake))
-            return measures | self.conditioning.measures(real.outputs, batch.labels)
+            num, size = len(batch.images), self.pack
+            rows = torch.arange(-(-num // size) * size, device=self._device) % num if size > 1 else slice(None)
+            conditions = packed(generated.conditions[rows], size)
+            real, fake = (
+                self.discriminator(packed(images[rows], size), conditions).outputs.repeat(size, 1)[:num]
+                for images in (self._to_network(batch.images), generated.images)
+            )
+            return self._verdicts(self._scores(real), self._scores(fake)) | self.conditioning.measures(
+                real, batch.labels
+            )
 
     @torch.no_grad()
     def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
@@ -454,6 +497,21 @@ class GAN(GenerativeModel):
 
     def _images_of(self, noise: Float[Tensor, "N Z"], extra: Float[Tensor, "N E"]) -> Float[Tensor, "N C H W"]:
         return self._to_unit(self._draw(torch.cat((noise, extra), 1)))
+
+
+def packed(values: Float[Tensor, "B C ..."], size: int) -> Float[Tensor, "packs joint ..."]:
+    """Join the rows i, i + P, i + 2 P, ... of P packs along the second dimension.
+
+    Rows far apart are joined so that several processes, which hold every W-th row, make the packs of one.
+
+    Raises:
+        ValueError: The rows make no whole packs.
+    """
+    if size == 1:
+        return values
+    if len(values) % size:
+        raise ValueError(f"model.pack must divide the {len(values)} images of a batch, got {size}")
+    return torch.cat(values.chunk(size), 1)
 
 
 def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, weight: float) -> Loss:

@@ -74,6 +74,7 @@ class HiddenCodes(Conditioning):
         ValueError: An argument is out of range.
     """
 
+    reads_single_images = True
     head: CodeHead
 
     def __init__(

@@ -2,9 +2,9 @@
 
 A score is an unbounded number per image, larger for what looks real; no network here ends in a sigmoid. The
 discriminator's loss is E[real(D(x))] + E[fake(D(G(z)))], averaged over the batch; each objective says what `real`,
-`fake` and the generator's loss are.
+`fake` and the generator's loss are. One that compares pairs takes differences of two scores in the place of scores.
 
-Dimensions: B batch.
+Dimensions: B batch, R real images, P pairs.
 """
 
 from abc import ABC, abstractmethod
@@ -25,6 +25,12 @@ _FAR, _FARTHER = 1e3, 1e6
 _LEAST_FALL = 1.0
 
 
+def pair_differences(scores: Float[Tensor, " R"], others: Float[Tensor, " B"]) -> Float[Tensor, " P"]:
+    """Return the difference of the i-th score to the i-th other one, as far as both go."""
+    num_pairs = min(len(scores), len(others))
+    return scores[:num_pairs] - others[:num_pairs]
+
+
 class Objective(ABC):
     """The losses of a two-player game."""
 
@@ -32,6 +38,8 @@ class Objective(ABC):
     """What its losses are measured in, as the last part of their names."""
     decision_threshold: ClassVar[float | None]
     """The score above which an image is taken for real; None for a critic, whose scores have no such point."""
+    compares_pairs: ClassVar[bool] = False
+    """True if the discriminator's loss is E[real(D(x) - D(G(z)))], and the generator's that of D(G(z)) - D(x)."""
 
     @abstractmethod
     def real(self, scores: Scores) -> Scores:
@@ -46,12 +54,15 @@ class Objective(ABC):
         """What the scores of its images cost the generator."""
 
     def discriminator_loss(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, ""]:
-        """Both terms, each averaged over its own images."""
+        """Return both terms, each averaged over its own images; of pairs, the one term."""
+        if self.compares_pairs:
+            return self.real(pair_differences(real_scores, fake_scores)).mean()
         return self.real(real_scores).mean() + self.fake(fake_scores).mean()
 
-    def margins(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, " R"] | None:
+    def margins(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Scores | None:
         """Return how far real images lie on their right side; None for a critic, which has no sides."""
-        del fake_scores
+        if self.compares_pairs:
+            return pair_differences(real_scores, fake_scores)
         return None if self.decision_threshold is None else real_scores - self.decision_threshold
 
     @cached_property
@@ -78,7 +89,7 @@ class NonSaturating(Objective):
     """Cross-entropy; G maximises log D(G(z)) (Goodfellow et al. 2014, arXiv:1406.2661, section 3)."""
 
     unit = "nats"
-    decision_threshold = 0.0
+    decision_threshold: ClassVar[float | None] = 0.0
 
     def real(self, scores: Scores) -> Scores:
         return F.softplus(-scores)  # -log sigmoid(s)
@@ -95,6 +106,17 @@ class Minimax(NonSaturating):
 
     def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
         return -F.softplus(scores).mean()
+
+
+class Relativistic(NonSaturating):
+    """Cross-entropy of which image of a pair is the real one (Jolicoeur-Martineau 2018, arXiv:1807.00734: RSGAN).
+
+    D minimises E[softplus(-(D(x) - D(G(z))))] and G the same with the two exchanged (arXiv:2501.05441).
+    Under label smoothing the two are exchanged with probability 1 - t.
+    """
+
+    decision_threshold = None
+    compares_pairs = True
 
 
 class LeastSquares(Objective):
@@ -162,6 +184,7 @@ class SmoothedObjective(Objective):
         require_between("real_target", real_target, 0.5, 1.0)
         self.unit = objective.unit  # type: ignore[misc]
         self.decision_threshold = objective.decision_threshold  # type: ignore[misc]
+        self.compares_pairs = objective.compares_pairs  # type: ignore[misc]
         self._objective = objective
         self._real_target = real_target
 

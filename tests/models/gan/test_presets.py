@@ -29,12 +29,16 @@ TECHNIQUES = sorted(path.stem for path in (config_directory() / "technique").glo
 EXCLUDED = "exclude each other"
 REFUSED = {
     **{
-        (preset, "gradient_penalty"): "batch normalisation mixes a batch"
+        (preset, penalty): "batch normalisation mixes a batch"
         for preset in ("cgan", "dcgan", "improved_gan", "infogan", "wgan")
+        for penalty in ("gradient_penalty", "r1_penalty", "r2_penalty")
+    },
+    **{
+        (preset, "minibatch_discrimination"): "minibatch_discrimination compares the images of a batch"
+        for preset in ("r3gan", "wgan_gp")
     },
     **{(preset, "adaptive_augment"): "an objective with a threshold" for preset in ("wgan", "wgan_gp")},
     **{(preset, "label_smoothing"): "keeps a lower bound, got Wasserstein" for preset in ("wgan", "wgan_gp")},
-    ("wgan_gp", "minibatch_discrimination"): "minibatch_discrimination compares the images of a batch",
     ("semi_supervised_gan", "spectral_normalization"): EXCLUDED,
     ("semi_supervised_gan", "weight_clipping"): EXCLUDED,
     ("sngan", "weight_clipping"): EXCLUDED,
@@ -101,9 +105,9 @@ def make_batch() -> Batch:
 
 
 def test_the_presets_and_the_techniques_are_seen() -> None:
-    assert len(PRESETS) == 11
-    assert len(TECHNIQUES) == 12
-    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) == 116
+    assert len(PRESETS) == 12
+    assert len(TECHNIQUES) == 14
+    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) == 141
     assert all(not make(preset).warnings() for preset in PRESETS)
 
 
@@ -196,6 +200,7 @@ def test_what_each_preset_is_made_of() -> None:
         "wgan": ("UniformNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "wgan_gp": ("GaussianNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "sngan": ("GaussianNoise", "DCGANGenerator", "Hinge", "Unconditional", 1),
+        "r3gan": ("GaussianNoise", "DCGANGenerator", "Relativistic", "Unconditional", 1),
         "cgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "ClassLabels", 1),
         "infogan": ("UniformNoise", "AssignmentGenerator", "NonSaturating", "HiddenCodes", 1),
         "improved_gan": ("UniformNoise", "ReferencedGenerator", "SmoothedObjective", "Unconditional", 1),

@@ -45,6 +45,8 @@ def make_gan(spec: ImageSpec | None = None, *techniques: Technique, kind: type[G
         "conditioning": Unconditional(),
         "techniques": {f"technique_{index}": technique for index, technique in enumerate(techniques)},
         "n_critic": 1,
+        "generator_repeats": 1,
+        "pack": 1,
         "reuses_generated": False,
     }
     return kind(spec=spec or make_spec(), **(settings | changes))

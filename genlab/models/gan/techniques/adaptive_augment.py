@@ -18,19 +18,19 @@ from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.ranges import require_between, require_count
 from genlab.parallel.collectives import draw_rows, is_one_batch, mean_over_processes, num_processes
 
-# Appendix B: standard deviations of brightness, of log2 contrast and of log2 saturation; share of the sides.
+# As in the paper: standard deviations of brightness, of log2 contrast and of log2 saturation; share of the sides.
 _COLOR_STD = (0.2, 0.5, 1.0)
 _TRANSLATION = 0.125
 _NUM_TRANSFORMATIONS = 6
 _NUM_UNIFORM = _NUM_TRANSFORMATIONS + 4
-# Section 2: batches between two changes of the probability.
+# Batches between two changes of the probability, as in the paper.
 _BATCHES = 4
 
 
 class AdaptiveAugment(ImageTechnique):
     """Each transformation happens with a probability that grows while the discriminator knows its real images by heart.
 
-    r = E[sign D(x)] over the last four batches of real images (equation 1). Above the target, the probability rises by
+    r = E[sign D(x)] over the last four batches of real images. Above the target, the probability rises by
     the share of `images_to_one` that has been seen since; below it, it falls by as much. The probability and what it is
     made of are buffers: they are in every checkpoint, and a resumed run goes on from them.
 

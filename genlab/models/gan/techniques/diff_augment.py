@@ -17,7 +17,7 @@ _NUM_DRAWS = 7
 
 
 class DiffAugment(ImageTechnique):
-    """Every image that the discriminator sees gets a random colour and place and loses a random square (equation 2).
+    """Every image that the discriminator sees gets a random colour and place and loses a random square.
 
     A value of zero leaves a transformation out.
 

@@ -53,13 +53,18 @@ class GradientPenalty(TermTechnique):
 
 
 def gradient_norms(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
-    """Euclidean norm of the gradient of each image's score by the image, itself differentiable.
+    """Return the Euclidean norm of the gradient of each image's score by the image, itself differentiable.
 
     Args:
         score: From images to one score each, (B,).
         points: Where; they require gradients.
     """
+    norms: Tensor = score_gradients(score, points).flatten(1).norm(dim=1)
+    return norms
+
+
+def score_gradients(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """Return the gradient of each image's score by the image, as :func:`gradient_norms` does."""
     with torch.autocast(points.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
         (gradients,) = torch.autograd.grad(score(points).sum(), points, create_graph=True)
-    norms: Tensor = gradients.flatten(1).norm(dim=1)
-    return norms
+    return gradients

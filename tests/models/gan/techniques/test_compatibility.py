@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genlab.checks.phases import training_step
@@ -17,7 +16,15 @@ from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.mlp import MLPDiscriminator
 from genlab.models.gan.networks import BatchNorm2d
-from genlab.models.gan.objectives import Hinge, LeastSquares, Minimax, NonSaturating, Objective, Wasserstein
+from genlab.models.gan.objectives import (
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Objective,
+    Relativistic,
+    Wasserstein,
+)
 from genlab.models.gan.techniques.adaptive_augment import AdaptiveAugment
 from genlab.models.gan.techniques.base import (
     Contest,
@@ -39,6 +46,7 @@ from genlab.models.gan.techniques.spectral_normalization import SpectralNormaliz
 from genlab.models.gan.techniques.virtual_batch_norm import VirtualBatchNormalization
 from genlab.models.gan.techniques.weight_clipping import WeightClipping
 from genlab.models.gan.techniques.weight_normalization import WeightNormalization
+from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from genlab.types import Loss
 from tests.conftest import Outcome
 from tests.models.gan.tiny import make_gan, make_mlp_discriminator, make_updates
@@ -57,6 +65,8 @@ MAKE: dict[str, Callable[[], Technique]] = {
     "instance_noise": lambda: InstanceNoise(std=0.1),
     "label_smoothing": lambda: LabelSmoothing(real_target=0.9),
     "minibatch_discrimination": lambda: MinibatchDiscrimination(num_kernels=3, kernel_size=2),
+    "r1_penalty": lambda: R1Penalty(weight=1.0, interval=1),
+    "r2_penalty": lambda: R2Penalty(weight=1.0, interval=1),
     "spectral_normalization": lambda: SpectralNormalization(num_power_iterations=1),
     "virtual_batch_norm": lambda: VirtualBatchNormalization(num_reference=3),
     "weight_clipping": lambda: WeightClipping(bound=0.05),
@@ -67,6 +77,7 @@ OBJECTIVES: dict[str, Objective] = {
     "least_squares": LeastSquares(),
     "minimax": Minimax(),
     "non_saturating": NonSaturating(),
+    "relativistic": Relativistic(),
     "wasserstein": Wasserstein(),
 }
 SETS: list[tuple[str, ...]] = [(), *((name,) for name in MAKE), *itertools.combinations(MAKE, 2)]
@@ -112,8 +123,9 @@ def test_the_tables_of_the_page_are_those_of_the_code() -> None:
 def test_what_is_refused_and_what_is_warned_of() -> None:
     """By hand: the code has no such list. Everything else works, with an objective that needs no bound."""
     refused = {
-        *(("gradient_penalty", "minibatch_discrimination"), ("spectral_normalization", "weight_clipping")),
-        *(("spectral_normalization", "weight_normalization"), ("weight_clipping", "weight_normalization")),
+        *(("gradient_penalty", "minibatch_discrimination"), ("minibatch_discrimination", "r1_penalty")),
+        ("minibatch_discrimination", "r2_penalty"),
+        *itertools.combinations(("spectral_normalization", "weight_clipping", "weight_normalization"), 2),
     }
     warned = {("feature_matching", "minibatch_discrimination"), ("gradient_penalty", "weight_clipping")}
     bounding = {"gradient_penalty", "spectral_normalization", "weight_clipping"}
@@ -203,7 +215,7 @@ def norms(model: GAN, images: Tensor) -> Tensor:
     return gradient_norms(lambda x: model.discriminator(x, empty).outputs[:, 0], points).detach()
 
 
-@pytest.mark.parametrize("name", [None, *(name for name in MAKE if name != "gradient_penalty")])
+@pytest.mark.parametrize("name", [None, *(name for name in MAKE if "penalty" not in name)])
 def test_a_penalty_is_of_the_gradient_of_each_image_alone(name: str | None) -> None:
     """Or the pair is refused: minibatch discrimination gives an image another slope in company."""
     images = torch.randn(6, 1, 4, 4)
@@ -284,24 +296,6 @@ class OwnWeighting(ObjectiveTechnique):
                 return 2 * super().real(scores)
 
         return Weighted()
-
-
-class Relativistic(Objective):
-    """E f(-(D(x) - D(G(z)))) with f = softplus (arXiv:1807.00734): no constant changes it, and it has a minimum."""
-
-    unit = "nats"
-    decision_threshold = None
-
-    def real(self, scores: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    fake = real
-
-    def generator_loss(self, scores: Tensor) -> Tensor:
-        return F.softplus(-scores).mean()
-
-    def discriminator_loss(self, real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-        return F.softplus(fake_scores - real_scores).mean()
 
 
 class Greedy(Hinge):
