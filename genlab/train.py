@@ -30,6 +30,7 @@ from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
 from genlab.run.folder import claimed, clear, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
+from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import (
     build_model,
@@ -140,6 +141,10 @@ def train(
 
     trainer = assembled(configuration, run_folder, device, origin)
     dataset = trainer.dataset
+    beginning: Mapping[str, Any] | None = None
+    if configuration.resume is None and configuration.init_from is not None:
+        initial = initial_weights(Path(configuration.init_from), trainer.model, device=device)
+        trainer.state.initial_weights, beginning = initial.fitting, initial.origin
 
     def begin() -> None:
         if begins_anew:
@@ -153,6 +158,7 @@ def train(
             precision=precision,
             seed=configuration.seed,
             class_names=dataset.class_names,
+            init_from=beginning,
         )
 
     announce(configuration, origin, trainer)

@@ -54,6 +54,8 @@ class RunConfiguration:
     schedule: Node
     trainer: Node
     model: Node
+    init_from: str | None = None
+    """A run or an export whose weights a new run begins with, as far as they fit."""
     quality: Node | None = None
     """How samples are measured while a model trains; null does not measure them."""
     observer: dict[str, Node | None] = field(default_factory=dict)
@@ -145,7 +147,7 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    absent = {"allow_other_data": False, "observer": {}, "quality": None}  # no keys of older runs
+    absent = {"allow_other_data": False, "observer": {}, "quality": None, "init_from": None}  # no keys of older runs
     values = {**absent, **values}
     configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:

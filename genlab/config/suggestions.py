@@ -34,7 +34,8 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("trainer.sample_interval",), "sample_every sample_freq sample_steps sampling_interval"),
     (("trainer.checkpoint_interval",), "save_every save_interval save_freq save_steps ckpt_interval checkpoint_every"),
     (("resume", "run"), "ckpt checkpoint ckpt_path checkpoint_path load load_from restore resume_from continue"),
-    (("resume", "run"), "resume_from_checkpoint pretrained weights run_dir"),
+    (("resume", "run"), "resume_from_checkpoint run_dir"),
+    (("init_from", "run"), "pretrained weights init init_weights warm_start finetune fine_tune transfer"),
     (
         ("dataset.root", "root", "dataset=folder dataset.root=FOLDER"),
         "data data_dir datadir data_path data_root dataroot dataset_path dataset_dir",

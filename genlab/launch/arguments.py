@@ -16,16 +16,16 @@ from genlab.paths import absolute, expanded
 from genlab.run.names import named_run
 
 _PATH_NAMES = (
-    *("resume", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
+    *("resume", "init_from", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
     *("classifier", "watch_classifier", "inception_weights", "write", "csv", "json", "html"),
 )
 _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
 _PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
 _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
-_KEPT_KEYS = r"dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
+_KEPT_KEYS = r"init_from|dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
 _KEPT_PATH = re.compile(rf"(?P<key>[+]{{0,2}}({_KEPT_KEYS}))=(?P<value>.+)", re.DOTALL)
-_RUN_NAME = re.compile(r"(?P<key>run|resume)=(?P<value>[\w./:=,+-]+)")
+_RUN_NAME = re.compile(r"(?P<key>run|resume|init_from)=(?P<value>[\w./:=,+-]+)")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 

@@ -52,6 +52,10 @@ class Model(nn.Module, ABC):
     """The key of :meth:`evaluate` by which the best checkpoint is chosen and early stopping decides, lower is better
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 
+    training_counts: ClassVar[tuple[str, ...]] = ()
+    """How the names of buffers begin that count steps or follow the past of a training. A run that begins with the
+    weights of another one begins them anew."""
+
     measures: Mapping[str, Measure] = MappingProxyType({})
     """The declaration of each key of :meth:`evaluate` and :meth:`diagnose`: unit, kind and direction, which no name
     tells. An undeclared one is shown as "not declared", and ranked with none."""

@@ -63,7 +63,9 @@ def banner(
         run_folder: As a person would type it.
     """
     # What is told of the model and the data needs no repetition.
-    typed = [word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume")]
+    typed = [
+        word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume", "init_from")
+    ]
     is_resumed = configuration.resume is not None
     rows = [
         ("model", f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}"),

@@ -23,7 +23,14 @@ _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "scikit
 
 
 def save_environment(
-    run_folder: Path, *, command: str, device: torch.device, precision: str, seed: int, class_names: Sequence[str]
+    run_folder: Path,
+    *,
+    command: str,
+    device: torch.device,
+    precision: str,
+    seed: int,
+    class_names: Sequence[str],
+    init_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
 
@@ -34,6 +41,7 @@ def save_environment(
         precision: Of training, resolved.
         seed: Of training.
         class_names: Of the data, in the order of the labels.
+        init_from: What is known of the weights that the run began with; None keeps what is known already.
     """
     former = _former(run_folder)
     commands = [str(line) for line in former.get("commands") or ()]
@@ -47,6 +55,7 @@ def save_environment(
         "date": now,
         **describe_environment(device=device, precision=precision, seed=seed),
         _CLASS_NAMES: list(class_names),
+        "init_from": init_from or former.get("init_from"),
     }
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
 

@@ -1,9 +1,10 @@
 """A trained model back from its run folder, or from what `genlab export` made of it, without its data."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,16 +12,20 @@ from torch import Tensor
 from genlab.config.devices import choose_device
 from genlab.config.fields import fit
 from genlab.data.dataset import Dataset
-from genlab.errors import CheckpointError
+from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
-from genlab.models.base import Model
+from genlab.models.base import GenerativeModel, Model
+from genlab.paths import from_here
+from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.record import SavedRun, load_run
 from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights
-from genlab.training.fitting import require_fitting
+from genlab.training.fitting import fitting_part, require_fitting
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +85,52 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
         raise CheckpointError(f"{run.folder}: {error}") from error
     model.load_state_dict(weights)
     return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """Weights of a run, or of an export, that a new one begins with."""
+
+    fitting: Mapping[str, Tensor]
+    """By name in the new model."""
+    origin: Mapping[str, Any]
+    """Where they come from and what does not fit, for environment.json."""
+
+
+def initial_weights(folder: Path, model: Model, *, device: torch.device) -> InitialWeights:
+    """Return the weights of a run's best checkpoint that fit a model, and say in the log which do not.
+
+    Args:
+        folder: A run or an export; nothing is written there.
+        model: Of the new run.
+        device: Where the weights go.
+
+    Raises:
+        ConfigurationError: The run is of a model of another family, or none of its weights fit.
+        CheckpointError: The checkpoint does not verify, or does not fit its own run.
+    """
+    trained = load_trained(folder, checkpoint="best", device=device)
+    if not _family(model) & _family(trained.model):
+        raise ConfigurationError(
+            f"init_from must be a run of the family of {type(model).__name__}, got {from_here(folder)}, a run of "
+            f"{type(trained.model).__name__}: choose its model= or another run"
+        )
+    fitting, others = fitting_part(trained.model.state_dict(), model)
+    if not fitting:
+        raise ConfigurationError(f"init_from must be a run with weights that fit, got {from_here(folder)}: none does")
+    place = (
+        f"{printable(str(from_here(folder)))} ({trained.checkpoint}, step {trained.step}, {trained.weights} weights)"
+    )
+    rest = f"; these do not, and begin anew: {printable(', '.join(others))}" if others else ""
+    _log.info("init_from: %d tensors of %s fit%s", len(fitting), place, rest)
+    facts = {"checkpoint": trained.checkpoint, "step": trained.step, "weights": trained.weights}
+    origin = {"run": str(folder), **facts, "num_tensors": len(fitting), "not_fitting": others}
+    return InitialWeights(fitting=fitting, origin=origin)
+
+
+def _family(model: Model) -> set[type]:
+    """Return the classes of a model that are more than those of every model."""
+    return set(type(model).__mro__) - set(GenerativeModel.__mro__)
 
 
 def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:

@@ -143,7 +143,7 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
     """Return a configuration whose paths mean the same from any working directory.
 
     They are ``root`` and ``cache`` of the data, what a data set's or a model's signature annotates as a ``Path``, and
-    the run of ``trainer.watch_classifier``.
+    the runs of ``trainer.watch_classifier`` and ``init_from``.
 
     Raises:
         ConfigurationError: There is no such run.
@@ -160,8 +160,10 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
     if configuration.quality is not None and configuration.quality["inception_weights"] is not None:
         weights = str(absolute(configuration.quality["inception_weights"]))
         nodes["quality"] = {**configuration.quality, "inception_weights": weights}
-    is_changed = any(node != getattr(configuration, name) for name, node in nodes.items())
-    return configuration.changed(**nodes) if is_changed else configuration
+    changed = {name: node for name, node in nodes.items() if node != getattr(configuration, name)}
+    if configuration.init_from is not None and configuration.resume is None:
+        changed["init_from"] = str(absolute(find_run(configuration.init_from)))
+    return configuration.changed(**changed) if changed else configuration
 
 
 def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "") -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.errors import CheckpointError
+from genlab.models.base import Model
 
 _MAX_NAMED = 3
 
@@ -26,6 +27,18 @@ def require_fitting(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         ]
         more = f" and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
         raise CheckpointError(f"the checkpoint belongs to another model: {', '.join(named)}{more}")
+
+
+def fitting_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights of another training that fit a model, and what does not fit, or is not there, by name.
+
+    What counts the steps of that training (:attr:`Model.training_counts`) is left out of both.
+    """
+    saved, own = _described(weights), _described(model.state_dict())
+    names = [name for name in {**own, **saved} if not name.startswith(model.training_counts)]
+    fitting = {name: weights[name] for name in names if saved.get(name) == own.get(name)}
+    others = [f"{name} ({saved.get(name, 'nothing')} there, {own.get(name, 'nothing')} here)" for name in names]
+    return fitting, [line for name, line in zip(names, others, strict=True) if name not in fitting]
 
 
 @contextmanager

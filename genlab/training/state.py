@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
@@ -55,6 +56,8 @@ class TrainingState:
         seed: int,
     ) -> None:
         self.model = model
+        self.initial_weights: Mapping[str, Tensor] = {}
+        """Of another training, by name; they take the place of those that a fresh model begins with."""
         self.average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
         self.is_sharded = settings.sharding == "fsdp2"
         self._dataset = dataset
@@ -103,9 +106,14 @@ class TrainingState:
         return capture
 
     def initialize(self) -> None:
-        """Set the data-dependent initial values of a fresh model; a sharded one got them while it was whole."""
+        """Set the initial values of a fresh model that depend on data, and those that come from another training.
+
+        A sharded one got the former while it was whole.
+        """
         if not self.is_sharded:
             self._initialize()
+        for model in self._models():
+            model.load_state_dict(shares_like(self.initial_weights, model), strict=False)
 
     def _initialize(self) -> None:
         seed_default_generators(derive_seed(self._seed, "initialize"), self._device)

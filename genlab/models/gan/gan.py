@@ -94,6 +94,8 @@ class GAN(GenerativeModel):
         ValueError: An argument is out of range, or a part does not fit the data or another part.
     """
 
+    training_counts = ("techniques.",)
+
     def __init__(
         self,
         *,
