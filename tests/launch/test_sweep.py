@@ -135,13 +135,15 @@ def test_the_tables_of_the_improved_gan_are_one_command_each(
     for command in re.findall("`genlab (train -m [^`]*)`", page):
         outcome = genlab(*shlex.split(command))
         assert outcome.code == 0, outcome.errors
-    ablation, labels = (plan.jobs for plan in plans)
+    ablation, labels, stacked = (plan.jobs for plan in plans)
     assert ablation is not None
     assert {job[0].removeprefix("experiment=improved_gan_cifar10") for job in ablation} == {
         *("", "_no_vbn", "_no_labels_ha", "_no_smoothing", "_no_labels", "_no_minibatch")
     }
     assert labels is not None
     assert len(labels) == 4 * 10
+    assert stacked is not None
+    assert len(stacked) == 5 * 3
 
 
 def test_the_documented_commands_pass_every_check_before_the_first_job(
