@@ -43,9 +43,12 @@ FAMILIES = {
         *("dataset.binarization=stochastic", "trainer.gradient_accumulation=2", "trainer.max_gradient_norm=1"),
     ),
     "gated_pixelcnn": ("model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.dropout=0.5"),
-    "dcgan": ("model=dcgan", *SMALL_NETWORKS),
+    "dcgan": (
+        *("model=dcgan", "model.pack=2", "technique=[adaptive_augment]"),
+        *("model.techniques.adaptive_augment.images_to_one=100", *SMALL_NETWORKS),
+    ),
     "improved_gan": ("model=improved_gan", "technique=[feature_matching,historical_averaging]", *SMALL_NETWORKS),
-    "wgan_gp": ("model=wgan_gp", "model.n_critic=2", *SMALL_NETWORKS),
+    "wgan_gp": ("model=wgan_gp", "model.n_critic=2", "technique=[diff_augment,r1_penalty,r2_penalty]", *SMALL_NETWORKS),
     "infogan": (  # Adam divides by gradients that its own start and sigmoid leave near the rounding
         *("model=infogan", "model/output=tanh", "model.generator.channels=4", "model.generator.weight_std=null"),
         *("model.discriminator.channels=4", "model.discriminator.num_hidden=16"),

@@ -75,8 +75,15 @@ def test_the_updates_of_a_model_are_captured(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_reused_images_and_further_techniques_are_captured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    techniques = "technique=[feature_matching,historical_averaging]"
+    images = "diff_augment,adaptive_augment,instance_noise"
+    techniques = f"technique=[feature_matching,historical_averaging,{images}]"
     assert refused_phases(tmp_path, caplog, "model=gan", techniques, "model.reuses_generated=true") == []
+
+
+def test_a_penalty_of_every_other_update_is_not_captured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for interval, expected in ((1, []), (2, ["discriminator"])):
+        overrides = ("model=gan", "technique=[r1_penalty]", f"model.techniques.r1_penalty.interval={interval}")
+        assert refused_phases(tmp_path, caplog, *overrides) == expected
 
 
 def test_a_batch_divided_by_labels_of_unknown_number_is_not_captured(
