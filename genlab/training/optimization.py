@@ -288,7 +288,7 @@ class PhaseUpdate:
                         f"its parameter {tuple(parameter.shape)}"
                     )
                 if isinstance(tensor, Tensor) and tensor.dim() > 0:
-                    kept[name] = share_like(tensor, parameter)
+                    kept[name] = _laid_out_as(share_like(tensor, parameter), parameter)
         if self._device_step is not None:
             self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])
@@ -321,3 +321,13 @@ class FrozenOutside:
     def leave(self, update: PhaseUpdate) -> None:
         for parameter in self._frozen[update.phase.name]:
             parameter.requires_grad_(True)
+
+
+def _laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor with the strides of its parameter: fused optimizers walk both in the order of memory.
+
+    Files keep no strides, so what was saved of a parameter in channels_last comes back in another order.
+    """
+    if is_share(tensor) or tensor.stride() == parameter.stride():
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, memory_format=torch.preserve_format).copy_(tensor)

@@ -1,5 +1,6 @@
 """One phase's update against hand-computed ones."""
 
+import copy
 import dataclasses
 import functools
 
@@ -187,3 +188,37 @@ def test_recorded_modules_are_not_frozen() -> None:
     frozen = FrozenOutside([update], [*trained.parameters(), *recorded.parameters(), *other.parameters()])
     frozen.enter(update)
     assert [module.weight.requires_grad for module in (trained, recorded, other)] == [True, True, False]
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_a_state_that_lost_its_strides_in_a_file_goes_on_as_before(is_fused: bool) -> None:
+    """Weights of convolutions lie in channels_last; a fused optimizer pairs them with its moments by their places."""
+
+    def make() -> tuple[nn.Module, PhaseUpdate]:
+        torch.manual_seed(0)
+        layer = nn.Conv2d(3, 5, 2).to(memory_format=torch.channels_last)
+
+        def loss(batch: Batch) -> Loss:
+            value = layer(batch.images.expand(-1, 3, -1, -1)).square().mean()
+            return Loss(value=value, metrics={"square_nats": value})
+
+        update = PhaseUpdate(
+            Phase(name="only", modules=(layer,), loss=loss),
+            optimizer=functools.partial(torch.optim.Adam, lr=0.1, fused=is_fused),
+            schedule=cosine,
+            settings=make_settings(),
+            device=CPU,
+        )
+        return layer, update
+
+    (layer, update), (resumed, other) = make(), make()
+    for _ in range(2):
+        update.run(make_batch())
+    state = copy.deepcopy(update.state_dict())
+    for moments in state["optimizer"]["state"].values():
+        moments.update({name: value.contiguous() for name, value in moments.items()})
+    resumed.load_state_dict(layer.state_dict())
+    other.load_state_dict(state)
+    for part in (update, other):
+        part.run(make_batch())
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(layer.parameters(), resumed.parameters(), strict=True))
