@@ -95,6 +95,7 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
+@pytest.mark.slow
 def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     (tmp_path / "my_models.py").write_text(
         "from genlab.models.draw.draw import DRAW\n\nclass Mine(DRAW):\n    '''A model of one's own.'''\n"

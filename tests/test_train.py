@@ -160,7 +160,8 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     )
     outcome = genlab("train", "model=dcgan", *words, "seed=3")
     assert outcome.code == 0, outcome.errors
-    model, data, device, changed, folder, *_ = outcome.output.splitlines()
+    model, data, device, changed, note, folder, *_ = outcome.output.splitlines()
+    assert note == "note      model=dcgan chooses dataset=digits_grey; dataset=NAME chooses another"
     assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
     assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
     assert re.fullmatch(r"device +cpu \(.*\), b?float(16|32), 1 thread", device)

@@ -82,7 +82,8 @@ def steps_lost(steps: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("num_steps", "inside", "anywhere"), [(30, 1, 1), pytest.param(500, 30, 25, marks=pytest.mark.slow)]
+    ("num_steps", "inside", "anywhere"),
+    [pytest.param(30, 1, 1, marks=pytest.mark.slow), pytest.param(500, 30, 25, marks=pytest.mark.slow)],
 )
 def test_a_storm_of_kills_costs_time_only(
     tmp_path: Path, tally: Tally, num_steps: int, inside: int, anywhere: int

@@ -22,7 +22,7 @@ STEPS_PER_EPOCH = 10
 NUM_STEPS = 40
 WORDS = ("dataset.num_validation=32", "dataset.num_test=1605")  # leaves 160 digits, ten batches, to train on
 MOMENTS = {"the first step": 1, "mid-epoch": 7, "an epoch's end": 10, "the next epoch's first step": 11, "last - 1": 39}
-QUICK = (("draw", "mid-epoch"), ("gan", "an epoch's end"))
+QUICK = (("gan", "an epoch's end"),)
 
 
 def witness(folder: Path) -> Path:
@@ -73,7 +73,7 @@ CASES = [
 
 def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> None:
     gan, draw = (set(leaves(checkpoint_of(whole[family]))) for family in ("gan", "draw"))
-    for part in ("/model.", "/average.", "/optimizer.generator.generator.layers.0.weight.exp_avg", "/phases/discrim"):
+    for part in ("/model.", "/average.", "/optimizer.generator.generator.", "/phases/discrim"):
         assert any(name.startswith(part) for name in gan), part
     for part in ("generator.reference", "historical_averaging.generator_0", "weight.0._u", "schedule/last_epoch"):
         assert any(part in name for name in gan), part

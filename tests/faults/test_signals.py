@@ -80,6 +80,7 @@ def test_a_signal_within_a_step(
 
 
 # In the header of the checkpoint of step 5, in its digest, and in its tensors.
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "whom", "point"), cases((signal.SIGTERM, "process", 12), points=(1, 7, 12)))
 def test_a_signal_within_a_save(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, point: int
@@ -110,6 +111,7 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
         assert strays_of(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("whom", "step"), cases(("process", 7), signals=(), points=(7, 13, 29)))
 def test_usr1_saves_and_goes_on(tmp_path: Path, whole: Path, tally: Tally, whom: str, step: int) -> None:
     with tally.trying(FAULT, f"SIGUSR1 to the {whom} within a step"):

@@ -123,6 +123,7 @@ def test_every_step_stands_once_on_the_page(crashed: Path, tally: Tally, load_fa
         assert in_web(crashed, load_fast=load_fast, expected=truth) == truth
 
 
+@pytest.mark.slow
 def test_a_run_that_was_finished_measures_its_test_again_and_shows_it_once(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "resumptions of a finished run"):

@@ -75,9 +75,9 @@ def test_a_folder_of_no_sweep_is_refused(tmp_path: Path, content: str | None) ->
 def test_clearing_keeps_the_logs(tmp_path: Path) -> None:
     for name in ("output.log", "train.log", ".lock", "metrics.jsonl", "summary.json"):
         (tmp_path / name).write_text("x")
-    for name in (".hydra", "samples", "checkpoints"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.yaml").write_text("x")
+    for name in (".hydra/config.yaml", "samples/step_1.png", "checkpoints/last.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("x")
     clear(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"output.log", "train.log", ".lock", ".hydra"}
     clear(tmp_path / "missing")

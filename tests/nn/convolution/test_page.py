@@ -38,6 +38,6 @@ def test_the_pictures_are_what_their_program_draws():
 
 def test_the_links_of_the_page_lead_somewhere():
     targets = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGE) if not link.startswith("http")]
-    assert len(targets) == 6
+    assert len(targets) == 5
     for target in targets:
         assert (DOCS / target).exists(), target
