@@ -8,11 +8,13 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
 
 from genlab.cli import main
+from genlab.launch.worker import ERROR_FILE_VARIABLE
 from genlab.parallel.collectives import is_first
 from tests.conftest import Outcome
 from tests.pair import Pair
@@ -112,9 +114,16 @@ def test_pictures_are_those_of_one_process(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def test_a_mistake_ends_both_processes_with_its_line(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
-    first, second = pair.run(said, ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2"))
-    assert (first.code, second.code) == (2, 2)
+def said_under_torchrun(words: tuple[str, ...], account: Path) -> Outcome:
+    """The same in a process of torchrun, which names a file for the reason of a failure."""
+    with patch.dict(os.environ, {ERROR_FILE_VARIABLE: str(account)}):
+        return said(words)
+
+
+def test_a_mistake_is_told_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
+    words = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
+    first, second = pair.run(said_under_torchrun, words, tmp_path / "error.json")
+    assert (first.code, second.code, second.errors) == (2, 2, "")
     assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
 
 
