@@ -31,6 +31,7 @@ def composed(*overrides: str) -> dict[str, object]:
         return plain(composer.compose([*overrides]))
 
 
+@pytest.mark.slow
 def test_every_option_of_every_group_composes_and_binds() -> None:
     seen = 0
     for group in GROUPS:
@@ -65,6 +66,7 @@ def test_no_option_of_a_run_sets_anything_of_hydra() -> None:
     assert [path for path in files if "hydra" in path.read_text(encoding="utf-8").lower()] == []
 
 
+@pytest.mark.slow
 def test_every_part_of_a_model_binds() -> None:
     parts = {
         path.relative_to(config_directory()).with_suffix("") for path in (config_directory() / "model").glob("*/*.yaml")

@@ -122,6 +122,7 @@ def test_pictures_are_the_newest_scaled_down_and_described(make_run: RunMaker, t
     assert any("cannot be read" in text for text in reader.text)
 
 
+@pytest.mark.slow
 def test_many_runs_stay_light(make_run: RunMaker, tmp_path: Path) -> None:
     for number in range(MAX_DRAWN + 2):
         make_run(f"run{number:02d}", curve=[float(step % 7 + 1) for step in range(2000)])

@@ -65,6 +65,7 @@ def test_the_wrong_variant_of_the_name_is_noticed(
     tally.wrong_variant_noticed(FAULT, "a number looked up and not taken")
 
 
+@pytest.mark.slow
 def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     words = (*ENDLESS, f"hydra.run.dir={folder}")

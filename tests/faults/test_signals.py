@@ -69,6 +69,7 @@ def cases(
     return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "whom", "step"), cases((signal.SIGHUP, "process", 13), points=(13, 29, 38)))
 def test_a_signal_within_a_step(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
@@ -91,6 +92,7 @@ def test_a_signal_within_a_save(
         assert_saved_and_resumable(folder, whole, code=CODES[number], hook=hook, steps=(5, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [7, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 11, 14))])
 def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
     tmp_path: Path, whole: Path, tally: Tally, point: int

@@ -105,6 +105,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_step_stands_once(crashed: Path, tally: Tally) -> None:
     with tally.trying(FAULT, "crashes read by EventAccumulator, the clock a day back", count=3):
         truth = in_metrics(crashed)
