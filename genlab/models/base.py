@@ -191,14 +191,18 @@ def table_side(num_kinds: int, num_samples: int) -> int:
     return num_kinds if num_kinds <= 10 else min(num_kinds, math.isqrt(num_samples))
 
 
-def require_no_labels(labels: Tensor | None, model: Model) -> None:
-    """Refuse labels where they would be ignored.
+def require_labels_of_samples(labels: Tensor | None, num_samples: int, model: GenerativeModel) -> None:
+    """Refuse labels that a model cannot draw samples of.
 
     Raises:
-        ValueError: Labels were given.
+        ValueError: Labels were given to a model without class conditioning, or are not one class of it per sample.
     """
-    if labels is not None:
+    if labels is None:
+        return
+    if model.num_classes == 0:
         raise ValueError(f"{type(model).__name__} is not class-conditional: it cannot sample given labels")
+    if len(labels) != num_samples or bool((labels < 0).any() | (labels >= model.num_classes).any()):
+        raise ValueError(f"labels must be {num_samples} classes between 0 and {model.num_classes - 1}, got {labels}")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.measures import IMPORTANCE_WEIGHTED, Measure, bits_per_dim, negative_log_likelihood
-from genlab.models.base import GenerativeModel, require_no_labels
+from genlab.models.base import GenerativeModel, require_labels_of_samples
 from genlab.models.draw.attention import AttentionBias, ReadAttention, WriteAttention
 from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State
 from genlab.models.draw.observation import ObservationModel, default_observation
@@ -241,7 +241,7 @@ class DRAW(GenerativeModel):
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N C H W"]:
         """Mean images sigmoid(c_T) of latents from the prior, as the paper shows them (section 2.3)."""
-        require_no_labels(labels, self)
+        require_labels_of_samples(labels, num_samples, self)
         noise = self._noise(num_samples, generator)
 
         def draw(rows: slice) -> Tensor:

@@ -6,7 +6,6 @@ preset of the literature is a choice of these in YAML. Inside, images are in the
 Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.functional import at_least_float32
 from genlab.measures import Measure
-from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
+from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.infogan import HiddenCodes
@@ -26,6 +25,8 @@ from genlab.models.gan.latent import Latent
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer, GeneratorNetwork
 from genlab.models.gan.objectives import Objective, pair_differences
 from genlab.models.gan.output import ImageOutput
+from genlab.models.gan.packs import of_single_images, packed, rows_of_whole_packs
+from genlab.models.gan.pictures import class_grid, interpolation, traversals
 from genlab.models.gan.techniques.base import (
     Contest,
     ImageTechnique,
@@ -388,12 +389,7 @@ class GAN(GenerativeModel):
             ValueError: Labels were given to a model without class conditioning, or are no classes of it.
         """
         require_count("num_samples", num_samples)
-        if self.num_classes == 0:
-            require_no_labels(labels, self)
-        elif labels is not None and (
-            len(labels) != num_samples or bool((labels < 0).any() | (labels >= self.num_classes).any())
-        ):
-            raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
+        require_labels_of_samples(labels, num_samples, self)
         with evaluation_mode(self):
             inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
             return share_rows(lambda rows: self._to_unit(self._draw(inputs[rows])), num_samples)
@@ -411,10 +407,10 @@ class GAN(GenerativeModel):
         with evaluation_mode(self):
             generated = self._generate_for(batch.labels)
             num, size = len(batch.images), self.pack
-            rows = torch.arange(-(-num // size) * size, device=self._device) % num if size > 1 else slice(None)
+            rows = rows_of_whole_packs(num, size, device=self._device)
             conditions = packed(generated.conditions[rows], size)
             real, fake = (
-                self.discriminator(packed(images[rows], size), conditions).outputs.repeat(size, 1)[:num]
+                of_single_images(self.discriminator(packed(images[rows], size), conditions).outputs, size, num)
                 for images in (self._to_network(batch.images), generated.images)
             )
             return self._verdicts(self._scores(real), self._scores(fake)) | self.conditioning.measures(
@@ -459,61 +455,18 @@ class GAN(GenerativeModel):
         del batch
         labels = None if label is None else torch.full((num_samples,), label, device=self._device)
         pictures = {"samples": self.sample(num_samples, labels=labels, generator=generator)}
+        latent, conditioning, device = self.latent, self.conditioning, self._device
+        inputs = {
+            "interpolation": interpolation(
+                latent, conditioning, num_samples, label=label, generator=generator, device=device
+            )
+        }
+        if self.num_classes and label is None:
+            inputs["class_grid"] = class_grid(latent, conditioning, num_samples, generator=generator, device=device)
+        if isinstance(conditioning, HiddenCodes):
+            inputs |= traversals(latent, conditioning, num_samples, generator=generator, device=device)
         with evaluation_mode(self):
-            pictures["interpolation"] = self._interpolation(num_samples, label, generator)
-            if self.num_classes and label is None:
-                pictures["class_grid"] = self._class_grid(num_samples, generator)
-            if isinstance(self.conditioning, HiddenCodes):
-                pictures |= self._traversals(self.conditioning, num_samples, generator)
-        return pictures
-
-    def _interpolation(self, num_samples: int, label: int | None, generator: Generator | None) -> Tensor:
-        length = num_paths = math.isqrt(num_samples)
-        start, end = (self.latent.draw(num_paths, generator=generator, device=self._device) for _ in range(2))
-        labels = None if label is None else torch.full((num_paths,), label, device=self._device)
-        extra = self.conditioning.draw(num_paths, labels=labels, generator=generator, device=self._device)
-        fractions = torch.linspace(0, 1, length).tolist() if length > 1 else [0.0]
-        points = [
-            self.latent.between(a, b, fraction) for a, b in zip(start, end, strict=True) for fraction in fractions
-        ]
-        return self._images_of(torch.stack(points), extra.repeat_interleave(length, 0))
-
-    def _class_grid(self, num_samples: int, generator: Generator | None) -> Tensor:
-        side = table_side(self.num_classes, num_samples)
-        noise = self.latent.draw(side, generator=generator, device=self._device).repeat(side, 1)
-        labels = torch.arange(side, device=self._device).repeat_interleave(side)
-        return self._images_of(noise, self.conditioning.conditions(labels))
-
-    def _traversals(self, codes: HiddenCodes, num_samples: int, generator: Generator | None) -> dict[str, Tensor]:
-        """The noise is one draw for the whole picture, so that only the codes differ."""
-        side = table_side(codes.num_categories, num_samples)
-        noise = self.latent.draw(1, generator=generator, device=self._device).expand(side**2, -1)
-        categories = torch.arange(side, device=self._device).repeat_interleave(side)
-        values = torch.linspace(-2, 2, side, device=self._device).repeat(side)
-        pictures = {}
-        for index in range(codes.num_continuous):
-            continuous = torch.zeros(side**2, codes.num_continuous, device=self._device)
-            continuous[:, index] = values
-            pictures[f"traversal_{index + 1}"] = self._images_of(noise, codes.inputs(categories, continuous))
-        return pictures
-
-    def _images_of(self, noise: Float[Tensor, "N Z"], extra: Float[Tensor, "N E"]) -> Float[Tensor, "N C H W"]:
-        return self._to_unit(self._draw(torch.cat((noise, extra), 1)))
-
-
-def packed(values: Float[Tensor, "B C ..."], size: int) -> Float[Tensor, "packs joint ..."]:
-    """Join the rows i, i + P, i + 2 P, ... of P packs along the second dimension.
-
-    Rows far apart are joined so that several processes, which hold every W-th row, make the packs of one.
-
-    Raises:
-        ValueError: The rows make no whole packs.
-    """
-    if size == 1:
-        return values
-    if len(values) % size:
-        raise ValueError(f"model.pack must divide the {len(values)} images of a batch, got {size}")
-    return torch.cat(values.chunk(size), 1)
+            return pictures | {name: self._to_unit(self._draw(rows)) for name, rows in inputs.items()}
 
 
 def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, weight: float) -> Loss:

@@ -21,7 +21,7 @@ from torch import Generator, Tensor
 
 from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
-from genlab.models.base import GenerativeModel, evaluation_mode, require_no_labels, table_side
+from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
 from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import share_rows
@@ -224,14 +224,12 @@ class AutoregressiveModel(GenerativeModel):
         return next(self.parameters()).device
 
     def _choose_labels(self, num_samples: int, labels: Tensor | None, generator: Generator | None) -> Tensor:
+        require_labels_of_samples(labels, num_samples, self)
         if not self.num_classes:
-            require_no_labels(labels, self)
             return torch.full((num_samples,), UNLABELLED, device=self._device)
         if labels is None:
             source = generator.device if generator is not None else torch.device("cpu")
             labels = torch.randint(self.num_classes, (num_samples,), generator=generator, device=source)
-        if len(labels) != num_samples or bool((labels < 0).any() | (labels >= self.num_classes).any()):
-            raise ValueError(f"labels must be {num_samples} classes between 0 and {self.num_classes - 1}, got {labels}")
         return labels.to(self._device)
 
     def _num_given_sites(self, given: Tensor | int) -> int:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from genlab.errors import ConfigurationError
 from genlab.models.gan.conditioning import ClassLabels
-from genlab.models.gan.gan import GAN, packed
+from genlab.models.gan.gan import GAN
 from genlab.models.gan.objectives import Relativistic, SmoothedObjective
+from genlab.models.gan.packs import packed
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty
 from genlab.types import Batch
 from tests.models.gan.test_infogan import make_codes
