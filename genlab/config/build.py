@@ -58,10 +58,6 @@ class Bound:
         """Return the target with the node's values filled in: a plain ``functools.partial``."""
         return functools.partial(self.target, **{name: _built(value) for name, value in self.arguments.items()})
 
-    def takes(self, name: str) -> bool:
-        """Return True if the target has an argument of this name."""
-        return name in parameters_of(self.target)
-
     def nodes(self) -> Iterator["Bound"]:
         """Yield this node and all nodes inside it."""
         yield self

@@ -8,7 +8,6 @@ Dimensions: B batch, R real images of the game, N images, C channels, H height, 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -16,14 +15,13 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from genlab.functional import at_least_float32
-from genlab.measures import Measure
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, Judgement
 from genlab.models.gan.infogan import HiddenCodes
 from genlab.models.gan.latent import Latent
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer, GeneratorNetwork
-from genlab.models.gan.objectives import Objective, pair_differences
+from genlab.models.gan.objectives import GAME_MEASURES, Objective, pair_differences
 from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.packs import of_single_images, packed, rows_of_whole_packs
 from genlab.models.gan.pictures import class_grid, interpolation, traversals
@@ -59,17 +57,6 @@ class Shown(NamedTuple):
     images: Float[Tensor, "packs C H W"]
     conditions: Float[Tensor, "packs K"]
     labels: Int[Tensor, " R"]
-
-
-GAME_MEASURES = MappingProxyType(
-    {
-        "score_real": Measure(unit="1", kind="exact", direction="neither"),
-        "score_fake": Measure(unit="1", kind="estimate", direction="neither"),
-        "accuracy_real": Measure(unit="1", kind="exact", direction="neither"),
-        "accuracy_fake": Measure(unit="1", kind="estimate", direction="neither"),
-    }
-)
-"""Of the game. Each network's are measured against the other, so they order no models."""
 
 
 class GAN(GenerativeModel):
@@ -260,10 +247,10 @@ class GAN(GenerativeModel):
         contest = self._contest(real, fake, fake_conditions, fake_judgement)
         extra += [term.discriminator_term(contest) for term in self._terms]
         weight = self.conditioning.game_weight
-        loss = _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
+        loss = self.objective.with_terms(adversarial, extra, weight=weight)
         real_scores, fake_scores = real_scores.detach(), fake_scores.detach()
-        verdicts = self._verdicts(real_scores, fake_scores)
-        metrics = {**loss.metrics, **{name: values.mean() for name, values in verdicts.items()}}
+        per_image = self.objective.game_metrics(real_scores, fake_scores)
+        metrics = {**loss.metrics, **{name: values.mean() for name, values in per_image.items()}}
         margins = self.objective.margins(real_scores, fake_scores)
         for technique in self._image_techniques:
             metrics |= technique.observe(margins)
@@ -289,7 +276,7 @@ class GAN(GenerativeModel):
             scores = pair_differences(scores, real_scores)
         adversarial = self.objective.generator_loss(scores)
         weight = 0.0 if any(term.replaces_objective for term in self._terms) else 1.0
-        return _sum(adversarial, f"adversarial_{self.objective.unit}", extra, weight=weight)
+        return self.objective.with_terms(adversarial, extra, weight=weight)
 
     def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
@@ -330,17 +317,6 @@ class GAN(GenerativeModel):
     def _scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
         # In fp32 under autocast, too: losses are sums of small differences.
         return self.conditioning.scores(at_least_float32(outputs))
-
-    def _verdicts(
-        self, real_scores: Float[Tensor, " R"], fake_scores: Float[Tensor, " B"]
-    ) -> dict[str, Float[Tensor, "..."]]:
-        """Scores, and with a threshold whether each is on its right side (1) or not (0)."""
-        verdicts = {"score_real": real_scores, "score_fake": fake_scores}
-        threshold = self.objective.decision_threshold
-        if threshold is not None:
-            verdicts["accuracy_real"] = (real_scores > threshold).to(real_scores.dtype)
-            verdicts["accuracy_fake"] = (fake_scores <= threshold).to(fake_scores.dtype)
-        return verdicts
 
     # ---- drawing
 
@@ -413,7 +389,7 @@ class GAN(GenerativeModel):
                 of_single_images(self.discriminator(packed(images[rows], size), conditions).outputs, size, num)
                 for images in (self._to_network(batch.images), generated.images)
             )
-            return self._verdicts(self._scores(real), self._scores(fake)) | self.conditioning.measures(
+            return self.objective.game_metrics(self._scores(real), self._scores(fake)) | self.conditioning.measures(
                 real, batch.labels
             )
 
@@ -467,14 +443,3 @@ class GAN(GenerativeModel):
             inputs |= traversals(latent, conditioning, num_samples, generator=generator, device=device)
         with evaluation_mode(self):
             return pictures | {name: self._to_unit(self._draw(rows)) for name, rows in inputs.items()}
-
-
-def _sum(adversarial: Tensor, name: str, extra: list[Loss | None], *, weight: float) -> Loss:
-    """Return the weighted objective and its further terms; an objective that does not count is still logged."""
-    metrics = {name: adversarial.detach()}
-    value = weight * adversarial if weight else torch.zeros_like(adversarial)
-    for term in extra:
-        if term is not None:
-            value = value + term.value
-            metrics |= term.metrics
-    return Loss(value=value, metrics=metrics)

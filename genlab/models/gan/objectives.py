@@ -8,7 +8,9 @@ Dimensions: B batch, R real images, P pairs.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -16,13 +18,26 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.measures import Measure
 from genlab.models.ranges import require_between
+from genlab.types import Loss
 
 Scores = Float[Tensor, " B"]
 
 # Scores far out on a ray and a thousand times as far: a loss that still falls by this much between them has no bound.
 _FAR, _FARTHER = 1e3, 1e6
 _LEAST_FALL = 1.0
+
+
+GAME_MEASURES = MappingProxyType(
+    {
+        "score_real": Measure(unit="1", kind="exact", direction="neither"),
+        "score_fake": Measure(unit="1", kind="estimate", direction="neither"),
+        "accuracy_real": Measure(unit="1", kind="exact", direction="neither"),
+        "accuracy_fake": Measure(unit="1", kind="estimate", direction="neither"),
+    }
+)
+"""Of :meth:`Objective.game_metrics`. Each network's are measured against the other, so they order no models."""
 
 
 def pair_differences(scores: Float[Tensor, " R"], others: Float[Tensor, " B"]) -> Float[Tensor, " P"]:
@@ -64,6 +79,24 @@ class Objective(ABC):
         if self.compares_pairs:
             return pair_differences(real_scores, fake_scores)
         return None if self.decision_threshold is None else real_scores - self.decision_threshold
+
+    def with_terms(self, adversarial: Float[Tensor, ""], terms: Sequence[Loss | None], *, weight: float) -> Loss:
+        """Return the weighted loss of this objective and further terms; one that does not count is still logged."""
+        metrics = {f"adversarial_{self.unit}": adversarial.detach()}
+        value = weight * adversarial if weight else torch.zeros_like(adversarial)
+        for term in terms:
+            if term is not None:
+                value = value + term.value
+                metrics |= term.metrics
+        return Loss(value=value, metrics=metrics)
+
+    def game_metrics(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> dict[str, Float[Tensor, "..."]]:
+        """Return the scores, and with a threshold 1 for each that is on its right side and 0 for the others."""
+        metrics = {"score_real": real_scores, "score_fake": fake_scores}
+        if self.decision_threshold is not None:
+            metrics["accuracy_real"] = (real_scores > self.decision_threshold).to(real_scores.dtype)
+            metrics["accuracy_fake"] = (fake_scores <= self.decision_threshold).to(fake_scores.dtype)
+        return metrics
 
     @cached_property
     def rewards_a_constant(self) -> bool:

@@ -64,7 +64,6 @@ class RowConvolution:
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._bias = bias
         self._stride = (1, stride)
-        self._padding = padding
         left, right = padding
         self._rows = weight.new_zeros(num_samples, weight.shape[2], left + width + right, weight.shape[1])
         self._current = self._rows[:, -1, left : left + width]
