@@ -8,6 +8,7 @@ Dimensions: B batch, R real images of the game, N images, C channels, H height, 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -25,15 +26,8 @@ from genlab.models.gan.objectives import GAME_MEASURES, Objective, pair_differen
 from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.packs import of_single_images, packed, rows_of_whole_packs
 from genlab.models.gan.pictures import class_grid, interpolation, traversals
-from genlab.models.gan.techniques.base import (
-    Contest,
-    ImageTechnique,
-    LayerTechnique,
-    Parts,
-    Technique,
-    TermTechnique,
-    WeightTechnique,
-)
+from genlab.models.gan.techniques.base import Contest, Parts, Technique
+from genlab.models.gan.techniques.collection import Techniques
 from genlab.models.gan.techniques.compatibility import Combination, remarks
 from genlab.models.ranges import require_count
 from genlab.nn.convolution.layers import ConvolutionLayers
@@ -51,7 +45,7 @@ class Generated:
     """What the discriminator is told of them."""
 
 
-class Shown(NamedTuple):
+class RealBatch(NamedTuple):
     """Training images as the discriminator sees them."""
 
     images: Float[Tensor, "packs C H W"]
@@ -126,7 +120,8 @@ class GAN(GenerativeModel):
         sizes = conditioning.sizes(spec)
         self.num_classes = conditioning.num_classes
         self.measures = {**GAME_MEASURES, **conditioning.declarations}
-        self.techniques = nn.ModuleDict({name: part for name, part in techniques.items() if part is not None})
+        used = {name: technique for name, technique in techniques.items() if technique is not None}
+        self.techniques = Techniques(used)
 
         network = discriminator(
             spec=replace(spec, channels=pack * spec.channels), num_conditions=pack * sizes.num_conditions
@@ -143,10 +138,7 @@ class GAN(GenerativeModel):
             draw_inputs=lambda num: self._inputs(num, labels=None, generator=None, device=device)[0],
         )
         conditioning.build_head(network.num_features)
-        used = {name: technique for name, technique in techniques.items() if technique is not None}
-        for technique in used.values():
-            if isinstance(technique, LayerTechnique):
-                technique.rebuild(parts)
+        self.techniques.rebuild(parts)
         combination = Combination(
             objective=objective, techniques=used, network=parts.network, num_levels=spec.num_levels
         )
@@ -162,24 +154,7 @@ class GAN(GenerativeModel):
             num_joint_features=parts.num_features,
             num_outputs=sizes.num_outputs,
         )
-        for technique in self._weight_techniques:
-            technique.parametrize(self.discriminator)
-        for term in self._terms:
-            term.prepare(self.generator, self.discriminator)
-
-    # Looked up rather than kept: a copy of the model must find its own techniques.
-
-    @property
-    def _weight_techniques(self) -> list[WeightTechnique]:
-        return [technique for technique in self.techniques.values() if isinstance(technique, WeightTechnique)]
-
-    @property
-    def _image_techniques(self) -> list[ImageTechnique]:
-        return [technique for technique in self.techniques.values() if isinstance(technique, ImageTechnique)]
-
-    @property
-    def _terms(self) -> list[TermTechnique]:
-        return [technique for technique in self.techniques.values() if isinstance(technique, TermTechnique)]
+        self.techniques.prepare(self.generator, self.discriminator)
 
     def warnings(self) -> tuple[str, ...]:
         return self._warnings
@@ -198,8 +173,7 @@ class GAN(GenerativeModel):
         """Set the values of the discriminator that a technique takes from the data."""
         rows = slice(len(batch.images) // self.pack * self.pack)
         images, conditions = self._to_network(batch.images[rows]), self._conditions(batch.labels[rows])
-        for technique in self._weight_techniques:
-            technique.initialize(self.discriminator, packed(images, self.pack), packed(conditions, self.pack))
+        self.techniques.initialize(self.discriminator, packed(images, self.pack), packed(conditions, self.pack))
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the discriminator with the head that reads codes, ``n_critic`` times, then the generator."""
@@ -208,7 +182,7 @@ class GAN(GenerativeModel):
             modules=(self.discriminator, self.conditioning),
             loss=self._discriminator_loss,
             repeats=self.n_critic,
-            project=self._project if self._weight_techniques else None,
+            project=partial(self.techniques.project, self.discriminator),
             records=(self.generator,) if self.reuses_generated else (),
         )
         generator = Phase(
@@ -245,20 +219,14 @@ class GAN(GenerativeModel):
             supervised = self.discriminator(left_out.images, left_out.conditions) if len(labels) else None
         extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
         contest = self._contest(real, fake, fake_conditions, fake_judgement)
-        extra += [term.discriminator_term(contest) for term in self._terms]
+        extra += self.techniques.discriminator_terms(contest)
         weight = self.conditioning.game_weight
         loss = self.objective.with_terms(adversarial, extra, weight=weight)
         real_scores, fake_scores = real_scores.detach(), fake_scores.detach()
         per_image = self.objective.game_metrics(real_scores, fake_scores)
         metrics = {**loss.metrics, **{name: values.mean() for name, values in per_image.items()}}
-        margins = self.objective.margins(real_scores, fake_scores)
-        for technique in self._image_techniques:
-            metrics |= technique.observe(margins)
-        return Loss(
-            value=loss.value,
-            metrics=metrics,
-            handed_on=generated if self.reuses_generated else None,
-        )
+        metrics |= self.techniques.observe(self.objective.margins(real_scores, fake_scores))
+        return Loss(value=loss.value, metrics=metrics, handed_on=generated if self.reuses_generated else None)
 
     def _generator_loss(self, batch: Batch, received: Generated | None = None) -> Loss:
         real, _ = self._split(batch)
@@ -266,39 +234,31 @@ class GAN(GenerativeModel):
         fake, fake_conditions = self._seen(generated.images), packed(generated.conditions, self.pack)
         judgement = self.discriminator(fake, fake_conditions)
         extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
-        if self._terms:
-            contest = self._contest(real, fake, fake_conditions, judgement)
-            extra += [term.generator_term(contest) for term in self._terms]
+        extra += self.techniques.generator_terms(self._contest(real, fake, fake_conditions, judgement))
         scores = self._scores(judgement.outputs)
         if self.objective.compares_pairs:
             with torch.no_grad():  # the generator has no part in it
                 real_scores = self._scores(self.discriminator(real.images, real.conditions).outputs)
             scores = pair_differences(scores, real_scores)
         adversarial = self.objective.generator_loss(scores)
-        weight = 0.0 if any(term.replaces_objective for term in self._terms) else 1.0
+        weight = 0.0 if any(technique.replaces_objective for technique in self.techniques.values()) else 1.0
         return self.objective.with_terms(adversarial, extra, weight=weight)
 
-    def _split(self, batch: Batch) -> tuple[Shown, Shown | None]:
+    def _split(self, batch: Batch) -> tuple[RealBatch, RealBatch | None]:
         """The real images of the game, and those that it leaves out; None where it leaves out none."""
         images = self._seen(self._to_network(batch.images))
-        every = Shown(images, packed(self._conditions(batch.labels), self.pack), batch.labels)
+        every = RealBatch(images, packed(self._conditions(batch.labels), self.pack), batch.labels)
         divided = self.conditioning.divided(batch)
         if divided is None:
             return every, None
-        real, left_out = (Shown(*(part[rows] for part in every)) for rows in divided)
+        real, left_out = (RealBatch(*(part[rows] for part in every)) for rows in divided)
         return real, left_out
 
     def _seen(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "packs joint H W"]:
         """Return images as the discriminator sees them in training: changed by techniques with fresh draws, packed."""
-        if self._image_techniques:
-            middle, half = (1 + self.output.black) / 2, (1 - self.output.black) / 2
-            images = (images - middle) / half
-            for technique in self._image_techniques:
-                images = technique.transform(images)
-            images = images * half + middle
-        return packed(images, self.pack)
+        return packed(self.techniques.transform(images, black=self.output.black), self.pack)
 
-    def _contest(self, real: Shown, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
+    def _contest(self, real: RealBatch, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
         return Contest(
             generator=self.generator,
             discriminator=self.discriminator,
@@ -309,10 +269,6 @@ class GAN(GenerativeModel):
             fake_judgement=judgement,
             score=self.conditioning.scores,
         )
-
-    def _project(self) -> None:
-        for technique in self._weight_techniques:
-            technique.project(self.discriminator)
 
     def _scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
         # In fp32 under autocast, too: losses are sums of small differences.
