@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,11 +22,11 @@ from genlab.launch.processes import Processes
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
-from genlab.metrics.generation import training_classes
 from genlab.metrics.inception import InceptionFeatures
 from genlab.metrics.ledger import Entry, entries_from, entries_of_samples, format_table
 from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
+from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
@@ -54,8 +53,6 @@ _KEYS_OF_GIVEN_IMAGES = frozenset(
         *("device", "devices", "num_threads"),
     }
 )
-_MAX_CLASSES_SHOWN = 64
-_BAR_WIDTH = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +212,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     baselines += enter(report.baselines, weights="none")
     print(format_table(measures, baselines))
     if report.histogram is not None:
-        print(_histogram(evaluation.dataset, report.histogram))
+        print(format_histogram(report.histogram, evaluation.dataset))
     for name, picture in report.pictures.items():
         path = pictures / f"{name}.png"
         save_picture(picture, path)
@@ -399,19 +396,3 @@ def _about(classifier: ReferenceClassifier) -> dict[str, Any]:
         "run": str(absolute(classifier.run_folder)),
         "test_error": classifier.test_error,
     }
-
-
-def _histogram(dataset: Dataset, counts: Int[Tensor, " K"]) -> str:
-    """One line a class: its share of the samples beside that of the training images, and a bar of the former."""
-    if len(counts) > _MAX_CLASSES_SHOWN:
-        return f"class histogram of {len(counts):,} classes: in evaluation.json"
-    names = dataset.class_names or tuple(map(str, range(len(counts))))
-    training = training_classes(dataset)
-    shares = (counts / counts.sum()).tolist()
-    of_training = [""] * len(counts) if training is None else [f"{share:6.1%}" for share in training / training.sum()]
-    width = max(len("class"), *map(len, names))
-    lines = [f"{'class':<{width}}  samples  training"]
-    for name, share, other in zip(names, shares, of_training, strict=True):
-        bar = "#" * round(_BAR_WIDTH * share / max(shares))
-        lines.append(f"{name:<{width}}  {share:7.1%}  {other:>8}  {bar}".rstrip())
-    return "\n".join(lines)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from genlab.data.randomness import permutation, uniform_noise
+from genlab.data.randomness import Epochs, permutation, uniform_noise
 from genlab.data.store import Store, to_device
 from genlab.errors import ConfigurationError, DataError
 from genlab.randomness import derive_seed
@@ -314,7 +314,7 @@ class BatchStream:
         self._flip_seed = derive_seed(seed, "flip") if dataset.flip else None
         self._composition_seed = None if dataset.recompose is None else derive_seed(seed, "composition")
         self._index_device = dataset.store_on("train", device).images.device
-        self._images = _Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
+        self._images = Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
         """The batch at an index of the stream, from 0."""
@@ -360,7 +360,7 @@ class SemiSupervisedStream(BatchStream):
         _warn_of_repetitions(num_labelled, len(rows), kind="labelled", hint="a smaller trainer.labelled_fraction")
         self.num_labelled = num_labelled
         self._rows = rows.to(self._index_device)
-        self._labelled = _Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
+        self._labelled = Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
         """The batch at an index of the stream, from 0."""
@@ -380,37 +380,6 @@ def _warn_of_repetitions(num_drawn: int, num_images: int, *, kind: str, hint: st
             f"a batch takes {num_drawn:,} {kind} images and there are {num_images:,}, so it holds some of them more "
             f"than once; {hint} avoids that"
         )
-
-
-class _Epochs:
-    """The concatenation of one random permutation of 0 .. num_items - 1 per epoch."""
-
-    def __init__(self, num_items: int, *, seed: int, purpose: str, device: torch.device) -> None:
-        self._num_items = num_items
-        self._seed = seed
-        self._purpose = purpose
-        self._device = device
-        self._epoch = -1  # of the memoised permutation; none yet
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def take(self, index: int, count: int) -> Int[Tensor, " K"]:
-        """Positions index * count up to (index + 1) * count."""
-        position, stop = index * count, (index + 1) * count
-        pieces = []
-        while position < stop:
-            epoch, offset = divmod(position, self._num_items)
-            length = min(self._num_items - offset, stop - position)
-            pieces.append(self._permutation(epoch)[offset : offset + length])
-            position += length
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-    def _permutation(self, epoch: int) -> Int[Tensor, " N"]:
-        """The order of an epoch; the last one is kept, as consecutive batches share it."""
-        if epoch != self._epoch:
-            order = permutation(self._num_items, seed=derive_seed(self._seed, self._purpose, epoch))
-            self._order = to_device(order, self._device)
-            self._epoch = epoch
-        return self._order
 
 
 def _binarization_phrase(binarization: Binarization, threshold: float | None, num_levels: int) -> str:

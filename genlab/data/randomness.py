@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.data.store import to_device
+from genlab.randomness import derive_seed
+
 _MASK = 0xFFFFFFFF
 # Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (C. Wellons, hash-prospector, 2022).
 _SHIFTS = (16, 15, 15)
@@ -17,6 +20,37 @@ _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
 def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:
     """A random order of 0 .. num_items - 1, on the CPU so that it does not depend on the device of the run."""
     return torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))
+
+
+class Epochs:
+    """The concatenation of one random permutation of 0 .. num_items - 1 per epoch."""
+
+    def __init__(self, num_items: int, *, seed: int, purpose: str, device: torch.device) -> None:
+        self._num_items = num_items
+        self._seed = seed
+        self._purpose = purpose
+        self._device = device
+        self._epoch = -1  # of the memoised permutation; none yet
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def take(self, index: int, count: int) -> Int[Tensor, " K"]:
+        """Positions index * count up to (index + 1) * count."""
+        position, stop = index * count, (index + 1) * count
+        pieces = []
+        while position < stop:
+            epoch, offset = divmod(position, self._num_items)
+            length = min(self._num_items - offset, stop - position)
+            pieces.append(self._permutation(epoch)[offset : offset + length])
+            position += length
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _permutation(self, epoch: int) -> Int[Tensor, " N"]:
+        """The order of an epoch; the last one is kept, as consecutive batches share it."""
+        if epoch != self._epoch:
+            order = permutation(self._num_items, seed=derive_seed(self._seed, self._purpose, epoch))
+            self._order = to_device(order, self._device)
+            self._epoch = epoch
+        return self._order
 
 
 def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:

@@ -13,6 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.data.dataset import Dataset
+from genlab.metrics.generation import training_classes
+
+_MAX_CLASSES_SHOWN = 64
+_BAR_WIDTH = 40
+
 
 def class_histogram(predictions: Int[Tensor, " N"], *, num_modes: int) -> Int[Tensor, " K"]:
     """How many images fall into each class."""
@@ -42,3 +48,19 @@ def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K
     ratio = shares[is_seen] / (weights[is_seen] / weights.sum())
     # Rounding may take the divergence of equal histograms below zero.
     return max(0.0, float((shares[is_seen] * ratio.log()).sum()))
+
+
+def format_histogram(counts: Int[Tensor, " K"], dataset: Dataset) -> str:
+    """Return one line for each class: the shares of the samples and of the training images, and a bar of the former."""
+    if len(counts) > _MAX_CLASSES_SHOWN:
+        return f"class histogram of {len(counts):,} classes: in evaluation.json"
+    names = dataset.class_names or tuple(map(str, range(len(counts))))
+    training = training_classes(dataset)
+    shares = (counts / counts.sum()).tolist()
+    of_training = [""] * len(counts) if training is None else [f"{share:6.1%}" for share in training / training.sum()]
+    width = max(len("class"), *map(len, names))
+    lines = [f"{'class':<{width}}  samples  training"]
+    for name, share, other in zip(names, shares, of_training, strict=True):
+        bar = "#" * round(_BAR_WIDTH * share / max(shares))
+        lines.append(f"{name:<{width}}  {share:7.1%}  {other:>8}  {bar}".rstrip())
+    return "\n".join(lines)
