@@ -14,8 +14,9 @@ from genlab.comparison.table import rounded
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
+from genlab.paths import from_here
 from genlab.run.folder import remove, require_free
-from genlab.run.names import find_run
+from genlab.run.names import RUNS_ROOT, find_run
 from genlab.tables import aligned
 
 _REMOVE = "rm"
@@ -89,7 +90,7 @@ def _row(run: Run) -> tuple[str, ...]:
     step = "" if run.step is None else f"{run.step:,}"
     size = sum(file.stat().st_size for file in run.folder.rglob("*") if file.is_file())
     return (
-        run.name,
+        _name(run),
         run.model or "",
         run.dataset or "",
         run.status,
@@ -98,6 +99,12 @@ def _row(run: Run) -> tuple[str, ...]:
         _age(time.time() - _time_of_change(run)),
         _bytes(size),
     )
+
+
+def _name(run: Run) -> str:
+    """Return a name by which the run is found: that below ``outputs/``, or its path."""
+    path = from_here(run.folder)
+    return (path.relative_to(RUNS_ROOT) if path.is_relative_to(RUNS_ROOT) else path).as_posix()
 
 
 def main_measure(run: Run) -> Record | None:

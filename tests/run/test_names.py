@@ -74,6 +74,7 @@ def test_the_list_is_cut_to_the_terminal() -> None:
     runs = read_runs([Path("outputs")])
     assert max(map(len, table(runs, width=80).splitlines())) <= 80
     assert all(f"{name} " in table(runs) for name in NAMES)
+    assert find_run(table(read_runs([Path("outputs/digits-draw")])).splitlines()[-1].split()[0]) == runs[0].folder
 
 
 def test_a_removal_asks_first_and_never_takes_a_run_in_use(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
