@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.comparison.measures import VALIDATION, Record
-from genlab.comparison.runs import Run, read_runs
+from genlab.comparison.runs import Run, describe_seconds, read_runs
 from genlab.comparison.table import rounded
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
@@ -22,7 +22,6 @@ from genlab.tables import aligned
 _REMOVE = "rm"
 _HEADER = ("name", "model", "data", "status", "step", "measure", "age", "size")
 _LEAST_NAME_WIDTH = 16
-_UNITS_OF_AGE = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _KILO = 1000
 
 
@@ -96,7 +95,7 @@ def _row(run: Run) -> tuple[str, ...]:
         run.status,
         step,
         "" if record is None else f"{record.name.removeprefix(VALIDATION)} {rounded(record)}",
-        _age(time.time() - _time_of_change(run)),
+        describe_seconds(max(time.time() - _time_of_change(run), 0)),
         _bytes(size),
     )
 
@@ -133,11 +132,6 @@ def _time_of_change(run: Run) -> float:
     """Return when the run last wrote a file that tells of it, in seconds since the epoch."""
     names = ("summary.json", "metrics.jsonl", "config.yaml", "train.log")
     return max((path.stat().st_mtime for name in names if (path := run.folder / name).exists()), default=0.0)
-
-
-def _age(seconds: float) -> str:
-    length, unit = next((item for item in _UNITS_OF_AGE if seconds >= item[0]), _UNITS_OF_AGE[-1])
-    return f"{max(seconds, 0) / length:.0f} {unit}"
 
 
 def _bytes(num_bytes: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from genlab.config.build import TARGET
 from genlab.config.compose import Composed, Composer, plain, select_resolved
 from genlab.config.consequences import differing_data
 from genlab.errors import ConfigurationError
@@ -127,7 +128,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     whole = composer.compose(overrides, is_sweep=True)
     _require_working_directory(whole)
     parameters = parameters_of(whole)
-    is_search = whole.hydra.sweeper.get("_target_") == TPE_SWEEPER
+    is_search = whole.hydra.sweeper.get(TARGET) == TPE_SWEEPER
     words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
     settings = settings_of(whole)
     # What the sweeper's own parameters leave to chance is settled by words that win over them.

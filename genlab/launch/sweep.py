@@ -156,7 +156,7 @@ def planned_jobs(
         ConfigurationError: A package is missing, or a setting has no effect.
     """
     _require_packages(whole)
-    target = str(whole.hydra.sweeper.get("_target_"))
+    target = str(whole.hydra.sweeper.get(TARGET))
     if target == TPE_SWEEPER:
         _search_of(whole, overrides)
         _with_direction(whole, settings)
@@ -196,7 +196,7 @@ def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> S
 
 def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSettings, SearchSpace]:
     node: Any = OmegaConf.to_container(whole.hydra.sweeper, resolve=True)
-    del node["_target_"]
+    del node[TARGET]
     return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_of_jobs(whole, overrides))
 
 
@@ -312,7 +312,7 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
 
 def _require_packages(whole: Composed) -> None:
     for kind in ("sweeper", "launcher"):
-        target = str(whole.hydra[kind].get("_target_"))
+        target = str(whole.hydra[kind].get(TARGET))
         for part, module in _NEEDED.items():
             if part in target.split(".") and not _is_installed(module):
                 choice = whole.hydra.runtime.choices[f"hydra/{kind}"]

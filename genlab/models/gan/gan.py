@@ -218,10 +218,8 @@ class GAN(GenerativeModel):
             labels = left_out.labels
             supervised = self.discriminator(left_out.images, left_out.conditions) if len(labels) else None
         extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
-        contest = self._contest(real, fake, fake_conditions, fake_judgement)
-        extra += self.techniques.discriminator_terms(contest)
-        weight = self.conditioning.game_weight
-        loss = self.objective.with_terms(adversarial, extra, weight=weight)
+        extra += self.techniques.discriminator_terms(self._contest(real, fake, fake_conditions, fake_judgement))
+        loss = self.objective.with_terms(adversarial, extra, weight=self.conditioning.game_weight)
         real_scores, fake_scores = real_scores.detach(), fake_scores.detach()
         per_image = self.objective.game_metrics(real_scores, fake_scores)
         metrics = {**loss.metrics, **{name: values.mean() for name, values in per_image.items()}}

@@ -32,10 +32,6 @@ from genlab.models.pixelcnn.sampler import Decoder
 from genlab.models.ranges import require_between, require_count
 from genlab.types import ImageSpec
 
-# PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
-# layer; with three times this variance a convolution passes the variance of its input on. Larger weights shut the gates
-# and learn more slowly.
-
 
 class GatedPixelCNN(AutoregressiveModel):
     """Gated PixelCNN, class-conditional where asked.

@@ -13,7 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.functional import at_least_float32
-from genlab.models.gan.techniques.augmentation import per_pixel, scaled_about, translated, turned, whole_number
+from genlab.models.gan.techniques.augmentation import (
+    per_pixel,
+    scaled_about,
+    translated,
+    turned,
+    whole_number,
+    whole_shifts,
+)
 from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.ranges import require_between, require_count
 from genlab.parallel.collectives import draw_rows, is_one_batch, mean_over_processes, num_processes
@@ -67,10 +74,7 @@ class AdaptiveAugment(ImageTechnique):
         mirror, turn, *moves = uniform[:, _NUM_TRANSFORMATIONS:].unbind(1)
         x = torch.where(per_pixel(happens[0] & (mirror < 0.5)), x.flip(3), x)
         x = turned(x, whole_number(turn, 4) * happens[1])
-        reach = [int(side * _TRANSLATION + 0.5) for side in x.shape[2:]]
-        down, right = (
-            (whole_number(u, 2 * most + 1) - most) * happens[2] for u, most in zip(moves, reach, strict=True)
-        )
+        down, right = (shift * happens[2] for shift in whole_shifts(moves, x, _TRANSLATION))
         x = translated(x, down, right, reflects=True)
         brightness, contrast, saturation = (
             std * draw * is_on for std, draw, is_on in zip(_COLOR_STD, normal.unbind(1), happens[3:], strict=True)

@@ -5,6 +5,8 @@ Every function is differentiable by the images. Images are in [-1, 1], so that z
 Dimensions: B batch, C channels, H height, W width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
@@ -27,6 +29,12 @@ def scaled_about(images: Images, center: Tensor | float, factor: PerImage) -> Im
 def whole_number(uniform: PerImage, num_values: int) -> Pixels:
     """Return uniform draws of [0, 1) as equally likely whole numbers from 0 to num_values - 1."""
     return (uniform * num_values).long()
+
+
+def whole_shifts(uniform: Sequence[PerImage], images: Images, share: float) -> list[Pixels]:
+    """Return uniform draws of [0, 1), one for each side, as equally likely moves of at most a share of that side."""
+    reach = [int(side * share + 0.5) for side in images.shape[2:]]
+    return [whole_number(draw, 2 * most + 1) - most for draw, most in zip(uniform, reach, strict=True)]
 
 
 def translated(images: Images, rows: Pixels, columns: Pixels, *, reflects: bool) -> Images:

@@ -8,7 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.functional import at_least_float32
-from genlab.models.gan.techniques.augmentation import cut_out, per_pixel, scaled_about, translated, whole_number
+from genlab.models.gan.techniques.augmentation import (
+    cut_out,
+    per_pixel,
+    scaled_about,
+    translated,
+    whole_number,
+    whole_shifts,
+)
 from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.ranges import require_between
 from genlab.parallel.collectives import draw_rows
@@ -59,10 +66,8 @@ class DiffAugment(ImageTechnique):
         x = x + per_pixel(self.brightness * brightness)
         x = scaled_about(x, x.mean(1, keepdim=True), 1 + self.saturation * saturation)
         x = scaled_about(x, x.mean((1, 2, 3), keepdim=True), 1 + self.contrast * contrast)
+        x = translated(x, *whole_shifts(draws[3:5], x, self.translation), reflects=False)
         sides = images.shape[2:]
-        reach = [int(side * self.translation + 0.5) for side in sides]
-        down, right = (whole_number(u, 2 * most + 1) - most for u, most in zip(draws[3:5], reach, strict=True))
-        x = translated(x, down, right, reflects=False)
         height, width = (int(side * self.cutout + 0.5) for side in sides)
         # An even length has one more place, half of it outside at either end (the authors' program).
         rows, columns = (
