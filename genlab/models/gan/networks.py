@@ -80,6 +80,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features)
 
 
+def noise_like(x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
+    """Return standard normal noise for each element of a batch, which several processes draw as one."""
+    return draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
+
+
 class GaussianNoiseLayer(nn.Module):
     """Adds N(0, std) in training, nothing in evaluation (arXiv:1606.03498, the code of its MNIST experiments)."""
 
@@ -90,8 +95,7 @@ class GaussianNoiseLayer(nn.Module):
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not self.training:
             return x
-        noise = draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
-        return x + self.std * noise
+        return x + self.std * noise_like(x)
 
     def extra_repr(self) -> str:
         return f"std={self.std}"

@@ -3,13 +3,12 @@
 Differs from the papers: the noise does not fade. Equal distributions with noise are equal distributions without.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.models.gan.networks import noise_like
 from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.ranges import require_between
-from genlab.parallel.collectives import draw_rows
 
 
 class InstanceNoise(ImageTechnique):
@@ -28,6 +27,4 @@ class InstanceNoise(ImageTechnique):
         self.std = std
 
     def transform(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        shape = images.shape[1:]
-        noise = draw_rows(lambda rows: torch.randn(rows, *shape, dtype=images.dtype, device=images.device), len(images))
-        return images + self.std * noise
+        return images + self.std * noise_like(images)
