@@ -1,4 +1,4 @@
-"""``genlab <command> [key=value ...]``: finds the command and hands the rest of the line to Hydra.
+"""``genlab <command> [key=value ...]``: finds the command and passes the remaining arguments to Hydra.
 
 Nothing heavy is imported before a command is chosen, so that ``genlab --help`` and shell completion answer at once.
 """
@@ -58,7 +58,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
     "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),
 }
-"""Command to what it does and what its line may hold."""
+"""Command name to its description and the syntax of its arguments."""
 _COMMANDS_ELSEWHERE = {
     **dict.fromkeys(("fit", "run", "start"), "train"),
     **dict.fromkeys(("resume", "continue", "restart"), "train resume=RUN"),
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Job:
-    """What Hydra calls for every job of a command; it can be sent to the workers of a launcher."""
+    """The callable that Hydra runs for every job of a command; it can be pickled for the workers of a launcher."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -108,7 +108,7 @@ class Job:
         run_job(self.command, self.module, configuration)
 
     def module(self) -> Any:
-        """The module of the command, with its ``read`` and ``run``; importing it may import torch."""
+        """Return the module of the command, with its ``read`` and ``run``; importing it may import torch."""
         return import_module("genlab.train" if self.command == "train" else f"genlab.commands.{self.command}")
 
     def __reduce__(self) -> tuple[Callable[[str], "Job"], tuple[str]]:
@@ -116,7 +116,7 @@ class Job:
 
 
 def _job_in_worker(command: str) -> Job:
-    """A job in another process, where Hydra will need the resolvers of our configuration."""
+    """Unpickle a job in another process, and register the resolvers that its configuration needs."""
     from genlab.config.naming import register_resolvers
 
     register_resolvers()
@@ -147,7 +147,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _way_out(words: Sequence[str]) -> str:
-    """What a line without a command was probably meant to be."""
+    """Return the command that was probably meant by arguments without a valid one."""
     from genlab.config.location import config_directory
     from genlab.config.suggestions import way_out
 
@@ -182,9 +182,9 @@ Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 dis
 
 
 def _complete(words: list[str]) -> int:
-    """Complete the command itself, and leave the rest of the line to Hydra.
+    """Complete the name of the command; Hydra completes its arguments.
 
-    The shell calls ``genlab -sc query=bash`` with the line so far in COMP_LINE.
+    The shell calls ``genlab -sc query=bash`` with the command line typed so far in COMP_LINE.
     """
     from genlab.launch.command import run_hydra
 
@@ -199,7 +199,7 @@ def _complete(words: list[str]) -> int:
         if typed[0] not in COMMANDS:
             return 0
         command = typed[0]
-        # Hydra completes the line of a program without commands.
+        # Hydra completes the command line of a program without commands.
         os.environ["COMP_LINE"] = line.replace(f" {command}", "", 1)
     try:
         run_hydra(command, words, job=Job(command))

@@ -47,19 +47,19 @@ class StorageError(GenlabError, OSError):
 
 
 class FolderInUseError(GenlabError, RuntimeError):
-    """Another process holds the run folder."""
+    """Another process has locked the run folder."""
 
     exit_code = 8
 
 
 class ProcessLostError(GenlabError, RuntimeError):
-    """A process of a run of several died."""
+    """A process of a distributed run died."""
 
     exit_code = 1
 
 
 class ProcessHungError(ProcessLostError):
-    """A process of a run of several did not answer in time."""
+    """A process of a distributed run did not answer in time."""
 
 
 class SweepError(GenlabError, RuntimeError):
@@ -72,7 +72,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, the system, torch on the CPU (a bare RuntimeError) or torch on a device found no memory."""
+    """Return True if Python, the OS, torch on the CPU (a plain RuntimeError) or torch on a device is out of memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

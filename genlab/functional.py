@@ -13,19 +13,19 @@ from torch.nn import functional as F
 
 
 def one_hot(indices: Int[Tensor, "*shape"], num_values: int) -> Float[Tensor, "*shape K"]:
-    """Each index as a vector with a one at its place; an index outside of the K values gives zeros."""
+    """Return each index as a one-hot vector; an index outside of the K values gives zeros."""
     return (indices[..., None] == torch.arange(num_values, device=indices.device)).float()
 
 
 def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return half-precision values in float32, for what reduced precision would spoil; others in their own type."""
+    """Return half-precision values in float32, for computations that need it; others in their own type."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def bounded(values: Float[Tensor, "*shape"], low: float, high: float = math.inf) -> Float[Tensor, "*shape"]:
-    """Return the values within bounds; outside of them a gradient passes where descending it leads back.
+    """Return the values clamped to bounds; outside of them only gradients whose descent leads back pass.
 
-    That of a plain clamp is zero there, and a value that has once passed a bound would stay behind it for good.
+    The gradient of a plain clamp is zero there: a value that has once passed a bound would never return.
     """
     result: Tensor = _Bounded.apply(values, low, high)
     return result
@@ -65,7 +65,7 @@ def log_normal_ratio(
 
 
 def importance_weighted_nll(log_weights: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
-    """-log of the mean of K importance weights p(x, z_k) / q(z_k | x), in nats: an upper bound on -log p(x).
+    """Return -log of the mean of K importance weights p(x, z_k) / q(z_k | x), in nats: an upper bound on -log p(x).
 
     Its expectation falls as K grows and equals the variational bound at K = 1 (Burda et al. 2015, arXiv:1509.00519,
     eq. 8 and theorem 1).
@@ -75,7 +75,7 @@ def importance_weighted_nll(log_weights: Float[Tensor, "K B"]) -> Float[Tensor, 
 
 
 def bernoulli_nll(logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """-log Bernoulli(x | sigmoid(logits)) of every sub-pixel, in nats, for x in {0, 1}.
+    """Return -log Bernoulli(x | sigmoid(logits)) of every sub-pixel, in nats, for x in {0, 1}.
 
     Computed from logits: log(1e-10 + p) of a probability is wrong by nats as soon as p is within 1e-8 of 0 or 1.
     """
@@ -85,7 +85,7 @@ def bernoulli_nll(logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape
 def binomial_nll(
     logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape"], *, num_levels: int
 ) -> Float[Tensor, "*shape"]:
-    """-log Binomial(k | num_levels - 1 trials, sigmoid(logits)) of every sub-pixel, in nats.
+    """Return -log Binomial(k | num_levels - 1 trials, sigmoid(logits)) of every sub-pixel, in nats.
 
     Args:
         logits: Log-odds of one trial.
@@ -107,7 +107,7 @@ def discretized_logistic_nll(
     *,
     num_levels: int,
 ) -> Float[Tensor, "*shape"]:
-    """-log of the probability that a logistic variable gives to the bin of every sub-pixel, in nats.
+    """Return -log of the probability that a logistic variable gives to the bin of every sub-pixel, in nats.
 
     Levels lie at k / (num_levels - 1); a bin reaches half way to its neighbours, and the first and the last reach to
     infinity, so that the probabilities of all levels sum to 1 (Kingma et al. 2016, arXiv:1606.04934, section 5.2;
@@ -136,9 +136,9 @@ def discretized_logistic_nll(
 def spherical_interpolation(
     start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
 ) -> Float[Tensor, "*shape"]:
-    """The point at `fraction` of the great arc from start to end, both taken as one flat vector each.
+    """Return the point at `fraction` of the great arc from start to end, each taken as one flat vector.
 
-    Unlike a straight line it keeps the norm that draws from a Gaussian have in many dimensions.
+    Unlike linear interpolation, it keeps the norm of Gaussian draws in many dimensions.
     """
     a, b = start.flatten(), end.flatten()
     cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(torch.finfo(a.dtype).tiny)

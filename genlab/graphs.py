@@ -1,4 +1,4 @@
-"""Work of a device that is recorded once and replayed: one launch in place of thousands.
+"""Recording and replay of device work: one launch in place of thousands.
 
 A replay repeats the kernels of the recording over the same memory. The recording must neither read a value on the host
 nor depend on one that changes: what changes lies in tensors that are filled before a replay.
@@ -19,16 +19,16 @@ class Graphs(Protocol):
     """A recorder of graphs that are replayed in the order of their recording and share their memory."""
 
     def warm_up(self, work: Callable[[], _T]) -> _T:
-        """Do the work as it will be recorded; libraries set themselves up at the first use."""
+        """Run the work once before it is recorded, since libraries initialise themselves at the first use."""
 
     def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
-        """Do the work, and name the first place at which the host waits for the device; None where it never does."""
+        """Run the work, and return the first place at which the host waits for the device; None if it never does."""
 
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
         """Record the work without doing it.
 
         Returns:
-            What the work returns, whose tensors hold values after each replay; and the replay.
+            The outputs of the work, whose tensors are filled by each replay, and the replay.
 
         Raises:
             RuntimeError: The work cannot be recorded.
@@ -47,7 +47,7 @@ class CudaGraphs:
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Callable[[], _T]) -> _T:
-        """Do the work on the stream of the recordings."""
+        """Run the work on the stream of the recordings."""
         surrounding = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(surrounding)
         try:
@@ -57,7 +57,7 @@ class CudaGraphs:
             surrounding.wait_stream(self._stream)
 
     def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
-        """Do the work on the stream of the recordings, and name the first place that waits for the device."""
+        """Run the work on the stream of the recordings, and return the first place that waits for the device."""
         before = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -72,7 +72,7 @@ class CudaGraphs:
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
         """Record the work on its own stream; other threads may use the device meanwhile."""
         # torch.cuda.graph would also empty the allocator's cache, each time: more than a row of pixels takes.
-        # What Python's collector frees of the device meanwhile would spoil the recording.
+        # Device memory that Python's garbage collector frees meanwhile would invalidate the recording.
         collects = gc.isenabled()
         gc.disable()
         graph = torch.cuda.CUDAGraph()

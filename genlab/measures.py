@@ -1,4 +1,4 @@
-"""Declarations of measures: what a number is, said by whoever computes it. Nothing is inferred from a name.
+"""Declarations of measures: unit, kind and direction, stated by the code that computes it, never inferred from a name.
 
 A model declares the keys of its ``evaluate`` in :attr:`genlab.models.base.Model.measures`. A number without a
 declaration is shown as NOT_DECLARED and ranked with no other.
@@ -12,7 +12,7 @@ Kind = Literal["exact", "upper bound", "lower bound", "part of a bound", "estima
 Direction = Literal["lower", "higher", "neither"]
 
 NOT_DECLARED = "not declared"
-"""In the place of unit, kind and direction, in tables and files alike."""
+"""Placeholder for unit, kind and direction in tables and files."""
 
 # Quantities that several measures share: an exact value and a bound on it stand in one column.
 NEGATIVE_LOG_LIKELIHOOD = "nll_nats"
@@ -34,10 +34,10 @@ class Measure:
     kind: Kind
     """An "estimate" is a random draw or depends on a choice of samples; a bound holds in expectation."""
     direction: Direction
-    """Which values are better; "neither" where they order no models, as a discriminator's scores."""
+    """Direction of better values; "neither" for values that order no models, such as a discriminator's scores."""
     quantity: str | None = None
-    """The column of a comparison that the measure belongs to; None is one of its own name. Measures of one quantity
-    are ranked with each other. Those of LIKELIHOODS are of the integer levels, and baselines stand beside them."""
+    """Column of a comparison to which the measure belongs; None is a column of its own name. Measures of one quantity
+    are ranked with each other. Those of LIKELIHOODS are of the integer levels and are shown beside baselines."""
     is_importance_weighted: bool = False
     """True where the value depends on the number of importance samples that ``diagnose`` is given."""
 
@@ -53,7 +53,7 @@ WATCH_MEASURES = MappingProxyType(
         "modes/covered": Measure(unit="modes", kind="estimate", direction="higher"),
     }
 )
-"""By tag, of what the watch for collapse (:mod:`genlab.training.collapse`) writes."""
+"""Measures of the watch for collapse (:mod:`genlab.training.collapse`), by tag."""
 
 
 SAMPLE_MEASURES = MappingProxyType(
@@ -67,11 +67,11 @@ SAMPLE_MEASURES = MappingProxyType(
         "coverage": Measure(unit="1", kind="estimate", direction="higher"),
     }
 )
-"""By name, of what generated images are compared by; the features that are looked at follow the name."""
+"""Measures of generated images, by name without the suffix of the features."""
 
 
 OF_REAL_IMAGES = "baseline_real_"
-"""Precedes the name of a measure that is taken of real images in the place of samples."""
+"""Prefix of the name of a measure of real images in place of samples."""
 QUALITY_MEASURES = MappingProxyType(
     {
         f"quality/{prefix}{name}_{features}": replace(SAMPLE_MEASURES[name], direction="neither")
@@ -82,7 +82,7 @@ QUALITY_MEASURES = MappingProxyType(
         for prefix in ("", OF_REAL_IMAGES)
     }
 )
-"""By tag, of what is measured of samples while a model trains."""
+"""Measures of samples during training, by tag."""
 
 
 def negative_log_likelihood(kind: Literal["exact", "upper bound"]) -> Measure:

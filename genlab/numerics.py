@@ -1,4 +1,4 @@
-"""Which arithmetic a CUDA device uses: float32 is float32 and every run gives the same bits, unless the user says less.
+"""Arithmetic of CUDA devices: full float32, and the same bits in every run, unless the user allows less.
 
 PyTorch's own defaults differ between products (float32) and convolutions (TF32, with 10 bits of mantissa).
 """
@@ -12,7 +12,7 @@ import torch
 def make_explicit(device: torch.device) -> None:
     """Set the arithmetic of this process: no TF32, and convolutions that sum in the same order each time.
 
-    A device with a number becomes the current one, whose generator and streams are meant from then on.
+    A device with a number becomes the current one, whose generator and streams are used from then on.
     """
     if device.type != "cuda":
         return
@@ -25,10 +25,10 @@ def make_explicit(device: torch.device) -> None:
 
 @contextmanager
 def float32_products(*, tf32: bool = False) -> Iterator[None]:
-    """Compute products of float32 exactly within, or with operands rounded to TF32; the CPU knows no difference.
+    """Compute products of float32 with or without TF32 within the context; it has no effect on the CPU.
 
     Args:
-        tf32: Whether to round: about eight times the speed on tensor cores, for 3 digits of each operand.
+        tf32: True to round operands to 3 digits, for about eight times the speed on tensor cores.
     """
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     _set_tf32(tf32)

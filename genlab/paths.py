@@ -1,4 +1,4 @@
-"""Paths as people write them: ``~`` is the home folder, ``~ada`` that of the user ada."""
+"""Expansion of ``~`` in paths: ``~`` is the home folder, ``~ada`` that of the user ada."""
 
 import os
 import shlex
@@ -58,10 +58,10 @@ def from_here(path: Path) -> Path:
 
 
 def program(packages: Iterable[str] = ()) -> str:
-    """Return how this program is called here: an environment that is not activated has no `genlab` on the path.
+    """Return the command that starts this program; without an activated environment `genlab` is not on the path.
 
     Args:
-        packages: Of the user's own, which a command that reads a run of theirs has to be told to trust.
+        packages: Packages of the user's that the command has to trust to read the run.
     """
     missing = dict.fromkeys(packages)
     trusted = [name for name in (os.environ.get("GENLAB_ALLOW"), *missing) if name]
@@ -73,7 +73,7 @@ def program(packages: Iterable[str] = ()) -> str:
 
 
 def resume_command(run_folder: Path, packages: Iterable[str] = ()) -> str:
-    """Return the line that goes on with a run.
+    """Return the command line that resumes a run.
 
     Args:
         run_folder: Of the run.

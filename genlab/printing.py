@@ -1,8 +1,8 @@
-"""Text that others wrote, made fit for a terminal and a log."""
+"""Escaping of untrusted text for a terminal and a log."""
 
 
 def printable(text: str) -> str:
-    """The text on one line, with an escape for each character that shows nothing: those could move the cursor."""
+    """Return the text on one line, with unprintable characters escaped, since they could move the cursor."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 

@@ -4,6 +4,6 @@ import hashlib
 
 
 def derive_seed(seed: int, *purpose: int | str) -> int:
-    """A 63-bit seed for one purpose, stable over versions and machines; other purposes give independent seeds."""
+    """Return a 63-bit seed for one purpose, stable over versions and machines; purposes have independent seeds."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1

@@ -32,7 +32,7 @@ from genlab.types import ImageSpec
 _log = logging.getLogger(__name__)
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
-"""What follows `genlab train`: what measures is trained in the same precision on every machine."""
+"""Overrides of `genlab train`; the classifier is trained in the same precision on every machine."""
 _UNPREPARED: Mapping[str, Any] = {"num_labels_per_class": None, "flip": False, "fresh_clutter": False}
 """Preparation of the training images that the classifier does without."""
 
@@ -50,7 +50,7 @@ class ReferenceClassifier:
 
 
 def why_no_classifier(dataset: Dataset) -> str | None:
-    """Why none can be trained on these data, or None where one can."""
+    """Return the reason why no classifier can be trained on these data; None if one can."""
     if dataset.spec.num_classes == 0:
         return f"dataset {dataset.name} has no labels"
     if dataset.spec.num_classes == 1:
@@ -63,16 +63,16 @@ def why_no_classifier(dataset: Dataset) -> str | None:
 def load_classifier(
     run_folder: Path, *, spec: ImageSpec, device: torch.device, key: str = "classifier"
 ) -> ReferenceClassifier:
-    """The classifier of a run that the user names.
+    """Return the classifier of a run that the user names.
 
     Args:
         run_folder: A run of ``model=classifier``.
-        spec: Of the images it will be shown.
+        spec: Of the images to be classified.
         device: Where it goes.
         key: Of the setting that names it, for messages.
 
     Raises:
-        ConfigurationError: The run is none of a classifier, or of one for other images.
+        ConfigurationError: The run is not of a classifier, or of one for other images.
         CheckpointError: Its checkpoint cannot be used.
     """
     trained = load_trained(run_folder, checkpoint="best", device=device)
@@ -104,24 +104,24 @@ def reference_classifier(
     tell: Callable[[str], None],
     train: Callable[..., object],
 ) -> ReferenceClassifier:
-    """The classifier of these data, trained now if the cache has none. One process trains; others wait for it.
+    """Return the classifier of these data, trained now if it is not cached. One process trains; others wait for it.
 
     Args:
         dataset: Data on which one can be trained (:func:`why_no_classifier`).
         node: The configuration that the data were built from.
         device: Where to train it, and where it goes.
         num_threads: As in `genlab train`.
-        tell: Takes the line that says what is going to take minutes, and the line that says what was found.
-        train: :func:`genlab.train.train`, which is handed in because a training run may ask for a classifier too.
+        tell: Prints the line before training, which takes minutes, and the line about the classifier that is used.
+        train: :func:`genlab.train.train`, passed as an argument because a training run may need a classifier too.
 
     Raises:
-        GenlabError: Training failed in a foreseen way.
+        GenlabError: Training failed in an expected way.
     """
     configuration = _configuration(dataset, node, device=device, num_threads=num_threads)
     cache = user_cache() / "classifiers"
     name = _name(dataset, configuration)
     home = cache / name
-    if _status(home) != "finished":  # else nothing is written, for the place may be read-only
+    if _status(home) != "finished":  # else nothing is written, since the folder may be read-only
         with exclusive_access(cache, name):
             if _status(home) != "finished":
                 tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
@@ -205,7 +205,7 @@ def class_predictor(
 def _configuration(
     dataset: Dataset, node: Mapping[str, Any], *, device: torch.device, num_threads: int | None
 ) -> RunConfiguration:
-    """That of `genlab train model=classifier` on the same images, with the labels that the run did not see."""
+    """Return the configuration of `genlab train model=classifier` on the same images, with all labels."""
     overrides = [
         *OVERRIDES,
         f"model.per_channel={str(dataset.has_class_per_channel).lower()}",
@@ -220,7 +220,7 @@ def _configuration(
 
 
 def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
-    """The data's fingerprint, and that of everything that makes the classifier what it is."""
+    """Return a name from the data's fingerprint and that of the classifier's configuration."""
     recipe = [
         FORMAT_VERSION,
         configuration.model,

@@ -1,4 +1,4 @@
-"""Handlers of signals for the time of a block."""
+"""Signal handlers that are set during a block."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 @contextmanager
 def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
-    """Handle signals while the block runs; the former handlers come back at its end.
+    """Handle signals while the block runs; the previous handlers are restored at its end.
 
     A SIGHUP that is ignored, as under nohup, stays ignored. Outside of the main thread, which alone gets signals from
     Python, nothing changes.
@@ -32,5 +32,5 @@ def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
 
 
 def told(number: int) -> str:
-    """Return a signal as people call it."""
+    """Return the name of a signal for the user."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -1,8 +1,8 @@
-"""Files that are written whole, and untrusted files that are read from their own folder alone.
+"""Atomic writing of files, and reading of untrusted files that must lie in their own folder.
 
-A reader, or a crash at any instant, meets the old bytes or the new ones, never a mixture. What is read from a folder
-that somebody else may have made lies in that folder and is an ordinary file: a link can lead to any file of this
-machine, and a pipe never ends.
+A reader, or a crash at any instant, finds the old bytes or the new ones, never a mixture. A file that is read from an
+untrusted folder must lie in that folder and be an ordinary file: a link can lead to any file of this machine, and a
+pipe never ends.
 """
 
 import errno
@@ -24,12 +24,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def replace_atomically(path: Path, *parts: bytes | memoryview, former: Path | None = None) -> None:
-    """Write a file by way of a temporary one in the same folder.
+    """Write a file atomically, through a temporary file in the same folder.
 
     Args:
         path: Of the file.
-        parts: Its content, in a row.
-        former: Where in the same folder the file that is there goes; it is overwritten by default.
+        parts: Its content, in order.
+        former: Path in the same folder to which the existing file is moved; it is overwritten by default.
 
     Raises:
         StorageError: The disk is full; the old file is untouched.
@@ -57,10 +57,10 @@ def replace_atomically(path: Path, *parts: bytes | memoryview, former: Path | No
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its final name when the block ends and is removed when the block fails.
+    """Yield a temporary folder that is renamed to the target when the block ends, and removed if it fails.
 
-    What a killed process has left of the same target is removed first; the lock on a folder being filled is the
-    kernel's, and a kill takes it away.
+    Leftovers of a killed process for the same target are removed first; the kernel releases the lock on a folder being
+    filled when its process is killed.
 
     Args:
         target: Does not exist, or is an empty folder.
@@ -106,11 +106,11 @@ def _is_locked(folder: Path) -> bool:
 
 
 def require_writable(folder: Path, *, way_out: str) -> None:
-    """Refuse a folder that cannot be written, before there is anything to write; nothing is made there.
+    """Refuse a folder that cannot be written; nothing is made there.
 
     Args:
         folder: Need not exist.
-        way_out: What the user can do, for the error.
+        way_out: Hint for the user at the end of the error message.
 
     Raises:
         StorageError: As said.
@@ -132,27 +132,27 @@ def _synchronise(folder: Path) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space, of quota, or of a larger limit of files."""
+    """Return True if a write failed because of the disk space, a quota, or the limit of the file size."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def require_space(path: Path, num_bytes: int) -> None:
-    """Refuse to begin writing what will not fit.
+    """Refuse to write more bytes than there is space for.
 
     Args:
         path: Need not exist.
-        num_bytes: What is going to be written there.
+        num_bytes: Number of bytes to be written.
 
     Raises:
         StorageError: There is less space than that.
     """
-    # What keeps no files, such as /proc, has no size, and refuses what is made there in its own words.
+    # File systems without storage, such as /proc, have no size, and raise their own errors on writing.
     if shutil.disk_usage(_existing(path)).total > 0 and free_bytes(path) < num_bytes:
         raise _disk_full(path, num_bytes)
 
 
 def free_bytes(path: Path) -> int:
-    """What the disk of a path, which need not exist, still takes."""
+    """Return the free space in bytes on the disk of a path, which need not exist."""
     return shutil.disk_usage(_existing(path)).free
 
 
@@ -167,7 +167,7 @@ def _disk_full(path: Path, num_bytes: int) -> StorageError:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes have left of their writing; call it where no other process writes."""
+    """Remove temporary files of killed processes; no other process may be writing to the folder."""
     for stray in folder.glob(f".*{_TEMPORARY}"):
         if not stray.is_dir():  # `whole_folder` removes its own
             stray.unlink(missing_ok=True)
@@ -200,19 +200,19 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def read_within(folder: Path, name: str) -> bytes:
-    """The content of an ordinary file of a folder, as `opened_within` opens it.
+    """Return the content of an ordinary file of a folder, as opened by `opened_within`.
 
     Raises:
         OSError: It cannot be read.
         ValueError: It lies outside the folder or is no ordinary file.
     """
     with opened_within(folder, name) as file:
-        # Python sets as much memory aside as it is asked to read.
+        # Python allocates as much memory as it is asked to read.
         return file.read(os.fstat(file.fileno()).st_size)
 
 
 def require_contained(folder: Path) -> None:
-    """Refuse a folder with anything inside that is neither file nor folder, or that leads out: it is written to, too.
+    """Refuse a folder that contains special files, or links that lead out of it, since it is also written to.
 
     Raises:
         ConfigurationError: The first such thing.
@@ -229,7 +229,7 @@ def require_contained(folder: Path) -> None:
 
 
 def leads_out(path: Path, folder: Path) -> bool:
-    """Whether a path inside a folder is really one outside, by way of a link."""
+    """Return True if a path inside a folder leads outside through a link."""
     try:
         return not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # links in a circle

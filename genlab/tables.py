@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def aligned(*blocks: Sequence[Sequence[str]]) -> str:
-    """Blocks of rows in columns of equal width, a rule between one block and the next."""
+    """Return blocks of rows as text in columns of equal width, with a rule between blocks."""
     widths = [max(map(len, column)) for column in zip(*(row for block in blocks for row in block), strict=True)]
     rule = "\n" + "  ".join("-" * width for width in widths) + "\n"
 

@@ -1,4 +1,4 @@
-"""`genlab train`: from a configuration to a trained model. Everything is put together here, and nowhere else."""
+"""`genlab train`: from a configuration to a trained model. This is the only module that combines all parts."""
 
 import logging
 import signal
@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguration:
-    """The checked configuration of a new run, or of the run that ``resume`` names.
+    """Return the checked configuration of a new run, or of the run that ``resume`` names.
 
     Raises:
         ConfigurationError: Something in it does not fit.
@@ -61,10 +61,10 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
 
 
 def processes(configuration: RunConfiguration) -> Processes:
-    """How many processes the run shall have on this machine.
+    """Return the processes of the run on this machine.
 
     Raises:
-        ConfigurationError: It has not so many devices.
+        ConfigurationError: The machine has fewer devices.
     """
     settings = configuration.settings
     return processes_on(
@@ -73,12 +73,12 @@ def processes(configuration: RunConfiguration) -> Processes:
 
 
 def run(configuration: RunConfiguration, context: JobContext) -> None:
-    """Train in the run folder, which this process holds until it ends, together with those started beside it."""
+    """Train in the run folder, which is locked meanwhile, together with the other processes of the run."""
     worker = this_worker()
     former: Mapping[str, Any] = {}
     try:
         with joined(own_device(choose_device(configuration.device))), ExitStack() as held:
-            # Several processes have one run folder; the first of them names it, and holds it for all.
+            # Several processes share one run folder; rank 0 names it, and locks it for all.
             begins_anew = False
             if is_first():
                 is_resumed = configuration.resume is not None or context.is_restarted
@@ -119,18 +119,18 @@ def train(
     is_restarted: bool = False,
     begins_anew: bool = False,
 ) -> Summary:
-    """Put a run together and carry it out.
+    """Build a run and train it.
 
     Args:
         configuration: Checked.
-        run_folder: An existing folder that this process holds.
-        command: The line that repeats the run, for environment.json.
-        origin: What the configuration was composed of.
-        is_restarted: Whether its processes died before, and were started again by the launcher.
-        begins_anew: Whether a run was here that never saved, which this one takes the place of.
+        run_folder: An existing folder that this process has locked.
+        command: The command line that repeats the run, for environment.json.
+        origin: The choices and overrides of the configuration.
+        is_restarted: True if its processes died before and were restarted by the launcher.
+        begins_anew: True if this run replaces one in the same folder that never saved.
 
     Raises:
-        GenlabError: The run failed in a foreseen way.
+        GenlabError: The run failed in an expected way.
     """
     device = own_device(choose_device(configuration.device))
     precision = agreed_precision(configuration.settings.precision, device)
@@ -172,10 +172,10 @@ def train(
 def assembled(
     configuration: RunConfiguration, run_folder: Path, device: torch.device, origin: Origin = UNKNOWN
 ) -> Trainer:
-    """The trainer of a configuration with its data, model and optimisers; the run folder stays as it is.
+    """Return the trainer of a configuration with its data, model and optimisers; the run folder is not changed.
 
     Raises:
-        GenlabError: They do not go together, or the data are not at hand.
+        GenlabError: The parts are not compatible, or the data are missing.
     """
     with first_before_others():  # a download, or images decoded once
         dataset: Dataset = configuration.bound_dataset.build()

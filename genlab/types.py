@@ -1,4 +1,4 @@
-"""What passes between data, models and the trainer: frozen values without behaviour.
+"""Data classes passed between data, models and the trainer: frozen values without behaviour.
 
 Dimensions: B batch, C channels, H height, W width.
 """
@@ -14,7 +14,7 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """What a dataset measured of itself; models are built from it, and users never type it."""
+    """Properties of the images that a dataset measures; models are built from them, and users never type them."""
 
     channels: int
     height: int
@@ -32,18 +32,18 @@ class Batch:
     images: Float[Tensor, "B C H W"]
     labels: Int[Tensor, " B"]
     num_labelled: int | None = None
-    """So many images at the head have a label, and the others have none; None where only the labels tell."""
+    """Number of labelled images, which come first; None if only the labels show it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A value to back-propagate, and what to log of it; both stay on the device."""
+    """A value to back-propagate, and metrics to log; both stay on the device."""
 
     value: Float[Tensor, ""]
     metrics: Mapping[str, Float[Tensor, ""]]
     """Quantity with its unit (``kl_nats``) to a scalar, averaged over the batch."""
     handed_on: object = None
-    """What a later phase of the same step may use (see :attr:`Phase.receives`)."""
+    """Values that a later phase of the same step may use (see :attr:`Phase.receives`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Phase:
     name: str
     """Key of its optimiser, of its part of the checkpoint and of its metrics."""
     modules: tuple[nn.Module, ...]
-    """What it trains; every other parameter of the model is frozen meanwhile."""
+    """Modules that it trains; every other parameter of the model is frozen meanwhile."""
     loss: Callable[..., Loss]
     """Takes a Batch; where :attr:`receives`, also what the phase before handed on."""
     repeats: int = 1
@@ -63,5 +63,5 @@ class Phase:
     records: tuple[nn.Module, ...] = ()
     """Modules that this phase does not train but whose graph it hands on to a later phase, so they are not frozen."""
     receives: bool = False
-    """Whether the loss takes, as a second argument, the ``handed_on`` of the last update of the phase before, or None
-    where that update was skipped."""
+    """True if the loss takes, as a second argument, the ``handed_on`` of the last update of the previous phase, or None
+    if that update was skipped."""

@@ -1,4 +1,4 @@
-"""A headless Chromium for the tests that look at a page as a person would."""
+"""A headless Chromium for the tests of web pages."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 SCREENSHOTS_VARIABLE = "GENLAB_SCREENSHOTS"
-"""A folder that keeps the screenshots."""
+"""Environment variable with the folder of the screenshots."""
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
 def browser() -> "Iterator[Browser]":
-    """Playwright's own Chromium, or one of the system's; the test is skipped, with the reason, where there is none."""
+    """Yield Playwright's own Chromium, or one of the system's; skip the test if there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'genlab[browser]'")
     program = next((found for name in _PROGRAMS if (found := shutil.which(name))), None)
     with playwright.sync_playwright() as started:
@@ -36,7 +36,7 @@ def browser() -> "Iterator[Browser]":
 
 
 def screenshot(page: "Page", name: str, folder: Path) -> Path:
-    """Save what is to be seen, in the folder that GENLAB_SCREENSHOTS names or else in the given one."""
+    """Save a screenshot in the folder that GENLAB_SCREENSHOTS names, or else in the given one."""
     page.wait_for_timeout(3000)  # charts are drawn some time after their data came
     path = Path(os.environ.get(SCREENSHOTS_VARIABLE) or folder) / f"{name}.png"
     page.screenshot(path=path)

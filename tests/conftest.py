@@ -1,4 +1,4 @@
-"""What all tests share: the command line in this process, and no GPU test without a GPU."""
+"""Fixtures of all tests: the command line in this process, and no GPU test without a GPU."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ def same_initial_weights_in_any_order_of_the_tests() -> None:
 
 @pytest.fixture(scope="session")
 def pair() -> Iterator[Pair]:
-    """Two processes that carry out functions together."""
+    """Return two processes that run functions together."""
     with pair_of_processes() as processes:
         yield processes
 
@@ -54,7 +54,7 @@ class Outcome:
 def genlab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., Outcome]]:
-    """Runs ``genlab WORDS`` with an empty folder as the working directory."""
+    """Return a function that runs ``genlab ARGUMENTS`` with an empty folder as the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENLAB_DEBUG", raising=False)
     monkeypatch.delenv("GENLAB_ALLOW", raising=False)

@@ -1,4 +1,4 @@
-"""Two processes over gloo that stay for all tests and carry out functions together."""
+"""Two processes over gloo that live for all tests and run functions together."""
 
 import multiprocessing
 import os
@@ -14,16 +14,16 @@ _SECONDS = 300.0
 
 
 class Pair:
-    """The processes, as the test sees them."""
+    """The interface of the tests to both processes."""
 
     def __init__(self, connections: list[Connection]) -> None:
         self._connections = connections
 
     def run(self, task: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What a function of a module gives in each process; its arguments and results can be pickled.
+        """Return the result of a function of a module in each process; arguments and results must be picklable.
 
         Raises:
-            RuntimeError: It raised in some process; the message holds the traceback.
+            RuntimeError: It raised in a process; the message contains the traceback.
         """
         for connection in self._connections:
             connection.send((task, arguments))
@@ -39,7 +39,7 @@ class Pair:
 
 @contextmanager
 def pair_of_processes() -> Iterator[Pair]:
-    """Start them, and end them."""
+    """Start the processes, and end them."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in subprocesses, few because each costs seconds."""
+"""The command line in subprocesses; few tests, because each costs seconds."""
 
 import json
 import os

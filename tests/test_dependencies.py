@@ -15,7 +15,7 @@ NOT_PINNED = {"pip", "genlab"}
 
 
 def needed(lines: Iterable[str], extras: tuple[str, ...], known: set[tuple[str, str]]) -> set[str]:
-    """Names of all that some requirements need here; what is not installed is not followed.
+    """Return the names of all packages that some requirements need here; those that are not installed are skipped.
 
     Args:
         lines: The requirements of one package.

@@ -1,4 +1,4 @@
-"""What the pages name exists: files, links, settings, and commands that compose."""
+"""Files, links and settings in the documentation exist, and its commands compose."""
 
 import re
 import shlex
@@ -52,7 +52,7 @@ def keys_of(node: Any, parent: str) -> Iterator[str]:
 
 
 def settings() -> set[str]:
-    """The keys of every file in configs/, wherever the file's group places them."""
+    """Return the keys of every file in configs/, wherever the file's group places them."""
     found = set()
     for path in (ROOT / "configs").rglob("*.yaml"):
         group = path.parent.relative_to(ROOT / "configs").as_posix().replace("/", ".").removeprefix(".")

@@ -1,4 +1,4 @@
-"""A run that begins with the weights of another one: what fits, what is said of the rest, what is refused."""
+"""A run initialised with the weights of another one: compatible weights, the log of the others, and refusals."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""``~`` in paths: what it stands for, wherever a path can be given, and what is said where it stands for nothing."""
+"""``~`` in paths: its expansion wherever a path can be given, and the error without a home folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The classifier on demand: trained once for the same images, never half, and refused where there can be none."""
+"""The classifier on demand: trained once for the same images, never stored incomplete, and refused if impossible."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def make(**changes: Any) -> tuple[Dataset, dict[str, Any]]:
 
 @pytest.fixture(name="told")
 def in_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The lines told to the user, of a classifier that is trained for five steps."""
+    """Return the lines printed for a classifier that is trained for five steps."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(module, "OVERRIDES", (*module.OVERRIDES, "trainer=smoke", "trainer.num_steps=5"))
     return []

@@ -1,4 +1,4 @@
-"""A resumption that is refused, or dies before its first step, leaves the run as it was; data may have moved."""
+"""A resumption that is refused, or dies before its first step, does not change the run; data may have moved."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def run(genlab: Genlab, finished_run: Path, tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The digests of all files but the log, which tells of every attempt."""
+    """Return the digests of all files but the log, which records every attempt."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("train.log", ".lock"))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 

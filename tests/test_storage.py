@@ -1,4 +1,4 @@
-"""Reading from a folder that somebody else may have made, and making one that is whole."""
+"""Reading from an untrusted folder, and making a complete one."""
 
 import fcntl
 import os

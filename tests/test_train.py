@@ -1,4 +1,4 @@
-"""What the composition root hands to the trainer."""
+"""Arguments that the composition root passes to the trainer."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_the_watch_fetches_the_classifier_of_the_data(
     collapse = json.loads((watched / "summary.json").read_text())["collapse"]
     assert Path(collapse["classifier"]).parent == tmp_path / ".cache" / "genlab" / "classifiers"
     assert 1 <= collapse["modes_covered"] <= 10
-    # Training the classifier in between leaves no trace in the run that asked for it.
+    # Training the classifier in between does not change the run that needs it.
     ours, theirs = (load_trained(run, checkpoint="last", device=torch.device("cpu")).model for run in (plain, watched))
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 

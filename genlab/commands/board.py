@@ -43,7 +43,7 @@ class BoardSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> BoardSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: The folder does not exist.
@@ -115,7 +115,7 @@ def _owner_of(settings: BoardSettings, refused: OSError) -> str:
 
 
 def tensorboard_command(settings: BoardSettings) -> list[str]:
-    """The command line; the host is this machine's own, so that nothing is shown to the network."""
+    """Return the command line; the host is this machine's own, so that nothing is shown to the network."""
     return [
         sys.executable,
         "-P",  # with -m alone Python would import from the working directory

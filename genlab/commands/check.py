@@ -1,4 +1,4 @@
-"""`genlab check`: what the mathematics of a model promises, looked at on small images; a table of what held."""
+"""`genlab check`: tests the mathematical invariants of a model on small images and prints a table of the results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _VERDICT_WIDTH = len("does not apply")
 
 
 class BrokenModelError(ConfigurationError):
-    """A model does not do what its mathematics promises: something for the one who configured or wrote it."""
+    """A model violates a mathematical invariant: its configuration or its code is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class CheckSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit.
@@ -82,7 +82,7 @@ def run(settings: CheckSettings, context: JobContext) -> None:
     """Print one line for each invariant, and how many held.
 
     Raises:
-        BrokenModelError: One did not.
+        BrokenModelError: At least one invariant failed.
         ConfigurationError: The model cannot be made for small images.
     """
     del context

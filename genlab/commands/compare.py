@@ -40,7 +40,7 @@ class CompareSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CompareSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit, or a file has no folder to lie in.
@@ -78,7 +78,7 @@ def run(settings: CompareSettings, context: JobContext) -> None:
 
 
 def _line(settings: CompareSettings) -> list[str]:
-    """What a person would type for these settings."""
+    """Return the command line that gives these settings."""
     words = ["genlab", "compare", *settings.runs]
     for name in ("sort", "csv", "json", "html"):
         value = getattr(settings, name)

@@ -1,6 +1,6 @@
-"""`genlab datasets`: every option of ``dataset=`` with the first line of its file; with one of them, a look at it.
+"""`genlab datasets`: every option of ``dataset=`` with the first line of its file; or a summary of one data set.
 
-The look reads the data as training would, so that what would end a run is said before one is started.
+The summary reads the data as training would, so that errors in them are reported before a run is started.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from genlab.config.catalogue import describe_options
 from genlab.config.fields import check_fields
 from genlab.launch.contract import JobContext
 
-# Data sets bring torch, which the list does without: they are imported where one is looked at.
+# Data sets bring torch, which the list does without: they are imported only where one is read.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,11 @@ class DatasetsSettings:
     """The keys of configs/datasets.yaml."""
 
     dataset: dict[str, Any] | None
-    """The one to look at; None lists all."""
+    """The data set to summarise; None lists all."""
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit.
@@ -39,10 +39,10 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSetting
 
 
 def run(settings: DatasetsSettings, context: JobContext) -> None:
-    """Print one line for each data set, or what one of them holds.
+    """Print one line for each data set, or the summary of one of them.
 
     Raises:
-        DataError: The one cannot be used; its message names every file to blame.
+        DataError: The data set cannot be used; the message names every file at fault.
     """
     if settings.dataset is None:
         for line in describe_options("dataset", context.config_folders):

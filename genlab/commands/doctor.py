@@ -1,4 +1,4 @@
-"""`genlab doctor`: what this machine offers, and whether its arithmetic can be trusted."""
+"""`genlab doctor`: reports the devices and libraries of this machine and checks its arithmetic."""
 
 import math
 import os
@@ -26,7 +26,7 @@ class DoctorSettings:
     """The keys of configs/doctor.yaml."""
 
     root: str | None
-    """Where to look for data, as dataset.root; null looks where a training run would."""
+    """Folder of the data, as dataset.root; null is the default of a training run."""
 
 
 class UnsoundNumericsError(GenlabError, RuntimeError):
@@ -36,7 +36,7 @@ class UnsoundNumericsError(GenlabError, RuntimeError):
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DoctorSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit.

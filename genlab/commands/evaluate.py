@@ -100,7 +100,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured, and in which surroundings."""
+    """The measures of a run, and the settings and environment in which they were taken."""
 
     settings: EvaluateSettings
     trained: TrainedModel
@@ -126,7 +126,7 @@ class Evaluation:
         is_baseline: bool = False,
         protocol: str | None = None,
     ) -> list[Entry]:
-        """Measures of given images as lines of the ledger."""
+        """Return measures of given images as entries of the ledger."""
         return entries_from(
             averages,
             declarations,
@@ -140,7 +140,7 @@ class Evaluation:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit.
@@ -156,16 +156,16 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
 
 
 def processes(settings: EvaluateSettings) -> Processes:
-    """How many processes measure together.
+    """Return the number of processes that measure together.
 
     Raises:
-        ConfigurationError: This machine has not so many devices.
+        ConfigurationError: This machine has fewer devices.
     """
     return processes_on(settings.device, num=settings.devices, key="devices")
 
 
 def run(settings: EvaluateSettings, context: JobContext) -> None:
-    """Measure, print, write. Several processes share what the networks do; the first one does the rest.
+    """Measure, print, write. Several processes share the work of the networks; rank 0 does the rest.
 
     Raises:
         ConfigurationError: A setting does not fit the run.
@@ -184,7 +184,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
 
 
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
-    """The ledger of a split, and of samples beside it."""
+    """Return the ledger of a split, including measures of samples."""
     with first_before_others():  # a download, or images decoded once
         dataset = build_dataset(trained.run, allows_other=settings.allow_other_data)
     batch_size, seed = _batch_size_and_seed(settings, trained)
@@ -195,7 +195,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
         f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
         f"{evaluation.dataset.provenance}"
     )
-    # What can be refused is refused before anything is measured.
+    # Invalid settings are refused before anything is measured.
     place = writable(trained.run.folder, settings.out)
     pictures = writable(place / "samples", None)
     generator = _model_to_sample(evaluation)
@@ -233,7 +233,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
 def _measure_given_images(
     path: Path, settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str
 ) -> None:
-    """The likelihood of each picture, without the run's data."""
+    """Return the likelihood of each given image, without the run's data."""
     model = trained.model
     if not has_likelihood(model):
         raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
@@ -279,14 +279,14 @@ def _measure_given_images(
 
 
 def _batch_size_and_seed(settings: EvaluateSettings, trained: TrainedModel) -> tuple[int, int]:
-    """Those of the run where none are asked for: its own test is then repeated to the last bit."""
+    """Return the batch size and seed; those of the run by default, which repeat its own test bit for bit."""
     configuration = trained.run.configuration
     batch_size = configuration.settings.batch_size if settings.batch_size is None else settings.batch_size
     return batch_size, configuration.seed if settings.seed is None else settings.seed
 
 
 def _averages(evaluation: Evaluation) -> dict[str, Average]:
-    """What the model says of the images of the split."""
+    """Return the model's measures averaged over the images of the split."""
     settings, dataset, model = evaluation.settings, evaluation.dataset, evaluation.trained.model
     num_images = _num_images(dataset, settings.split, settings.num_images)
     own_batches = range(rank(), -(-num_images // evaluation.batching.size), num_processes())
@@ -309,7 +309,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
 
 
 def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Entry], list[Entry]]:
-    """What the model says of given images with what its code does, and what needs no model, as lines of the ledger."""
+    """Return the ledger entries of given images: measures of the model and its code, and baselines without a model."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images = _num_images(dataset, settings.split, settings.num_images)
     model = evaluation.trained.model
@@ -339,7 +339,7 @@ def _num_images(dataset: Dataset, split: Split, limit: int | None) -> int:
 
 
 def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
-    """The model, where its samples are to be measured: on request, or because it has no likelihood to be judged by."""
+    """Return the model if its samples are to be measured: on request, or because it has no likelihood."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
         if settings.samples:
@@ -357,7 +357,7 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
 
 
 def _extractors(evaluation: Evaluation) -> tuple[ReferenceClassifier | None, list[FeatureExtractor]]:
-    """What to look through: the classifier where there can be one, and Inception where its weights are given."""
+    """Return the feature extractors: the classifier if the data allow one, and Inception if its weights are given."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     inception: list[FeatureExtractor] = []
     if settings.inception_weights is not None:

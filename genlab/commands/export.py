@@ -37,7 +37,7 @@ class ExportSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: There is no such run, or the folder is not empty.
@@ -53,7 +53,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
 
 
 def run(settings: ExportSettings, context: JobContext) -> None:
-    """Load, write, tell.
+    """Load the model, write the export and print its location.
 
     Raises:
         CheckpointError: No checkpoint can be used.

@@ -8,10 +8,10 @@ from genlab.launch.contract import JobContext
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NoSettings:
-    """There is nothing to set.
+    """Check that no setting was given.
 
     Raises:
-        ConfigurationError: Something was set all the same.
+        ConfigurationError: A setting was given.
     """
     del overrides
     return read_nothing(values)

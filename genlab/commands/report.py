@@ -28,7 +28,7 @@ class ReportSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit, or the file to write into does not exist.

@@ -62,7 +62,7 @@ class SampleSettings:
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
-    """The checked settings.
+    """Return the checked settings.
 
     Raises:
         ConfigurationError: Something in them does not fit.
@@ -72,10 +72,10 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
 
 
 def processes(settings: SampleSettings) -> Processes:
-    """How many processes draw together.
+    """Return the number of processes that draw together.
 
     Raises:
-        ConfigurationError: This machine has not so many devices.
+        ConfigurationError: This machine has fewer devices.
     """
     return processes_on(settings.device, num=settings.devices, key="devices")
 
@@ -127,7 +127,7 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
 
 @contextmanager
 def _refusals_of_the_model() -> Iterator[None]:
-    """A value that only the model can judge is still the user's to change."""
+    """Report a value that only the model can check as a configuration error."""
     try:
         yield
     except ValueError as error:
@@ -137,7 +137,7 @@ def _refusals_of_the_model() -> Iterator[None]:
 
 
 def _options(trained: TrainedModel, settings: SampleSettings) -> dict[str, Any]:
-    """The settings that only some models have, as far as they were given.
+    """Return the given settings that only some models have.
 
     Raises:
         ConfigurationError: One was given that this model does not have.

@@ -1,7 +1,6 @@
-"""The model card of an exported model: what it is, how it was made and measured, and what that does not say.
+"""The model card of an exported model: its description, its training, its measures and their limits.
 
-Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993), as far as genlab knows
-the answers.
+Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993) that genlab can fill.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,10 +16,10 @@ _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples
 
 
 def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
-    """The card in Markdown.
+    """Return the card in Markdown.
 
     Args:
-        run: What its folder tells.
+        run: As read from its folder.
         spec: Of the images it was trained on.
         origin: Of the weights.
         digest: SHA-256 of their file.
@@ -125,7 +124,7 @@ def _table(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _keys(run: Run, *groups: str) -> str:
-    """The settings of some groups, one a line."""
+    """Return the settings of some groups, one per line."""
     lines = [
         f"{key}: {shown(value)}"
         for key, value in run.configuration.items()
@@ -151,11 +150,11 @@ def _code(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """A line of a block, which it cannot end."""
+    """Return the text as a line of a code block that it cannot close."""
     return shown(text).replace("`", "'")
 
 
 def _text(value: object) -> str:
-    """A text of a run, which may hold no markup."""
+    """Return a text of a run with its markup escaped."""
     text = shown(value if isinstance(value, str | int | float | bool | None) else str(value))
     return "".join(f"\\{character}" if character in "\\`*[]<>|#" else character for character in text)

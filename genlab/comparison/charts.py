@@ -1,4 +1,4 @@
-"""Line charts as SVG that needs no script: thinned, labelled, told apart by colour, dash and number."""
+"""Line charts as SVG that needs no script: thinned, labelled, distinguished by colour, dash and number."""
 
 import math
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ class _Axis(NamedTuple):
     is_logarithmic: bool
 
     def fraction(self, value: Number) -> float:
-        """Where on the axis a value lies, 0 at its low end and 1 at its high one."""
+        """Return the position of a value on the axis: 0 at the low end, 1 at the high end."""
         if self.is_logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def chart(tag: str, lines: Sequence[Line]) -> str:
-    """One quantity over training steps for several runs; "" where no line has a finite point."""
+    """Return the chart of one quantity over training steps for several runs; "" if no line has a finite point."""
     lines = [Line(line.number, thinned(line.points)) for line in lines]
     values = [value for line in lines for _, value in line.points if value is not None]
     if not values:
@@ -61,7 +61,7 @@ def chart(tag: str, lines: Sequence[Line]) -> str:
 
 
 def swatch(number: int) -> str:
-    """A short piece of a run's line, for the legend."""
+    """Return a short piece of a run's line, for the legend."""
     return (
         f'<svg class="swatch" viewBox="0 0 28 10" aria-hidden="true"><path class="line {_style(number)}" d="M0 5H28"/>'
         "</svg>"
@@ -69,7 +69,7 @@ def swatch(number: int) -> str:
 
 
 def thinned(points: Sequence[Point], *, limit: int = MAX_POINTS) -> Sequence[Point]:
-    """At most so many points, evenly spaced by position, the first and the last among them."""
+    """Return at most a given number of points, evenly spaced by position, including the first and the last."""
     if len(points) <= limit:
         return points
     return [points[round(index * (len(points) - 1) / (limit - 1))] for index in range(limit)]
@@ -101,7 +101,7 @@ def _linear(low: Number, high: Number) -> _Axis:
 
 
 def _ticks(axis: _Axis) -> list[Number]:
-    """Round values within an axis: 1, 2 or 5 times a power of ten."""
+    """Return the round values within an axis: 1, 2 or 5 times a power of ten."""
     if axis.is_logarithmic:
         decades = range(math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high)) + 1)
         for factors in ((1,), (1, 3), (1, 2, 5)):
@@ -149,7 +149,7 @@ def _short(number: Number) -> str:
 
 
 def _polylines(line: Line, across: _Axis, up: _Axis) -> str:
-    """The finite stretches of a line: where a value was not finite there is a gap."""
+    """Return the finite parts of a line, with a gap at each value that is not finite."""
     stretches: list[list[str]] = [[]]
     for step, value in line.points:
         if value is None:
@@ -162,7 +162,7 @@ def _polylines(line: Line, across: _Axis, up: _Axis) -> str:
 
 
 def _end_labels(lines: Sequence[Line], across: _Axis, up: _Axis) -> list[str]:
-    """The number of each run at the end of its line, moved apart where ends are close."""
+    """Return the number of each run at the end of its line, moved apart where ends are close."""
     ends = []
     for line in lines:
         finite = [(step, value) for step, value in line.points if value is not None]

@@ -1,6 +1,6 @@
-"""The measures of a run as numbers on disk, each with what decides which others it may be ranked with.
+"""The measures of a run as stored on disk, each with the conditions that decide which others it is ranked with.
 
-Unit, kind, direction and quantity are read as they were declared (:mod:`genlab.measures`); no name tells them.
+Unit, kind, direction and quantity are read as declared (:mod:`genlab.measures`), never inferred from a name.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from genlab.measures import NOT_DECLARED, Direction
 
 UNKNOWN = "unknown"
 MAX_NUMBER = 1e100
-"""Beyond any measure, and near enough to zero to calculate with; whole numbers in JSON know no end."""
+"""Upper limit of the size of a number, above any measure; whole numbers in JSON have no limit of their own."""
 VALIDATION = "validation/"
 _DIGITS_OF_A_HASH = 8
 _TEXTS = (
@@ -27,20 +27,19 @@ _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One number of one run; what is not known is None, or "unknown" for a text.
+    """One number of one run; an unknown field is None, or "unknown" for a text.
 
-    The fields are those of evaluation.json (:func:`genlab.metrics.ledger.as_json`), of which this is the reading half:
-    it trusts no file to be complete.
+    The fields are those of evaluation.json, written by :func:`genlab.metrics.ledger.as_json`. Files may be incomplete.
     """
 
     name: str
     value: float
     quantity: str
-    """What is measured: an exact likelihood and a bound on it are the same quantity, told apart by `kind`."""
+    """Quantity that is measured; an exact likelihood and a bound on it are one quantity with different `kind`."""
     unit: str
     kind: str
     direction: str
-    """Which values are better, or NOT_DECLARED."""
+    """Direction of better values, or NOT_DECLARED."""
     standard_error: float | None = None
     split: str = UNKNOWN
     num_examples: int | None = None
@@ -58,17 +57,17 @@ class Record:
 
     @property
     def is_declared(self) -> bool:
-        """Return True where its maker has said what it is."""
+        """Return True if the measure was declared."""
         return self.direction != NOT_DECLARED
 
     @property
     def is_bound(self) -> bool:
-        """Return True where the true value is at least as good."""
+        """Return True if the value is a bound: the true value is at least as good."""
         return (self.kind, self.direction) in (("upper bound", "lower"), ("lower bound", "higher"))
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What must stand beside the value wherever it is shown, for it ranks with others that lack it."""
+        """Return the qualifiers to show beside the value, which ranks with values that lack them."""
         words = (
             (NOT_DECLARED, not self.is_declared),
             ("bound", self.is_bound),
@@ -78,10 +77,10 @@ class Record:
 
     @property
     def conditions(self) -> Mapping[str, str] | None:
-        """What must be equal for two values of a quantity to be ranked, by its name; None where nothing is known.
+        """Return the properties that two values must share to be ranked, by name; None for an unknown one.
 
-        Not among them, for a rank makes sense all the same: whether it is a bound and whether the weights are averaged
-        (`words` tells both), and the seed.
+        Being a bound, averaged weights (both among `words`) and the seed are not included: values that differ in
+        them may be ranked.
         """
         if self.dataset_fingerprint is None:
             return None
@@ -104,7 +103,7 @@ class Record:
 
 
 def records_of_evaluation(evaluation: Mapping[str, Any], problems: list[str]) -> list[Record]:
-    """The measures of evaluation.json that are one number.
+    """Return the measures of evaluation.json that are one number.
 
     Args:
         evaluation: Its content; empty where there is none.
@@ -125,7 +124,7 @@ def records_of_evaluation(evaluation: Mapping[str, Any], problems: list[str]) ->
 
 
 def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[Record]:
-    """The test that ended training, of which summary.json keeps no more than the values: shown, and not ranked."""
+    """Return the measures of the test at the end of training, which are not ranked: summary.json keeps values only."""
     values = _numbers(summary.get("test"), "test/")
     weights = _weights(configuration)
     return [
@@ -135,7 +134,7 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
 
 
 def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[Record]:
-    """What the best checkpoint was chosen by, or the last validation where nothing was chosen.
+    """Return the measure that chose the best checkpoint, or those of the last validation if none was chosen.
 
     The data are identified by their configuration.
     """
@@ -165,7 +164,7 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
 
 
 def _record(entry: Any) -> Record | None:
-    """An entry of the ledger with the fields that are as they should be; None where it has no name or no number."""
+    """Return an entry of the ledger with its valid fields; None if it has no name or no number."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not is_number(entry.get("value")):
         return None
     entry = entry if "direction" in entry else renewed(entry)
@@ -178,7 +177,7 @@ def _record(entry: Any) -> Record | None:
 
 
 def _declared(name: str, summary: Mapping[str, Any], values: Mapping[str, float], prefix: str = "") -> dict[str, Any]:
-    """What summary.json declares of one of its measures."""
+    """Return the declaration of one measure in summary.json."""
     if "measures" not in summary:
         return _as_declared(name, declared_before(name, values), prefix)
     found = summary["measures"]
@@ -187,7 +186,7 @@ def _declared(name: str, summary: Mapping[str, Any], values: Mapping[str, float]
 
 
 def _as_declared(name: str, stated: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The fields of a record that are declared, as far as they are stated in a form that is known."""
+    """Return the declared fields of a record that have a known form."""
     unit, kind, direction, quantity = (stated.get(key) for key in ("unit", "kind", "direction", "quantity"))
     return {
         "unit": unit if isinstance(unit, str) else NOT_DECLARED,
@@ -208,7 +207,7 @@ def _numbers(values: Any, prefix: str) -> dict[str, float]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number to show and to calculate with."""
+    """Return True if the value is a number that can be shown and calculated with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 

@@ -1,7 +1,7 @@
-"""Files of runs from before measures were declared: what the names of genlab's own measures meant then.
+"""Compatibility with run folders from before measures were declared: the meaning of genlab's own names then.
 
-They hold neither directions nor quantities, and units and kinds that were guessed from names. Whole names are looked up
-here; of any other name nothing is known.
+Those files contain no directions and no quantities, and their units and kinds were inferred from names. Exact names are
+looked up here; any other name is unknown.
 """
 
 from collections.abc import Collection, Mapping
@@ -42,7 +42,7 @@ _UNKNOWN = dict.fromkeys(("unit", "kind", "direction"), NOT_DECLARED)
 
 
 def declared_before(name: str, beside: Collection[str]) -> Mapping[str, Any]:
-    """Return what a measure in an older summary.json is, as a newer one declares it.
+    """Return the declaration of a measure in an older summary.json.
 
     Args:
         name: The measure.

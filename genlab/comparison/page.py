@@ -27,17 +27,17 @@ MAX_DRAWN = 24
 """Runs whose curves and samples are shown; more would be neither legible nor light."""
 MAX_PICTURE_SIDE = 480
 _JPEG_QUALITY = 85
-# Tags that few want to see first.
+# Tags that are shown last.
 _ASIDE = ("learning_rate", "gradient_norm", "images_per_second")
 _FIRST = ("validation/", "quality/", "modes/", "test/")
 
 
 def as_page(runs: Sequence[Run], *, command: str) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         runs: In the order of the tables; the first 24 are drawn.
-        command: The line that made the page.
+        command: The command line that made the page.
     """
     resources = files("genlab.comparison")
     style, script = ((resources / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -121,7 +121,7 @@ def _measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
 
 
 def _upright_measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
-    """The same for paper, which is higher than wide and cannot be scrolled."""
+    """Return the table of measures for print, where it cannot be scrolled."""
     rows = []
     for column in columns:
         cells = [column.cells.get(index) for index in range(len(runs))]
@@ -175,7 +175,7 @@ def _samples(runs: Sequence[Run]) -> str:
 
 
 def _embedded(folder: Path, path: Path) -> str | None:
-    """A picture of a run folder as a data URI, no larger than it is shown; None where the file holds none."""
+    """Return a picture of a run folder as a data URI in the size in which it is shown; None if the file has none."""
     try:
         with (
             opened_within(folder, str(path.relative_to(folder))) as file,

@@ -13,10 +13,10 @@ An experiment's file opens with comments of this form, which :func:`read_experim
     # expected:   nll_upper_bound_nats = 85.12 +- 0.5 (one run; docs/results.md)
     # twin:       NAME_quick
 
-``measures`` are lines of the ledger; ``published`` is ``none``, perhaps with a remark, or one entry for each value. The
-last two may be missing: ``expected`` is what a repetition of this very experiment should reach, with a tolerance, in
-the form of ``published``; ``twin`` is the experiment that stands for it on two CPU cores. A field goes on in the
-following comment lines that are indented.
+``measures`` are lines of the ledger; ``published`` is ``none``, with an optional remark, or one entry for each value.
+The last two fields are optional: ``expected`` is the value that a repetition of this experiment should reach, with a
+tolerance, in the form of ``published``; ``twin`` is the experiment that stands for it on two CPU cores. A field
+continues in the comment lines below it that are indented.
 """
 
 import re
@@ -39,7 +39,7 @@ _ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- (?P<deviatio
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = (
     *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
-    *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped is not finished
+    *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped has not finished
 )
 _HEADER = (
     "experiment",
@@ -64,7 +64,7 @@ class Published:
     deviation: float | None
     """Of what is expected, the tolerance."""
     told: str
-    """With its deviation and its source, as the header gives it."""
+    """The value with its deviation and its source, as written in the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Experiment:
 
     name: str
     title: str
-    """What is reproduced, with the paper."""
+    """The result that is reproduced, with the paper."""
     command: str
     cost: str
     measures: tuple[str, ...]
@@ -81,7 +81,7 @@ class Experiment:
     published: dict[str, Published]
     """By measure; empty where nothing was published."""
     remark: str
-    """What the header says where nothing was published: "none" at least."""
+    """Remark of the header if nothing was published, at least "none"."""
     ours: str
     differs: str
     """From the paper, or from the experiment whose twin it is."""
@@ -92,7 +92,7 @@ class Experiment:
 
 
 def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
-    """The experiments of configuration trees, by name; of two with one name that of the first tree.
+    """Return the experiments of configuration trees by name; the first tree takes precedence.
 
     Raises:
         ConfigurationError: A header is incomplete.
@@ -105,7 +105,7 @@ def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
 
 
 def read_experiment(path: Path) -> Experiment:
-    """The header of an experiment's file.
+    """Return the parsed header of an experiment's file.
 
     Raises:
         ConfigurationError: It is incomplete, or a value is not in the form given above.
@@ -210,7 +210,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def replaced_between_markers(text: str, table: str, *, where: str) -> str:
-    """A Markdown file with a new table between its markers, the rest as it is.
+    """Return a Markdown text with a new table between its markers, the rest unchanged.
 
     Raises:
         ConfigurationError: The markers are not there, once each and in their order.
@@ -258,7 +258,7 @@ def _error(record: Record) -> str:
 
 
 def _verdict(record: Record, expected: Published | None, run: Run) -> str:
-    """Whether a run of the very experiment, to its end, came out as expected."""
+    """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
     if expected is None or expected.deviation is None or run.status != "finished" or _changes(run):
         return ""
     return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
@@ -270,7 +270,7 @@ def _gap(ours: float, published: float) -> str:
 
 
 def _protocol(record: Record) -> str:
-    """What the number is of, in a few words."""
+    """Return a short description of the protocol of a measure."""
     parts = [
         record.kind if record.kind not in ("exact", "estimate") else "",
         "" if record.num_importance_samples is None else f"K={record.num_importance_samples}",
@@ -283,7 +283,7 @@ def _protocol(record: Record) -> str:
 
 
 def _settings(run: Run) -> str:
-    """What the command line changed of the experiment, and how far the run went."""
+    """Return the overrides of the experiment, and the number of steps of the run."""
     steps = "" if run.step is None else f"{run.step:,} steps"
     return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in _changes(run))) if part)
 
@@ -293,5 +293,5 @@ def _changes(run: Run) -> list[str]:
 
 
 def _in_cell(text: str) -> str:
-    """A text that ends neither its cell nor its table, and brings no markup of HTML."""
+    """Return the text escaped for a cell of a Markdown table, without HTML markup."""
     return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""Which values of which runs are ranked against each other, and one line for each refusal to."""
+"""Ranking of the values of runs in comparable groups, with one line for each pair of groups that is not comparable."""
 
 import string
 from collections import Counter
@@ -12,9 +12,9 @@ from genlab.errors import ConfigurationError
 from genlab.measures import NOT_DECLARED
 from genlab.run.hyperparameters import Scalar
 
-# These say the same less plainly, where one of the others differs as well.
+# Conditions implied by the others, which are named only if none of the others differs.
 _IMPLIED = ("fingerprint of the data", "number of images")
-_MAX_TOLD = 4  # quantities that a shared line is told of by name
+_MAX_TOLD = 4  # quantities that a shared line lists by name
 _UNDECLARED = "not declared by the model, whose `measures` would tell unit, kind and direction"
 _OF_THE_DATA = ("dataset", "binarisation", "split")
 
@@ -31,7 +31,7 @@ class Cell:
 
     @property
     def is_best(self) -> bool:
-        """Whether it is the best, or one of the best, of at least two."""
+        """Return True if the value is the best, or one of the best, of at least two."""
         return self.rank == 1
 
 
@@ -41,17 +41,17 @@ class Column:
 
     quantity: str
     direction: str
-    """Which values are better; "neither" of a quantity that orders no models, NOT_DECLARED where no run declares it."""
+    """Direction of better values; "neither" if it orders no models, NOT_DECLARED without a declaration."""
     cells: Mapping[int, Cell]
     """By position of the run."""
     refusals: tuple[str, ...]
-    """Why some are not ranked with others, one line each; runs by their number, counted from 1 with "#"."""
+    """Reasons why some values are not ranked with others, one line each; "#1" is the first run."""
     remarks: tuple[str, ...]
-    """What to keep in mind of a rank that was given."""
+    """Caveats of the ranks that were given."""
 
     @property
     def title(self) -> str:
-        """The quantity and which values of it are better."""
+        """Return the quantity and the direction of better values."""
         return f"{self.quantity} ({self.direction})"
 
     @property
@@ -61,12 +61,12 @@ class Column:
 
     @property
     def num_groups(self) -> int:
-        """How many sets of values there are that cannot be ranked with each other."""
+        """Return the number of groups of values that cannot be ranked with each other."""
         return len({cell.group for cell in self.cells.values() if cell.group})
 
 
 def columns_of(runs: Sequence[Run]) -> list[Column]:
-    """Every quantity that a run has, those that order models first, then those that nobody declared, as met."""
+    """Return a column for every quantity: those that order models first, undeclared ones last."""
     quantities: dict[str, None] = {}
     for run in runs:
         quantities |= dict.fromkeys(record.quantity for record in run.records)
@@ -75,7 +75,7 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
 
 
 def told_once(columns: Sequence[Column]) -> list[str]:
-    """The refusals, then the remarks, of all columns: a line that several share is told once, with their names."""
+    """Return the refusals, then the remarks, of all columns; a line that several share appears once."""
     lines: dict[str, list[str]] = {}
     for part in ([column.refusals for column in columns], [column.remarks for column in columns]):
         for column, texts in zip(columns, part, strict=True):
@@ -85,7 +85,7 @@ def told_once(columns: Sequence[Column]) -> list[str]:
 
 
 def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
-    """The runs by a measure, best first within each comparable group, or by a property or hyper-parameter, ascending.
+    """Return the runs sorted by a measure, best first within each comparable group, or ascending by another property.
 
     Args:
         runs: In any order.
@@ -118,9 +118,9 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
 
 
 def differing(runs: Sequence[Run]) -> dict[str, tuple[Scalar, ...]]:
-    """The keys of the configuration on which runs differ; a key that a run lacks is None there.
+    """Return the keys of the configuration whose values differ between runs; None stands for a missing key.
 
-    Runs whose configuration cannot be read have no say.
+    Runs whose configuration cannot be read are ignored.
     """
     readable = [run for run in runs if run.configuration]
     keys = sorted({key for run in readable for key in run.configuration})
@@ -145,7 +145,7 @@ def _column(quantity: str, runs: Sequence[Run]) -> Column:
             unknown.append(index)
         else:
             groups.setdefault(tuple(conditions.items()), []).append(index)
-    # The letter a goes to the largest group, with which the others are then told not to be ranked.
+    # The letter a goes to the largest group, and refusals name the other groups relative to it.
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     cells = {index: Cell(record=records[index], group="", rank=None) for index in (*unknown, *undeclared)}
     for number, (_, members) in enumerate(ordered):
@@ -171,7 +171,7 @@ def _rank(index: int, members: Sequence[int], records: Mapping[int, Record]) -> 
 
 
 def _cost(record: Record) -> float:
-    """The value with the sign that makes less of it better."""
+    """Return the value with the sign for which lower is better."""
     return -record.value if record.direction == "higher" else record.value
 
 
@@ -225,7 +225,7 @@ def _listed(quantities: Sequence[str]) -> str:
 
 
 def _ascending(value: Scalar) -> tuple[int, float, str]:
-    """Numbers by size, then texts, then what is missing."""
+    """Return a sort key: numbers by size, then texts, then missing values."""
     if value is None:
         return (2, 0.0, "")
     return (1, 0.0, value) if isinstance(value, str) else (0, float(value), "")

@@ -1,4 +1,4 @@
-"""Run folders as their files tell of them: a missing or damaged file is a remark on a run, never the end of a table."""
+"""Reading of run folders; a missing or damaged file becomes a remark on its run and never an error."""
 
 import json
 import math
@@ -34,7 +34,7 @@ from genlab.storage import leads_out, opened_within, read_within
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
-# Of config.yaml: what a start was told, and what the data measured.
+# Keys of config.yaml that belong to one start, or were measured from the data.
 _NO_SETTINGS = ("resume", "allow_other_data", "spec", "dataset_fingerprint")
 _MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra")
 _SPEED = "speed/images_per_second"
@@ -43,23 +43,23 @@ _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is known of one run; None and empty where its files do not say."""
+    """The properties of one run that its files give; the others are None or empty."""
 
     folder: Path
     name: str
     """The folder as far as it differs from those of the other runs."""
     status: str
     reason: str | None
-    """Why it ended as it did, in the words of the run."""
+    """The reason of the run's end, as the run wrote it."""
     problems: tuple[str, ...]
-    """What is wrong with its files, one line each."""
+    """Problems with its files, one line each."""
     model: str | None
     dataset: str | None
     experiment: str | None
     overrides: tuple[str, ...]
     """Of its first start."""
     commands: tuple[str, ...]
-    """The lines that repeat it: the first start, and every resumption."""
+    """The command lines that repeat it: the first start, and every resumption."""
     commit: str | None
     """The first digits of the commit, with "+" where the clone had changes."""
     hardware: str | None
@@ -73,7 +73,7 @@ class Run:
     num_parameters: int | None
     records: tuple[Record, ...]
     baselines: tuple[Record, ...]
-    """What needs no model, on the same test images."""
+    """Measures that need no model, on the same test images."""
     measured_step: int | None
     """Of the weights that were measured on test images."""
     provenance: str | None
@@ -81,15 +81,15 @@ class Run:
 
     @property
     def seed(self) -> Scalar:
-        """The seed of training."""
+        """Return the seed of training."""
         return self.configuration.get("seed")
 
 
 def read_runs(places: Iterable[Path]) -> list[Run]:
-    """Every run at or below some folders, each once, in the order given and by path below each.
+    """Return every run at or below some folders once, in the order given and sorted by path below each.
 
     Raises:
-        ConfigurationError: A place does not exist or holds no run.
+        ConfigurationError: A folder does not exist or contains no run.
     """
     folders: dict[Path, Path] = {}
     for place in places:
@@ -103,7 +103,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
 
 
 def folders_of_runs(place: Path) -> Iterator[Path]:
-    """The run folders at or below a folder, sorted, those that a failed start left included."""
+    """Return the sorted run folders at or below a folder, including those of failed starts."""
     if any((place / mark).exists() for mark in _MARKS):
         yield place
     elif place.is_dir():
@@ -113,11 +113,11 @@ def folders_of_runs(place: Path) -> Iterator[Path]:
 
 
 def read_run(folder: Path, *, name: str) -> Run:
-    """One run.
+    """Return one run.
 
     Args:
-        folder: A run folder, in whatever state.
-        name: What to call it.
+        folder: A run folder, in any state.
+        name: Its name in tables.
     """
     problems: list[str] = []
     summary = _read_json(folder, "summary.json", problems)
@@ -170,9 +170,9 @@ def _origin(folder: Path) -> Origin:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
-    """The tags of metrics.jsonl, each as at most MAX_POINTS (step, value) evenly chosen in order of the steps.
+    """Return the curve of each tag of metrics.jsonl: at most MAX_POINTS evenly chosen (step, value), sorted by step.
 
-    None where a value was not finite.
+    A value that was not finite is None.
     """
     # A tuple for each number of a log would take ten times the memory of the log.
     found: dict[str, tuple[array[int], array[float]]] = {}
@@ -194,7 +194,7 @@ def _drawn(steps: Sequence[int], values: Sequence[float]) -> list[tuple[int, flo
 
 
 def newest_samples(folder: Path) -> Path | None:
-    """The last grid of samples that training drew."""
+    """Return the last grid of samples that training drew."""
     newest = max((folder / "samples").glob("step_*.png"), default=None)
     return None if newest is None or leads_out(newest, folder) else newest
 
@@ -252,7 +252,7 @@ def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
 
 
 def _cannot_be_read(name: str, error: Exception) -> str:
-    """Why, where it is the doing of the file's maker and not a plain damage."""
+    """Return the reason if a file was made unreadable rather than damaged."""
     is_ours = type(error) is ValueError
     return f"{name} cannot be read{f': {error}' if is_ours else ''}"
 
@@ -271,7 +271,7 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
 
 
 def _status_in_sweep(folder: Path) -> str | None:
-    """What the sweep that a run belongs to says of it, if the run itself could not: that it was killed or stopped."""
+    """Return the status that a sweep recorded for a run that could not write its own: killed or stopped."""
     number = re.match(r"\d{1,9}", folder.name, re.ASCII)
     job = _read_json(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
     status = _text(job.get("status"))
@@ -279,7 +279,7 @@ def _status_in_sweep(folder: Path) -> str | None:
 
 
 def describe_seconds(seconds: float) -> str:
-    """A duration in the unit that a person would use."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -288,7 +288,7 @@ def describe_seconds(seconds: float) -> str:
 
 
 def _last_error(folder: Path) -> str | None:
-    """What the log of a run that never started says."""
+    """Return the error message in the log of a run that never started."""
     try:
         lines = read_within(folder, "train.log").decode(errors="replace").splitlines()
     except (OSError, ValueError):
@@ -311,7 +311,7 @@ def _commit(environment: Mapping[str, Any]) -> str | None:
 
 
 def _hardware(environment: Mapping[str, Any]) -> str | None:
-    """A process's device, and their number where there were several: "A CPU (AVX2), 2 processes, 1 thread each"."""
+    """Return the device and the number of processes if several: "A CPU (AVX2), 2 processes, 1 thread each"."""
     device, threads = _text(environment.get("device")), _whole(environment.get("num_threads"))
     processes = _whole(environment.get("num_processes")) or 1
     if device is None:

@@ -27,7 +27,7 @@ Rows = list[tuple[str, ...]]
 
 
 def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
-    """Blocks of aligned columns, none wider than the terminal: the runs, what differs, the measures, the remarks."""
+    """Return blocks of aligned columns that fit the terminal: runs, differing settings, measures, remarks."""
     columns = columns_of(runs)
     shown_columns = [column for column in columns if column.direction != "neither"]
     blocks = [
@@ -40,7 +40,7 @@ def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
 
 
 def overview(runs: Sequence[Run]) -> Rows:
-    """One row a run: what it is, how it stands, what it cost."""
+    """Return one row per run: name, status and cost."""
     rows: Rows = [("#", "run", "model", "data", "status", "step", "time", "images/s", "parameters")]
     for number, run in enumerate(runs, start=1):
         rows.append(
@@ -60,7 +60,7 @@ def overview(runs: Sequence[Run]) -> Rows:
 
 
 def legend(columns: Sequence[Column]) -> list[str]:
-    """What the marks in the columns mean, as far as they occur."""
+    """Return the meaning of the marks that occur in the columns."""
     cells = [cell for column in columns for cell in column.cells.values()]
     words = {word for cell in cells for word in cell.record.words}
     lines = []
@@ -76,7 +76,7 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 
 def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
-    """Why what is not ranked, what to keep in mind of what is, what is left out, and what is wrong with runs."""
+    """Return the remarks: refusals to rank, caveats of ranks, columns left out, and problems with runs."""
     lines = told_once(columns)
     left_out = [column.quantity for column in columns if column.direction == "neither"]
     if left_out:
@@ -89,7 +89,7 @@ def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
 
 
 def cell_text(cell: Cell | None, column: Column) -> str:
-    """A value with the words and marks that belong to it; "" where a run has none."""
+    """Return a value with its qualifiers and marks; "" if the run has no value."""
     if cell is None:
         return ""
     letter = cell.group if column.num_groups > 1 and column.orders_models else ""
@@ -98,7 +98,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
 
 
 def rounded(record: Record) -> str:
-    """Two decimals of numbers above ten, four of others; counts as they are."""
+    """Return a number as text: two decimals above ten, four otherwise, none for counts."""
     value = record.value
     if record.unit == "modes":
         return f"{value:,.0f}"
@@ -108,7 +108,7 @@ def rounded(record: Record) -> str:
 
 
 def shown(value: Scalar) -> str:
-    """A value as text that moves no cursor: what cannot be printed becomes a question mark."""
+    """Return a value as printable text; other characters become question marks."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else repr(value)
@@ -116,7 +116,7 @@ def shown(value: Scalar) -> str:
 
 
 def as_csv(runs: Sequence[Run]) -> str:
-    """One row a run: overview, differing keys, and four columns for each measure."""
+    """Return CSV with one row per run: overview, differing keys, and four columns for each measure."""
     columns, keys = columns_of(runs), differing(runs)
     header = ["run", "folder", "model", "dataset", "status", "step", "seconds", "images_per_second", "num_parameters"]
     header += ["commit", "hardware", "command", *keys]
@@ -137,7 +137,7 @@ def as_csv(runs: Sequence[Run]) -> str:
 
 
 def as_json(runs: Sequence[Run]) -> str:
-    """Everything, for programs."""
+    """Return the whole comparison as JSON."""
     columns, keys = columns_of(runs), differing(runs)
     content = {
         "runs": [_run_as_json(run, index, columns) for index, run in enumerate(runs)],
@@ -168,7 +168,7 @@ def _run_as_json(run: Run, index: int, columns: Sequence[Column]) -> dict[str, A
 
 
 def parameter_text(run: Run, key: str) -> str:
-    """A value of the configuration, of a target the last part; "-" where the run has no such key."""
+    """Return a value of the configuration as text, the last part of a target; "-" if the run has no such key."""
     if key not in run.configuration:
         return _ABSENT
     value = run.configuration[key]
@@ -178,7 +178,7 @@ def parameter_text(run: Run, key: str) -> str:
 
 
 def _differing_rows(runs: Sequence[Run]) -> Rows:
-    """The keys on which runs that have them differ: what only one model has at all is told by the model's name."""
+    """Return the rows of keys whose values differ among the runs that have them."""
     keys = [key for key in differing(runs) if len({parameter_text(run, key) for run in runs} - {_ABSENT}) > 1]
     if not keys:
         return []
@@ -197,18 +197,18 @@ def _measure_rows(runs: Sequence[Run], columns: Sequence[Column]) -> Rows:
 
 
 def _upright(rows: Rows) -> Rows:
-    """The longer side downwards, where there is more room."""
+    """Transpose a table that is wider than high."""
     return list(zip(*rows, strict=True)) if rows and len(rows[0]) > len(rows) else rows
 
 
 def _fitting(rows: Rows, width: int) -> Rows:
-    """The names of the runs last where they are too long to stand before the rest."""
+    """Move the names of the runs to the last column if they are too long for the first."""
     needed = sum(len(_GAP) + max(map(len, column)) for column in zip(*rows, strict=True))
     return rows if needed <= width else [(row[0], *row[2:], row[1]) for row in rows]
 
 
 def _aligned(rows: Rows, *, width: int) -> str:
-    """Rows under their header; columns that do not fit stand below, each part with the first column again."""
+    """Return rows below their header; columns that do not fit follow in further parts that repeat the first column."""
     if not rows:
         return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -240,5 +240,5 @@ def _in_csv(cell: Cell) -> list[Scalar]:
 
 
 def _harmless(value: Scalar) -> Scalar:
-    """A text that a spreadsheet would take for a formula is marked as text."""
+    """Mark a text that a spreadsheet would read as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

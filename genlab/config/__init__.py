@@ -1,1 +1,1 @@
-"""How a key becomes an argument: composition, validation, building, trust."""
+"""Composition, validation and building of configurations, and the targets that they may name."""

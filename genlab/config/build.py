@@ -3,8 +3,8 @@
 A node is a mapping with ``_target_``; its other keys are keyword arguments, in which further nodes may stand.
 :func:`bind` validates a node, and every node inside it, against the signatures of their targets before anything is
 loaded; :meth:`Bound.build` makes the objects. ``_partial_: true`` leaves arguments open and gives a
-``functools.partial``. Arguments that exist only at run time (a measured ImageSpec, the parameters of a model) are named
-by the caller.
+``functools.partial``. Arguments that exist only at run time (a measured ImageSpec, the parameters of a model) are
+passed by the caller.
 """
 
 import functools
@@ -151,7 +151,7 @@ def _bind_inside(value: Any, key: str, *, is_trusted: bool) -> Any:
 
 
 def _misplaced(value: Any, hint: Any, key: str, error: ValidationError) -> ConfigurationError:
-    """The error of the first value that does not fit its place, named by its full key."""
+    """Return the error of the first value of the wrong type, named by its full key."""
     for part in error.errors()[0]["loc"]:
         if isinstance(value, Mapping) and part in value:
             value, hint, key = value[str(part)], _hint_inside(hint), join(key, str(part))
@@ -169,12 +169,12 @@ def _misplaced(value: Any, hint: Any, key: str, error: ValidationError) -> Confi
 
 
 def _made_by(target: Callable[..., Any]) -> Any:
-    """The class of what a target makes, or its return annotation."""
+    """Return the class of the object that a target makes, or its return annotation."""
     return target if inspect.isclass(target) else inspect.signature(target).return_annotation
 
 
 def _stand_ins(value: Any) -> Any:
-    """Instances of the classes that will be built, without their initialisation."""
+    """Return uninitialised instances of the classes that will be built."""
     if isinstance(value, Bound):
         made = _made_by(value.target)
         if value.is_partial or not inspect.isclass(made):
@@ -189,7 +189,7 @@ def _stand_ins(value: Any) -> Any:
 
 
 def of_instances(hint: Any) -> Any:
-    """An annotation in which every class of ours asks for an instance, whatever else pydantic knows of it."""
+    """Return an annotation in which every class of genlab accepts instances only."""
     arguments = get_args(hint)
     if get_origin(hint) in (Union, UnionType):
         return functools.reduce(operator.or_, (of_instances(part) for part in arguments))
@@ -207,7 +207,7 @@ def _classes_of(hint: Any) -> list[type]:
 
 
 def _hint_inside(hint: Any) -> Any:
-    """The annotation of a container's values."""
+    """Return the annotation of a container's values."""
     arguments = [part for part in get_args(hint) if part is not Ellipsis]
     return arguments[-1] if arguments else Any
 

@@ -1,4 +1,4 @@
-"""What a config group offers, told by the comments at the head of its files; no target is imported for it."""
+"""Descriptions of the options of a config group, read from the comments at the head of its files without imports."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ def read_nothing(values: Mapping[str, Any]) -> NoSettings:
 
 
 def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
-    """``name  first sentence of its file`` for each option of a group, sorted.
+    """Return ``name  first sentence of its file`` for each option of a group, sorted.
 
     Args:
         group: Name of the group.
-        folders: Configuration trees, the one that wins first.
+        folders: Configuration trees, in order of precedence.
     """
     files: dict[str, Path] = {}
     for folder in folders:
@@ -40,9 +40,9 @@ def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
 
 
 def settings_of(command: str) -> str:
-    """The settings of a command with their comments, as its primary configuration has them between two of its blocks.
+    """Return the settings of a command with their comments, as written in its primary configuration.
 
-    Dollar signs are doubled, for Hydra takes the text for a template.
+    Dollar signs are doubled because Hydra reads the text as a template.
     """
     text = (config_directory() / f"{command}.yaml").read_text(encoding="utf-8")
     after_defaults = text.partition("\ndefaults:\n")[2].partition("\n\n")[2]
@@ -51,7 +51,7 @@ def settings_of(command: str) -> str:
 
 
 def headline(path: Path) -> str:
-    """The first comment of a YAML file up to the end of its paragraph's first line; "" when it opens without one."""
+    """Return the first line of the comment at the head of a YAML file; "" if there is none."""
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith(("# @package", "# yaml-language-server:")) or not line.strip():
             continue

@@ -1,4 +1,4 @@
-"""Composition by Hydra, ahead of the run, with errors in one line and the nearest valid name.
+"""Composition by Hydra before the run, with one-line error messages that name the nearest valid name.
 
 This is the one file that knows Hydra's internals: its public ``compose`` takes no ``--config-dir`` and lists no groups.
 """
@@ -40,7 +40,7 @@ _MAX_JOBS_KEPT = 64
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
-"""How the runs of a sweep are compared; no part of any of them."""
+"""Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
 _GROUPS_OF_LISTS = ("technique", "observer")  # Hydra does not count an empty list among the choices
 _GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
@@ -49,7 +49,7 @@ _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
 
 
 def version_base() -> dict[str, str]:
-    """The argument that Hydra 1.3 wants and later ones warn about."""
+    """Return the argument that Hydra 1.3 needs and later versions warn about."""
     major, minor = hydra_version.split(".")[:2]
     return {"version_base": "1.3"} if (int(major), int(minor)) < (1, 4) else {}
 
@@ -84,7 +84,7 @@ class Composer:
         self._composed: dict[tuple[bool, str], Composed] = {}
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
-        """What a group offers, also in the folders that overrides add to the tree."""
+        """Return the options of a group, including those in folders that overrides add to the search path."""
         loader = self._hydra.config_loader
         found = loader.get_group_options(group, config_name=self._config_name, overrides=list(overrides))
         return sorted(set(found))
@@ -97,15 +97,15 @@ class Composer:
         return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
-        """Command-line overrides as Hydra understands them.
+        """Return command-line overrides as parsed by Hydra.
 
         Raises:
-            ConfigurationError: One is not of the form key=value.
+            ConfigurationError: An override is not of the form key=value.
         """
         return parse_overrides(overrides)
 
     def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
-        """The configuration with its ``hydra`` node, interpolations not yet resolved.
+        """Return the configuration with its ``hydra`` node, interpolations not yet resolved.
 
         Raises:
             ConfigurationError: Something does not exist or does not fit.
@@ -152,7 +152,7 @@ class Composer:
 
         Args:
             whole: The composed configuration of the sweep.
-            of_every_job: Overrides of Hydra that its line gets beside its own.
+            of_every_job: Overrides of Hydra that are added to those of the job.
             overrides: Of the job.
             number: Of the job.
         """
@@ -179,7 +179,7 @@ class Composer:
         Args:
             overrides: Of the command line.
             job: To call with each composed configuration.
-            is_sweep: Whether the sweeper of the configuration makes the jobs.
+            is_sweep: True if the sweeper of the configuration makes the jobs.
         """
         carry_out = self._hydra.multirun if is_sweep else self._hydra.run
         carry_out(config_name=self._config_name, task_function=job, overrides=list(overrides))
@@ -195,7 +195,7 @@ class Composer:
         return self._composed[key]
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
-        """Hydra is silent about a missing option of an optional group: `experiment=` is one."""
+        """Refuse a missing option of an optional group such as `experiment=`, which Hydra accepts silently."""
         searched = [str(override.input_line) for override in overrides if override.key_or_group == "hydra.searchpath"]
         for override in overrides:
             group = override.key_or_group
@@ -207,7 +207,7 @@ class Composer:
                         raise ConfigurationError(f"{group} has no option '{value}'; {tail}")
 
     def _require_packages(self, composed: Composed) -> None:
-        """An option without the line about its package holds keys of the node that is named like its group."""
+        """Refuse keys of an option that would land in a node of the name of its group for want of a package line."""
         for group, option in composed.hydra.runtime.choices.items():
             if group in _GLOBAL_GROUPS and group in composed:
                 raise ConfigurationError(
@@ -287,10 +287,10 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra understands them.
+    """Return overrides as parsed by Hydra.
 
     Raises:
-        ConfigurationError: One is not of the form key=value.
+        ConfigurationError: An override is not of the form key=value.
     """
     # With a tree at hand, so that what group=glob(pattern) means can be listed.
     hydra = GlobalHydra.instance()
@@ -305,7 +305,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def option_names(override: Override) -> list[Any]:
-    """The options that an override of a group names: several in a sweep or a list."""
+    """Return the options that an override of a group names: several in a sweep or a list."""
     if override.is_sweep_override():
         return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
     value = override.value()
@@ -313,7 +313,7 @@ def option_names(override: Override) -> list[Any]:
 
 
 def plain(configuration: Composed) -> dict[str, Any]:
-    """The job's part of a composed configuration, resolved, as plain data: without the nodes of Hydra and of the sweep.
+    """Return the job's part of a composed configuration as resolved plain data, without Hydra's and the sweep's nodes.
 
     Raises:
         ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
@@ -333,7 +333,7 @@ def plain(configuration: Composed) -> dict[str, Any]:
 
 
 def without_hydra(configuration: Composed) -> Composed:
-    """A copy of the composed configuration without its ``hydra`` node; unlike the original, it may be edited."""
+    """Return an editable copy of the composed configuration without its ``hydra`` node."""
     job = configuration.copy()
     OmegaConf.set_struct(job, False)
     OmegaConf.set_readonly(job, False)
@@ -342,13 +342,13 @@ def without_hydra(configuration: Composed) -> Composed:
 
 
 def select_resolved(configuration: Composed, key: str) -> Any:
-    """One value of a composed configuration, such as ``hydra.run.dir``, as Hydra will see it."""
+    """Return one resolved value of a composed configuration, such as ``hydra.run.dir``."""
     HydraConfig.instance().set_config(configuration)
     return OmegaConf.select(configuration, key)
 
 
 def keys_of(node: Any, parent: str = "") -> Iterator[str]:
-    """Dotted names of all keys of plain nested data, inner nodes included."""
+    """Return the dotted names of all keys of plain nested data, including inner nodes."""
     if isinstance(node, dict):
         for name, value in node.items():
             key = join(parent, str(name))
@@ -357,7 +357,7 @@ def keys_of(node: Any, parent: str = "") -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever is in it."""
+    """Return any text quoted as the value of an override."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     doubled = "\\" * trailing

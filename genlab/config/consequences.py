@@ -1,4 +1,4 @@
-"""Consequences of a choice that the user did not type: the data set of a model, and the reach of its recipe."""
+"""Consequences of the user's choices: the data set that a model selects, and the settings that its recipe changes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache

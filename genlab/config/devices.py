@@ -7,13 +7,13 @@ import torch
 from genlab.config.suggestions import way_out
 from genlab.errors import ConfigurationError
 
-# Of torch's numbers, which begin with no zero and end before 128.
+# Device indices of torch, which have no leading zero and are less than 128.
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", re.ASCII)
 _CARD = re.compile(r"(?:gpu|cuda|nvidia)?[:_-]?(\d{0,2})", re.ASCII)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+    """Return the device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
         ConfigurationError: There is no such device, or this machine has none.
@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def require_device_name(name: str) -> None:
-    """Refuse what names no device of any machine.
+    """Refuse a name that is no device of any machine.
 
     Raises:
         ConfigurationError: As said.

@@ -1,4 +1,4 @@
-"""Plain values against type annotations, by pydantic; error messages in the form of the house."""
+"""Validation of plain values against type annotations by pydantic, with genlab's error messages."""
 
 import json
 import math
@@ -20,7 +20,7 @@ _WORDS = {"none": None, "nil": None, "yes": True, "on": True, "no": False, "off"
 
 @cache
 def adapter(hint: Any) -> Any:  # a TypeAdapter, whose class the type checks of the tests cannot read
-    """Return the validator of an annotation: strict, so that ``true`` is no number and ``"3"`` no count."""
+    """Return the validator of an annotation: it is strict: ``true`` is not a number and ``"3"`` not a count."""
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass has a configuration of its own
@@ -28,7 +28,7 @@ def adapter(hint: Any) -> Any:  # a TypeAdapter, whose class the type checks of 
 
 
 def fit(value: Any, hint: Any, key: str) -> Any:
-    """Return a value in the form that an annotation asks for: tuples for lists, floats for whole numbers, where wanted.
+    """Return a value converted to an annotation: lists to tuples and whole numbers to floats if required.
 
     Args:
         value: Plain data: scalars, lists, dicts.
@@ -54,7 +54,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
 
 
 def _as_written(value: Any, hint: Any) -> str:
-    """A hint at the same value as this annotation would take it; "" where there is none."""
+    """Return a hint with the value in a form that the annotation accepts; "" if there is none."""
     meant: Any = _WORDS.get(value.casefold(), value) if isinstance(value, str) else value
     if isinstance(meant, float) and meant.is_integer():
         meant = int(meant)

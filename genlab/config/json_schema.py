@@ -1,6 +1,6 @@
 """JSON schemas of the config groups, by which editors complete YAML files and mark mistakes in them.
 
-The same annotations and adapters make them that validate a configuration (:mod:`genlab.config.fields`,
+They are made from the annotations and adapters that validate a configuration (:mod:`genlab.config.fields`,
 :mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS` sets keys of all groups.
 """
 
@@ -26,10 +26,10 @@ GLOBAL_GROUPS = ("experiment", "recipe")
 _GLOBAL = "global.json"
 _MERGED = {"recipe": "optimizer"}
 _FIELDS = {"trainer": TrainerSettings, "quality": QualitySettings}
-# Supplied by the program, and so no keys.
+# Supplied by the program, and so not keys.
 _RUN_TIME = {"model": ("spec",), "optimizer": ("params",), "schedule": ("optimizer", "num_steps")}
 _NODE: Schema = {"type": "object"}
-_LATER: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # an interpolation, or a value still to be given
+_LATER: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # an interpolation, or a mandatory value
 _ARGUMENT = re.compile(r"^ {4,}(\w+)(?: \([^)]*\))?: (.+)$", re.MULTILINE)
 _COMMENTED = re.compile(r"^(\w+):.*?\s# (.+)$", re.MULTILINE)
 
@@ -149,7 +149,7 @@ def _of_value(hint: Any) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """A class in an annotation stands for a node."""
+    """Generator that turns a class in an annotation into a node."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
         del schema, error_info
@@ -178,7 +178,7 @@ def _values(group: str, configs: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _targets(group: str, configs: Path) -> set[str]:
-    """The targets of a group's options, or those of the nodes by name that they hold."""
+    """Return the targets of a group's options, or of the named nodes inside them."""
     values = list(_values(group, configs))
     own = {str(node[TARGET]) for node in values if TARGET in node}
     inner = (node for mapping in values for node in mapping.values() if isinstance(node, dict))

@@ -1,4 +1,4 @@
-"""Where the shipped configuration tree lies."""
+"""Location of the shipped configuration tree."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import genlab
 
 
 def config_directory() -> Path:
-    """``genlab/configs`` of a wheel, or ``configs`` beside the package in a clone or an editable install.
+    """Return ``genlab/configs`` of a wheel, or ``configs`` beside the package in a clone or an editable install.
 
     Raises:
         RuntimeError: The installation carries no configuration.

@@ -15,7 +15,7 @@ from genlab.errors import ConfigurationError
 
 MAX_SLUG_LENGTH = 40
 UNNUMBERED = "NNNN"
-"""Stands in the name of a folder for the number that it gets when it is made."""
+"""Placeholder in the name of a folder for the number that it gets when it is made."""
 _IN_PARENT_NAME = ("model", "dataset")
 _OWN_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -53,7 +53,7 @@ def _key(override: str) -> str:
 
 
 def numbered(number: str, overrides: Sequence[str], left_out: Collection[str] = ()) -> str:
-    """Return ``<number>-<slug>``, or the number alone where there is nothing to say."""
+    """Return ``<number>-<slug>``, or the number alone for an empty slug."""
     return "-".join(part for part in (number, slug(list(overrides), left_out=left_out)) if part)
 
 
@@ -70,7 +70,7 @@ def _safe(text: str) -> str:
 
 
 def require_name(name: object) -> None:
-    """Refuse a name of the user's that cannot be that of one folder.
+    """Refuse a name that is not valid for a single folder.
 
     Raises:
         ConfigurationError: As said.
@@ -94,7 +94,7 @@ def register_resolvers() -> None:
 
     def sweep_folder(name: str | None, overrides: Sequence[str]) -> str:
         varied = {override.input_line for override in parse_overrides(overrides) if override.is_sweep_override()}
-        first = sorted(overrides, key=lambda override: override not in varied)  # what the sweep is about
+        first = sorted(overrides, key=lambda override: override not in varied)  # the keys that the sweep varies
         return f"outputs/sweeps/{name or numbered(UNNUMBERED, first)}"
 
     def job_folder(number: int | str, overrides: Sequence[str], in_every_job: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: keys and values and nothing else."""
+"""Reading of untrusted YAML: plain keys and values only."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import yaml  # type: ignore[import-untyped]
 
 MAX_DEPTH = 32
 MAX_DIGITS = 200
-"""Of a whole number, in whatever base: Python refuses to show one of thousands of digits."""
+"""Maximum number of digits of a whole number in any base; Python refuses to print thousands of digits."""
 _WHOLE = re.compile(r"[-+]?[0-9][0-9a-fA-FxX_:]*")
 # The one in C reads a folder of runs ten times as fast; both know plain data only.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -25,7 +25,7 @@ def load_plain(text: str) -> Any:
 
 
 def require_plain(text: str) -> None:
-    """Refuse a text that would end the process or break off what reads it.
+    """Refuse a text that would crash the process or its parser.
 
     Brackets ten thousand deep overflow the stack of the parser in C, a node inside itself has no end, and a tag asks
     for an object.

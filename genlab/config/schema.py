@@ -34,7 +34,7 @@ _BOUND["bound_observers"] = "observer"
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfiguration:
-    """Everything that `genlab train` is told.
+    """The checked configuration of `genlab train`.
 
     Raises:
         ValueError: A framework key is out of its range.
@@ -45,9 +45,9 @@ class RunConfiguration:
     """auto, cpu, cuda, cuda:N or mps."""
     num_threads: int | None
     resume: str | None
-    """A run folder to go on from."""
+    """A run folder to resume."""
     allow_other_data: bool
-    """Whether to resume with data that are not those of the run."""
+    """True to resume with data that are not those of the run."""
     dataset: Node
     optimizer: Node
     """``default`` and optional phase names, each a node; a phase without ``_target_`` is merged over the default."""
@@ -55,16 +55,16 @@ class RunConfiguration:
     trainer: Node
     model: Node
     init_from: str | None = None
-    """A run or an export whose weights a new run begins with, as far as they fit."""
+    """A run or an export whose compatible weights initialise a new run."""
     quality: Node | None = None
-    """How samples are measured while a model trains; null does not measure them."""
+    """Settings of the measures of samples during training; null does not measure them."""
     observer: dict[str, Node | None] = field(default_factory=dict)
     """Further observers of the training by name, each a node; null takes one away."""
-    # No keys, which the comparison tells.
+    # Fields without comparison are not keys.
     is_trusted: bool = field(default=True, compare=False)
     """False for a configuration that lies in a run folder."""
     former: Any = field(default=None, compare=False)
-    """The :class:`genlab.run.record.SavedRun` that this one goes on from, as it was read."""
+    """The :class:`genlab.run.record.SavedRun` that this run resumes, as it was read."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:
@@ -127,7 +127,7 @@ class RunConfiguration:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.compare}
 
     def changed(self, **values: Any) -> "RunConfiguration":
-        """Return the configuration with other values; what was bound of the nodes that stay is handed on."""
+        """Return the configuration with other values; bound nodes that do not change are reused."""
         other = replace(self, **values)
         for name, node in _BOUND.items():
             if name in self.__dict__ and getattr(other, node) == getattr(self, node):
@@ -143,7 +143,7 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
         is_trusted: False for what lies in a run folder.
 
     Raises:
-        ConfigurationError: A key is unknown or missing, a value has the wrong type or range, a target is refused.
+        ConfigurationError: A key is unknown or missing, a value has the wrong type or range, or a target is refused.
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
@@ -159,7 +159,7 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
 
 
 def optimizer_node(optimizers: Mapping[str, Any], phase: str) -> Node:
-    """The node of a phase's optimiser: its own keys over those of ``default``, unless it names a target itself.
+    """Return the node of a phase's optimiser: its keys merged over ``default``, unless it names a target itself.
 
     Raises:
         ConfigurationError: There is no default, or a node is no mapping.

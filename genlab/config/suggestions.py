@@ -53,7 +53,7 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("model/objective",), "loss gan_loss loss_type"),
     (("num_samples",), "n n_samples nsamples samples num_images n_images"),
 )
-"""Our settings, and what other tools call them: the first that exists is meant."""
+"""Settings of genlab with their names in other tools; the first setting that exists is suggested."""
 _HERE = {word: settings for settings, words in ELSEWHERE for word in words.split()}
 _VALUES = {
     **dict.fromkeys(("fp16", "half", "16"), "float16"),
@@ -64,7 +64,7 @@ _VALUES = {
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """The valid name most like the given one, or None when nothing comes close."""
+    """Return the valid name most similar to the given one, or None if nothing is close."""
     by_folded = {candidate.casefold(): candidate for candidate in valid}
     if (usual := _VALUES.get(name.casefold())) in by_folded:
         return usual
@@ -73,11 +73,11 @@ def nearest(name: str, valid: Iterable[str]) -> str | None:
 
 
 def nearest_key(key: str, valid: Iterable[str]) -> str | None:
-    """The valid dotted key nearest to the given one.
+    """Return the valid dotted key nearest to the given one.
 
-    A word alone is most likely the whole last part of a key: ``devices`` is nearer to ``trainer.devices`` than to
-    ``device``. Then a key is compared with those of its own parent, by its last part: ``model.red_size`` is nearer to
-    ``model.read_size`` than to ``model.write_size`` of any length.
+    An argument without dots is most likely the whole last part of a key: ``devices`` is nearer to ``trainer.devices``
+    than to ``device``. Then a key is compared with those of its own parent, by its last part: ``model.red_size``
+    is nearer to ``model.read_size`` than to ``model.write_size`` of any length.
     """
     candidates = sorted(set(valid))
     if (meant := spelled_elsewhere(key, candidates)) is not None:
@@ -94,7 +94,7 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
 
 
 def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
-    """The setting, or the whole override, that other tools call by the last part of a key; None where none is known."""
+    """Return the setting or override that other tools call by the last part of a key; None if there is none."""
     for setting in _HERE.get(key.rpartition(".")[2].casefold().replace("-", "_"), ()):
         if setting.partition("=")[0] in valid or setting.startswith("hydra.run."):
             return setting
@@ -102,14 +102,14 @@ def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
 
 
 def remark_on(key: str, meant: str) -> str:
-    """What else there is to know of a setting that other tools have in another unit; "" where there is nothing."""
+    """Return a remark on a setting that other tools have in another unit; "" for other settings."""
     if meant == "trainer.num_steps" and key.rpartition(".")[2].casefold() in _EPOCHS.split():
         return " (an epoch is as many steps as there are training images / trainer.batch_size)"
     return ""
 
 
 def way_out(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:
-    """``did you mean 'x'? (valid names: x, y)``: the end of an error line about an unknown name."""
+    """Return ``did you mean 'x'? (valid names: x, y)``, the hint of an error message about an unknown name."""
     names = sorted(set(valid))
     guess = nearest(name, names)
     listed = f"{kind}: {', '.join(names)}" if names else f"{kind}: none"

@@ -1,9 +1,9 @@
 """Classes and functions that a configuration names in ``_target_``.
 
-What the user types or names may be any importable class or function. What lies in a run folder may come from somebody
-else: there a target is imported only if its name lies in a listed package, and accepted only if the object that the
-name leads to was defined there, since ``logging.os.system`` is a name in logging. The list grows through the
-environment variable ``GENLAB_ALLOW=package1,package2`` and never through a configuration.
+A trusted configuration may name any importable class or function. A run folder is untrusted: there a target is imported
+only if its name lies in a listed package, and accepted only if the object that the name leads to was defined there,
+since ``logging.os.system`` is a name in logging. The list grows through the environment variable
+``GENLAB_ALLOW=package1,package2`` and never through a configuration.
 """
 
 import importlib
@@ -69,7 +69,7 @@ def to_trust(node: Any) -> Iterator[str]:
 
 
 def _is_of_its_place(found: Callable[..., Any]) -> bool:
-    """Public, and of torch only what configurations are made of: modules, optimisers, schedules."""
+    """Return True if an object is public and, in torch, a module, an optimiser or a schedule."""
     if found.__name__.startswith("_") or "." in found.__qualname__:
         return False
     if not any(_is_inside(found.__module__, package) for package in TORCH_PACKAGES):

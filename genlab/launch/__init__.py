@@ -1,1 +1,1 @@
-"""Who starts which process: commands, processes, sweeps, searches."""
+"""Launching of commands, processes, sweeps and searches."""

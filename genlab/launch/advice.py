@@ -1,6 +1,6 @@
-"""The line that was probably meant, for one that Hydra cannot take: flags and words without a key, as other tools have.
+"""Suggestions for a command line that Hydra cannot parse: unknown flags, and arguments without a key.
 
-Only a line that is refused is looked at, so nothing here changes what a line does.
+Only a refused command line is examined, so nothing here changes the meaning of a valid one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,18 +10,18 @@ from genlab.config.compose import Composer, missing_brackets
 from genlab.config.suggestions import nearest, nearest_key, remark_on, spelled_elsewhere
 from genlab.errors import ConfigurationError
 
-# Where a word alone is looked for, the groups that are named most often first.
+# Config groups in which an argument without a key is looked up, the most common ones first.
 _GROUPS = ("model", "dataset", "experiment", "optimizer", "trainer", "schedule", "technique", "recipe")
 _RUN_MARK = "config.yaml"
 
 
 class UnknownFlagError(ConfigurationError):
-    """A word of the command line that begins like an option and is none.
+    """An argument that begins like an option but is not one.
 
     Args:
         word: As typed.
-        value: What follows it; None where that is another option or setting.
-        flags: The options that there are.
+        value: The next argument; None if that is another option or setting.
+        flags: The valid options.
     """
 
     def __init__(self, word: str, value: str | None, flags: Sequence[str]) -> None:
@@ -31,7 +31,7 @@ class UnknownFlagError(ConfigurationError):
         self.flags = flags
 
     def advised(self, composer: Composer, command: str) -> ConfigurationError:
-        """Return the error with what was meant: a setting of another tool's name, or the nearest option or setting."""
+        """Return the error with a suggestion: a setting of another tool's name, or the nearest option or setting."""
         name = self.word.lstrip("-").replace("-", "_")
         keys = composer.keys()
         key = _exactly(name, keys) or spelled_elsewhere(name, keys)
@@ -45,10 +45,10 @@ class UnknownFlagError(ConfigurationError):
 
 
 def require_settings(overrides: Sequence[str], composer: Composer, command: str) -> None:
-    """Refuse words that are no settings, with the line that was probably meant.
+    """Refuse arguments that are not settings, and suggest the command line that was probably meant.
 
     Raises:
-        ConfigurationError: There is a word without ``=``.
+        ConfigurationError: There is an argument without ``=``.
     """
     bare = [word for word in overrides if "=" not in word.removeprefix("=") and not word.startswith("~")]
     if not bare:
@@ -65,7 +65,7 @@ def require_settings(overrides: Sequence[str], composer: Composer, command: str)
 
 
 def _meant(words: Sequence[str], composer: Composer) -> Iterator[str | None]:
-    """The line with its words put together and given keys; None for a word that means nothing here."""
+    """Yield the arguments joined and with keys; None for an argument without a meaning."""
     remaining = list(words)
     keys = composer.keys()
     while remaining:
@@ -75,7 +75,7 @@ def _meant(words: Sequence[str], composer: Composer) -> Iterator[str | None]:
             word += "="
         if word.endswith("=") and remaining and "=" not in remaining[0]:
             yield word + remaining.pop(0)
-        elif "=" in word and missing_brackets(word):  # a list with spaces in it, which the shell has taken apart
+        elif "=" in word and missing_brackets(word):  # a list with spaces in it, which the shell has split
             while missing_brackets(word) and remaining:
                 word += f" {remaining.pop(0)}"
             yield f'"{word}"'
@@ -88,7 +88,7 @@ def _meant(words: Sequence[str], composer: Composer) -> Iterator[str | None]:
 
 
 def _as_setting(word: str, composer: Composer, *, is_exact: bool) -> str | None:
-    """The setting that an option of a group or the folder of a run alone stands for."""
+    """Return the setting that the name of an option or the folder of a run stands for."""
     if (Path(word) / _RUN_MARK).is_file():
         return f"resume={word}"
     for group in _GROUPS:
@@ -100,7 +100,7 @@ def _as_setting(word: str, composer: Composer, *, is_exact: bool) -> str | None:
 
 
 def _exactly(name: str, keys: Sequence[str]) -> str | None:
-    """The one key, or the one whose last part, has this name."""
+    """Return the only key of this name, or the only one whose last part has it."""
     if name in keys:
         return name
     found = [key for key in keys if key.rpartition(".")[2] == name and "/" not in key]

@@ -1,4 +1,4 @@
-"""A command's line as Hydra takes it: its options, and its overrides with what people leave out of them."""
+"""Parsing of a command line into Hydra's options and overrides, completed with the parts that users leave out."""
 
 import argparse
 import re
@@ -30,27 +30,26 @@ _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
 class Line(NamedTuple):
-    """The words after a command."""
+    """The parsed arguments of a command."""
 
     options: argparse.Namespace
-    """As Hydra's own parser understands them."""
+    """The options, as parsed by Hydra's own parser."""
     overrides: list[str]
     flags: list[str]
-    """Everything else, as it was typed."""
+    """All other arguments, as typed."""
 
 
 def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequence[str] = ()) -> Line:
-    """Take a line apart.
+    """Parse the command line.
 
     Args:
-        words: The line after the command.
-        bare_word: Key that a word without ``=`` stands for.
-        own_flags: Options of the command itself, for the nearest to an unknown one.
+        words: Arguments after the command.
+        bare_word: Key of an argument without ``=``.
+        own_flags: Options of the command itself, which are suggested for an unknown one.
 
     Raises:
-        UnknownFlagError: It has an option that there is not.
-        ConfigurationError: It has an option that Hydra cannot use so, or two values for what the command
-            is about.
+        UnknownFlagError: There is an unknown option.
+        ConfigurationError: An option has no effect, or the positional argument has two values.
     """
     words = [_with_home(word) if word.startswith("-") else word for word in words]
     options = _parse(words, own_flags)
@@ -58,7 +57,7 @@ def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequenc
     given = [_absolute(word) for word in options.overrides] if options.multirun else options.overrides
     overrides = [_rewritten(word, bare_word) for word in given]
     if any(override.startswith("resume=") for override in overrides):
-        # The line is composed with the data set and the schedule that are the default, not with those of the run.
+        # The overrides are composed with the default data set and schedule, not with those of the run.
         overrides = [f"++{override}" if _RUN_KEY.match(override) else override for override in overrides]
     if bare_word is not None:
         _refuse_second_value(overrides, bare_word)
@@ -92,14 +91,14 @@ def _refuse_without_effect(options: argparse.Namespace) -> None:
 
 
 def _refuse_second_value(overrides: Sequence[str], key: str) -> None:
-    """Of two values Hydra takes the last, which is what scripts that add settings count on, but hardly of two runs."""
+    """Refuse two values of the positional argument; for other keys Hydra takes the last one, which scripts rely on."""
     values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
     if len(set(values)) > 1:
         raise ConfigurationError(f"{key} is given twice on the line: {' and '.join(values)}")
 
 
 def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The line without its overrides: they come first, for --info would swallow one that follows it."""
+    """Return the arguments without the overrides, which must come first because --info would consume the next one."""
     remaining = list(words)
     for override in overrides:
         remaining.remove(override)
@@ -107,7 +106,7 @@ def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
 
 
 def _with_home(word: str) -> str:
-    """A word with ``~`` at the head of its value expanded, which Hydra has another use for and shells leave alone."""
+    """Return an argument with ``~`` at the head of its value expanded, which shells do not do and Hydra misreads."""
     key, _, value = word.partition("=")
     if not _HOME.search(value):
         return word
@@ -121,7 +120,7 @@ def _with_home(word: str) -> str:
 
 
 def _absolute(word: str) -> str:
-    """A word of a sweep, which may go on from another folder with jobs that have not begun, with absolute paths."""
+    """Return an argument of a sweep with absolute paths, since the sweep may be resumed from another folder."""
     kept = _KEPT_PATH.fullmatch(word)
     if kept is None:
         return word
@@ -132,11 +131,10 @@ def _absolute(word: str) -> str:
 
 
 def _rewritten(word: str, bare_word: str | None) -> str:
-    """An override as Hydra needs it.
+    """Return an argument as the override that Hydra needs.
 
-    A bare word gets its key; ``~`` is expanded; the name of a run becomes its folder; an existing path is quoted,
-    whatever is in its name; and a phase's optimiser, which is a node only once somebody sets it, is added:
-    ``optimizer.discriminator.lr=4e-4``.
+    A positional argument gets its key; ``~`` is expanded; the name of a run becomes its folder; an existing path is
+    quoted; and the node of a phase's optimiser is added if need be: ``optimizer.discriminator.lr=4e-4``.
     """
     if bare_word is not None and "=" not in word:
         word = f"{bare_word}={word}"

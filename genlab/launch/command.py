@@ -1,4 +1,4 @@
-"""A command under Hydra: composed and checked first, so that a mistake costs one line and leaves no folder."""
+"""Execution of a command under Hydra: it is composed and checked first, so an error leaves no folder."""
 
 import io
 import logging
@@ -56,23 +56,23 @@ from genlab.run.hyperparameters import chosen
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MAKE_FILES = ("train", "sample", "evaluate", "export")
-"""Commands whose output only tells of what they make."""
+"""Commands that write files and only report them on the terminal."""
 
 
 def launch(
     command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None, own_flags: Sequence[str] = ()
 ) -> None:
-    """Run a command's line: show, run once, or sweep.
+    """Run a command: show its configuration, run it once, or sweep.
 
     Args:
         command: Name of the command, of its primary configuration and of its log.
-        words: The line after the command.
-        job: What Hydra shall call.
-        bare_word: Key that a word without ``=`` stands for.
-        own_flags: Options of the command beside those of Hydra, which words no longer holds.
+        words: Arguments after the command.
+        job: The callable that Hydra runs.
+        bare_word: Key of an argument without ``=``.
+        own_flags: Options of the command beside those of Hydra, already replaced by overrides.
 
     Raises:
-        GenlabError: What the user can be told in a line.
+        GenlabError: An expected failure, with a message of one line.
         SweepError: Jobs of a sweep failed, after the others ran.
     """
     try:
@@ -93,7 +93,7 @@ def launch(
         with open_composer(command, config_dir=None) as composer:
             raise error.advised(composer, command) from None
     if options.hydra_help:
-        run_hydra(command, ["--hydra-help"], job=job)  # it would set up the logging that the line describes
+        run_hydra(command, ["--hydra-help"], job=job)  # it would set up logging before --info shows it
         return
     if options.shell_completion:
         run_hydra(command, [*overrides, *flags], job=job)
@@ -152,7 +152,7 @@ def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: 
 
 
 def _made(plan: Plan) -> tuple[Path | None, bool]:
-    """Make the run folder of a plan; None for a command that has none."""
+    """Make the run folder of a plan; return None for a command without one."""
     return make_new(Path(plan.folder)) if plan.has_run_folder else (None, False)
 
 
@@ -174,7 +174,7 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
 
 
 def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:
-    """A second process or a later one: without Hydra, which would write files, and without a word."""
+    """Run a job in a process other than rank 0, without Hydra's files and without output."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     words = tuple(of_job(overrides))
@@ -192,7 +192,7 @@ def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], wor
 
 
 def _of_restart(worker: Worker) -> list[str]:
-    """What the line of a process that is started again lacks: the run folder, whose .hydra/ stays as it is."""
+    """Return the overrides of a restarted process: its run folder, whose .hydra/ is not written again."""
     folder = worker.remembered()
     if folder is None:
         return []
@@ -218,14 +218,14 @@ def _run_all(run: Callable[[Path], None], folder: Path) -> None:
     try:
         run(folder)
     except Exception as error:
-        # Hydra raises the first failure after all jobs; each of them was reported when it happened.
+        # Hydra raises the first failure after all jobs; each was reported when it happened.
         raise SweepError(f"the sweep had failures, the first: {explain(error)[0]}") from error
     finally:
         _close_logs()
 
 
 def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
-    """Hand a line to Hydra's own program, for what it shows and completes."""
+    """Run Hydra's own program with the arguments, for its help and its completion."""
     program, former = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
     sys.argv = [program, *words]
     os.environ[_FULL_ERROR] = "1"
@@ -240,7 +240,7 @@ def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
 
 
 def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:
-    """One job, in whatever process its launcher chose; one of a sweep that keeps a table gets a process of its own."""
+    """Run one job in the process of its launcher; a job of a sweep with a table gets a process of its own."""
     settings = settings_of(configuration)
     if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
         look_after_job(command, settings, configuration)
@@ -254,7 +254,7 @@ def _run_here(module: CommandModule, configuration: Composed, settings: Any = No
     Args:
         module: Of the command.
         configuration: As Hydra has composed it.
-        settings: Read from it before; None for a job of a sweep, of which that was not done here.
+        settings: Read from it before; None for a job of a sweep.
     """
     context = _context()
     try:
@@ -287,7 +287,7 @@ def _context() -> JobContext:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """The classes and functions that a configuration names, outside of Hydra's part."""
+    """Return the targets that a configuration names, without those of Hydra's node."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             if name == TARGET and isinstance(value, str):
@@ -297,7 +297,7 @@ def _targets(node: Any) -> Iterator[str]:
 
 
 def _write_into_log(message: str, bug: BaseException | None) -> Path | None:
-    """Write how a job ended into the log of its run folder; returns the log as a person here would type it."""
+    """Write the failure of a job into the log of its run folder; return the path of the log as typed from here."""
     log = None
     record = logging.LogRecord(
         "genlab",

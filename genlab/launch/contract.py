@@ -1,4 +1,4 @@
-"""What a command offers to Hydra's application, and what it may know of how it was started."""
+"""The interface between a command and Hydra's application, and the context of its start."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from genlab.launch.processes import Processes
 
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
-    """The circumstances of a command's start."""
+    """The context in which a command was started."""
 
     command: str
-    """The line that repeats it."""
+    """The command line that repeats it."""
     overrides: tuple[str, ...]
     choices: Mapping[str, str]
     """Options of the config groups that were chosen."""
     run_folder: Path
-    """Of the first process where there are several."""
+    """The run folder, that of rank 0 in a distributed run."""
     is_restarted: bool
-    """Whether processes before these died in the same run folder."""
+    """True if earlier processes died in the same run folder."""
     config_folders: tuple[Path, ...]
     """The configuration tree: ours, then the user's."""
 
@@ -31,18 +31,18 @@ class CommandModule(Protocol):
     """A command's module; ``read`` checks and touches nothing, ``run`` acts."""
 
     def read(self, values: Mapping[str, Any], overrides: Sequence[str]) -> Any:
-        """Settings from the composed configuration; raises ConfigurationError."""
+        """Return the settings of the composed configuration; raises ConfigurationError."""
 
     def run(self, settings: Any, context: JobContext) -> None:
-        """Do it."""
+        """Run the command."""
 
 
 @runtime_checkable
 class SpreadModule(CommandModule, Protocol):
-    """Of a command that several processes can carry out together."""
+    """The module of a command that several processes can run together."""
 
     def processes(self, settings: Any) -> Processes:
-        """What it asks of the machine; raises ConfigurationError."""
+        """Return the processes that it needs; raises ConfigurationError."""
 
 
 @runtime_checkable
@@ -53,4 +53,4 @@ class PickledJob(Protocol):
         """Run one job."""
 
     def module(self) -> CommandModule:
-        """The command's module."""
+        """Return the command's module."""

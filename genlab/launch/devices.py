@@ -1,4 +1,4 @@
-"""The processes that a command asks of the devices of this machine."""
+"""The number of processes of a command, checked against the devices of this machine."""
 
 import os
 
@@ -10,16 +10,16 @@ from genlab.launch.processes import Processes
 
 
 def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> Processes:
-    """So many processes of this machine, if it has a device for each.
+    """Return the description of ``num`` processes, if this machine has a device for each.
 
     Args:
         device: A name.
-        num: How many.
+        num: Number of processes.
         key: The setting that asks for them.
         max_restarts: How often they may be started again.
 
     Raises:
-        ConfigurationError: There is no such device, or it has not so many.
+        ConfigurationError: There is no such device, or there are fewer of them.
     """
     require_device_name(device)
     visible: tuple[str, ...] = ()

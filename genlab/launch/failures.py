@@ -1,4 +1,4 @@
-"""From an exception to one line and an exit code."""
+"""Conversion of exceptions to a one-line message and an exit code."""
 
 import errno
 import sys
@@ -37,10 +37,10 @@ _STORAGE_ERRNOS = {
 
 
 def explain(error: BaseException) -> tuple[str, int]:
-    """One line without a traceback, and the exit code of the contract.
+    """Return a one-line message without a traceback, and the exit code.
 
-    An expected failure speaks for itself; behind anything else, a full disk, a missing permission, a folder in place of
-    a file or exhausted memory anywhere in the chain of causes is what happened, and what remains is a bug of ours.
+    An expected failure has its own message. For any other exception, the chain of causes is searched for a full disk, a
+    missing permission, a folder in place of a file, or exhausted memory; the rest are bugs of genlab.
     """
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
@@ -96,12 +96,12 @@ def _is_installed(file: str) -> bool:
 
 
 def note_circumstances(error: BaseException, *, log: Path | None, targets: Iterable[str]) -> None:
-    """Leave on an unforeseen error what :func:`explain` says of it further up.
+    """Attach to an unexpected error the notes that :func:`explain` adds to its message.
 
     Args:
         error: On its way to the user.
         log: The file that holds its traceback.
-        targets: What the configuration names, some of which may not be genlab's.
+        targets: Targets of the configuration, some of which may not be genlab's.
     """
     foreign = [name for name in dict.fromkeys(targets) if name.partition(".")[0] not in (*_OURS, "torch")]
     if foreign:
@@ -111,12 +111,12 @@ def note_circumstances(error: BaseException, *, log: Path | None, targets: Itera
 
 
 def prefix_of(error: BaseException) -> str:
-    """What stands in front of the message on the terminal: who stopped the program on purpose has met no error."""
+    """Return the prefix of the message on the terminal; stopping the program on purpose is not an error."""
     return STOPPED_PREFIX if isinstance(error, KeyboardInterrupt | StoppedBySignal) else ERROR_PREFIX
 
 
 def leaves_folder(error: BaseException) -> bool:
-    """Whether a run folder must not be tidied up after this error: it belongs to others, or holds the traceback."""
+    """Return True if a run folder must be kept after this error: it belongs to others, or contains the traceback."""
     told = (str(error), *getattr(error, "__notes__", ()))
     return isinstance(error, FolderInUseError) or any(_KEPT in text for text in told)
 

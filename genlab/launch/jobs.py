@@ -1,8 +1,8 @@
-"""One job of a sweep, looked after while it runs in a process of its own.
+"""Execution of one job of a sweep in a process of its own.
 
-Whatever launcher Hydra has started this in, the job itself is an ordinary `genlab train` in the job's folder. So a job
-that fails, diverges, is killed or is taken by a shortage of memory ends nothing but itself, leaves no memory behind
-for the next, and can be repeated and resumed as any run.
+With every launcher of Hydra, the job itself is an ordinary `genlab train` in the job's folder. A job that fails,
+diverges or is killed, also for want of memory, therefore affects no other job, frees its memory, and can be repeated
+and resumed like any run.
 """
 
 import os
@@ -34,7 +34,7 @@ OUTPUT_NAME = "output.log"
 _POLL_SECONDS = 0.2
 _LEAVING_SECONDS = 60.0
 _MAX_TOLD = 3
-# What Hydra's own keys say about this sweep, and not about a job.
+# Hydra's own keys that describe this sweep and not a job.
 _OF_SWEEP = (
     "hydra.mode",
     "hydra.job.config.override_dirname.",
@@ -50,7 +50,7 @@ _OF_SWEEP = (
 
 
 def look_after_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
-    """Run the job that Hydra has composed, unless it is done; its failure is written down and not raised.
+    """Run the job that Hydra has composed, unless it is done; a failure is recorded and not raised.
 
     Args:
         command: Name of the command.
@@ -59,12 +59,12 @@ def look_after_job(command: str, settings: SweepSettings, configuration: Compose
 
     Raises:
         ConfigurationError: Its folder lies outside of the sweep's.
-        SystemExit: This process was told to end the sweep, and the job has saved.
+        SystemExit: This process got a signal to end the sweep, and the job has saved.
     """
     config = HydraConfig.get()
     sweep = SweepFolder(Path(str(config.sweep.dir)))
     run_folder = Path(str(config.runtime.output_dir))
-    # What is in the folder of a job that begins again is removed.
+    # The folder of a job that starts from the beginning is cleared.
     if sweep.path.resolve() not in run_folder.resolve().parents:
         raise ConfigurationError(f"hydra.sweep.subdir must lie in the sweep's folder, got {config.sweep.subdir}")
     record = JobRecord(
@@ -79,7 +79,7 @@ def look_after_job(command: str, settings: SweepSettings, configuration: Compose
             _look_after(command, record, sweep, settings, variables)
     number = sweep.stop_signal(of_this_process=True)
     if number is not None:
-        raise SystemExit(128 + number)  # Hydra would go on with the next job after any Exception
+        raise SystemExit(128 + number)  # Hydra would run the next job after any Exception
 
 
 def _look_after(
@@ -112,7 +112,7 @@ def _look_after(
 
 @contextmanager
 def _interruptions_left_to_conductor() -> Iterator[None]:
-    """In the worker of a launcher, what comes from the terminal is for the process that conducts the sweep."""
+    """Ignore signals of the terminal in the worker of a launcher; the process of the sweep handles them."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
@@ -121,21 +121,21 @@ def _interruptions_left_to_conductor() -> Iterator[None]:
 
 
 def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
-    """What makes this job differ from the others."""
+    """Return the overrides in which this job differs from the others."""
     typed = sweep.read_plan().words
     return " ".join(word for word in record.overrides if word not in typed)
 
 
 def tell(text: str) -> None:
-    """A line on the terminal at once, also from the worker of a launcher."""
+    """Print a line at once, also from the worker of a launcher."""
     print(text, flush=True)  # noqa: T201
 
 
 def await_free(run_folder: Path) -> str | None:
-    """Give a job that lost its guardian the time to save and go.
+    """Wait for a job that lost its parent process to save and exit.
 
     Returns:
-        None, or who holds the folder if somebody will not leave.
+        None, or a description of the process that keeps the folder locked.
     """
     deadline = time.monotonic() + _LEAVING_SECONDS
     while True:
@@ -149,7 +149,7 @@ def await_free(run_folder: Path) -> str | None:
 
 
 def _words_of_job(record: JobRecord, run_folder: Path, *, goes_on: bool) -> list[str]:
-    """The job's line: a run with a checkpoint goes on from it, anything else begins again in the cleared folder."""
+    """Return the job's arguments: a run with a checkpoint is resumed, any other starts again in the cleared folder."""
     config = HydraConfig.get()
     flags = []
     if config.job.config_name != config.job.name:
@@ -181,7 +181,7 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: 
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Out of the terminal's reach: an interruption is the sweep's to pass on.
+            # Signals of the terminal do not reach it: the sweep passes an interruption on.
             start_new_session=True,
             env={**os.environ, **variables, VARIABLE: "1", "GENLAB_DEBUG": "1"},
         )
@@ -212,7 +212,7 @@ def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFoll
 
 
 def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> int:
-    """Until the process ends; lets go of it once it shall stop."""
+    """Wait for the process to end; close its standard input once it shall stop."""
     assert process.stdin is not None
     while True:
         try:
@@ -223,7 +223,7 @@ def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> i
 
 
 def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> int:
-    """Let a job save and go, or not even that."""
+    """End a job: let it save and exit, or kill it at once."""
     assert process.stdin is not None
     try:
         process.stdin.close()
@@ -236,7 +236,7 @@ def _end(process: subprocess.Popen[bytes], *, at_once: bool) -> int:
 
 
 def _status(exit_code: int, record: JobRecord, sweep: SweepFolder, error: str | None) -> tuple[JobStatus, str | None]:
-    """How a process ended, in a word and a line."""
+    """Return the status and the reason of a process that has ended."""
     summary = sweep.run_summary(record)
     has_let_go = exit_code in (128 + signal.SIGTERM, -signal.SIGTERM)  # saved, or not yet listening
     if exit_code == 0:

@@ -10,11 +10,11 @@ from genlab.storage import opened_within
 
 _NAME = "metrics.jsonl"
 _MAX_BYTES = 4_000_000
-"""Read at once; a longer line is passed over, and everything after it."""
+"""Maximum number of bytes per read; a longer line is skipped, and everything after it."""
 
 
 class MetricsFollower:
-    """Yields each line once, also when a resumed run has cut the file back to its checkpoint.
+    """Reader that returns each line once, also after a resumed run has cut the file back to its checkpoint.
 
     Args:
         folder: Of the run.
@@ -27,7 +27,7 @@ class MetricsFollower:
         self._is_catching_up = False
 
     def new_records(self) -> list[dict[str, Any]]:
-        """The whole lines since the last call; steps seen before the file was cut are left out."""
+        """Return the complete lines written since the last call, without steps that were read before."""
         records = []
         for line in self._new_lines():
             try:
@@ -52,7 +52,7 @@ class MetricsFollower:
                     self._offset += len(whole)
                     file.seek(self._offset)
                     yield from whole.splitlines()
-        except (OSError, ValueError):  # not there yet, or no file to be read
+        except (OSError, ValueError):  # it does not exist yet, or cannot be read
             return
 
 

@@ -1,4 +1,4 @@
-"""How long OpenMP's threads spin between parallel regions, set in the environment before torch loads the runtime.
+"""Spin time of OpenMP's threads between parallel regions, set in the environment before torch loads the runtime.
 
 By default a thread that waits at a barrier spins for milliseconds. Beside any other busy process it then spins on the
 core that the thread it waits for needs, and a training step of many small operations becomes up to twenty times

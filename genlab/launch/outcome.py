@@ -1,4 +1,4 @@
-"""What becomes of a run whose own processes could not write it down."""
+"""The final status of a run whose own processes could not write it."""
 
 import json
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ from genlab.training.summary import Status
 
 
 def settled(folder: Path, error: GenlabError, *, former: Mapping[str, Any]) -> GenlabError:
-    """Write into summary.json and train.log how a run ended whose first process did not know; say so with what is left.
+    """Write the final status of a run whose rank 0 could not, into summary.json and train.log.
 
     Args:
-        folder: Of the run, whose processes are gone; one that another process holds is left alone.
+        folder: Of the run, whose processes have ended; nothing is written if another process has locked it.
         error: What ended it.
-        former: summary.json before these processes; where it still says so, they have changed nothing of the run.
+        former: summary.json before these processes; if it is unchanged, they changed nothing of the run.
 
     Returns:
-        The same error, with the way on where it does not speak for itself.
+        The same error, with a hint how to resume unless its message is complete.
     """
     summary = read_summary(folder)
     is_stopped = isinstance(error, StoppedBySignal)
@@ -44,11 +44,11 @@ def settled(folder: Path, error: GenlabError, *, former: Mapping[str, Any]) -> G
 
 
 def settle_after_first(folder: Path, *, former: Mapping[str, Any]) -> None:
-    """In another process than the first: if that one died without a word, put one down in its place.
+    """Finalise the status from a process other than rank 0, if rank 0 died without doing so.
 
     Args:
         folder: Of the run.
-        former: As for `settled`.
+        former: As for `finalise_status`.
     """
     summary = read_summary(folder)
     if summary.get("status") == "running" and summary != former:

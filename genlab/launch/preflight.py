@@ -1,4 +1,4 @@
-"""Preflight checks: everything that is going to run is composed and checked before Hydra makes a folder."""
+"""Preflight checks: every run is composed and checked before Hydra makes a folder."""
 
 import os
 import sys
@@ -32,48 +32,48 @@ from genlab.run.hyperparameters import chosen
 from genlab.storage import require_space
 
 START_BYTES = 1_000_000
-"""What the logs and records of any run take; checkpoints and pictures say themselves when they do not fit."""
+"""Space for the logs and records of any run, in bytes; checkpoints and pictures check their own."""
 _ALONE = Processes(num=1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is going to run, checked."""
+    """The checked plan of a run or a sweep."""
 
     is_sweep: bool
     folder: str
     has_run_folder: bool = True
-    """Whether what is run makes the folder its own."""
+    """True if the command makes and locks a run folder."""
     single: Any = None
     """Checked settings of a single run."""
     overrides: tuple[str, ...] = ()
-    """Of a sweep, whose jobs have an order now."""
+    """Overrides of a sweep, whose jobs are in a fixed order."""
     processes: Processes = _ALONE
     settings: SweepSettings | None = None
-    """Of a sweep that keeps a table of its jobs."""
+    """Settings of a sweep that writes a table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None = None
     words: tuple[str, ...] = ()
-    """Of Hydra, that the line of a sweep gets in front."""
+    """Overrides of Hydra that are put before those of a sweep."""
     machine: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """In which the launcher of a sweep runs."""
+    """Context in which the launcher of a sweep runs."""
 
 
 def preflight(
     composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool, worker: Worker | None
 ) -> Plan:
-    """Compose and check everything that is going to run.
+    """Compose and check the run, or the jobs of the sweep.
 
     Args:
         composer: Of the command.
         overrides: Of the command line.
         module: Of the command.
-        is_sweep: Whether the command line asks for one.
-        worker: The place of this process among several, if it has one.
+        is_sweep: True if the command line asks for one.
+        worker: The rank of this process among several, if there are several.
 
     Raises:
         ConfigurationError: Something does not exist or does not fit.
-        StorageError: The disk is full, or the folder is none.
-        FolderInUseError: Another process has the run folder.
+        StorageError: The disk is full, or the run folder is not a folder.
+        FolderInUseError: Another process has locked the run folder.
     """
     if is_sweep:
         if worker is not None:
@@ -114,7 +114,7 @@ def _require_working_directory(composed: Composed) -> None:
 
 
 def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
-    """Hydra's setting for the overrides that all jobs of a sweep share, which the folder of a job does not repeat."""
+    """Return Hydra's setting for the overrides that all jobs of a sweep share and that no job's folder name repeats."""
     keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
     shared = ",".join(key for key in keys if not key.startswith("hydra"))
     return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
@@ -131,7 +131,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     is_search = whole.hydra.sweeper.get(TARGET) == TPE_SWEEPER
     words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
     settings = settings_of(whole)
-    # What the sweeper's own parameters leave to chance is settled by words that win over them.
+    # Random choices among the sweeper's own parameters are fixed by overrides that take precedence.
     settled = [word for word in words[: len(parameters)] if word not in parameters]
     overrides = [*settled, *words[len(parameters) :]]
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
@@ -188,7 +188,7 @@ def of_job(overrides: Sequence[str]) -> list[str]:
 
 
 def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> Processes:
-    """How many processes a run asks for, if they agree with those that were started."""
+    """Return the processes of a run, checked against those that were started."""
     if not isinstance(module, SpreadModule):
         if worker is not None and worker.num_workers > 1:
             raise ConfigurationError(

@@ -26,14 +26,14 @@ _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """What a run asks of the machine."""
+    """The processes that a run needs."""
 
     num: int
-    """Processes, one for each device."""
+    """Number of processes, one for each device."""
     max_restarts: int = 0
-    """How often all of them are started again after one has died."""
+    """Number of times that all of them are restarted after one has died."""
     key: str = "devices"
-    """The setting that says so."""
+    """The setting that gives their number."""
     visible_devices: tuple[str, ...] = ()
     """Names of the CUDA devices from which those of the processes are taken; empty on a CPU."""
 
@@ -44,7 +44,7 @@ def num_cores() -> int:
 
 
 class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
-    """A process failed and has given an account of it."""
+    """A process failed and wrote an error report."""
 
     def __init__(self, message: str, *, rank: int, exit_code: int, details: str = "") -> None:
         super().__init__(message)
@@ -54,19 +54,19 @@ class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
 
 
 def launch_processes(command: str, words: Sequence[str], processes: Processes) -> None:
-    """Run ``genlab COMMAND WORDS`` in several processes of this machine, to their end.
+    """Run ``genlab COMMAND ARGUMENTS`` in several processes of this machine, and wait for them.
 
     Args:
         command: Name of the command.
-        words: The line after the command.
-        processes: How many.
+        words: Arguments after the command.
+        processes: Their number and devices.
 
     Raises:
-        WorkerFailure: A process failed and has said why.
+        WorkerFailure: A process failed and wrote an error report.
         ProcessLostError: A process died or hung, and restarts were used up.
-        StoppedBySignal: This process was told to stop, and the others have left.
+        StoppedBySignal: This process got a signal, and the others have ended.
     """
-    # All of PyTorch's launching is imported here, where somebody wants it.
+    # PyTorch's launcher is imported only when it is used.
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -86,7 +86,7 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
         )
 
         def hang_up(number: int, _frame: FrameType | None) -> None:
-            signal.signal(number, signal.SIG_IGN)  # a terminal that vanishes tells it twice
+            signal.signal(number, signal.SIG_IGN)  # a terminal that closes sends it twice
             raise SignalException(f"got signal {number}", signal.Signals(number))
 
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
@@ -95,25 +95,25 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
             # -P, for with -m alone Python would import from the working directory.
             elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *words)
         except SignalException as stop:
-            _signal_all(Path(notes), signal.SIGKILL)  # those that a second signal to this process left no time
+            _signal_all(Path(notes), signal.SIGKILL)  # processes that a second signal left no time to end
             raise StoppedBySignal(f"stopped by {told(int(stop.sigval))}", int(stop.sigval)) from None
         except ChildFailedError as error:
             raise root_cause(error.failures, num=processes.num) from None
 
 
 def root_cause(failures: Mapping[int, "ProcessFailure"], *, num: int) -> WorkerFailure | ProcessLostError:
-    """What began it: the others fail because one did, or are told to leave.
+    """Return the failure that caused the others, which fail or are stopped because of it.
 
     Args:
-        failures: Rank to how its process ended, in the order of their discovery.
-        num: Processes in all.
+        failures: Rank to the end of its process, in the order of their discovery.
+        num: Total number of processes.
     """
     causes = [_cause(rank, failure, num) for rank, failure in failures.items()]
     return min(causes, key=lambda cause: cause[0])[1]
 
 
 def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerFailure | ProcessLostError]:
-    """How much a process's end looks like the consequence of another's, and what it was."""
+    """Return a score of how likely the end of a process is the consequence of another's, and its description."""
     account: Any = failure.message
     if isinstance(account, dict):
         kind = account["extraInfo"].get("kind")
@@ -135,7 +135,7 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
 
 @contextmanager
 def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
-    """The environment and the handlers of signals under which the agent runs, and those of before at its end."""
+    """Set the environment and the signal handlers in which the agent runs, and restore them at the end."""
     share = max(num_cores() // processes.num, 1)
     variables = {
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(share)),
@@ -149,7 +149,7 @@ def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
     os.environ.update(variables)
     signal.signal(signal.SIGUSR1, lambda number, _: _signal_all(notes, number))
     disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # the agent tells at length what root_cause says in a line
+    logging.disable(logging.CRITICAL)  # the agent logs at length what root_cause says in one line
     try:
         yield
     finally:
@@ -164,7 +164,7 @@ def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
 
 
 def _signal_all(notes: Path, number: int) -> None:
-    """Pass a signal on to every process of the newest attempt that lives."""
+    """Send a signal to every living process of the newest attempt."""
     attempts = sorted(notes.glob("*/attempt_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     for pid in attempts[-1].glob(f"*/{PID_NAME}") if attempts else ():
         with suppress(ProcessLookupError):

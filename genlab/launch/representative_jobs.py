@@ -1,6 +1,6 @@
-"""Preflight checks of a sweep: its values, and the jobs that are composed before the first one starts.
+"""Preflight checks of a sweep: its values, and representative jobs that are composed before the first one starts.
 
-Not all jobs are composed, for there may be thousands.
+Not all jobs are composed, since there may be thousands.
 """
 
 import itertools
@@ -27,7 +27,7 @@ def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: b
     Args:
         composer: Of the command.
         overrides: Of the sweep.
-        is_search: Whether the jobs are chosen one by one, and not all combinations of the values.
+        is_search: True if jobs are chosen one by one, and not as all combinations of the values.
 
     Raises:
         ConfigurationError: An override sweeps over no value, or there are too many jobs.
@@ -70,7 +70,7 @@ def _num_values(composer: Composer, word: str, override: Override) -> int:
 
 
 def _alternatives(line: str, override: Override) -> list[str]:
-    """What an override becomes in the jobs of a sweep; of an interval, its ends."""
+    """Return the overrides that one override becomes in the jobs of a sweep; the ends of an interval."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [line]

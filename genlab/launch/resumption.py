@@ -1,4 +1,4 @@
-"""The start that follows another start in the same run folder: its checkpoint, its origin, and its error messages."""
+"""Resumption of a run in its own folder: its checkpoint, its origin, and its error messages."""
 
 import logging
 from dataclasses import replace
@@ -16,10 +16,10 @@ _log = logging.getLogger(__name__)
 
 
 def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> RunConfiguration:
-    """Return the configuration of a run that died: from its checkpoint, or from the beginning where it never had one.
+    """Return the configuration of a run that died: resumed from its checkpoint, or new if it never had one.
 
     Raises:
-        ConfigurationError: It is told to go on from one folder in another.
+        ConfigurationError: It is asked to resume one folder in another.
         CheckpointError: It had a checkpoint.
     """
     folder, resume = context.run_folder, configuration.resume
@@ -27,7 +27,7 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
         raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
     if has_checkpoint(folder):
         return configuration.changed(resume=str(folder))
-    if not context.is_restarted:  # else those that died here have looked
+    if not context.is_restarted:  # else the processes that died here have checked
         if not never_saved(folder):
             raise CheckpointError(
                 f"no usable checkpoint: neither last.safetensors nor previous.safetensors is in "
@@ -44,7 +44,7 @@ def origin_of(context: JobContext) -> Origin:
         return here
     try:
         first = read_origin(context.run_folder)
-    except (OSError, ValueError):  # no run shall end for that
+    except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
     newest = {word.partition("=")[0]: word for word in (*first.overrides, *here.overrides)}
     return replace(first, overrides=tuple(newest.values()))

@@ -1,7 +1,7 @@
-"""A search for good settings: a tree-structured Parzen estimator proposes, jobs of the sweep answer.
+"""Hyper-parameter search: a tree-structured Parzen estimator proposes settings, and jobs of the sweep evaluate them.
 
-Optuna is asked for settings and told what they gave (ask and tell); trial n is job n. Its storage is one SQLite file in
-the sweep's folder that this process alone touches: a search that was stopped goes on with what it knew.
+Optuna is used through its ask-and-tell interface; trial n is job n. Its storage is one SQLite file in the sweep's
+folder that only this process opens, so that a search that was stopped can be resumed.
 
 Estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4. Pruning: a run whose
 best measure so far is worse than the median of the others' at the same step stops (Golovin et al., "Google Vizier",
@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.5
 _LOG = "log"
 
 Launch = Callable[[Sequence[Sequence[str]], int], object]
-"""Runs jobs of the given overrides, numbered from the given number on, and returns when all have ended."""
+"""Function that runs jobs of the given overrides, numbered from the given number, and returns when all have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +47,19 @@ class SearchSettings:
     """
 
     n_trials: int
-    """In all, failed and pruned ones and those before a resumption included."""
+    """Total number of trials, including failed and pruned ones and those before a resumption."""
     n_jobs: int
-    """Trials proposed at once; with a launcher that runs jobs side by side."""
+    """Trials proposed at once, for a launcher that runs jobs in parallel."""
     seed: int
     n_startup_trials: int
-    """Drawn at random before the estimator is asked."""
+    """Trials drawn at random before the estimator is used."""
     prune: bool
     n_finished_before_pruning: int
-    """Trials that must have finished before one is stopped."""
+    """Trials that must have finished before one is pruned."""
     n_warmup_steps: int
-    """Training steps before which none is stopped."""
+    """Training steps before which no trial is pruned."""
     params: dict[str, Any]
-    """A search space as overrides, for a configuration file; those of the command line come after."""
+    """The search space as overrides, for a configuration file; overrides of the command line take precedence."""
 
     def __post_init__(self) -> None:
         for name in ("n_trials", "n_jobs", "n_startup_trials", "n_finished_before_pruning"):
@@ -72,21 +72,21 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What is searched, and what is the same for every trial."""
+    """The parameters that are searched, and the overrides that all trials share."""
 
     fixed: tuple[str, ...]
     searched: Mapping[str, Override]
 
     def distributions(self) -> "dict[str, BaseDistribution]":
-        """Hydra's sweeps as Optuna's distributions."""
+        """Return Hydra's sweeps as Optuna's distributions."""
         return {key: _distribution(override) for key, override in self.searched.items()}
 
 
 def search_space(overrides: Sequence[Override]) -> SearchSpace:
-    """Divide the overrides of a command line.
+    """Split the overrides of a command line into searched and fixed ones.
 
     Raises:
-        ConfigurationError: Nothing is to be searched, or an interval is empty.
+        ConfigurationError: There is nothing to search, or an interval is empty.
     """
     last = {str(override.get_key_element()): override for override in overrides}
     searched = {key: override for key, override in last.items() if override.is_sweep_override()}
@@ -103,7 +103,7 @@ def search_space(overrides: Sequence[Override]) -> SearchSpace:
 
 
 def interval_ends(override: Override) -> tuple[int | float, int | float]:
-    """The two ends of an ``interval(a, b)``."""
+    """Return the two ends of an ``interval(a, b)``."""
     interval = override.value()
     assert isinstance(interval, IntervalSweep)
     assert interval.start is not None
@@ -112,7 +112,7 @@ def interval_ends(override: Override) -> tuple[int | float, int | float]:
 
 
 def _distribution(override: Override) -> "BaseDistribution":
-    """The distribution of a sweep; choices are kept as Hydra would write them, so that any value can be one.
+    """Return the distribution of a sweep; choices are kept as Hydra writes them, so that any value can be one.
 
     Raises:
         ValueError: The interval is empty, or not positive where a logarithm is asked for.
@@ -139,13 +139,13 @@ def _distribution(override: Override) -> "BaseDistribution":
 
 
 class Search:
-    """One search, from its storage's first trial to the last.
+    """A search, from the first trial of its storage to the last.
 
     Args:
         sweep: The folder.
-        comparison: The measure, and whether less of it is better.
+        comparison: The measure and its direction.
         settings: Of the search.
-        space: What is searched.
+        space: The search space.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Search:
         self._space = space
 
     def run(self, launch: Launch) -> None:
-        """Propose, launch and learn until ``n_trials`` have been made."""
+        """Propose and launch trials, and report their results, until ``n_trials`` have been made."""
         study = self._open_study()
         for trials in self._unfinished(study):
             self._try(trials, launch)
@@ -194,7 +194,7 @@ class Search:
         return study
 
     def _unfinished(self, study: "Study") -> "Iterator[list[Trial]]":
-        """Trials that a stop has left without an answer, as many at once as are launched together."""
+        """Yield the trials that a stop has left without a result, as many at once as are launched together."""
         from optuna.trial import Trial, TrialState
 
         group: list[Trial] = []
@@ -241,7 +241,7 @@ class Search:
 
     @contextmanager
     def _watched(self, trials: "Sequence[Trial]") -> Iterator[None]:
-        """Report the curves of running trials, and ask those that are behind to stop."""
+        """Report the curves of running trials, and prune those that are worse than the others."""
         watches = [_Watch(trial, self._sweep, self._comparison) for trial in trials]
         ended = threading.Event()
 
@@ -258,16 +258,16 @@ class Search:
                 ended.set()
         looking.result()
         for watch in watches:
-            watch.look(prune=False)  # what the jobs wrote at their end counts for the medians to come
+            watch.look(prune=False)  # values that the jobs wrote at their end count for later medians
 
 
 class _Watch:
-    """One running trial's curve."""
+    """The curve of a running trial."""
 
     def __init__(self, trial: "Trial", sweep: SweepFolder, comparison: SweepSettings) -> None:
         self._trial = trial
         self._sweep = sweep
-        # Test data are looked at once, at the end; on the way there, validation data stand for them.
+        # Test data are used once, at the end; before, validation data stand for them.
         self._tag = None if comparison.measure is None else _on_validation(comparison.measure)
         self._follower: MetricsFollower | None = None
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
@@ -294,7 +294,7 @@ class _Watch:
 
 
 def _written(value: object) -> str:
-    """Six digits are enough of a number for people to read and to type again."""
+    """Return a value as text; six digits of a number are enough to read and to type again."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

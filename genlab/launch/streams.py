@@ -1,6 +1,6 @@
-"""The standard streams of a process, whatever its caller has made of them: closed, cut off, or a terminal that is gone.
+"""Guards for the standard streams of a process, which may be closed, broken, or a terminal that is gone.
 
-Commands that print end when nobody reads, as other programs do. Those that write files go on without their output.
+Commands that print end when nobody reads, as other programs do. Those that write files continue without output.
 """
 
 import errno
@@ -23,8 +23,8 @@ class _Guarded:
 
     Args:
         stream: The stream itself.
-        is_needed: Whether its failure ends the command.
-        is_missed: Whether its failure is said on the standard error.
+        is_needed: True if its failure ends the command.
+        is_missed: True if its failure is reported on the standard error.
     """
 
     def __init__(self, stream: Any, *, is_needed: bool, is_missed: bool = False) -> None:
@@ -50,7 +50,7 @@ class _Guarded:
 
     def _give_up(self, error: OSError) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self._stream.fileno())  # what is buffered goes there too, at the latest at Python's end
+        os.dup2(null, self._stream.fileno())  # buffered output goes there too, at the latest at Python's end
         os.close(null)
         if self.is_needed:
             if error.errno in _EXIT_CODES:
@@ -82,15 +82,15 @@ def guarded_streams() -> Iterator[None]:
 
 
 def outlive_readers() -> None:
-    """Let the process go on from now when nobody reads its output."""
+    """Let the process continue from now on when nobody reads its output."""
     if isinstance(sys.stdout, _Guarded):
         sys.stdout.is_needed = False
-    else:  # in the worker of a launcher, which leaves it to the conductor to say so
+    else:  # in the worker of a launcher: the process of the sweep reports it
         sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=False))
 
 
 def _open_missing() -> None:
-    """Open the null device in place of closed streams: the first files of a run would get their numbers."""
+    """Open the null device in place of closed streams, since the first files of a run would get their numbers."""
     for number, name in enumerate(_NAMES):
         try:
             os.fstat(number)

@@ -1,4 +1,4 @@
-"""A sweep from its command to its table: planned ahead, conducted by Hydra, concluded whatever happens."""
+"""A sweep from its command to its table: planned before it starts, run by Hydra, and reported however it ends."""
 
 import importlib.util
 import re
@@ -35,7 +35,7 @@ from genlab.storage import require_contained
 BASIC_SWEEPER = f"{BasicSweeper.__module__}.{BasicSweeper.__name__}"
 TPE_SWEEPER = "hydra_plugins.genlab_tpe.sweeper.TPESweeper"
 _RESUME = f"{SWEEP_NODE}.resume"
-# Words of a sweep's folder that run no code, read nothing of the environment and name no place to write to.
+# Overrides in a sweep's folder that run no code, read no environment variable and name no path to write to.
 _HARMLESS_OF_HYDRA = re.compile(
     r"\+{0,2}(hydra/(launcher|sweeper)=\w+|hydra\.(launcher|sweeper)\.[a-z]\w*=(\d+|true|false|null)"
     r"|hydra\.(mode|verbose)=\w+|hydra\.sweep\.dir=[^$]*)",
@@ -43,23 +43,23 @@ _HARMLESS_OF_HYDRA = re.compile(
 )
 _NEEDS_TRUST = re.compile(r"\$\{|_target_|hydra|cache|download")
 _OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
-# Packages of the extra without which a choice cannot work, by a part of the target that it names.
+# Packages of the extra that a choice needs, by a part of the target that it names.
 _NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
 _NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
 
 
 def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
-    """The plan of the sweep that ``sweep.resume`` names, with what this command line changes in it.
+    """Return the plan of the sweep that ``sweep.resume`` names, with the changes of this command line.
 
     Args:
-        words: The overrides of ``genlab train -m``: those of the sweep or none, beside any of ``hydra`` and ``sweep``.
+        words: The overrides of ``genlab train -m``: all of the sweep's own or none, and any of ``hydra`` and ``sweep``.
         config_dir: Of this command line.
 
     Returns:
         None when no sweep is named.
 
     Raises:
-        ConfigurationError: There is no such sweep, it is refused, or the command is of another.
+        ConfigurationError: There is no such sweep, it is refused, or the overrides are of another one.
     """
     parsed = parse_overrides(words)
     named = [override.value() for override in parsed if override.key_or_group == _RESUME]
@@ -95,7 +95,7 @@ def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | No
 
 
 def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None) -> list[str]:
-    """Return the words of a sweep that its folder, which may come from somebody else, cannot vouch for.
+    """Return the overrides of a sweep that need the user's trust, since its folder is untrusted.
 
     Args:
         jobs: Overrides of its jobs.
@@ -109,7 +109,7 @@ def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None)
 
 
 def parameters_of(whole: Composed) -> list[str]:
-    """Return the search space that stands in the sweeper's own node, as overrides; empty for a sweeper of the user's.
+    """Return the search space in the sweeper's own node, as overrides; empty for a sweeper of the user's.
 
     Args:
         whole: The composed configuration of the sweep.
@@ -120,7 +120,7 @@ def parameters_of(whole: Composed) -> list[str]:
 
 
 def refuse_without_sweep(overrides: Sequence[str]) -> None:
-    """A setting of the sweep has no effect on a single run.
+    """Refuse settings of the sweep for a single run, on which they have no effect.
 
     Raises:
         ConfigurationError: There is one.
@@ -150,7 +150,7 @@ def refuse_with_sweep(overrides: Sequence[str]) -> None:
 def planned_jobs(
     overrides: Sequence[str], whole: Composed, settings: SweepSettings
 ) -> tuple[tuple[str, ...], ...] | None:
-    """The overrides of every job, in the order of their numbers; None where a search makes them.
+    """Return the overrides of every job, in the order of their numbers; None if a search makes them.
 
     Raises:
         ConfigurationError: A package is missing, or a setting has no effect.
@@ -176,7 +176,7 @@ def planned_jobs(
 
 
 def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> Search:
-    """The search that a composed configuration describes.
+    """Return the search that a composed configuration describes.
 
     Args:
         whole: With its ``hydra`` and ``sweep`` nodes.
@@ -201,7 +201,7 @@ def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSetting
 
 
 def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
-    """What the jobs are made of: the sweeper's own parameters, then the command line."""
+    """Return the overrides that make the jobs: the sweeper's own parameters, then the command line."""
     words = [*parameters_of(whole), *overrides]
     return [override for override in parse_overrides(words) if not _is_about_sweep(override)]
 
@@ -209,19 +209,19 @@ def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
 def conduct(
     folder: Path, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[Path], None]
 ) -> None:
-    """Hold the sweep's folder, let Hydra run the jobs, and say what came of them.
+    """Lock the sweep's folder, let Hydra run the jobs, and print the table.
 
     Args:
-        folder: Where it lies, new or to be resumed; a new one may still lack its number.
-        settings: How runs are compared.
-        plan: What to keep for a resumption.
+        folder: Of the sweep, new or to be resumed; a new one may still lack its number.
+        settings: Of the comparison of its runs.
+        plan: To be stored for a resumption.
         command: Name of the command.
-        run: Hands the line with the sweep's folder to Hydra.
+        run: Runs Hydra with the sweep's folder.
 
     Raises:
         ConfigurationError: The folder holds another sweep.
-        FolderInUseError: Another process conducts this sweep.
-        SweepError: Jobs failed, or the launcher did.
+        FolderInUseError: Another process runs this sweep.
+        SweepError: At least one job failed, or the launcher did.
     """
     folder = make_new(folder)[0]
     sweep = SweepFolder(folder)
@@ -276,10 +276,10 @@ def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -
 
 
 def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
-    """The settings with the direction of the measure that a search is to improve.
+    """Return the settings with the direction of the measure that a search optimises.
 
     Raises:
-        ConfigurationError: The model selects by no measure of its own, or nobody says which values are better.
+        ConfigurationError: The model has no measure to select by, or no direction is declared.
     """
     model = find_target(whole.model.get(TARGET), "model")
     selected: str | None = getattr(model, "selection_measure", None)
@@ -330,14 +330,14 @@ def _is_installed(module: str) -> bool:
 
 @contextmanager
 def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
-    """The first signal asks the jobs to save and stop, wherever they run; a second SIGINT or SIGTERM ends this process.
+    """Ask all jobs to save and stop at the first signal; a second SIGINT or SIGTERM ends this process.
 
     An exception raised at once would make joblib kill its workers and all that they have started.
     """
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if sweep.stop_signal() is not None:
-            if number == signal.SIGHUP:  # a terminal that vanishes tells it twice
+            if number == signal.SIGHUP:  # a terminal that closes sends it twice
                 return
             raise KeyboardInterrupt
         sweep.ask_to_stop(number)

@@ -1,11 +1,11 @@
-"""What a sweep keeps on disk beside the folders of its runs.
+"""The files of a sweep beside the folders of its runs.
 
 ::
 
     sweep.yaml         the command as it was typed, and every job's overrides (null where a search makes them)
-    jobs/3.json        how job 3 stands
-    jobs/3.prune       somebody asks job 3 to stop, for others are better
-    jobs/stop          somebody asks every job to stop, and none to start
+    jobs/3.json        the record of job 3
+    jobs/3.prune       a request that job 3 stops, since others are better
+    jobs/stop          a request that every job stops, and no other starts
     summary.csv        a row for each job; seeds.csv with sweep.aggregate_seeds=true
     3_seed-3/          the run folder of job 3
 
@@ -40,33 +40,33 @@ DONE: tuple[JobStatus, ...] = ("finished", "pruned")
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """How one job of a sweep stands."""
+    """The record of one job of a sweep."""
 
     number: int
     overrides: tuple[str, ...]
     folder: str | None
-    """Of its run, relative to the sweep's; None before it started."""
+    """Folder of its run, relative to the sweep's; None before it started."""
     status: JobStatus
     reason: str | None = None
     exit_code: int | None = None
     """Of its process; -n when signal n killed it."""
     num_threads: int | None = None
-    """Its share of the cores; None where it was given none."""
+    """Number of threads of its share of the cores; None without a share."""
 
     @property
     def line(self) -> tuple[str, ...]:
-        """The overrides that repeat it."""
+        """Return the overrides that repeat the job."""
         return self.overrides if self.num_threads is None else (*self.overrides, f"num_threads={self.num_threads}")
 
     @property
     def has_failed(self) -> bool:
-        """Whether its process ended otherwise than it should; a run that its own time limit stopped has not failed."""
+        """Return True if its process failed; a run that its own time limit stopped has not."""
         return self.status not in ("waiting", "running", "pruned") and self.exit_code not in (0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan:
-    """What a sweep was told to do."""
+    """The plan of a sweep."""
 
     words: tuple[str, ...]
     """Overrides of the command line, as typed."""
@@ -76,7 +76,7 @@ class SweepPlan:
 
 
 class SweepFolder:
-    """A sweep's own files."""
+    """Access to a sweep's own files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -113,12 +113,12 @@ class SweepFolder:
             raise ConfigurationError(f"{path} is damaged; start the sweep anew") from error
 
     def write_record(self, record: JobRecord) -> None:
-        """Write how a job stands."""
+        """Write the record of a job."""
         text = json.dumps(asdict(record), indent=1)
         replace_atomically(self.jobs_folder / f"{record.number}.json", f"{text}\n".encode())
 
     def record(self, number: int) -> JobRecord | None:
-        """How a job stands, as its last process wrote it; None before it started."""
+        """Return the record of a job, as its last process wrote it; None before it started."""
         try:
             content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json"))
             _require_sound(content)
@@ -129,7 +129,7 @@ class SweepFolder:
         return record if record.number == number and is_inside else None
 
     def records(self) -> list[JobRecord]:
-        """How every job stands, those that wait included, by number."""
+        """Return the records of all jobs by number, including those that wait."""
         started = {}
         for path in self.jobs_folder.glob("*.json"):
             record = self.record(int(path.stem)) if path.stem.isdigit() else None
@@ -141,20 +141,20 @@ class SweepFolder:
         return [started[number] for number in sorted(started)]
 
     def run_folder(self, record: JobRecord) -> Path:
-        """The folder of a job that has started."""
+        """Return the run folder of a job that has started."""
         assert record.folder is not None
         return self.path / record.folder
 
     def run_summary(self, record: JobRecord) -> dict[str, Any]:
-        """The summary.json of a job's run; empty when it wrote none."""
+        """Return the summary.json of a job's run; empty if there is none."""
         return {} if record.folder is None else read_summary(self.run_folder(record))
 
     def ask_to_prune(self, number: int) -> None:
-        """Ask whoever looks after a job to stop it."""
+        """Ask the parent process of a job to stop it."""
         (self.jobs_folder / f"{number}.prune").touch()
 
     def is_asked_to_prune(self, number: int) -> bool:
-        """Whether that was asked."""
+        """Return True if the job was asked to stop."""
         return (self.jobs_folder / f"{number}.prune").exists()
 
     def ask_to_stop(self, signal_number: int) -> None:
@@ -163,11 +163,11 @@ class SweepFolder:
         replace_atomically(self.jobs_folder / _STOP_NAME, text.encode())
 
     def forget_stop(self) -> None:
-        """Begin as if nobody had asked."""
+        """Remove the request to stop."""
         (self.jobs_folder / _STOP_NAME).unlink(missing_ok=True)
 
     def stop_signal(self, *, of_this_process: bool = False) -> int | None:
-        """The signal for which every job shall stop; None when nobody, or another process than is meant, asked."""
+        """Return the signal for which every job shall stop; None without a request, or with one of another process."""
         try:
             number, _, asker = (self.jobs_folder / _STOP_NAME).read_text(encoding="utf-8").strip().partition(" ")
         except OSError:
@@ -175,7 +175,7 @@ class SweepFolder:
         return None if of_this_process and asker != _this_process() else int(number)
 
     def settle(self, record: JobRecord) -> JobRecord:
-        """Put down a job whose process and whose guardian are gone: where it stands is in its run folder."""
+        """Finalise the status of a job whose process and parent process are gone, from its run folder."""
         summary = self.run_summary(record)
         if summary.get("status") == "finished":
             settled = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
@@ -186,7 +186,7 @@ class SweepFolder:
 
 
 def _require_sound(record: Mapping[str, Any]) -> None:
-    """Refuse what no job can have written."""
+    """Refuse a record that no job can have written."""
     kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None, "num_threads": int | None}
     if record["status"] not in get_args(JobStatus) or not all(
         isinstance(record.get(key), kind) for key, kind in kinds.items()

@@ -1,4 +1,4 @@
-"""Preflight check of the folders of a sweep's jobs: each new, its own, and inside of the sweep's."""
+"""Preflight check of the folders of a sweep's jobs: each must be new, separate, and inside the sweep's."""
 
 import itertools
 import os
@@ -16,13 +16,13 @@ from genlab.launch.sweep_folder import DONE, JOBS_NAME, PLAN_NAME, SEEDS_NAME, T
 from genlab.run.folder import LOCK_NAME, OWNER_NAME, is_untouched
 
 _KEY = "hydra.sweep.subdir"
-# As configs/train.yaml has it: begins with the number, and is short.
+# The form in configs/train.yaml: short, and beginning with the number.
 _NUMBERED = re.compile(r"\$\{genlab\.job_folder:\$\{hydra:job\.num\},[^/]*\}")
 _OWN_NAMES = {JOBS_NAME, PLAN_NAME, TABLE_NAME, SEEDS_NAME, STORAGE_NAME, LOCK_NAME, OWNER_NAME}
 _OWN_NAMES |= {".submitit", "multirun.yaml"}
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 3_800
-"""Of a folder: the system's limit of 4,096 less the names of a run's files."""
+"""Maximum length of a folder's path: the system's limit of 4,096 less the names of a run's files."""
 
 
 def are_numbered(whole: Composed) -> bool:
@@ -40,15 +40,15 @@ def require_separate_folders(
     is_resumed: bool,
     is_numbered: bool,
 ) -> None:
-    """Refuse job folders that two jobs would share, that lie elsewhere or that hold something.
+    """Refuse job folders that two jobs would share, that lie elsewhere or that are not empty.
 
     Args:
         subdirectory: Gives that of a job, by its overrides and number.
         jobs: Overrides of each job; None where a search makes them.
-        trial: Overrides of a job such as a search makes, perhaps more than once.
+        trial: Overrides of a representative job of a search, which may occur more than once.
         sweep: The folder of the sweep, which need not exist.
-        is_resumed: Whether the sweep has been started before.
-        is_numbered: Whether the names alone show that the folders are separate.
+        is_resumed: True if the sweep was started before.
+        is_numbered: True if the names alone show that the folders are separate.
 
     Raises:
         ConfigurationError: As said.
@@ -56,12 +56,12 @@ def require_separate_folders(
     if not is_resumed and (sweep.path / "config.yaml").exists():
         raise ConfigurationError(f"hydra.sweep.dir must not be the folder of a run, got {sweep.path}")
     if not is_resumed and (sweep.path / PLAN_NAME).exists():
-        return  # whoever acquires the folder says how to go on
+        return  # the error on acquiring the folder says how to resume
     records = {record.number: record for record in sweep.records()} if is_resumed else {}
     numbers: Iterable[int] = range(len(jobs)) if jobs is not None else itertools.count(max(records, default=-1) + 1)
     numbered = dict(zip(numbers, [trial, trial] if jobs is None else jobs, strict=False))
     if is_numbered:
-        # Composition takes a good part of a second a job, and tells of these only what is on the disk.
+        # Composition takes a large part of a second per job; for these only the disk is checked.
         is_open = [n for n, record in records.items() if record.folder is not None and record.status not in DONE]
         on_disk = is_open if is_resumed else numbered if sweep.path.exists() else ()
         numbered = {number: numbered[number] for number in on_disk if number in numbered}

@@ -1,4 +1,4 @@
-"""What a sweep came to: a row for each job, the best of them, and means over seeds; on the terminal and as CSV."""
+"""The table of a sweep: a row for each job, the best of them, and means over seeds; on the terminal and as CSV."""
 
 import csv
 import io
@@ -31,17 +31,17 @@ class Row:
     measure: str | None
     """Tag of the value; None when none was asked for and the model has none of its own."""
     value: float | None
-    """None when the run has not measured it."""
+    """Value of the measure; None if the run has not measured it."""
     seconds: float | None
-    """Of training, over all processes of the run."""
+    """Seconds of training, over all processes of the run."""
     minimize: bool | None
-    """Whether less of it is better; None where nobody says."""
+    """True if lower is better; None if no direction is declared."""
     tags: frozenset[str]
-    """Of everything that the run has measured."""
+    """Tags of all measures of the run."""
 
     @property
     def competes(self) -> bool:
-        """Whether the run ended as it should, with a value."""
+        """Return True if the run finished with a value."""
         return self.record.exit_code == 0 and self.value is not None
 
 
@@ -53,15 +53,15 @@ class SeedRow:
     measure: str | None
     mean: float | None
     standard_deviation: float | None
-    """Of a sample (n - 1); None for fewer than two."""
+    """Sample standard deviation (n - 1); None for fewer than two runs."""
     num: int
-    """Runs that ended as they should, with a value."""
+    """Number of runs that finished with a value."""
     num_jobs: int
     minimize: bool | None
 
 
 def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
-    """The table of a sweep as it stands."""
+    """Return the current rows of a sweep's table."""
     records = sweep.records()
     overrides = [_by_key(record.overrides) for record in records]
     rows = []
@@ -83,7 +83,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
 
 
 def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | None, float | None]:
-    """A run's value of a measure: at its best checkpoint where there is one, on test data for ``test/...``.
+    """Return a run's value of a measure: at its best checkpoint if there is one, on test data for ``test/...``.
 
     Args:
         summary: The run's summary.json.
@@ -98,14 +98,14 @@ def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | Non
 
 
 def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Of each job's overrides those that not all jobs share, under the same keys for every job."""
+    """Return each job's overrides that not all jobs share, under the same keys for every job."""
     keys = dict.fromkeys(key for job in overrides for key in job)
     varied = [key for key in keys if len({job.get(key) for job in overrides}) > 1]
     return [{key: job.get(key, "") for key in varied} for job in overrides]
 
 
 def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None:
-    """What a run declares of a tag; what it selects by is better when lower, unless it declares otherwise."""
+    """Return the declared direction of a tag; lower is the default for the tag that a run selects by."""
     declared = summary.get("measures")
     names = (tag, (tag or "").partition("/")[2])
     found = next((declared[name] for name in names if name in declared), None) if isinstance(declared, dict) else None
@@ -116,7 +116,7 @@ def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The best run; None when none competes, or when they do not measure the same or nobody says what is better."""
+    """Return the best run; None if no run competes, their measures differ, or no direction is declared."""
     competing = [row for row in rows if row.competes]
     if len({(row.measure, row.minimize) for row in competing}) != 1 or competing[0].minimize is None:
         return None
@@ -158,7 +158,7 @@ def _aggregates(rows: Sequence[Row], settings: SweepSettings) -> bool:
 
 
 def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
-    """Write summary.csv, and seeds.csv when asked for; returns the rows."""
+    """Write summary.csv, and seeds.csv if requested; return the rows."""
     rows = rows_of(sweep, settings)
     keys = list(rows[0].choices) if rows else []
     header = ["number", "status", "reason", "exit_code", *keys, "measure", "value", "seconds", "folder"]
@@ -189,12 +189,12 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
 
 
 def told(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
-    """The report for the terminal.
+    """Return the report for the terminal.
 
     Args:
         rows: Of the table.
         settings: Of the sweep.
-        program: How the program is called, for the best run's command.
+        program: Name of the program, for the best run's command.
     """
     if not rows:
         return "no job has started"

@@ -1,4 +1,4 @@
-"""The `sweep` node of configs/train.yaml: how the runs of one command are compared; no part of any of them."""
+"""The `sweep` node of configs/train.yaml: settings of the comparison of runs, not part of a run's configuration."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from genlab.config.fields import check_fields
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """How the runs of a sweep are compared.
+    """Settings of the comparison of a sweep's runs.
 
     Raises:
         ValueError: The measure is not named like a tag.
@@ -21,11 +21,11 @@ class SweepSettings:
     """Tag of the number that chooses the best run, as ``test/nll_nats``; None takes what each run selects its best
     checkpoint by."""
     minimize: bool | None
-    """Whether less of the measure is better; None takes the direction that the measure declares."""
+    """True if lower values are better; None takes the direction that the measure declares."""
     aggregate_seeds: bool | None
-    """Whether runs that differ in ``seed`` alone are told as mean and standard deviation too; None where seeds vary."""
+    """True to report mean and standard deviation of runs that differ in ``seed`` only; None does so if seeds vary."""
     resume: str | None
-    """Folder of a sweep to go on with."""
+    """Folder of a sweep to resume."""
 
     def __post_init__(self) -> None:
         if self.measure is not None and "/" not in self.measure:
@@ -33,7 +33,7 @@ class SweepSettings:
 
 
 def settings_of(configuration: Any) -> SweepSettings | None:
-    """The checked `sweep` node of a composed configuration; None for a command that has none.
+    """Return the checked `sweep` node of a composed configuration; None for a command without one.
 
     Raises:
         ConfigurationError: A key or a value does not fit.

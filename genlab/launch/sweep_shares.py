@@ -1,7 +1,7 @@
 """The share of this machine that each job of a local sweep gets: devices of its own, and a part of the cores.
 
-The process that conducts the sweep knows the machine, and the guardian of each job takes the job's share. The launcher
-stands between them, so environment variables, which all its workers inherit, carry what there is.
+The process of the sweep knows the machine, and the parent process of each job takes the job's share. The launcher is
+between them, so environment variables, which all its workers inherit, describe the machine.
 """
 
 import fcntl
@@ -28,7 +28,7 @@ def num_parallel(whole: Composed, num_jobs: int | None) -> int | None:
 
     Args:
         whole: The composed configuration of the sweep.
-        num_jobs: In all; None where a search makes them.
+        num_jobs: Total number; None if a search makes them.
 
     Raises:
         ConfigurationError: A number of the launcher or of the sweeper is out of its range.
@@ -61,7 +61,7 @@ def _whole_number(value: object, key: str) -> int:
 
 @contextmanager
 def machine_told(devices: Sequence[str], parallel: int | None) -> Iterator[None]:
-    """Let the guardians of the jobs know what they share, while a launcher runs them.
+    """Describe the shared machine to the parent processes of the jobs, while a launcher runs them.
 
     Args:
         devices: Names of the CUDA devices that this process sees.
@@ -96,9 +96,9 @@ def threads_of_job(job: Mapping[str, Any]) -> int | None:
 
 @contextmanager
 def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]]:
-    """Hold the CUDA devices of a job, and yield the environment variable that shows it these alone.
+    """Lock the CUDA devices of a job, and yield the environment variable that shows it only these.
 
-    A job gets devices that no other job holds. Where there are too few, it shares those with the fewest jobs. The
+    A job gets devices that no other job has locked. If there are too few, it shares those with the fewest jobs. The
     locks are the kernel's, so that a kill leaves nothing stale.
 
     Args:
@@ -129,7 +129,7 @@ def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]
 
 
 def _lock(path: Path, held: ExitStack, *, wait: bool) -> bool:
-    """Lock a file until the stack is left; False where another process holds it."""
+    """Lock a file until the stack is left; return False if another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""What a command's line may hold besides ``key=value`` and the options of Hydra: bare words and flags of its own."""
+"""Syntax of a command besides ``key=value`` and the options of Hydra: positional arguments and flags of its own."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from genlab.errors import ConfigurationError
 
-# Of Hydra's options: the word that follows is none of ours.
+# Options of Hydra whose value is the next argument.
 _TAKE_A_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i"),
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
@@ -19,28 +19,28 @@ class Flag(NamedTuple):
 
     key: str
     suffix: str | None = ""
-    """The next word is the value if it ends in this; "" takes any, None takes no word."""
+    """The next argument is the value if it ends in this; "" takes any, None takes no argument."""
     default: str | None = None
-    """The value when no such word follows; None where one must."""
+    """The value without such an argument; None if it is required."""
 
 
 class Syntax(NamedTuple):
-    """Of one command."""
+    """The syntax of one command."""
 
     bare_word: str | None = None
-    """Key that a word without ``=`` stands for."""
+    """Key of a positional argument, which has no ``=``."""
     takes_several: bool = False
-    """Whether bare words gather in a list."""
+    """True to collect all positional arguments in a list."""
     second: str | None = None
-    """Key that a second bare word may have been meant for, where there is one word."""
+    """Key that is suggested for a second positional argument, if only one is allowed."""
     flags: Mapping[str, Flag] = MappingProxyType({})
 
 
 def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
-    """The line as key=value and options of Hydra alone, and a bare word where the command takes one.
+    """Return the arguments as key=value and options of Hydra, and a positional argument if the command takes one.
 
     Raises:
-        ConfigurationError: There are several.
+        ConfigurationError: There are several positional arguments.
     """
     line = _without_flags(words, syntax.flags)
     if syntax.bare_word is None:
@@ -60,7 +60,7 @@ def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
 
 
 def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
-    """Each flag becomes the override that it stands for; ``--flag=value`` works too."""
+    """Replace each flag by the override that it stands for; ``--flag=value`` works too."""
     line: list[str] = []
     remaining = list(words)
     while remaining:
@@ -85,7 +85,7 @@ def _is_value(words: Sequence[str], flag: Flag) -> bool:
 
 
 def _gathered(words: Sequence[str], key: str) -> list[str]:
-    """The line with its bare words (those without ``=``, and existing paths) in one list under a key, in front."""
+    """Collect the positional arguments (those without ``=``, and existing paths) in one list under a key, in front."""
     bare: list[str] = []
     others: list[str] = []
     for word, is_free in zip(words, _are_free(words), strict=True):
@@ -94,7 +94,7 @@ def _gathered(words: Sequence[str], key: str) -> list[str]:
 
 
 def _are_free(words: Sequence[str]) -> list[bool]:
-    """Which words are neither options nor values of options."""
+    """Return for each argument True if it is neither an option nor the value of one."""
     return [
         not word.startswith("-") and before not in _TAKE_A_VALUE
         for before, word in zip(("", *words), words, strict=False)

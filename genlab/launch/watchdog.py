@@ -1,7 +1,7 @@
-"""How a job of a sweep learns that it shall stop: its standard input, a pipe from its guardian, closes.
+"""Watchdog of a job of a sweep: the job stops when its standard input, a pipe from its parent process, closes.
 
-A pipe closes on purpose, when the guardian dies of whatever cause, and on every system; a signal to a group reaches
-too many, and none is sent by a guardian that was killed.
+The pipe closes on request and whenever the parent process dies, on every system. A signal to a process group would
+reach too many processes, and a parent process that was killed sends no signal.
 """
 
 import os
@@ -13,11 +13,11 @@ VARIABLE = "GENLAB_JOB_OF_SWEEP"
 
 
 def hold_lifeline() -> None:
-    """In a job of a sweep, stop as on SIGTERM once the guardian lets go; anywhere else do nothing."""
+    """Stop a job of a sweep as on SIGTERM once its parent process closes the pipe; do nothing elsewhere."""
     if os.environ.pop(VARIABLE, None) is None:
         return
     if hasattr(signal, "SIGUSR2"):
-        # SLURM announces the end of a job's time with it; the guardian's launcher answers, and lets go.
+        # SLURM announces the end of a job's time with it; the parent process's launcher handles it and closes the pipe.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_stop_at_end_of_input, name="lifeline", daemon=True).start()
 

@@ -1,11 +1,11 @@
-"""One process of several: what its launcher tells it, and what it leaves for the launcher and for those after it.
+"""A worker process of a distributed run, and the files that it exchanges with its launcher and with restarted workers.
 
 The launcher is PyTorch's elastic agent, whether torchrun was typed or ``trainer.devices`` asked for. It gives every
-process its place in the environment, and a folder of its own for an account of its failure::
+process its rank in the environment, and a folder of its own for its error report::
 
-    NOTES/attempt_0/1/error.json    how process 1 failed, for the launcher to tell
+    NOTES/attempt_0/1/error.json    the error report of process 1, for the launcher
     NOTES/attempt_0/1/pid           of process 1, so that signals can be passed on
-    NOTES/run.json                  for processes that are started again: the run folder, or why they need not begin
+    NOTES/run.json                  for restarted processes: the run folder, or the reason not to start
 """
 
 import json
@@ -44,32 +44,32 @@ _POLL_SECONDS = 0.05
 _SPEAKING_SECONDS = 5.0
 _LEAVING_SECONDS = 60.0
 CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
-"""How much each kind of failure looks like the consequence of another's; those of other kinds began it."""
+"""Score of each kind of failure for being the consequence of another's; other kinds are causes."""
 WITHOUT_A_WORD = 2
 # Another attempt would meet them again.
 _FINAL = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StorageError, FolderInUseError)
-# What every process meets alike, so that the first speaks for all.
+# Failures that every process meets alike, so that rank 0 reports them for all.
 _COMMON = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StoppedBySignal, ProcessLostError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """The place of this process among those of a run."""
+    """The rank of this process in a distributed run, and its error report."""
 
     rank: int
     num_workers: int
     local_rank: int
     """Rank among the processes of this machine."""
     account: Path | None
-    """Where to say how this process failed; None where the launcher keeps no files."""
+    """File of the error report of this process; None if the launcher keeps no files."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes the run folder and speaks for all."""
+        """Return True if this is rank 0, which writes the run folder and reports to the user."""
         return self.rank == 0
 
     def enter(self) -> None:
-        """Make this process known to its launcher, and let it not outlive the launcher.
+        """Register this process with its launcher, and let it end with the launcher.
 
         Raises:
             SystemExit: An earlier attempt ended with a failure that this one would meet again.
@@ -88,12 +88,12 @@ class Worker:
         self._record(run_folder=str(run_folder.absolute()))
 
     def remembered(self) -> Path | None:
-        """The run folder of the processes that the launcher started before these; None where there were none."""
+        """Return the run folder of the launcher's previous processes; None if there were none."""
         folder = self._recorded().get("run_folder")
         return None if folder is None else Path(folder)
 
     def former_failure(self) -> str:
-        """What ended the processes that the launcher started before these, as far as this machine knows."""
+        """Return the failure that ended the launcher's previous processes, as far as this machine knows."""
         assert self.account is not None
         attempt = int(self.account.parents[1].name.rpartition("_")[2])
         known = [(CONSEQUENCE["ProcessLostError"], "another process was gone")]
@@ -107,18 +107,18 @@ class Worker:
         return min(known, key=lambda cause: cause[0])[1]
 
     def speaks_of(self, error: BaseException) -> bool:
-        """Return whether this process tells the user of a failure, or leaves that to the first one or to our launcher.
+        """Return True if this process reports a failure to the user, rather than rank 0 or genlab's launcher.
 
-        One without a launcher that keeps files may be alone, with the variables of a former experiment.
+        A process without a launcher that keeps files may be alone, with stale environment variables.
         """
         may_be_alone = self.is_first or self.account is None
         return LAUNCHER_VARIABLE not in os.environ and (may_be_alone or not isinstance(error, _COMMON))
 
     def leave_account(self, error: BaseException, message: str, exit_code: int) -> None:
-        """Say how this process failed, in the form that the elastic agent reads.
+        """Write the error report of this process, in the form that the elastic agent reads.
 
         Args:
-            error: What ended it.
+            error: The failure.
             message: The same in one line.
             exit_code: Of this process.
         """
@@ -138,7 +138,7 @@ class Worker:
             self._let_first_speak()
 
     def _let_first_speak(self) -> None:
-        """Once a process of a machine has ended the agent ends the others, the one that would tell the user as well."""
+        """Wait for rank 0 to report: the agent ends all processes once one has ended."""
         assert self.account is not None
         deadline = time.monotonic() + _SPEAKING_SECONDS
         while not (self.account.parents[1] / "0" / self.account.name).exists() and time.monotonic() < deadline:
@@ -158,7 +158,7 @@ class Worker:
 
 
 def this_worker() -> Worker | None:
-    """This process's place among several; None where no launcher has given it one."""
+    """Return this process's rank among several; None without a launcher."""
     place = this_place()
     if place is None:
         return None

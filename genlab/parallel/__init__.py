@@ -1,1 +1,1 @@
-"""How processes compute together: collectives, sharding, synchronized layers."""
+"""Computation over several processes: collectives, sharding, synchronized layers."""

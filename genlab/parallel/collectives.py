@@ -1,4 +1,4 @@
-"""What the processes of one run do together; in a single process every function here is free and changes nothing.
+"""Collectives over the processes of one run; in a single process they cost nothing and change nothing.
 
 Several processes train as one: with the same batch over all of them, the same noise for each of its images and the
 same statistics of it, a step gives the weights that one process would get, to the rounding of sums. Process r of W
@@ -31,7 +31,7 @@ from genlab.errors import ProcessHungError, ProcessLostError
 
 
 class Process:
-    """The place of this process in its run, and what it is doing together with the others."""
+    """The rank of this process in its run, and the state of its collective contexts."""
 
     def __init__(self) -> None:
         self.is_one_batch = False
@@ -42,11 +42,11 @@ class Process:
         self.is_drawing_same = False
 
     def num_processes(self) -> int:
-        """W; 1 outside of a run of several processes."""
+        """Return the number W of processes; 1 outside of a distributed run."""
         return dist.get_world_size() if dist.is_initialized() else 1
 
     def rank(self) -> int:
-        """The number of this process, from 0."""
+        """Return the rank of this process, from 0."""
         return dist.get_rank() if dist.is_initialized() else 0
 
     def sum_in_place(self, values: Tensor) -> None:
@@ -59,10 +59,10 @@ _here = Process()
 
 
 def set_process(process: Process) -> Process:
-    """Let this thread of control stand for another process of a run, where several are simulated in one.
+    """Set the process for which this thread acts, where several are simulated in one.
 
     Returns:
-        What it stood for before.
+        The previous one.
     """
     global _here
     before, _here = _here, process
@@ -70,23 +70,23 @@ def set_process(process: Process) -> Process:
 
 
 def num_processes() -> int:
-    """W; 1 outside of a run of several processes."""
+    """Return the number W of processes; 1 outside of a distributed run."""
     return 1 if _here.is_alone else _here.num_processes()
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Return the rank of this process, from 0."""
     return 0 if num_processes() == 1 else _here.rank()
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and speaks for all."""
+    """Return True if this is rank 0, which writes files and reports to the user."""
     return rank() == 0
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Let this process act as if there were no others, as for a training of its own within a run."""
+    """Run the block as if there were no other processes, for example to train a classifier within a run."""
     before, _here.is_alone = _here.is_alone, True
     try:
         yield
@@ -96,7 +96,7 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def one_batch() -> Iterator[None]:
-    """Let the rows that the processes hold count as one batch; all of them must come here, and in the same order."""
+    """Treat the rows of all processes as one batch; all ranks must enter this context, in the same order."""
     before, _here.is_one_batch = _here.is_one_batch, num_processes() > 1
     try:
         yield
@@ -105,7 +105,7 @@ def one_batch() -> Iterator[None]:
 
 
 def is_one_batch() -> bool:
-    """Whether the rows of other processes belong to the batch now."""
+    """Return True if the rows of other processes belong to the current batch."""
     return _here.is_one_batch
 
 
@@ -118,7 +118,7 @@ def seed_same_draws(seed: int, devices: Iterable[torch.device]) -> None:
 def same_draws() -> Iterator[None]:
     """Let the default generators draw the same numbers on all ranks of a training step.
 
-    Outside of this context each rank draws numbers of its own. All ranks must come here equally often, and draw
+    Outside of this context each rank draws numbers of its own. All ranks must enter it equally often, and draw
     equally much. In a single process, and outside of a training step, nothing changes.
     """
     if not _here.is_one_batch or _here.is_drawing_same:
@@ -138,7 +138,7 @@ def same_draws() -> Iterator[None]:
 
 
 def is_drawing_same() -> bool:
-    """Whether the default generators draw the same numbers on all ranks now."""
+    """Return True if the default generators currently draw the same numbers on all ranks."""
     return _here.is_drawing_same
 
 
@@ -149,12 +149,12 @@ def _default_generators(devices: Iterable[torch.device]) -> Iterator[tuple[torch
 
 
 def draw_rows(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> Tensor:
-    """Noise for the rows of this process: every process draws that of the whole batch and keeps its own part.
+    """Return noise for the rows of this process: every process draws that of the whole batch and keeps its own part.
 
-    A batch has then the noise that it has in one process, at the cost of drawing W times as much.
+    A batch then has the noise that it has in a single process, at the cost of drawing W times as much.
 
     Args:
-        draw: Gives the noise of so many rows.
+        draw: Returns the noise of a number of rows.
         num_rows: B.
         dim: Of the result, along which the rows lie.
     """
@@ -167,7 +167,7 @@ def draw_rows(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> 
 
 
 def mean_over_processes(values: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
-    """The average of the processes' values, the same in all of them; differentiable, twice."""
+    """Return the average of a value over processes, the same on all ranks; twice differentiable."""
     if not _here.is_one_batch:
         return values
     mean: Tensor = _Sum.apply(values) / num_processes()
@@ -175,7 +175,7 @@ def mean_over_processes(values: Num[Tensor, "*shape"]) -> Num[Tensor, "*shape"]:
 
 
 def gather_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "rows ..."]:
-    """The rows of all processes, W B of them, those of process 0 first; differentiable, twice."""
+    """Return the W B rows of all processes, those of rank 0 first; twice differentiable."""
     if not _here.is_one_batch:
         return values
     before, after = (num * len(values) for num in (rank(), num_processes() - 1 - rank()))
@@ -187,7 +187,7 @@ def gather_rows(values: Float[Tensor, "B ..."]) -> Float[Tensor, "rows ..."]:
 
 @contextmanager
 def shared_work() -> Iterator[None]:
-    """Let the processes divide what all of them compute alike; all must come here, with the same inputs and noise."""
+    """Divide work that all processes compute alike; all ranks must enter, with the same inputs and noise."""
     before, _here.is_shared_work = _here.is_shared_work, num_processes() > 1
     try:
         yield
@@ -196,10 +196,10 @@ def shared_work() -> Iterator[None]:
 
 
 def share_rows(compute: Callable[[slice], Num[Tensor, "B ..."]], num_rows: int) -> Num[Tensor, "N ..."]:
-    """What is computed of rows that do not depend on one another; without a derivative.
+    """Return the results of a computation on independent rows, divided among processes; without a derivative.
 
     Args:
-        compute: Gives the results of some of the rows.
+        compute: Returns the results of some of the rows.
         num_rows: N.
 
     Raises:
@@ -217,7 +217,7 @@ def share_rows(compute: Callable[[slice], Num[Tensor, "B ..."]], num_rows: int) 
 
 
 def is_same_everywhere(number: Int[Tensor, ""]) -> bool:
-    """Whether the processes agree on a number; a read on the host."""
+    """Return True if a number is equal on all ranks; costs a read on the host."""
     if not _here.is_one_batch:
         return True
     moments = torch.stack((number, number * number)).double()
@@ -226,7 +226,7 @@ def is_same_everywhere(number: Int[Tensor, ""]) -> bool:
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes. Each process's result depends on all inputs alike, hence so does each input's gradient."""
+    """Sum over processes. The gradient of each input is the sum of the gradients of all results."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def sum_in_place(values: Tensor) -> None:
 
 @contextmanager
 def told_of_lost_processes() -> Iterator[None]:
-    """Give the many errors of a broken connection one name.
+    """Convert the errors of a broken connection to one type.
 
     Raises:
         ProcessHungError: Another process did not answer in time.

@@ -1,4 +1,4 @@
-"""The place that a launcher such as torchrun gives this process among those that it starts, in the environment."""
+"""The rank of this process, as given by the environment variables of a launcher such as torchrun."""
 
 import os
 import socket
@@ -9,12 +9,12 @@ from genlab.errors import ConfigurationError
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SECONDS_TO_CONNECT = 10.0
 LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
-"""Set where genlab's own launcher tells how the processes ended."""
+"""Environment variable that genlab's own launcher sets if it reports the failures of its processes."""
 TO_RUN_ALONE = "to run alone, leave out torchrun or unset RANK and WORLD_SIZE"
 
 
 class Place(NamedTuple):
-    """Of one process among several."""
+    """The rank of one process among several."""
 
     rank: int
     num_processes: int
@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 
 def this_place() -> Place | None:
-    """Return the place of this process; None where no launcher has given it a whole one."""
+    """Return the rank of this process; None if the environment variables are incomplete."""
     *texts, address, port = (os.environ.get(name, "") for name in _VARIABLES)
     if not (address and all(text.isascii() and text.isdecimal() for text in (*texts, port))):
         return None
@@ -32,9 +32,9 @@ def this_place() -> Place | None:
 
 
 def told_stray_place() -> str | None:
-    """Return what to tell the user where the environment promises other processes, and no launcher can have said so.
+    """Return a warning if environment variables announce other processes that no launcher has started.
 
-    Schedulers and images of containers set some of the variables, and a shell keeps those of a former experiment.
+    Schedulers and container images set some of the variables, and a shell keeps those of an earlier experiment.
     """
     rank, num = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
     if rank is None or num in (None, "1") or this_place() is not None:
@@ -45,7 +45,7 @@ def told_stray_place() -> str | None:
 
 
 def require_launcher() -> None:
-    """Refuse a place whose launcher is gone: one that holds the store of its processes listens as long as it lives.
+    """Refuse environment variables whose launcher has ended: one that serves the store of its processes always listens.
 
     Raises:
         ConfigurationError: As said.

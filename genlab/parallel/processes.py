@@ -1,7 +1,7 @@
-"""The processes of one run, as torchrun starts them: joined at its beginning, agreeing within it, parted at its end.
+"""The process group of one run, as torchrun starts it: initialisation, host collectives, and shutdown.
 
-torch.distributed is the engine, over gloo between CPUs and NCCL between CUDA devices. Nothing wraps a model: the names
-of its state stay.
+torch.distributed is the engine, over gloo between CPUs and NCCL between CUDA devices. Models are not wrapped: the names
+of their state do not change.
 """
 
 import os
@@ -29,26 +29,26 @@ _Result = TypeVar("_Result")
 
 TIMEOUT_VARIABLE = "GENLAB_TIMEOUT_SECONDS"
 _TIMEOUT_SECONDS = 600.0
-"""A process that others have waited for so long hangs: what all do at the same time ends at about the same time."""
+"""Seconds after which a process that others wait for counts as hung."""
 _PATIENCE = timedelta(days=7)
-"""For what one process does before the others, such as a download: it ends when it ends."""
+"""Time limit for work that one rank does before the others, such as a download."""
 _SECONDS_BEFORE_TELLING = 10.0
 _hosts: Any = None
-"""The processes, with messages in the memory of the host: what they agree on costs no accelerator a pause."""
+"""Process group over host memory, whose messages do not synchronise the accelerator."""
 _waiting_room: Any = None
 
 
 @contextmanager
 def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
-    """Join the processes that torchrun has started beside this one; nothing where it has started none.
+    """Join the process group that torchrun has started; do nothing in a single process.
 
     Args:
-        device: What the run computes on; this process's own where a machine has several.
-        is_patient: Whether a share of the work may take one of them hours, as in training none does.
+        device: Of the run, and of this process if a machine has several.
+        is_patient: True if one rank's share of the work may take hours, which never happens in training.
 
     Raises:
-        ConfigurationError: Several processes do not go with the device, or the time to wait for one is none.
-        ProcessLostError: The others did not come.
+        ConfigurationError: The device does not support several processes, or the time limit is invalid.
+        ProcessLostError: The other processes did not join.
     """
     if _place() is None or dist.is_initialized():
         yield
@@ -72,12 +72,12 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _meeting() -> Iterator[None]:
-    """Let signals end this process while it waits for the others: torch waits deaf to them.
+    """Let signals end this process while it waits for the others: torch ignores them there.
 
-    A place that no launcher of torch's has given may be that of a former experiment, so this says for whom it waits.
+    Variables that no launcher of torch's has set may be stale, so a message names the processes that it waits for.
 
     Raises:
-        ConfigurationError: Nobody came to such a place.
+        ConfigurationError: No process joined with such variables.
     """
     place = _place()
     assert place is not None
@@ -106,7 +106,7 @@ def _meeting() -> Iterator[None]:
 
 
 def own_device(device: torch.device) -> torch.device:
-    """The device of this process, its arithmetic set: of several CUDA devices of a machine each process takes one.
+    """Return the device of this process and set its arithmetic; each process of a machine takes its own CUDA device.
 
     Raises:
         ConfigurationError: There are fewer devices than processes, or a device with a number was asked for.
@@ -127,7 +127,7 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def _place() -> Place | None:
-    """That of this process beside others; None where there are no others."""
+    """Return the rank of this process; None without other processes."""
     place = this_place()
     return None if place is None or place.num_processes == 1 else place
 
@@ -144,7 +144,7 @@ def _timeout() -> timedelta:
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here, however long one of them takes.
+    """Wait until all ranks have arrived, without a time limit.
 
     Raises:
         ProcessLostError: Another process died.
@@ -156,7 +156,7 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """Let the first process through, then the others, each as if alone: what the first has stored the others find.
+    """Run the block on rank 0, then on the others, each as if alone, so that the others find the files of rank 0.
 
     Raises:
         ProcessLostError: The first process died.
@@ -186,7 +186,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Give every process the first one's values."""
+    """Broadcast the values of rank 0."""
     if num_processes() > 1:
         with torch.no_grad(), told_of_lost_processes():
             for tensor in tensors:
@@ -196,7 +196,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def largest(values: Sequence[int]) -> list[int]:
-    """The largest value over processes, number by number.
+    """Return the elementwise maximum over all ranks.
 
     Raises:
         ProcessLostError: Another process died, or did not answer in time.
@@ -211,7 +211,7 @@ def largest(values: Sequence[int]) -> list[int]:
 
 
 def gathered(values: object) -> list[Any]:
-    """One plain value of each process, in the order of their ranks.
+    """Return the plain value of each process, in the order of ranks.
 
     Raises:
         ProcessLostError: Another process died, or did not answer in time.
@@ -225,11 +225,11 @@ def gathered(values: object) -> list[Any]:
 
 
 def dealt(items: Iterable[_Item], compute: Callable[[_Item], _Result]) -> list[_Result]:
-    """What is computed of each item, on the host: the processes take the items in turn, and all get all results.
+    """Return the result of each item, computed on the host: ranks take items in turn, and all get all results.
 
     Args:
         items: The same ones in every process.
-        compute: Gives something plain, or tensors on the CPU.
+        compute: Returns plain data, or tensors on the CPU.
 
     Raises:
         ProcessLostError: Another process died, or did not answer in time.
@@ -238,5 +238,5 @@ def dealt(items: Iterable[_Item], compute: Callable[[_Item], _Result]) -> list[_
 
 
 def in_turn(shares: Sequence[Sequence[_Result]]) -> list[_Result]:
-    """Return the results of all processes in the order of the items, which they took in turn."""
+    """Return the results of all ranks in the order of the items."""
     return [share[turn] for turn in range(len(shares[0])) for share in shares if turn < len(share)]

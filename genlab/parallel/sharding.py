@@ -2,9 +2,9 @@
 
 Each process keeps a share of every parameter of a sharded module, of its gradient, of the optimiser's moments and of
 the average, and has a module's whole parameters for the time of its forward and its backward pass. Checkpoints hold
-whole tensors, so that a run goes on with any number of processes, sharded or not.
+whole tensors, so that a run can be resumed with any number of processes, sharded or not.
 
-PyTorch's part of it takes half a second to import, and is imported where somebody wants it.
+PyTorch's part of it takes half a second to import, and is imported only when used.
 """
 
 import warnings
@@ -25,7 +25,7 @@ def require_shardable(model: Model) -> None:
     """Refuse a model that cannot be sharded, and a single process.
 
     Raises:
-        ConfigurationError: There is nothing to divide, or the model uses weights outside of their modules.
+        ConfigurationError: There is a single process, or the model uses weights outside of their modules.
     """
     if num_processes() == 1:
         raise ConfigurationError(
@@ -41,13 +41,13 @@ def require_shardable(model: Model) -> None:
 
 
 def shard(model: Model, device: torch.device) -> None:
-    """Leave each process its share of every parameter; new parameters take the places of the old ones."""
+    """Replace every parameter by the share of this process."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if type(model).__module__.partition(".")[0] == _OURS:
-        # It warns of whoever changes a module's output in place, for the gradient would be wrong. No loss of ours does,
-        # and networks that train alike whole and sharded show it; a model from elsewhere is still to be warned of.
+        # It warns of code that changes a module's output in place, since the gradient would be wrong. No loss of genlab
+        # does, as tests of sharded training show; the warning is kept for a user's own model.
         warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(device.type, (num_processes(),))
     for module in model.shardable():
@@ -58,7 +58,7 @@ def shard(model: Model, device: torch.device) -> None:
 
 
 def whole(state: Any) -> Any:
-    """A nested state with whole tensors for shares, on the CPU; all processes must come here."""
+    """Return a nested state with whole tensors for shares, on the CPU; all ranks must call it."""
     if is_share(state):
         return state.full_tensor().cpu()
     if isinstance(state, Mapping):
@@ -69,7 +69,7 @@ def whole(state: Any) -> Any:
 
 
 def share_like(value: Tensor, reference: Tensor) -> Tensor:
-    """This process's share of a whole tensor, where the reference is one; else the tensor itself."""
+    """Return this process's share of a whole tensor if the reference is a share, else the tensor itself."""
     if not is_share(reference) or is_share(value):
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -80,18 +80,18 @@ def share_like(value: Tensor, reference: Tensor) -> Tensor:
 
 
 def shares_like(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """A module's whole state as the shares that it has."""
+    """Return a module's whole state cut into the shares of this process."""
     own = module.state_dict()
     return {name: share_like(value, own[name]) if name in own else value for name, value in state.items()}
 
 
 def is_share(tensor: object) -> bool:
-    """Whether something is a process's share of a tensor: a DTensor, told without its module."""
+    """Return True if a value is a process's share of a tensor: a DTensor, recognised without importing its module."""
     return hasattr(tensor, "full_tensor")
 
 
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
-    """Euclidean norm of all gradients as one vector; of the whole ones, where these are shares."""
+    """Return the Euclidean norm of all gradients as one vector, over all ranks if they are shares."""
     norm: Any = torch.nn.utils.get_total_norm(gradients, foreach=True)
     whole_norm: Tensor = norm.full_tensor() if is_share(norm) else norm
     return whole_norm

@@ -1,7 +1,7 @@
-"""Layers of PyTorch that couple or draw for the images of a batch, taught that several processes may hold its rows.
+"""PyTorch layers that couple the images of a batch or draw noise, synchronised over processes.
 
-A layer stays what it was, with the names of its state, and changes in training steps of several processes alone (see
-:mod:`genlab.parallel.collectives`). PyTorch's own SyncBatchNorm refuses the CPU and knows nothing of dropout.
+A layer keeps the names of its state, and behaves differently only in training steps of several processes (see
+:mod:`genlab.parallel.collectives`). PyTorch's own SyncBatchNorm does not support the CPU, nor dropout.
 
 Dimensions: B batch, C channels.
 """
@@ -19,7 +19,7 @@ from genlab.parallel.collectives import draw_rows, gather_rows, is_one_batch, nu
 
 
 def synchronize_layers(model: nn.Module) -> None:
-    """Let every batch normalisation and dropout of a model treat the rows of all processes as one batch."""
+    """Make every batch normalisation and dropout of a model treat the rows of all processes as one batch."""
     for module in model.modules():
         kind = type(module)
         if isinstance(module, _BatchNorm):
@@ -29,7 +29,7 @@ def synchronize_layers(model: nn.Module) -> None:
 
 
 class _SynchronizedBatchNorm(_BatchNorm):
-    """Normalises by mean and variance over the rows of all processes, of which each holds as many."""
+    """Batch normalisation with mean and variance over the rows of all processes, which have equally many."""
 
     def forward(self, x: Float[Tensor, "B C ..."]) -> Float[Tensor, "B C ..."]:
         if not (self.training and is_one_batch()):
@@ -63,7 +63,7 @@ class _SynchronizedBatchNorm(_BatchNorm):
 
 
 class _SynchronizedDropout(_DropoutNd):
-    """Hides what one process with the whole batch would hide."""
+    """Dropout with the mask that a single process with the whole batch would draw."""
 
     def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         if not (self.training and is_one_batch()):
@@ -73,7 +73,7 @@ class _SynchronizedDropout(_DropoutNd):
         layout = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
 
         def draw(rows: int) -> Tensor:
-            # The mask as PyTorch draws it, scaled: what it makes of ones in the layout of x.
+            # The scaled mask as PyTorch draws it: dropout of ones in the layout of x.
             ones = torch.empty((rows, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=layout).fill_(1)
             return forward(ones)
 

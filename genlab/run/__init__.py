@@ -1,1 +1,1 @@
-"""What is in a run folder, and how a model comes back from it."""
+"""Run folders: their files, and loading a model from them."""

@@ -1,4 +1,4 @@
-"""The head of a run: a few lines on the model, the data, the device and the run folder."""
+"""The banner at the start of a run: a few lines on the model, the data, the device and the run folder."""
 
 import logging
 import shlex
@@ -60,9 +60,9 @@ def banner(
         model: With its parameters.
         dataset: With its images.
         device: Where it is trained.
-        run_folder: As a person would type it.
+        run_folder: As typed on the command line.
     """
-    # What is told of the model and the data needs no repetition.
+    # Choices of model and data are already shown.
     typed = [
         word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume", "init_from")
     ]
@@ -98,7 +98,7 @@ def _parameters(model: Model) -> str:
 
 
 def _row(label: str, text: str) -> str:
-    """A row whose text stays in its column on a terminal, and in one line elsewhere."""
+    """Return a row whose text is wrapped in its column on a terminal, and on one line elsewhere."""
     if not sys.stdout.isatty():
         return f"{label:<{_LABEL_WIDTH}} {text}"
     width = max(shutil.get_terminal_size().columns - _LABEL_WIDTH - 1, 20)

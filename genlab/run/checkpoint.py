@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any instant and are believed only when their bytes verify.
+"""Checkpoints that survive a kill at any instant and are used only if their digest verifies.
 
 A checkpoint is one sealed safetensors file (:mod:`genlab.run.tensor_file`): the weights as ``model.NAME`` and
 ``average.NAME``, the moments as ``optimizer.PHASE.NAME.KEY``, and the rest of the state as JSON in the metadata.
@@ -31,13 +31,13 @@ _OLD_SUFFIX = ".pt"  # of format version 1
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the sorted names, shapes and types of a model's state: equal when a state fits."""
+    """Return the SHA-256 over the sorted names, shapes and types of a model's state: equal if a state is compatible."""
     entries = sorted((name, list(value.shape), str(value.dtype)) for name, value in model.state_dict().items())
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def first_not_finite(state: object, name: str = "") -> str | None:
-    """Dotted name of the first number or tensor in a state that holds a NaN or an infinity; None when all are finite.
+    """Return the dotted name of the first NaN or infinity in a state; None if all values are finite.
 
     Costs a read on the host for each tensor, little beside saving them.
     """
@@ -63,10 +63,10 @@ class CheckpointFolder:
         self._newest = LAST
 
     def prepare(self) -> None:
-        """Make the folder, and remove what a process killed while saving has left; call it holding the run's lock.
+        """Make the folder, and remove leftovers of a process killed while saving; the run's lock must be acquired.
 
-        A damaged last checkpoint that `newest` has met is set aside, so that the next save does not put it in the
-        place of the good one.
+        A damaged last checkpoint that `newest` has met is renamed, so that the next save does not overwrite the
+        good previous one with it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         if self._is_last_damaged:
@@ -101,17 +101,17 @@ class CheckpointFolder:
         replace_atomically(self.path / LAST, *parts, former=self.path / PREVIOUS)
 
     def save_best(self) -> None:
-        """Keep the last checkpoint as the best one too: resuming from the last one, the best weights are known."""
+        """Keep the last checkpoint as the best one too, so that a run resumed from it knows the best weights."""
         self._copy_to_best(LAST)
 
     def agree_on_best(self, step: int | None, *, newest_step: int) -> None:
-        """Leave no best checkpoint but the one that the resumed checkpoint knows; call it after `newest` and `prepare`.
+        """Make the best checkpoint the one that the resumed checkpoint knows; call it after `newest` and `prepare`.
 
-        A kill between the saves of the last and of the best checkpoint has left an older best one, or none: it is made
-        of the last one. A checkpoint that is older than the best one does not know it, and the best one is set aside.
+        After a kill between the saves of the last and of the best checkpoint, the best one is older or missing: it is
+        made of the last one. A checkpoint that is older than the best one does not know it, so the best one is renamed.
 
         Args:
-            step: Of the best weights, as that checkpoint has it; None where it knows none.
+            step: Of the best weights, according to that checkpoint; None if it knows none.
             newest_step: Of that checkpoint itself.
         """
         best = self.path / BEST
@@ -177,7 +177,7 @@ class CheckpointFolder:
 
     @property
     def last_step(self) -> int | None:
-        """The step of the last checkpoint, without loading it."""
+        """Return the step of the last checkpoint, without loading it."""
         return self._step_of(LAST)
 
     def _step_of(self, name: str) -> int | None:
@@ -188,7 +188,7 @@ class CheckpointFolder:
         return step if _is_step(step) else None
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Return True if there is a file of that name."""
         return (self.path / name).exists()
 
 

@@ -35,9 +35,9 @@ def conclude(trainer: Trainer, *, command: str, called: str) -> str:
     """Write evaluation.json where there was a test, and return the last lines of a run.
 
     Args:
-        trainer: Whose run has ended.
-        command: The line that repeats the run.
-        called: The program, as it is called here.
+        trainer: The trainer of the run that has ended.
+        command: The command line that repeats the run.
+        called: Name of the program on the command line.
     """
     measures, baselines = ledger(trainer)
     if measures:
@@ -58,10 +58,10 @@ def conclusion(trainer: Trainer, measures: Sequence[Entry], baselines: Sequence[
     """Return the last lines of a run: its test measures, its pictures, and commands to try next.
 
     Args:
-        trainer: Whose run has ended.
+        trainer: The trainer of the run that has ended.
         measures: Of the test.
         baselines: Of the same test.
-        called: The program, as it is called here.
+        called: Name of the program on the command line.
     """
     lines = [format_table(measures, baselines)] if measures else []
     folder = from_here(trainer.run_folder)
@@ -82,14 +82,14 @@ def conclusion(trainer: Trainer, measures: Sequence[Entry], baselines: Sequence[
 
 
 def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
-    """Yield the commands that work on a run as it has ended."""
+    """Yield the commands that can be run on the finished run."""
     model, place = trainer.model, shlex.quote(str(folder))
     if has_checkpoint(folder):
         if trainer.summary.status == "interrupted":
             yield f"train resume={place}"
         if model.draws_pictures:
             yield f"sample run={place}"
-        # Of samples, which a model without a likelihood is judged by, there is more to compare than of images alone.
+        # A model without a likelihood is evaluated by its samples, so its next command compares them.
         least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
         if trainer.dataset.num_images("test") >= least:
             yield f"evaluate run={place}"

@@ -1,4 +1,4 @@
-"""What else a result depends on: commit, versions, machine."""
+"""Record of the commit, the versions and the machine on which a result depends."""
 
 import json
 import os
@@ -32,20 +32,20 @@ def save_environment(
     class_names: Sequence[str],
     init_from: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write environment.json, anew at each start of a run: it keeps the lines of former starts and the first date.
+    """Write environment.json at each start of a run; the commands of earlier starts and the first date are kept.
 
     Args:
-        run_folder: An existing folder that this process holds.
-        command: The line of this start.
+        run_folder: An existing folder that this process has locked.
+        command: The command line of this start.
         device: Of this process.
         precision: Of training, resolved.
         seed: Of training.
         class_names: Of the data, in the order of the labels.
-        init_from: What is known of the weights that the run began with; None keeps what is known already.
+        init_from: Origin of the initial weights of the run; None keeps the recorded one.
     """
     former = _former(run_folder)
     commands = [str(line) for line in former.get("commands") or ()]
-    if command not in commands[-1:]:  # processes that are started again have the line of those before
+    if command not in commands[-1:]:  # restarted processes have the same command line
         commands.append(command)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     content = {
@@ -67,7 +67,7 @@ def saved_class_names(run_folder: Path) -> list[str]:
 
 
 def _former(run_folder: Path) -> Mapping[str, Any]:
-    """Return what environment.json says; empty where it cannot be used, for no run shall end for that."""
+    """Return the content of environment.json; empty if it is damaged, which must not end a run."""
     try:
         former = json.loads(read_within(run_folder, ENVIRONMENT_NAME))
     except (OSError, ValueError, RecursionError):
@@ -94,7 +94,7 @@ def describe_environment(*, device: torch.device, precision: str, seed: int) -> 
 
 
 def versions() -> dict[str, str]:
-    """Python, genlab and the packages whose versions decide results."""
+    """Return the versions of Python, genlab and the packages that affect results."""
     found = {"python": platform.python_version(), "genlab": genlab.__version__}
     for package in _PACKAGES:
         try:
@@ -105,12 +105,12 @@ def versions() -> dict[str, str]:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device with the name of the card behind it."""
+    """Return the device with the name of its card."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def describe_cpu() -> str:
-    """The processor's name, as the operating system tells it."""
+    """Return the processor's name, as given by the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -120,7 +120,7 @@ def describe_cpu() -> str:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the clone that genlab runs from and whether it has changes; None for an installed wheel."""
+    """Return the commit of the clone that genlab runs from, and True if it has changes; None for an installed wheel."""
     root = Path(genlab.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Weights to hand on: a safetensors file, and beside it its SHA-256 in the form that ``sha256sum --check`` reads."""
+"""Exported weights: a safetensors file and its SHA-256 in the format of ``sha256sum --check``."""
 
 import hashlib
 import re
@@ -19,12 +19,12 @@ DIGESTS_NAME = "SHA256SUMS"
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where exported weights come from; the metadata of their file."""
+    """The origin of exported weights; the metadata of their file."""
 
     step: str
-    """Of training, in decimal digits, for metadata are texts."""
+    """Step of training, in decimal digits since metadata are texts."""
     checkpoint: str
-    """File name in the run."""
+    """File name of the checkpoint in the run."""
     weights: str
     """``trained`` or ``averaged``."""
     model_fingerprint: str
@@ -48,7 +48,7 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
     """Read and verify exported weights, on the CPU.
 
     Raises:
-        CheckpointError: The file is missing, damaged or no such file, or no digest vouches for it.
+        CheckpointError: The file is missing, damaged or not a safetensors file, or its digest is missing or differs.
     """
     path = folder / WEIGHTS_NAME
     content = read_content(folder, WEIGHTS_NAME)

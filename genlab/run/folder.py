@@ -1,4 +1,4 @@
-"""One process per run folder: numbered, claimed for life, probed before anything is built, tidied when left unused."""
+"""Run folders: numbered, locked by one process, checked before anything is built, and removed if unused."""
 
 import fcntl
 import json
@@ -28,13 +28,13 @@ _PATIENCE_SECONDS = 0.3
 
 @contextmanager
 def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
-    """Hold a run folder: no other process of this machine can until this one leaves or dies.
+    """Lock a run folder against other processes of this machine until the block ends or this process dies.
 
-    The lock is the kernel's, so that a kill leaves nothing stale. Locks on network file systems are not promised.
+    The kernel releases the lock when a process is killed. Locks on network file systems are not guaranteed.
 
     Raises:
-        FolderInUseError: Another process holds it.
-        ConfigurationError: It holds a run already, and this is not its resumption.
+        FolderInUseError: Another process has locked it.
+        ConfigurationError: It contains a run already, and this is not its resumption.
         StorageError: It cannot be written.
     """
     make(folder)
@@ -51,10 +51,10 @@ def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
 
 
 def require_fresh(folder: Path) -> None:
-    """Refuse a folder that holds anything but what a start leaves behind.
+    """Refuse a folder that contains anything but the files of a start.
 
     Raises:
-        ConfigurationError: It holds something.
+        ConfigurationError: It is not empty.
         StorageError: It, or what it should lie in, is not a folder.
     """
     for place in (folder, *folder.parents):
@@ -69,7 +69,7 @@ def require_fresh(folder: Path) -> None:
 
 
 def require_free(folder: Path) -> None:
-    """Refuse a folder that another process holds at this moment; leaves no trace in it.
+    """Refuse a folder that another process has locked; the folder is not changed.
 
     Raises:
         FolderInUseError: As said.
@@ -80,26 +80,26 @@ def require_free(folder: Path) -> None:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether the process that held a folder has died without a word; looks, and leaves no trace.
+    """Return True if the process that had locked a folder died without releasing it; the folder is not changed.
 
-    False also where that cannot be told from here: the process was one of another machine.
+    Also False if the process was one of another machine, of which nothing is known.
     """
     try:
         host = read_within(folder, OWNER_NAME).decode(errors="replace").rpartition(" on ")[2]
         with opened_within(folder, LOCK_NAME) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (OSError, ValueError):
-        return False  # it left in order, or holds the lock still
+        return False  # it released the lock, or still has it
     return host == socket.gethostname()
 
 
 def is_untouched(folder: Path) -> bool:
-    """Whether the folder holds nothing but the files of Hydra, its log and ours about the lock."""
+    """Return True if the folder contains only files of Hydra, its log and the files of the lock."""
     return all(_is_of_a_start(entry) for entry in folder.iterdir())
 
 
 def tidy(folder: Path) -> None:
-    """Remove a run folder in which nothing was done, and the folders above it that it leaves empty."""
+    """Remove an unused run folder, and the folders above it that are empty then."""
     if not folder.is_dir() or not is_untouched(folder):
         return
     for entry in sorted(folder.rglob("*"), reverse=True):
@@ -114,25 +114,25 @@ def tidy(folder: Path) -> None:
 
 
 def clear(folder: Path, *, keep: str | None = None) -> None:
-    """Remove what a run has left, for another attempt in the same folder; the logs stay.
+    """Remove the files of a run except its logs, for another attempt in the same folder.
 
     Args:
         folder: Of the run.
         keep: Name of a file that stays too.
     """
-    # In order: whoever is killed meanwhile leaves summary.json without checkpoints, never checkpoints without it.
+    # In this order: a kill meanwhile leaves summary.json without checkpoints, never checkpoints without it.
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if entry.name != keep and not _is_of_a_start(entry):
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def remove(folder: Path) -> None:
-    """Delete a run folder that no process holds, and the folder above it where that is empty then.
+    """Delete a run folder that no process has locked, and the folder above it if that is empty then.
 
-    It loses its name first, so that a removal that is cut short leaves no half of a run.
+    It is renamed first, so that an interrupted removal leaves no incomplete run.
 
     Raises:
-        FolderInUseError: A process holds it.
+        FolderInUseError: A process has locked it.
         StorageError: It cannot be removed.
     """
     lock = _acquired(folder)
@@ -143,18 +143,18 @@ def remove(folder: Path) -> None:
         raise StorageError(f"{folder} cannot be removed: {error.strerror}") from error
     finally:
         lock.release()
-    with suppress(OSError):  # it holds other runs
+    with suppress(OSError):  # it contains other runs
         folder.parent.rmdir()
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run can go on from here."""
+    """Return True if the folder has a checkpoint to resume from."""
     names = [f"{stem}{suffix}" for stem in ("last", "previous") for suffix in (".safetensors", ".pt")]  # .pt: of 0.1
     return any((folder / "checkpoints" / name).exists() for name in names) and (folder / "config.yaml").is_file()
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
-    """A run's summary.json; empty when there is none."""
+    """Return a run's summary.json; empty if there is none."""
     try:
         content = json.loads(read_within(run_folder, "summary.json"))
     except (OSError, ValueError, RecursionError):
@@ -163,10 +163,10 @@ def read_summary(run_folder: Path) -> dict[str, Any]:
 
 
 def never_saved(folder: Path) -> bool:
-    """Whether a run was demonstrably ended before its first checkpoint was whole: starting again loses nothing then.
+    """Return True if a run certainly ended before its first complete checkpoint, so that a new start loses nothing.
 
-    summary.json tells the step of the newest save. A save in progress leaves temporary files, never a checkpoint.
-    Where files are missing that a run writes, or there are checkpoints of other names, somebody has to look.
+    summary.json contains the step of the newest save. A save in progress leaves temporary files, never a checkpoint.
+    False if files of a run are missing, or there are checkpoints of other names: the user has to decide.
     """
     left = [entry.name for entry in (folder / "checkpoints").glob("*")]
     if (folder / "summary.json").exists():
@@ -184,7 +184,7 @@ def _is_of_a_start(entry: Path) -> bool:
 
 
 def _acquired(folder: Path) -> BaseFileLock:
-    # One that starts beside this one may be asking at this instant whether the folder is free.
+    # Another start may be testing at this instant if the folder is free.
     lock = FileLock(folder / LOCK_NAME, timeout=_PATIENCE_SECONDS)
     try:
         lock.acquire(poll_interval=_PATIENCE_SECONDS / 10)
@@ -197,16 +197,16 @@ def _acquired(folder: Path) -> BaseFileLock:
 
 
 def make_new(folder: Path) -> tuple[Path, bool]:
-    """Make the folder of a run or a sweep, under the next free number where its name asks for one.
+    """Make the folder of a run or a sweep, with the next free number if its name has a placeholder.
 
-    A process has a number once it has made the folder of that bare number; under its full name the folder still holds
-    the number. So starts at the same instant never share one.
+    A process reserves a number by making a folder with only the number as its name, which is then renamed. Simultaneous
+    starts therefore never share a number.
 
     Args:
-        folder: As :mod:`genlab.config.naming` names it, or as the user does.
+        folder: As named by :mod:`genlab.config.naming` or by the user.
 
     Returns:
-        The folder, and whether it was made here.
+        The folder, and True if it was made here.
 
     Raises:
         StorageError: It cannot be made.
@@ -238,7 +238,7 @@ def _numbers_in(folder: Path) -> Iterator[int]:
 
 
 def make(folder: Path) -> None:
-    """Make a folder, if need be.
+    """Make a folder if it does not exist.
 
     Raises:
         StorageError: It cannot be.
@@ -258,7 +258,7 @@ def _probe(folder: Path) -> None:
 
 
 def _owner(folder: Path) -> str:
-    for _ in range(10):  # who has only just got the lock still has to write its name
+    for _ in range(10):  # a process that has just acquired the lock still has to write its name
         with suppress(OSError, ValueError):
             if name := read_within(folder, OWNER_NAME):
                 return name.decode(errors="replace")

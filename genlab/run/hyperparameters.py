@@ -1,4 +1,4 @@
-"""The choices and numbers of a run as a flat list, for tables that set runs side by side."""
+"""The hyper-parameters of a run as a flat mapping, for tables of runs."""
 
 import json
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ _FIRST = ("model", "dataset", "objective", "techniques")
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a configuration was composed of."""
+    """The choices and overrides of which a configuration was composed."""
 
     choices: Mapping[str, str]
     """Config groups with the chosen option, such as ``model/objective: hinge``."""
     overrides: tuple[str, ...]
-    """Of the command line, as typed."""
+    """Overrides of the command line, as typed."""
     folders: tuple[Path, ...] = ()
     """Configuration trees that were searched; empty for a resumed run."""
 
@@ -33,7 +33,7 @@ UNKNOWN = Origin(choices={}, overrides=())
 
 
 def read_origin(run_folder: Path) -> Origin:
-    """Read what the first start of a run was composed of, as Hydra has noted it.
+    """Read the choices and overrides of a run's first start, as recorded by Hydra.
 
     Raises:
         OSError: It cannot be read.

@@ -1,4 +1,4 @@
-"""A trained model back from its run folder, or from what `genlab export` made of it, without its data."""
+"""Loading of a trained model from its run folder or from an export, without its data."""
 
 import logging
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model in evaluation mode and where its weights come from."""
+    """A model in evaluation mode, and the origin of its weights."""
 
     run: SavedRun
     model: Model
@@ -40,10 +40,10 @@ class TrainedModel:
 
 
 def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
-    """Rebuild a model with the weights of one of its run's checkpoints; the averaged weights where they were kept.
+    """Rebuild a model with the weights of a checkpoint; the averaged weights if there are any.
 
     Args:
-        folder: A run, or an export, which has the weights of one checkpoint only.
+        folder: A run, or an export, which contains the weights of one checkpoint.
         checkpoint: ``best`` (the last where no measure chose one) or ``last``.
         device: Where the model goes.
 
@@ -61,8 +61,8 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         kind = "averaged" if origin.weights == "averaged" else "trained"
     else:
         checkpoints = CheckpointFolder(folder / "checkpoints")
-        # The previous one is the last one where a kill came within a save. A damaged one is refused, and no other taken
-        # in its place: what is drawn or measured is said to be of the checkpoint that was asked for.
+        # The previous one is the last one if a kill came within a save. A damaged one is refused and not replaced by
+        # another: samples and measures must be of the requested checkpoint.
         names = (*((BEST,) if checkpoint == "best" else ()), LAST, PREVIOUS)
         name = next((name for name in names if checkpoints.has(name)), LAST)
         state = checkpoints.load(name, device=device)
@@ -89,16 +89,16 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
 
 @dataclass(frozen=True, kw_only=True)
 class InitialWeights:
-    """Weights of a run, or of an export, that a new one begins with."""
+    """Initial weights of a new run, taken from a run or an export."""
 
     fitting: Mapping[str, Tensor]
-    """By name in the new model."""
+    """Compatible weights, by name in the new model."""
     origin: Mapping[str, Any]
-    """Where they come from and what does not fit, for environment.json."""
+    """Their origin and the names of incompatible weights, for environment.json."""
 
 
 def initial_weights(folder: Path, model: Model, *, device: torch.device) -> InitialWeights:
-    """Return the weights of a run's best checkpoint that fit a model, and say in the log which do not.
+    """Return the weights of a run's best checkpoint that are compatible with a model, and log the others.
 
     Args:
         folder: A run or an export; nothing is written there.
@@ -106,7 +106,7 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
         device: Where the weights go.
 
     Raises:
-        ConfigurationError: The run is of a model of another family, or none of its weights fit.
+        ConfigurationError: The run is of a model of another family, or no weight is compatible.
         CheckpointError: The checkpoint does not verify, or does not fit its own run.
     """
     trained = load_trained(folder, checkpoint="best", device=device)
@@ -129,15 +129,15 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
 
 
 def _family(model: Model) -> set[type]:
-    """Return the classes of a model that are more than those of every model."""
+    """Return the classes of a model except those of every model."""
     return set(type(model).__mro__) - set(GenerativeModel.__mro__)
 
 
 def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
-    """Compute with so many threads, or where none are asked for with the run's, so that sums are rounded alike.
+    """Set the number of threads, by default that of the run, so that sums are rounded alike.
 
     Args:
-        num_threads: None takes the run's, which may leave torch's choice.
+        num_threads: None takes the run's, which may be torch's default.
         trained: Of the run.
     """
     chosen = trained.run.configuration.num_threads if num_threads is None else num_threads
@@ -146,7 +146,7 @@ def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
 
 
 def writable(folder: Path, out: str | None) -> Path:
-    """Return the folder for what is made of a run, having looked whether it can be written: computing takes longer.
+    """Return the folder for the outputs of a command on a run, after checking that it can be written.
 
     Args:
         folder: Of the run, or in it.
@@ -161,14 +161,14 @@ def writable(folder: Path, out: str | None) -> Path:
 
 
 def build_dataset(run: SavedRun, *, allows_other: bool = False) -> Dataset:
-    """The data that a run was trained on, read again.
+    """Return the data set that a run was trained on.
 
     Args:
-        run: Whose configuration says where they lie.
+        run: The run, whose configuration names their folder.
         allows_other: Take other data too, of images of the same kind.
 
     Raises:
-        DataError: They are not at hand, or others are in their place.
+        DataError: They are missing, or differ from those of the run.
     """
     dataset: Dataset = run.configuration.bound_dataset.build()
     run.require_same_data(dataset, allows_other=allows_other)
@@ -176,7 +176,7 @@ def build_dataset(run: SavedRun, *, allows_other: bool = False) -> Dataset:
 
 
 def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Model:
-    """``genlab.load``: the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
+    """Return the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
 
     Args:
         run: A run folder, or one that `genlab export` wrote.

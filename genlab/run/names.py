@@ -1,4 +1,4 @@
-"""Names of runs, as a person types them: a folder, ``last``, or the beginning of a name.
+"""Lookup of runs by name: a folder, ``last``, or the beginning of a name.
 
 A run is named by its path, by its folder below ``outputs/`` (``mnist-dcgan/0007-lr-1e-3``), or by a unique beginning
 of either. ``last`` is the run that was started or resumed last, ``last:mnist-dcgan`` the last one below a folder.
@@ -13,7 +13,7 @@ from genlab.paths import expanded
 
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
-"""Of an export, which has no checkpoints."""
+"""File name of the weights of an export, which has no checkpoints."""
 RUNS_ROOT = "outputs"
 LAST = "last"
 _STARTED_NAME = ".hydra"

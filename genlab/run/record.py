@@ -1,4 +1,4 @@
-"""Runs on disk: their configuration as plain data, believed no more than one from a stranger."""
+"""Runs on disk: their configuration as plain data, which is untrusted."""
 
 import json
 import os
@@ -41,16 +41,16 @@ _PATHS_OF_DATA = ("root", "cache")
 
 @dataclass(frozen=True, kw_only=True)
 class SavedRun:
-    """A run folder's checked configuration, and what its data measured."""
+    """A run folder's checked configuration, and the measured facts of its data."""
 
     folder: Path
     configuration: RunConfiguration
     spec: ImageSpec
     dataset_fingerprint: str | None
-    """Of the data that it was trained on; None where an older version did not keep it."""
+    """Fingerprint of the data that it was trained on; None if an older version did not record it."""
 
     def build_model(self) -> Model:
-        """The model with fresh weights, made without the data.
+        """Return the model with new weights, made without the data.
 
         Raises:
             ConfigurationError: The configuration does not describe one.
@@ -82,7 +82,7 @@ class SavedRun:
 
 
 def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
-    """The model of a configuration for images of a given kind.
+    """Return the model of a configuration for images of a given kind.
 
     Raises:
         ConfigurationError: The target refuses a value.
@@ -118,9 +118,9 @@ def load_run(folder: str | Path) -> SavedRun:
 
 
 def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """The node of one of our data sets with no folder to write to but the user's own; what is read stays the same.
+    """Return the node of a data set of genlab's that writes to the user's own folders only and reads the same files.
 
-    A run from a stranger would otherwise have images decoded, or data downloaded, to wherever its maker likes.
+    An untrusted run could otherwise decode images, or download data, to any folder.
     """
     ours = dict(dataset)
     if str(ours.get("_target_")).startswith("genlab."):
@@ -167,7 +167,7 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
 
 
 def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "") -> Any:
-    """Plain data with absolute paths, told by what the data were bound to."""
+    """Return plain data with absolute paths, which are recognised by the annotations that they were bound to."""
     if isinstance(bound, Bound):
         return {**value, **_absolute({key: value[key] for key in bound.arguments}, bound.arguments, names=names)}
     if isinstance(bound, Mapping):
@@ -179,7 +179,7 @@ def _absolute(value: Any, bound: Any, *, names: Collection[str], name: str = "")
 
 
 def require_root_alone(dataset: Mapping[str, object]) -> None:
-    """Refuse every other change of the data of a run that is trained than of the folder they lie in.
+    """Refuse changes of a trained run's data, except of their folder.
 
     Raises:
         ConfigurationError: As said.
@@ -190,14 +190,14 @@ def require_root_alone(dataset: Mapping[str, object]) -> None:
 
 
 def moved(run: SavedRun, root: str | None) -> SavedRun:
-    """Return a run whose data lie in another folder than its configuration says.
+    """Return a run with the folder of its data changed.
 
     Args:
         run: Of data that lie in a folder.
-        root: That folder; None where they did not move.
+        root: The folder; None if it did not change.
 
     Raises:
-        ConfigurationError: Its data set reads no folder.
+        ConfigurationError: Its data set has no folder.
     """
     if root is None:
         return run
@@ -219,17 +219,17 @@ def save_evaluation(
     baselines: Sequence[Entry],
     classifier: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write evaluation.json: the ledger of the newest test or evaluation, in place of the one before.
+    """Write evaluation.json: the ledger of the newest test or evaluation, which replaces the previous one.
 
     Args:
         folder: The run, or another, which is made if need be.
-        command: The line that measured.
+        command: The command line of the evaluation.
         checkpoint: File name of the weights.
         step: Of the weights.
-        dataset: What was measured on.
+        dataset: Data set of the evaluation.
         measures: Of the model.
-        baselines: Of what needs no model.
-        classifier: What is known of the classifier whose features were used.
+        baselines: Measures that need no model.
+        classifier: Description of the classifier whose features were used.
     """
     record = {
         "command": command,
@@ -245,12 +245,12 @@ def save_evaluation(
 
 
 def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -> Path:
-    """Write likelihoods.json: of the images that were given last, in place of those before.
+    """Write likelihoods.json: of the images that were given last, which replace the previous ones.
 
     Args:
         folder: The run, or another, which is made if need be.
-        command: The line that measured.
-        record: What was measured, and how.
+        command: The command line that measured.
+        record: The measures and their settings.
     """
     return _save_record(folder / LIKELIHOODS_NAME, {"command": command, "git": git_state(), **record})
 
@@ -262,16 +262,16 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
 
 
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
-    """A run's own configuration with what may change on its way.
+    """Return a run's own configuration with the settings that a resumption may change.
 
-    That is ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where
+    These are ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where
     the data lie.
 
-    How many processes there are belongs to a start and not to a run: torchrun says it where it started them, and not
-    the line of a start before.
+    The number of processes belongs to a start and not to a run: with torchrun it is torchrun's, not that of an earlier
+    command line.
 
     Args:
-        run: The run to go on from.
+        run: The run to resume.
         overrides: The command line, without Hydra's own keys.
 
     Raises:
@@ -301,12 +301,12 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
         raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
-        values["trainer"]["max_restarts"] = 0  # one process has none beside it that would notice its death
+        values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
     return read_run_configuration(values, is_trusted=False).changed(former=run)
 
 
 def _may_change(key: str, saved: RunConfiguration) -> bool:
-    """Whether a resumed run takes another value. A schedule of torch keeps its numbers in its state."""
+    """Return True if a resumed run may change a setting. A schedule of torch keeps its numbers in its state."""
     parent, _, name = key.rpartition(".")
     if parent == "schedule":
         return name != TARGET and str(saved.schedule[TARGET]).startswith(f"{schedules.__name__}.")
@@ -324,7 +324,7 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML mapping without anchors, tags or interpolations.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not such a mapping.
     """
     try:
         text = read_within(path.parent, path.name).decode()

@@ -42,7 +42,7 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
 
 
 def seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes | memoryview, ...]:
-    """Return the content of a safetensors file that holds its own SHA-256, in parts to be written in a row."""
+    """Return the content of a safetensors file with its own SHA-256, in parts to be written one after the other."""
     content = serialise(tensors, {**metadata, "sha256": "0" * _NUM_DIGITS})
     place = _place_of_digest(content)
     digest = hashlib.sha256(content).hexdigest().encode()
@@ -50,7 +50,7 @@ def seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[by
 
 
 def is_intact(content: bytes) -> bool:
-    """Whether the content of a sealed file is that which was written."""
+    """Return True if the content of a sealed file matches its digest."""
     try:
         place = _place_of_digest(content)
     except ValueError:

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 
 
 class TPESweeper(Sweeper):
-    """Hands the search the launcher that the user chose; its settings are read where they are checked."""
+    """Hydra sweeper that runs the search with the launcher that the user chose."""
 
     def __init__(self, **settings: Any) -> None:
         del settings
@@ -19,7 +19,7 @@ class TPESweeper(Sweeper):
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: Any) -> None:
-        """Called by Hydra before :meth:`sweep`."""
+        """Store the launcher; Hydra calls it before :meth:`sweep`."""
         self.config = config
         self.hydra_context = hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(

@@ -38,7 +38,7 @@ def genlab(*words: str, cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs, one of them resumed from behind what it had already logged, and a sweep of two jobs."""
+    """Train two runs, one of them resumed from before its last log entries, and a sweep of two jobs."""
     here = tmp_path_factory.mktemp("board")
     every_step = [f"trainer.num_steps={NUM_STEPS}", "trainer.sample_interval=1", "trainer.log_interval=1"]
     genlab("train", "model=gan", *TINY, *every_step, f"hydra.run.dir=outputs/{GAN}", cwd=here)
@@ -54,7 +54,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def board(outputs: Path, below: str = ".") -> Iterator[str]:
-    """The address of a running board on a folder below `outputs`."""
+    """Return the address of a running board on a folder below `outputs`."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]

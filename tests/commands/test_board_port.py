@@ -1,4 +1,4 @@
-"""`genlab board` before it becomes TensorBoard: its line, and a port that somebody has."""
+"""`genlab board` before it becomes TensorBoard: its command line, and a port that is in use."""
 
 import json
 import socket
@@ -58,7 +58,7 @@ ANSWERS: list[tuple[Callable[[Path], bytes], str]] = [
 
 @pytest.fixture
 def became(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What the process would have become."""
+    """Record the command line that the process would have become."""
     lines: list[list[str]] = []
     monkeypatch.setattr(board.os, "execv", lambda program, line: lines.append(line))
     monkeypatch.setattr(board, "_ANSWER_SECONDS", 0.3)
@@ -95,7 +95,7 @@ def test_a_program_that_does_not_answer_is_not_waited_for(
 def test_a_port_that_is_free_again_is_taken(
     genlab: Callable[..., Outcome], tmp_path: Path, became: list[list[str]]
 ) -> None:
-    """A connection that was closed a moment ago holds it for nobody."""
+    """A connection that was just closed does not keep the port in use."""
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("localhost", port)):

@@ -18,7 +18,7 @@ from tests.conftest import Outcome
 
 @pytest.fixture
 def two_runs(trained_run: Path, tmp_path: Path) -> Path:
-    """A really trained run and a copy of it under an unpleasant name."""
+    """Return a trained run and a copy of it whose name needs escaping."""
     folder = tmp_path / "some runs"
     for name in ("one", "the other, lr=0.1"):
         shutil.copytree(trained_run, folder / name)

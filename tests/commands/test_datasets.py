@@ -1,4 +1,4 @@
-"""`genlab datasets`: the list, and the look at one data set before anything is trained on it."""
+"""`genlab datasets`: the list, and the summary of one data set before anything is trained on it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is handed on is whole, verified, plain, and gives the same model."""
+"""Exports are complete, verified and plain, and give the same model."""
 
 import hashlib
 import json
@@ -230,7 +230,7 @@ def test_a_device_that_there_is_not_is_refused(trained_run: Path, name: str) -> 
 
 
 def write_weights(folder: Path, metadata: dict[str, str]) -> None:
-    """The weights of an export once more, with other metadata and a digest that fits."""
+    """Write the weights of an export again, with other metadata and a matching digest."""
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     content = safetensors.torch.save(weights, metadata=metadata)
     (folder / "model.safetensors").write_bytes(content)

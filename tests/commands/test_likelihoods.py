@@ -21,7 +21,7 @@ NUM_IMAGES = 5
 
 @pytest.fixture(name="pictures")
 def named_pictures(tmp_path: Path) -> tuple[Path, Batch]:
-    """A folder, whose name is one that a shell and Hydra must be told about, and what is in it."""
+    """Return a folder, whose name needs quotes for a shell and for Hydra, and its pictures."""
     folder = tmp_path / "my pictures, of 2024"
     folder.mkdir()
     levels = np.random.default_rng(0).integers(0, 256, (NUM_IMAGES, 8, 8), dtype=np.uint8)

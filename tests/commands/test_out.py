@@ -1,4 +1,4 @@
-"""`out=FOLDER`: what is made of a run that cannot be written, which is told before anything is computed."""
+"""`out=FOLDER`: outputs for a run that cannot be written, which is reported before anything is computed."""
 
 import errno
 import shutil

@@ -1,4 +1,4 @@
-"""A model of the user's own says what its measures are, and every table believes that and nothing else."""
+"""A model of the user's own declares its measures, and every table uses only these declarations."""
 
 import csv
 import io
@@ -117,7 +117,7 @@ def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callab
     outcome = genlab(*words)
     assert outcome.code == 0, outcome.errors
     text = outcome.output
-    assert "nll_nats (lower)" in text  # the bound of the one in a column with the bound of the other
+    assert "nll_nats (lower)" in text  # the bounds of both models in one column
     assert f"nll_of_something_nats ({NOT_DECLARED})" in text
     assert "#1 not ranked: not declared by the model" in text
     left_out = next(line for line in text.splitlines() if line.startswith("left out, for they order no models"))

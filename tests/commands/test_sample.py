@@ -1,4 +1,4 @@
-"""Pictures of a run: what is there, and that a seed decides it."""
+"""Pictures of a run: the files, and their dependence on the seed."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`genlab evaluate` and `genlab sample` in several processes: what one process says and writes, once."""
+"""`genlab evaluate` and `genlab sample` in several processes: the same output as one process, once."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def slow(name: str) -> Any:
 
 
 def said(words: tuple[str, ...]) -> Outcome:
-    """What this process says in the course of a command."""
+    """Return the output of this process during a command."""
     output, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(errors):
         code = main(words)
@@ -35,14 +35,14 @@ def said(words: tuple[str, ...]) -> Outcome:
 
 
 def in_both(pair: Pair, *words: str) -> str:
-    """What the first process says; the second one is silent."""
+    """Return the output of rank 0; rank 1 must be silent."""
     first, second = pair.run(said, words)
     assert (first.code, second.code, second.output, second.errors) == (0, 0, "", "")
     return str(first.output)
 
 
 def measured(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the ledger."""
+    """Return the lines of the ledger."""
     record = json.loads((folder / "evaluation.json").read_text())
     return [*record["measures"], *record["baselines"]]
 

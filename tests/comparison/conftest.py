@@ -13,7 +13,7 @@ RunMaker = Callable[..., Path]
 
 
 def entry(name: str, value: float | list[float], **changes: Any) -> dict[str, Any]:
-    """A measure as `genlab evaluate` writes it."""
+    """Return a measure as `genlab evaluate` writes it."""
     return {
         "name": name,
         "value": value,

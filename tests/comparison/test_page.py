@@ -21,7 +21,7 @@ HOSTILE = "<script>alert(1)<\u2044script>'\"&amp;<img src=x onerror=alert(2)>"
 
 
 class Reader(HTMLParser):
-    """Elements with their attributes, and whether every one is closed in its order."""
+    """Parser that collects elements with their attributes, and checks that each is closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def page(make_run: RunMaker, tmp_path: Path) -> "Iterator[tuple[Page, list[str]]]":
-    """The page on a phone, and what went wrong in it."""
+    """Return the page on a phone, and its errors."""
     for number, value in enumerate((82.0, 80.0, 81.0, 9.0)):
         measures = [entry("nll_nats", value), *(entry(f"precision_{name}", 0.5) for name in "abcdefghij")]
         curve = [100.0 / (step + 1) + number for step in range(30)]
@@ -39,7 +39,7 @@ def page(make_run: RunMaker, tmp_path: Path) -> "Iterator[tuple[Page, list[str]]
 
 
 def column(page: "Page", head: str) -> list[str]:
-    """The run names of the measure table, from top to bottom."""
+    """Return the run names of the measure table, from top to bottom."""
     return page.locator(f"table.sortable:has(th:has-text('{head}')) tbody td.name").all_inner_texts()
 
 

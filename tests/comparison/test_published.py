@@ -1,4 +1,4 @@
-"""Headers of experiments, and the table that sets them beside runs."""
+"""Headers of experiments, and the table of them beside runs."""
 
 import re
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_every_published_experiment_has_a_quick_twin() -> None:
 
 
 def page_row(experiment: Experiment) -> str:
-    """What docs/experiments.md says of an experiment."""
+    """Return the row of docs/experiments.md for an experiment."""
     published = "; ".join(f"`{name}` {value.told}" for name, value in experiment.published.items())
     expected = ", ".join(
         f"`{name}` {value.value:g} ± {value.deviation:g}" for name, value in experiment.expected.items()

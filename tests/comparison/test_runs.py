@@ -1,4 +1,4 @@
-"""What a folder of runs says, and that no file in it can end the reading."""
+"""Reading of a folder of runs; no file in it can end the reading."""
 
 import json
 import os

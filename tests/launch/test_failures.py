@@ -1,4 +1,4 @@
-"""Every failure has its line and its code."""
+"""Every failure has a message of one line and an exit code."""
 
 import errno
 import importlib.util

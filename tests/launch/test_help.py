@@ -1,4 +1,4 @@
-"""What a command prints of itself is what it takes, told by the comments of its own file."""
+"""The help of a command lists its settings, with the comments of its own file."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What becomes of a job's process is written down in a word and a line, and ends nothing else."""
+"""The end of a job's process is recorded as a status and a reason, and ends no other job."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_only_the_last_attempts_output_is_searched_for_the_reason(sweep: SweepFo
     assert run("raise SystemExit(1)", sweep).reason == "exit code 1"
 
 
-# A job that holds its lifeline: it says so, and then trains for ever.
+# A job that has started its watchdog: it says so, and then trains for ever.
 HELD = """
 import signal, sys, time
 from genlab.launch.watchdog import hold_lifeline

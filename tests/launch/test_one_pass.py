@@ -1,4 +1,4 @@
-"""One pass: what is composed and read before a run or a sweep starts is handed on, not looked up again."""
+"""One pass: configurations composed and read before a run or a sweep starts are reused."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Starting several processes, and telling in a line what ended them."""
+"""Launching of several processes, and the message about their failure."""
 
 import json
 import os
@@ -212,7 +212,7 @@ REFUSED_BESIDE = [
 def one_of_two(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int, bool], None]:
-    """Makes this process one of two, which torchrun has started or an environment of old promises."""
+    """Make this process one of two, which torchrun has started or stale environment variables announce."""
 
     def become(rank: int, is_of_launcher: bool) -> None:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}

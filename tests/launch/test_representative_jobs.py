@@ -1,4 +1,4 @@
-"""The values of a sweep are looked at before its first job: there are some, not too many, and in one order."""
+"""The values of a sweep are checked before its first job: there are some, not too many, and in one order."""
 
 from collections.abc import Iterator
 

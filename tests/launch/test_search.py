@@ -1,4 +1,4 @@
-"""Hydra's sweeps become Optuna's distributions, and a search learns from what its jobs leave in their folders."""
+"""Hydra's sweeps become Optuna's distributions, and a search reads the results from the folders of its jobs."""
 
 import json
 import math
@@ -183,7 +183,7 @@ def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
 
 
 def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
-    """What study.db says is somebody else's word, too: a value that was never offered."""
+    """study.db is untrusted too: it may contain a value that was never proposed."""
     bench = Bench(tmp_path / "s", bowl)
     study = optuna.create_study(study_name="sweep", storage=f"sqlite:///{bench.sweep.path / 'study.db'}")
     theirs = search_space(parse_overrides(["a=tag(log, interval(10, 100))", SPACE[1]]))

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, cut off or gone: each command does the sensible thing, in one line or none."""
+"""Standard streams that are closed, broken or gone: each command ends or continues, with at most one message."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_no_command_calls_a_closed_stream_a_bug(line: str, code: int, errors: st
 
 
 def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
-    """What a library writes to its standard output would land in the file of a run."""
+    """Standard output of a library would otherwise be written into a file of the run."""
     program = (
         "import os; from genlab.launch.streams import guarded_streams\n"
         "with guarded_streams():\n    file = open('precious', 'w')\n    assert os.get_inheritable(1)\n"

@@ -1,4 +1,4 @@
-"""Whole sweeps as a user meets them, of real runs in real processes; few are quick, for each costs seconds."""
+"""Whole sweeps of real runs in real processes; each costs seconds."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def only_sweep(root: Path) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts ``genlab WORDS`` in the test's folder; whatever still runs at the test's end is killed."""
+    """Return a function that starts ``genlab ARGUMENTS`` in the test's folder; kill its processes at the end."""
     started = []
 
     def start(*words: str) -> subprocess.Popen[str]:
@@ -57,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,  # else the interruption of a test would reach the tests
-            # What is started in the background of a shell ignores interruptions, and so would its children.
+            # A process started in the background of a shell ignores interruptions, and so would its children.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
@@ -78,7 +78,7 @@ def wait_for(root: Path, pattern: str) -> Path:
 
 
 def process_of(run: Path) -> int:
-    """The process that holds a run folder, as the folder itself says."""
+    """Return the process that has locked a run folder, as recorded in the folder."""
     return int((run / ".owner").read_text(encoding="utf-8").split()[1])
 
 
@@ -299,7 +299,7 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Sta
     ]
     assert f"genlab train -m sweep.resume={sweep.relative_to(tmp_path)}" in output
 
-    # Killed without a word, the sweep leaves a job that saves and goes by itself.
+    # A sweep that is killed leaves a job that saves and exits by itself.
     steps = [json.loads((run / "summary.json").read_text())["step"] for run in sorted(sweep.glob("0*-*"))]
     sweep_process = start("train", "-m", f"sweep.resume={sweep}")
     run = sorted(sweep.glob("000-*"))[0]
@@ -395,7 +395,7 @@ def test_an_interrupted_sweep_of_several_at_once_saves_every_job(start: Start, t
 @pytest.mark.slow
 def test_a_search_prunes_real_runs_and_names_the_best(start: Start, tmp_path: Path) -> None:
     words = ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_finished_before_pruning=1"]
-    # With a rate this small a run learns nothing: behind after the first validation, it need not go on.
+    # With a rate this small a run learns nothing: it is pruned after the first validation.
     words += ["optimizer.default.lr=choice(1e-2,1e-9)", "hydra.sweeper.seed=0", "trainer.validation_images=64"]
     words += ["trainer.num_steps=1000", "trainer.validation_interval=100", "model.num_units=8"]
     process = start("train", "-m", *TINY, *words)

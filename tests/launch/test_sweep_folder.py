@@ -1,4 +1,4 @@
-"""What a sweep keeps on disk is enough to go on from it."""
+"""The files of a sweep suffice to resume it."""
 
 import json
 from pathlib import Path

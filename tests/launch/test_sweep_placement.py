@@ -21,7 +21,7 @@ def check(
     is_numbered: bool = False,
     is_resumed: bool = False,
 ) -> None:
-    """Look at a sweep whose job n has place n."""
+    """Check a sweep whose job n has folder n."""
     require_separate_folders(
         lambda overrides, number: places[number],
         jobs,
@@ -56,7 +56,7 @@ REFUSED = [
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """A folder that holds a finished run, a file and a link that leads out of it."""
+    """Return a folder with a finished run, a file and a link that leads out of it."""
     place = tmp_path / "sweep"
     (place / "finished").mkdir(parents=True)
     (place / "finished" / "summary.json").write_text("{}")

@@ -23,7 +23,7 @@ def settings(**changes: Any) -> SweepSettings:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepFolder:
-    """Two models, three seeds; one job failed, one was killed and one has not started."""
+    """Return a sweep of two models and three seeds; one job failed, one was killed and one has not started."""
     folder = SweepFolder(tmp_path)
     jobs = tuple((f"model={model}", f"seed={seed}", "num_threads=1") for model in ("a", "b") for seed in (0, 1, 2))
     folder.write_plan(

@@ -1,4 +1,4 @@
-"""What the user types or names is trusted: every feature of Hydra works on the command line and in ``--config-dir``."""
+"""The command line and ``--config-dir`` are trusted: every feature of Hydra works there."""
 
 from collections.abc import Callable
 from pathlib import Path

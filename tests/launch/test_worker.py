@@ -1,4 +1,4 @@
-"""A process of several knows its place, speaks when it should, and leaves word for those after it."""
+"""A worker knows its rank, reports failures when it should, and leaves records for restarted workers."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_a_failure_that_would_come_again_ends_the_next_attempt_before_it_begins(
 
 
 def test_a_second_process_lets_the_first_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent ends all when one has ended; the one that would tell the user may be slower."""
+    """The agent ends all processes when one has ended; rank 0, which reports to the user, may be slower."""
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:

@@ -21,7 +21,7 @@ TINY += ["trainer.validation_interval=0", "trainer.test_at_end=false"]
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Path:
-    """A folder with files and folders that have the names of what genlab imports."""
+    """Return a folder with files and folders that have the names of what genlab imports."""
     trap = "raise SystemExit('imported from the working directory')\n"
     for name in ("inspect", "json", "torch", "logging", "tensorboard", "pathlib", "joblib", "hydra", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(trap)

@@ -63,13 +63,13 @@ FAMILIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a process has at the end of a run."""
+    """The results of one process at the end of a run."""
 
     curves: dict[str, list[float]]
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     has_shares: bool
-    """Whether this process trained a share of every parameter."""
+    """True if this process trained a share of every parameter."""
 
 
 def configuration(*words: str) -> RunConfiguration:
@@ -109,7 +109,7 @@ def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes
 
 
 def largest_difference(ours: Trained, theirs: Trained) -> float:
-    """Of all logged curves but time, relative to the curve's scale, and of all weights."""
+    """Return the largest difference of all curves but time, relative to the curve's scale, and of all weights."""
     tags = [tag for tag in theirs.curves if tag.startswith(("train/", "validation/"))]
     assert ours.curves.keys() == theirs.curves.keys()
     assert len(tags) > 2
@@ -125,7 +125,7 @@ def largest_difference(ours: Trained, theirs: Trained) -> float:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """Each family's run in one process, once."""
+    """Return the run of each family in one process, made once."""
     runs: dict[str, Trained] = {}
 
     def run(family: str) -> Trained:
@@ -196,7 +196,7 @@ def test_a_mistake_would_be_noticed(mistake: str, pair: Pair, alone: Callable[[s
 
 
 class UsersModel(TinyGAN):
-    """A model that knows nothing of processes but for one thing, which it asks for."""
+    """A model that is unaware of processes except for one collective."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -275,7 +275,7 @@ def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog
 
 
 def devices_of(name: str) -> tuple[str, str]:
-    """The device of this process for a run on a device of this name, and for a training of its own within the run."""
+    """Return the device of this process for a run on a named device, and for a training of its own within the run."""
     with mock.patch("torch.cuda.device_count", return_value=NUM_PROCESSES), mock.patch("torch.cuda.set_device"):
         own = own_device(torch.device(name))
         with processes_alone():
@@ -288,7 +288,7 @@ def test_a_training_within_a_run_keeps_the_device_of_its_process(pair: Pair) -> 
 
 
 def stopped_by_signal(folder: Path, words: tuple[str, ...], rank_of_signal: int) -> tuple[int | None, int]:
-    """Train while one of the processes is sent SIGTERM after its second step; what was raised, and the step."""
+    """Train while one process gets SIGTERM after its second step; return the exception and the step."""
     folder.mkdir(exist_ok=True)
     kept: list[Trainer] = []
 

@@ -1,4 +1,4 @@
-"""What a process takes from its surroundings before it joins others."""
+"""Environment variables that a process reads before it joins others."""
 
 import signal
 import socket
@@ -73,14 +73,14 @@ def test_who_waits_in_vain_says_for_whom_and_what_to_do(
 def test_under_a_launcher_those_who_do_not_come_are_lost(
     monkeypatch: pytest.MonkeyPatch, port_without_others: int
 ) -> None:
-    """Which may start all of them again."""
+    """The launcher may restart all of them."""
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     with pytest.raises(ProcessLostError), joined(CPU):
         pass
 
 
 def test_signals_end_who_waits_for_the_others(monkeypatch: pytest.MonkeyPatch, port_without_others: int) -> None:
-    """torch waits in a call that hears of no signal."""
+    """torch waits in a call that ignores signals."""
     met: list[object] = []
 
     def wait(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Several processes draw and look at images together: the same ones as a single process, each of them once."""
+"""Several processes draw and measure images together: the same ones as a single process, each once."""
 
 import json
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def built(name: str) -> GenerativeModel:
 
 
 def squares(num_rows: int, *, is_shared: bool = True, is_alone: bool = False) -> tuple[list[int], Tensor]:
-    """The rows that this process computed, and the squares of all."""
+    """Return the rows that this process computed, and the squares of all."""
     numbers, own = torch.arange(num_rows), []
 
     def compute(rows: slice) -> Tensor:
@@ -101,7 +101,7 @@ def test_items_are_dealt_in_turn(pair: Pair, num_items: int) -> None:
 
 
 def sampled(name: str, num_samples: int, seeds_differ: bool = False) -> tuple[int, Tensor]:
-    """How many rows this process computed, and the samples, which processes share where there are several."""
+    """Return the number of rows that this process computed, and the samples, whose work processes share."""
     num_own = 0
 
     def counting(compute: Callable[[slice], Tensor], num_rows: int) -> Tensor:

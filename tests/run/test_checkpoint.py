@@ -105,7 +105,7 @@ class Killed(BaseException):
 
 
 def kill_at(patch: pytest.MonkeyPatch, operation: int) -> None:
-    """End everything before the file operation of this number, counted from 0; none comes after it either."""
+    """Simulate a kill before the file operation of this number, counted from 0, and before all later ones."""
     count = 0
 
     def fatal(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +144,7 @@ def test_a_kill_between_any_two_file_operations_leaves_a_good_checkpoint(
 
 
 def test_kills_in_two_saves_running_leave_good_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the first kill leaves half done must not be what the second save builds on."""
+    """The second save must not build on the incomplete files of the first kill."""
     start = CheckpointFolder(tmp_path / "start")
     start.prepare()
     for step in (1, 2):

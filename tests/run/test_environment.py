@@ -1,4 +1,4 @@
-"""What a run keeps of the machine, and of the lines that made it."""
+"""Records of a run about the machine and its command lines."""
 
 import json
 from datetime import datetime

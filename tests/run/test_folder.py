@@ -1,4 +1,4 @@
-"""Numbered folders, one process in each, no stale lock, nothing removed that somebody made."""
+"""Numbered folders, one process in each, no stale lock, and no file of a user's removed."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Runs by the names that people type: a unique beginning, the last one, a list, a removal."""
+"""Runs by name: a unique beginning, the last one, a list, a removal."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A run folder from somebody else is data: read within limits, checked, and rebuilt without its data set."""
+"""An untrusted run folder is data: read within limits, checked, and rebuilt without its data set."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -127,7 +127,7 @@ def test_a_run_names_no_folder_to_write_decoded_images_to(
     assert not outside.exists()
     assert (tmp_path / "home" / ".cache" / "genlab" / "folders").is_dir()
     assert build(node, "dataset", expects=Dataset).fingerprint == read.fingerprint
-    assert outside.exists()  # what the line of the run's start asked for
+    assert outside.exists()  # the number in the command line of the run's start
 
 
 @pytest.mark.parametrize("choice", ["mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist"])
