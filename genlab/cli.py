@@ -21,7 +21,7 @@ from genlab.launch.syntax import Flag, Syntax, expanded
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
     "train": (
-        "train a model, or go on from a run with resume=RUN; -m sweeps, -v shows the whole configuration",
+        "train a model, or resume one with resume=RUN; -m sweeps, -v shows the whole configuration",
         Syntax(flags=dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab"))),
     ),
     "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="out")),
@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a bug, 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 disk or
         permission, 8 folder in use, 9 a sweep had failures, 128 + n stopped by signal n.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     shorten_spin()
     with guarded_streams():
         try:
-            code = _dispatch(words)
+            code = _dispatch(given)
             sys.stdout.flush()
             return code
         except SystemExit as stop:
@@ -124,41 +124,41 @@ def _job_in_worker(command: str) -> Job:
     return Job(command)
 
 
-def _dispatch(words: list[str]) -> int:
-    if not words or words[0] in _HELP:
-        if words[1:] and words[1] in COMMANDS:
-            return _dispatch([words[1], "--help"])
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in _HELP:
+        if arguments[1:] and arguments[1] in COMMANDS:
+            return _dispatch([arguments[1], "--help"])
         print(_usage())
         return 0
-    if words[0] == "version" or any(word in _VERSION for word in words):
+    if arguments[0] == "version" or any(argument in _VERSION for argument in arguments):
         print(f"genlab {genlab.__version__}")
         return 0
-    if words[0] in _COMPLETION_FLAGS:
-        return _complete(words)
-    command, *rest = words
+    if arguments[0] in _COMPLETION_FLAGS:
+        return _complete(arguments)
+    command, *rest = arguments
     if command not in COMMANDS:
-        raise ConfigurationError(f"there is no command '{command}'; {_way_out(words)}")
+        raise ConfigurationError(f"there is no command '{command}'; {_suggestion(arguments)}")
     from genlab.launch.command import launch
 
     syntax = COMMANDS[command][1]
     line = expanded(rest, syntax)
-    launch(command, line, job=Job(command), bare_word=syntax.bare_word, own_flags=tuple(syntax.flags))
+    launch(command, line, job=Job(command), positional=syntax.positional, own_flags=tuple(syntax.flags))
     return 0
 
 
-def _way_out(words: Sequence[str]) -> str:
+def _suggestion(arguments: Sequence[str]) -> str:
     """Return the command that was probably meant by arguments without a valid one."""
     from genlab.config.location import config_directory
-    from genlab.config.suggestions import way_out
+    from genlab.config.suggestions import suggestion
 
-    first = words[0]
+    first = arguments[0]
     if first.casefold() in (path.stem for path in (config_directory() / "model").glob("*.yaml")):
         return f"did you mean 'genlab train model={first.casefold()}'?"
     if first in _COMMANDS_ELSEWHERE:
         return f"did you mean 'genlab {_COMMANDS_ELSEWHERE[first]}'?"
     if "=" in first or first.startswith("-"):
-        return f"did you mean '{shlex.join(['genlab', 'train', *words])}'?"
-    return way_out(first, COMMANDS, kind="commands")
+        return f"did you mean '{shlex.join(['genlab', 'train', *arguments])}'?"
+    return suggestion(first, COMMANDS, kind="commands")
 
 
 def _usage() -> str:
@@ -181,7 +181,7 @@ Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 dis
 {DEBUG_VARIABLE}=1 shows tracebacks."""
 
 
-def _complete(words: list[str]) -> int:
+def _complete(arguments: list[str]) -> int:
     """Complete the name of the command; Hydra completes its arguments.
 
     The shell calls ``genlab -sc query=bash`` with the command line typed so far in COMP_LINE.
@@ -190,7 +190,7 @@ def _complete(words: list[str]) -> int:
 
     command = "train"
     line = os.environ.get("COMP_LINE", "")
-    if any(word.startswith("query=") for word in words):
+    if any(argument.startswith("query=") for argument in arguments):
         typed = line.split()[1:]
         if not typed or (len(typed) == 1 and not line.endswith(" ")):
             start = typed[0] if typed else ""
@@ -202,7 +202,7 @@ def _complete(words: list[str]) -> int:
         # Hydra completes the command line of a program without commands.
         os.environ["COMP_LINE"] = line.replace(f" {command}", "", 1)
     try:
-        run_hydra(command, words, job=Job(command))
+        run_hydra(command, arguments, job=Job(command))
     finally:
         if line:
             os.environ["COMP_LINE"] = line

@@ -62,8 +62,8 @@ def quality_observers(
     elif num_images < LEAST_IMAGES:
         reason = f"dataset {dataset.name} has {num_images} validation images, and {LEAST_IMAGES} are the fewest"
     if reason is not None:
-        if words := [word for word in typed if word.lstrip("+").startswith(QUALITY)]:
-            _log.warning("%s has no effect: %s", words[0], reason)
+        if arguments := [argument for argument in typed if argument.lstrip("+").startswith(QUALITY)]:
+            _log.warning("%s has no effect: %s", arguments[0], reason)
         return {}
     find = partial(_extractor, configuration, dataset, run_folder=run_folder, device=device, train=train)
     with first_before_others():  # a classifier trained once

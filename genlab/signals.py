@@ -19,7 +19,7 @@ def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {
+    previous = {
         number: signal.signal(number, handler)
         for number, handler in handlers.items()
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
@@ -27,10 +27,10 @@ def handling(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, before in former.items():
+        for number, before in previous.items():
             signal.signal(number, before)
 
 
-def told(number: int) -> str:
+def signal_text(number: int) -> str:
     """Return the name of a signal for the user."""
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

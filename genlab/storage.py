@@ -23,13 +23,13 @@ _TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def replace_atomically(path: Path, *parts: bytes | memoryview, former: Path | None = None) -> None:
+def replace_atomically(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
     """Write a file atomically, through a temporary file in the same folder.
 
     Args:
         path: Of the file.
         parts: Its content, in order.
-        former: Path in the same folder to which the existing file is moved; it is overwritten by default.
+        previous: Path in the same folder to which the existing file is moved; it is overwritten by default.
 
     Raises:
         StorageError: The disk is full; the old file is untouched.
@@ -44,8 +44,8 @@ def replace_atomically(path: Path, *parts: bytes | memoryview, former: Path | No
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
-        if former is not None and path.exists():
-            path.replace(former)
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -105,12 +105,12 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-def require_writable(folder: Path, *, way_out: str) -> None:
+def require_writable(folder: Path, *, hint: str) -> None:
     """Refuse a folder that cannot be written; nothing is made there.
 
     Args:
         folder: Need not exist.
-        way_out: Hint for the user at the end of the error message.
+        hint: Hint for the user at the end of the error message.
 
     Raises:
         StorageError: As said.
@@ -120,7 +120,7 @@ def require_writable(folder: Path, *, way_out: str) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}); {way_out}") from error
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); {hint}") from error
 
 
 def _synchronise(folder: Path) -> None:

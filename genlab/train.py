@@ -16,7 +16,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
-from genlab.launch.outcome import settle_after_first
+from genlab.launch.outcome import finalise_after_rank_0
 from genlab.launch.processes import Processes
 from genlab.launch.resumption import from_checkpoint, interruption, origin_of
 from genlab.launch.worker import this_worker
@@ -28,7 +28,7 @@ from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
-from genlab.run.folder import claimed, clear, read_summary
+from genlab.run.folder import clear, locked, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
@@ -75,25 +75,25 @@ def processes(configuration: RunConfiguration) -> Processes:
 def run(configuration: RunConfiguration, context: JobContext) -> None:
     """Train in the run folder, which is locked meanwhile, together with the other processes of the run."""
     worker = this_worker()
-    former: Mapping[str, Any] = {}
+    previous: Mapping[str, Any] = {}
     try:
-        with joined(own_device(choose_device(configuration.device))), ExitStack() as held:
+        with joined(own_device(choose_device(configuration.device))), ExitStack() as locks:
             # Several processes share one run folder; rank 0 names it, and locks it for all.
             begins_anew = False
             if is_first():
                 is_resumed = configuration.resume is not None or context.is_restarted
-                held.enter_context(claimed(context.run_folder, is_resumed=is_resumed))
+                locks.enter_context(locked(context.run_folder, is_resumed=is_resumed))
                 if is_resumed:
                     configuration = from_checkpoint(configuration, context)
                     begins_anew = configuration.resume is None
                     if worker is not None and context.is_restarted:
                         place = "beginning" if begins_anew else "last checkpoint"
-                        _log.warning("started again, from the %s: %s", place, worker.former_failure())
+                        _log.warning("started again, from the %s: %s", place, worker.previous_failure())
             origin = origin_of(context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
                 worker.remember(Path(folder))
-            former = {} if context.is_restarted else read_summary(Path(folder))
+            previous = {} if context.is_restarted else read_summary(Path(folder))
             train(
                 configuration.changed(resume=resume),
                 Path(folder),
@@ -104,7 +104,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
             )
     except BaseException as error:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
-            settle_after_first(run_folder, former=former)
+            finalise_after_rank_0(run_folder, previous=previous)
         if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
             raise StoppedBySignal(interruption(context.run_folder, configuration), signal.SIGINT) from error
         raise
@@ -139,12 +139,12 @@ def train(
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
 
-    trainer = assembled(configuration, run_folder, device, origin)
+    trainer = build_trainer(configuration, run_folder, device, origin)
     dataset = trainer.dataset
     beginning: Mapping[str, Any] | None = None
     if configuration.resume is None and configuration.init_from is not None:
         initial = initial_weights(Path(configuration.init_from), trainer.model, device=device)
-        trainer.state.initial_weights, beginning = initial.fitting, initial.origin
+        trainer.state.initial_weights, beginning = initial.compatible, initial.origin
 
     def begin() -> None:
         if begins_anew:
@@ -169,7 +169,7 @@ def train(
     return summary
 
 
-def assembled(
+def build_trainer(
     configuration: RunConfiguration, run_folder: Path, device: torch.device, origin: Origin = UNKNOWN
 ) -> Trainer:
     """Return the trainer of a configuration with its data, model and optimisers; the run folder is not changed.
@@ -180,7 +180,7 @@ def assembled(
     with first_before_others():  # a download, or images decoded once
         dataset: Dataset = configuration.bound_dataset.build()
     if configuration.resume is not None:
-        run = configuration.former or load_run(configuration.resume)
+        run = configuration.saved_run or load_run(configuration.resume)
         run.require_same_data(dataset, allows_other=configuration.allow_other_data)
     model = build_model(configuration, dataset.spec)
     phases = tuple(phase.name for phase in model.phases())

@@ -60,9 +60,9 @@ def genlab(
     monkeypatch.delenv("GENLAB_ALLOW", raising=False)
     handlers = list(logging.getLogger().handlers)
 
-    def run(*words: str) -> Outcome:
+    def run(*arguments: str) -> Outcome:
         capfd.readouterr()
-        code = main(words)
+        code = main(arguments)
         captured = capfd.readouterr()
         return Outcome(code, captured.out, captured.err)
 

@@ -19,9 +19,9 @@ TINY = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "model.num_gli
 TINY += ["trainer.sample_interval=0", "num_threads=1"]
 
 
-def call(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*GENLAB, *words], cwd=cwd, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
+        [*GENLAB, *arguments], cwd=cwd, capture_output=True, text=True, timeout=200, env={**os.environ, **environment}
     )
 
 
@@ -105,10 +105,10 @@ def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     (group / "mine.yaml").write_text(
         "# my own model\ndefaults:\n  - draw\n  - _self_\n_target_: my_models.Mine\nnum_units: 8\n"
     )
-    words = ["--config-dir", "my", "model=mine", *TINY[:-3], "num_threads=1", "trainer.sample_interval=0"]
+    arguments = ["--config-dir", "my", "model=mine", *TINY[:-3], "num_threads=1", "trainer.sample_interval=0"]
     listed = call("models", "--config-dir", "my", cwd=tmp_path)
     assert "my own model" in listed.stdout, listed.stderr
-    result = call("train", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    result = call("train", *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert list((tmp_path / "outputs").glob("digits-mine/0001*/config.yaml"))
 

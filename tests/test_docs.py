@@ -12,7 +12,7 @@ import yaml
 from genlab.cli import COMMANDS
 from genlab.config.compose import open_composer
 from genlab.config.naming import register_resolvers
-from genlab.launch.arguments import read_line
+from genlab.launch.arguments import parse_command_line
 from genlab.launch.syntax import expanded
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,9 +91,9 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("text", commands())
 def test_every_command_that_a_page_shows_composes(text: str) -> None:
-    _, command, *words = shlex.split(text)
+    _, command, *arguments = shlex.split(text)
     syntax = COMMANDS[command][1]
-    options, overrides, _ = read_line(expanded(words, syntax), bare_word=syntax.bare_word)
+    options, overrides, _ = parse_command_line(expanded(arguments, syntax), positional=syntax.positional)
     register_resolvers()
     with open_composer(command, config_dir=None) as composer:
         known = [word for word in overrides if "resume=" not in word]

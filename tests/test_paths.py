@@ -7,7 +7,7 @@ import pytest
 import genlab as package
 from genlab.data.location import existing_root, resolve_root
 from genlab.errors import ConfigurationError, DataError
-from genlab.launch.arguments import read_line
+from genlab.launch.arguments import parse_command_line
 from genlab.paths import expanded, expanded_inside, user_cache
 
 
@@ -86,9 +86,9 @@ def test_a_misspelt_root_is_told_and_not_made(home, monkeypatch, by_variable):
 )
 def test_a_home_folder_on_the_line_is_read_as_hydra_could_not(home, word, read):
     (home / "odd, name").mkdir()
-    bare_word = "run" if "=" not in word and word.startswith("~/") else None
-    assert read_line([word], bare_word=bare_word).overrides == [read.format(home)]
-    assert read_line(["--config-dir=~/own"], bare_word=None).flags == [f"--config-dir={home}/own"]
+    positional = "run" if "=" not in word and word.startswith("~/") else None
+    assert parse_command_line([word], positional=positional).overrides == [read.format(home)]
+    assert parse_command_line(["--config-dir=~/own"], positional=None).flags == [f"--config-dir={home}/own"]
 
 
 def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("train", "resume={}"),
         ("train", "-m", "sweep.resume={}"),
@@ -127,8 +127,8 @@ def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatc
         ("datasets", "mnist", "dataset.root={}"),
     ],
 )
-def test_every_command_takes_a_home_folder(genlab, home, words):
-    outcome = genlab(*(word.format("~/nothing") for word in words))
+def test_every_command_takes_a_home_folder(genlab, home, arguments):
+    outcome = genlab(*(word.format("~/nothing") for word in arguments))
     assert (outcome.code in (2, 3), outcome.errors.count("\n")) == (True, 1)
     assert f"{home}/nothing" in outcome.errors
 
@@ -142,15 +142,15 @@ def test_a_sweep_has_paths_that_mean_the_same_from_elsewhere(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b", "a b"):
         (tmp_path / name).mkdir()
-    words = [
+    arguments = [
         "dataset.root=a",
         "dataset.root=a,b",
         "dataset.root=a b",
         "dataset.cache=none",
         "trainer.watch_classifier=auto",
     ]
-    swept = read_line(["-m", *words], bare_word=None).overrides
+    swept = parse_command_line(["-m", *arguments], positional=None).overrides
     assert swept == [f"dataset.root={tmp_path}/a", f"dataset.root={tmp_path}/a,{tmp_path}/b", *swept[2:]]
     assert swept[2] == f"dataset.root='{tmp_path}/a b'"
-    assert swept[3:] == words[3:]
-    assert read_line(words[:2], bare_word=None).overrides == words[:2], "a run makes its own absolute"
+    assert swept[3:] == arguments[3:]
+    assert parse_command_line(arguments[:2], positional=None).overrides == arguments[:2], "a run makes its own absolute"

@@ -118,14 +118,14 @@ def test_a_run_that_never_saved_is_replaced_by_one_that_has_begun(
     Path("run/summary.json").write_text(json.dumps({**summary, "saved_step": 0}))
     before = contents(run)
     with monkeypatch.context() as patch:
-        patch.setattr(training, "assembled", raising(DataError("the data are not at hand")))
+        patch.setattr(training, "build_trainer", raising(DataError("the data are not at hand")))
         assert genlab("train", "resume=run").code == 3
     assert contents(run) == before
     assert genlab("train", "resume=run").code == 0
     assert Path("run/checkpoints/last.safetensors").exists()
 
 
-def test_a_rate_that_jumps_is_said_with_both_values_and_a_way_out(genlab: Genlab, run: Path) -> None:
+def test_a_rate_that_jumps_is_said_with_both_values_and_a_suggestion(genlab: Genlab, run: Path) -> None:
     outcome = genlab("train", "resume=run", "trainer.num_steps=6", "trainer.test_at_end=false")
     (line,) = [line for line in outcome.output.splitlines() if "learning rate jumps" in line]
     rate = 5e-3  # of DRAW's recipe; the factors are those of half a cosine over 3 steps and over 6, at its step 3
@@ -137,8 +137,8 @@ def test_a_rate_that_jumps_is_said_with_both_values_and_a_way_out(genlab: Genlab
 
 
 def test_the_schedules_that_are_recommended_do_not_jump(genlab: Genlab) -> None:
-    words = (*TINY, "trainer.test_at_end=false")
-    assert genlab("train", *words, "schedule=warmup_stable_decay", "hydra.run.dir=run").code == 0
+    arguments = (*TINY, "trainer.test_at_end=false")
+    assert genlab("train", *arguments, "schedule=warmup_stable_decay", "hydra.run.dir=run").code == 0
     for more in (("trainer.num_steps=5",), ("trainer.num_steps=10", "schedule.decay_fraction=0.5")):
         outcome = genlab("train", "resume=run", *more)
         assert outcome.code == 0, outcome.errors
@@ -168,8 +168,8 @@ def test_a_run_goes_on_from_any_folder_and_finds_data_that_moved(
 
     (tmp_path / "pictures").rename(tmp_path / "moved")
     pictures(tmp_path / "others", shade=11)
-    for words in (("evaluate", "run=../run", *quick), ("sample", "run=../run"), ("train", "resume=../run")):
-        given = genlab(*words, "dataset.root=../others")
+    for arguments in (("evaluate", "run=../run", *quick), ("sample", "run=../run"), ("train", "resume=../run")):
+        given = genlab(*arguments, "dataset.root=../others")
         assert given.code == 3
         assert "allow_other_data=true" in given.errors
     assert genlab("evaluate", "run=../run", *quick, "dataset.root=../others", "allow_other_data=true").code == 0

@@ -61,10 +61,10 @@ def test_the_watch_fetches_the_classifier_of_the_data(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(reference_classifier, "OVERRIDES", (*reference_classifier.OVERRIDES, "trainer=smoke"))
-    words = ("train", "model=draw", *TINY, "trainer=smoke", "dataset.num_labels_per_class=5")
+    arguments = ("train", "model=draw", *TINY, "trainer=smoke", "dataset.num_labels_per_class=5")
     plain, watched = tmp_path / "plain", tmp_path / "watched"
-    assert genlab(*words, *ONE_LOOK, f"hydra.run.dir={plain}").code == 0
-    outcome = genlab(*words, *ONE_LOOK, "trainer.watch_classifier=auto", f"hydra.run.dir={watched}")
+    assert genlab(*arguments, *ONE_LOOK, f"hydra.run.dir={plain}").code == 0
+    outcome = genlab(*arguments, *ONE_LOOK, "trainer.watch_classifier=auto", f"hydra.run.dir={watched}")
     assert outcome.code == 0, outcome.errors
     collapse = json.loads((watched / "summary.json").read_text())["collapse"]
     assert Path(collapse["classifier"]).parent == tmp_path / ".cache" / "genlab" / "classifiers"
@@ -73,7 +73,7 @@ def test_the_watch_fetches_the_classifier_of_the_data(
     ours, theirs = (load_trained(run, checkpoint="last", device=torch.device("cpu")).model for run in (plain, watched))
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
-    outcome = genlab(*words[:-1], *ONE_LOOK, "trainer.watch_classifier=auto", "dataset.classes=[3]")
+    outcome = genlab(*arguments[:-1], *ONE_LOOK, "trainer.watch_classifier=auto", "dataset.classes=[3]")
     assert outcome.code == 2
     assert "must be null or the run of a classifier, got auto: dataset digits has one class, 3" in outcome.errors
 
@@ -98,8 +98,8 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     assert {measure["weights"] for measure in record["baselines"]} == {"none"}
 
     untested = tmp_path / "untested"
-    words = ("train", "model=draw", *TINY, "trainer=smoke", *steps, "trainer.test_at_end=false")
-    assert genlab(*words, f"hydra.run.dir={untested}").code == 0
+    arguments = ("train", "model=draw", *TINY, "trainer=smoke", *steps, "trainer.test_at_end=false")
+    assert genlab(*arguments, f"hydra.run.dir={untested}").code == 0
     assert not (untested / "evaluation.json").exists()
 
 
@@ -123,12 +123,12 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
     advised = [shlex.split(line)[1:] for line in outcome.output.partition("next:\n")[2].splitlines()]
     assert {command for command, *_ in advised} == expected
     fewer = {"sample": ("num_samples=4",), "evaluate": ("samples=false", "num_importance_samples=0")}
-    for command, *words in advised:
+    for command, *arguments in advised:
         if command == "board":
-            assert words == ["a b"], "no run lies in outputs/"
+            assert arguments == ["a b"], "no run lies in outputs/"
             assert Path("a b").is_dir()
         else:
-            again = genlab(command, *words, *fewer.get(command, ()))
+            again = genlab(command, *arguments, *fewer.get(command, ()))
             assert again.code == 0, again.errors
 
 
@@ -152,20 +152,20 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     genlab: Callable[..., Outcome], tmp_path: Path
 ) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
-    words = (
+    arguments = (
         *CPU_AND_SIZE,
         *steps,
         "technique=[label_smoothing,minibatch_discrimination]",
         "model/objective=least_squares",
     )
-    outcome = genlab("train", "model=dcgan", *words, "seed=3")
+    outcome = genlab("train", "model=dcgan", *arguments, "seed=3")
     assert outcome.code == 0, outcome.errors
     model, data, device, changed, note, folder, *_ = outcome.output.splitlines()
     assert note == "note      model=dcgan chooses dataset=digits_grey; dataset=NAME chooses another"
     assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
     assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
     assert re.fullmatch(r"device +cpu \(.*\), b?float(16|32), 1 thread", device)
-    assert changed == f"changed   {shlex.join([*words, 'seed=3'])}"
+    assert changed == f"changed   {shlex.join([*arguments, 'seed=3'])}"
     assert re.fullmatch(r"folder +outputs/digits_grey-dcgan/0001-size-8-num_threads-1-device-cpu", folder)
     run_folder = Path(folder.split()[1])
     choices = {"model": "dcgan", "dataset": "digits_grey", "objective": "least_squares"}
@@ -184,21 +184,21 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
 
 
 PHASES = [
-    ("genlab.train.assembled", 130, "interrupted before anything was saved"),
+    ("genlab.train.build_trainer", 130, "interrupted before anything was saved"),
     (
         "genlab.training.trainer.Trainer._training_step",
         130,
-        "stopped by Ctrl-C after step 1; saved; to go on: {resume}",
+        "stopped by Ctrl-C after step 1; saved; to resume: {resume}",
     ),
     (
         "genlab.training.observers.Pictures.observe",
         130,
-        "stopped by Ctrl-C after step 2; saved; to go on: {resume}",
+        "stopped by Ctrl-C after step 2; saved; to resume: {resume}",
     ),
     (
         "genlab.training.trainer.Trainer._test",
         130,
-        "stopped by Ctrl-C after the last step; to go on from the last checkpoint: {resume}",
+        "stopped by Ctrl-C after the last step; to resume from the last checkpoint: {resume}",
     ),
     ("genlab.run.conclusion.conclusion", 130, "interrupted after the run had finished: {folder}"),
 ]
@@ -243,7 +243,7 @@ def test_an_interruption_of_a_resumption_before_its_first_step_says_how_to_go_on
 ) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.sample_interval=0", "trainer.max_minutes=1e-6")
     assert genlab("train", "model=draw", *TINY, *steps, "name=run").code == 0
-    monkeypatch.setattr(train, "assembled", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train, "build_trainer", lambda *_: signal.raise_signal(signal.SIGINT))
     outcome = genlab("train", "resume=outputs/digits-draw/run", "trainer.max_minutes=null")
     way_on = resume_command(Path("outputs/digits-draw/run"))
-    assert (outcome.code, outcome.errors) == (130, f"genlab: interrupted; to go on: {way_on}\n")
+    assert (outcome.code, outcome.errors) == (130, f"genlab: interrupted; to resume: {way_on}\n")

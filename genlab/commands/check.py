@@ -19,7 +19,7 @@ from genlab.types import ImageSpec
 
 _OF_TRAINING = ("dataset", "optimizer", "quality", "recipe", "schedule", "trainer")
 _SPEC = "spec"
-_VERDICT_WIDTH = len("does not apply")
+_RESULT_WIDTH = len("does not apply")
 
 
 class BrokenModelError(ConfigurationError):
@@ -79,7 +79,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
 
 
 def run(settings: CheckSettings, context: JobContext) -> None:
-    """Print one line for each invariant, and how many held.
+    """Print one line for each invariant, and the number of each result.
 
     Raises:
         BrokenModelError: At least one invariant failed.
@@ -104,12 +104,12 @@ def run(settings: CheckSettings, context: JobContext) -> None:
         f"levels {spec.num_levels}, classes {spec.num_classes}"
     )
     width = max(map(len, INVARIANTS))
-    print(f"{'invariant':<{width}}  {'result':<{_VERDICT_WIDTH}}  what was seen")
-    verdicts: dict[str, list[str]] = {"held": [], "FAILED": [], "does not apply": []}
+    print(f"{'invariant':<{width}}  {'result':<{_RESULT_WIDTH}}  what was seen")
+    results: dict[str, list[str]] = {"held": [], "FAILED": [], "does not apply": []}
     for name, finding in findings(subject):
-        print(f"{name:<{width}}  {finding.verdict:<{_VERDICT_WIDTH}}  {finding.seen}", flush=True)
-        verdicts[finding.verdict].append(name)
-    num_held, num_failed, num_others = map(len, verdicts.values())
+        print(f"{name:<{width}}  {finding.verdict:<{_RESULT_WIDTH}}  {finding.seen}", flush=True)
+        results[finding.verdict].append(name)
+    num_held, num_failed, num_others = map(len, results.values())
     print(f"{num_held} held, {num_failed} failed, {num_others} do not apply")
-    if verdicts["FAILED"]:
-        raise BrokenModelError(f"the model fails: {', '.join(verdicts['FAILED'])}")
+    if results["FAILED"]:
+        raise BrokenModelError(f"the model fails: {', '.join(results['FAILED'])}")

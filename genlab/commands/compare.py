@@ -74,16 +74,16 @@ def run(settings: CompareSettings, context: JobContext) -> None:
     for place, text in texts.items():
         _write(Path(place), text)
     if settings.html is not None:
-        _write(Path(settings.html), _page(runs, command=shlex.join(_line(settings))))
+        _write(Path(settings.html), _page(runs, command=shlex.join(_command_line(settings))))
 
 
-def _line(settings: CompareSettings) -> list[str]:
+def _command_line(settings: CompareSettings) -> list[str]:
     """Return the command line that gives these settings."""
-    words = ["genlab", "compare", *settings.runs]
+    arguments = ["genlab", "compare", *settings.runs]
     for name in ("sort", "csv", "json", "html"):
         value = getattr(settings, name)
-        words += [] if value is None else [f"--{name}", value]
-    return words
+        arguments += [] if value is None else [f"--{name}", value]
+    return arguments
 
 
 def _page(runs: Sequence[Run], *, command: str) -> str:

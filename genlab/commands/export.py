@@ -61,7 +61,7 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     """
     del context
     target = settings.target
-    require_writable(target, way_out="out=FOLDER writes elsewhere")
+    require_writable(target, hint="out=FOLDER writes elsewhere")
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
     origin = Origin(
         step=str(trained.step),
@@ -69,10 +69,10 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         weights=trained.weights,
         model_fingerprint=model_fingerprint(trained.model),
     )
-    told = read_run(trained.run.folder, name=trained.run.folder.name)
+    described = read_run(trained.run.folder, name=trained.run.folder.name)
     with whole_folder(target) as folder:
         digest = save_weights(folder, trained.model.state_dict(), origin)
-        card = as_card(told, trained.run.spec, origin, digest=digest)
+        card = as_card(described, trained.run.spec, origin, digest=digest)
         replace_atomically(folder / CARD_NAME, card.encode())
         save_configuration(
             folder,

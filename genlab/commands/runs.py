@@ -61,7 +61,7 @@ def run(settings: RunsSettings, context: JobContext) -> None:
     """
     del context
     if settings.runs[0] == _REMOVE:
-        _remove([find_run(name) for name in settings.runs[1:]], is_agreed=settings.sure)
+        _remove([find_run(name) for name in settings.runs[1:]], is_confirmed=settings.sure)
         return
     width = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
     found = sorted(read_runs(map(Path, settings.runs)), key=_time_of_change, reverse=True)
@@ -111,10 +111,10 @@ def main_measure(run: Run) -> Record | None:
     return next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
 
 
-def _remove(folders: Sequence[Path], *, is_agreed: bool) -> None:
+def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
     for folder in folders:
         require_free(folder)
-    if not is_agreed:
+    if not is_confirmed:
         if not sys.stdin.isatty():
             raise ConfigurationError("rm asks before it deletes, and nobody is there to answer; add --yes")
         for folder in folders:

@@ -12,7 +12,7 @@ import torch
 
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
@@ -164,7 +164,7 @@ def _label_named(name: str, run_folder: Path) -> int:
     """
     names = saved_class_names(run_folder)
     if name not in names:
-        hint = way_out(name, names, kind="classes") if names else "this folder keeps no names of classes"
+        hint = suggestion(name, names, kind="classes") if names else "this folder keeps no names of classes"
         raise ConfigurationError(f"label must be the number or the name of a class, got {name}; {hint}")
     return names.index(name)
 

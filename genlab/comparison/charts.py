@@ -11,7 +11,7 @@ Number = int | float
 
 MAX_POINTS = 300
 NUM_COLOURS = 8
-# Of the drawing, in units that are pixels on a phone held upright.
+# Size of the drawing, in units that are pixels on a phone in portrait orientation.
 _WIDTH, _HEIGHT = 420, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 34, 10, 34
 _LABEL_WIDTH, _LABEL_HEIGHT = 24, 11

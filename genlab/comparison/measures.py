@@ -143,8 +143,8 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
     if not isinstance(dataset, Mapping) or not isinstance(trainer, Mapping):
         return []
     seed, limit = configuration.get("seed"), trainer.get("validation_images")
-    told = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
-    identity = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    facts = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
+    identity = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return [
         Record(
             name=f"{VALIDATION}{name}",

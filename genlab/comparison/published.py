@@ -63,7 +63,7 @@ class Published:
     value: float
     deviation: float | None
     """Of what is expected, the tolerance."""
-    told: str
+    text: str
     """The value with its deviation and its source, as written in the header."""
 
 
@@ -170,7 +170,7 @@ def _entries(field: str, lines: Sequence[str], path: Path) -> dict[str, Publishe
         found[match["measure"]] = Published(
             value=float(match["value"]),
             deviation=None if match["deviation"] is None else float(match["deviation"]),
-            told=entry.partition(" = ")[2],
+            text=entry.partition(" = ")[2],
         )
     return found
 
@@ -225,18 +225,18 @@ def replaced_between_markers(text: str, table: str, *, where: str) -> str:
 def _row(experiment: Experiment, measure: str, run: Run | None, *, is_first: bool) -> tuple[str, ...]:
     published, expected = experiment.published.get(measure), experiment.expected.get(measure)
     remark = experiment.remark if is_first and experiment.remark else "none"
-    told = (
+    text = (
         f"`{experiment.name}`" if is_first else "",
         f"`{measure}`",
-        _in_cell(remark if published is None else published.told.replace("+-", "±")),
+        _in_cell(remark if published is None else published.text.replace("+-", "±")),
         "" if expected is None else f"{expected.value:g} ± {expected.deviation:g}",
     )
     if run is None:
-        return (*told, "not run", "", "", "", _in_cell(experiment.cost) if is_first else "", "", "")
+        return (*text, "not run", "", "", "", _in_cell(experiment.cost) if is_first else "", "", "")
     record = next((record for record in run.records if record.name == measure), None)
     return (
-        *told,
-        _state(run) if record is None else f"**{rounded(record)}**{_error(record)}{_verdict(record, expected, run)}",
+        *text,
+        _state(run) if record is None else f"**{rounded(record)}**{_error(record)}{_outcome(record, expected, run)}",
         "" if record is None or published is None else _gap(record.value, published.value),
         "" if record is None else _protocol(record),
         _in_cell(_settings(run)) if is_first else "",
@@ -257,7 +257,7 @@ def _error(record: Record) -> str:
     return "" if record.standard_error is None else f" ± {record.standard_error:.2g}"
 
 
-def _verdict(record: Record, expected: Published | None, run: Run) -> str:
+def _outcome(record: Record, expected: Published | None, run: Run) -> str:
     """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
     if expected is None or expected.deviation is None or run.status != "finished" or _changes(run):
         return ""

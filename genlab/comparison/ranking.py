@@ -14,7 +14,7 @@ from genlab.run.hyperparameters import Scalar
 
 # Conditions implied by the others, which are named only if none of the others differs.
 _IMPLIED = ("fingerprint of the data", "number of images")
-_MAX_TOLD = 4  # quantities that a shared line lists by name
+_MAX_LISTED = 4  # quantities that a shared line lists by name
 _UNDECLARED = "not declared by the model, whose `measures` would tell unit, kind and direction"
 _OF_THE_DATA = ("dataset", "binarisation", "split")
 
@@ -74,7 +74,7 @@ def columns_of(runs: Sequence[Run]) -> list[Column]:
     return sorted(columns, key=lambda column: (not column.orders_models, column.direction == "neither"))
 
 
-def told_once(columns: Sequence[Column]) -> list[str]:
+def unique_remarks(columns: Sequence[Column]) -> list[str]:
     """Return the refusals, then the remarks, of all columns; a line that several share appears once."""
     lines: dict[str, list[str]] = {}
     for part in ([column.refusals for column in columns], [column.remarks for column in columns]):
@@ -220,8 +220,8 @@ def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> 
 
 
 def _listed(quantities: Sequence[str]) -> str:
-    told = ", ".join(quantities[:_MAX_TOLD])
-    return told if len(quantities) <= _MAX_TOLD else f"{told} and {len(quantities) - _MAX_TOLD} more"
+    names = ", ".join(quantities[:_MAX_LISTED])
+    return names if len(quantities) <= _MAX_LISTED else f"{names} and {len(quantities) - _MAX_LISTED} more"
 
 
 def _ascending(value: Scalar) -> tuple[int, float, str]:

@@ -200,7 +200,7 @@ def newest_samples(folder: Path) -> Path | None:
 
 
 def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the records of metrics.jsonl; a line that a kill left half written is left out."""
+    """Yield the records of metrics.jsonl; an incomplete last line is skipped."""
     try:
         with opened_within(folder, _CURVES) as file:
             for line in file:
@@ -299,8 +299,8 @@ def _last_error(folder: Path) -> str | None:
 
 def _commands(overrides: tuple[str, ...], environment: Mapping[str, Any], *, has_overrides: bool) -> tuple[str, ...]:
     first = (shlex.join(["genlab", "train", *overrides]),) if has_overrides else ()
-    told = _list(environment.get("commands")) or [environment.get("command")]
-    lines = [line for command in told if (line := _text(command)) is not None]
+    commands = _list(environment.get("commands")) or [environment.get("command")]
+    lines = [line for command in commands if (line := _text(command)) is not None]
     return (*first, *(line for line in lines if not first or "resume=" in line))
 
 

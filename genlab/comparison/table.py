@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlab.comparison.measures import Record
-from genlab.comparison.ranking import Cell, Column, columns_of, differing, told_once
+from genlab.comparison.ranking import Cell, Column, columns_of, differing, unique_remarks
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.run.hyperparameters import Scalar
 
@@ -31,7 +31,7 @@ def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
     columns = columns_of(runs)
     shown_columns = [column for column in columns if column.direction != "neither"]
     blocks = [
-        _aligned(_fitting(overview(runs), width), width=width),
+        _aligned(_names_last_if_long(overview(runs), width), width=width),
         *_titled("what differs", _aligned(_upright(_differing_rows(runs)), width=width)),
         *_titled("measures", _aligned(_upright(_measure_rows(runs, shown_columns)), width=width)),
         "\n".join([*legend(shown_columns), *remarks(runs, columns)]),
@@ -77,7 +77,7 @@ def legend(columns: Sequence[Column]) -> list[str]:
 
 def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
     """Return the remarks: refusals to rank, caveats of ranks, columns left out, and problems with runs."""
-    lines = told_once(columns)
+    lines = unique_remarks(columns)
     left_out = [column.quantity for column in columns if column.direction == "neither"]
     if left_out:
         lines.append(f"left out, for they order no models (--csv and --json hold them): {', '.join(left_out)}")
@@ -142,7 +142,7 @@ def as_json(runs: Sequence[Run]) -> str:
     content = {
         "runs": [_run_as_json(run, index, columns) for index, run in enumerate(runs)],
         "differing": {key: list(values) for key, values in keys.items()},
-        "remarks": told_once(columns),
+        "remarks": unique_remarks(columns),
     }
     return json.dumps(content, indent=1)
 
@@ -201,7 +201,7 @@ def _upright(rows: Rows) -> Rows:
     return list(zip(*rows, strict=True)) if rows and len(rows[0]) > len(rows) else rows
 
 
-def _fitting(rows: Rows, width: int) -> Rows:
+def _names_last_if_long(rows: Rows, width: int) -> Rows:
     """Move the names of the runs to the last column if they are too long for the first."""
     needed = sum(len(_GAP) + max(map(len, column)) for column in zip(*rows, strict=True))
     return rows if needed <= width else [(row[0], *row[2:], row[1]) for row in rows]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import InstanceOf, ValidationError
 
 from genlab.config.fields import adapter, describe, fit, join
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError
 
@@ -243,7 +243,7 @@ def _require_known_names(
         if name in run_time:
             raise ConfigurationError(f"{join(key, name)} is supplied by the program; remove it from the configuration")
         if name not in named:
-            tail = way_out(name, from_configuration, kind="arguments")
+            tail = suggestion(name, from_configuration, kind="arguments")
             raise ConfigurationError(f"{join(key, name)} is not an argument of {target.__name__}; {tail}")
     for name in run_time:
         if name not in named:

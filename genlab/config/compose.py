@@ -28,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
 from genlab.config.location import config_directory
-from genlab.config.suggestions import nearest_key, remark_on, way_out
+from genlab.config.suggestions import nearest_key, remark_on, suggestion
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 from genlab.printing import one_line
@@ -203,7 +203,7 @@ class Composer:
                 options = self.options(group, searched)
                 for value in option_names(override):
                     if isinstance(value, str) and value not in options:
-                        tail = way_out(value, options, kind="options")
+                        tail = suggestion(value, options, kind="options")
                         raise ConfigurationError(f"{group} has no option '{value}'; {tail}")
 
     def _require_packages(self, composed: Composed) -> None:
@@ -226,7 +226,7 @@ class Composer:
             # Of a list of options Hydra itself does not tell which there are.
             options = error.options or (self.options(group) if group else [])
             if options:
-                return f"{group} has no option '{option}'; {way_out(option, options, kind='options')}"
+                return f"{group} has no option '{option}'; {suggestion(option, options, kind='options')}"
         text = one_line(str(error))
         if several := _SEVERAL_VALUES.search(text):
             key, values = several.groups()

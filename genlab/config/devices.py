@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 
 # Device indices of torch, which have no leading zero and are less than 128.
@@ -42,5 +42,5 @@ def require_device_name(name: str) -> None:
     if not _DEVICE.fullmatch(name):
         card = _CARD.fullmatch(name.casefold())
         meant = f"cuda{f':{card[1]}' if card[1] else ''}" if card else name
-        tail = way_out(meant, ("auto", "cpu", "cuda", meant if card else "cuda:0", "mps"), kind="devices")
+        tail = suggestion(meant, ("auto", "cpu", "cuda", meant if card else "cuda:0", "mps"), kind="devices")
         raise ConfigurationError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name}; {tail}")

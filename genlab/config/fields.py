@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded_inside
 
@@ -49,7 +49,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     choices = _literal_choices(hint)
     # A number in place of a name, as precision=16, is answered with the names.
     if choices and isinstance(value, str | int) and all(isinstance(choice, str) for choice in choices):
-        raise ConfigurationError(f"{key} has no choice '{value}'; {way_out(str(value), choices, kind='choices')}")
+        raise ConfigurationError(f"{key} has no choice '{value}'; {suggestion(str(value), choices, kind='choices')}")
     raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{_as_written(value, hint)}")
 
 
@@ -84,7 +84,9 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
     hints = {field.name: field.type for field in fields(schema) if field.compare}  # type: ignore[arg-type]
     for name in values:
         if name not in hints:
-            raise ConfigurationError(f"{join(key, str(name))} is not a key; {way_out(str(name), hints, kind='keys')}")
+            raise ConfigurationError(
+                f"{join(key, str(name))} is not a key; {suggestion(str(name), hints, kind='keys')}"
+            )
     missing = [name for name in hints if name not in values]
     if missing:
         raise ConfigurationError(f"{join(key, missing[0])} is missing")
@@ -105,7 +107,7 @@ def join(parent: str, name: str) -> str:
 
 
 def describe(hint: Any) -> str:
-    """Return an annotation in a user's words: ``float | None`` is "a number or null"."""
+    """Return an annotation as shown to users: ``float | None`` is "a number or null"."""
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
     if isinstance(hint, type) and hint in plain:
         return plain[hint]

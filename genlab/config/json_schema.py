@@ -105,8 +105,8 @@ def _of_node(group: str, configs: Path, groups: Collection[str], comments: Mappi
 def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
     target = find_target(name, group)
     parameters = parameters_of(target)
-    told = dict(_ARGUMENT.findall(inspect.getdoc(target) or ""))
-    told |= dict(_ARGUMENT.findall(inspect.getdoc(target.__init__) or "") if inspect.isclass(target) else ())
+    descriptions = dict(_ARGUMENT.findall(inspect.getdoc(target) or ""))
+    descriptions |= dict(_ARGUMENT.findall(inspect.getdoc(target.__init__) or "") if inspect.isclass(target) else ())
     properties: dict[str, Schema] = {TARGET: {"type": "string"}, PARTIAL: {"type": "boolean"}, "defaults": {}}
     for key, parameter in parameters.items():
         if key not in _RUN_TIME.get(group.partition("/")[0], ()) and parameter.kind in (
@@ -117,7 +117,7 @@ def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
             if f"{group}/{key}" in groups:
                 properties[key] = _reference(f"{group}/{key}")
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return _described({**_object(properties), "additionalProperties": is_open}, told)
+    return _described({**_object(properties), "additionalProperties": is_open}, descriptions)
 
 
 def _of_fields(settings: type) -> Schema:
@@ -126,7 +126,7 @@ def _of_fields(settings: type) -> Schema:
 
 
 def _of_global(groups: Collection[str]) -> Schema:
-    keys = [key for key in inspect.signature(RunConfiguration).parameters if key not in ("is_trusted", "former")]
+    keys = [key for key in inspect.signature(RunConfiguration).parameters if key not in ("is_trusted", "saved_run")]
     properties: dict[str, Schema] = {key: {} for key in (*keys, "defaults", "name", "sweep", "hydra")}
     properties |= {group: _reference(group) for group in groups if group in keys}
     return _object(properties)
@@ -160,8 +160,8 @@ class _Generator(GenerateJsonSchema):
         return dict(_NODE) if python["type"] == "is-instance" else super().json_or_python_schema(schema)
 
 
-def _described(schema: Schema, told: Mapping[str, str]) -> Schema:
-    for key, text in told.items():
+def _described(schema: Schema, descriptions: Mapping[str, str]) -> Schema:
+    for key, text in descriptions.items():
         if key in schema["properties"]:
             schema["properties"][key] = {"description": text, **schema["properties"][key]}
     return schema

@@ -14,7 +14,7 @@ from genlab.config.build import TARGET, Bound, bind, parameters_of
 from genlab.config.devices import require_device_name
 from genlab.config.fields import check_fields
 from genlab.config.naming import require_name
-from genlab.config.suggestions import nearest, way_out
+from genlab.config.suggestions import nearest, suggestion
 from genlab.config.targets import find_target
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
@@ -63,7 +63,7 @@ class RunConfiguration:
     # Fields without comparison are not keys.
     is_trusted: bool = field(default=True, compare=False)
     """False for a configuration that lies in a run folder."""
-    former: Any = field(default=None, compare=False)
+    saved_run: Any = field(default=None, compare=False)
     """The :class:`genlab.run.record.SavedRun` that this run resumes, as it was read."""
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ def require_phases(optimizers: Mapping[str, Any], phases: tuple[str, ...]) -> No
     """
     for name in optimizers:
         if name != DEFAULT_PHASE and name not in phases:
-            tail = way_out(name, (*phases, DEFAULT_PHASE), kind="its phases")
+            tail = suggestion(name, (*phases, DEFAULT_PHASE), kind="its phases")
             raise ConfigurationError(f"optimizer.{name}: the model has no phase '{name}'; {tail}")
 
 

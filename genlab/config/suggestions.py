@@ -108,7 +108,7 @@ def remark_on(key: str, meant: str) -> str:
     return ""
 
 
-def way_out(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:
+def suggestion(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:
     """Return ``did you mean 'x'? (valid names: x, y)``, the hint of an error message about an unknown name."""
     names = sorted(set(valid))
     guess = nearest(name, names)

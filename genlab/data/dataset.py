@@ -128,19 +128,19 @@ class Dataset:
         """Number of images of a split."""
         return len(self._stores[split])
 
-    def require_images(self, split: Split, *, way_out: str) -> None:
+    def require_images(self, split: Split, *, hint: str) -> None:
         """Refuse to measure a split without images.
 
         Args:
             split: Which split.
-            way_out: The setting that leaves the measurement out.
+            hint: The setting that leaves the measurement out.
 
         Raises:
             DataError: The split is empty.
         """
         if self.num_images(split) == 0:
             key = f"dataset.num_{split}, of a folder dataset.{split}_fraction"
-            raise DataError(f"split {split} of dataset {self.name} is empty; give it images ({key}) or set {way_out}")
+            raise DataError(f"split {split} of dataset {self.name} is empty; give it images ({key}) or set {hint}")
 
     @cached_property
     def fingerprint(self) -> str:

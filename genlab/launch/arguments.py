@@ -29,7 +29,7 @@ _RUN_NAME = re.compile(r"(?P<key>run|resume|init_from)=(?P<value>[\w./:=,+-]+)")
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
-class Line(NamedTuple):
+class CommandLine(NamedTuple):
     """The parsed arguments of a command."""
 
     options: argparse.Namespace
@@ -39,44 +39,46 @@ class Line(NamedTuple):
     """All other arguments, as typed."""
 
 
-def read_line(words: Sequence[str], *, bare_word: str | None, own_flags: Sequence[str] = ()) -> Line:
+def parse_command_line(
+    arguments: Sequence[str], *, positional: str | None, own_flags: Sequence[str] = ()
+) -> CommandLine:
     """Parse the command line.
 
     Args:
-        words: Arguments after the command.
-        bare_word: Key of an argument without ``=``.
+        arguments: Arguments after the command.
+        positional: Key of an argument without ``=``.
         own_flags: Options of the command itself, which are suggested for an unknown one.
 
     Raises:
         UnknownFlagError: There is an unknown option.
         ConfigurationError: An option has no effect, or the positional argument has two values.
     """
-    words = [_with_home(word) if word.startswith("-") else word for word in words]
-    options = _parse(words, own_flags)
+    arguments = [_with_home(argument) if argument.startswith("-") else argument for argument in arguments]
+    options = _parse(arguments, own_flags)
     _refuse_without_effect(options)
-    given = [_absolute(word) for word in options.overrides] if options.multirun else options.overrides
-    overrides = [_rewritten(word, bare_word) for word in given]
+    given = [_absolute(argument) for argument in options.overrides] if options.multirun else options.overrides
+    overrides = [_rewritten(argument, positional) for argument in given]
     if any(override.startswith("resume=") for override in overrides):
         # The overrides are composed with the default data set and schedule, not with those of the run.
         overrides = [f"++{override}" if _RUN_KEY.match(override) else override for override in overrides]
-    if bare_word is not None:
-        _refuse_second_value(overrides, bare_word)
-    return Line(options, overrides, _flags(words, options.overrides))
+    if positional is not None:
+        _refuse_second_value(overrides, positional)
+    return CommandLine(options, overrides, _flags(arguments, options.overrides))
 
 
-def _parse(words: Sequence[str], own_flags: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str], own_flags: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     flags = [flag for action in parser._actions for flag in action.option_strings]
 
     def refuse(message: str) -> None:
-        for word, following in zip(words, [*words[1:], ""], strict=True):
-            if word.startswith("-") and word.split("=")[0] not in flags:
-                is_value = bool(following) and "=" not in following and not following.startswith("--")
-                raise UnknownFlagError(word, following if is_value else None, [*flags, *own_flags])
+        for argument, next_argument in zip(arguments, [*arguments[1:], ""], strict=True):
+            if argument.startswith("-") and argument.split("=")[0] not in flags:
+                is_value = bool(next_argument) and "=" not in next_argument and not next_argument.startswith("--")
+                raise UnknownFlagError(argument, next_argument if is_value else None, [*flags, *own_flags])
         raise ConfigurationError(message)
 
     parser.error = refuse  # type: ignore[method-assign, assignment]
-    return parser.parse_intermixed_args(list(words))
+    return parser.parse_intermixed_args(list(arguments))
 
 
 def _refuse_without_effect(options: argparse.Namespace) -> None:
@@ -94,22 +96,22 @@ def _refuse_second_value(overrides: Sequence[str], key: str) -> None:
     """Refuse two values of the positional argument; for other keys Hydra takes the last one, which scripts rely on."""
     values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
     if len(set(values)) > 1:
-        raise ConfigurationError(f"{key} is given twice on the line: {' and '.join(values)}")
+        raise ConfigurationError(f"{key} is given twice on the command line: {' and '.join(values)}")
 
 
-def _flags(words: Sequence[str], overrides: Sequence[str]) -> list[str]:
+def _flags(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
     """Return the arguments without the overrides, which must come first because --info would consume the next one."""
-    remaining = list(words)
+    remaining = list(arguments)
     for override in overrides:
         remaining.remove(override)
     return remaining
 
 
-def _with_home(word: str) -> str:
+def _with_home(argument: str) -> str:
     """Return an argument with ``~`` at the head of its value expanded, which shells do not do and Hydra misreads."""
-    key, _, value = word.partition("=")
+    key, _, value = argument.partition("=")
     if not _HOME.search(value):
-        return word
+        return argument
     name = key.lstrip("+~-")
     with suppress(ConfigurationError):  # one path, with commas or brackets in it
         if Path(whole := expanded(value, name)).exists():
@@ -119,30 +121,30 @@ def _with_home(word: str) -> str:
     return f"{key}={_HOME.sub(lambda found: found['before'] + quoted(expanded(found['path'], name)), value)}"
 
 
-def _absolute(word: str) -> str:
+def _absolute(argument: str) -> str:
     """Return an argument of a sweep with absolute paths, since the sweep may be resumed from another folder."""
-    kept = _KEPT_PATH.fullmatch(word)
+    kept = _KEPT_PATH.fullmatch(argument)
     if kept is None:
-        return word
+        return argument
     paths = [kept["value"]] if Path(kept["value"]).exists() else kept["value"].split(",")
     if not all(Path(path).exists() for path in paths):
-        return word
+        return argument
     return f"{kept['key']}={','.join(str(absolute(path)) for path in paths)}"
 
 
-def _rewritten(word: str, bare_word: str | None) -> str:
+def _rewritten(argument: str, positional: str | None) -> str:
     """Return an argument as the override that Hydra needs.
 
     A positional argument gets its key; ``~`` is expanded; the name of a run becomes its folder; an existing path is
     quoted; and the node of a phase's optimiser is added if need be: ``optimizer.discriminator.lr=4e-4``.
     """
-    if bare_word is not None and "=" not in word:
-        word = f"{bare_word}={word}"
-    word = _with_home(word)
-    run = _RUN_NAME.fullmatch(word)
+    if positional is not None and "=" not in argument:
+        argument = f"{positional}={argument}"
+    argument = _with_home(argument)
+    run = _RUN_NAME.fullmatch(argument)
     if run and (found := named_run(run["value"])) is not None:
         return f"{run['key']}={quoted(str(found))}"
-    path = _PATH_KEY.fullmatch(word)
+    path = _PATH_KEY.fullmatch(argument)
     if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
         return f"{path['key']}={quoted(path['value'])}"
-    return f"++{word}" if _PHASE_KEY.match(word) else word
+    return f"++{argument}" if _PHASE_KEY.match(argument) else argument

@@ -36,20 +36,20 @@ from genlab.errors import (
     SweepError,
 )
 from genlab.launch.advice import UnknownFlagError, require_settings
-from genlab.launch.arguments import read_line
+from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import CommandModule, JobContext, PickledJob, SpreadModule
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
-from genlab.launch.jobs import look_after_job
-from genlab.launch.outcome import settled
+from genlab.launch.jobs import run_sweep_job
+from genlab.launch.outcome import finalise_status
 from genlab.launch.preflight import Plan, of_job, preflight
 from genlab.launch.processes import launch_processes
 from genlab.launch.streams import outlive_readers
-from genlab.launch.sweep import conduct, continued, refuse_with_sweep
+from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
 from genlab.launch.sweep_folder import SweepPlan
 from genlab.launch.sweep_settings import settings_of
-from genlab.launch.watchdog import hold_lifeline
+from genlab.launch.watchdog import start_watchdog
 from genlab.launch.worker import Worker, leaving_orderly, this_worker
-from genlab.parallel.place import require_launcher, told_stray_place
+from genlab.parallel.place import require_launcher, stray_place_warning
 from genlab.paths import from_here
 from genlab.run.folder import make_new, read_summary, tidy
 from genlab.run.hyperparameters import chosen
@@ -60,15 +60,15 @@ _MAKE_FILES = ("train", "sample", "evaluate", "export")
 
 
 def launch(
-    command: str, words: Sequence[str], *, job: PickledJob, bare_word: str | None, own_flags: Sequence[str] = ()
+    command: str, arguments: Sequence[str], *, job: PickledJob, positional: str | None, own_flags: Sequence[str] = ()
 ) -> None:
     """Run a command: show its configuration, run it once, or sweep.
 
     Args:
         command: Name of the command, of its primary configuration and of its log.
-        words: Arguments after the command.
+        arguments: Arguments after the command.
         job: The callable that Hydra runs.
-        bare_word: Key of an argument without ``=``.
+        positional: Key of an argument without ``=``.
         own_flags: Options of the command beside those of Hydra, already replaced by overrides.
 
     Raises:
@@ -79,7 +79,7 @@ def launch(
         Path.cwd()
     except FileNotFoundError as error:
         raise StorageError("the working directory does not exist any more; change to another") from error
-    hold_lifeline()
+    start_watchdog()
     # A log that cannot be written is no reason for tracebacks: the files that matter will say that the disk is full.
     logging.raiseExceptions = False
     worker = this_worker()
@@ -88,7 +88,7 @@ def launch(
         worker.enter()
     register_resolvers()
     try:
-        options, overrides, flags = read_line(words, bare_word=bare_word, own_flags=own_flags)
+        options, overrides, flags = parse_command_line(arguments, positional=positional, own_flags=own_flags)
     except UnknownFlagError as error:
         with open_composer(command, config_dir=None) as composer:
             raise error.advised(composer, command) from None
@@ -103,8 +103,8 @@ def launch(
         is_sweep = options.multirun or composer.asks_for_sweep(overrides)
         if is_sweep:
             refuse_with_sweep(overrides)
-        if is_sweep and (former := continued(overrides, config_dir=options.config_dir)) is not None:
-            overrides = list(former.words)
+        if is_sweep and (previous := resumed_plan(overrides, config_dir=options.config_dir)) is not None:
+            overrides = list(previous.overrides)
         if options.cfg or options.help or options.info:
             composer.compose(overrides)
         else:
@@ -114,7 +114,7 @@ def launch(
             plan = preflight(composer, overrides, module=module, is_sweep=is_sweep, worker=worker)
             if command in _MAKE_FILES:
                 outlive_readers()
-                if isinstance(module, SpreadModule) and (stray := told_stray_place()) is not None:
+                if isinstance(module, SpreadModule) and (stray := stray_place_warning()) is not None:
                     print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
             if worker is not None and not worker.is_first:
                 _run_beside(module, plan, overrides, worker)
@@ -162,7 +162,7 @@ def _in_folder(folder: Path | None) -> list[str]:
 
 def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> None:
     folder, is_new = _made(plan)
-    former = {} if folder is None else read_summary(folder)
+    previous = {} if folder is None else read_summary(folder)
     try:
         launch_processes(command, [*overrides, *_in_folder(folder), *flags], plan.processes)
     except GenlabError as error:
@@ -170,17 +170,17 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
             raise
         if is_new and not leaves_folder(error):
             tidy(folder)
-        raise settled(folder, error, former=former) from None
+        raise finalise_status(folder, error, previous=previous) from None
 
 
 def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:
     """Run a job in a process other than rank 0, without Hydra's files and without output."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    words = tuple(of_job(overrides))
+    arguments = tuple(of_job(overrides))
     context = JobContext(
-        command=shlex.join(["genlab", *words]),
-        overrides=words,
+        command=shlex.join(["genlab", *arguments]),
+        overrides=arguments,
         choices={},
         run_folder=Path(plan.folder),
         is_restarted=worker.remembered() is not None,
@@ -203,14 +203,14 @@ def _sweep(command: str, composer: Composer, plan: Plan, *, config_dir: str | No
     def run(folder: Path) -> None:
         # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
         of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
-        composer.run([*plan.words, *plan.overrides, *of_hydra], job, is_sweep=True)
+        composer.run([*plan.hydra_overrides, *plan.overrides, *of_hydra], job, is_sweep=True)
 
     with plan.machine:
         if plan.settings is None:
             _run_all(run, Path(plan.folder))
         else:
-            record = SweepPlan(words=plan.overrides, config_dir=config_dir, jobs=plan.jobs)
-            conduct(Path(plan.folder), plan.settings, record, command=command, run=run)
+            record = SweepPlan(overrides=plan.overrides, config_dir=config_dir, jobs=plan.jobs)
+            run_sweep(Path(plan.folder), plan.settings, record, command=command, run=run)
 
 
 def _run_all(run: Callable[[Path], None], folder: Path) -> None:
@@ -224,26 +224,26 @@ def _run_all(run: Callable[[Path], None], folder: Path) -> None:
         _close_logs()
 
 
-def run_hydra(command: str, words: Sequence[str], *, job: PickledJob) -> None:
+def run_hydra(command: str, arguments: Sequence[str], *, job: PickledJob) -> None:
     """Run Hydra's own program with the arguments, for its help and its completion."""
-    program, former = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
-    sys.argv = [program, *words]
+    program, previous = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
+    sys.argv = [program, *arguments]
     os.environ[_FULL_ERROR] = "1"
     try:
         hydra.main(config_path=str(config_directory()), config_name=command, **version_base())(job)()
     finally:
-        sys.argv = former[0]
-        if former[1] is None:
+        sys.argv = previous[0]
+        if previous[1] is None:
             os.environ.pop(_FULL_ERROR, None)
         else:
-            os.environ[_FULL_ERROR] = former[1]
+            os.environ[_FULL_ERROR] = previous[1]
 
 
 def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:
     """Run one job in the process of its launcher; a job of a sweep with a table gets a process of its own."""
     settings = settings_of(configuration)
     if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
-        look_after_job(command, settings, configuration)
+        run_sweep_job(command, settings, configuration)
         return
     _run_here(module(), configuration)
 
@@ -268,7 +268,7 @@ def _run_here(module: CommandModule, configuration: Composed, settings: Any = No
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"{prefix_of(error)}job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
             if isinstance(error, StoppedBySignal):
-                # Hydra would go on with the next job after any Exception.
+                # Hydra would run the next job after any Exception.
                 raise SystemExit(code) from error
         raise
 

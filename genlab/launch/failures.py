@@ -57,8 +57,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             what = f"disk full ({link.strerror})" if is_disk_full(link) else link.strerror
             return one_line(f"{what}{where}"), StorageError.exit_code
         if is_out_of_memory(link):
-            way_out = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
-            return one_line(f"out of memory ({str(link) or type(link).__name__}); {way_out}"), (
+            hint = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
+            return one_line(f"out of memory ({str(link) or type(link).__name__}); {hint}"), (
                 MemoryExhaustedError.exit_code
             )
     if _is_of_configuration(error):
@@ -100,12 +100,12 @@ def note_circumstances(error: BaseException, *, log: Path | None, targets: Itera
 
     Args:
         error: On its way to the user.
-        log: The file that holds its traceback.
+        log: The file with its traceback.
         targets: Targets of the configuration, some of which may not be genlab's.
     """
-    foreign = [name for name in dict.fromkeys(targets) if name.partition(".")[0] not in (*_OURS, "torch")]
-    if foreign:
-        error.add_note(f"{_OR_OF}{' or '.join(foreign)}")
+    others = [name for name in dict.fromkeys(targets) if name.partition(".")[0] not in (*_OURS, "torch")]
+    if others:
+        error.add_note(f"{_OR_OF}{' or '.join(others)}")
     if log is not None:
         error.add_note(f"{_KEPT}{log}")
 
@@ -117,8 +117,8 @@ def prefix_of(error: BaseException) -> str:
 
 def leaves_folder(error: BaseException) -> bool:
     """Return True if a run folder must be kept after this error: it belongs to others, or contains the traceback."""
-    told = (str(error), *getattr(error, "__notes__", ()))
-    return isinstance(error, FolderInUseError) or any(_KEPT in text for text in told)
+    texts = (str(error), *getattr(error, "__notes__", ()))
+    return isinstance(error, FolderInUseError) or any(_KEPT in text for text in texts)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

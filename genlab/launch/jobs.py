@@ -33,7 +33,7 @@ from genlab.signals import handling
 OUTPUT_NAME = "output.log"
 _POLL_SECONDS = 0.2
 _LEAVING_SECONDS = 60.0
-_MAX_TOLD = 3
+_MAX_SHOWN = 3
 # Hydra's own keys that describe this sweep and not a job.
 _OF_SWEEP = (
     "hydra.mode",
@@ -49,7 +49,7 @@ _OF_SWEEP = (
 )
 
 
-def look_after_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
+def run_sweep_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
     """Run the job that Hydra has composed, unless it is done; a failure is recorded and not raised.
 
     Args:
@@ -75,14 +75,14 @@ def look_after_job(command: str, settings: SweepSettings, configuration: Compose
         num_threads=threads_of_job(configuration),
     )
     if sweep.stop_signal() is None:
-        with _interruptions_left_to_conductor(), own_devices(configuration, sweep.jobs_folder) as variables:
-            _look_after(command, record, sweep, settings, variables)
+        with _interruptions_left_to_sweep(), own_devices(configuration, sweep.jobs_folder) as variables:
+            _run_and_record(command, record, sweep, settings, variables)
     number = sweep.stop_signal(of_this_process=True)
     if number is not None:
         raise SystemExit(128 + number)  # Hydra would run the next job after any Exception
 
 
-def _look_after(
+def _run_and_record(
     command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings, variables: Mapping[str, str]
 ) -> None:
     run_folder = sweep.run_folder(record)
@@ -91,27 +91,27 @@ def _look_after(
         sweep.write_record(replace(record, status="failed", reason=holder, exit_code=FolderInUseError.exit_code))
         tell(f"job {record.number}: failed: {holder}")
         return
-    former = sweep.record(record.number)
-    if former is not None and former.status == "running":
-        former = sweep.settle(former)
-    if former is not None and former.status in DONE:
-        tell(f"job {record.number}: {former.status} before")
+    previous = sweep.record(record.number)
+    if previous is not None and previous.status == "running":
+        previous = sweep.finalise(previous)
+    if previous is not None and previous.status in DONE:
+        tell(f"job {record.number}: {previous.status} before")
         return
-    goes_on = has_checkpoint(run_folder) and (former is None or former.exit_code != CheckpointError.exit_code)
-    if goes_on and former is not None:
-        record = replace(record, num_threads=former.num_threads)
-    words = _words_of_job(record, run_folder, goes_on=goes_on)
+    is_resumed = has_checkpoint(run_folder) and (previous is None or previous.exit_code != CheckpointError.exit_code)
+    if is_resumed and previous is not None:
+        record = replace(record, num_threads=previous.num_threads)
+    arguments = _arguments_of_job(record, run_folder, is_resumed=is_resumed)
     sweep.write_record(record)
-    tell(f"job {record.number}: {_told_choices(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
+    tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
     # -P, for with -m alone Python would import from the working directory.
-    ended = _run([sys.executable, "-P", "-m", "genlab", command, *words], record, sweep, variables)
+    ended = _run([sys.executable, "-P", "-m", "genlab", command, *arguments], record, sweep, variables)
     sweep.write_record(ended)
     write_tables(sweep, settings)
     tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
 
 
 @contextmanager
-def _interruptions_left_to_conductor() -> Iterator[None]:
+def _interruptions_left_to_sweep() -> Iterator[None]:
     """Ignore signals of the terminal in the worker of a launcher; the process of the sweep handles them."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -120,10 +120,10 @@ def _interruptions_left_to_conductor() -> Iterator[None]:
         yield
 
 
-def _told_choices(record: JobRecord, sweep: SweepFolder) -> str:
+def _choices_text(record: JobRecord, sweep: SweepFolder) -> str:
     """Return the overrides in which this job differs from the others."""
-    typed = sweep.read_plan().words
-    return " ".join(word for word in record.overrides if word not in typed)
+    typed = sweep.read_plan().overrides
+    return " ".join(argument for argument in record.overrides if argument not in typed)
 
 
 def tell(text: str) -> None:
@@ -148,7 +148,7 @@ def await_free(run_folder: Path) -> str | None:
             time.sleep(_POLL_SECONDS)
 
 
-def _words_of_job(record: JobRecord, run_folder: Path, *, goes_on: bool) -> list[str]:
+def _arguments_of_job(record: JobRecord, run_folder: Path, *, is_resumed: bool) -> list[str]:
     """Return the job's arguments: a run with a checkpoint is resumed, any other starts again in the cleared folder."""
     config = HydraConfig.get()
     flags = []
@@ -157,8 +157,8 @@ def _words_of_job(record: JobRecord, run_folder: Path, *, goes_on: bool) -> list
     for source in config.runtime.config_sources:
         if source.provider == "command-line":
             flags += ["--config-dir", str(source.path)]
-    own = [str(word) for word in config.overrides.hydra if not str(word).lstrip("+~").startswith(_OF_SWEEP)]
-    if goes_on:
+    own = [str(argument) for argument in config.overrides.hydra if not str(argument).lstrip("+~").startswith(_OF_SWEEP)]
+    if is_resumed:
         return [*flags, f"resume={quoted(str(run_folder))}", *own]
     clear(run_folder)
     return [*flags, *record.line, f"hydra.run.dir={quoted(str(run_folder))}", *own]
@@ -205,7 +205,7 @@ def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFoll
         }
         if measures:
             chosen = read_summary(run_folder).get("selected_by")
-            shown = [tag for tag in measures if chosen in (tag, None)][:_MAX_TOLD]
+            shown = [tag for tag in measures if chosen in (tag, None)][:_MAX_SHOWN]
             text = ", ".join(f"{tag} {measures[tag]:.6g}" for tag in shown)
             if shown:
                 tell(f"job {record.number}: step {values['step']}: {text}")
@@ -266,4 +266,4 @@ def _last_error(log: Path, start: int) -> str | None:
 
 
 def _of_job(overrides: Sequence[object]) -> tuple[str, ...]:
-    return tuple(word for word in map(str, overrides) if not word.lstrip("+~").startswith(f"{SWEEP_NODE}."))
+    return tuple(argument for argument in map(str, overrides) if not argument.lstrip("+~").startswith(f"{SWEEP_NODE}."))

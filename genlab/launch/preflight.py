@@ -23,7 +23,7 @@ from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse
 from genlab.launch.sweep_folder import SweepFolder
 from genlab.launch.sweep_placement import are_numbered, require_separate_folders
 from genlab.launch.sweep_settings import SweepSettings, settings_of
-from genlab.launch.sweep_shares import machine_told, num_parallel
+from genlab.launch.sweep_shares import machine_in_environment, num_parallel
 from genlab.launch.worker import Worker
 from genlab.parallel.place import TO_RUN_ALONE
 from genlab.paths import expanded
@@ -52,7 +52,7 @@ class Plan:
     settings: SweepSettings | None = None
     """Settings of a sweep that writes a table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None = None
-    words: tuple[str, ...] = ()
+    hydra_overrides: tuple[str, ...] = ()
     """Overrides of Hydra that are put before those of a sweep."""
     machine: AbstractContextManager[None] = field(default_factory=nullcontext)
     """Context in which the launcher of a sweep runs."""
@@ -129,18 +129,18 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     _require_working_directory(whole)
     parameters = parameters_of(whole)
     is_search = whole.hydra.sweeper.get(TARGET) == TPE_SWEEPER
-    words = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
+    arguments = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)
     settings = settings_of(whole)
     # Random choices among the sweeper's own parameters are fixed by overrides that take precedence.
-    settled = [word for word in words[: len(parameters)] if word not in parameters]
-    overrides = [*settled, *words[len(parameters) :]]
+    fixed = [argument for argument in arguments[: len(parameters)] if argument not in parameters]
+    overrides = [*fixed, *arguments[len(parameters) :]]
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
-    examples = list(jobs_one_change_apart(composer, words))
+    examples = list(jobs_one_change_apart(composer, arguments))
     devices: tuple[str, ...] = ()
     choices = []
     for job_overrides, composed in examples:
         if composed.get("resume") is not None:
-            raise ConfigurationError("resume cannot be swept; go on from one run at a time, without -m")
+            raise ConfigurationError("resume cannot be swept; resume one run at a time, without -m")
         choices.append(chosen(composed.hydra.runtime.choices))
         processes = _processes(module, _read(module, composed, job_overrides), None)
         devices = devices or processes.visible_devices
@@ -172,8 +172,8 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         overrides=tuple(overrides),
         settings=settings,
         jobs=jobs,
-        words=of_every_job,
-        machine=machine_told(devices, parallel),
+        hydra_overrides=of_every_job,
+        machine=machine_in_environment(devices, parallel),
     )
 
 
@@ -184,7 +184,7 @@ def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -
 
 def of_job(overrides: Sequence[str]) -> list[str]:
     """Return the overrides without those of Hydra."""
-    return [word for word in overrides if not word.lstrip("+~").startswith("hydra")]
+    return [argument for argument in overrides if not argument.lstrip("+~").startswith("hydra")]
 
 
 def _processes(module: CommandModule, settings: Any, worker: Worker | None) -> Processes:

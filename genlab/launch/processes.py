@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
 from genlab.launch.worker import CONSEQUENCE, PID_NAME, WITHOUT_A_WORD
 from genlab.parallel.place import LAUNCHER_VARIABLE
-from genlab.signals import told
+from genlab.signals import signal_text
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -53,12 +53,12 @@ class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
         self.exit_code = exit_code  # type: ignore[misc]
 
 
-def launch_processes(command: str, words: Sequence[str], processes: Processes) -> None:
+def launch_processes(command: str, arguments: Sequence[str], processes: Processes) -> None:
     """Run ``genlab COMMAND ARGUMENTS`` in several processes of this machine, and wait for them.
 
     Args:
         command: Name of the command.
-        words: Arguments after the command.
+        arguments: Arguments after the command.
         processes: Their number and devices.
 
     Raises:
@@ -93,10 +93,10 @@ def launch_processes(command: str, words: Sequence[str], processes: Processes) -
             signal.signal(signal.SIGHUP, hang_up)
         try:
             # -P, for with -m alone Python would import from the working directory.
-            elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *words)
+            elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *arguments)
         except SignalException as stop:
             _signal_all(Path(notes), signal.SIGKILL)  # processes that a second signal left no time to end
-            raise StoppedBySignal(f"stopped by {told(int(stop.sigval))}", int(stop.sigval)) from None
+            raise StoppedBySignal(f"stopped by {signal_text(int(stop.sigval))}", int(stop.sigval)) from None
         except ChildFailedError as error:
             raise root_cause(error.failures, num=processes.num) from None
 
@@ -144,7 +144,7 @@ def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _LEAVING_SECONDS),
         LAUNCHER_VARIABLE: "1",
     }
-    former = {name: os.environ.get(name) for name in variables}
+    previous = {name: os.environ.get(name) for name in variables}
     handlers = {number: signal.getsignal(number) for number in _HANDLED}
     os.environ.update(variables)
     signal.signal(signal.SIGUSR1, lambda number, _: _signal_all(notes, number))
@@ -156,7 +156,7 @@ def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
         logging.disable(disabled)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for name, value in former.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
 from genlab.config.compose import Composed, Composer
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.launch.search import interval_ends
 
@@ -32,26 +32,26 @@ def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: b
     Raises:
         ConfigurationError: An override sweeps over no value, or there are too many jobs.
     """
-    words: list[str] = []
+    arguments: list[str] = []
     num_values: dict[str, int] = {}
-    for word, override in zip(overrides, composer.parse(overrides), strict=True):
+    for argument, override in zip(overrides, composer.parse(overrides), strict=True):
         if not override.is_discrete_sweep():
-            words.append(word)
+            arguments.append(argument)
             continue
         key = override.get_key_element()
-        num_values[key] = _num_values(composer, word, override)
+        num_values[key] = _num_values(composer, argument, override)
         if not is_search and math.prod(num_values.values()) > MAX_JOBS:
-            raise ConfigurationError(f"{word} must leave at most {MAX_JOBS:,} jobs; search with hydra/sweeper=tpe")
+            raise ConfigurationError(f"{argument} must leave at most {MAX_JOBS:,} jobs; search with hydra/sweeper=tpe")
         is_shuffled = getattr(override.value(), "shuffle", False)
-        words.append(f"{key}=choice({','.join(override.sweep_string_iterator())})" if is_shuffled else word)
-    return words
+        arguments.append(f"{key}=choice({','.join(override.sweep_string_iterator())})" if is_shuffled else argument)
+    return arguments
 
 
-def _num_values(composer: Composer, word: str, override: Override) -> int:
+def _num_values(composer: Composer, argument: str, override: Override) -> int:
     """Return how many values a sweep has; a number above the limit stands for any larger one.
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: It has no values.
     """
     sweep: Any = override.value()
     try:
@@ -64,8 +64,8 @@ def _num_values(composer: Composer, word: str, override: Override) -> int:
         if override.value_type == ValueType.GLOB_CHOICE_SWEEP:
             options = composer.options(override.key_or_group)
             pattern = ", ".join(sweep.include)
-            hint = f"; {way_out(pattern, options, kind='options')}" if options else "; it chooses options of a group"
-        raise ConfigurationError(f"{word} must sweep over at least one value, got none{hint}")
+            hint = f"; {suggestion(pattern, options, kind='options')}" if options else "; it chooses options of a group"
+        raise ConfigurationError(f"{argument} must sweep over at least one value, got none{hint}")
     return number
 
 

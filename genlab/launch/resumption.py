@@ -40,13 +40,13 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
 def origin_of(context: JobContext) -> Origin:
     """Return the choices and overrides of a run's first start, with the overrides of this one."""
     here = Origin(choices=context.choices, overrides=context.overrides, folders=context.config_folders)
-    if not any(word.startswith("resume=") for word in context.overrides) and not context.is_restarted:
+    if not any(argument.startswith("resume=") for argument in context.overrides) and not context.is_restarted:
         return here
     try:
         first = read_origin(context.run_folder)
     except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
-    newest = {word.partition("=")[0]: word for word in (*first.overrides, *here.overrides)}
+    newest = {argument.partition("=")[0]: argument for argument in (*first.overrides, *here.overrides)}
     return replace(first, overrides=tuple(newest.values()))
 
 
@@ -55,5 +55,5 @@ def interruption(run_folder: Path, configuration: RunConfiguration) -> str:
     if read_summary(run_folder).get("status") == "finished":
         return f"interrupted after the run had finished: {from_here(run_folder)}"
     if has_checkpoint(run_folder):
-        return f"interrupted; to go on: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
+        return f"interrupted; to resume: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
     return "interrupted before anything was saved"

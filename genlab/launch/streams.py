@@ -69,8 +69,8 @@ def guarded_streams() -> Iterator[None]:
         StorageError: It cannot be written for another reason.
     """
     _open_missing()
-    former = sys.stdout, sys.stderr
-    for stream in former:
+    previous = sys.stdout, sys.stderr
+    for stream in previous:
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")  # a name with an accent is no error of the command
     sys.stdout = cast(TextIO, _Guarded(sys.stdout, is_needed=True, is_missed=True))
@@ -78,7 +78,7 @@ def guarded_streams() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout, sys.stderr = former
+        sys.stdout, sys.stderr = previous
 
 
 def outlive_readers() -> None:

@@ -23,12 +23,12 @@ from genlab.errors import ConfigurationError, GenlabError, SweepError
 from genlab.launch.jobs import await_free, tell
 from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
-from genlab.launch.sweep_report import Row, told, write_tables
+from genlab.launch.sweep_report import Row, report, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
 from genlab.paths import expanded, from_here
 from genlab.printing import one_line
-from genlab.run.folder import claimed, make_new
+from genlab.run.folder import locked, make_new
 from genlab.signals import handling
 from genlab.storage import require_contained
 
@@ -48,11 +48,11 @@ _NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra
 _NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
 
 
-def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
+def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
     """Return the plan of the sweep that ``sweep.resume`` names, with the changes of this command line.
 
     Args:
-        words: The overrides of ``genlab train -m``: all of the sweep's own or none, and any of ``hydra`` and ``sweep``.
+        arguments: Overrides of ``genlab train -m``: all of the sweep or none, and any of ``hydra`` and ``sweep``.
         config_dir: Of this command line.
 
     Returns:
@@ -61,29 +61,33 @@ def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | No
     Raises:
         ConfigurationError: There is no such sweep, it is refused, or the overrides are of another one.
     """
-    parsed = parse_overrides(words)
+    parsed = parse_overrides(arguments)
     named = [override.value() for override in parsed if override.key_or_group == _RESUME]
     if not named or named[-1] is None:
         return None
     sweep = SweepFolder(Path(expanded(str(named[-1]), _RESUME)))
     plan = sweep.read_plan()
     require_contained(sweep.path)
-    given = [word for word, override in zip(words, parsed, strict=True) if not _is_about_sweep(override)]
-    former = parse_overrides(plan.words)
-    jobs = [word for word, override in zip(plan.words, former, strict=True) if not _is_about_sweep(override)]
+    given = [argument for argument, override in zip(arguments, parsed, strict=True) if not _is_about_sweep(override)]
+    previous = parse_overrides(plan.overrides)
+    jobs = [
+        argument for argument, override in zip(plan.overrides, previous, strict=True) if not _is_about_sweep(override)
+    ]
     if given and given != jobs:
         raise ConfigurationError(
             f"{_RESUME} goes on with the same sweep: give its overrides or none; they are {shlex.join(jobs)}"
         )
     about = {
-        override.key_or_group: word
-        for word, override in zip(plan.words, former, strict=True)
+        override.key_or_group: argument
+        for argument, override in zip(plan.overrides, previous, strict=True)
         if _is_about_sweep(override)
     }
     typed = {
-        override.key_or_group: word for word, override in zip(words, parsed, strict=True) if _is_about_sweep(override)
+        override.key_or_group: argument
+        for argument, override in zip(arguments, parsed, strict=True)
+        if _is_about_sweep(override)
     }
-    kept = [word for key, word in about.items() if key not in typed]
+    kept = [argument for key, argument in about.items() if key not in typed]
     missing = _to_trust(() if given else jobs, kept, plan.config_dir if config_dir is None else None)
     if missing:
         raise ConfigurationError(
@@ -91,7 +95,7 @@ def continued(words: Sequence[str], *, config_dir: str | None) -> SweepPlan | No
             + shlex.join(missing)
         )
     about |= typed
-    return SweepPlan(words=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
+    return SweepPlan(overrides=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
 
 
 def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None) -> list[str]:
@@ -102,10 +106,12 @@ def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None)
         about: Overrides of the nodes ``hydra`` and ``sweep``.
         config_dir: The user's configuration tree.
     """
-    needs_trust = any(_NEEDS_TRUST.search(word) for word in jobs)
-    words = [*(jobs if needs_trust else ())]
-    words += [word for word in about if _NEEDS_TRUST.search(word) and not _HARMLESS_OF_HYDRA.fullmatch(word)]
-    return [*words, *(() if config_dir is None else ("--config-dir", config_dir))]
+    needs_trust = any(_NEEDS_TRUST.search(argument) for argument in jobs)
+    arguments = [*(jobs if needs_trust else ())]
+    arguments += [
+        argument for argument in about if _NEEDS_TRUST.search(argument) and not _HARMLESS_OF_HYDRA.fullmatch(argument)
+    ]
+    return [*arguments, *(() if config_dir is None else ("--config-dir", config_dir))]
 
 
 def parameters_of(whole: Composed) -> list[str]:
@@ -169,7 +175,7 @@ def planned_jobs(
                 f"{override.input_line}: only a search can choose from an interval; add hydra/sweeper=tpe"
             )
     (jobs,) = BasicSweeper.split_arguments(of_jobs, None)
-    seeds = {word for job in jobs for word in job if word.lstrip("+").startswith("seed=")}
+    seeds = {argument for job in jobs for argument in job if argument.lstrip("+").startswith("seed=")}
     if settings.aggregate_seeds and len(seeds) < 2:
         raise ConfigurationError("sweep.aggregate_seeds=true needs more than one seed: seed=0,1,2")
     return tuple(tuple(job) for job in jobs)
@@ -202,11 +208,11 @@ def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSetting
 
 def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
     """Return the overrides that make the jobs: the sweeper's own parameters, then the command line."""
-    words = [*parameters_of(whole), *overrides]
-    return [override for override in parse_overrides(words) if not _is_about_sweep(override)]
+    arguments = [*parameters_of(whole), *overrides]
+    return [override for override in parse_overrides(arguments) if not _is_about_sweep(override)]
 
 
-def conduct(
+def run_sweep(
     folder: Path, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[Path], None]
 ) -> None:
     """Lock the sweep's folder, let Hydra run the jobs, and print the table.
@@ -219,7 +225,7 @@ def conduct(
         run: Runs Hydra with the sweep's folder.
 
     Raises:
-        ConfigurationError: The folder holds another sweep.
+        ConfigurationError: The folder contains another sweep.
         FolderInUseError: Another process runs this sweep.
         SweepError: At least one job failed, or the launcher did.
     """
@@ -227,13 +233,13 @@ def conduct(
     sweep = SweepFolder(folder)
     way_on = _way_on(sweep, plan, command)
     if settings.resume is None and (sweep.path / PLAN_NAME).exists():
-        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to go on: {way_on}")
+        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
-    with claimed(sweep.path, is_resumed=True):
-        words = [word for word in plan.words if not word.startswith(f"{_RESUME}=")]
+    with locked(sweep.path, is_resumed=True):
+        arguments = [argument for argument in plan.overrides if not argument.startswith(f"{_RESUME}=")]
         sweep.write_plan(
-            SweepPlan(words=tuple(words), config_dir=plan.config_dir, jobs=plan.jobs),
-            command=shlex.join(["genlab", command, "-m", *words]),
+            SweepPlan(overrides=tuple(arguments), config_dir=plan.config_dir, jobs=plan.jobs),
+            command=shlex.join(["genlab", command, "-m", *arguments]),
         )
         sweep.forget_stop()
         tell(f"sweep folder: {from_here(sweep.path)}")
@@ -244,12 +250,12 @@ def conduct(
                 failure = error
             except BaseException:
                 _conclude(sweep, settings)
-                tell(f"stopped; to go on:\n  {way_on}")
+                tell(f"stopped; to resume:\n  {way_on}")
                 raise
             rows = _conclude(sweep, settings)
         number = sweep.stop_signal()
         if number is not None:
-            tell(f"stopped; to go on:\n  {way_on}")
+            tell(f"stopped; to resume:\n  {way_on}")
             raise SystemExit(128 + number)
     _raise_for(rows, failure, way_on=way_on)
 
@@ -257,9 +263,9 @@ def conduct(
 def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     for record in sweep.records():
         if record.status == "running" and await_free(sweep.run_folder(record)) is None:
-            sweep.settle(record)
+            sweep.finalise(record)
     rows = write_tables(sweep, settings)
-    tell(f"\n{told(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    tell(f"\n{report(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
     return rows
 
 
@@ -268,7 +274,7 @@ def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -
         raise failure
     if failure is not None:
         text = one_line(f"{type(failure).__name__}: {failure}")
-        raise SweepError(f"the sweep ended early: {text}; to go on: {way_on}") from failure
+        raise SweepError(f"the sweep ended early: {text}; to resume: {way_on}") from failure
     failed = [row.record for row in rows if row.record.has_failed]
     if failed:
         named = ", ".join(f"job {record.number} {record.status}" for record in failed)
@@ -353,10 +359,12 @@ def _is_about_sweep(override: Override) -> bool:
 
 def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
     path = str(from_here(sweep.path))
-    word = f"{_RESUME}={path}"
-    words = [word if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
-    parsed = parse_overrides(plan.words)
-    about = [word for word, override in zip(plan.words, parsed, strict=True) if _is_about_sweep(override)]
-    jobs = [word for word in plan.words if word not in about]
-    words += _to_trust(jobs, [word for word in about if not word.startswith(f"{_RESUME}=")], plan.config_dir)
-    return shlex.join(["genlab", command, "-m", *words])
+    argument = f"{_RESUME}={path}"
+    arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
+    parsed = parse_overrides(plan.overrides)
+    about = [argument for argument, override in zip(plan.overrides, parsed, strict=True) if _is_about_sweep(override)]
+    jobs = [argument for argument in plan.overrides if argument not in about]
+    arguments += _to_trust(
+        jobs, [argument for argument in about if not argument.startswith(f"{_RESUME}=")], plan.config_dir
+    )
+    return shlex.join(["genlab", command, "-m", *arguments])

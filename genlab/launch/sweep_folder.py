@@ -68,7 +68,7 @@ class JobRecord:
 class SweepPlan:
     """The plan of a sweep."""
 
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     """Overrides of the command line, as typed."""
     config_dir: str | None
     jobs: tuple[tuple[str, ...], ...] | None
@@ -86,7 +86,7 @@ class SweepFolder:
         """Write sweep.yaml; the command is for people."""
         self.jobs_folder.mkdir(parents=True, exist_ok=True)
         jobs = None if plan.jobs is None else [list(job) for job in plan.jobs]
-        content = {"command": command, "words": list(plan.words), "config_dir": plan.config_dir, "jobs": jobs}
+        content = {"command": command, "words": list(plan.overrides), "config_dir": plan.config_dir, "jobs": jobs}
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
         replace_atomically(self.path / PLAN_NAME, text.encode())
 
@@ -94,16 +94,16 @@ class SweepFolder:
         """Read sweep.yaml.
 
         Raises:
-            ConfigurationError: There is none, or it is damaged.
+            ConfigurationError: The file is missing or damaged.
         """
         path = self.path / PLAN_NAME
         try:
             content = load_plain(read_within(self.path, PLAN_NAME).decode())
             jobs = content["jobs"]
             return SweepPlan(
-                words=_words(content["words"]),
+                overrides=_texts(content["words"]),
                 config_dir=None if content["config_dir"] is None else str(content["config_dir"]),
-                jobs=None if jobs is None else tuple(_words(job) for job in jobs),
+                jobs=None if jobs is None else tuple(_texts(job) for job in jobs),
             )
         except OSError as error:
             raise ConfigurationError(
@@ -122,7 +122,7 @@ class SweepFolder:
         try:
             content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json"))
             _require_sound(content)
-            record = JobRecord(**{**content, "overrides": _words(content["overrides"])})
+            record = JobRecord(**{**content, "overrides": _texts(content["overrides"])})
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
         is_inside = record.folder is None or self.path.resolve() in self.run_folder(record).resolve().parents
@@ -174,15 +174,15 @@ class SweepFolder:
             return None
         return None if of_this_process and asker != _this_process() else int(number)
 
-    def settle(self, record: JobRecord) -> JobRecord:
+    def finalise(self, record: JobRecord) -> JobRecord:
         """Finalise the status of a job whose process and parent process are gone, from its run folder."""
         summary = self.run_summary(record)
         if summary.get("status") == "finished":
-            settled = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
+            finalised = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
         else:
-            settled = replace(record, status="interrupted", reason=STOPPED)
-        self.write_record(settled)
-        return settled
+            finalised = replace(record, status="interrupted", reason=STOPPED)
+        self.write_record(finalised)
+        return finalised
 
 
 def _require_sound(record: Mapping[str, Any]) -> None:
@@ -198,5 +198,5 @@ def _this_process() -> str:
     return f"PID {os.getpid()} on {socket.gethostname()}"
 
 
-def _words(words: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(word) for word in words)
+def _texts(values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(str(value) for value in values)

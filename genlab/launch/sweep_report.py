@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.config.suggestions import way_out
+from genlab.config.suggestions import suggestion
 from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.storage import replace_atomically
@@ -29,7 +29,7 @@ class Row:
     choices: Mapping[str, str]
     """The overrides that vary within the sweep, by key."""
     measure: str | None
-    """Tag of the value; None when none was asked for and the model has none of its own."""
+    """Tag of the value; None without a requested measure and a default one of the model."""
     value: float | None
     """Value of the measure; None if the run has not measured it."""
     seconds: float | None
@@ -188,7 +188,7 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     return rows
 
 
-def told(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
+def report(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
     """Return the report for the terminal.
 
     Args:
@@ -220,7 +220,9 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
         tags = sorted(set().union(*(row.tags for row in finished)))
         if settings.measure is None:
             return f"best: none, for none selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
-        return f"best: none, for none has measured {settings.measure}; {way_out(settings.measure, tags, kind='tags')}"
+        return (
+            f"best: none, for none has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
+        )
     measures = sorted({str(row.measure) for row in competing})
     if len(measures) == 1:
         return (

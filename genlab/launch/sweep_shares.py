@@ -60,26 +60,26 @@ def _whole_number(value: object, key: str) -> int:
 
 
 @contextmanager
-def machine_told(devices: Sequence[str], parallel: int | None) -> Iterator[None]:
+def machine_in_environment(devices: Sequence[str], parallel: int | None) -> Iterator[None]:
     """Describe the shared machine to the parent processes of the jobs, while a launcher runs them.
 
     Args:
         devices: Names of the CUDA devices that this process sees.
         parallel: Jobs at once; None where they run on other machines.
     """
-    told = {}
+    variables = {}
     if parallel is not None and devices:
-        told[DEVICES_VARIABLE] = ",".join(devices)
+        variables[DEVICES_VARIABLE] = ",".join(devices)
     # The user's own number of threads is that of every job.
     if parallel is not None and parallel > 1 and "OMP_NUM_THREADS" not in os.environ:
-        told[CORES_VARIABLE] = str(max(num_cores() // parallel, 1))
-    former = {name: os.environ.get(name) for name in (DEVICES_VARIABLE, CORES_VARIABLE, "PYTHONSAFEPATH")}
+        variables[CORES_VARIABLE] = str(max(num_cores() // parallel, 1))
+    previous = {name: os.environ.get(name) for name in (DEVICES_VARIABLE, CORES_VARIABLE, "PYTHONSAFEPATH")}
     # Launchers start Python with -m, which would import from the working directory.
-    os.environ.update(told, PYTHONSAFEPATH="1")
+    os.environ.update(variables, PYTHONSAFEPATH="1")
     try:
         yield
     finally:
-        for name, value in former.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
@@ -113,7 +113,7 @@ def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]
         yield {_VISIBLE: ",".join(names)}  # the user has chosen among all of them
         return
     num = min(job["trainer"]["devices"], len(names))
-    with ExitStack() as held:
+    with ExitStack() as locks:
         with ExitStack() as choosing:
             _lock(folder / "devices.lock", choosing, wait=True)
             for level in itertools.count():
@@ -123,12 +123,12 @@ def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]
                     )
                     own = list(itertools.islice(free, num))
                     if len(own) == num:
-                        held.enter_context(attempt.pop_all())
+                        locks.enter_context(attempt.pop_all())
                         break
         yield {_VISIBLE: ",".join(own)}
 
 
-def _lock(path: Path, held: ExitStack, *, wait: bool) -> bool:
+def _lock(path: Path, locks: ExitStack, *, wait: bool) -> bool:
     """Lock a file until the stack is left; return False if another process has locked it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
@@ -136,5 +136,5 @@ def _lock(path: Path, held: ExitStack, *, wait: bool) -> bool:
     except BlockingIOError:
         os.close(descriptor)
         return False
-    held.callback(os.close, descriptor)
+    locks.callback(os.close, descriptor)
     return True

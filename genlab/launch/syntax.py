@@ -27,7 +27,7 @@ class Flag(NamedTuple):
 class Syntax(NamedTuple):
     """The syntax of one command."""
 
-    bare_word: str | None = None
+    positional: str | None = None
     """Key of a positional argument, which has no ``=``."""
     takes_several: bool = False
     """True to collect all positional arguments in a list."""
@@ -36,39 +36,39 @@ class Syntax(NamedTuple):
     flags: Mapping[str, Flag] = MappingProxyType({})
 
 
-def expanded(words: Sequence[str], syntax: Syntax) -> list[str]:
+def expanded(arguments: Sequence[str], syntax: Syntax) -> list[str]:
     """Return the arguments as key=value and options of Hydra, and a positional argument if the command takes one.
 
     Raises:
         ConfigurationError: There are several positional arguments.
     """
-    line = _without_flags(words, syntax.flags)
-    if syntax.bare_word is None:
+    line = _without_flags(arguments, syntax.flags)
+    if syntax.positional is None:
         return line
     if syntax.takes_several:
-        return _gathered(line, syntax.bare_word)
-    free = [word for word, is_free in zip(line, _are_free(line), strict=True) if is_free]
-    bare = [word for word in free if "=" not in word]
-    if not bare and not any(word.startswith(f"{syntax.bare_word}=") for word in free):
+        return _gathered(line, syntax.positional)
+    free = [argument for argument, is_free in zip(line, _are_free(line), strict=True) if is_free]
+    bare = [argument for argument in free if "=" not in argument]
+    if not bare and not any(argument.startswith(f"{syntax.positional}=") for argument in free):
         # A folder whose name looks like a setting.
-        found = next((word for word in free if Path(word).exists()), None)
-        return [_override(Flag(syntax.bare_word), word) if word is found else word for word in line]
+        found = next((argument for argument in free if Path(argument).exists()), None)
+        return [_override(Flag(syntax.positional), argument) if argument is found else argument for argument in line]
     if len(bare) > 1:
-        way_out = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
-        raise ConfigurationError(f"one {syntax.bare_word} must be given, got {' and '.join(bare)}{way_out}")
+        hint = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
+        raise ConfigurationError(f"one {syntax.positional} must be given, got {' and '.join(bare)}{hint}")
     return line
 
 
-def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
+def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
     """Replace each flag by the override that it stands for; ``--flag=value`` works too."""
     line: list[str] = []
-    remaining = list(words)
+    remaining = list(arguments)
     while remaining:
-        word = remaining.pop(0)
-        name, has_value, value = word.partition("=")
+        argument = remaining.pop(0)
+        name, has_value, value = argument.partition("=")
         flag = flags.get(name)
         if flag is None:
-            line.append(word)
+            line.append(argument)
         elif has_value:
             line.append(_override(flag, value))
         elif _is_value(remaining, flag):
@@ -78,26 +78,26 @@ def _without_flags(words: Sequence[str], flags: Mapping[str, Flag]) -> list[str]
     return line
 
 
-def _is_value(words: Sequence[str], flag: Flag) -> bool:
-    if not words or flag.suffix is None:
+def _is_value(arguments: Sequence[str], flag: Flag) -> bool:
+    if not arguments or flag.suffix is None:
         return False
-    return words[0].endswith(flag.suffix) and (flag.default is None or "=" not in words[0])
+    return arguments[0].endswith(flag.suffix) and (flag.default is None or "=" not in arguments[0])
 
 
-def _gathered(words: Sequence[str], key: str) -> list[str]:
+def _gathered(arguments: Sequence[str], key: str) -> list[str]:
     """Collect the positional arguments (those without ``=``, and existing paths) in one list under a key, in front."""
     bare: list[str] = []
     others: list[str] = []
-    for word, is_free in zip(words, _are_free(words), strict=True):
-        (bare if is_free and ("=" not in word or Path(word).exists()) else others).append(word)
+    for argument, is_free in zip(arguments, _are_free(arguments), strict=True):
+        (bare if is_free and ("=" not in argument or Path(argument).exists()) else others).append(argument)
     return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
 
 
-def _are_free(words: Sequence[str]) -> list[bool]:
+def _are_free(arguments: Sequence[str]) -> list[bool]:
     """Return for each argument True if it is neither an option nor the value of one."""
     return [
-        not word.startswith("-") and before not in _TAKE_A_VALUE
-        for before, word in zip(("", *words), words, strict=False)
+        not argument.startswith("-") and before not in _TAKE_A_VALUE
+        for before, argument in zip(("", *arguments), arguments, strict=False)
     ]
 
 

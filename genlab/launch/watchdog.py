@@ -12,14 +12,14 @@ import threading
 VARIABLE = "GENLAB_JOB_OF_SWEEP"
 
 
-def hold_lifeline() -> None:
+def start_watchdog() -> None:
     """Stop a job of a sweep as on SIGTERM once its parent process closes the pipe; do nothing elsewhere."""
     if os.environ.pop(VARIABLE, None) is None:
         return
     if hasattr(signal, "SIGUSR2"):
         # SLURM announces the end of a job's time with it; the parent process's launcher handles it and closes the pipe.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    threading.Thread(target=_stop_at_end_of_input, name="lifeline", daemon=True).start()
+    threading.Thread(target=_stop_at_end_of_input, name="watchdog", daemon=True).start()
 
 
 def _stop_at_end_of_input() -> None:

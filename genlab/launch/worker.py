@@ -76,10 +76,10 @@ class Worker:
         """
         if self.account is not None:
             replace_atomically(self.account.with_name(PID_NAME), str(os.getpid()).encode())
-        former = self._recorded().get("final")
-        if self.account is not None and former is not None:
-            replace_atomically(self.account, json.dumps(former).encode())
-            raise SystemExit(former["message"]["errorCode"])
+        previous = self._recorded().get("final")
+        if self.account is not None and previous is not None:
+            replace_atomically(self.account, json.dumps(previous).encode())
+            raise SystemExit(previous["message"]["errorCode"])
         launcher = os.getppid()
         threading.Thread(target=_leave_with, args=(launcher,), name="launcher's end", daemon=True).start()
 
@@ -92,7 +92,7 @@ class Worker:
         folder = self._recorded().get("run_folder")
         return None if folder is None else Path(folder)
 
-    def former_failure(self) -> str:
+    def previous_failure(self) -> str:
         """Return the failure that ended the launcher's previous processes, as far as this machine knows."""
         assert self.account is not None
         attempt = int(self.account.parents[1].name.rpartition("_")[2])

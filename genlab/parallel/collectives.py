@@ -2,7 +2,7 @@
 
 Several processes train as one: with the same batch over all of them, the same noise for each of its images and the
 same statistics of it, a step gives the weights that one process would get, to the rounding of sums. Process r of W
-holds the rows r, r + W, r + 2 W, ... of a batch, so that the labelled images at the head of one are spread over all.
+has the rows r, r + W, r + 2 W, ... of a batch, so that the labelled images at the head of one are spread over all.
 
 A model that treats each image by itself, with noise from torch's default generators, needs nothing of this module: each
 process draws numbers of its own. One whose noise shall be that of one process with the whole batch takes
@@ -51,7 +51,7 @@ class Process:
 
     def sum_in_place(self, values: Tensor) -> None:
         """Sum a contiguous tensor over the processes."""
-        with told_of_lost_processes():
+        with lost_process_errors():
             dist.all_reduce(values)
 
 
@@ -252,7 +252,7 @@ def sum_in_place(values: Tensor) -> None:
 
 
 @contextmanager
-def told_of_lost_processes() -> Iterator[None]:
+def lost_process_errors() -> Iterator[None]:
     """Convert the errors of a broken connection to one type.
 
     Raises:

@@ -31,7 +31,7 @@ def this_place() -> Place | None:
     return place if place.rank < place.num_processes and place.local_rank < place.num_processes else None
 
 
-def told_stray_place() -> str | None:
+def stray_place_warning() -> str | None:
     """Return a warning if environment variables announce other processes that no launcher has started.
 
     Schedulers and container images set some of the variables, and a shell keeps those of an earlier experiment.

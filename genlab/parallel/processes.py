@@ -20,7 +20,7 @@ from torch import Tensor
 
 from genlab.errors import ConfigurationError, ProcessLostError
 from genlab.numerics import make_explicit
-from genlab.parallel.collectives import alone, is_first, num_processes, rank, sum_in_place, told_of_lost_processes
+from genlab.parallel.collectives import alone, is_first, lost_process_errors, num_processes, rank, sum_in_place
 from genlab.parallel.place import TO_RUN_ALONE, Place, this_place
 from genlab.signals import handling
 
@@ -59,7 +59,7 @@ def joined(device: torch.device, *, is_patient: bool = False) -> Iterator[None]:
     timeout = _PATIENCE if is_patient else _timeout()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _meeting(), told_of_lost_processes():
+    with _meeting(), lost_process_errors():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         _hosts = dist.new_group(backend="gloo", timeout=timeout)
         _waiting_room = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -150,7 +150,7 @@ def wait_for_all() -> None:
         ProcessLostError: Another process died.
     """
     if num_processes() > 1:
-        with told_of_lost_processes():
+        with lost_process_errors():
             dist.barrier(group=_waiting_room)
 
 
@@ -188,7 +188,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 def broadcast(tensors: Iterable[Tensor]) -> None:
     """Broadcast the values of rank 0."""
     if num_processes() > 1:
-        with torch.no_grad(), told_of_lost_processes():
+        with torch.no_grad(), lost_process_errors():
             for tensor in tensors:
                 message = tensor.contiguous()
                 dist.broadcast(message, src=0)
@@ -203,10 +203,10 @@ def largest(values: Sequence[int]) -> list[int]:
     """
     if num_processes() == 1:
         return list(values)
-    agreed = torch.tensor(values, dtype=torch.int64)
-    with told_of_lost_processes():
-        dist.all_reduce(agreed, op=dist.ReduceOp.MAX, group=_hosts)
-    found: list[int] = agreed.tolist()
+    largest_values = torch.tensor(values, dtype=torch.int64)
+    with lost_process_errors():
+        dist.all_reduce(largest_values, op=dist.ReduceOp.MAX, group=_hosts)
+    found: list[int] = largest_values.tolist()
     return found
 
 
@@ -219,7 +219,7 @@ def gathered(values: object) -> list[Any]:
     if num_processes() == 1:
         return [values]
     found: list[Any] = [None] * num_processes()
-    with told_of_lost_processes():
+    with lost_process_errors():
         dist.all_gather_object(found, values, group=_hosts)
     return found
 

@@ -98,7 +98,7 @@ class CheckpointFolder:
             parts = seal(tensors, encoded)
         except (TypeError, ValueError, KeyError) as error:
             raise CheckpointError(f"a checkpoint cannot hold the state of this run: {error}") from error
-        replace_atomically(self.path / LAST, *parts, former=self.path / PREVIOUS)
+        replace_atomically(self.path / LAST, *parts, previous=self.path / PREVIOUS)
 
     def save_best(self) -> None:
         """Keep the last checkpoint as the best one too, so that a run resumed from it knows the best weights."""
@@ -142,7 +142,7 @@ class CheckpointFolder:
                 reasons.append(str(error))
                 continue
             if reasons:
-                _log.warning("%s; going on from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
+                _log.warning("%s; resuming from %s (step %d)", printable("; ".join(reasons)), name, state["step"])
                 self._is_last_damaged = self.has(LAST)
             self._newest = name
             return state

@@ -43,37 +43,37 @@ def save_environment(
         class_names: Of the data, in the order of the labels.
         init_from: Origin of the initial weights of the run; None keeps the recorded one.
     """
-    former = _former(run_folder)
-    commands = [str(line) for line in former.get("commands") or ()]
+    previous = _previous(run_folder)
+    commands = [str(line) for line in previous.get("commands") or ()]
     if command not in commands[-1:]:  # restarted processes have the same command line
         commands.append(command)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     content = {
         "command": command,
         "commands": commands,
-        "started": str(former.get("started", now)),
+        "started": str(previous.get("started", now)),
         "date": now,
         **describe_environment(device=device, precision=precision, seed=seed),
         _CLASS_NAMES: list(class_names),
-        "init_from": init_from or former.get("init_from"),
+        "init_from": init_from or previous.get("init_from"),
     }
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
 
 
 def saved_class_names(run_folder: Path) -> list[str]:
     """Return the names of the classes of a run's data, in the order of the labels; empty where none are kept."""
-    names = _former(run_folder).get(_CLASS_NAMES)
+    names = _previous(run_folder).get(_CLASS_NAMES)
     return [printable(str(name)) for name in names] if isinstance(names, list) else []
 
 
-def _former(run_folder: Path) -> Mapping[str, Any]:
+def _previous(run_folder: Path) -> Mapping[str, Any]:
     """Return the content of environment.json; empty if it is damaged, which must not end a run."""
     try:
-        former = json.loads(read_within(run_folder, ENVIRONMENT_NAME))
+        previous = json.loads(read_within(run_folder, ENVIRONMENT_NAME))
     except (OSError, ValueError, RecursionError):
         return {}
-    is_sound = isinstance(former, dict) and isinstance(former.get("commands", []), list)
-    return former if is_sound else {}
+    is_sound = isinstance(previous, dict) and isinstance(previous.get("commands", []), list)
+    return previous if is_sound else {}
 
 
 def describe_environment(*, device: torch.device, precision: str, seed: int) -> dict[str, Any]:

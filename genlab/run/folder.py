@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 0.3
 
 
 @contextmanager
-def claimed(folder: Path, *, is_resumed: bool) -> Iterator[None]:
+def locked(folder: Path, *, is_resumed: bool) -> Iterator[None]:
     """Lock a run folder against other processes of this machine until the block ends or this process dies.
 
     The kernel releases the lock when a process is killed. Locks on network file systems are not guaranteed.
@@ -64,7 +64,7 @@ def require_fresh(folder: Path) -> None:
             break
     if folder.is_dir() and not is_untouched(folder):
         is_run = (folder / "config.yaml").is_file()
-        way_on = f"to go on from it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
+        way_on = f"to resume it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
         raise ConfigurationError(f"hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
 
 
@@ -189,8 +189,8 @@ def _acquired(folder: Path) -> BaseFileLock:
     try:
         lock.acquire(poll_interval=_PATIENCE_SECONDS / 10)
     except Timeout as error:
-        way_out = "wait, or choose another hydra.run.dir"
-        raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {way_out}") from error
+        hint = "wait, or choose another hydra.run.dir"
+        raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {hint}") from error
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error
     return lock

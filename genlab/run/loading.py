@@ -91,7 +91,7 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
 class InitialWeights:
     """Initial weights of a new run, taken from a run or an export."""
 
-    fitting: Mapping[str, Tensor]
+    compatible: Mapping[str, Tensor]
     """Compatible weights, by name in the new model."""
     origin: Mapping[str, Any]
     """Their origin and the names of incompatible weights, for environment.json."""
@@ -115,17 +115,17 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
             f"init_from must be a run of the family of {type(model).__name__}, got {from_here(folder)}, a run of "
             f"{type(trained.model).__name__}: choose its model= or another run"
         )
-    fitting, others = fitting_part(trained.model.state_dict(), model)
-    if not fitting:
+    compatible, others = fitting_part(trained.model.state_dict(), model)
+    if not compatible:
         raise ConfigurationError(f"init_from must be a run with weights that fit, got {from_here(folder)}: none does")
     place = (
         f"{printable(str(from_here(folder)))} ({trained.checkpoint}, step {trained.step}, {trained.weights} weights)"
     )
     rest = f"; these do not, and begin anew: {printable(', '.join(others))}" if others else ""
-    _log.info("init_from: %d tensors of %s fit%s", len(fitting), place, rest)
+    _log.info("init_from: %d tensors of %s fit%s", len(compatible), place, rest)
     facts = {"checkpoint": trained.checkpoint, "step": trained.step, "weights": trained.weights}
-    origin = {"run": str(folder), **facts, "num_tensors": len(fitting), "not_fitting": others}
-    return InitialWeights(fitting=fitting, origin=origin)
+    origin = {"run": str(folder), **facts, "num_tensors": len(compatible), "not_fitting": others}
+    return InitialWeights(compatible=compatible, origin=origin)
 
 
 def _family(model: Model) -> set[type]:
@@ -156,7 +156,7 @@ def writable(folder: Path, out: str | None) -> Path:
         StorageError: It cannot.
     """
     chosen = folder if out is None else Path(out)
-    require_writable(chosen, way_out="out=FOLDER writes elsewhere")
+    require_writable(chosen, hint="out=FOLDER writes elsewhere")
     return chosen
 
 

@@ -47,7 +47,7 @@ def find_run(name: str | Path) -> Path:
         raise ConfigurationError(f"there is no run in {text}; did you mean '{guess}'?")
     newest = sorted(known, key=lambda name: _time_of_start(known[name]), reverse=True)
     listed = f"the newest runs: {_listed(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
-    place = "this folder" if path == Path() else text  # `run=` names none
+    place = "this folder" if path == Path() else text  # `run=` names no run
     raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
 
 
@@ -55,7 +55,7 @@ def named_run(name: str) -> Path | None:
     """Return the run of a name that is not a path, None where no run has it.
 
     Raises:
-        ConfigurationError: Several runs have names that begin like this, or there is none to be the last.
+        ConfigurationError: Several runs have names that begin like this, or there is no last run.
     """
     keyword, _, place = name.partition(":")
     if keyword == LAST and not Path(name).exists():

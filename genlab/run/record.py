@@ -302,7 +302,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
-    return read_run_configuration(values, is_trusted=False).changed(former=run)
+    return read_run_configuration(values, is_trusted=False).changed(saved_run=run)
 
 
 def _may_change(key: str, saved: RunConfiguration) -> bool:

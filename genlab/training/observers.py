@@ -134,7 +134,7 @@ class TimeLimit(Observer):
     def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - its clock is another
         if time.monotonic() - self._started <= 60 * self._max_minutes:
             return None
-        hint = "" if self.run.settings.dry_run else "; resume to go on"
+        hint = "" if self.run.settings.dry_run else "; resume to continue"
         return StopReason(f"trainer.max_minutes={self._max_minutes:g} is over{hint}")
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 
 from genlab.errors import StoppedBySignal
 from genlab.parallel.collectives import num_processes
-from genlab.signals import Handler, handling, told
+from genlab.signals import Handler, handling, signal_text
 
 _PASSED_ON_SECONDS = 2.0
 
@@ -39,7 +39,7 @@ class StopRequest:
         self.signal_number = number
         self._asked = time.monotonic()
         if self._waits_for_nothing:
-            raise StoppedBySignal(f"stopped by {told(number)}", number)
+            raise StoppedBySignal(f"stopped by {signal_text(number)}", number)
         if number == signal.SIGINT and sys.stderr.isatty():
             _write("\nstopping: this step is finished and saved; Ctrl-C once more leaves at once\n")
 
@@ -61,7 +61,7 @@ class StopRequest:
         self._waits_for_nothing = num_processes() == 1
         try:
             if self._waits_for_nothing and self.signal_number is not None:
-                raise StoppedBySignal(f"stopped by {told(self.signal_number)}", self.signal_number)
+                raise StoppedBySignal(f"stopped by {signal_text(self.signal_number)}", self.signal_number)
             yield
         finally:
             self._waits_for_nothing = False

@@ -21,7 +21,7 @@ from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, first_not_finite, model_fingerprint
 from genlab.sampling.pictures import save_training_film
-from genlab.signals import told
+from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
 from genlab.training.evaluation import Average, scalar_means
 from genlab.training.fitting import misfit_refused
@@ -82,9 +82,9 @@ class Trainer(TrainingRun):
         resume_command: str = "genlab train resume=...",
     ) -> None:
         if settings.validation_interval > 0:
-            dataset.require_images("validation", way_out="trainer.validation_interval=0")
+            dataset.require_images("validation", hint="trainer.validation_interval=0")
         if settings.test_at_end:
-            dataset.require_images("test", way_out="trainer.test_at_end=false")
+            dataset.require_images("test", hint="trainer.test_at_end=false")
         settings.require_equal_shares(num_processes(), group_size=model.group_size)
         if settings.sharding == "fsdp2":
             require_shardable(model)
@@ -168,9 +168,9 @@ class Trainer(TrainingRun):
             self._agree(request)
             if self._stop_signal is not None:
                 self.write_summary("interrupted", f"signal {self._stop_signal}")
-                kept = f"saved; to go on: {self._resume_command}"
+                kept = f"saved; to resume: {self._resume_command}"
                 raise StoppedBySignal(
-                    f"stopped by {told(self._stop_signal)} after step {self.step}; "
+                    f"stopped by {signal_text(self._stop_signal)} after step {self.step}; "
                     f"{'nothing saved, being a dry run' if self.settings.dry_run else kept}",
                     self._stop_signal,
                 )
@@ -278,7 +278,7 @@ class Trainer(TrainingRun):
     def _farewell(self) -> str:
         """Return a line on what is left of the run if it ends here."""
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
-            return f"to go on from the last checkpoint: {self._resume_command}"
+            return f"to resume from the last checkpoint: {self._resume_command}"
         return "nothing was saved"
 
     def _test(self) -> None:

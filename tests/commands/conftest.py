@@ -29,10 +29,10 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *words: str) -> Path:
+def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *arguments: str) -> Path:
     folder = tmp_path_factory.mktemp("outputs") / model
     tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
-    assert main(["train", f"model={model}", *tiny, *words, f"hydra.run.dir={folder}"]) == 0
+    assert main(["train", f"model={model}", *tiny, *arguments, f"hydra.run.dir={folder}"]) == 0
     return folder
 
 

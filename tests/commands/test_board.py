@@ -1,4 +1,4 @@
-"""`genlab board` on really trained runs: what its server holds, and what a browser shows of it."""
+"""`genlab board` on trained runs: the data of its server, and the page in a browser."""
 
 import json
 import os
@@ -29,9 +29,9 @@ GAN, DRAW, SWEEP = "digits_grey-gan/one", "digits-draw/two", "sweeps/three"
 CHOICES = {"model": {"gan", "draw"}, "dataset": {"digits_grey", "digits"}, "techniques": {"none"}}
 
 
-def genlab(*words: str, cwd: Path) -> None:
+def genlab(*arguments: str, cwd: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "genlab", *words], cwd=cwd, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "genlab", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr
 

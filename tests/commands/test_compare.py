@@ -45,8 +45,8 @@ def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., 
 
 
 def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path) -> None:
-    words = ["--csv", "t.csv", "--json=t.json", "--html", "--sort", "name"]
-    outcome = genlab("compare", str(two_runs), *words)
+    arguments = ["--csv", "t.csv", "--json=t.json", "--html", "--sort", "name"]
+    outcome = genlab("compare", str(two_runs), *arguments)
     assert outcome.code == 0, outcome.errors
     assert [row["run"] for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))] == [
         "one",
@@ -60,7 +60,7 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "told"),
     [
         (["nowhere"], "there is no folder nowhere"),
         ([], "there is no folder outputs"),
@@ -73,8 +73,8 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
         (["runs=[]"], "runs must name at least one"),
     ],
 )
-def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, words: list[str], told: str) -> None:
-    outcome = genlab("compare", *words)
+def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, arguments: list[str], told: str) -> None:
+    outcome = genlab("compare", *arguments)
     assert outcome.code == 2
     assert told in outcome.errors
     assert len(outcome.errors.strip().splitlines()) == 1
@@ -114,7 +114,7 @@ SYNTAX = Syntax(
         (["a", "--sort"], {"runs": ["a"], "sort": ""}, []),
     ],
 )
-def test_flags_and_bare_words_become_overrides(
+def test_flags_and_positional_arguments_become_overrides(
     line: list[str], overrides: dict[str, object], others: list[str]
 ) -> None:
     result = expanded(line, SYNTAX)

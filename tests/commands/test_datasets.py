@@ -29,8 +29,8 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def look(genlab: Genlab, folder: Path, *words: str) -> Outcome:
-    return genlab("datasets", "folder", f"dataset.root={folder}", f"dataset.cache={folder}.cache", *words)
+def look(genlab: Genlab, folder: Path, *arguments: str) -> Outcome:
+    return genlab("datasets", "folder", f"dataset.root={folder}", f"dataset.cache={folder}.cache", *arguments)
 
 
 def test_the_list_does_without_torch() -> None:
@@ -42,9 +42,9 @@ def test_the_list_does_without_torch() -> None:
     assert "\nmnist " in result.stdout
 
 
-@pytest.mark.parametrize("words", [("digits",), ("dataset=digits",)])
-def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Path, words: tuple[str, ...]) -> None:
-    outcome = genlab("datasets", *words, "dataset.size=8", "dataset.binarization=none")
+@pytest.mark.parametrize("arguments", [("digits",), ("dataset=digits",)])
+def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    outcome = genlab("datasets", *arguments, "dataset.size=8", "dataset.binarization=none")
     assert outcome.code == 0, outcome.errors
     with open_composer("train", config_dir=None) as composer:
         values = plain(composer.compose(["dataset=digits", "dataset.size=8", "dataset.binarization=none"]))
@@ -91,7 +91,7 @@ def test_every_bad_file_is_told_as_training_tells_it(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (("folder",), 2, "dataset.root must name the folder of images, got null"),
         (("folder", "dataset.root=nowhere"), 3, "dataset.root must be an existing folder"),
@@ -103,9 +103,9 @@ def test_every_bad_file_is_told_as_training_tells_it(
     ],
 )
 def test_what_cannot_be_looked_at_is_told_in_a_line(
-    genlab: Genlab, tmp_path: Path, words: tuple[str, ...], code: int, message: str
+    genlab: Genlab, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
-    outcome = genlab("datasets", *words)
+    outcome = genlab("datasets", *arguments)
     assert (outcome.code, message in outcome.errors) == (code, True), outcome.errors
     assert len(outcome.errors.splitlines()) == 1
     assert outcome.output == ""

@@ -71,7 +71,7 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "message"),
+    ("arguments", "code", "message"),
     [
         (["run=nowhere"], 2, "there is no run in nowhere"),
         ([], 2, "run"),
@@ -86,16 +86,16 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
     ],
 )
 def test_bad_input_is_one_line(
-    genlab: Callable[..., Outcome], trained_run: Path, words: list[str], code: int, message: str
+    genlab: Callable[..., Outcome], trained_run: Path, arguments: list[str], code: int, message: str
 ) -> None:
-    run = [] if not words or words[0].startswith("run=") else [f"run={trained_run}"]
-    outcome = genlab("evaluate", *run, *words)
+    run = [] if not arguments or arguments[0].startswith("run=") else [f"run={trained_run}"]
+    outcome = genlab("evaluate", *run, *arguments)
     assert outcome.code == code
     assert message in outcome.errors
     assert outcome.errors.count("\n") == 1
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(
+def test_damaged_and_incompatible_checkpoints_are_refused(
     genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -119,8 +119,8 @@ def no_classifier_from_the_users_cache(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def measured(genlab: Callable[..., Outcome], run: Path, *words: str) -> tuple[dict[str, dict[str, object]], str]:
-    outcome = genlab("evaluate", f"run={run}", "num_generated=60", "num_importance_samples=0", *words)
+def measured(genlab: Callable[..., Outcome], run: Path, *arguments: str) -> tuple[dict[str, dict[str, object]], str]:
+    outcome = genlab("evaluate", f"run={run}", "num_generated=60", "num_importance_samples=0", *arguments)
     assert outcome.code == 0, outcome.errors
     record = json.loads((run / "evaluation.json").read_text())
     return {measure["name"]: measure for measure in [*record["measures"], *record["baselines"]]}, outcome.output

@@ -55,10 +55,10 @@ def test_the_commands_take_an_export_for_a_run(genlab: Genlab, trained_run: Path
         assert outcome.code == 0, outcome.errors
     assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
     shutil.copytree(exported, "copy")
-    words = ["num_images=40", "num_importance_samples=0"]
-    assert genlab("evaluate", "run=copy", *words).code == 0
+    arguments = ["num_images=40", "num_importance_samples=0"]
+    assert genlab("evaluate", "run=copy", *arguments).code == 0
     shutil.copytree(trained_run, "run")
-    assert genlab("evaluate", "run=run", *words).code == 0
+    assert genlab("evaluate", "run=run", *arguments).code == 0
     first, second = (json.loads(Path(name, "evaluation.json").read_text())["measures"] for name in ("copy", "run"))
     assert first == second
 
@@ -79,8 +79,8 @@ def test_other_tools_read_and_verify_it(exported: Path) -> None:
 
 
 def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab, tmp_path: Path) -> None:
-    words = ["model=gan", "dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.num_steps=4"]
-    assert genlab("train", *words, "trainer.ema_decay=0.9", "hydra.run.dir=run").code == 0
+    arguments = ["model=gan", "dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.num_steps=4"]
+    assert genlab("train", *arguments, "trainer.ema_decay=0.9", "hydra.run.dir=run").code == 0
     assert genlab("export", "run=run").code == 0
     state = CheckpointFolder(Path("run/checkpoints")).load(LAST, device=torch.device("cpu"))
     weights, origin = load_weights(Path("run/export"))
@@ -197,7 +197,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("name", HEADERS)
-def test_a_hostile_file_with_a_fitting_digest_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_hostile_file_with_a_matching_digest_is_refused(tmp_path: Path, name: str) -> None:
     length, header = HEADERS[name]
     content = struct.pack("<Q", len(header) if length is None else length) + header + bytes(4)
     (tmp_path / "model.safetensors").write_bytes(content)

@@ -67,8 +67,8 @@ def test_bounds_are_said_to_be_bounds(
     genlab: Callable[..., Outcome], trained_run: Path, pictures: tuple[Path, Batch]
 ) -> None:
     folder, batch = pictures
-    words = ("evaluate", f"run={trained_run}", f"images={folder}", "num_importance_samples=3", "seed=4")
-    outcome = genlab(*words)
+    arguments = ("evaluate", f"run={trained_run}", f"images={folder}", "num_importance_samples=3", "seed=4")
+    outcome = genlab(*arguments)
     assert outcome.code == 0, outcome.errors
     record = json.loads((trained_run / "likelihoods.json").read_text())
     assert {measure["name"]: measure["kind"] for measure in record["measures"]} == {
@@ -84,8 +84,8 @@ def test_bounds_are_said_to_be_bounds(
     for measure in record["measures"]:
         values = [image[measure["name"]] for image in record["images"]]
         assert values == pytest.approx(expected[measure["name"]].tolist(), rel=1e-5)
-    assert genlab(*words).output == outcome.output
-    without = genlab(*words[:3], "num_importance_samples=0")
+    assert genlab(*arguments).output == outcome.output
+    without = genlab(*arguments[:3], "num_importance_samples=0")
     assert "importance_weighted" not in without.output
 
 

@@ -76,12 +76,12 @@ def one_run_of_it_and_one_of_draw(tmp_path_factory: pytest.TempPathFactory, trai
     (place / "my_vae.py").write_text(MODEL)
     (place / "my" / "model").mkdir(parents=True)
     (place / "my" / "model" / "vae.yaml").write_text("# a VAE\n_target_: my_vae.VAE\nlatent_size: 4\n")
-    words = [word for word in TINY if not word.startswith("model.")]
+    arguments = [word for word in TINY if not word.startswith("model.")]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(place)
         patch.setenv("GENLAB_ALLOW", "my_vae")
         run = place / "run"
-        assert main(["train", "--config-dir", str(place / "my"), "model=vae", *words, f"hydra.run.dir={run}"]) == 0
+        assert main(["train", "--config-dir", str(place / "my"), "model=vae", *arguments, f"hydra.run.dir={run}"]) == 0
         yield run, trained_run
 
 
@@ -113,8 +113,8 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
 
 
 def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callable[..., Outcome], runs: Runs) -> None:
-    words = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
-    outcome = genlab(*words)
+    arguments = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
+    outcome = genlab(*arguments)
     assert outcome.code == 0, outcome.errors
     text = outcome.output
     assert "nll_nats (lower)" in text  # the bounds of both models in one column
@@ -166,8 +166,8 @@ def test_its_own_exception_is_told_as_such_and_leaves_its_traceback(
     )
     (tmp_path / "my" / "model").mkdir(parents=True)
     (tmp_path / "my" / "model" / "bad.yaml").write_text("_target_: my_bad.Bad\nlatent_size: 4\n")
-    words = [word for word in TINY if not word.startswith("model.")]
-    outcome = genlab("train", "--config-dir", "my", "model=bad", *words, "name=bad")
+    arguments = [word for word in TINY if not word.startswith("model.")]
+    outcome = genlab("train", "--config-dir", "my", "model=bad", *arguments, "name=bad")
     log = "outputs/digits-bad/bad/train.log"
     message = (
         f"KeyError: 'oops'; raised in my_bad.py:6 (Bad.loss), which is not part of genlab; the traceback is in {log}"

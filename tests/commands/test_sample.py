@@ -75,17 +75,17 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0"]
     model = ["model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.class_conditional=true"]
     assert genlab("train", *model, *tiny, f"hydra.run.dir={folder}").code == 0
-    words = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"out={tmp_path / 'a'}"]
-    outcome = genlab("sample", *words)
+    arguments = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"out={tmp_path / 'a'}"]
+    outcome = genlab("sample", *arguments)
     assert outcome.code == 0, outcome.errors
     assert {"samples.png", "film.gif", "class_grid.png", "completions.png", "entropy.png"} <= {
         path.name for path in (tmp_path / "a").iterdir()
     }
-    assert genlab("sample", *words, "label=2").code == 0
+    assert genlab("sample", *arguments, "label=2").code == 0
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["class_names"] == list("0123456789")
     (folder / "environment.json").write_text(json.dumps({**environment, "class_names": list("abcdefghijk")}))
-    assert genlab("sample", *words, "label=c").code == 0
+    assert genlab("sample", *arguments, "label=c").code == 0
     for word, message in (
         ("label=two", "label must be the number or the name of a class, got two; classes: a, b, c"),
         ("label=k", "labels must be 20 classes between 0 and 9"),
@@ -93,7 +93,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
         ("temperature=0.0", "temperature must be positive"),
         ("given_rows=9", "given must be between 0 and 8 rows"),
     ):
-        outcome = genlab("sample", *words, word)
+        outcome = genlab("sample", *arguments, word)
         assert outcome.code == 2
         assert message in outcome.errors
 

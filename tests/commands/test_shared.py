@@ -26,17 +26,17 @@ def slow(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow)
 
 
-def said(words: tuple[str, ...]) -> Outcome:
+def said(arguments: tuple[str, ...]) -> Outcome:
     """Return the output of this process during a command."""
     output, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(errors):
-        code = main(words)
+        code = main(arguments)
     return Outcome(code, output.getvalue(), errors.getvalue())
 
 
-def in_both(pair: Pair, *words: str) -> str:
+def in_both(pair: Pair, *arguments: str) -> str:
     """Return the output of rank 0; rank 1 must be silent."""
-    first, second = pair.run(said, words)
+    first, second = pair.run(said, arguments)
     assert (first.code, second.code, second.output, second.errors) == (0, 0, "", "")
     return str(first.output)
 
@@ -59,10 +59,10 @@ def test_the_ledger_is_that_of_one_process(
     pair: Pair, tmp_path: Path, classifier_run: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     one, two = copied(request.getfixturevalue(kind), tmp_path)
-    words = ("samples=true", f"classifier={classifier_run}", *FEW)
-    alone = said(("evaluate", f"run={one}", *words))
+    arguments = ("samples=true", f"classifier={classifier_run}", *FEW)
+    alone = said(("evaluate", f"run={one}", *arguments))
     assert alone.code == 0, alone.errors
-    together = in_both(pair, "evaluate", f"run={two}", *words)
+    together = in_both(pair, "evaluate", f"run={two}", *arguments)
     assert together.replace("/two/", "/one/") == alone.output
     for ours, theirs in zip(measured(two), measured(one), strict=True):
         assert ours.pop("value") == pytest.approx(theirs.pop("value"), rel=1e-5), ours["name"]
@@ -87,9 +87,9 @@ def test_given_images_are_dealt_to_processes(pair: Pair, tmp_path: Path, exact_r
     for index in range(5):
         Image.new("L", (8, 8), 255 * (index % 2)).save(pictures / f"{index}.png")
     one, two = copied(exact_run, tmp_path)
-    words = (f"images={pictures}", "batch_size=2", "num_threads=1")
-    alone = said(("evaluate", f"run={one}", *words))
-    together = in_both(pair, "evaluate", f"run={two}", *words)
+    arguments = (f"images={pictures}", "batch_size=2", "num_threads=1")
+    alone = said(("evaluate", f"run={one}", *arguments))
+    together = in_both(pair, "evaluate", f"run={two}", *arguments)
     assert together.replace("/two/", "/one/") == alone.output
     records = [json.loads((run / "likelihoods.json").read_text())["images"] for run in (one, two)]
     assert [image["file"] for image in records[1]] == [f"{index}.png" for index in range(5)]
@@ -103,9 +103,9 @@ def test_pictures_are_those_of_one_process(
     pair: Pair, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
     run = request.getfixturevalue(kind)
-    words = ("sample", f"run={run}", "num_samples=7", "num_threads=1")
-    said((*words, f"out={tmp_path / 'one'}"))
-    output = in_both(pair, *words, f"out={tmp_path / 'two'}")
+    arguments = ("sample", f"run={run}", "num_samples=7", "num_threads=1")
+    said((*arguments, f"out={tmp_path / 'one'}"))
+    output = in_both(pair, *arguments, f"out={tmp_path / 'two'}")
     names = [path.name for path in sorted((tmp_path / "one").iterdir())]
     assert "samples.png" in names
     assert [path.name for path in sorted((tmp_path / "two").iterdir())] == names
@@ -114,24 +114,24 @@ def test_pictures_are_those_of_one_process(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def said_under_torchrun(words: tuple[str, ...], account: Path) -> Outcome:
+def said_under_torchrun(arguments: tuple[str, ...], account: Path) -> Outcome:
     """The same in a process of torchrun, which names a file for the reason of a failure."""
     with patch.dict(os.environ, {ERROR_FILE_VARIABLE: str(account)}):
-        return said(words)
+        return said(arguments)
 
 
 def test_a_mistake_is_told_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
-    words = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
-    first, second = pair.run(said_under_torchrun, words, tmp_path / "error.json")
+    arguments = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
+    first, second = pair.run(said_under_torchrun, arguments, tmp_path / "error.json")
     assert (first.code, second.code, second.errors) == (2, 2, "")
     assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
 
 
 @pytest.mark.slow
 def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path) -> None:
-    words = ("sample", f"run={trained_run}", "num_samples=3", "num_threads=1", "device=cpu")
-    assert genlab(*words, f"out={tmp_path / 'one'}").code == 0
-    outcome = genlab(*words, f"out={tmp_path / 'two'}", "devices=2")
+    arguments = ("sample", f"run={trained_run}", "num_samples=3", "num_threads=1", "device=cpu")
+    assert genlab(*arguments, f"out={tmp_path / 'one'}").code == 0
+    outcome = genlab(*arguments, f"out={tmp_path / 'two'}", "devices=2")
     assert (outcome.code, outcome.errors) == (0, "")
     assert outcome.output.count("samples.png") == 1
     assert (tmp_path / "one/samples.png").read_bytes() == (tmp_path / "two/samples.png").read_bytes()
@@ -139,7 +139,7 @@ def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate"])
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (("devices=0",), "devices must be at least 1, got 0"),
         (("device=cpu", "devices=2", "-m", "seed=0,1"), "devices must be 1 with -m, whose jobs run here one by one"),
@@ -147,9 +147,9 @@ def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: 
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_line(
-    genlab: Callable[..., Outcome], trained_run: Path, command: str, words: tuple[str, ...], message: str
+    genlab: Callable[..., Outcome], trained_run: Path, command: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    outcome = genlab(command, f"run={trained_run}", *words)
+    outcome = genlab(command, f"run={trained_run}", *arguments)
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
     assert message in outcome.errors
     assert list(Path.cwd().iterdir()) == []

@@ -60,9 +60,9 @@ def test_every_experiment_has_a_complete_header() -> None:
         for measure in experiment.measures:
             assert declared_before(measure, ())["direction"] in ("lower", "higher"), f"{experiment.name}: {measure}"
         for published in experiment.published.values():
-            assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://github\.com/", published.told), experiment.name
+            assert re.search(r"arXiv:\d{4}\.\d{4,5}|https://github\.com/", published.text), experiment.name
         for expected in experiment.expected.values():
-            assert "docs/results.md" in expected.told, experiment.name
+            assert "docs/results.md" in expected.text, experiment.name
 
 
 def test_every_published_experiment_has_a_quick_twin() -> None:
@@ -80,7 +80,7 @@ def test_every_published_experiment_has_a_quick_twin() -> None:
 
 def page_row(experiment: Experiment) -> str:
     """Return the row of docs/experiments.md for an experiment."""
-    published = "; ".join(f"`{name}` {value.told}" for name, value in experiment.published.items())
+    published = "; ".join(f"`{name}` {value.text}" for name, value in experiment.published.items())
     expected = ", ".join(
         f"`{name}` {value.value:g} ± {value.deviation:g}" for name, value in experiment.expected.items()
     )
@@ -106,7 +106,7 @@ def test_a_header_is_read_with_its_continuations(tmp_path: Path) -> None:
     assert experiment.command == "genlab train experiment=x num_threads=1, then genlab evaluate run=RUN"
     assert experiment.measures == ("nll_upper_bound_nats", "parzen_log_likelihood_nats", "error")
     assert experiment.published["nll_upper_bound_nats"].value == 80.0
-    assert experiment.published["nll_upper_bound_nats"].told == ("80.0 (arXiv:1502.04623, table 2, of another network)")
+    assert experiment.published["nll_upper_bound_nats"].text == ("80.0 (arXiv:1502.04623, table 2, of another network)")
     assert experiment.published["parzen_log_likelihood_nats"].value == -132.0
     assert (experiment.cost, experiment.remark) == ("20 minutes", "")
     assert experiment.title == "A model (Somebody 2015, arXiv:1502.04623)."

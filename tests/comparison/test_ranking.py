@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.comparison.ranking import Column, columns_of, differing, sorted_runs, told_once
+from genlab.comparison.ranking import Column, columns_of, differing, sorted_runs, unique_remarks
 from genlab.comparison.runs import Run, read_runs
 from genlab.errors import ConfigurationError
 from tests.comparison.conftest import RunMaker, entry
@@ -89,7 +89,9 @@ def test_other_seeds_are_ranked_with_a_remark(make_run: RunMaker, tmp_path: Path
     assert "seeds 0, 3" in found.remarks[0]
 
 
-def test_a_test_without_an_evaluation_is_shown_and_refused_with_the_way_out(make_run: RunMaker, tmp_path: Path) -> None:
+def test_a_test_without_an_evaluation_is_shown_and_refused_with_the_suggestion(
+    make_run: RunMaker, tmp_path: Path
+) -> None:
     folder = make_run("a", summary={"test": {"test/nll_nats": 70.0}})
     make_run("b", measures=[entry("nll_nats", 80.0)])
     make_run("c", measures=[entry("nll_nats", 81.0)])
@@ -127,7 +129,7 @@ def test_a_reason_that_measures_share_is_told_once(make_run: RunMaker, tmp_path:
     names = [f"{kind}_classifier" for kind in ("precision", "recall", "density", "coverage", "frechet_distance")]
     for name, features in (("a", "classifier 1"), ("b", "classifier 2")):
         make_run(name, measures=[entry(measure, 0.5, features=features) for measure in names])
-    (line,) = told_once(columns_of(read_runs([tmp_path])))
+    (line,) = unique_remarks(columns_of(read_runs([tmp_path])))
     assert line.startswith("#2 not ranked with #1: features classifier 2, not classifier 1 (precision_classifier")
     assert line.endswith("and 1 more)")
 

@@ -78,7 +78,7 @@ def test_the_cost_is_that_of_all_processes(make_run: RunMaker, told: dict[str, A
     assert read_run(folder, name="a").hardware == hardware
 
 
-def test_a_resumed_run_of_a_former_version_is_repeated_by_its_first_line_and_its_last(make_run: RunMaker) -> None:
+def test_a_resumed_run_of_an_older_version_is_repeated_by_its_first_command_and_its_last(make_run: RunMaker) -> None:
     folder = make_run("a")
     environment = json.loads((folder / "environment.json").read_text())
     environment |= {"command": "genlab train resume=outputs/a trainer.num_steps=200", "git": {"commit": "ab" * 20}}

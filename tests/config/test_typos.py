@@ -291,8 +291,8 @@ TWICE = [
     (["sample", "a", "--cfg", "job", "b"], "one run must be given, got a and b; did you mean out=b?"),
     (["evaluate", "a", "b"], "one run must be given, got a and b; did you mean out=b?"),
     (["datasets", "digits", "mnist"], "one dataset must be given, got digits and mnist"),
-    (["sample", "run=a", "run=b"], "run is given twice on the line: a and b"),
-    (["sample", "a", "run=b"], "run is given twice on the line: a and b"),
+    (["sample", "run=a", "run=b"], "run is given twice on the command line: a and b"),
+    (["sample", "a", "run=b"], "run is given twice on the command line: a and b"),
 ]
 
 

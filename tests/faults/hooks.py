@@ -219,7 +219,7 @@ def killed_in_saving(number: int) -> None:
 def saving_plainly() -> None:
     """What many trainers do, wrong here: the one checkpoint is overwritten in place."""
 
-    def write(path: Path, *parts: bytes | memoryview, former: Path | None = None) -> None:
+    def write(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
         with path.open("wb") as file:
             for part in parts:
                 file.write(part)

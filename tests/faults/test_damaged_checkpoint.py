@@ -82,9 +82,9 @@ def test_a_run_goes_on_from_the_checkpoint_before(
     with tally.trying(FAULT, "damaged newest checkpoints"):
         ended = resume(folder).wait()
         assert ended.returncode == 0, ended.stderr
-        (warning,) = [line for line in ended.stdout.splitlines() if "going on from" in line]
+        (warning,) = [line for line in ended.stdout.splitlines() if "resuming from" in line]
         assert "last.safetensors" in warning
-        assert f"going on from previous.safetensors (step {PREVIOUS})" in warning
+        assert f"resuming from previous.safetensors (step {PREVIOUS})" in warning
         assert_runs_equal(whole, folder)
         assert strays_of(folder) == []
 

@@ -166,7 +166,7 @@ def test_the_wrong_variants_are_noticed(
     """A save on the final name, while another program takes the space that this sets free."""
     folder = small_disk / "run"
 
-    def write_plainly(path: Path, *parts: bytes, former: Path | None = None) -> None:
+    def write_plainly(path: Path, *parts: bytes, previous: Path | None = None) -> None:
         is_second = path.exists()
         with path.open("wb") as file:
             if is_second:

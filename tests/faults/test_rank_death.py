@@ -195,7 +195,7 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         output, _ = process.communicate(timeout=LIMIT_SECONDS)
         assert processes_of(folder) == []
         assert process.returncode == 143, output
-        assert f"saved; to go on: {resume_command(folder)}" in output
+        assert f"saved; to resume: {resume_command(folder)}" in output
         told = "started again, from the last checkpoint: process 1 of this machine died without a word"
         assert output.count(told) == 1
         assert (folder / "train.log").read_text().count(told) == 1

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from genlab.errors import FolderInUseError
 from genlab.run import folder as run_folder
-from genlab.run.folder import claimed, make_new
+from genlab.run.folder import locked, make_new
 from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume, seconds_since
 from tests.faults.hooks import note_time
 from tests.faults.tally import Tally
@@ -102,8 +102,8 @@ def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally:
 def test_the_wrong_variant_of_the_lock_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
-    with claimed(tmp_path, is_resumed=True), pytest.raises(FolderInUseError), claimed(tmp_path, is_resumed=True):
+    with locked(tmp_path, is_resumed=True), pytest.raises(FolderInUseError), locked(tmp_path, is_resumed=True):
         pass
     monkeypatch.setattr(run_folder, "_acquired", lambda folder: FileLock(folder / "never acquired"))
-    with claimed(tmp_path, is_resumed=True), claimed(tmp_path, is_resumed=True):
+    with locked(tmp_path, is_resumed=True), locked(tmp_path, is_resumed=True):
         tally.wrong_variant_noticed(FAULT, "no lock: two hold one folder")

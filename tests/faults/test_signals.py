@@ -14,7 +14,7 @@ import pytest
 
 from genlab.comparison.runs import read_run
 from genlab.paths import resume_command
-from genlab.signals import told
+from genlab.signals import signal_text
 from tests.faults import hooks
 from tests.faults.harness import (
     TINY,
@@ -52,8 +52,8 @@ def assert_saved_and_resumable(
     assert summary["status"] == "interrupted"
     step = summary["step"]
     assert step in steps
-    way_on = f"saved; to go on: {resume_command(folder)}"
-    assert ended.stderr == f"genlab: stopped by {told(code - 128)} after step {step}; {way_on}\n"
+    way_on = f"saved; to resume: {resume_command(folder)}"
+    assert ended.stderr == f"genlab: stopped by {signal_text(code - 128)} after step {step}; {way_on}\n"
     assert checkpoint_of(folder)["step"] == step
     assert strays_of(folder) == []
     ended = resume(folder).wait()
@@ -103,7 +103,7 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
     hook = partial(hooks.signalled_in_saving, POINTS_OF_THE_FIRST_SAVE + point, *signals, note=note_of(folder))
     with tally.trying(FAULT, "double Ctrl-C within a save"):
         ended = fork(*WORDS, folder=folder, hook=hook).wait()
-        way_on = f"genlab: to go on from the last checkpoint: {resume_command(folder)}\n"
+        way_on = f"genlab: to resume from the last checkpoint: {resume_command(folder)}\n"
         assert (ended.returncode, ended.stderr) == (130, way_on)
         assert seconds_since(note_of(folder)) < LIMIT_SECONDS
         assert read_run(folder, name="run").status == "killed"
@@ -157,7 +157,7 @@ def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: 
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["status"] == "interrupted"
         assert checkpoint_of(folder)["step"] == summary["step"]
-        assert errors.splitlines()[-1].endswith(f"; saved; to go on: {resume_command(folder)}")
+        assert errors.splitlines()[-1].endswith(f"; saved; to resume: {resume_command(folder)}")
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genlab.launch import jobs as process
-from genlab.launch import sweep as conduct
+from genlab.launch import sweep as sweep_module
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_settings import SweepSettings
 
@@ -24,7 +24,7 @@ RECORD = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="runnin
 def sweep(tmp_path: Path) -> SweepFolder:
     folder = SweepFolder(tmp_path)
     folder.write_plan(
-        SweepPlan(words=("seed=0,1",), config_dir=None, jobs=(("seed=0",), ("seed=1",))), command="genlab"
+        SweepPlan(overrides=("seed=0,1",), config_dir=None, jobs=(("seed=0",), ("seed=1",))), command="genlab"
     )
     (tmp_path / "0_x").mkdir()
     return folder
@@ -60,7 +60,7 @@ def test_an_end_in_a_word_and_a_line(
 
 
 def test_a_run_that_its_time_limit_stopped_has_not_failed(sweep: SweepFolder) -> None:
-    summary(sweep, status="interrupted", reason="trainer.max_minutes=1 is over; resume to go on")
+    summary(sweep, status="interrupted", reason="trainer.max_minutes=1 is over; resume to continue")
     ended = run("pass", sweep)
     assert (ended.status, ended.has_failed) == ("interrupted", False)
     assert ended.reason is not None
@@ -75,10 +75,10 @@ def test_only_the_last_attempts_output_is_searched_for_the_reason(sweep: SweepFo
 # A job that has started its watchdog: it says so, and then trains for ever.
 HELD = """
 import signal, sys, time
-from genlab.launch.watchdog import hold_lifeline
+from genlab.launch.watchdog import start_watchdog
 stopped = []
 signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-hold_lifeline()
+start_watchdog()
 print("held", flush=True)
 while not stopped:
     time.sleep(0.02)
@@ -128,7 +128,7 @@ def test_a_stopped_sweeps_job_saves_and_goes(sweep: SweepFolder) -> None:
     ("error", "left", "exit_code"),
     [(KeyboardInterrupt, "held\n", -9), (SystemExit, "held\nsaved\n", 143)],
 )
-def test_a_guardian_that_must_go_takes_its_job_along(
+def test_a_parent_process_that_must_exit_ends_its_job(
     sweep: SweepFolder, error: type[BaseException], left: str, exit_code: int
 ) -> None:
     """A second Ctrl-C is impatient; the end of a SLURM job's time, which submitit turns into SystemExit, is not."""
@@ -137,7 +137,7 @@ def test_a_guardian_that_must_go_takes_its_job_along(
     def leave(*_: object) -> None:
         raise error
 
-    former = signal.signal(signal.SIGUSR1, leave)
+    previous = signal.signal(signal.SIGUSR1, leave)
 
     def interrupt() -> None:
         wait_for(log, "held")
@@ -150,7 +150,7 @@ def test_a_guardian_that_must_go_takes_its_job_along(
             run(HELD, sweep)
     finally:
         interrupting.join()
-        signal.signal(signal.SIGUSR1, former)
+        signal.signal(signal.SIGUSR1, previous)
     record = sweep.record(0)
     assert record is not None
     assert (record.status, record.exit_code) == ("interrupted", exit_code)
@@ -169,14 +169,14 @@ def test_who_asked_to_stop_is_known(sweep: SweepFolder) -> None:
 
 @pytest.fixture
 def hangups_count() -> Iterator[None]:
-    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGHUP, former)
+    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.usefixtures("hangups_count")
 def test_a_terminal_that_vanishes_stops_a_sweep_once(sweep: SweepFolder) -> None:
-    with conduct._signals_stop(sweep):
+    with sweep_module._signals_stop(sweep):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGHUP)
         assert sweep.stop_signal() == signal.SIGHUP
@@ -184,22 +184,22 @@ def test_a_terminal_that_vanishes_stops_a_sweep_once(sweep: SweepFolder) -> None
             os.kill(os.getpid(), signal.SIGINT)
     sweep.forget_stop()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
-    with conduct._signals_stop(sweep):
+    with sweep_module._signals_stop(sweep):
         os.kill(os.getpid(), signal.SIGHUP)
         assert sweep.stop_signal() is None
 
 
 @pytest.mark.usefixtures("hangups_count")
 def test_the_worker_of_a_launcher_leaves_the_terminal_to_the_sweep() -> None:
-    with process._interruptions_left_to_conductor():
+    with process._interruptions_left_to_sweep():
         for number in (signal.SIGINT, signal.SIGHUP):
             os.kill(os.getpid(), number)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_path: Path) -> None:
-    program = tmp_path / "guardian.py"
+def test_a_job_whose_parent_process_is_killed_saves_and_exits(sweep: SweepFolder, tmp_path: Path) -> None:
+    program = tmp_path / "parent.py"
     program.write_text(
         "import sys\nfrom pathlib import Path\nfrom genlab.launch import jobs\n"
         "from genlab.launch.sweep_folder import JobRecord, SweepFolder\n"
@@ -207,18 +207,18 @@ def test_a_job_whose_guardian_is_killed_saves_and_goes(sweep: SweepFolder, tmp_p
         f"folder = SweepFolder(Path({str(sweep.path)!r}))\n"
         f"jobs._run([sys.executable, '-c', {HELD!r}], record, folder, {{}})\n"
     )
-    guardian = subprocess.Popen([sys.executable, str(program)])
+    parent = subprocess.Popen([sys.executable, str(program)])
     log = sweep.path / "0_x" / "output.log"
     try:
         wait_for(log, "held")
     finally:
-        guardian.kill()
-        guardian.wait()
+        parent.kill()
+        parent.wait()
     wait_for(log, "saved")
 
 
-def test_without_the_variable_there_is_no_lifeline() -> None:
-    program = "from genlab.launch.watchdog import hold_lifeline; hold_lifeline(); import threading; "
+def test_without_the_variable_there_is_no_watchdog() -> None:
+    program = "from genlab.launch.watchdog import start_watchdog; start_watchdog(); import threading; "
     program += "assert threading.active_count() == 1"
     result = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, timeout=60)
     assert result.returncode == 0
@@ -232,8 +232,8 @@ def test_a_folder_that_somebody_holds_is_left_alone(sweep: SweepFolder, monkeypa
         [
             sys.executable,
             "-c",
-            "import sys\nfrom pathlib import Path\nfrom genlab.run.folder import claimed\n"
-            f"with claimed(Path({str(folder)!r}), is_resumed=True):\n    print(flush=True)\n    sys.stdin.read()",
+            "import sys\nfrom pathlib import Path\nfrom genlab.run.folder import locked\n"
+            f"with locked(Path({str(folder)!r}), is_resumed=True):\n    print(flush=True)\n    sys.stdin.read()",
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -242,7 +242,7 @@ def test_a_folder_that_somebody_holds_is_left_alone(sweep: SweepFolder, monkeypa
         assert holder.stdout is not None
         holder.stdout.readline()
         settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
-        process._look_after("train", RECORD, sweep, settings, {})
+        process._run_and_record("train", RECORD, sweep, settings, {})
     record = sweep.record(0)
     assert record is not None
     assert (record.status, record.exit_code) == ("failed", 8)

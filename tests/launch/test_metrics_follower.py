@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.launch import metrics_follower as following
+from genlab.launch import metrics_follower as module
 from genlab.launch.metrics_follower import MetricsFollower
 
 
@@ -64,7 +64,7 @@ def test_what_is_no_file_of_the_run_is_not_read(tmp_path: Path, kind: str) -> No
 def test_a_long_file_is_read_in_parts_and_nonsense_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "_MAX_BYTES", 100)
+    monkeypatch.setattr(module, "_MAX_BYTES", 100)
     nonsense = ['{"step": Infinity}', "[" * 90, f'{{"step": "{"9" * 70}x"}}']
     (tmp_path / "metrics.jsonl").write_text("".join([*map(line, range(50)), "\n".join([*nonsense, ""]), line(50)]))
     assert steps(MetricsFollower(tmp_path)) == list(range(51))

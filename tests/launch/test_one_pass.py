@@ -55,7 +55,7 @@ def test_a_run_composes_once_before_its_folder_and_once_inside(
 
 
 @pytest.mark.parametrize(
-    ("words", "number"),
+    ("arguments", "number"),
     [
         # The sweep, its first job, the sweep in Hydra, and the four jobs in Hydra's launcher.
         (("seed=0,1,2,3",), 7),
@@ -66,10 +66,10 @@ def test_a_sweep_of_four_jobs_composes_no_job_twice_where_values_differ_alone(
     genlab: Callable[..., Outcome],
     calls: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     number: int,
 ) -> None:
-    monkeypatch.setattr(jobs, "_look_after", lambda *_: None)
-    outcome = genlab("train", "-m", *TINY, *words)
+    monkeypatch.setattr(jobs, "_run_and_record", lambda *_: None)
+    outcome = genlab("train", "-m", *TINY, *arguments)
     assert outcome.code == 0, outcome.errors
     assert calls["load_configuration"] == number

@@ -61,13 +61,13 @@ def test_the_program_sets_them_before_anything_heavy_and_the_library_never() -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words", [(), ("trainer.devices=2",), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=local")]
+    "arguments", [(), ("trainer.devices=2",), ("-m", "seed=0,1"), ("-m", "seed=0,1", "hydra/launcher=local")]
 )
-def test_every_process_that_loads_torch_has_read_them(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_process_that_loads_torch_has_read_them(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """The runtime itself tells, as it is loaded, of what it has read; joblib's workers load no torch."""
     tiny = ("trainer=smoke", "model=gan", "dataset.size=8", "num_threads=1", "trainer.num_steps=2")
     told = subprocess.run(
-        [sys.executable, "-m", "genlab", "train", *tiny, "device=cpu", *words],
+        [sys.executable, "-m", "genlab", "train", *tiny, "device=cpu", *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -79,4 +79,4 @@ def test_every_process_that_loads_torch_has_read_them(words: tuple[str, ...], tm
     if not counts:
         pytest.skip("torch has another OpenMP runtime here")
     assert set(counts) == {SPIN_SETTINGS["GOMP_SPINCOUNT"]}
-    assert len(counts) >= (3 if words else 1)
+    assert len(counts) >= (3 if arguments else 1)

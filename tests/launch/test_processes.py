@@ -17,10 +17,10 @@ from torch.distributed.launcher.api import LaunchConfig
 from genlab.errors import ProcessLostError, StoppedBySignal
 from genlab.launch import processes as launcher
 from genlab.launch import worker
-from genlab.launch.outcome import settle_after_first, settled
+from genlab.launch.outcome import finalise_after_rank_0, finalise_status
 from genlab.launch.processes import Processes, WorkerFailure, launch_processes, root_cause
 from genlab.paths import resume_command
-from genlab.run.folder import claimed
+from genlab.run.folder import locked
 from tests.conftest import Outcome
 
 
@@ -72,9 +72,9 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running")
-    error = settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), former={})
+    error = finalise_status(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), previous={})
     assert str(error) == (
-        f"process 0 of 2 was killed by SIGKILL; to go on from the last checkpoint: {resume_command(folder)}"
+        f"process 0 of 2 was killed by SIGKILL; to resume from the last checkpoint: {resume_command(folder)}"
     )
     assert summary(folder) == {
         "status": "failed",
@@ -86,41 +86,41 @@ def test_a_run_whose_processes_died_is_written_down_as_failed(tmp_path: Path) ->
 
 def test_a_stopped_run_says_where_it_stands(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "interrupted")
-    error = settled(folder, StoppedBySignal("stopped by Ctrl-C", 2), former={})
-    way_on = f"saved; to go on: {resume_command(folder)}"
+    error = finalise_status(folder, StoppedBySignal("stopped by Ctrl-C", 2), previous={})
+    way_on = f"saved; to resume: {resume_command(folder)}"
     assert (str(error), error.exit_code) == (f"stopped by Ctrl-C after step 7; {way_on}", 130)
 
 
 def test_a_run_stopped_before_its_first_checkpoint_says_so(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running", with_checkpoint=False)
-    error = settled(folder, StoppedBySignal("stopped by signal 15", 15), former={})
+    error = finalise_status(folder, StoppedBySignal("stopped by signal 15", 15), previous={})
     assert (str(error), error.exit_code) == ("stopped by signal 15; nothing was saved", 143)
     assert summary(folder)["status"] == "interrupted"
-    assert settled(tmp_path / "none", ProcessLostError("x"), former={}).args == ("x; nothing was saved",)
+    assert finalise_status(tmp_path / "none", ProcessLostError("x"), previous={}).args == ("x; nothing was saved",)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_failure_elsewhere_stands_in_the_summary_and_the_firsts_own_stays(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "failed")
     own = WorkerFailure("out of memory", rank=0, exit_code=6)
-    assert settled(folder, own, former={}) is own
+    assert finalise_status(folder, own, previous={}) is own
     assert summary(folder)["reason"] is None
     others = WorkerFailure("ValueError: x", rank=1, exit_code=1)
-    assert settled(folder, others, former={}) is others
+    assert finalise_status(folder, others, previous={}) is others
     assert summary(folder)["reason"] == "ValueError: x"
 
 
 @pytest.mark.parametrize("status", ["running", "finished", "interrupted"])
 def test_a_second_process_puts_down_only_what_the_first_could_not(tmp_path: Path, status: str) -> None:
     folder = folder_with(tmp_path, status)
-    settle_after_first(folder, former={})
+    finalise_after_rank_0(folder, previous={})
     assert summary(folder)["status"] == ("failed" if status == "running" else status)
 
 
 def test_a_first_process_that_lives_is_left_to_tell_its_end(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, "running")
-    with claimed(folder, is_resumed=True):
-        settle_after_first(folder, former={})
+    with locked(folder, is_resumed=True):
+        finalise_after_rank_0(folder, previous={})
     assert summary(folder)["status"] == "running"
 
 
@@ -134,7 +134,7 @@ def test_a_launcher_hears_of_a_vanished_terminal_once_and_under_nohup_never(
     def agent(config: LaunchConfig, program: str) -> Callable[..., None]:
         handled.extend(config.signals_to_handle.split(","))
 
-        def launched(*words: str) -> None:
+        def launched(*arguments: str) -> None:
             try:
                 os.kill(os.getpid(), signal.SIGHUP)
             except SignalException:
@@ -144,14 +144,14 @@ def test_a_launcher_hears_of_a_vanished_terminal_once_and_under_nohup_never(
         return launched
 
     monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", agent)
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else signal.SIG_DFL)
     try:
         with nullcontext() if is_ignored else pytest.raises(StoppedBySignal) as stop:
             launch_processes("train", [], Processes(num=2))
         assert stop is None or stop.value.exit_code == 129
         assert signal.getsignal(signal.SIGHUP) == (signal.SIG_IGN if is_ignored else signal.SIG_DFL)
     finally:
-        signal.signal(signal.SIGHUP, former)
+        signal.signal(signal.SIGHUP, previous)
     assert set(handled) == {"SIGTERM", "SIGINT", "SIGQUIT"}
 
 
@@ -189,13 +189,13 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), REFUSED)
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_what_this_machine_cannot_give_is_refused_in_a_line(
-    genlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+    genlab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    outcome: Outcome = genlab("train", *words)
+    outcome: Outcome = genlab("train", *arguments)
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
     assert message in outcome.errors
     assert list(tmp_path.iterdir()) == []
@@ -229,17 +229,17 @@ def one_of_two(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("words", "message"), REFUSED_BESIDE)
+@pytest.mark.parametrize(("arguments", "message"), REFUSED_BESIDE)
 def test_what_does_not_go_with_torchrun_is_refused_by_all_and_told_by_one(
     genlab: Any,
     tmp_path: Path,
     one_of_two: Callable[[int, bool], None],
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     message: str,
     rank: int,
 ) -> None:
     one_of_two(rank, True)
-    outcome: Outcome = genlab(*words)
+    outcome: Outcome = genlab(*arguments)
     assert outcome.code == 2
     assert (message in outcome.errors) == (rank == 0)
     assert rank == 0 or outcome.errors == ""
@@ -268,6 +268,6 @@ def test_processes_that_changed_nothing_leave_what_is_told_of_the_run(tmp_path: 
     """A resumption in several processes, of a run that was killed, that dies before its first step."""
     folder = folder_with(tmp_path, "running")
     before = summary(folder)
-    settle_after_first(folder, former=before)
-    settled(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), former=before)
+    finalise_after_rank_0(folder, previous=before)
+    finalise_status(folder, ProcessLostError("process 0 of 2 was killed by SIGKILL"), previous=before)
     assert summary(folder) == before

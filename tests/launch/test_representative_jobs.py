@@ -46,16 +46,16 @@ ENDLESS = [
 ]
 
 
-@pytest.mark.parametrize("words", ENDLESS)
-def test_more_jobs_than_anybody_runs_are_refused_and_can_be_searched(composer: Composer, words: list[str]) -> None:
+@pytest.mark.parametrize("arguments", ENDLESS)
+def test_more_jobs_than_anybody_runs_are_refused_and_can_be_searched(composer: Composer, arguments: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="must leave at most 10,000 jobs"):
-        in_fixed_order(composer, words, is_search=False)
-    assert in_fixed_order(composer, words, is_search=True) == words
+        in_fixed_order(composer, arguments, is_search=False)
+    assert in_fixed_order(composer, arguments, is_search=True) == arguments
 
 
 def test_of_two_values_for_a_key_the_last_counts(composer: Composer) -> None:
-    words = ["seed=range(9000)", "seed=0,1", "model=draw,gan", "optimizer.default.lr=interval(0,1)"]
-    assert in_fixed_order(composer, words, is_search=False) == words
+    arguments = ["seed=range(9000)", "seed=0,1", "model=draw,gan", "optimizer.default.lr=interval(0,1)"]
+    assert in_fixed_order(composer, arguments, is_search=False) == arguments
 
 
 def test_a_shuffled_sweep_has_one_order(composer: Composer) -> None:

@@ -24,7 +24,7 @@ TAG = "validation/nll_nats"
 def test_every_kind_of_sweep_has_its_distribution() -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    words = [
+    arguments = [
         "a=interval(1, 8)",
         "b=int(interval(1, 8))",
         "c=tag(log, interval(1e-4, 1e-2))",
@@ -34,7 +34,7 @@ def test_every_kind_of_sweep_has_its_distribution() -> None:
         "++g.h=choice(a, 'b c', [1,2])",
         "i=64,128",
     ]
-    assert search_space(parse_overrides(words)).distributions() == {
+    assert search_space(parse_overrides(arguments)).distributions() == {
         "a": FloatDistribution(1, 8),
         "b": IntDistribution(1, 8),
         "c": FloatDistribution(1e-4, 1e-2, log=True),
@@ -52,7 +52,7 @@ def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["a=1"], "needs something to search"),
         (["a=interval(2, 2)"], "a: an interval must go from a number to a larger one, got 2.0 to 2.0"),
@@ -60,9 +60,9 @@ def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
         (["a=tag(log, interval(0, 2))"], "from a positive number"),
     ],
 )
-def test_an_impossible_space_is_refused(words: list[str], message: str) -> None:
+def test_an_impossible_space_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        search_space(parse_overrides(words))
+        search_space(parse_overrides(arguments))
 
 
 class Bench:
@@ -71,7 +71,7 @@ class Bench:
     def __init__(self, folder: Path, outcome: Callable[[dict[str, str]], dict[str, Any]]) -> None:
         self.sweep = SweepFolder(folder)
         folder.mkdir(exist_ok=True)
-        self.sweep.write_plan(SweepPlan(words=(), config_dir=None, jobs=None), command="")
+        self.sweep.write_plan(SweepPlan(overrides=(), config_dir=None, jobs=None), command="")
         self.outcome = outcome
         self.launched: list[int] = []
 
@@ -98,7 +98,7 @@ class Bench:
                 )
             )
 
-    def search(self, *words: str, minimize: bool = True, **changes: Any) -> Any:
+    def search(self, *arguments: str, minimize: bool = True, **changes: Any) -> Any:
         """Run a search and return Optuna's view of it, read anew from its file."""
         values = {"n_trials": 12, "n_jobs": 1, "seed": 0, "n_startup_trials": 5, "prune": True}
         values |= {"n_finished_before_pruning": 2, "n_warmup_steps": 0, "params": {}}
@@ -106,7 +106,7 @@ class Bench:
             self.sweep,
             comparison=SweepSettings(measure=None, minimize=minimize, aggregate_seeds=False, resume=None),
             settings=SearchSettings(**{**values, **changes}),
-            space=search_space(parse_overrides(words)),
+            space=search_space(parse_overrides(arguments)),
         ).run(self.launch)
         return self.study()
 
@@ -162,7 +162,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "minimize"),
+    ("arguments", "minimize"),
     [
         (("model=dcgan", "sweep.measure=watch/diversity_ratio"), False),
         (("model=dcgan", "sweep.measure=modes/covered"), False),
@@ -173,10 +173,10 @@ def test_more_may_be_better(tmp_path: Path) -> None:
     ],
 )
 def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
-    tmp_path: Path, words: tuple[str, ...], minimize: bool
+    tmp_path: Path, arguments: tuple[str, ...], minimize: bool
 ) -> None:
     register_resolvers()
-    line = [*words, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
+    line = [*arguments, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
     with open_composer("train", config_dir=None) as composer:
         whole = composer.compose(line, is_sweep=True)
     assert planned_search(whole, line, tmp_path)._comparison.minimize is minimize

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.launch import jobs as guardian
+from genlab.launch import jobs as jobs_module
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 
@@ -49,9 +49,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Return a function that starts ``genlab ARGUMENTS`` in the test's folder; kill its processes at the end."""
     started = []
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "genlab", *words],
+            [sys.executable, "-m", "genlab", *arguments],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -130,7 +130,7 @@ def test_the_tables_of_the_improved_gan_are_one_command_each(
     from genlab.launch import command as application
 
     plans: list[SweepPlan] = []
-    monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))
+    monkeypatch.setattr(application, "run_sweep", lambda sweep, settings, plan, **_: plans.append(plan))
     page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
     for command in re.findall("`genlab (train -m [^`]*)`", page):
         outcome = genlab(*shlex.split(command))
@@ -152,11 +152,11 @@ def test_the_documented_commands_pass_every_check_before_the_first_job(
     from genlab.launch import command as application
 
     plans: list[SweepPlan] = []
-    monkeypatch.setattr(application, "conduct", lambda sweep, settings, plan, **_: plans.append(plan))
-    commands = [words for words in documented() if "sweep.resume=" not in " ".join(words)]
+    monkeypatch.setattr(application, "run_sweep", lambda sweep, settings, plan, **_: plans.append(plan))
+    commands = [arguments for arguments in documented() if "sweep.resume=" not in " ".join(arguments)]
     assert len(commands) >= 2
-    for words in commands:
-        outcome = genlab(*words)
+    for arguments in commands:
+        outcome = genlab(*arguments)
         assert outcome.code == 0, outcome.errors
     grid, search = plans[:2]
     assert grid.jobs is not None
@@ -199,24 +199,24 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(words) for words, _ in REFUSED])
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
 def test_a_mistake_costs_a_line_and_leaves_no_folder(
-    genlab: Genlab, tmp_path: Path, words: list[str], message: str
+    genlab: Genlab, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    outcome = genlab("train", *words)
+    outcome = genlab("train", *arguments)
     assert outcome.code == 2
     assert len(outcome.errors.splitlines()) == 1, outcome.errors
     assert message in outcome.errors
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("hydra.mode=MULTIRUN",), ("-m", "hydra.mode=RUN")])
+@pytest.mark.parametrize("arguments", [("hydra.mode=MULTIRUN",), ("-m", "hydra.mode=RUN")])
 def test_a_sweep_is_asked_for_by_a_flag_or_a_setting(
-    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(guardian, "_look_after", lambda _, record, *__: started.append(record.overrides[-1:]))
-    outcome = genlab("train", *words, "trainer=smoke", "seed=shuffle(0,1)")
+    monkeypatch.setattr(jobs_module, "_run_and_record", lambda _, record, *__: started.append(record.overrides[-1:]))
+    outcome = genlab("train", *arguments, "trainer=smoke", "seed=shuffle(0,1)")
     assert (outcome.code, outcome.errors) == (0, "")
     plan = SweepFolder(only_sweep(tmp_path)).read_plan()
     assert started == [job[-1:] for job in plan.jobs or ()]
@@ -247,8 +247,8 @@ def test_a_full_disk_is_said_before_there_is_a_folder(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("genlab.storage.free_bytes", lambda path: 10)
-    for words in (("train", "-m", "trainer=smoke", "seed=0,1"), ("check", "-m", "model=draw,dcgan")):
-        outcome = genlab(*words)
+    for arguments in (("train", "-m", "trainer=smoke", "seed=0,1"), ("check", "-m", "model=draw,dcgan")):
+        outcome = genlab(*arguments)
         assert (outcome.code, outcome.errors.count("\n")) == (7, 1), outcome.errors
         assert "1,000,000 bytes to write, 10 free" in outcome.errors
         assert list(tmp_path.iterdir()) == []
@@ -274,7 +274,7 @@ def test_a_sweep_with_configurations_of_ones_own_goes_on_when_they_are_named_aga
 
 def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
-    sweep.write_plan(SweepPlan(words=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
+    sweep.write_plan(SweepPlan(overrides=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
     outcome = genlab("train", "-m", "seed=0,2", f"sweep.resume={tmp_path}")
     assert outcome.code == 2
     assert "give its overrides or none; they are seed=0,1" in outcome.errors
@@ -282,8 +282,8 @@ def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_
 
 @pytest.mark.slow
 def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Start, tmp_path: Path) -> None:
-    words = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
-    sweep_process = start(*words)
+    arguments = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
+    sweep_process = start(*arguments)
     for number, number_of_signal in ((0, signal.SIGKILL), (1, signal.SIGTERM)):
         run = wait_for(tmp_path, f"outputs/sweeps/*/00{number}-*/checkpoints/last.safetensors").parent.parent
         os.kill(process_of(run), number_of_signal)
@@ -353,14 +353,14 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
 
 @pytest.mark.slow
 def test_a_diverging_job_has_its_own_word(genlab: Genlab, tmp_path: Path) -> None:
-    words = [
+    arguments = [
         "optimizer=sgd",
         "recipe=none",
         "optimizer.default.lr=1e30,1e-3",
         "trainer.num_steps=20",
         "model.num_units=8",
     ]
-    outcome = genlab("train", "-m", *TINY, *words, "model.num_units=8")
+    outcome = genlab("train", "-m", *TINY, *arguments, "model.num_units=8")
     assert outcome.code == 9
     assert [row["status"] for row in table(only_sweep(tmp_path))] == ["diverged", "finished"]
 
@@ -370,8 +370,8 @@ def test_a_diverging_job_has_its_own_word(genlab: Genlab, tmp_path: Path) -> Non
 def test_a_launcher_runs_jobs_in_workers_and_a_failed_one_ends_nothing(
     start: Start, tmp_path: Path, launcher: str
 ) -> None:
-    words = [f"hydra/launcher={launcher}", "model.num_units=8", "model.read_size=3,12,4"]
-    process = start("train", "-m", *TINY, *words)
+    arguments = [f"hydra/launcher={launcher}", "model.num_units=8", "model.read_size=3,12,4"]
+    process = start("train", "-m", *TINY, *arguments)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 9, output
     assert [row["status"] for row in table(only_sweep(tmp_path))] == ["finished", "failed", "finished"]
@@ -394,11 +394,11 @@ def test_an_interrupted_sweep_of_several_at_once_saves_every_job(start: Start, t
 
 @pytest.mark.slow
 def test_a_search_prunes_real_runs_and_names_the_best(start: Start, tmp_path: Path) -> None:
-    words = ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_finished_before_pruning=1"]
+    arguments = ["hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_finished_before_pruning=1"]
     # With a rate this small a run learns nothing: it is pruned after the first validation.
-    words += ["optimizer.default.lr=choice(1e-2,1e-9)", "hydra.sweeper.seed=0", "trainer.validation_images=64"]
-    words += ["trainer.num_steps=1000", "trainer.validation_interval=100", "model.num_units=8"]
-    process = start("train", "-m", *TINY, *words)
+    arguments += ["optimizer.default.lr=choice(1e-2,1e-9)", "hydra.sweeper.seed=0", "trainer.validation_images=64"]
+    arguments += ["trainer.num_steps=1000", "trainer.validation_interval=100", "model.num_units=8"]
+    process = start("train", "-m", *TINY, *arguments)
     output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     rows = table(only_sweep(tmp_path))

@@ -9,7 +9,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.run.folder import clear
 
-PLAN = SweepPlan(words=("model.name='a b'", "seed=0,1"), config_dir="my", jobs=(("seed=0",), ("seed=1",)))
+PLAN = SweepPlan(overrides=("model.name='a b'", "seed=0,1"), config_dir="my", jobs=(("seed=0",), ("seed=1",)))
 
 
 def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
@@ -51,17 +51,17 @@ def test_a_record_that_no_job_can_have_written_is_none(tmp_path: Path, change: d
     assert sweep.record(1) is None
 
 
-def test_a_job_left_running_is_settled_by_its_run_folder(tmp_path: Path) -> None:
+def test_a_job_left_running_is_finalised_from_its_run_folder(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     sweep.write_plan(PLAN, command="")
     record = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="running")
-    assert sweep.settle(record).status == "interrupted"
+    assert sweep.finalise(record).status == "interrupted"
     (tmp_path / "0_x").mkdir()
     (tmp_path / "0_x" / "summary.json").write_text(json.dumps({"status": "finished"}))
-    assert sweep.settle(record).status == "finished"
-    settled = sweep.record(0)
-    assert settled is not None
-    assert settled.exit_code == 0
+    assert sweep.finalise(record).status == "finished"
+    finalised = sweep.record(0)
+    assert finalised is not None
+    assert finalised.exit_code == 0
 
 
 @pytest.mark.parametrize("content", [None, "words: 3", "{", "[]", "words: [a]"])

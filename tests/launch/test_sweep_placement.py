@@ -94,7 +94,7 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(tmp_path: Path) -> None:
 
 def resumable(sweep: Path, *records: JobRecord) -> None:
     folder = SweepFolder(sweep)
-    folder.write_plan(SweepPlan(words=("seed=0,1",), config_dir=None, jobs=JOBS), command="genlab")
+    folder.write_plan(SweepPlan(overrides=("seed=0,1",), config_dir=None, jobs=JOBS), command="genlab")
     for record in records:
         folder.write_record(record)
 
@@ -124,18 +124,18 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), WHOLE)
+@pytest.mark.parametrize(("arguments", "message"), WHOLE)
 def test_the_look_comes_before_the_first_job(
     genlab: Callable[..., Outcome],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
+    arguments: tuple[str, ...],
     message: str | None,
 ) -> None:
     from genlab.launch import command as application
 
-    monkeypatch.setattr(application, "conduct", lambda *_, **__: None)
-    outcome = genlab("train", "-m", "trainer=smoke", *words)
+    monkeypatch.setattr(application, "run_sweep", lambda *_, **__: None)
+    outcome = genlab("train", "-m", "trainer=smoke", *arguments)
     assert (outcome.code, outcome.errors.count("\n")) == ((2, 1) if message else (0, 0)), outcome.errors
     assert (message or "") in outcome.errors
     assert list(tmp_path.iterdir()) == []

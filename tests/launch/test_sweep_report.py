@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
-from genlab.launch.sweep_report import best_row, measured, rows_of, seed_rows, told, varying, write_tables
+from genlab.launch.sweep_report import best_row, measured, report, rows_of, seed_rows, varying, write_tables
 from genlab.launch.sweep_settings import SweepSettings
 
 SETTINGS = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
@@ -27,7 +27,7 @@ def sweep(tmp_path: Path) -> SweepFolder:
     folder = SweepFolder(tmp_path)
     jobs = tuple((f"model={model}", f"seed={seed}", "num_threads=1") for model in ("a", "b") for seed in (0, 1, 2))
     folder.write_plan(
-        SweepPlan(words=("model=a,b", "seed=0,1,2", "num_threads=1"), config_dir=None, jobs=jobs), command="genlab"
+        SweepPlan(overrides=("model=a,b", "seed=0,1,2", "num_threads=1"), config_dir=None, jobs=jobs), command="genlab"
     )
     values = {0: 3.0, 1: 5.0, 2: 4.0, 3: 1.0}
     for number, value in values.items():
@@ -62,7 +62,7 @@ def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_c
     assert given.line == (*best.overrides, "num_threads=2")
     rows = rows_of(sweep, SETTINGS)
     assert all(set(row.choices) == {"model", "seed"} for row in rows)
-    assert f"genlab train {' '.join(given.line)}" in told(rows, SETTINGS, program="genlab")
+    assert f"genlab train {' '.join(given.line)}" in report(rows, SETTINGS, program="genlab")
 
 
 def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
@@ -84,7 +84,7 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     best = best_row(rows)
     assert best is not None
     assert best.record.number == 3
-    text = told(rows, SETTINGS, program="genlab")
+    text = report(rows, SETTINGS, program="genlab")
     assert "best: job 3, validation/nll_nats 1, the lowest of 4\n  genlab train model=b seed=0 num_threads=1" in text
     assert "signal 9" in text
 
@@ -114,7 +114,7 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     best = best_row(rows)
     assert best is not None
     assert best.record.number == number
-    assert ("the lowest" if direction == "lower" else "the highest") in told(rows, SETTINGS, program="genlab")
+    assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS, program="genlab")
     forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
     assert forced is not None
     assert forced.record.number == 4 - number
@@ -128,7 +128,7 @@ def test_what_is_better_is_asked_where_no_direction_is_declared(
     chosen = settings(measure="test/nll_nats", minimize=None)
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
-    assert "no direction of test/nll_nats is declared; sweep.minimize=true or false gives one" in told(
+    assert "no direction of test/nll_nats is declared; sweep.minimize=true or false gives one" in report(
         rows, chosen, program="genlab"
     )
     by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
@@ -145,21 +145,21 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     (sweep.path / "3_x" / "summary.json").write_text(json.dumps(other))
     rows = rows_of(sweep, SETTINGS)
     assert best_row(rows) is None
-    assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in told(
+    assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(
         rows, SETTINGS, program="genlab"
     )
 
 
 def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:
     chosen = settings(measure="test/nll_nat")
-    text = told(rows_of(sweep, chosen), chosen, program="genlab")
+    text = report(rows_of(sweep, chosen), chosen, program="genlab")
     assert "none has measured test/nll_nat; did you mean 'test/nll_nats'? (tags: test/nll_nats, validation/nll" in text
 
 
 def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) -> None:
     for run in sweep.path.glob("*_x"):
         (run / "summary.json").write_text(json.dumps({"selected_by": None, "final": {"train/discriminator/x": 1.0}}))
-    assert "sweep.measure=... names one of train/discriminator/x" in told(
+    assert "sweep.measure=... names one of train/discriminator/x" in report(
         rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
     )
 
@@ -181,7 +181,7 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     assert (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines() == lines
     highest = seed_rows(rows_of(sweep, settings(minimize=False)))
     assert [row.mean for row in highest] == [4.0, 1.0]
-    assert "1 of 3" in told(rows_of(sweep, chosen), chosen, program="genlab")
+    assert "1 of 3" in report(rows_of(sweep, chosen), chosen, program="genlab")
 
 
 def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:

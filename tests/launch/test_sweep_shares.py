@@ -13,7 +13,13 @@ from omegaconf import OmegaConf
 from genlab.errors import ConfigurationError
 from genlab.launch import sweep_shares as shares
 from genlab.launch.devices import processes_on
-from genlab.launch.sweep_shares import CORES_VARIABLE, DEVICES_VARIABLE, machine_told, num_parallel, own_devices
+from genlab.launch.sweep_shares import (
+    CORES_VARIABLE,
+    DEVICES_VARIABLE,
+    machine_in_environment,
+    num_parallel,
+    own_devices,
+)
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -22,7 +28,7 @@ def job(device: str = "auto", *, devices: int = 1, num_threads: int | None = Non
     return {"device": device, "trainer": {"devices": devices}, "num_threads": num_threads}
 
 
-def held(folder: Path, stack: ExitStack, **settings: Any) -> str | None:
+def locked_devices(folder: Path, stack: ExitStack, **settings: Any) -> str | None:
     return stack.enter_context(own_devices(job(**settings), folder)).get(VISIBLE)
 
 
@@ -34,34 +40,34 @@ def four(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("four")
 def test_jobs_at_the_same_time_have_devices_of_their_own(tmp_path: Path) -> None:
     with ExitStack() as jobs:
-        assert [held(tmp_path, jobs) for _ in range(3)] == ["0", "1", "2"]
+        assert [locked_devices(tmp_path, jobs) for _ in range(3)] == ["0", "1", "2"]
         with ExitStack() as fourth:
-            assert held(tmp_path, fourth) == "3"
-        assert held(tmp_path, jobs) == "3", "a device is free again when its job has ended"
+            assert locked_devices(tmp_path, fourth) == "3"
+        assert locked_devices(tmp_path, jobs) == "3", "a device is free again when its job has ended"
 
 
 @pytest.mark.usefixtures("four")
 def test_more_jobs_than_devices_are_spread_evenly(tmp_path: Path) -> None:
     with ExitStack() as jobs:
-        given = [held(tmp_path, jobs) for _ in range(10)]
+        given = [locked_devices(tmp_path, jobs) for _ in range(10)]
     assert sorted(map(given.count, "0123"), reverse=True) == [3, 3, 2, 2]
 
 
 @pytest.mark.usefixtures("four")
 def test_a_job_of_several_processes_has_as_many_devices(tmp_path: Path) -> None:
     with ExitStack() as jobs:
-        assert held(tmp_path, jobs) == "0"
-        assert held(tmp_path, jobs, devices=2) == "1,2"
-        assert held(tmp_path, jobs, devices=2) == "0,1", "one is left, so it shares two"
-        assert held(tmp_path, jobs, device="cuda") == "3"
+        assert locked_devices(tmp_path, jobs) == "0"
+        assert locked_devices(tmp_path, jobs, devices=2) == "1,2"
+        assert locked_devices(tmp_path, jobs, devices=2) == "0,1", "one is left, so it shares two"
+        assert locked_devices(tmp_path, jobs, device="cuda") == "3"
 
 
 @pytest.mark.usefixtures("four")
 def test_a_device_chosen_by_number_is_the_users_own(tmp_path: Path) -> None:
     with ExitStack() as jobs:
-        assert held(tmp_path, jobs, device="cuda:2") == "0,1,2,3"
-        assert held(tmp_path, jobs, device="cpu") is None
-        assert held(tmp_path, jobs) == "0"
+        assert locked_devices(tmp_path, jobs, device="cuda:2") == "0,1,2,3"
+        assert locked_devices(tmp_path, jobs, device="cpu") is None
+        assert locked_devices(tmp_path, jobs) == "0"
 
 
 @pytest.mark.usefixtures("four")
@@ -160,25 +166,25 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("eight_cores")
 def test_jobs_at_the_same_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    with machine_told((), 3):
+    with machine_in_environment((), 3):
         assert shares.threads_of_job(job()) == 2
         assert shares.threads_of_job(job(devices=2)) == 1
         assert shares.threads_of_job(job(devices=20)) == 1
         assert shares.threads_of_job(job(num_threads=5)) is None, "the user's own number"
-    with machine_told((), 1):
+    with machine_in_environment((), 1):
         assert shares.threads_of_job(job()) is None, "alone it has them all"
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    with machine_told((), 3):
+    with machine_in_environment((), 3):
         assert shares.threads_of_job(job()) is None, "the user's own number"
 
 
 @pytest.mark.usefixtures("eight_cores")
 def test_only_jobs_of_this_machine_are_told_of_it() -> None:
     before = dict(os.environ)
-    with machine_told(("0", "1"), None):
+    with machine_in_environment(("0", "1"), None):
         assert DEVICES_VARIABLE not in os.environ
         assert CORES_VARIABLE not in os.environ
-    with machine_told(("0", "1"), 2):
+    with machine_in_environment(("0", "1"), 2):
         assert (os.environ[DEVICES_VARIABLE], os.environ[CORES_VARIABLE]) == ("0,1", "4")
         assert os.environ["PYTHONSAFEPATH"] == "1", "else workers of launchers import from the working directory"
     assert dict(os.environ) == before

@@ -37,7 +37,7 @@ def test_callbacks_variables_and_search_paths_of_the_user_work(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("hydra/launcher=slurm", "+hydra.launcher.setup=['module load cuda']", "+hydra.launcher.srun_args=['--mpi=x']"),
         ("+hydra.launcher.own=${oc.env:HOME}", "hydra.launcher._target_=my.Launcher"),
@@ -46,8 +46,8 @@ def test_callbacks_variables_and_search_paths_of_the_user_work(
     ids=["slurm", "launcher", "sweeper"],
 )
 def test_any_launcher_and_sweeper_passes_the_preflight_checks(
-    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(application, "conduct", lambda *_, **__: None)
-    outcome = genlab("train", "-m", "trainer=smoke", "seed=0,1", *words)
+    monkeypatch.setattr(application, "run_sweep", lambda *_, **__: None)
+    outcome = genlab("train", "-m", "trainer=smoke", "seed=0,1", *arguments)
     assert outcome.code == 0, outcome.errors

@@ -69,14 +69,14 @@ def started_by_a_sweep(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
         return record
 
     monkeypatch.setattr(process, "_run", run)
-    monkeypatch.setattr(process, "_words_of_job", lambda *_, **__: ["--version"])
-    monkeypatch.setattr(process, "_told_choices", lambda *_: "")
+    monkeypatch.setattr(process, "_arguments_of_job", lambda *_, **__: ["--version"])
+    monkeypatch.setattr(process, "_choices_text", lambda *_: "")
     monkeypatch.setattr(process, "write_tables", lambda *_: None)
     settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
     sweep = SweepFolder(hostile / "sweep")
     sweep.jobs_folder.mkdir(parents=True)
     record = JobRecord(number=0, overrides=(), folder="0", status="running")
-    process._look_after("train", record, sweep, settings, {})
+    process._run_and_record("train", record, sweep, settings, {})
     return lines[0]
 
 
@@ -84,7 +84,7 @@ def started_by_a_launcher(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     lines: list[list[str]] = []
     monkeypatch.setattr(
         "torch.distributed.launcher.api.elastic_launch",
-        lambda config, program: lambda *words: lines.append([program, *words]),
+        lambda config, program: lambda *arguments: lines.append([program, *arguments]),
     )
     launch_processes("train", ["--version"], Processes(num=2))
     return lines[0]
@@ -99,10 +99,11 @@ def test_processes_do_not_import_what_lies_there(
     hostile: Path, monkeypatch: pytest.MonkeyPatch, line: Callable[[Path, pytest.MonkeyPatch], list[str]]
 ) -> None:
     set_trap_for_genlab(hostile)
-    words = line(hostile, monkeypatch)
-    if "genlab" in words:
-        words = [*words[: words.index("genlab") + 1], "--version"]  # torch is not needed to see where genlab is found
-    result = call(words, cwd=hostile)
+    arguments = line(hostile, monkeypatch)
+    if "genlab" in arguments:
+        # torch is not needed to see where genlab is found
+        arguments = [*arguments[: arguments.index("genlab") + 1], "--version"]
+    result = call(arguments, cwd=hostile)
     assert result.returncode == 0, result.stderr
 
 
@@ -131,7 +132,7 @@ def test_a_working_directory_that_is_gone_is_said(genlab: Any, tmp_path: Path, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ("-m", "seed=0,1"),
         ("-m", "seed=0,1", "hydra/launcher=local"),
@@ -140,8 +141,8 @@ def test_a_working_directory_that_is_gone_is_said(genlab: Any, tmp_path: Path, m
         ("-m", "seed=0,1", "trainer.devices=2", "device=cpu"),
     ],
 )
-def test_whole_runs_beside_such_files(hostile: Path, words: tuple[str, ...]) -> None:
+def test_whole_runs_beside_such_files(hostile: Path, arguments: tuple[str, ...]) -> None:
     set_trap_for_genlab(hostile)
     program = "import sys; from genlab.cli import main; sys.exit(main())"  # as the installed command does
-    result = call([sys.executable, "-P", "-c", program, "train", *TINY, *words], cwd=hostile)
+    result = call([sys.executable, "-P", "-c", program, "train", *TINY, *arguments], cwd=hostile)
     assert result.returncode == 0, result.stderr

@@ -72,13 +72,13 @@ class Trained:
     """True if this process trained a share of every parameter."""
 
 
-def configuration(*words: str) -> RunConfiguration:
+def configuration(*arguments: str) -> RunConfiguration:
     register_resolvers()
     with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose([*COMMON, *words])))
+        return read_run_configuration(plain(composer.compose([*COMMON, *arguments])))
 
 
-def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes: bool = False) -> Trained:
+def train(folder: Path, arguments: tuple[str, ...], patches: dict[str, Any], resumes: bool = False) -> Trained:
     """Train in a folder, with some names replaced."""
     folder.mkdir(exist_ok=True)
     kept: list[Trainer] = []
@@ -91,7 +91,7 @@ def train(folder: Path, words: tuple[str, ...], patches: dict[str, Any], resumes
     with ExitStack() as stack:
         for name, value in ({"genlab.train.Trainer": Kept} | patches).items():
             stack.enter_context(mock.patch(name, value))
-        settings = replace(configuration(*words), resume=str(folder) if resumes else None)
+        settings = replace(configuration(*arguments), resume=str(folder) if resumes else None)
         genlab.train.train(settings, folder, command="a test")
     curves: dict[str, list[float]] = {}
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -251,26 +251,26 @@ def test_another_number_of_processes_resumes_with_a_warning(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    words = FAMILIES["draw"]
+    arguments = FAMILIES["draw"]
     if from_two:
-        pair.run(train, tmp_path / "run", (*words, *SHORT), {})
+        pair.run(train, tmp_path / "run", (*arguments, *SHORT), {})
         caplog.clear()
-        resumed = train(tmp_path / "run", words, {}, resumes=True)
+        resumed = train(tmp_path / "run", arguments, {}, resumes=True)
         assert "a run with 2 processes, now 1: the results" in caplog.text
         assert "not bitwise" in caplog.text
     else:
-        train(tmp_path / "run", (*words, *SHORT), {})
-        resumed = pair.run(train, tmp_path / "run", words, {}, True)[0]
+        train(tmp_path / "run", (*arguments, *SHORT), {})
+        resumed = pair.run(train, tmp_path / "run", arguments, {}, True)[0]
     assert largest_difference(resumed, alone("draw")) < TOLERANCE
 
 
 def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    words = FAMILIES["draw"]
-    train(tmp_path / "run", (*words, *SHORT), {})
-    train(tmp_path / "run", words, {}, resumes=True)
+    arguments = FAMILIES["draw"]
+    train(tmp_path / "run", (*arguments, *SHORT), {})
+    train(tmp_path / "run", arguments, {}, resumes=True)
     assert "bitwise" not in caplog.text
     with mock.patch("torch.get_num_threads", return_value=7):
-        train(tmp_path / "run", (*words, "trainer.num_steps=6"), {}, resumes=True)
+        train(tmp_path / "run", (*arguments, "trainer.num_steps=6"), {}, resumes=True)
     assert "a run with 1 thread, now 7: the results" in caplog.text
 
 
@@ -287,7 +287,7 @@ def test_a_training_within_a_run_keeps_the_device_of_its_process(pair: Pair) -> 
     assert pair.run(devices_of, "cpu") == [("cpu", "cpu")] * NUM_PROCESSES
 
 
-def stopped_by_signal(folder: Path, words: tuple[str, ...], rank_of_signal: int) -> tuple[int | None, int]:
+def stopped_by_signal(folder: Path, arguments: tuple[str, ...], rank_of_signal: int) -> tuple[int | None, int]:
     """Train while one process gets SIGTERM after its second step; return the exception and the step."""
     folder.mkdir(exist_ok=True)
     kept: list[Trainer] = []
@@ -301,7 +301,7 @@ def stopped_by_signal(folder: Path, words: tuple[str, ...], rank_of_signal: int)
 
     with mock.patch("genlab.train.Trainer", Signalled):
         try:
-            genlab.train.train(configuration(*words), folder, command="a test")
+            genlab.train.train(configuration(*arguments), folder, command="a test")
         except StoppedBySignal as stop:
             return stop.exit_code, kept[0].step
     return None, kept[0].step
@@ -313,31 +313,31 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(pair: Pair, tmp_path
     assert (summary["status"], summary["step"]) == ("interrupted", 2)
 
 
-def refusal(words: tuple[str, ...], folder: Path) -> str:
+def refusal(arguments: tuple[str, ...], folder: Path) -> str:
     folder.mkdir(exist_ok=True)
     try:
-        genlab.train.train(configuration(*words), folder, command="a test")
+        genlab.train.train(configuration(*arguments), folder, command="a test")
     except ConfigurationError as error:
         return str(error)
     return ""
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         ((*FAMILIES["draw"], "trainer.batch_size=6"), "trainer.batch_size must be a multiple of 4"),
         ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=0.4"), "trainer.labelled_fraction"),
         ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=null"), "trainer.labelled_fraction"),
     ],
 )
-def test_unequal_shares_are_refused(words: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
-    for told in pair.run(refusal, words, tmp_path / "run"):
+def test_unequal_shares_are_refused(arguments: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
+    for told in pair.run(refusal, arguments, tmp_path / "run"):
         assert told.startswith(reason) or (reason in told and "equally many" in told)
 
 
 def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:
-    words = (*FAMILIES["draw"], "trainer.sample_interval=5", "trainer.test_at_end=true")
-    pair.run(train, tmp_path / "run", words, {})
+    arguments = (*FAMILIES["draw"], "trainer.sample_interval=5", "trainer.test_at_end=true")
+    pair.run(train, tmp_path / "run", arguments, {})
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert len([name for name in names if name.startswith("events.")]) == 1
     lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -361,9 +361,9 @@ SHARDED = {
 )
 def test_sharded_weights_train_as_whole_ones(family: str, pair: Pair, tmp_path: Path) -> None:
     reference = train(tmp_path / "one", SHARDED[family], {})
-    words = (*SHARDED[family], "trainer.sharding=fsdp2", "trainer.sample_interval=5")
-    pair.run(train, tmp_path / "two", (*words, *SHORT), {})
-    resumed = pair.run(train, tmp_path / "two", words, {}, True)
+    arguments = (*SHARDED[family], "trainer.sharding=fsdp2", "trainer.sample_interval=5")
+    pair.run(train, tmp_path / "two", (*arguments, *SHORT), {})
+    resumed = pair.run(train, tmp_path / "two", arguments, {}, True)
     assert resumed[0].has_shares
     assert not reference.has_shares
     assert largest_difference(resumed[0], reference) < TOLERANCE
@@ -389,15 +389,15 @@ def test_a_warning_of_what_no_loss_of_ours_does_is_kept_for_those_of_others(
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("arguments", "reason"),
     [
         (FAMILIES["draw"], "trainer.sharding must be none for DRAW"),
         (FAMILIES["wgan_gp"], "trainer.sharding must be none for GAN"),
         ((*FAMILIES["dcgan"], "trainer.precision=float16"), "trainer.precision"),
     ],
 )
-def test_what_cannot_be_sharded_is_refused(words: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
-    for told in pair.run(refusal, (*words, "trainer.sharding=fsdp2"), tmp_path / "run"):
+def test_what_cannot_be_sharded_is_refused(arguments: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
+    for told in pair.run(refusal, (*arguments, "trainer.sharding=fsdp2"), tmp_path / "run"):
         assert told.startswith(reason)
 
 

@@ -9,7 +9,7 @@ import torch
 from genlab.errors import ConfigurationError, ProcessLostError
 from genlab.parallel import processes
 from genlab.parallel.collectives import num_processes
-from genlab.parallel.place import told_stray_place
+from genlab.parallel.place import stray_place_warning
 from genlab.parallel.processes import joined, own_device
 
 CPU = torch.device("cpu")
@@ -118,6 +118,6 @@ def test_a_promise_that_nobody_can_have_made_is_ignored_and_said(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    told = told_stray_place()
+    told = stray_place_warning()
     assert (told is None) == (message is None)
     assert (message or "") in (told or "")

@@ -145,9 +145,9 @@ def test_images_to_be_measured_are_those_of_one_process(pair: Pair) -> None:
 
 
 def test_pictures_of_training_are_those_of_one_process(pair: Pair, tmp_path: Path) -> None:
-    words = (*FAMILIES["dcgan"], "trainer.sample_interval=5", "trainer.num_sample_images=9")
-    train(tmp_path / "one", words, {})
-    pair.run(train, tmp_path / "two", words, {})
+    arguments = (*FAMILIES["dcgan"], "trainer.sample_interval=5", "trainer.num_sample_images=9")
+    train(tmp_path / "one", arguments, {})
+    pair.run(train, tmp_path / "two", arguments, {})
     names = [path.name for path in sorted((tmp_path / "one" / "samples").glob("*.png"))]
     assert "step_00000005.png" in names
     for name in names:
@@ -156,9 +156,9 @@ def test_pictures_of_training_are_those_of_one_process(pair: Pair, tmp_path: Pat
 
 
 def test_the_watch_sees_what_it_would_in_one_process(pair: Pair, tmp_path: Path) -> None:
-    words = (*FAMILIES["dcgan"], "trainer.watch_interval=5", "trainer.watch_images=15")
-    train(tmp_path / "one", words, {})
-    pair.run(train, tmp_path / "two", words, {})
+    arguments = (*FAMILIES["dcgan"], "trainer.watch_interval=5", "trainer.watch_images=15")
+    train(tmp_path / "one", arguments, {})
+    pair.run(train, tmp_path / "two", arguments, {})
     ratios = [
         json.loads((tmp_path / run / "summary.json").read_text(encoding="utf-8"))["collapse"]["diversity_ratio"]
         for run in ("one", "two")

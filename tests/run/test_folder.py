@@ -11,10 +11,10 @@ import pytest
 
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.run.folder import (
-    claimed,
     clear,
     is_abandoned,
     is_untouched,
+    locked,
     make_new,
     never_saved,
     require_free,
@@ -25,8 +25,8 @@ from genlab.run.folder import (
 HOLD = """
 import sys
 from pathlib import Path
-from genlab.run.folder import claimed
-with claimed(Path(sys.argv[1]), is_resumed=False):
+from genlab.run.folder import locked
+with locked(Path(sys.argv[1]), is_resumed=False):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -40,17 +40,17 @@ def test_a_held_folder_is_refused_with_its_owner_and_a_kill_frees_it(tmp_path: P
     with holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        for attempt in (require_free, lambda place: claimed(place, is_resumed=True).__enter__()):
+        for attempt in (require_free, lambda place: locked(place, is_resumed=True).__enter__()):
             with pytest.raises(FolderInUseError, match=f"in use by PID {holder.pid} on "):
                 attempt(folder)
         os.kill(holder.pid, signal.SIGKILL)
-    with claimed(folder, is_resumed=False):
+    with locked(folder, is_resumed=False):
         pass
 
 
 def test_a_pipe_in_the_place_of_the_owner_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".owner")
-    with claimed(tmp_path, is_resumed=True):
+    with locked(tmp_path, is_resumed=True):
         assert (tmp_path / ".owner").read_text().startswith("PID")
         (tmp_path / ".owner").unlink()
         os.mkfifo(tmp_path / ".owner")
@@ -60,7 +60,7 @@ def test_a_pipe_in_the_place_of_the_owner_is_not_waited_for(tmp_path: Path) -> N
 
 def test_a_killed_owner_is_told_from_a_living_one_and_from_one_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with claimed(folder, is_resumed=False):
+    with locked(folder, is_resumed=False):
         assert not is_abandoned(folder)
     assert not is_abandoned(folder)  # left in order
     line = [sys.executable, "-c", HOLD, str(folder)]
@@ -79,9 +79,9 @@ def test_a_killed_owner_is_told_from_a_living_one_and_from_one_elsewhere(tmp_pat
 
 def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0")
-    with pytest.raises(ConfigurationError, match="new or empty folder"), claimed(tmp_path, is_resumed=False):
+    with pytest.raises(ConfigurationError, match="new or empty folder"), locked(tmp_path, is_resumed=False):
         pass
-    with claimed(tmp_path, is_resumed=True):
+    with locked(tmp_path, is_resumed=True):
         pass
     require_free(tmp_path)
 
@@ -89,7 +89,7 @@ def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path: Path) -> None:
 def test_a_file_in_the_way_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(StorageError), claimed(folder, is_resumed=False):
+        with pytest.raises(StorageError), locked(folder, is_resumed=False):
             pass
         with pytest.raises(StorageError):
             require_fresh(folder)

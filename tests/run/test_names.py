@@ -8,9 +8,9 @@ import pytest
 from genlab.commands.runs import RunsSettings, run, table
 from genlab.comparison.runs import read_runs
 from genlab.errors import ConfigurationError, FolderInUseError
-from genlab.launch.arguments import read_line
+from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import JobContext
-from genlab.run.folder import claimed
+from genlab.run.folder import locked
 from genlab.run.names import find_run
 
 NAMES = ("mnist-dcgan/0001-lr-1e-3", "mnist-dcgan/0012-seed-2", "digits-draw/0001", "sweeps/0001-seed/000-seed-1")
@@ -53,7 +53,7 @@ def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> 
     expected = Path("outputs") / NAMES[place]
     assert find_run(typed) == expected
     for key in ("run", "resume"):
-        (override,) = read_line([f"{key}={typed}"], bare_word=None).overrides
+        (override,) = parse_command_line([f"{key}={typed}"], positional=None).overrides
         assert override.replace("'", "") == f"{key}={expected}"
 
 
@@ -85,7 +85,7 @@ def test_a_removal_asks_first_and_never_takes_a_run_in_use(outputs: Path, monkey
     monkeypatch.setattr("builtins.input", lambda question: "n")
     run(settings, CONTEXT)
     folder = outputs / "digits-draw" / "0001"
-    with claimed(folder, is_resumed=True), pytest.raises(FolderInUseError):
+    with locked(folder, is_resumed=True), pytest.raises(FolderInUseError):
         run(RunsSettings(runs=("rm", "digits-draw/0001"), sure=True), CONTEXT)
     assert folder.exists()
     run(RunsSettings(runs=("rm", "digits-draw/0001"), sure=True), CONTEXT)

@@ -205,7 +205,7 @@ def test_a_resumed_run_may_change_the_numbers_of_a_schedule_of_ours_and_no_other
     assert resumed(load_run(run_folder), ["schedule.final_fraction=0.5"]).schedule["final_fraction"] == 0.5
     with pytest.raises(ConfigurationError, match="cannot change on resume"):
         resumed(load_run(run_folder), ["schedule._target_=genlab.training.schedules.constant"])
-    # Its numbers come back with its state, and those of the line would have no effect.
+    # Its numbers come back with its state, and those of the command line would have no effect.
     step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}
     edit(run_folder, lambda values: values.update(schedule=step))
     with pytest.raises(ConfigurationError, match=r"schedule\.step_size cannot change on resume"):
@@ -247,7 +247,7 @@ def spread(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("arguments", "expected"),
     [
         ([], (2, 3)),
         (["trainer.devices=1"], (1, 0)),
@@ -256,10 +256,10 @@ def spread(folder: Path) -> None:
     ],
 )
 def test_one_process_is_resumed_without_what_goes_with_several(
-    run_folder: Path, words: list[str], expected: tuple[int, int]
+    run_folder: Path, arguments: list[str], expected: tuple[int, int]
 ) -> None:
     spread(run_folder)
-    settings = resumed(load_run(run_folder), words).settings
+    settings = resumed(load_run(run_folder), arguments).settings
     assert (settings.devices, settings.max_restarts) == expected
     with pytest.raises(ConfigurationError, match=r"trainer\.max_restarts must be 0 with trainer\.devices=1, got 1"):
         resumed(load_run(run_folder), ["trainer.devices=1", "trainer.max_restarts=1"])
@@ -269,7 +269,7 @@ PLACE = {"RANK": 0, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 4])
-def test_the_number_of_processes_of_a_former_start_does_not_bind_torchrun(
+def test_the_number_of_processes_of_an_earlier_start_does_not_bind_torchrun(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     spread(run_folder)

@@ -21,7 +21,7 @@ from genlab.errors import StoppedBySignal
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.loading import load
 from genlab.run.record import build_model, save_configuration
-from genlab.train import assembled
+from genlab.train import build_trainer
 from genlab.training.averaging import averaged_weights
 from genlab.training.evaluation import averages_of_split
 from genlab.training.randomness import seed_everything
@@ -76,7 +76,7 @@ def composed(preset: str, *words: str) -> RunConfiguration:
 def trainer_of(configuration: RunConfiguration, folder: Path, *, seed: int = 3) -> Trainer:
     seed_everything(seed)
     folder.mkdir(exist_ok=True)
-    trainer = assembled(configuration, folder, CPU)
+    trainer = build_trainer(configuration, folder, CPU)
     save_configuration(folder, configuration, trainer.dataset.spec, dataset_fingerprint=trainer.dataset.fingerprint)
     return trainer
 

@@ -11,7 +11,7 @@ from genlab.training.signals import listen_for_signals
 
 
 def farewell() -> str:
-    return "to go on: this way"
+    return "to resume: this way"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_second_interruption_after_a_hangup_leaves_at_once(
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGINT)
     assert codes == [130]
-    assert capfd.readouterr().err == "genlab: to go on: this way\n"
+    assert capfd.readouterr().err == "genlab: to resume: this way\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
