@@ -44,7 +44,7 @@ def build(binarization: str) -> Dataset:
     )
 
 
-def contestants(batch_size: int) -> dict[str, Callable[[int], object]]:
+def batch_paths(batch_size: int) -> dict[str, Callable[[int], object]]:
     ours = build("none")
     images = Subset(MNIST(resolve_root(None), train=True, transform=ToTensor()), range(ours.num_images("train")))
     loader = endless(DataLoader(images, batch_size=batch_size, shuffle=True, drop_last=True))
@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        named = contestants(options.batch_size)
+        named = batch_paths(options.batch_size)
     except DataError as error:
         print(f"not measured, the real files are needed: {error}")
         return

@@ -39,7 +39,7 @@ from genlab.run.record import (
     save_configuration,
     with_absolute_paths,
 )
-from genlab.training.precision import agreed_precision
+from genlab.training.precision import precision_of_all_ranks
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
@@ -133,7 +133,7 @@ def train(
         GenlabError: The run failed in an expected way.
     """
     device = own_device(choose_device(configuration.device))
-    precision = agreed_precision(configuration.settings.precision, device)
+    precision = precision_of_all_ranks(configuration.settings.precision, device)
     configuration = configuration.changed(trainer={**configuration.trainer, "precision": precision})
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)

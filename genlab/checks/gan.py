@@ -12,7 +12,7 @@ from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.networks import DiscriminatorNetwork
-from genlab.models.gan.techniques.base import Contest
+from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
 from genlab.types import ImageSpec
 
@@ -44,16 +44,18 @@ def linear_critic(spec: ImageSpec, *, slope: float) -> Discriminator:
     return critic
 
 
-def contest_of(discriminator: Discriminator, real: Tensor, fake: Tensor, generator: nn.Module | None = None) -> Contest:
-    """A contest without conditions, in which a score is the first output."""
-    return Contest(
+def step_tensors(
+    discriminator: Discriminator, real: Tensor, fake: Tensor, generator: nn.Module | None = None
+) -> StepTensors:
+    """Return the tensors of a step without conditions; the score is the first output."""
+    return StepTensors(
         generator=generator or nn.Identity(),
         discriminator=discriminator,
         real=real,
         fake=fake,
         real_conditions=real.new_empty(len(real), 0),
         fake_conditions=fake.new_empty(len(fake), 0),
-        fake_judgement=discriminator(fake, fake.new_empty(len(fake), 0)),
+        fake_output=discriminator(fake, fake.new_empty(len(fake), 0)),
         score=lambda outputs: outputs[:, 0],
     )
 
@@ -94,8 +96,8 @@ def gradient_penalty_is_that_of_a_linear_critic(subject: Subject) -> Finding:
         raise DoesNotApply("it has no gradient penalty")
     (penalty,) = penalties
     shape = (5, subject.spec.channels, subject.spec.height, subject.spec.width)
-    contest = contest_of(linear_critic(subject.spec, slope=_SLOPE), torch.randn(shape), torch.randn(shape))
-    value, expected = penalty.discriminator_term(contest).value.item(), penalty.weight * (_SLOPE - 1) ** 2
+    tensors = step_tensors(linear_critic(subject.spec, slope=_SLOPE), torch.randn(shape), torch.randn(shape))
+    value, expected = penalty.discriminator_term(tensors).value.item(), penalty.weight * (_SLOPE - 1) ** 2
     return held_if(
         abs(value - expected) < 1e-4 * expected, f"{value:.6g} for |w| = {_SLOPE:g}, expected {expected:.6g}"
     )

@@ -23,7 +23,7 @@ from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.record import SavedRun, load_run
 from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights
-from genlab.training.fitting import fitting_part, require_fitting
+from genlab.training.compatibility import compatible_part, require_compatible
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
     """Return the run's model with these weights, averaged where an average was kept."""
     try:
         model = run.build_model()
-        require_fitting(weights, model)
+        require_compatible(weights, model)
         if average is not None:
             weights = averaged_weights(weights, average, model)
     except CheckpointError as error:
@@ -115,7 +115,7 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
             f"init_from must be a run of the family of {type(model).__name__}, got {from_here(folder)}, a run of "
             f"{type(trained.model).__name__}: choose its model= or another run"
         )
-    compatible, others = fitting_part(trained.model.state_dict(), model)
+    compatible, others = compatible_part(trained.model.state_dict(), model)
     if not compatible:
         raise ConfigurationError(f"init_from must be a run with weights that fit, got {from_here(folder)}: none does")
     place = (

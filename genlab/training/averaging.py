@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from genlab.errors import CheckpointError
 from genlab.models.base import Model
-from genlab.training.fitting import require_fitting
+from genlab.training.compatibility import require_compatible
 
 
 class WeightAverage:
@@ -70,5 +70,5 @@ def averaged_weights(state: Mapping[str, Tensor], average: Mapping[str, Tensor],
     if missing is not None:
         raise CheckpointError(f"the checkpoint's averaged weights lack {missing}")
     weights = {**state, **{name: average[name] for name in names}}
-    require_fitting(weights, model)
+    require_compatible(weights, model)
     return weights

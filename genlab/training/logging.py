@@ -42,7 +42,7 @@ class RunLog:
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
         self._has_layout = False
         self._writer: SummaryWriter | None = None
-        self._former_hook = threading.excepthook
+        self._previous_hook = threading.excepthook
         threading.excepthook = self._leave_to_next_call
         with self._board_may_fail():
             _let_sort_before_now(folder)
@@ -84,7 +84,7 @@ class RunLog:
             if self._writer is not None:
                 self._writer._get_file_writer().add_summary(_session_end(status))
                 self._writer.close()
-        threading.excepthook = self._former_hook
+        threading.excepthook = self._previous_hook
         with nullcontext() if succeeded else suppress(OSError):  # the reason of the failure counts
             self._file.close()
 
@@ -111,7 +111,7 @@ class RunLog:
     def _leave_to_next_call(self, arguments: threading.ExceptHookArgs) -> None:
         """TensorBoard writes in a thread, whose failure it raises again at the next call: no traceback meanwhile."""
         if not isinstance(arguments.exc_value, OSError):
-            self._former_hook(arguments)
+            self._previous_hook(arguments)
 
 
 def _trial(folder: Path) -> str:

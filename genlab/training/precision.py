@@ -33,7 +33,7 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def agreed_precision(precision: Precision, device: torch.device) -> Precision:
+def precision_of_all_ranks(precision: Precision, device: torch.device) -> Precision:
     """Return the type that a setting stands for on the devices of all ranks, and warn where it is slow.
 
     The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.

@@ -52,7 +52,7 @@ class Progress:
         self._steps_per_epoch = steps_per_epoch
         self._started = time.monotonic()
         self._last_line = -float("inf")
-        self._untold: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
+        self._pending: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
         self._quality: list[str] = []  # the newest, beside the measures of training
         self._is_live = is_first() and _is_terminal()
         bar = "step {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
@@ -76,24 +76,24 @@ class Progress:
         speed = values.get(_SPEED)
         texts = short_texts({tag: values[tag] for tag in values if tag != _SPEED and not tag.endswith(_HIDDEN)})
         if speed is None:
-            if not self._is_live and self._untold is not None and self._untold[0] == step:
-                self._tell_untold()
+            if not self._is_live and self._pending is not None and self._pending[0] == step:
+                self._log_pending()
             self._quality = texts[:1] if next(iter(values), "").startswith(_QUALITY) else self._quality
             _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
             return
         texts = [*self._quality, *texts]
         epoch = f"epoch {step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
-        self._measures.set_description_str(fitting(texts, shutil.get_terminal_size().columns - 1))
+        self._measures.set_description_str(texts_that_fit(texts, shutil.get_terminal_size().columns - 1))
         line = f"step {step} of {self._total} ({epoch}), {self._time_left(step)} left, {speed:,.0f} images/s"
-        self._untold = (step, f"{line}: {', '.join(texts)}")
+        self._pending = (step, f"{line}: {', '.join(texts)}")
         if not self._is_live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._tell_untold()
+            self._log_pending()
 
-    def _tell_untold(self) -> None:
-        if self._untold is not None:
-            _log.info("%s", self._untold[1])
-            self._untold = None
+    def _log_pending(self) -> None:
+        if self._pending is not None:
+            _log.info("%s", self._pending[1])
+            self._pending = None
             self._last_line = time.monotonic()
 
     def _time_left(self, step: int) -> str:
@@ -110,7 +110,7 @@ class Progress:
         self._measures.close()
         self._bar.close()
         self._exits.close()
-        self._tell_untold()
+        self._log_pending()
 
 
 def short_texts(values: Mapping[str, float]) -> list[str]:
@@ -148,7 +148,7 @@ def _phase(tag: str) -> str:
     return tag.rpartition("/")[0].rpartition("/")[2]
 
 
-def fitting(texts: Sequence[str], width: int) -> str:
+def texts_that_fit(texts: Sequence[str], width: int) -> str:
     """Return as many texts as fit into a line, from the first on; the first is cut where it alone is too long."""
     line = ""
     for text in texts:

@@ -21,7 +21,7 @@ from genlab.parallel.sharding import is_share, shard, shares_like, whole
 from genlab.randomness import derive_seed
 from genlab.training.averaging import WeightAverage, averaged_weights
 from genlab.training.capture import StepCapture, step_capture
-from genlab.training.fitting import require_fitting
+from genlab.training.compatibility import require_compatible
 from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.randomness import seed_default_generators
 from genlab.training.settings import TrainerSettings
@@ -185,7 +185,7 @@ class TrainingState:
         Raises:
             CheckpointError: They are of another model.
         """
-        require_fitting(state["model"], self.model)
+        require_compatible(state["model"], self.model)
         self.model.load_state_dict(shares_like(state["model"], self.model))
         if self.average is not None and state["average"] is not None:
             averaged = averaged_weights(state["model"], state["average"], self.model)

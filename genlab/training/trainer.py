@@ -23,8 +23,8 @@ from genlab.run.checkpoint import BEST, LAST, PREVIOUS, first_not_finite, model_
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
+from genlab.training.compatibility import incompatible_refused
 from genlab.training.evaluation import Average, scalar_means
-from genlab.training.fitting import misfit_refused
 from genlab.training.logging import HyperParameters, RunLog
 from genlab.training.observer import ObserverFactory
 from genlab.training.observers import TrainingMetrics, observers_of
@@ -333,7 +333,7 @@ class Trainer(TrainingRun):
 
     def _restore(self) -> None:
         kept = self.checkpoints.newest(device=self.device)
-        with misfit_refused():
+        with incompatible_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
             if self.step < self.last_step:

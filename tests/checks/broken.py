@@ -10,7 +10,7 @@ from torch import Tensor
 from genlab.models.draw.attention import FilterGrid
 from genlab.models.draw.draw import DRAW
 from genlab.models.gan.gan import GAN
-from genlab.models.gan.techniques.base import Contest
+from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
@@ -31,9 +31,9 @@ class ShiftedFilters(DRAW):
 class StretchedPenalty(GradientPenalty):
     """(|w| - 1)^2 with the mean instead of the sum over pixels in the norm."""
 
-    def discriminator_term(self, contest: Contest) -> Loss:
-        loss = super().discriminator_term(contest)
-        return Loss(value=loss.value / contest.real[0].numel(), metrics=loss.metrics)
+    def discriminator_term(self, tensors: StepTensors) -> Loss:
+        loss = super().discriminator_term(tensors)
+        return Loss(value=loss.value / tensors.real[0].numel(), metrics=loss.metrics)
 
 
 class WrongConstant(DRAW):
@@ -119,8 +119,8 @@ class TrainsAStranger(GAN):
 class BoundedScores(GAN):
     """A sigmoid before an objective that takes logits."""
 
-    def _scores(self, judgement: Any) -> Tensor:
-        return torch.sigmoid(super()._scores(judgement))
+    def _scores(self, output: Any) -> Tensor:
+        return torch.sigmoid(super()._scores(output))
 
 
 class IdleLayer(GAN):

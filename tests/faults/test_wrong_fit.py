@@ -66,7 +66,7 @@ def without_average(values: dict[str, Any]) -> None:
     values["trainer"]["ema_decay"] = 0.9
 
 
-MISFITS: dict[str, tuple[Change, str]] = {
+MISMATCHES: dict[str, tuple[Change, str]] = {
     "other width": (other_width, "initial_states (float32 [4x16] in the checkpoint, float32 [4x17] in the model)"),
     "other optimiser": (other_optimizer, "optimizer.model was Adam and is SGD"),
     "other optimiser with the same state": (related_optimizer, "optimizer.model was Adam and is AdamW"),
@@ -78,15 +78,15 @@ def resume(genlab: Callable[..., Outcome], folder: Path) -> Outcome:
     return genlab("train", f"resume={folder}", "trainer.num_steps=9")
 
 
-@pytest.mark.parametrize("name", MISFITS)
+@pytest.mark.parametrize("name", MISMATCHES)
 def test_a_changed_configuration_is_refused_before_the_first_step(
     genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally, name: str
 ) -> None:
-    edit, message = MISFITS[name]
+    edit, message = MISMATCHES[name]
     folder = changed("draw", edit)
     lines = (folder / "metrics.jsonl").read_text()
     checkpoint = (folder / "checkpoints" / "last.safetensors").read_bytes()
-    with tally.trying(FAULT, "misfits of a configuration and a checkpoint"):
+    with tally.trying(FAULT, "mismatches of a configuration and a checkpoint"):
         outcome = resume(genlab, folder)
         assert outcome.code == 4, outcome.errors
         assert message in outcome.errors.splitlines()[-1]
@@ -99,7 +99,7 @@ def test_the_configuration_of_another_model_is_refused(
 ) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
     shutil.copy(runs / "gan" / "config.yaml", tmp_path / "run")
-    with tally.trying(FAULT, "misfits of a configuration and a checkpoint"):
+    with tally.trying(FAULT, "mismatches of a configuration and a checkpoint"):
         outcome = resume(genlab, tmp_path / "run")
         assert outcome.code == 4, outcome.errors
         assert "generator.layers.0.weight (nothing in the checkpoint" in outcome.errors.splitlines()[-1]
@@ -110,7 +110,7 @@ def test_the_differing_weights_are_named(
 ) -> None:
     """A checkpoint holds no configuration, so what differs is told of the weights."""
     folder = changed("draw", other_width)
-    with tally.trying(FAULT, "misfits whose differing weights are named"):
+    with tally.trying(FAULT, "mismatches whose differing weights are named"):
         for outcome in (resume(genlab, folder), genlab("sample", f"run={folder}", "split=null")):
             assert outcome.code == 4
             last = outcome.errors.splitlines()[-1]

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from genlab.training import precision
-from genlab.training.precision import agreed_precision, has_bfloat16, slowness
+from genlab.training.precision import has_bfloat16, precision_of_all_ranks, slowness
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 
@@ -112,4 +112,4 @@ def test_all_ranks_take_the_type_that_each_of_them_has(monkeypatch: pytest.Monke
     set_cpu(monkeypatch, AVX2 | {"amx_bf16": True})
     for other in ("bfloat16", "float32"):
         monkeypatch.setattr("genlab.training.precision.gathered", lambda own, other=other: [own, other])
-        assert agreed_precision("auto", CPU) == other
+        assert precision_of_all_ranks("auto", CPU) == other

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import pytest
 
-from genlab.training.progress import Progress, fitting, short_texts
+from genlab.training.progress import Progress, short_texts, texts_that_fit
 
 GAN = {
     **{"train/discriminator/adversarial_nats": 0.5565, "train/discriminator/score_real": 4.511},
@@ -60,7 +60,7 @@ def test_a_measure_of_samples_has_that_of_real_images_beside_it() -> None:
 @pytest.mark.parametrize("width", [0, 3, 12, 40, 200])
 def test_a_line_takes_what_fits(width: int) -> None:
     texts = GAN_LINE.split("  ")
-    line = fitting(texts, width)
+    line = texts_that_fit(texts, width)
     assert len(line) <= width
     assert GAN_LINE.startswith(line)
     assert line or width == 0

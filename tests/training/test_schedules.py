@@ -92,15 +92,15 @@ def resumed(before: LRScheduler, after: LRScheduler) -> tuple[float, float] | No
 def test_a_run_that_is_lengthened_goes_on_at_its_rate_until_it_decays() -> None:
     """The rates of a run of 20 steps, then 40, then 50 of which the last ten decay, are those of one of 50."""
     whole = rates(stable(50, decay_fraction=0.2), 50)
-    seen, former = [], stable(20)
-    for start, stop, schedule in ((0, 20, former), (20, 40, stable(40)), (40, 50, stable(50, decay_fraction=0.2))):
+    seen, previous = [], stable(20)
+    for start, stop, schedule in ((0, 20, previous), (20, 40, stable(40)), (40, 50, stable(50, decay_fraction=0.2))):
         if start:
-            assert resumed(former, schedule) is None
+            assert resumed(previous, schedule) is None
         seen += rates(schedule, stop - start)
-        former = schedule
+        previous = schedule
     assert seen == whole
     after = stable(100, decay_fraction=0.2)
-    assert resumed(former, after) == pytest.approx((0.2, 2.0))
+    assert resumed(previous, after) == pytest.approx((0.2, 2.0))
     assert after.optimizer.param_groups[0]["lr"] == after.get_last_lr()[0] == 2.0
 
 

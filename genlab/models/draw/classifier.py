@@ -26,7 +26,7 @@ from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 from genlab.types import Batch, ImageSpec, Loss, Phase
 
 
-class Glance(NamedTuple):
+class ClassifierState(NamedTuple):
     """State of the classifier between two glimpses."""
 
     hidden: Float[Tensor, "B U"]
@@ -57,14 +57,14 @@ class ReadStep(nn.Module):
     def forward(
         self,
         images: Float[Tensor, "B H C A"],
-        state: Glance,
+        state: ClassifierState,
         weight: Float[Tensor, "G J"],
         bias: Float[Tensor, "... G"],
-    ) -> tuple[Glance, Float[Tensor, "B J"]]:
+    ) -> tuple[ClassifierState, Float[Tensor, "B J"]]:
         """The next state, and what the weight multiplied (for :class:`genlab.nn.recurrent.Unrolled`)."""
         (patch,) = self.read((images,), state.hidden)
         inputs = torch.cat((patch, state.hidden), 1)
-        return Glance(*update_cell(torch.addmm(bias, inputs, weight.t()), state.cell)), inputs
+        return ClassifierState(*update_cell(torch.addmm(bias, inputs, weight.t()), state.cell)), inputs
 
 
 class DRAWClassifier(Model):
@@ -165,11 +165,11 @@ class DRAWClassifier(Model):
         # The state after the last glimpse chooses a window through which nothing is read.
         return {"glimpses": torch.stack(frames[:-1])}
 
-    def _start(self, num_rows: int) -> Glance:
+    def _start(self, num_rows: int) -> ClassifierState:
         hidden, cell = self.initial_state.unsqueeze(1).expand(-1, num_rows, -1).unbind(0)
-        return Glance(hidden.tanh(), cell)
+        return ClassifierState(hidden.tanh(), cell)
 
-    def _unroll(self, images: Float[Tensor, "B C H W"]) -> Iterator[Glance]:
+    def _unroll(self, images: Float[Tensor, "B C H W"]) -> Iterator[ClassifierState]:
         lines = images.to(self.dtype).transpose(1, 2).contiguous()  # (B, H, C, A)
         cell = self.step.recurrent
         shared = Unrolled(cell.weight, cell.bias, num_steps=self.num_glimpses, batch_size=len(lines))

@@ -19,7 +19,7 @@ from genlab.errors import ConfigurationError
 from genlab.functional import one_hot
 from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
-from genlab.models.gan.discriminator import Judgement
+from genlab.models.gan.discriminator import DiscriminatorOutput
 from genlab.models.ranges import require_between
 from genlab.parallel.collectives import draw_rows, is_same_everywhere
 from genlab.types import Batch, ImageSpec, Loss
@@ -87,21 +87,25 @@ class Conditioning(nn.Module, ABC):
         return outputs[:, 0]
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
+        self,
+        supervised: DiscriminatorOutput | None,
+        labels: Int[Tensor, " L"],
+        fake: DiscriminatorOutput,
+        inputs: Float[Tensor, "B E"],
     ) -> Loss | None:
         """A term of the discriminator's loss.
 
         Args:
-            supervised: Judgement of the images that the game left out, of all images where it left out none; None where
+            supervised: Output for the images that the game left out, or for all images if it left out none; None where
                 there are no such images.
             labels: Of these images.
-            fake: Judgement of generated images, detached from the generator.
+            fake: Output for generated images, detached from the generator.
             inputs: The generator's extra inputs that they were drawn from.
         """
         del supervised, labels, fake, inputs
         return None
 
-    def generator_term(self, fake: Judgement, inputs: Float[Tensor, "B E"]) -> Loss | None:
+    def generator_term(self, fake: DiscriminatorOutput, inputs: Float[Tensor, "B E"]) -> Loss | None:
         """A term of the generator's loss."""
         del fake, inputs
         return None
@@ -191,7 +195,11 @@ class ClassPrediction(Conditioning):
         return outputs.logsumexp(1)
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
+        self,
+        supervised: DiscriminatorOutput | None,
+        labels: Int[Tensor, " L"],
+        fake: DiscriminatorOutput,
+        inputs: Float[Tensor, "B E"],
     ) -> Loss | None:
         del fake, inputs
         if supervised is None:

@@ -13,11 +13,11 @@ from genlab.models.base import coupling_layer
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer
 
 
-class Judgement(NamedTuple):
-    """What a discriminator says of a batch."""
+class DiscriminatorOutput(NamedTuple):
+    """The output of a discriminator for one batch."""
 
     features: Float[Tensor, "B F"]
-    """Of the network itself; feature matching compares them, and further heads read them."""
+    """Features of the network, read by feature matching and by further heads."""
     outputs: Float[Tensor, "B O"]
 
 
@@ -43,14 +43,14 @@ class Discriminator(nn.Module):
 
     @property
     def judges_batches(self) -> bool:
-        """True if the judgement of one image in training depends on the others of its batch."""
+        """True if the output of one image in training depends on the others of its batch."""
         return not isinstance(self.feature_layer, nn.Identity | GaussianNoiseLayer) or (
             coupling_layer(self.network, training=True) is not None
         )
 
-    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Judgement:
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> DiscriminatorOutput:
         features = self.network(images, conditions)
-        return Judgement(features=features, outputs=self.output(self.feature_layer(features)))
+        return DiscriminatorOutput(features=features, outputs=self.output(self.feature_layer(features)))
 
     def judge_both(
         self,
@@ -58,11 +58,11 @@ class Discriminator(nn.Module):
         fake: Float[Tensor, "B C H W"],
         real_conditions: Float[Tensor, "R K"],
         fake_conditions: Float[Tensor, "B K"],
-    ) -> tuple[Judgement, Judgement]:
+    ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """Judge real and generated images, each batch on its own where images of a batch influence each other."""
         if self.judges_batches:
             return self(real, real_conditions), self(fake, fake_conditions)
         # One pass over both is the same function, and fills the matrix products better.
         both = self(torch.cat((real, fake)), torch.cat((real_conditions, fake_conditions)))
         parts = torch.tensor_split(both.features, [len(real)]), torch.tensor_split(both.outputs, [len(real)])
-        return Judgement(parts[0][0], parts[1][0]), Judgement(parts[0][1], parts[1][1])
+        return DiscriminatorOutput(parts[0][0], parts[1][0]), DiscriminatorOutput(parts[0][1], parts[1][1])

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from genlab.functional import at_least_float32
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples
 from genlab.models.gan.conditioning import Conditioning
-from genlab.models.gan.discriminator import Discriminator, Judgement
+from genlab.models.gan.discriminator import Discriminator, DiscriminatorOutput
 from genlab.models.gan.infogan import HiddenCodes
 from genlab.models.gan.latent import Latent
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer, GeneratorNetwork
@@ -26,7 +26,7 @@ from genlab.models.gan.objectives import GAME_MEASURES, Objective, pair_differen
 from genlab.models.gan.output import ImageOutput
 from genlab.models.gan.packs import of_single_images, packed, rows_of_whole_packs
 from genlab.models.gan.pictures import class_grid, interpolation, traversals
-from genlab.models.gan.techniques.base import Contest, Parts, Technique
+from genlab.models.gan.techniques.base import Parts, StepTensors, Technique
 from genlab.models.gan.techniques.collection import Techniques
 from genlab.models.gan.techniques.compatibility import Combination, remarks
 from genlab.models.ranges import require_count
@@ -42,7 +42,7 @@ class Generated:
     images: Float[Tensor, "B C H W"]
     extra_inputs: Float[Tensor, "B E"]
     conditions: Float[Tensor, "B K"]
-    """What the discriminator is told of them."""
+    """Extra inputs of the discriminator for these images."""
 
 
 class RealBatch(NamedTuple):
@@ -64,12 +64,12 @@ class GAN(GenerativeModel):
         discriminator: Called with ``spec`` and ``num_conditions``.
         layers: Convolutions and poolings that take the place of PyTorch's in both networks.
         objective: The two losses.
-        conditioning: What else the networks are told or asked.
+        conditioning: Extra inputs and outputs of the networks.
         techniques: By name; None leaves one out.
         n_critic: Updates of the discriminator per update of the generator.
         generator_repeats: Updates of the generator in a training step.
         pack: Images that the discriminator judges together, joined along the channels (arXiv:1712.04086).
-        reuses_generated: Whether the generator's update scores the images of the discriminator's last update again
+        reuses_generated: True if the generator's update scores the images of the discriminator's last update again
             instead of drawing new ones: cheaper, and a little different from the papers.
 
     Raises:
@@ -206,19 +206,17 @@ class GAN(GenerativeModel):
         real, left_out = self._split(batch)
         generated = self._generate_for(real.labels)
         fake, fake_conditions = self._seen(generated.images.detach()), packed(generated.conditions, self.pack)
-        real_judgement, fake_judgement = self.discriminator.judge_both(
-            real.images, fake, real.conditions, fake_conditions
-        )
-        real_scores, fake_scores = self._scores(real_judgement.outputs), self._scores(fake_judgement.outputs)
+        real_output, fake_output = self.discriminator.judge_both(real.images, fake, real.conditions, fake_conditions)
+        real_scores, fake_scores = self._scores(real_output.outputs), self._scores(fake_output.outputs)
         adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
 
-        supervised: Judgement | None = real_judgement
+        supervised: DiscriminatorOutput | None = real_output
         labels = batch.labels
         if left_out is not None:
             labels = left_out.labels
             supervised = self.discriminator(left_out.images, left_out.conditions) if len(labels) else None
-        extra = [self.conditioning.discriminator_term(supervised, labels, fake_judgement, generated.extra_inputs)]
-        extra += self.techniques.discriminator_terms(self._contest(real, fake, fake_conditions, fake_judgement))
+        extra = [self.conditioning.discriminator_term(supervised, labels, fake_output, generated.extra_inputs)]
+        extra += self.techniques.discriminator_terms(self._step_tensors(real, fake, fake_conditions, fake_output))
         loss = self.objective.with_terms(adversarial, extra, weight=self.conditioning.game_weight)
         real_scores, fake_scores = real_scores.detach(), fake_scores.detach()
         per_image = self.objective.game_metrics(real_scores, fake_scores)
@@ -230,10 +228,10 @@ class GAN(GenerativeModel):
         real, _ = self._split(batch)
         generated = self._generate_for(real.labels) if received is None else received
         fake, fake_conditions = self._seen(generated.images), packed(generated.conditions, self.pack)
-        judgement = self.discriminator(fake, fake_conditions)
-        extra = [self.conditioning.generator_term(judgement, generated.extra_inputs)]
-        extra += self.techniques.generator_terms(self._contest(real, fake, fake_conditions, judgement))
-        scores = self._scores(judgement.outputs)
+        output = self.discriminator(fake, fake_conditions)
+        extra = [self.conditioning.generator_term(output, generated.extra_inputs)]
+        extra += self.techniques.generator_terms(self._step_tensors(real, fake, fake_conditions, output))
+        scores = self._scores(output.outputs)
         if self.objective.compares_pairs:
             with torch.no_grad():  # the generator has no part in it
                 real_scores = self._scores(self.discriminator(real.images, real.conditions).outputs)
@@ -243,7 +241,7 @@ class GAN(GenerativeModel):
         return self.objective.with_terms(adversarial, extra, weight=weight)
 
     def _split(self, batch: Batch) -> tuple[RealBatch, RealBatch | None]:
-        """The real images of the game, and those that it leaves out; None where it leaves out none."""
+        """Return the real images of the game, and the images that it leaves out; None if it uses all of them."""
         images = self._seen(self._to_network(batch.images))
         every = RealBatch(images, packed(self._conditions(batch.labels), self.pack), batch.labels)
         divided = self.conditioning.divided(batch)
@@ -256,15 +254,17 @@ class GAN(GenerativeModel):
         """Return images as the discriminator sees them in training: changed by techniques with fresh draws, packed."""
         return packed(self.techniques.transform(images, black=self.output.black), self.pack)
 
-    def _contest(self, real: RealBatch, fake: Tensor, fake_conditions: Tensor, judgement: Judgement) -> Contest:
-        return Contest(
+    def _step_tensors(
+        self, real: RealBatch, fake: Tensor, fake_conditions: Tensor, output: DiscriminatorOutput
+    ) -> StepTensors:
+        return StepTensors(
             generator=self.generator,
             discriminator=self.discriminator,
             real=real.images,
             fake=fake,
             real_conditions=real.conditions,
             fake_conditions=fake_conditions,
-            fake_judgement=judgement,
+            fake_output=output,
             score=self.conditioning.scores,
         )
 
@@ -311,7 +311,7 @@ class GAN(GenerativeModel):
         """Draw images in [0, 1], in evaluation mode.
 
         Args:
-            num_samples: How many.
+            num_samples: Number of images.
             labels: Their classes; drawn uniformly where the model is class-conditional and none are given.
             generator: Source of the noise; torch's default generator when None.
 
@@ -328,10 +328,9 @@ class GAN(GenerativeModel):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """What the discriminator makes of given images and of as many generated ones, in evaluation mode.
+        """Return the scores of the given images and of as many generated ones, in evaluation mode.
 
-        Scores, and, where the objective has a threshold between real and fake, the share judged rightly (1 or 0 per
-        image). On held-out images they show a discriminator that knows its training images by heart. The score of a
+        If the objective has a threshold between real and fake, also the accuracy (1 or 0 per image). On held-out images they show a discriminator that knows its training images by heart. The score of a
         pack is that of each of its images; the first images fill the last pack up.
         """
         with evaluation_mode(self):

@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.functional import at_least_float32, bounded, one_hot
 from genlab.models.gan.conditioning import Conditioning, Sizes
-from genlab.models.gan.discriminator import Judgement
+from genlab.models.gan.discriminator import DiscriminatorOutput
 from genlab.models.ranges import require_between, require_count
 from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec, Loss
@@ -132,15 +132,19 @@ class HiddenCodes(Conditioning):
         return torch.cat((one_hot(categories, self.num_categories), continuous), 1)  # (N, K + D)
 
     def discriminator_term(
-        self, supervised: Judgement | None, labels: Int[Tensor, " L"], fake: Judgement, inputs: Float[Tensor, "B E"]
+        self,
+        supervised: DiscriminatorOutput | None,
+        labels: Int[Tensor, " L"],
+        fake: DiscriminatorOutput,
+        inputs: Float[Tensor, "B E"],
     ) -> Loss:
         del supervised, labels
         return self._negative_bound(fake, inputs)
 
-    def generator_term(self, fake: Judgement, inputs: Float[Tensor, "B E"]) -> Loss:
+    def generator_term(self, fake: DiscriminatorOutput, inputs: Float[Tensor, "B E"]) -> Loss:
         return self._negative_bound(fake, inputs)
 
-    def _negative_bound(self, fake: Judgement, inputs: Float[Tensor, "B E"]) -> Loss:
+    def _negative_bound(self, fake: DiscriminatorOutput, inputs: Float[Tensor, "B E"]) -> Loss:
         categories, continuous = torch.split(inputs, [self.num_categories, self.num_continuous], 1)
         logits, mean, log_std = self.head(fake.features)
         categorical = math.log(self.num_categories) - F.cross_entropy(logits, categories.argmax(1))

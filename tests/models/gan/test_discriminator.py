@@ -50,10 +50,10 @@ def test_judging_both_is_judging_each(kind: str) -> None:
     real, fake = torch.randn(3, 1, 4, 4), torch.randn(5, 1, 4, 4) + 2
     conditions = torch.randn(3, 2), torch.randn(5, 2)
     both = discriminator.judge_both(real, fake, *conditions)
-    for judgement, images, given in zip(both, (real, fake), conditions, strict=True):
+    for output, images, given in zip(both, (real, fake), conditions, strict=True):
         alone = discriminator(images, given)
-        torch.testing.assert_close(judgement.features, alone.features)
-        torch.testing.assert_close(judgement.outputs, alone.outputs)
+        torch.testing.assert_close(output.features, alone.features)
+        torch.testing.assert_close(output.outputs, alone.outputs)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from genlab.models.gan.discriminator import Judgement
+from genlab.models.gan.discriminator import DiscriminatorOutput
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.infogan import CodeHead, HiddenCodes
 from tests.models.gan.tiny import gradients, make_gan
@@ -48,8 +48,8 @@ class KnownHead(nn.Module):
 def information(logits: Tensor, mean: Tensor, log_std: Tensor, inputs: Tensor, **weights: float) -> dict[str, float]:
     codes = make_codes(**weights)
     codes.head = KnownHead(logits, mean, log_std)  # type: ignore[assignment]
-    judgement = Judgement(features=torch.zeros(len(inputs), 3), outputs=torch.zeros(len(inputs), 1))
-    loss = codes.generator_term(judgement, inputs)
+    output = DiscriminatorOutput(features=torch.zeros(len(inputs), 3), outputs=torch.zeros(len(inputs), 1))
+    loss = codes.generator_term(output, inputs)
     return {"value": loss.value.item(), **{name: metric.item() for name, metric in loss.metrics.items()}}
 
 
@@ -96,7 +96,7 @@ def test_the_heads_outputs_are_logits() -> None:
     logits = torch.tensor([[4.0, 0.0, 0.0, 0.0]], requires_grad=True)
     codes.head = KnownHead(logits, torch.empty(1, 0), torch.empty(1, 0))  # type: ignore[assignment]
     inputs = codes.inputs(torch.tensor([1]), torch.empty(1, 0))
-    loss = codes.generator_term(Judgement(features=torch.zeros(1, 3), outputs=torch.zeros(1, 1)), inputs)
+    loss = codes.generator_term(DiscriminatorOutput(features=torch.zeros(1, 3), outputs=torch.zeros(1, 1)), inputs)
     (gradient,) = torch.autograd.grad(loss.value, logits)
     torch.testing.assert_close(gradient, logits.detach().softmax(1) - torch.tensor([[0.0, 1.0, 0.0, 0.0]]))
     model = make_infogan()
@@ -193,5 +193,7 @@ def test_a_standard_deviation_below_its_bound_grows_again_where_a_code_is_read_b
         codes.head.output.bias[-2 * D : -D] = 3.0  # no code is that large
         codes.head.output.bias[-D:] = -2.0
     inputs = drawn(6)
-    codes.generator_term(Judgement(features=torch.randn(6, 4), outputs=torch.zeros(6, 1)), inputs).value.backward()
+    codes.generator_term(
+        DiscriminatorOutput(features=torch.randn(6, 4), outputs=torch.zeros(6, 1)), inputs
+    ).value.backward()
     assert (codes.head.output.bias.grad[-D:] < 0).all()  # descent raises them

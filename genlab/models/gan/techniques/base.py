@@ -1,4 +1,4 @@
-"""Where a technique may act: on the layers, the objective, a phase's loss, the weights, or the images that D sees.
+"""Base classes of techniques: for layers, objectives, losses, weights, and the images that the discriminator sees.
 
 A technique acts at one of these places, knows nothing of the others, and declares what it does to the discriminator and
 what it needs of it. :mod:`genlab.models.gan.techniques.compatibility` decides from this which of them go together.
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from genlab.models.gan.discriminator import Discriminator, Judgement
+from genlab.models.gan.discriminator import Discriminator, DiscriminatorOutput
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.objectives import Objective
 from genlab.types import Loss
@@ -47,8 +47,8 @@ class Parts:
 
 
 @dataclass(kw_only=True)
-class Contest:
-    """What a term of a phase's loss may look at."""
+class StepTensors:
+    """The tensors of a training step that a term of a phase's loss may use."""
 
     generator: nn.Module
     discriminator: Discriminator
@@ -58,7 +58,7 @@ class Contest:
     """In the same range; attached to the generator in the generator's phase alone."""
     real_conditions: Float[Tensor, "R K"]
     fake_conditions: Float[Tensor, "B K"]
-    fake_judgement: Judgement
+    fake_output: DiscriminatorOutput
     score: Callable[[Tensor], Tensor]
     """From the discriminator's outputs to one score per image."""
 
@@ -161,14 +161,14 @@ class TermTechnique(Technique):
             ValueError: The technique does not fit the networks.
         """
 
-    def discriminator_term(self, contest: Contest) -> Loss | None:
-        """A term of the discriminator's loss, or none."""
-        del contest
+    def discriminator_term(self, tensors: StepTensors) -> Loss | None:
+        """Return a term of the discriminator's loss; None where the technique adds no such term."""
+        del tensors
         return None
 
-    def generator_term(self, contest: Contest) -> Loss | None:
-        """A term of the generator's loss, or none."""
-        del contest
+    def generator_term(self, tensors: StepTensors) -> Loss | None:
+        """Return a term of the generator's loss; None where the technique adds no such term."""
+        del tensors
         return None
 
 

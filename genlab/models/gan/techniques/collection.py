@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.techniques.base import (
-    Contest,
     ImageTechnique,
     LayerTechnique,
     Parts,
+    StepTensors,
     TermTechnique,
     WeightTechnique,
 )
@@ -93,10 +93,10 @@ class Techniques(nn.ModuleDict):
             metrics |= technique.observe(margins)
         return metrics
 
-    def discriminator_terms(self, contest: Contest) -> list[Loss | None]:
+    def discriminator_terms(self, tensors: StepTensors) -> list[Loss | None]:
         """Return the terms of the discriminator's loss."""
-        return [term.discriminator_term(contest) for term in self._of_terms]
+        return [term.discriminator_term(tensors) for term in self._of_terms]
 
-    def generator_terms(self, contest: Contest) -> list[Loss | None]:
+    def generator_terms(self, tensors: StepTensors) -> list[Loss | None]:
         """Return the terms of the generator's loss."""
-        return [term.generator_term(contest) for term in self._of_terms]
+        return [term.generator_term(tensors) for term in self._of_terms]

@@ -1,7 +1,7 @@
 """Feature matching (Salimans et al. 2016, arXiv:1606.03498, section 3.1)."""
 
 from genlab.functional import at_least_float32
-from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.gan.techniques.base import StepTensors, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.parallel.collectives import mean_over_processes
 from genlab.types import Loss
@@ -29,9 +29,9 @@ class FeatureMatching(TermTechnique):
         self.weight = weight
         self.replaces_objective = replaces_objective
 
-    def generator_term(self, contest: Contest) -> Loss:
-        real = at_least_float32(contest.real_features).mean(0)
-        fake = at_least_float32(contest.fake_judgement.features).mean(0)
+    def generator_term(self, tensors: StepTensors) -> Loss:
+        real = at_least_float32(tensors.real_features).mean(0)
+        fake = at_least_float32(tensors.fake_output.features).mean(0)
         difference = mean_over_processes(real - fake)
         distance = difference.square().sum()
         return Loss(value=self.weight * distance, metrics={"feature_distance_squared": distance.detach()})

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.functional import at_least_float32
-from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.gan.techniques.base import StepTensors, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.parallel.collectives import draw_rows
 from genlab.types import Loss
@@ -38,13 +38,13 @@ class GradientPenalty(TermTechnique):
         require_between("model.techniques.gradient_penalty.weight", weight, 1e-6, 1e6)
         self.weight = weight
 
-    def discriminator_term(self, contest: Contest) -> Loss:
-        num = min(len(contest.real), len(contest.fake))
-        real, fake = at_least_float32(contest.real[:num]), at_least_float32(contest.fake[:num].detach())
+    def discriminator_term(self, tensors: StepTensors) -> Loss:
+        num = min(len(tensors.real), len(tensors.fake))
+        real, fake = at_least_float32(tensors.real[:num]), at_least_float32(tensors.fake[:num].detach())
         share = draw_rows(lambda rows: torch.rand(rows, 1, 1, 1, device=real.device), num).to(real.dtype)
         points = torch.lerp(fake, real, share).requires_grad_(True)
-        conditions = at_least_float32(contest.real_conditions[:num])
-        norms = gradient_norms(lambda images: contest.score(contest.discriminator(images, conditions).outputs), points)
+        conditions = at_least_float32(tensors.real_conditions[:num])
+        norms = gradient_norms(lambda images: tensors.score(tensors.discriminator(images, conditions).outputs), points)
         penalty = (norms - 1).square().mean()
         return Loss(
             value=self.weight * penalty,

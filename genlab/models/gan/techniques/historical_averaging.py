@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.models.gan.discriminator import Discriminator
-from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.gan.techniques.base import StepTensors, TermTechnique
 from genlab.models.ranges import require_between
 from genlab.types import Loss
 
@@ -36,11 +36,11 @@ class HistoricalAveraging(TermTechnique):
             for index, parameter in enumerate(network.parameters()):
                 self.register_buffer(f"{name}_{index}", torch.zeros_like(parameter))
 
-    def discriminator_term(self, contest: Contest) -> Loss:
-        return self._term("discriminator", contest.discriminator, 1)
+    def discriminator_term(self, tensors: StepTensors) -> Loss:
+        return self._term("discriminator", tensors.discriminator, 1)
 
-    def generator_term(self, contest: Contest) -> Loss:
-        return self._term("generator", contest.generator, 0)
+    def generator_term(self, tensors: StepTensors) -> Loss:
+        return self._term("generator", tensors.generator, 0)
 
     def _term(self, name: str, network: nn.Module, place: int) -> Loss:
         parameters: list[Tensor] = list(network.parameters())

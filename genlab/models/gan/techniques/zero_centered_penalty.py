@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.functional import at_least_float32
-from genlab.models.gan.techniques.base import Contest, TermTechnique
+from genlab.models.gan.techniques.base import StepTensors, TermTechnique
 from genlab.models.gan.techniques.gradient_penalty import score_gradients
 from genlab.models.ranges import require_between, require_count
 from genlab.types import Loss
@@ -46,17 +46,17 @@ class _ZeroCenteredPenalty(TermTechnique):
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
-    def images(self, contest: Contest) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
+    def images(self, tensors: StepTensors) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
         """Return the images and their conditions."""
 
-    def discriminator_term(self, contest: Contest) -> Loss | None:
+    def discriminator_term(self, tensors: StepTensors) -> Loss | None:
         is_due = self.interval == 1 or self.num_updates.item() % self.interval == 0
         self.num_updates += 1
         if not is_due:
             return None
-        images, conditions = map(at_least_float32, self.images(contest))
+        images, conditions = map(at_least_float32, self.images(tensors))
         points = images.detach().clone().requires_grad_(True)
-        gradients = score_gradients(lambda x: contest.score(contest.discriminator(x, conditions).outputs), points)
+        gradients = score_gradients(lambda x: tensors.score(tensors.discriminator(x, conditions).outputs), points)
         penalty = gradients.square().flatten(1).sum(1).mean()
         return Loss(
             value=self.interval * self.weight / 2 * penalty, metrics={f"{self.name}_slope_squared": penalty.detach()}
@@ -68,8 +68,8 @@ class R1Penalty(_ZeroCenteredPenalty):
 
     name = "r1_penalty"
 
-    def images(self, contest: Contest) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
-        return contest.real, contest.real_conditions
+    def images(self, tensors: StepTensors) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
+        return tensors.real, tensors.real_conditions
 
 
 class R2Penalty(_ZeroCenteredPenalty):
@@ -77,5 +77,5 @@ class R2Penalty(_ZeroCenteredPenalty):
 
     name = "r2_penalty"
 
-    def images(self, contest: Contest) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
-        return contest.fake, contest.fake_conditions
+    def images(self, tensors: StepTensors) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B K"]]:
+        return tensors.fake, tensors.fake_conditions

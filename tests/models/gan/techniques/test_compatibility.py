@@ -27,10 +27,10 @@ from genlab.models.gan.objectives import (
 )
 from genlab.models.gan.techniques.adaptive_augment import AdaptiveAugment
 from genlab.models.gan.techniques.base import (
-    Contest,
     LayerTechnique,
     ObjectiveTechnique,
     Parts,
+    StepTensors,
     Technique,
     TermTechnique,
     WeightTechnique,
@@ -278,8 +278,8 @@ class OwnDeclaredLayer(OwnLayer):
 
 
 class OwnTerm(TermTechnique):
-    def discriminator_term(self, contest: Contest) -> Loss:
-        value = contest.fake_judgement.outputs.square().mean()
+    def discriminator_term(self, tensors: StepTensors) -> Loss:
+        value = tensors.fake_output.outputs.square().mean()
         return Loss(value=value, metrics={"score_squared": value.detach()})
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.checks.gan import contest_of
+from genlab.checks.gan import step_tensors
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.techniques.feature_matching import FeatureMatching
 from tests.models.gan.tiny import gradients, make_discriminator, make_gan, make_mlp_discriminator
@@ -18,8 +18,8 @@ def network() -> DiscriminatorNetwork:
 def test_it_is_the_squared_distance_of_mean_features() -> None:
     discriminator = make_discriminator(network())
     real, fake = torch.randn(7, 1, 4, 4), torch.randn(4, 1, 4, 4)  # the two batches need not be of one size
-    contest = contest_of(discriminator, real, fake)
-    loss = FeatureMatching(weight=3.0, replaces_objective=True).generator_term(contest)
+    tensors = step_tensors(discriminator, real, fake)
+    loss = FeatureMatching(weight=3.0, replaces_objective=True).generator_term(tensors)
     empty = torch.empty(7, 0)
     features = [discriminator.network(images, empty[: len(images)]).detach().numpy() for images in (real, fake)]
     expected = ((features[0].mean(0) - features[1].mean(0)) ** 2).sum()
@@ -29,8 +29,8 @@ def test_it_is_the_squared_distance_of_mean_features() -> None:
 
 def test_another_order_of_the_same_images_costs_nothing() -> None:
     real = torch.randn(6, 1, 4, 4)
-    contest = contest_of(make_discriminator(network()), real, real.flip(0))
-    loss = FeatureMatching(weight=1.0, replaces_objective=True).generator_term(contest)
+    tensors = step_tensors(make_discriminator(network()), real, real.flip(0))
+    loss = FeatureMatching(weight=1.0, replaces_objective=True).generator_term(tensors)
     assert loss.value.item() == pytest.approx(0, abs=1e-10)
 
 
@@ -38,7 +38,7 @@ def test_the_real_features_carry_no_gradient_and_the_generated_ones_do() -> None
     discriminator = make_discriminator(network())
     real = torch.randn(5, 1, 4, 4, requires_grad=True)
     fake = torch.randn(5, 1, 4, 4, requires_grad=True)
-    loss = FeatureMatching(weight=1.0, replaces_objective=True).generator_term(contest_of(discriminator, real, fake))
+    loss = FeatureMatching(weight=1.0, replaces_objective=True).generator_term(step_tensors(discriminator, real, fake))
     of_real, of_fake = torch.autograd.grad(loss.value, (real, fake), allow_unused=True)
     assert of_real is None
     assert bool(of_fake.flatten(1).any(1).all())
@@ -60,5 +60,7 @@ def test_it_stands_in_place_of_the_objective_or_beside_it(replaces: bool) -> Non
 
 
 def test_it_teaches_the_discriminator_nothing() -> None:
-    contest = contest_of(make_discriminator(network()), torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), nn.Identity())
-    assert FeatureMatching(weight=1.0, replaces_objective=True).discriminator_term(contest) is None
+    tensors = step_tensors(
+        make_discriminator(network()), torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), nn.Identity()
+    )
+    assert FeatureMatching(weight=1.0, replaces_objective=True).discriminator_term(tensors) is None

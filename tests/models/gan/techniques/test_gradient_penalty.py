@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.gan import FlatPixels, contest_of
+from genlab.checks.gan import FlatPixels, step_tensors
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.networks import BatchNorm2d
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty, gradient_norms
@@ -26,8 +26,8 @@ def test_penalty_of_a_linear_critic(length: float) -> None:
     discriminator = make_discriminator(FlatPixels(make_spec()))
     with torch.no_grad():
         discriminator.output.weight.mul_(length / discriminator.output.weight.norm())
-    contest = contest_of(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
-    loss = GradientPenalty(weight=10.0).discriminator_term(contest)
+    tensors = step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
+    loss = GradientPenalty(weight=10.0).discriminator_term(tensors)
     assert loss.metrics["critic_gradient_norm"].item() == pytest.approx(length, abs=1e-6)
     assert loss.metrics["gradient_penalty"].item() == pytest.approx((length - 1) ** 2, abs=1e-6)
     assert loss.value.item() == pytest.approx(10 * (length - 1) ** 2, abs=1e-5)
@@ -45,9 +45,9 @@ def test_every_pair_of_images_has_one_point_on_its_line() -> None:
     network = FlatPixels(make_spec(channels=3))
     discriminator = make_discriminator(network)
     real, fake = torch.randn(500, 3, 4, 4), torch.randn(500, 3, 4, 4)
-    contest = contest_of(discriminator, real, fake)
+    tensors = step_tensors(discriminator, real, fake)
     network.seen.clear()
-    GradientPenalty(weight=10.0).discriminator_term(contest)
+    GradientPenalty(weight=10.0).discriminator_term(tensors)
     (points,) = network.seen
     shares = ((points.detach() - fake) / (real - fake)).flatten(1)
     share = shares.median(1, keepdim=True).values
@@ -59,8 +59,8 @@ def test_every_pair_of_images_has_one_point_on_its_line() -> None:
 
 def test_fewer_real_images_than_generated_ones_make_fewer_pairs() -> None:
     network = FlatPixels(make_spec())
-    contest = contest_of(make_discriminator(network), torch.randn(2, 1, 4, 4), torch.randn(5, 1, 4, 4))
-    GradientPenalty(weight=10.0).discriminator_term(contest)
+    tensors = step_tensors(make_discriminator(network), torch.randn(2, 1, 4, 4), torch.randn(5, 1, 4, 4))
+    GradientPenalty(weight=10.0).discriminator_term(tensors)
     assert len(network.seen[-1]) == 2
 
 
@@ -107,9 +107,9 @@ def test_it_is_computed_in_fp32_under_autocast() -> None:
         discriminator.zero_grad()
         torch.manual_seed(1)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            contest = contest_of(discriminator, real, fake)
-            assert contest.fake_judgement.outputs.dtype == (torch.bfloat16 if enabled else torch.float32)
-            loss = GradientPenalty(weight=10.0).discriminator_term(contest)
+            tensors = step_tensors(discriminator, real, fake)
+            assert tensors.fake_output.outputs.dtype == (torch.bfloat16 if enabled else torch.float32)
+            loss = GradientPenalty(weight=10.0).discriminator_term(tensors)
         loss.value.backward()
         results.append((loss.value.detach(), discriminator.network.layers[0].weight.grad))
     assert results[1][0].dtype == torch.float32

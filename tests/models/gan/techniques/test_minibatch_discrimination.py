@@ -64,8 +64,8 @@ def test_the_distances_are_of_fp32_under_autocast() -> None:
 def test_the_discriminator_gets_the_wider_features() -> None:
     model = make_gan(None, MinibatchDiscrimination(num_kernels=5, kernel_size=2))
     assert model.discriminator.output.in_features == 6 + 5
-    judgement = model.discriminator(torch.randn(3, 1, 4, 4), torch.empty(3, 0))
-    assert judgement.features.shape == (3, 6), "feature matching sees the network's own"
+    output = model.discriminator(torch.randn(3, 1, 4, 4), torch.empty(3, 0))
+    assert output.features.shape == (3, 6), "feature matching sees the network's own"
     assert all(len(values) == 3 for values in model.evaluate(make_batch(model.spec, 3)).values())
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.gan import FlatPixels, contest_of
-from genlab.models.gan.techniques.base import Contest
+from genlab.checks.gan import FlatPixels, step_tensors
+from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from tests.models.gan.tiny import make_discriminator, make_mlp_discriminator
 from tests.models.tiny import make_spec
@@ -22,8 +22,8 @@ def test_penalty_of_a_linear_discriminator(kind: type[R1Penalty | R2Penalty]) ->
         weight.grad = None
         with torch.no_grad():
             weight.mul_(scale)
-        contest = contest_of(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
-        loss = kind(weight=3.0, interval=1).discriminator_term(contest)
+        tensors = step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
+        loss = kind(weight=3.0, interval=1).discriminator_term(tensors)
         assert loss is not None
         assert loss.value.item() == pytest.approx(1.5 * weight.square().sum().item(), abs=1e-6)
         loss.value.backward()
@@ -44,7 +44,7 @@ def test_it_is_of_the_slope_at_its_own_images_and_its_gradient_that_of_finite_di
         return discriminator(x, x.new_empty(len(x), 0)).outputs.sum()
 
     def penalty() -> Tensor:
-        loss = kind(weight=2.0, interval=1).discriminator_term(contest_of(discriminator, real, fake))
+        loss = kind(weight=2.0, interval=1).discriminator_term(step_tensors(discriminator, real, fake))
         assert loss is not None
         return loss.value
 
@@ -67,13 +67,13 @@ def test_it_is_of_the_slope_at_its_own_images_and_its_gradient_that_of_finite_di
         torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-8, msg=name)
 
 
-def contest() -> Contest:
+def tensors() -> StepTensors:
     discriminator = make_discriminator(make_mlp_discriminator()(spec=make_spec(), num_conditions=0))
-    return contest_of(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
+    return step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
 
 
 def test_every_k_th_update_pays_k_times_as_much_and_a_resumed_run_keeps_the_count() -> None:
-    seen, lazy = contest(), R1Penalty(weight=1.0, interval=3)
+    seen, lazy = tensors(), R1Penalty(weight=1.0, interval=3)
     every = R1Penalty(weight=1.0, interval=1).discriminator_term(seen)
     assert every is not None
     first = [lazy.discriminator_term(seen) for _ in range(4)]

@@ -12,7 +12,7 @@ from genlab.models.base import Model
 _MAX_NAMED = 3
 
 
-def require_fitting(weights: Mapping[str, Tensor], model: nn.Module) -> None:
+def require_compatible(weights: Mapping[str, Tensor], model: nn.Module) -> None:
     """Compare names, shapes and types.
 
     Raises:
@@ -29,7 +29,7 @@ def require_fitting(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         raise CheckpointError(f"the checkpoint belongs to another model: {', '.join(named)}{more}")
 
 
-def fitting_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str, Tensor], list[str]]:
+def compatible_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights of another training that fit a model, and what does not fit, or is not there, by name.
 
     What counts the steps of that training (:attr:`Model.training_counts`) is left out of both.
@@ -42,7 +42,7 @@ def fitting_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str,
 
 
 @contextmanager
-def misfit_refused() -> Iterator[None]:
+def incompatible_refused() -> Iterator[None]:
     """Take over what a checkpoint keeps; whatever its reader stumbles over is the checkpoint's fault.
 
     Raises:
