@@ -1,4 +1,4 @@
-"""What the reference layers cost: milliseconds of each beside PyTorch's own, forward, backward and twice backward.
+"""Cost of the reference layers beside PyTorch's own: milliseconds forward, backward and twice backward.
 
     python -m benchmarks.convolution_layers [--threads 1] [--batch 64] [--rounds 15]
 

@@ -95,7 +95,7 @@ class PlainPort(nn.Module):
             yield canvas, mu, logsigma, e, z
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The bound in nats, averaged over the batch."""
+        """Return the bound in nats, averaged over the batch."""
         kl = x.new_zeros(len(x))
         for step in self.unroll(x, noise):
             canvas, mu, logsigma, _, _ = step

@@ -55,7 +55,7 @@ class View(nn.Module):
 
 
 def plain_networks(kind: str) -> tuple[nn.Module, nn.Module]:
-    """The document's discriminator and generator."""
+    """Return the document's discriminator and generator."""
     if kind == "mlp":
         discriminator = nn.Sequential(
             View(784),
@@ -81,7 +81,7 @@ def plain_networks(kind: str) -> tuple[nn.Module, nn.Module]:
 
 
 def plain_step(kind: str, model: Model) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The document's step on a copy of the model's weights."""
+    """Return the document's step on a copy of the model's weights."""
     discriminator, generator = plain_networks(kind)
     for port, ours in ((discriminator, model.discriminator), (generator, model.generator)):
         port.load_state_dict(dict(zip(port.state_dict(), ours.state_dict().values(), strict=True)))
@@ -109,7 +109,7 @@ def plain_step(kind: str, model: Model) -> Callable[[Tensor], tuple[Tensor, Tens
 
 
 def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """What the trainer does in a step of a model built from its own configuration."""
+    """Return the trainer's step of a model built from its own configuration."""
     with open_composer("train", config_dir=None) as composer:
         overrides = [f"model={MODELS[kind]}", f"model.reuses_generated={str(way == 'reuse').lower()}"]
         overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}"]
@@ -157,7 +157,7 @@ class Pictures(TorchDataset[Tensor]):
 
 
 def batches(images: Tensor, *, with_data: bool) -> dict[str, Callable[[int], Tensor]]:
-    """How each side gets the images of a step."""
+    """Return, for each side, the function that gets the images of a step."""
     if not with_data:
         return {"port": lambda index: images, "ours": lambda index: images}
     levels = torch.randint(256, (20_000, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""The published experiments that minutes of a GPU can finish or advance, in slices that go on where the last stopped.
+"""The published experiments that minutes of a GPU can finish or advance, in slices that resume from the last one.
 
     python -m benchmarks.gpu_results --data FOLDER [--minutes 9] [--out outputs/gpu_results] [--only EXPERIMENT ...]
                                      [--restore FOLDER] [--pack FOLDER]
@@ -62,7 +62,7 @@ def advance(
     Args:
         names: Of :data:`EXPERIMENTS`.
         minutes: For all.
-        out: Where the run folders are, named after the experiments.
+        out: Folder of the run folders, which are named after the experiments.
         run: See :data:`Run`.
         overrides: Further words for a new run, by experiment.
 
@@ -93,7 +93,7 @@ def advance(
 
 
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """How each experiment stands, as Markdown."""
+    """Return the status of each experiment as a Markdown table."""
     lines = ["| experiment | status | step | training time | last validation or test |", "|---|---|---|---|---|"]
     for name, outcome in found.items():
         summary = outcome["summary"]

@@ -1,4 +1,4 @@
-"""What the generic loop costs over a hand-written one, on the smallest GAN of the assignment.
+"""Overhead of the generic loop over a hand-written one, on the smallest GAN of the assignment.
 
 Both train the same two perceptrons (discriminator 267,009 parameters, noise 96) on the same uint8 images with the same
 fused Adam. The bare loop shuffles, slices, steps, and does nothing else; ours has everything at its default: gradient

@@ -89,7 +89,7 @@ class PlainPixelCNN(nn.Module):
 
 
 def same_networks(seed: int = 0) -> tuple[PlainPixelCNN, PixelCNN]:
-    """The tutorial's network and ours with the same weights and batch statistics that are not trivial."""
+    """Return the tutorial's network and ours with the same weights and batch statistics that are not trivial."""
     torch.manual_seed(seed)
     plain = PlainPixelCNN()
     for module in plain.modules():

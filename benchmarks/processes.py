@@ -1,4 +1,4 @@
-"""What a training step costs in one process and in two, beside a bare loop; what a step sends; what evaluation costs.
+"""Cost of a training step in one and in two processes, beside a bare loop; bytes of a step; cost of evaluation.
 
     python -m benchmarks.processes [--models draw dcgan gated_pixelcnn] [--rounds 9] [--steps 10]
     python -m benchmarks.processes --volume
@@ -55,11 +55,11 @@ CPU = torch.device("cpu")
 LINKS = ((1e9, 100e-6), (10e9, 100e-6), (100e9, 10e-6))
 """Bits and messages a second take: 1 and 10 Gbit/s Ethernet, 100 Gbit/s InfiniBand; assumed, used in full."""
 NUM_DRAWN = 5000
-QUIET = ("validation", "sample", "checkpoint")  # what is due now and then is not part of a step
+QUIET = ("validation", "sample", "checkpoint")  # periodic actions, which are not part of a step
 
 
 def configured(model: str) -> tuple[RunConfiguration, Dataset]:
-    """What `genlab train model=NAME`, or an override given as such, trains, without anything but steps."""
+    """Return the configuration and dataset of `genlab train model=NAME`, or of an override, for steps alone."""
     words = [
         model if "=" in model else f"model={model}",
         "device=cpu",
@@ -87,7 +87,7 @@ class PhaseLoss(nn.Module):
 
 
 def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[], None]:
-    """The straightforward loop's step; with several processes each holds its share of the batch."""
+    """Return the straightforward loop's step; with several processes each holds its share of the batch."""
     torch.manual_seed(0)
     model = build_model(configuration, dataset.spec).train()
     phases = model.phases()
@@ -115,7 +115,7 @@ def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[],
 
 
 def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Trainer:
-    """The trainer of `genlab train`."""
+    """Return the trainer of `genlab train`."""
     torch.manual_seed(0)
     model = build_model(configuration, dataset.spec)
     return Trainer(
@@ -132,7 +132,7 @@ def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path)
 
 
 def our_step(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Callable[[], None]:
-    """What the trainer does between two lines of its log."""
+    """Return the trainer's step, as it runs between two log lines."""
     trainer = our_trainer(configuration, dataset, folder)
     request = StopRequest(str)
 
@@ -258,7 +258,7 @@ def tell(line: str) -> None:
 
 
 def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What the first of so many processes returns."""
+    """Return the result of the first of `num` processes."""
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

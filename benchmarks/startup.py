@@ -1,4 +1,4 @@
-"""How long a person waits: `genlab --help`, `genlab train --cfg job`, and a run of two training steps.
+"""Startup time of `genlab --help`, of `genlab train --cfg job`, and of a run of two training steps.
 
 Whole processes, wall time, median of several; targets 0.2 s for the help and 5 s to the first training step.
 

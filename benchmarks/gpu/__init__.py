@@ -1,1 +1,1 @@
-"""What only a GPU can show: agreement first, then times, launches and memory (``python -m benchmarks.gpu``)."""
+"""Benchmarks that need a GPU: agreement first, then times, launches and memory (``python -m benchmarks.gpu``)."""

@@ -1,4 +1,4 @@
-"""What only a GPU can show, within eight minutes: agreement first, then times, launches and memory.
+"""Benchmarks that need a GPU, within eight minutes: agreement first, then times, launches and memory.
 
     python -m benchmarks.gpu [--device cuda] [--minutes 8] [--only CASE ...] [--out benchmarks/reports]
 
@@ -74,7 +74,7 @@ class CaseProcess:
     Args:
         name: Of the case.
         command: Prints rows as lines of JSON after it has read a line.
-        log: What else it says.
+        log: File for its standard error.
     """
 
     def __init__(self, name: str, command: list[str], log: IO[bytes]) -> None:
@@ -117,7 +117,7 @@ class CaseProcess:
 
 
 def _read(line: str) -> dict[str, Any] | None:
-    """A row; None for what a library has printed."""
+    """Return a row; None for a line that a library has printed."""
     try:
         row = json.loads(line)
     except ValueError:

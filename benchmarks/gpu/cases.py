@@ -46,7 +46,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How large the cases are: for a GPU, or for a rehearsal of seconds on a CPU."""
+    """The sizes of the cases: for a GPU, or for a rehearsal of seconds on a CPU."""
 
     networks: dict[str, Subject]
     sample_batches: tuple[int, ...] = (1, 16, 64, 1024)
@@ -213,7 +213,7 @@ def _same_steps(name: str, subject: Subject, device: torch.device) -> Iterator[R
 
 
 def _evaluated(trainer: Any, source: Any) -> list[Tensor]:
-    """What the model of a trainer makes of a batch of another one, with its weights and noise from the CPU."""
+    """Return a model's outputs for a batch of another trainer, with that trainer's weights and noise from the CPU."""
     trainer.model.load_state_dict(source.model.state_dict())
     batch = source._stream.batch(0)
     moved = Batch(images=batch.images.to(trainer.device), labels=batch.labels.to(trainer.device))

@@ -46,7 +46,7 @@ def _timed_on_host(work: Callable[[], object]) -> float:
 
 
 def count_launches(work: Callable[[], object], device: torch.device) -> dict[str, int | None]:
-    """What the host launches for the work, and the kernels that the device runs of it (of the CPU: its operations)."""
+    """Count the launches of the host for the work, and the kernels of the device (on the CPU, the operations)."""
     activities = [ProfilerActivity.CPU]
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)

@@ -29,7 +29,7 @@ def write_report(folder: Path, name: str, record: Mapping[str, Any]) -> Path:
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The page: a heading, the cases that failed, a table of each kind."""
+    """Return the page: a heading, the cases that failed, a table of each kind."""
     rows: Sequence[Mapping[str, Any]] = record["rows"]
     facts = ", ".join(f"{key} {value}" for key, value in record["machine"].items())
     lines = [f"# {record['title']}", "", facts, ""]

@@ -44,7 +44,7 @@ class Subject:
 
 
 def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
-    """Random levels: values of any kind, and none that repeat."""
+    """Return a dataset of random levels that do not repeat."""
     shape = (num_images, subject.channels, subject.side, subject.side)
     levels = torch.randint(subject.num_levels, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     store = Store(levels, torch.full((num_images,), UNLABELLED))
@@ -67,7 +67,7 @@ def configuration_of(*overrides: str) -> RunConfiguration:
 
 
 def build_on(subject: Subject, device: torch.device, *overrides: str) -> Model:
-    """The model with weights that are the same on every device."""
+    """Return the model with weights that are the same on every device."""
     configuration = configuration_of(*subject.overrides, *overrides)
     torch.manual_seed(0)
     return build_model(configuration, subject.spec()).to(device)
@@ -76,7 +76,7 @@ def build_on(subject: Subject, device: torch.device, *overrides: str) -> Model:
 def trainer_of(
     subject: Subject, device: torch.device, *, captured: bool, compiled: bool = False, overrides: tuple[str, ...] = ()
 ) -> Trainer:
-    """A trainer whose steps are those of ``genlab train``, with weights that are the same in every call."""
+    """Return a trainer whose steps are those of ``genlab train``, with weights that are the same in every call."""
     is_cuda = device.type == "cuda"
     setting = f"trainer.cuda_graph={str(captured and is_cuda).lower()}"
     configuration = configuration_of(*subject.overrides, "trainer.precision=float32", *overrides, setting)
@@ -104,7 +104,7 @@ def trainer_of(
 
 
 def step(trainer: Trainer) -> dict[str, Tensor]:
-    """One training step as the loop makes it; its metrics."""
+    """Take one training step as the loop does; return its metrics."""
     trainer.metrics.take()
     trainer._training_step()
     trainer.step += 1

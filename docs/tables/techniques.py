@@ -1,4 +1,4 @@
-"""Writes the tables of docs/gans.md, which say what goes together, from the answers of the code.
+"""Write the compatibility tables of docs/gans.md from the rules in the code.
 
 python docs/tables/techniques.py
 """
@@ -25,7 +25,7 @@ CONSTRAINED, UNCONSTRAINED = "non_saturating", "wasserstein"
 
 @cache
 def techniques() -> dict[str, Technique]:
-    """Every technique of the configuration tree, with its settings there."""
+    """Return every technique of the configuration tree, with its settings there."""
     nodes = map(_node, sorted((config_directory() / "technique").glob("*.yaml")))
     return {
         name: build(part, f"model.techniques.{name}", expects=Technique)
@@ -36,7 +36,7 @@ def techniques() -> dict[str, Technique]:
 
 @cache
 def objectives() -> dict[str, Objective]:
-    """Every objective of the configuration tree, the one that needs a bounded slope last."""
+    """Return every objective of the configuration tree, the one that needs a bounded slope last."""
     folder = config_directory() / "model" / "objective"
     found = {
         path.stem: build(_node(path), "model.objective", expects=Objective) for path in sorted(folder.glob("*.yaml"))
@@ -46,7 +46,7 @@ def objectives() -> dict[str, Objective]:
 
 @cache
 def found_in(objective: str, names: tuple[str, ...], *, normalized: bool = False) -> list[Remark]:
-    """What is said against techniques with an objective, and with batch normalisation in the discriminator."""
+    """Return the remarks on techniques with an objective, optionally with batch normalisation in the discriminator."""
     used = {name: part for name, part in techniques().items() if name in names}
     network = nn.BatchNorm2d(1) if normalized else nn.Identity()
     return remarks(Combination(objective=objectives()[objective], techniques=used, network=network, num_levels=256))

@@ -1,1 +1,1 @@
-"""What the mathematics of a model promises, as functions of the model that `genlab check` and the tests share."""
+"""Mathematical invariants of models, as functions that `genlab check` and the tests share."""

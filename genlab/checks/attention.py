@@ -58,7 +58,7 @@ Bank = tuple[Tensor, tuple[float, ...], Tensor]
 
 
 def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank]:
-    """Every bank of every grid of the model at each window, the window, and the paper's bank."""
+    """Return every bank of every grid of the model at each window, the window, and the paper's bank."""
     grids = [module for module in subject.fresh().modules() if isinstance(module, FilterGrid)]
     if not grids:
         raise DoesNotApply("it has no attention filters")

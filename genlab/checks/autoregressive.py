@@ -36,7 +36,7 @@ def in_order(values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def influence(model: AutoregressiveModel, batch: Batch) -> Float[Tensor, "P P"]:
-    """How much log-probabilities move: row p is a change of symbol p, column q the prediction of symbol q.
+    """Return the changes of log-probabilities: row p for a change of symbol p, column q for the prediction of q.
 
     Args:
         model: In evaluation mode.
@@ -59,7 +59,7 @@ def influence(model: AutoregressiveModel, batch: Batch) -> Float[Tensor, "P P"]:
 
 @torch.no_grad()
 def log_total_probability(model: AutoregressiveModel) -> tuple[float, int]:
-    """Log of the sum of the probabilities of all images that share a beginning, over the probability of that beginning.
+    """Return the log of the total probability of all images with a given beginning, relative to the beginning.
 
     The beginning is empty where at most 4,096 images are possible; otherwise it leaves as many symbols as that number
     allows.
@@ -87,7 +87,7 @@ def log_total_probability(model: AutoregressiveModel) -> tuple[float, int]:
 def decode(
     model: AutoregressiveModel, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"], dtype: torch.dtype
 ) -> Float[Tensor, "B S K h w"]:
-    """The logits of known images, from the decoder."""
+    """Return the logits of known images, from the decoder."""
     decoder = model.decoder(labels, dtype=dtype)
     batch, channels, height, width = symbols.shape
     logits = torch.empty(batch, channels, model.num_values, height, width)
@@ -105,7 +105,7 @@ def decode(
 def draw_with_full_passes(
     model: AutoregressiveModel, uniforms: Float[Tensor, "n S h w"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, "n C H W"]:
-    """The slow way of drawing: one full pass of the network per symbol."""
+    """Draw images the slow way: one full pass of the network per symbol."""
     symbols = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
     _, channels, height, width = uniforms.shape
     for row in range(height):
@@ -202,7 +202,7 @@ def completion_keeps_what_is_given(subject: Subject) -> Finding:
 
 
 def every_image(spec: ImageSpec) -> Batch:
-    """All images of a small space, unlabelled, in the order of their levels."""
+    """Return all images of a small space, unlabelled, in the order of their levels."""
     size = spec.channels * spec.height * spec.width
     levels = torch.tensor(list(itertools.product(range(spec.num_levels), repeat=size)))
     images = levels.view(-1, spec.channels, spec.height, spec.width) / (spec.num_levels - 1)
@@ -210,10 +210,10 @@ def every_image(spec: ImageSpec) -> Batch:
 
 
 def _models(subject: Subject, specs: Iterable[ImageSpec]) -> Iterator[AutoregressiveModel]:
-    """The model for those of the images that it takes, every parameter moved, in evaluation mode.
+    """Yield the model for those of the images that it takes, every parameter moved, in evaluation mode.
 
     Raises:
-        DoesNotApply: It is another kind of model, or takes none of them.
+        DoesNotApply: It is another kind of model, or refuses all of them.
     """
     is_made = False
     for spec in specs:

@@ -22,7 +22,7 @@ _NUM_WEIGHTED = 500
 
 
 class Observed(NamedTuple):
-    """What passed through the glimpses of one evaluation."""
+    """The measures of one evaluation and the posteriors of its glimpses."""
 
     measures: dict[str, Tensor]
     mu: Float[Tensor, "T B Z"]
@@ -37,7 +37,7 @@ class Observed(NamedTuple):
 
 @torch.no_grad()
 def observe(model: DRAW, batch: Batch) -> Observed:
-    """The measures of a batch, and the posterior of every glimpse that led to them."""
+    """Return the measures of a batch, and the posterior of every glimpse that led to them."""
     posteriors: list[Posterior] = []
     handle = model.glimpse.register_forward_hook(lambda _, __, made: posteriors.append(made[1]))
     try:
@@ -48,7 +48,7 @@ def observe(model: DRAW, batch: Batch) -> Observed:
 
 
 def kl_at_the_prior(model: DRAW, batch: Batch) -> Float[Tensor, " B"]:
-    """KL in nats of a model whose posterior was made the prior, N(0, 1); changes the model."""
+    """Return the KL in nats of a model whose posterior was made the prior, N(0, 1); changes the model."""
     with torch.no_grad():
         model.glimpse.posterior.weight.zero_()
         model.glimpse.posterior.bias.zero_()
@@ -56,7 +56,7 @@ def kl_at_the_prior(model: DRAW, batch: Batch) -> Float[Tensor, " B"]:
 
 
 def kl_of_distributions(observed: Observed) -> Float[Tensor, " B"]:
-    """The sum over glimpses and latents of torch's own KL, nats."""
+    """Return the sum over glimpses and latents of torch's own KL, nats."""
     divergence = kl_divergence(Normal(observed.mu, observed.log_sigma.exp()), Normal(0.0, 1.0))
     return divergence.sum((0, 2))
 
@@ -105,7 +105,7 @@ def bound_agrees_with_importance_weights(subject: Subject) -> Finding:
         gap = measures["nll_upper_bound_nats"] - measures["nll_importance_weighted_nats"]
         gaps[num_samples] = (float(gap.mean()), float(gap.std()) / math.sqrt(len(gap)))
     (one, one_error), (five, five_error) = gaps[1], gaps[5]
-    # Where the posterior is the prior, all weights are equal and what is left is rounding.
+    # If the posterior equals the prior, all weights are equal, and only rounding is left.
     rounding = 1e-3
     holds = abs(one) < 5 * one_error + rounding and five > -5 * five_error - rounding
     seen = f"bound minus weighted bound: K=1 {one:.3g} +- {one_error:.2g}, K=5 {five:.3g} +- {five_error:.2g} nats"

@@ -36,7 +36,7 @@ class FlatPixels(DiscriminatorNetwork):
 
 
 def linear_critic(spec: ImageSpec, *, slope: float) -> Discriminator:
-    """A critic whose gradient by the image has this norm everywhere."""
+    """Return a critic whose gradient by the image has this norm everywhere."""
     network = FlatPixels(spec)
     critic = Discriminator(network, feature_layer=nn.Identity(), num_joint_features=network.num_features, num_outputs=1)
     with torch.no_grad():

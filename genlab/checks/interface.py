@@ -1,4 +1,4 @@
-"""What every model promises its callers: measures, samples, and a state that holds all of it."""
+"""Invariants of the interface of models: measures, samples, and a complete state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,8 +36,8 @@ def measures_are_finite(subject: Subject) -> Finding:
             return held_if(False, f"{name} is not finite")
     if model.selection_measure is not None and model.selection_measure not in measures:
         return held_if(False, f"selection_measure {model.selection_measure} is none of {', '.join(measures)}")
-    told = [name if name in model.measures else f"{name} ({NOT_DECLARED})" for name in measures]
-    return held_if(bool(measures), f"{', '.join(told) or 'no measure'} of {len(batch.images)} images each")
+    declared = [name if name in model.measures else f"{name} ({NOT_DECLARED})" for name in measures]
+    return held_if(bool(measures), f"{', '.join(declared) or 'no measure'} of {len(batch.images)} images each")
 
 
 def samples_follow_the_seed(subject: Subject) -> Finding:
@@ -45,7 +45,7 @@ def samples_follow_the_seed(subject: Subject) -> Finding:
     model = subject.fresh_of(GenerativeModel, "it draws no images", randomized=True).eval()  # type: ignore[type-abstract]
     drawn = []
     for default_seed, seed in ((1, 7), (2, 7), (1, 8)):
-        torch.manual_seed(default_seed)  # which is not looked at where a generator is given
+        torch.manual_seed(default_seed)  # not used if a generator is given
         drawn.append(model.sample(_NUM_SAMPLES, generator=torch.Generator().manual_seed(seed)).detach())
     first, again, other = drawn
     expected = (_NUM_SAMPLES, subject.spec.channels, subject.spec.height, subject.spec.width)

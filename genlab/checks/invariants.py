@@ -1,4 +1,4 @@
-"""All that is checked, by the name that the table shows."""
+"""All invariants, by their names in the table."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -36,7 +36,7 @@ INVARIANTS: Mapping[str, Invariant] = {
 
 
 def find(name: str, subject: Subject) -> Finding:
-    """What one check answers; a model that raises an error has failed it."""
+    """Return the finding of one check; a model that raises an error has failed it."""
     try:
         return INVARIANTS[name](subject)
     except DoesNotApply as reason:
@@ -48,6 +48,6 @@ def find(name: str, subject: Subject) -> Finding:
 
 
 def findings(subject: Subject) -> Iterator[tuple[str, Finding]]:
-    """What each check answers, in turn."""
+    """Yield the finding of each check, in order."""
     for name in INVARIANTS:
         yield name, find(name, subject)

@@ -30,7 +30,7 @@ def updates_of(model: Model) -> list[PhaseUpdate]:
 
 
 def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dict[str, set[str]]:
-    """Every phase as the trainer runs it.
+    """Return every phase as the trainer runs it.
 
     Returns:
         Of each phase, the names of the parameters that it changed in any bit.

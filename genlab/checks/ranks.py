@@ -136,7 +136,7 @@ class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """What a rank has after a training step."""
+    """The state of a rank after a training step."""
 
     draws: _Draws
     is_numpy_used: bool

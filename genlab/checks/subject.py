@@ -1,4 +1,4 @@
-"""What is checked, a model that can be made afresh for images of any size, and what a check answers."""
+"""The subject of a check, a model that can be built for images of any size, and the finding of a check."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Verdict = Literal["held", "FAILED", "does not apply"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check answers."""
+    """The finding of one check."""
 
     verdict: Verdict
     seen: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 def held_if(holds: bool, seen: str) -> Finding:
-    """A finding from a comparison and the numbers that were compared."""
+    """Return a finding from a comparison and the numbers that were compared."""
     return Finding("held" if holds else "FAILED", seen)
 
 
@@ -48,7 +48,7 @@ class Subject:
     seed: int = 0
 
     def fresh(self, spec: ImageSpec | None = None, *, seed: int | None = None, randomized: bool = False) -> Model:
-        """A new model with its data-dependent initial values, on the CPU, in training mode.
+        """Return a new model with its data-dependent initial values, on the CPU, in training mode.
 
         Args:
             spec: Other images than those of the subject.
@@ -79,7 +79,7 @@ class Subject:
         return model
 
     def batch(self, size: int = _BATCH_SIZE) -> Batch:
-        """Images of uniform noise with labels."""
+        """Return images of uniform noise with labels."""
         return make_batch(self.spec, size)
 
 
@@ -90,12 +90,12 @@ def fitting_subject(
     sizes: Sequence[tuple[int, int]] | None,
     seed: int,
 ) -> Subject:
-    """A subject on images of the first size with which the model is made and computes its first loss.
+    """Return a subject on images of the first size with which the model is made and computes its first loss.
 
     Args:
         make: The model for given images.
         image: The images, but for ``height`` and ``width``.
-        sizes: Which to try; :data:`SIZES` when None.
+        sizes: Sizes to try; :data:`SIZES` if None.
         seed: Of all randomness.
 
     Raises:
@@ -125,7 +125,7 @@ def fitting_subject(
 
 
 def make_batch(spec: ImageSpec, size: int) -> Batch:
-    """Images of independent uniform levels, from torch's default generator."""
+    """Return images of independent uniform levels, from torch's default generator."""
     levels = torch.randint(spec.num_levels, (size, spec.channels, spec.height, spec.width))
     labels = torch.randint(spec.num_classes, (size,)) if spec.num_classes else torch.full((size,), UNLABELLED)
     return Batch(images=levels / (spec.num_levels - 1), labels=labels)

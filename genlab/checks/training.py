@@ -72,7 +72,7 @@ TINY_SETTINGS = TrainerSettings(
 
 
 def schedule(optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
-    """A learning rate that is another at every step."""
+    """Return a schedule whose learning rate differs at every step."""
     return warmup_cosine(optimizer, num_steps=num_steps, warmup_fraction=0.25, final_fraction=0.1)
 
 
@@ -138,7 +138,7 @@ def _measures(trainer: Trainer, model: Model) -> dict[str, Average]:
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """What a nested state holds, by path."""
+    """Return the leaves of a nested state, by path."""
     if isinstance(value, dict):
         return {name: leaf for key, kept in value.items() for name, leaf in leaves(kept, f"{prefix}/{key}").items()}
     if isinstance(value, list | tuple):
@@ -183,7 +183,7 @@ def _fit(trainer: Trainer, *, resume: bool) -> None:
 
 
 def noise(spec: ImageSpec) -> Dataset:
-    """Images of uniform levels in memory, the same every time."""
+    """Return images of uniform levels in memory, the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         batch = make_batch(spec, _NUM_IMAGES)

@@ -29,7 +29,7 @@ FILES: dict[Split, tuple[str, str]] = {
 
 
 def binarized_mnist(*, root: str | None, download: bool) -> Dataset:
-    """The three published files, each verified by its md5 before it is read. No labels were published.
+    """Read the three published files, each verified by its md5. No labels were published.
 
     Args:
         root: Folder that holds ``BinarizedMNIST/`` or the files themselves; see `existing_root`.
@@ -72,7 +72,7 @@ def read_amat(path: Path) -> UInt8[Tensor, "N 1 28 28"]:
 
 
 def _verified_file(filename: str, md5: str, *, root: str | None, download: bool) -> Path:
-    """The path of a file whose md5 is the published one, fetched if need be."""
+    """Return the path of a file whose md5 is the published one, fetched if need be."""
     folder = existing_root(root)
     home = folder / FOLDER / filename
     problem = "is missing"

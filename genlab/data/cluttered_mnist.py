@@ -41,7 +41,7 @@ def cluttered_mnist(
     seed: int,
     fresh_clutter: bool = False,  # a default, because the configurations of older runs lack the key
 ) -> RawDataset:
-    """One whole digit and some fragments, at independent places where they fit; intensities add up, clipped at 1.
+    """Return images of a digit and some fragments, at independent places where they fit; sums are clipped at 1.
 
     Args:
         size: Side of the canvas in pixels.
@@ -54,7 +54,7 @@ def cluttered_mnist(
         num_validation: Pictures to validate on.
         num_test: Pictures to test on.
         seed: Seed of the composition.
-        fresh_clutter: Whether each image of a training batch is composed anew, at another place and with other
+        fresh_clutter: True if each image of a training batch is composed anew, at another place and with other
             fragments each time it is seen, by draws from the run's seed and the step. Evaluated pictures never are.
 
     Raises:

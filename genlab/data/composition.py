@@ -110,7 +110,7 @@ def paste(
 def crop(
     images: UInt8[Tensor, "B H W"], size: int, top: Int[Tensor, " B"], left: Int[Tensor, " B"]
 ) -> UInt8[Tensor, "B S S"]:
-    """A square cut out of each image, its first pixel at (top, left)."""
+    """Return a square cut out of each image, its first pixel at (top, left)."""
     where = window(images.shape[2], (size, size), top, left)  # (B, S S)
     return images.flatten(1).gather(1, where).view(-1, size, size)
 

@@ -27,7 +27,7 @@ _BETWEEN_SCANS = frozenset({_END, _SCAN, 0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *ra
 _FURTHER_DATA = b"".join(bytes(range(1, 255)) + bytes([0xFF, 0xD0 + index]) for index in range(8)) * 2
 
 
-class RefusedImage(Exception):  # noqa: N818 - a verdict on a file, not a failure of the program
+class RefusedImage(Exception):  # noqa: N818 - the file is at fault, not the program
     """A file that cannot be used; the message is the reason alone."""
 
 
@@ -50,7 +50,7 @@ def picture_in(content: bytes) -> bytes:
 
 
 def _chunks_of_png(content: bytes) -> Iterator[bytes]:
-    """The chunks of the picture: length, name, data, checksum."""
+    """Yield the chunks of the picture: length, name, data, checksum."""
     start, name, texts = len(_PNG_SIGNATURE), b"", set(_TEXTS_OF_ORIENTATION)
     while name != b"IEND":
         end = start + 12 + int.from_bytes(content[start : start + 4])
@@ -70,7 +70,7 @@ def _chunks_of_png(content: bytes) -> Iterator[bytes]:
 
 
 def _is_small(name: bytes, text: bytes) -> bool:
-    """Whether Pillow takes a text of a PNG, of which its keyword is left out."""
+    """Return True if a text chunk of a PNG, without its keyword, is small enough for Pillow."""
     if name == b"zTXt":
         packed = text[1:]
     elif name == b"iTXt" and text[:1] == b"\1":

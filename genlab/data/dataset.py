@@ -37,12 +37,12 @@ class Dataset:
 
     Attributes:
         name: Name of the source, as in ``dataset=<name>``.
-        spec: What was measured of the images as they are delivered (after binarisation).
+        spec: Properties of the images, measured as they are delivered (after binarisation).
         binarization: ``none``; ``threshold`` (level / (num_levels - 1) >= threshold is 1); ``stochastic`` (1 with
             probability level / (num_levels - 1), drawn afresh each time an image is seen in training and once per seed
             in evaluation); ``fixed`` (the source itself is binary).
         class_names: One name per class; empty when there are no labels.
-        has_class_per_channel: Whether a class is one class for each channel, as in stacked MNIST, spelt as a number
+        has_class_per_channel: True if a class is one class for each channel, as in stacked MNIST, spelt as a number
             whose leading digit is the first channel's class.
         flip: Images of a training batch are mirrored left to right with probability 1/2, a draw from the seed and the
             step. Evaluated images never are.
@@ -78,7 +78,7 @@ class Dataset:
             class_names: One name per class.
             binarization: See the class; ``fixed`` needs num_levels = 2.
             threshold: Smallest grey value that becomes 1, in (0, 1]; used by ``threshold`` alone, None elsewhere.
-            source: What the images are, for the provenance line.
+            source: Description of the images, for the provenance line.
             has_class_per_channel: See the class.
             flip: See the class.
             recompose: See the class.
@@ -125,15 +125,15 @@ class Dataset:
         self._placed: dict[tuple[Split, torch.device], Store] = {}
 
     def num_images(self, split: Split) -> int:
-        """Number of images of a split."""
+        """Return the number of images of a split."""
         return len(self._stores[split])
 
     def require_images(self, split: Split, *, hint: str) -> None:
         """Refuse to measure a split without images.
 
         Args:
-            split: Which split.
-            hint: The setting that leaves the measurement out.
+            split: Name of the split.
+            hint: The setting that turns the measurement off.
 
         Raises:
             DataError: The split is empty.
@@ -159,7 +159,7 @@ class Dataset:
         return digest.hexdigest()
 
     def labelled_rows(self, split: Split) -> Int[Tensor, " L"]:
-        """Which images of a split have a label, in index order."""
+        """Return the indices of the labelled images of a split, in ascending order."""
         return (self._stores[split].labels != UNLABELLED).nonzero().squeeze(1)
 
     def stream(
@@ -172,16 +172,16 @@ class Dataset:
         rank: int = 0,
         num_processes: int = 1,
     ) -> "BatchStream":
-        """The endless stream of training batches, or the part of it that one of several processes holds.
+        """Return the endless stream of training batches, or the part of it that one of several processes holds.
 
         Args:
             batch_size: Images in every batch, over all processes.
             seed: Seed of the order and of stochastic binarisation.
-            device: Where the batches are delivered.
+            device: Device of the batches.
             num_labelled: For semi-supervised learning: so many labelled images at the head of every batch, and the
                 labels of the others hidden. None delivers each image with the label that it has.
             rank: Of the process, from 0; it is given every num_processes-th image of a batch, from this one on.
-            num_processes: How many share each batch.
+            num_processes: Number of processes that share each batch.
 
         Raises:
             ConfigurationError: A number is out of range, or there is no labelled image.
@@ -210,18 +210,18 @@ class Dataset:
         rank: int = 0,
         num_processes: int = 1,
     ) -> Iterator[Batch]:
-        """One pass over a split in index order, the last, smaller batch included.
+        """Yield the batches of one pass over a split, in index order, with the last, smaller batch.
 
         Args:
-            split: Which split.
+            split: Name of the split.
             batch_size: Images in every batch but the last.
             seed: Seed of stochastic binarisation and of the choice that `limit` makes.
-            device: Where the batches are delivered.
+            device: Device of the batches.
             limit: Visit only this many images: a seeded random choice, because files may be ordered by class (the fixed
                 binarised test set is) and the first images would then misrepresent the split. None visits all.
             is_shuffled: Visit the images in a seeded random order, so that a batch is as mixed as one of training.
             rank: Of the process, from 0; it is given every num_processes-th batch, from this one on.
-            num_processes: How many share the pass.
+            num_processes: Number of processes that share the pass.
         """
         num_images = self.num_images(split)
         indices = torch.arange(num_images)
@@ -233,7 +233,7 @@ class Dataset:
             yield self.at(split, indices[start : start + batch_size], seed, device)
 
     def subset(self, split: Split, num_images: int, *, seed: int, device: torch.device) -> Batch:
-        """A seeded random choice of images without repetition; all images when the split has fewer."""
+        """Return a seeded random choice of images without repetition; all images if the split has fewer."""
         return self.at(split, self._random_rows(split, num_images, seed), seed, device)
 
     def deliver(
@@ -250,11 +250,11 @@ class Dataset:
         """Gather or compose, mirror, convert to floats and binarise, on the device.
 
         Args:
-            split: Which split.
-            indices: Which images of the split.
-            positions: Which draw of stochastic binarisation each image gets (see `uniform_noise`).
+            split: Name of the split.
+            indices: Indices of the images in the split.
+            positions: Index of the draw of stochastic binarisation of each image (see `uniform_noise`).
             seed: Seed of those draws.
-            device: Where the batch is delivered.
+            device: Device of the batch.
             flip_seed: Seed of the draws that mirror images left to right; None mirrors none.
             composition_seed: Seed of new pictures in place of those of the store; None keeps these.
         """
@@ -270,7 +270,7 @@ class Dataset:
         return Batch(images=self._images(levels, positions, seed), labels=labels)
 
     def store_on(self, split: Split, device: torch.device) -> Store:
-        """The store of a split, on the device when it fits there; moved once."""
+        """Return the store of a split, on the device when it fits there; moved once."""
         key = (split, device)
         if key not in self._placed:
             self._placed[key] = self._stores[split].placed(device)
@@ -280,7 +280,7 @@ class Dataset:
         return permutation(self.num_images(split), seed=derive_seed(seed, "subset", split))[:num_images]
 
     def at(self, split: Split, rows: Int[Tensor, " B"], seed: int, device: torch.device) -> Batch:
-        """The images of a split at some indices, as `batches` delivers them."""
+        """Return the images of a split at some indices, as `batches` delivers them."""
         return self.deliver(split, rows, rows, seed=derive_seed(seed, "evaluation", split), device=device)
 
     def _images(
@@ -317,7 +317,7 @@ class BatchStream:
         self._images = Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
-        """The batch at an index of the stream, from 0."""
+        """Return the batch at an index of the stream, from 0."""
         start = index * self.batch_size
         positions = torch.arange(start, start + self.batch_size, device=self._index_device)
         return self._dataset.deliver(
@@ -331,7 +331,7 @@ class BatchStream:
         )
 
     def _indices(self, index: int) -> Int[Tensor, " B"]:
-        """Which training images a batch holds, over all processes."""
+        """Return the indices of the training images of a batch, over all processes."""
         return self._images.take(index, self.batch_size)
 
 
@@ -363,7 +363,7 @@ class SemiSupervisedStream(BatchStream):
         self._labelled = Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
-        """The batch at an index of the stream, from 0."""
+        """Return the batch at an index of the stream, from 0."""
         batch = super().batch(index)
         num_labelled = len(range(self.num_labelled)[self._share])  # of the images of this process
         batch.labels[num_labelled:] = UNLABELLED  # gathered, hence the batch's own

@@ -34,7 +34,7 @@ _TURNS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRules:
-    """What every file is turned into.
+    """The form into which every file is decoded.
 
     Attributes:
         size: Height and width in pixels.

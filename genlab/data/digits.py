@@ -29,7 +29,7 @@ def digits(
     num_test: int,
     split_seed: int,
 ) -> RawDataset:
-    """The embedded digits, split by a seeded permutation.
+    """Return the embedded digits, split by a seeded permutation.
 
     Args:
         size: Height and width in pixels. 8 is native, with 17 levels; 16 and 28 are enlarged by bicubic interpolation
@@ -69,7 +69,7 @@ def digits(
 
 
 def _enlarge(native: UInt8[Tensor, "N 1 8 8"], size: int) -> UInt8[Tensor, "N 1 S S"]:
-    """Levels 0 .. 16 as they are at native size; else bicubic (Keys' a = -1/2), as levels 0 .. 255."""
+    """Return levels 0 .. 16 as they are at native size; else bicubic (Keys' a = -1/2), as levels 0 .. 255."""
     if size == NATIVE_SIZE:
         return native
     grey = native.to(torch.float64) / NATIVE_MAX_LEVEL

@@ -45,7 +45,7 @@ class _NoDowngrade(urllib.request.BaseHandler):
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file, hex: the sum that data sets of that time were published with."""
+    """Return the MD5 of a file, hex: the sum that data sets of that time were published with."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -97,12 +97,12 @@ def exclusive_download(folder: Path, name: str) -> Iterator[None]:
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:
-    """The error of a path that cannot be written."""
+    """Return the error of a path that cannot be written."""
     return StorageError(f"cannot write {path}: {error.strerror or error}; free space there or set another folder")
 
 
 def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
-    """Build a data set of torchvision, which downloads when told to.
+    """Build a data set of torchvision, with a download if it is requested.
 
     Raises:
         DownloadError: The files are missing or damaged and could not be fetched.
@@ -129,8 +129,8 @@ def fetch(url: str, path: Path, *, md5: str) -> None:
     """Download a file; it appears under its name only when its bytes are the published ones.
 
     Args:
-        url: Where it is.
-        path: Where it goes; its folder is made.
+        url: Address of the file.
+        path: Destination; its folder is created.
         md5: The published sum, hex.
 
     Raises:

@@ -57,7 +57,7 @@ def folder(
         validation_fraction: Share of the training images to validate on, rounded down, where no folder holds others.
         test_fraction: Share of the training images to test on, rounded down, where no folder holds others.
         split_seed: Seed of the permutation.
-        on_error: What happens when a file cannot be used: ``fail`` or ``skip`` it and say so.
+        on_error: Treatment of a file that cannot be used: ``fail``, or ``skip`` it with a warning.
         max_skipped: More than so many files are not skipped.
         cache: Folder of the decoded bytes; null is ``~/.cache/genlab/folders``.
         num_workers: Threads that decode; 0 is one per core.

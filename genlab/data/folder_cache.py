@@ -32,7 +32,7 @@ FileIdentity = tuple[str, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedFolder:
-    """What a cache holds.
+    """The contents of a cache.
 
     Attributes:
         images: One picture per file that was not skipped, in the order of the files.
@@ -51,7 +51,7 @@ class FolderCache:
 
         Args:
             place: Folder that holds the caches of all folders.
-            rules: What every file is turned into.
+            rules: The form into which every file is decoded.
             max_skipped: Refuse the folder when more files than this cannot be used.
             num_workers: Threads that decode; Pillow releases the interpreter while it does.
         """
@@ -61,7 +61,7 @@ class FolderCache:
         self._num_workers = num_workers
 
     def read(self, top: Path, files: Sequence[FileIdentity]) -> DecodedFolder:
-        """The pictures of these files, decoded now if they or the rules are new.
+        """Return the pictures of these files, decoded now if they or the rules are new.
 
         Raises:
             DataError: More files than allowed cannot be used; all are listed with their reasons.
@@ -100,7 +100,7 @@ class FolderCache:
             _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))
 
     def _valid_manifest(self, home: Path) -> dict[str, Any] | None:
-        """What is known of a cache, unless it is missing, from an older format or not whole."""
+        """Return the manifest of a cache; None if the cache is missing, incomplete or of an older format."""
         try:
             manifest: dict[str, Any] = json.loads((home / "manifest.json").read_text())
             num_bytes = (home / "images.u8").stat().st_size

@@ -79,7 +79,7 @@ def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def _split_folders(folders: Sequence[tuple[str, ...]], top: Path) -> dict[Split, str]:
-    """The folder of each split, where folders on top are named like splits."""
+    """Return the folder of each split, where folders on top are named like splits."""
     on_top = Counter(folder[0] if folder else _IN_ROOT for folder in folders)
     found: dict[Split, list[str]] = defaultdict(list)
     for name in sorted(on_top):

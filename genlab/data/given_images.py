@@ -1,6 +1,6 @@
 """Pictures that a user names, read as the data of a run are, so that a likelihood of them means what the run's does.
 
-Where the run's data were pictures in files (`dataset=folder`), its own rules turn these into images. Elsewhere a file
+If the run's data were pictures in files (`dataset=folder`), its own rules turn these into images. Elsewhere a file
 is refused when that would take scaling or lose its colours, and a likelihood would be of another picture than the file.
 """
 
@@ -31,12 +31,12 @@ _MAX_REFUSED_LISTED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What turns a file into an image of a run.
+    """The rules that turn a file into an image of a run.
 
     Attributes:
         spec: The run's images.
-        rules: What every file is decoded by.
-        refuses_colour: Whether a file must be grey already. It is decoded in colour, to see that.
+        rules: Rules by which every file is decoded.
+        refuses_colour: True if a file must be grey already. It is decoded in colour, to see that.
         binarization: Of the run's data.
         threshold: Smallest grey value that becomes 1; None where the run's images are not binary.
     """
@@ -64,11 +64,11 @@ class GivenImages:
 
 
 def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
-    """How the files that a user names become images of a run.
+    """Return the rules that turn a user's files into images of a run.
 
     Args:
         node: The run's ``dataset``.
-        spec: What that data set measured.
+        spec: Properties of the images of that data set.
 
     Raises:
         ConfigurationError: The run's images have a form that no file is turned into.
@@ -126,7 +126,7 @@ def read_images(path: Path, reading: Reading) -> GivenImages:
 
 
 def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C S S"], int]:
-    """Levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
+    """Return the levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
     channels, size = reading.rules.channels, reading.rules.size
     levels, refused, num_animated = [], [], 0
     with bombs_refused():

@@ -1,4 +1,4 @@
-"""The image files below a folder: what is passed over, and what links lead to."""
+"""The image files below a folder: entries that are ignored, and the treatment of links."""
 
 import os
 import stat
@@ -84,7 +84,7 @@ def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
 
 
 def _kind_passed_over(entry: "os.DirEntry[str]", *, is_folder: bool) -> str | None:
-    """What an entry is that is neither an image nor a folder of images, in the plural."""
+    """Return the kind, in the plural, of an entry that is neither an image nor a folder of images; else None."""
     if entry.name.startswith("."):
         return "hidden folders" if is_folder else "hidden files"
     if entry.name.lower() in _SYSTEM_NAMES:

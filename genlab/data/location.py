@@ -1,4 +1,4 @@
-"""Where data sets are looked for."""
+"""The folder of the data sets."""
 
 import difflib
 import os
@@ -63,7 +63,7 @@ def describe_root(root: str | None) -> str:
 
 
 def _named(root: str | None) -> tuple[str, str | None]:
-    """The setting that names the folder, and the text of it."""
+    """Return the setting that names the folder, and the text of it."""
     return (ROOT_KEY, root) if root else (ROOT_VARIABLE, os.environ.get(ROOT_VARIABLE))
 
 

@@ -33,7 +33,7 @@ class IdxSource:
         test: The same of the test files.
         md5: Of the uncompressed files, where they were published; the others are verified by their structure alone.
         first_label: The label in the file that is class 0.
-        transposed: Whether the file holds each image transposed.
+        transposed: True if the file holds each image transposed.
         options: Further arguments of torchvision's class.
     """
 
@@ -119,7 +119,7 @@ def emnist(*, variant: EmnistSplit, root: str | None, download: bool, num_valida
     The other arguments and the errors are those of `mnist`; the folder is ``EMNIST/raw``.
 
     Args:
-        variant: Which of the six published selections; ``balanced`` has 47 classes of equal size.
+        variant: One of the six published selections; ``balanced`` has 47 classes of equal size.
         root: See `mnist`.
         download: See `mnist`.
         num_validation: See `mnist`.
@@ -128,7 +128,7 @@ def emnist(*, variant: EmnistSplit, root: str | None, download: bool, num_valida
 
 
 def emnist_source(variant: EmnistSplit) -> IdxSource:
-    """The files and classes of one selection; 15 letters whose cases look alike are merged in two of them."""
+    """Return the files and classes of one selection; 15 letters whose cases look alike are merged in two of them."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     names = {
         "byclass": (*DIGIT_NAMES, *letters, *letters.lower()),
@@ -152,7 +152,7 @@ def emnist_source(variant: EmnistSplit) -> IdxSource:
 
 
 def read_source(source: IdxSource, *, root: str | None, download: bool) -> tuple[Store, Store]:
-    """The training and the test file, verified, and repaired where that is allowed.
+    """Return the training and the test file, verified, and repaired where that is allowed.
 
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
@@ -173,7 +173,7 @@ def read_source(source: IdxSource, *, root: str | None, download: bool) -> tuple
 
 
 def find_problems(source: IdxSource, raw: Path) -> dict[str, str]:
-    """What is wrong with each file that is not as it should be."""
+    """Return the problem of each file that is missing or damaged."""
     problems = {}
     for prefix in (source.train, source.test):
         for filename, num_dimensions in ((f"{prefix}-images-idx3-ubyte", 3), (f"{prefix}-labels-idx1-ubyte", 1)):

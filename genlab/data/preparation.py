@@ -130,7 +130,7 @@ def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:
 
 
 def select_classes(store: Store, classes: Sequence[int]) -> Store:
-    """A view of the images of some classes, labelled by position in `classes`."""
+    """Return a view of the images of some classes, labelled by position in `classes`."""
     highest = max(int(store.labels.max()), *classes) if len(store) else max(classes)
     numbers = torch.full((highest + 1,), UNLABELLED)
     numbers[list(classes)] = torch.arange(len(classes))
@@ -163,7 +163,7 @@ def hide_labels(
 
 
 def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
-    """The first images to train on and the last `num_validation` to validate on, as file order has them.
+    """Return the first images to train on and the last `num_validation` to validate on, as file order has them.
 
     Raises:
         ConfigurationError: Validation would leave no training image.

@@ -18,7 +18,7 @@ _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
 
 
 def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:
-    """A random order of 0 .. num_items - 1, on the CPU so that it does not depend on the device of the run."""
+    """Return a random order of 0 .. num_items - 1, on the CPU so that it does not depend on the device of the run."""
     return torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))
 
 
@@ -34,7 +34,7 @@ class Epochs:
         self._order = torch.empty(0, dtype=torch.int64)
 
     def take(self, index: int, count: int) -> Int[Tensor, " K"]:
-        """Positions index * count up to (index + 1) * count."""
+        """Return positions index * count up to (index + 1) * count."""
         position, stop = index * count, (index + 1) * count
         pieces = []
         while position < stop:
@@ -45,7 +45,7 @@ class Epochs:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _permutation(self, epoch: int) -> Int[Tensor, " N"]:
-        """The order of an epoch; the last one is kept, as consecutive batches share it."""
+        """Return the order of an epoch; the last one is kept, as consecutive batches share it."""
         if epoch != self._epoch:
             order = permutation(self._num_items, seed=derive_seed(self._seed, self._purpose, epoch))
             self._order = to_device(order, self._device)
@@ -63,7 +63,7 @@ def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def _hash_words_in_place(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """The same hash of int32 words, wrapping; half the memory traffic, which is all the cost there is.
+    """Return the same hash of int32 words, wrapping; half the memory traffic, which is the whole cost.
 
     A right shift of int32 drags the sign along, hence the masks.
     """
@@ -73,10 +73,10 @@ def _hash_words_in_place(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -> Float[Tensor, "B P"]:
-    """Uniform numbers in [0, 1), multiples of 2^-24, on the device of the positions.
+    """Return uniform numbers in [0, 1), multiples of 2^-24, on the device of the positions.
 
     Args:
-        positions: Which draw each row is: the same position gives the same row, whatever the other rows are.
+        positions: Index of the draw of each row: the same position gives the same row, whatever the other rows are.
         num_pixels: P, numbers per row.
         seed: Seed of all draws, 63 bits.
     """

@@ -56,7 +56,7 @@ def stacked_mnist(
 def stack_digits(
     digits: Store, first: int, num_images: int, generator: Generator
 ) -> tuple[UInt8[Tensor, "B 3 28 28"], Int[Tensor, " B"]]:
-    """Random triples of digits and their classes."""
+    """Return random triples of digits and their classes."""
     del first
     indices = draw(generator, len(digits), num_images * 3)
     images, labels = digits.gather(indices)

@@ -1,4 +1,4 @@
-"""Where the bytes are: one store for ten images in memory and for ten million in a file.
+"""The store of images as bytes, in memory or memory-mapped from a file.
 
 Dimensions: M images in the file, N images in view, B batch, C channels, H height, W width.
 """
@@ -45,11 +45,11 @@ class Store:
         return len(self) * self.images[0].numel() if len(self) else 0
 
     def select(self, rows: Int[Tensor, " K"]) -> "Store":
-        """A view of some of the images; no image is copied."""
+        """Return a view of some of the images; no image is copied."""
         return Store(self.images, self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
 
     def with_labels(self, labels: Int[Tensor, " N"]) -> "Store":
-        """The same images under other labels."""
+        """Return the same images under other labels."""
         return Store(self.images, labels, rows=self.rows)
 
     def original_rows(self, indices: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
@@ -57,14 +57,14 @@ class Store:
         return indices if self.rows is None else self.rows.index_select(0, indices)
 
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
-        """Levels and labels of some images of the view, on the device where the store lies."""
+        """Return the levels and labels of some images of the view, on the device where the store lies."""
         rows = indices if self.rows is None else self.rows.index_select(0, indices)
         return self.images.index_select(0, rows), self.labels.index_select(0, indices)
 
     def deliver(
         self, indices: Int[Tensor, " B"], device: torch.device
     ) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
-        """Levels and labels of some images of the view, on a device.
+        """Return the levels and labels of some images of the view, on a device.
 
         A store on the CPU reaches a CUDA device through page-locked memory, so that nobody waits for the copy: the next
         batch is gathered while the device still works.
@@ -73,7 +73,7 @@ class Store:
         return to_device(levels, device), to_device(labels, device)
 
     def placed(self, device: torch.device) -> "Store":
-        """This store on the device when it fits there (DEVICE_MEMORY_SHARE), else unchanged: gathered on the CPU."""
+        """Return this store on the device if it fits there (DEVICE_MEMORY_SHARE), else unchanged, on the CPU."""
         if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
             return self
         images = self.images if self.rows is None else self.images.index_select(0, self.rows)
@@ -93,7 +93,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Free memory of an accelerator in bytes; infinite where the platform does not tell."""
+    """Return the free memory of an accelerator in bytes; infinite where the platform does not tell."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":

@@ -1,4 +1,4 @@
-"""What a data set holds, looked at image by image: how many of each class, how bright, and which bytes."""
+"""A survey of a data set, image by image: class counts, brightness and the hash of the bytes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ class SplitSurvey:
     """One split.
 
     Attributes:
-        num_images: How many.
+        num_images: Number of images.
         mean: Of the pixels in [0, 1], as a model is given them; nan without images.
         deviation: Their standard deviation.
         class_counts: Images of each class.
@@ -64,7 +64,7 @@ def survey(dataset: Dataset, split: Split) -> SplitSurvey:
 
 
 def describe(dataset: Dataset) -> Iterator[str]:
-    """The survey of a data set for a terminal, block by block as it is made."""
+    """Yield the survey of a data set for a terminal, block by block as it is made."""
     spec = dataset.spec
     yield dataset.provenance
     size = f"{spec.height}x{spec.width} pixels, channels {spec.channels}"

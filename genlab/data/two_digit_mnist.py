@@ -62,7 +62,7 @@ def two_digit_mnist(
 def place_two_digits(
     digits: Store, first: int, num_images: int, generator: Generator, *, size: int
 ) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
-    """Random pairs of digits on a canvas, and the index of each pair in PAIRS."""
+    """Return random pairs of digits on a canvas, and the index of each pair in PAIRS."""
     del first
     canvas = torch.zeros(num_images, size, size, dtype=torch.uint8)
     labels = []

@@ -1,1 +1,1 @@
-"""What is measured of a trained model, and what makes two measures comparable."""
+"""Measures of a trained model, and the metadata that makes two measures comparable."""

@@ -1,4 +1,4 @@
-"""What a model must beat: likelihoods that need no model.
+"""Baseline likelihoods that every model should exceed.
 
 Both baselines are exact probabilities of the integer levels, so their nats compare with any exact likelihood or bound
 on the same images.
@@ -26,7 +26,7 @@ BASELINE_MEASURES: dict[str, Measure] = {
 
 
 def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device) -> Float[Tensor, "K C H W"]:
-    """Log-probability of each level at each sub-pixel, from the training split's counts plus one.
+    """Return the log-probability of each level at each sub-pixel, from the training split's counts plus one.
 
     Adding one keeps a level that training never showed from costing infinitely many nats.
     """
@@ -44,13 +44,13 @@ def level_log_probabilities(dataset: Dataset, *, seed: int, device: torch.device
 def baseline_averages(
     dataset: Dataset, split: Split, *, seed: int, device: torch.device, limit: int | None = None
 ) -> dict[str, Average]:
-    """Nats per image and bits per sub-pixel of the uniform model and of independent sub-pixels.
+    """Return the nats per image and bits per sub-pixel of the uniform model and of independent sub-pixels.
 
     Args:
         dataset: Its training split sets the probabilities.
-        split: Where they are measured.
+        split: Split on which they are measured.
         seed: Of the binarisation, where it is stochastic.
-        device: Where the images are gathered.
+        device: Device on which the images are gathered.
         limit: Measure on a random choice of so many images; None takes all.
     """
     spec = dataset.spec

@@ -21,7 +21,7 @@ def squared_distances(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]
 
 
 def pieces(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Rows 0 .. num_rows - 1 in pieces, so that a piece by `num_columns` numbers fits well into memory."""
+    """Yield rows 0 .. num_rows - 1 in pieces, so that a piece by `num_columns` numbers fits well into memory."""
     size = max(1, _MAX_ENTRIES // max(1, num_columns))
     for start in range(0, num_rows, size):
         yield slice(start, min(start + size, num_rows))
@@ -77,7 +77,7 @@ def nearest(
     """Return the distance to the nearest candidates of each point and their number in the stream, nearest first.
 
     Args:
-        points: What to find neighbours for.
+        points: Points whose neighbours are found.
         candidates: A stream of them that need not fit into memory.
         num_neighbours: k; fewer are returned where the stream has fewer.
     """

@@ -1,4 +1,4 @@
-"""What sample measures look at: an extractor turns images into features and class probabilities, and says which it is.
+"""Feature extractors of sample measures: images to features and class probabilities, under an identity.
 
 Two values of one measure compare only if the extractor's identity is the same: the same network, the same weights.
 
@@ -18,7 +18,7 @@ from genlab.parallel.processes import dealt
 
 
 class Description(NamedTuple):
-    """What an extractor says of images."""
+    """The output of an extractor for images."""
 
     features: Float[Tensor, "N F"]
     logits: Float[Tensor, "N K"]
@@ -27,15 +27,15 @@ class Description(NamedTuple):
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """A network that measures look through."""
+    """A network that gives features of images to measures."""
 
     name: str
-    """The end of every measure's name."""
+    """Suffix of every measure's name."""
     identity: str
     """Name and weights."""
 
     def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
-        """Features and logits of images in [0, 1]."""
+        """Return features and logits of images in [0, 1]."""
 
 
 class ClassifierFeatures:
@@ -43,7 +43,7 @@ class ClassifierFeatures:
 
     Args:
         classifier: In evaluation mode.
-        weights_id: What tells its weights from others, such as the start of a hash.
+        weights_id: Identifier of its weights, such as the start of a hash.
     """
 
     name = "classifier"
@@ -53,14 +53,14 @@ class ClassifierFeatures:
         self.identity = f"{self.name} {weights_id}"
 
     def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
-        """Features and logits of images in [0, 1]."""
+        """Return features and logits of images in [0, 1]."""
         features = self.classifier.features(images)
         return Description(features, self.classifier.logits_of(features))
 
 
 @torch.no_grad()
 def describe_all(extractor: FeatureExtractor, batches: Iterable[Float[Tensor, "B C H W"]]) -> Description:
-    """The features and logits of all images, on the CPU, where the measures are computed in float64.
+    """Return the features and logits of all images, on the CPU, where the measures are computed in float64.
 
     Several processes look at the batches in turn, and all get all.
 

@@ -25,7 +25,7 @@ class Gaussian(NamedTuple):
 
 
 def fit_gaussian(features: Float[Tensor, "N F"]) -> Gaussian:
-    """Mean and covariance (divided by N - 1).
+    """Return the mean and covariance (divided by N - 1).
 
     Raises:
         ValueError: There are fewer than two images.
@@ -39,7 +39,7 @@ def fit_gaussian(features: Float[Tensor, "N F"]) -> Gaussian:
 
 
 def frechet_distance(first: Gaussian, second: Gaussian) -> float:
-    """The squared 2-Wasserstein distance of two Gaussians; 0 or more up to rounding."""
+    """Return the squared 2-Wasserstein distance of two Gaussians; 0 or more up to rounding."""
     offset = (first.mean - second.mean).square().sum()
     traces = first.covariance.trace() + second.covariance.trace()
     return float(offset + traces - 2 * trace_of_root(first.covariance, second.covariance))

@@ -29,15 +29,15 @@ def draw_images(
     device: torch.device,
     shows_progress: bool = True,
 ) -> Float[Tensor, "N C H W"]:
-    """Samples in [0, 1], on the CPU; several processes draw them in turn, and all get all.
+    """Return samples in [0, 1], on the CPU; several processes draw them in turn, and all ranks get all of them.
 
     Args:
         model: In evaluation mode, on the device.
         num_images: N.
         labels: Their classes, for a class-conditional model.
         seed: Of the samples.
-        device: Where the model is.
-        shows_progress: Whether a terminal shows a bar.
+        device: Device of the model.
+        shows_progress: True if a terminal shows a bar.
     """
 
     def draw(start: int) -> Tensor:
@@ -55,7 +55,7 @@ def draw_images(
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:
-    """Labelled training images in each class; None where there are no classes."""
+    """Return the number of labelled training images in each class; None where there are no classes."""
     if dataset.spec.num_classes == 0:
         return None
     labels = dataset.store_on("train", torch.device("cpu")).labels
@@ -63,6 +63,6 @@ def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:
 
 
 def draw_labels(counts: Int[Tensor, " K"], num_labels: int, *, seed: int) -> Int[Tensor, " N"]:
-    """Classes drawn with the frequencies of the training images."""
+    """Return classes drawn with the frequencies of the training images."""
     generator = Generator().manual_seed(derive_seed(seed, "labels of generated images"))
     return torch.multinomial(counts.double(), num_labels, replacement=True, generator=generator)

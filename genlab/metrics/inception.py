@@ -1,4 +1,4 @@
-"""The features of Inception-v3 from a weights file: what published FID, KID and Inception scores look at.
+"""The features of Inception-v3 from a weights file: as used by published FID, KID and Inception scores.
 
 The network is TensorFlow's of December 2015, whose weights circulate converted for PyTorch as
 ``pt_inception-2015-12-05-6726825d.pth`` (pytorch-fid) and ``weights-inception-2015-12-05-6726825d.pth``
@@ -33,7 +33,7 @@ class InceptionFeatures:
 
     Args:
         weights: A file of one of the two names above.
-        device: Where the network goes.
+        device: Device of the network.
 
     Raises:
         CheckpointError: The file is missing, damaged, refused, or of another network.
@@ -50,7 +50,7 @@ class InceptionFeatures:
         self.network = _network(content, weights).to(device).eval().requires_grad_(False)
 
     def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
-        """Features and logits of images in [0, 1]; grey ones are repeated over three channels."""
+        """Return features and logits of images in [0, 1]; grey ones are repeated over three channels."""
         levels = 255 * images.expand(-1, 3, -1, -1)
         features: Tensor = self.network((resize_as_tensorflow(levels) - 128) / 128)
         return Description(features, features @ self.network.get_submodule("fc").get_parameter("weight").t())

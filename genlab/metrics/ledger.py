@@ -20,15 +20,15 @@ class Estimate:
     measure: Measure
     value: float | list[float]
     standard_error: float | None
-    """None where none is known, as of the Frechet distance."""
+    """None if no standard error is known, as for the Frechet distance."""
     protocol: str
-    """The choices of the measure itself, such as "k=5"; "" where there are none."""
+    """The choices of the measure itself, such as "k=5"; "" if there are no choices."""
     features: str | None
     """Identity of the extractor; None where the images themselves were looked at."""
     num_generated: int
     """Images of the model, or of the real images that take their place in a baseline."""
     num_reference: int
-    """Images of the reference split; 0 where none is looked at."""
+    """Images of the reference split; 0 if no reference image is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +40,9 @@ class Entry:
     """A number, or the points of a curve."""
     standard_error: float | list[float] | None
     measure: Measure | None
-    """Its declaration; None where there is none."""
+    """Its declaration; None if it is not declared."""
     split: Split
-    """Where it was measured; of generated images, the reference split."""
+    """Split on which it was measured; the reference split for generated images."""
     num_examples: int
     """Images of that split."""
     num_importance_samples: int | None
@@ -52,7 +52,7 @@ class Entry:
     binarization: str
     dataset_fingerprint: str
     num_generated: int | None = None
-    """Generated images that were measured; None where none were."""
+    """Generated images that were measured; None if no generated image was measured."""
     features: str | None = None
     protocol: str | None = None
 
@@ -83,12 +83,12 @@ def entries_from(
     Args:
         averages: By name.
         declarations: By name; an average without one is entered as NOT_DECLARED.
-        dataset: What was measured on.
+        dataset: Dataset of the measured images.
         split: Of it.
         seed: Of the evaluation.
         weights: Of the model.
         num_importance_samples: K of the measures that depend on it.
-        protocol: How the images were measured; None where it makes no difference. Where it does, an exact measure of
+        protocol: The composition of batches; None if it makes no difference. If it does, an exact measure of
             an image in its batch is an estimate of what other batches would give.
     """
     return [
@@ -147,7 +147,7 @@ def entries_of_samples(
 
 
 def as_json(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Plain values, one object per entry."""
+    """Return plain values, one object per entry."""
     return [_as_plain(entry) for entry in entries]
 
 
@@ -178,7 +178,7 @@ _COLUMNS: tuple[Column, ...] = (
 
 
 def format_table(measures: Sequence[Entry], baselines: Sequence[Entry] = ()) -> str:
-    """The measures that are one number, as aligned text: of given images, then of samples; curves follow.
+    """Return scalar measures as aligned text: of given images, then of samples; curves follow.
 
     Args:
         measures: Of a model.

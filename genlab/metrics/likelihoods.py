@@ -32,7 +32,7 @@ class Likelihood:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean; None of a single image."""
+        """Standard error of the mean; None for a single image."""
         count = len(self.values)
         return self.values.std().item() / math.sqrt(count) if count > 1 else None
 
@@ -81,7 +81,7 @@ def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_sample
 
 
 def format_likelihoods(names: Sequence[str], measures: Sequence[Likelihood]) -> str:
-    """A line per file, then their mean and its standard error, under each measure's name, unit and kind."""
+    """Return a line per file, then their mean and its standard error, under each measure's name, unit and kind."""
     heads = [
         ("file", *(measure.title for measure in measures)),
         ("", *(measure.measure.unit for measure in measures)),
@@ -99,7 +99,7 @@ def format_likelihoods(names: Sequence[str], measures: Sequence[Likelihood]) -> 
 
 
 def likelihoods_as_json(names: Sequence[str], measures: Sequence[Likelihood]) -> dict[str, Any]:
-    """Plain values: what is known of each measure, and the measures of each file."""
+    """Return plain values: the declaration of each measure, and the measures of each file."""
     return {
         "measures": [
             {

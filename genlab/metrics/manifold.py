@@ -14,7 +14,7 @@ The images of a set share its balls, so that their scores are not independent an
 little. A standard error over draws of both sets is taken from halves: the variance of the difference between the values
 of two random halves of both sets, over 4, averaged over divisions. It takes the variance at half the images for twice
 as large, as for local statistics it nearly is, and was within 20 % of the deviation over repeated draws. The jackknife
-and the bootstrap are no choice here: the former is 1.5 to 2 times too large, the latter makes duplicates, whose balls
+and the bootstrap are no choice here: the first is 1.5 to 2 times too large, the second makes duplicates, whose balls
 are empty.
 
 Dimensions: N real images, M generated images, F features, D divisions, R = 1 + D rows of counts, P pairs.
@@ -46,7 +46,7 @@ _ROUNDINGS_OF_FEATURES = 4.0
 
 
 class ManifoldScores(NamedTuple):
-    """One score per image, to be averaged: whether it is covered, or by how much."""
+    """One score per image, to be averaged: an indicator of coverage, or a density."""
 
     precision: Float[Tensor, " M"]
     recall: Float[Tensor, " N"]
@@ -57,7 +57,7 @@ class ManifoldScores(NamedTuple):
 
 
 class _Counts(NamedTuple):
-    """How many balls an image lies in, or how many images lie in its ball; first of all, then within each half."""
+    """Counts per image of the balls that hold it, or of the images in its ball; row 0 for all, then for each half."""
 
     in_small: Float[Tensor, "R M"]
     in_large: Float[Tensor, "R M"]

@@ -1,8 +1,8 @@
-"""How well a code that was learned without labels tells the classes apart, once codes are matched to classes.
+"""Classification error of a code that was learned without labels, after codes are matched to classes.
 
 InfoGAN (Chen et al. 2016, arXiv:1606.03657, section 7.2): "by matching each category in c1 to a digit type" its code
 classifies MNIST with 5 % error. The paper does not say whether two codes may take one digit; with ten codes for ten
-digits and an error that low each digit has a code of its own, and the two matchings agree. Where they differ the
+digits and an error that low each digit has a code of its own, and the two matchings agree. If they differ, the
 one-to-one error is the stricter.
 
 Dimensions: N images, Q codes, K classes.
@@ -32,11 +32,11 @@ class CodePredictor(Protocol):
     """A model that may read a categorical code off an image."""
 
     def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
-        """The likeliest category of each image, from 0; None where the model as configured has no such code."""
+        """Return the likeliest category of each image, from 0; None where the model as configured has no such code."""
 
 
 def match_codes(codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching: Matching) -> Int[Tensor, " Q"]:
-    """The class of each code.
+    """Return the class of each code.
 
     Args:
         codes: The code of each image, from 0.
@@ -63,7 +63,7 @@ def code_errors(
     Args:
         codes: The code of each image; one that the matching never saw is an error.
         labels: Its class.
-        classes: What `match_codes` returned, best of other images.
+        classes: Result of `match_codes`, preferably of other images.
     """
     matched = torch.cat((classes, torch.tensor([UNMATCHED])))[codes.clamp_max(len(classes))]
     return (matched != labels).double()
@@ -86,11 +86,11 @@ def code_averages(
     Args:
         model: In evaluation mode, on the device.
         dataset: Labelled.
-        split: Where the error is measured.
+        split: Split on which the error is measured.
         limit: Measure a random choice of so many images; None takes all.
         batch_size: Images at a time.
         seed: Of that choice, of the training images' and of binarisation.
-        device: Where the model is.
+        device: Device of the model.
     """
     codes, labels = [], []
     for batch in dataset.fully_labelled.batches(

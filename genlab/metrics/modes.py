@@ -1,4 +1,4 @@
-"""Mode collapse, counted: which classes do samples fall into?
+"""Mode collapse: counts of the classes of samples.
 
 A mode is a class of a classifier: ten on MNIST, a thousand on stacked MNIST (Metz et al. 2016, arXiv:1611.02163), where
 PacGAN (Lin et al. 2017, arXiv:1712.04086) draws 26,000 images and reports the modes among them and the divergence
@@ -21,17 +21,17 @@ _BAR_WIDTH = 40
 
 
 def class_histogram(predictions: Int[Tensor, " N"], *, num_modes: int) -> Int[Tensor, " K"]:
-    """How many images fall into each class."""
+    """Return the number of images in each class."""
     return torch.bincount(predictions, minlength=num_modes)
 
 
 def modes_covered(predictions: Int[Tensor, " N"], *, num_modes: int) -> int:
-    """How many classes have at least one image."""
+    """Return the number of classes with at least one image."""
     return int((class_histogram(predictions, num_modes=num_modes) > 0).sum())
 
 
 def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K"] | None = None) -> float:
-    """KL(generated || reference) in nats, infinite where a class occurs that the reference lacks.
+    """Return KL(generated || reference) in nats, infinite where a class occurs that the reference lacks.
 
     Args:
         counts: Images in each class, at least one in all.
@@ -51,7 +51,7 @@ def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K
 
 
 def format_histogram(counts: Int[Tensor, " K"], dataset: Dataset) -> str:
-    """Return one line for each class: the shares of the samples and of the training images, and a bar of the former."""
+    """Return one line for each class: the shares of the samples and of the training images, and a bar of the first."""
     if len(counts) > _MAX_CLASSES_SHOWN:
         return f"class histogram of {len(counts):,} classes: in evaluation.json"
     names = dataset.class_names or tuple(map(str, range(len(counts))))

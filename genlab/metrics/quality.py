@@ -32,7 +32,7 @@ from genlab.sampling.comparisons import beside, with_neighbours
 
 LEAST_IMAGES = 50
 """Below it a measure of samples says nothing."""
-# Where real images for the baseline come from, the first that is not the reference: the classifier has learned the
+# Splits of the baseline's real images; the first that is not the reference is used. The classifier has learned the
 # training images by heart, so they look better to it than a perfect model's samples would.
 _SPLITS_FOR_THE_BASELINE: tuple[Split, ...] = ("validation", "test", "train")
 _IMAGES_WITH_NEIGHBOURS = 1000
@@ -44,7 +44,7 @@ _IMAGES_TO_CHOOSE_A_BANDWIDTH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is compared with what, besides the model and the data."""
+    """The settings of a comparison, besides the model and the data."""
 
     num_generated: int
     reference_split: Split
@@ -57,7 +57,7 @@ class Protocol:
 
 @dataclass(kw_only=True)
 class Report:
-    """What was found so far."""
+    """The results so far."""
 
     estimates: list[Estimate] = field(default_factory=list)
     baselines: list[Estimate] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """What one extractor says of the images."""
+    """The output of one extractor for all images."""
 
     extractor: FeatureExtractor
     reference: Description
@@ -87,9 +87,9 @@ class Comparison:
     Args:
         model: In evaluation mode, on the device.
         dataset: Real images; its reference and training splits have some.
-        extractors: What to look through.
-        protocol: What is compared with what.
-        device: Where the networks are.
+        extractors: Feature extractors.
+        protocol: Settings of the comparison.
+        device: Device of the networks.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Comparison:
         return None
 
     def _measure(self, look: _Look, report: Report) -> None:
-        """Everything that one extractor sees."""
+        """Compute every measure that one extractor gives."""
         extractor = look.extractor
         report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
         if look.real is not None:
@@ -192,7 +192,7 @@ class Comparison:
     def _nearest_training(
         self, images: Float[Tensor, "N C H W"], extractor: FeatureExtractor | None
     ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-        """Distances and numbers of the nearest few training images, by pixels where no extractor is given."""
+        """Return distances and indices of the nearest training images, by pixels if no extractor is given."""
         num_batches = -(-self.dataset.num_images("train") // self.protocol.batch_size)
         stream = tqdm(
             self._real("train", None), total=num_batches, desc="nearest", unit="batch", leave=False, disable=None
@@ -224,7 +224,7 @@ class Comparison:
         return "validation" if has_validation and self.protocol.reference_split != "validation" else "train"
 
     def _parzen(self, centres: Tensor, *, chooser: Split) -> list[Estimate]:
-        """The log-likelihood, and the bandwidth that was fitted for it."""
+        """Return the log-likelihood, and the bandwidth that was fitted for it."""
         choosing = torch.cat(list(self._real(chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH)))
         found = parzen_estimate(centres, validation=choosing, test=self.reference)
         likelihood = Estimate(
@@ -298,10 +298,10 @@ def distribution_estimates(
 def class_estimates(
     extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], *, training_counts: Int[Tensor, " K"] | None
 ) -> list[Estimate]:
-    """Shares of the classes, classes covered, and divergences of the shares from uniform and from the training set's.
+    """Return shares of the classes, classes covered, and divergences from uniform and from the training set.
 
     Args:
-        extractor: Whose classes.
+        extractor: Extractor of the classes.
         predictions: The class of each image.
         training_counts: Training images in each class; None leaves their divergence out.
     """
@@ -338,7 +338,7 @@ def class_estimates(
 def conditional_accuracy(
     extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], labels: Int[Tensor, " N"]
 ) -> Estimate:
-    """Share of the images whose class, by the classifier, is the one they were drawn for."""
+    """Return the share of the images whose class, by the classifier, is the one they were drawn for."""
     return Estimate(
         name=f"conditional_accuracy_{extractor.name}",
         measure=_estimated("higher"),

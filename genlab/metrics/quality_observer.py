@@ -73,7 +73,7 @@ class QualityObserver(Observer):
             counts = torch.ones(run.model.num_classes) if counts is None else counts
             self._labels = draw_labels(counts, self.num_images, seed=_SEED)
         self._began: tuple[int, float] | None = None  # the first step of this start, and its time
-        self._has_told = False
+        self._has_logged_cost = False
 
     def due(self, step: int) -> bool:
         if self._began is None:
@@ -131,10 +131,10 @@ class QualityObserver(Observer):
         return {self._tag(name, of_real=of_real): value for name, value in zip(_MEASURES, values, strict=True)}
 
     def _tell(self, step: int, before: float, seconds: float) -> None:
-        """Log once what is compared with what, and what a look costs."""
-        if self._has_told:
+        """Log once the images that are compared, and the cost of a measurement."""
+        if self._has_logged_cost:
             return
-        self._has_told = True
+        self._has_logged_cost = True
         share = ""
         if self._began is not None and step > self._began[0]:
             training = (before - self._began[1]) / (step - self._began[0]) * self.interval

@@ -28,7 +28,7 @@ class RandomNetworkFeatures:
 
     Args:
         spec: Of the images; the weights depend on the number of channels and on the size.
-        device: Where the network goes.
+        device: Device of the network.
     """
 
     name = "random_network"

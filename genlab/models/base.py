@@ -53,16 +53,16 @@ class Model(nn.Module, ABC):
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 
     training_counts: ClassVar[tuple[str, ...]] = ()
-    """How the names of buffers begin that count steps or follow the past of a training. A run that begins with the
-    weights of another one begins them anew."""
+    """Prefixes of the names of buffers that count steps or average over the training so far. They are reset in a run
+    that starts from the weights of another run."""
 
     measures: Mapping[str, Measure] = MappingProxyType({})
     """The declaration of each key of :meth:`evaluate` and :meth:`diagnose`: unit, kind and direction, which no name
-    tells. An undeclared one is shown as "not declared", and ranked with none."""
+    tells. An undeclared measure is shown as "not declared" and is ranked with no other measure."""
 
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
-        """The parameter updates of one training step, in their order."""
+        """Return the parameter updates of one training step, in their order."""
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
@@ -95,7 +95,7 @@ class Model(nn.Module, ABC):
         return ()
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
-        """The measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.
+        """Return the measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.
 
         Args:
             batch: Images to measure.
@@ -108,7 +108,7 @@ class Model(nn.Module, ABC):
         """Set data-dependent initial values, once, on a fresh model; the batch is a sample of the training images."""
 
     def compilable(self) -> tuple[nn.Module, ...]:
-        """The modules whose forward is worth compiling; compiled in place when the user asks for it."""
+        """Return the modules to compile, in place, when the user asks for it."""
         return ()
 
     def shardable(self) -> tuple[nn.Module, ...]:
@@ -121,13 +121,13 @@ class Model(nn.Module, ABC):
 
     @property
     def draws_pictures(self) -> bool:
-        """Whether :meth:`visualize` has something to show."""
+        """True if :meth:`visualize` returns at least one picture."""
         return type(self).visualize is not Model.visualize
 
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """Pictures in [0, 1] by name: (N, C, H, W) is a grid of images, (T, N, C, H, W) is a film of T frames.
+        """Return pictures in [0, 1] by name: (N, C, H, W) is a grid of images, (T, N, C, H, W) is a film of T frames.
 
         Args:
             batch: Images to reconstruct or complete; None asks only for the pictures that need no data.
@@ -176,14 +176,14 @@ class GenerativeModel(Model):
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """Pictures as of :meth:`Model.visualize`; the samples alone unless a model has more to show."""
+        """Return pictures as :meth:`Model.visualize` does; by default the samples alone."""
         del batch
         with evaluation_mode(self):
             return {"samples": self.sample(num_samples, generator=generator)}
 
 
 def table_side(num_kinds: int, num_samples: int) -> int:
-    """Rows, and columns, of a picture with one kind (class, category) per row.
+    """Return the number of rows, and columns, of a picture with one kind (class, category) per row.
 
     Pictures are laid out as square as their number allows, so that only a square table keeps its rows. All kinds are
     shown up to ten; of more, the first as far as `num_samples` images go.

@@ -1,4 +1,4 @@
-"""What every classifier minimises and measures.
+"""Loss and measures that all classifiers share.
 
 Dimensions: B batch, K classes.
 """
@@ -19,11 +19,11 @@ CLASSIFICATION_MEASURES = MappingProxyType(
         "error": Measure(unit="1", kind="exact", direction="lower"),
     }
 )
-"""Declarations of what :func:`classification_measures` returns."""
+"""Declarations of the measures that :func:`classification_measures` returns."""
 
 
 def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> Loss:
-    """Cross-entropy in nats and the share of errors, averaged over the labelled images of the batch."""
+    """Return the cross-entropy in nats and the share of errors, averaged over the labelled images of the batch."""
     is_labelled = labels != UNLABELLED
     num_labelled = mean_over_processes(is_labelled.sum()).clamp_min(1 / num_processes())
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
@@ -36,7 +36,7 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"])
 
 
 def classification_measures(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
-    """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
+    """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
     return {
         "cross_entropy_nats": F.cross_entropy(logits, labels, reduction="none"),
         "error": (logits.argmax(1) != labels).to(logits.dtype),

@@ -1,8 +1,8 @@
-"""A small convolutional classifier, the eye of the sample measures: class of an image, and features to compare.
+"""A small convolutional classifier that gives sample measures the class and the features of an image.
 
 No paper: blocks of convolution, batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167), ReLU and maximum
-pooling, each block twice as wide on half the side, then one hidden layer. What the hidden layer says of an image is
-its features, as the layer below the classes of Inception-v3 is for the Frechet distance (arXiv:1706.08500).
+pooling, each block twice as wide on half the side, then one hidden layer. The activations of the hidden layer are
+the features of an image, as the layer below the classes of Inception-v3 is for the Frechet distance (arXiv:1706.08500).
 
 Dimensions: B batch, C channels, H height, W width, F features, K classes, L classes of one channel.
 """
@@ -29,11 +29,11 @@ class Classifier(Model):
     """Convolutions, one hidden layer, classes.
 
     Args:
-        spec: What the dataset measured; at least 8x8 pixels and two classes.
+        spec: Properties of the images, measured by the dataset; at least 8x8 pixels and two classes.
         width: Channels of the first block; each further block has twice as many.
         num_features: F of one look at an image.
         dropout: Probability of hiding a feature in training.
-        per_channel: Whether the class is a tuple of one class per channel, as in stacked MNIST, spelt as a number
+        per_channel: True if the class is a tuple of one class per channel, as in stacked MNIST, spelt as a number
             with the first channel's class as its leading digit. The network then looks at one channel at a time, and
             p(class | image) is the product over channels; the features of the channels stand one after another.
         layers: Convolutions and poolings that take the place of PyTorch's.
@@ -89,27 +89,27 @@ class Classifier(Model):
         self.classify = nn.Linear(num_features, _classes_of_one_channel(spec) if per_channel else spec.num_classes)
 
     def phases(self) -> tuple[Phase, ...]:
-        """One: the cross-entropy."""
+        """Return the only phase, which minimises the cross-entropy."""
         return (Phase(name="model", modules=(self,), loss=self.loss),)
 
     def compilable(self) -> tuple[nn.Module, ...]:
-        """The network."""
+        """Return the network."""
         return (self.blocks, self.hidden)
 
     def shardable(self) -> tuple[nn.Module, ...]:
         return (self.blocks, self.hidden, self.classify)
 
     def loss(self, batch: Batch) -> Loss:
-        """Cross-entropy in nats and share of errors, averaged over the labelled images of the batch."""
+        """Return the cross-entropy in nats and share of errors, averaged over the labelled images of the batch."""
         return classification_loss(self.logits(batch.images), batch.labels)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
+        """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
         return classification_measures(self.logits(batch.images), batch.labels)
 
     def features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
-        """What the hidden layer says of images in [0, 1]; 0 or more."""
+        """Return the non-negative activations of the hidden layer for images in [0, 1]."""
         images = images.to(self.dtype)
         looks = images.flatten(0, 1).unsqueeze(1) if self.per_channel else images  # (B C, 1, H, W)
         # Centred roughly: an image in [0, 1] is mostly at one end of it.
@@ -117,18 +117,18 @@ class Classifier(Model):
         return features.view(len(images), self.num_features)
 
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Log-probabilities of the classes of images in [0, 1], up to a constant."""
+        """Return the log-probabilities of the classes of images in [0, 1], up to a constant."""
         return self.logits_of(self.features(images))
 
     def logits_of(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "B K"]:
-        """Log-probabilities of the classes given the features, up to a constant."""
+        """Return the log-probabilities of the classes given the features, up to a constant."""
         # Dropped as rows of images, not of looks: what is drawn for an image does not depend on the others.
         looks = self.dropout(features).view(-1, self.classify.in_features)
         logits: Tensor = self.classify(looks)
         return _joint_logits(logits.view(len(features), -1, logits.shape[1])) if self.per_channel else logits
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"]:
-        """The likeliest class of each image."""
+        """Return the likeliest class of each image."""
         return self.logits(images).argmax(1)
 
 

@@ -11,10 +11,10 @@ def require_between(key: str, value: float | int, low: float | int, high: float 
 
     Args:
         key: Name of the argument as the user typed it.
-        value: What the user gave.
+        value: Value given by the user.
         low: Least allowed value.
         high: Greatest allowed value.
-        because: What the limits come from, shown in brackets.
+        because: Reason for the limits, printed in brackets.
 
     Raises:
         ValueError: The value is outside.
@@ -25,7 +25,7 @@ def require_between(key: str, value: float | int, low: float | int, high: float 
 
 
 def require_count(key: str, value: float | int, least: int = 1) -> None:
-    """Refuse what is no integer of at least `least`.
+    """Refuse a value that is not an integer of at least `least`.
 
     Raises:
         ValueError: The value is refused.
@@ -35,7 +35,7 @@ def require_count(key: str, value: float | int, least: int = 1) -> None:
 
 
 def require_num_glimpses(num_glimpses: float | int) -> None:
-    """Refuse a number of glimpses that is none.
+    """Refuse an invalid number of glimpses.
 
     Raises:
         ValueError: The value is refused.

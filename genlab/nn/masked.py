@@ -21,7 +21,7 @@ MaskType = Literal["A", "B"]
 
 
 def group_bounds(num_channels: int, num_groups: int) -> tuple[int, ...]:
-    """Where the groups begin and end: group g is channels bounds[g] to bounds[g + 1], sizes differing by at most one.
+    """Return the bounds of the groups: group g is channels bounds[g] to bounds[g + 1], sizes differ by at most one.
 
     Raises:
         ValueError: There are fewer channels than groups, so that a group would be empty.
@@ -32,7 +32,7 @@ def group_bounds(num_channels: int, num_groups: int) -> tuple[int, ...]:
 
 
 def group_of_channel(num_channels: int, num_groups: int) -> Tensor:
-    """The group of each channel, shape (num_channels,)."""
+    """Return the group of each channel, shape (num_channels,)."""
     bounds = group_bounds(num_channels, num_groups)
     sizes = torch.tensor([high - low for low, high in pairwise(bounds)])
     return torch.repeat_interleave(torch.arange(num_groups), sizes, output_size=num_channels)
@@ -90,7 +90,7 @@ class MaskedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
 
     def effective_weight(self) -> Float[Tensor, "C_out C_in rows K_w"]:
-        """The weight as it acts: masked, and without the rows below the centre."""
+        """Return the weight as it acts: masked, and without the rows below the centre."""
         weight = self.weight[:, :, : self.num_rows]
         return weight * self.mask[:, :, : self.num_rows] if self.is_masked else weight
 
@@ -161,6 +161,6 @@ class PixelNorm(nn.Module):
         return torch.cat(groups, -1).movedim(-1, 1)
 
     def normalize_group(self, x: Float[Tensor, "*batch C_g"], group: int) -> Float[Tensor, "*batch C_g"]:
-        """The channels of one group, last dimension, normalised."""
+        """Return the channels of one group, last dimension, normalised."""
         part = slice(self.bounds[group], self.bounds[group + 1])
         return F.layer_norm(x, x.shape[-1:], self.weight[part], self.bias[part], self.EPSILON)

@@ -34,7 +34,7 @@ class LSTMCell(nn.Module):
 def update_cell(
     gates: Float[Tensor, "B G"], cell: Float[Tensor, "B U"]
 ) -> tuple[Float[Tensor, "B U"], Float[Tensor, "B U"]]:
-    """The next hidden state and cell state from the pre-activations of the gates.
+    """Return the next hidden state and cell state from the pre-activations of the gates.
 
     The state is kept in the cell's own precision: sums over many steps do not survive bfloat16.
     """
@@ -78,7 +78,7 @@ class Unrolled:
             self.biases = (bias,) * num_steps
 
     def record(self, inputs: Float[Tensor, "B J"]) -> None:
-        """Hand in what the weight multiplied at this step."""
+        """Record the input of the weight at this step."""
         if self._is_recording:
             self._inputs.append(inputs.detach())
 

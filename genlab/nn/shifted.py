@@ -50,7 +50,7 @@ class WeightNormConv2d(nn.Module):
         self.initial_scale = initial_scale
 
     def weight(self) -> Float[Tensor, "C_out C_in K_h K_w"]:
-        """Equation 2."""
+        """Return the normalised weight (eq. 2)."""
         length: Tensor = torch.linalg.vector_norm(self.direction.flatten(1), dim=1)
         return self.direction * (self.gain / length)[:, None, None, None]
 
@@ -79,7 +79,7 @@ class WeightNormUpsample2d(nn.Module):
         self.initial_scale = initial_scale
 
     def weight(self) -> Float[Tensor, "C_in C_out 2 K_w"]:
-        """Equation 2; the norm runs over all but the output channel."""
+        """Return the normalised weight (eq. 2); the norm runs over all but the output channel."""
         length: Tensor = torch.linalg.vector_norm(self.direction.transpose(0, 1).flatten(1), dim=1)
         return self.direction * (self.gain / length)[:, None, None]
 

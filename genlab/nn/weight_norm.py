@@ -17,7 +17,7 @@ class WeightLength(nn.Module):
 
     Args:
         num_outputs: Rows of a matrix, or filters of a convolution.
-        is_learned: Whether g is trained; a fixed one is a buffer.
+        is_learned: True if g is trained; a fixed one is a buffer.
     """
 
     scale: Tensor
@@ -30,7 +30,7 @@ class WeightLength(nn.Module):
             self.register_buffer("scale", torch.ones(num_outputs))
 
     def forward(self, direction: Float[Tensor, "num_outputs ..."]) -> Float[Tensor, "num_outputs ..."]:
-        """Equation 2."""
+        """Return the normalised weight (eq. 2)."""
         # Written out it costs four times as much, which is a third of a step of fully connected networks.
         return torch._weight_norm(direction, self.scale.view(-1, *[1] * (direction.dim() - 1)), 0)
 
@@ -40,7 +40,7 @@ def normalize_weight(layer: nn.Linear | nn.Conv2d, *, learns_scale: bool, direct
 
     Args:
         layer: Gets ``parametrizations.weight``.
-        learns_scale: Whether the lengths are trained.
+        learns_scale: True if the lengths are trained.
         direction_std: Standard deviation of new initial directions; None keeps those of the layer.
     """
     if direction_std is not None:

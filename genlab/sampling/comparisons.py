@@ -29,7 +29,7 @@ def beside(left: Float[Tensor, "N C H W"], right: Float[Tensor, "M C H W"]) -> F
 def with_neighbours(
     images: Float[Tensor, "N C H W"], neighbours: Sequence[Float[Tensor, "N _ C H W"]]
 ) -> Float[Tensor, "C h w"]:
-    """One row for each image: the image, a gap, its neighbours, nearest first; a gap before those of each further kind.
+    """Return one row per image: the image, a gap, its neighbours, nearest first; a gap before each further kind.
 
     Args:
         images: In [0, 1].
@@ -39,7 +39,7 @@ def with_neighbours(
 
 
 def _in_groups(groups: Sequence[Float[Tensor, "N _ C H W"]]) -> Float[Tensor, "C h w"]:
-    """Rows of images whose groups stand apart by the width of an image, in the grey of the padding."""
+    """Return rows of images whose groups stand apart by the width of an image, in the grey of the padding."""
     gap = torch.full_like(groups[0][:, :1], 0.5)
     columns = [part for group in groups for part in (gap, group)][1:]
     rows = torch.cat(columns, 1)

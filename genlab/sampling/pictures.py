@@ -103,7 +103,7 @@ def save_training_film(folder: Path) -> Path | None:
 
 
 def sheet(picture: Float[Tensor, "..."]) -> Float[Tensor, "C h w"]:
-    """One picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W)."""
+    """Return one picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W)."""
     return strip(picture, num_rows=ROWS_OF_A_STRIP) if picture.dim() == 5 else grid(picture)
 
 
@@ -114,7 +114,7 @@ def save_pictures(
 
     Args:
         pictures: By name, (N, C, H, W) or (T, N, C, H, W), in [0, 1].
-        folder: Where to; made when missing.
+        folder: Destination; created if it is missing.
         names: File names, without suffix, that differ from the pictures' own.
 
     Returns:
@@ -132,13 +132,13 @@ def save_pictures(
 
 
 def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
-    """Values in [0, 1] to 8 bits, grey or RGB."""
+    """Convert values in [0, 1] to 8 bits, grey or RGB."""
     levels = picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
-    """The size of a whole picture, and the picture in grey or RGB as the film shows it.
+    """Return the size of a whole picture, and the picture in grey or RGB as the film shows it.
 
     Returns:
         None, with a warning, where the file holds no picture.
@@ -150,7 +150,7 @@ def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
         ):
             size = picture.size
             frame = picture.convert("L" if picture.mode == "L" else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow says of bad files
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # errors of Pillow for bad files
         _log.warning("%s is left out of the film of training: %s", printable(str(path)), error)
         return None
     frame.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))

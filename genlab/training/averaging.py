@@ -39,7 +39,7 @@ class WeightAverage:
         torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged parameters alone; the buffers are those of the trained model's state."""
+        """Return the averaged parameters alone; the buffers are those of the trained model's state."""
         state, names = self.model.state_dict(), parameter_names(self.model)
         return {name: value for name, value in state.items() if name in names}
 
@@ -50,16 +50,16 @@ class WeightAverage:
 
 
 def parameter_names(model: nn.Module) -> set[str]:
-    """The names of the parameters in the model's state, each of a shared one's."""
+    """Return the names of the parameters in the model's state, each of a shared one's."""
     return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 
 def averaged_weights(state: Mapping[str, Tensor], average: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The whole state of the averaged model: that of the trained one with the averaged parameters in their places.
+    """Return the state of the averaged model: the state of the trained model with the averaged parameters.
 
     Args:
         state: Of the trained model.
-        average: What :meth:`WeightAverage.state_dict` gave.
+        average: A state from :meth:`WeightAverage.state_dict`.
         model: Of the same kind.
 
     Raises:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 CudaGraph = Literal["auto"] | bool
 
 Work = Callable[[Batch, Sequence[object]], tuple[dict[str, Tensor], list[object]]]
-"""What a phase does to a batch and what the phase before handed on: its metrics, and what it hands on itself."""
+"""A function from a batch and the objects of the previous phase to the metrics and the objects for the next phase."""
 
 WARM_UP_STEPS = 3
 """Training steps before the recording: the optimisers make their state, libraries their workspaces, compilers their
@@ -28,11 +28,11 @@ kernels."""
 
 
 class StepCapture:
-    """What the phases of one run share when they are recorded.
+    """The state that the phases of one run share when they are recorded.
 
     Args:
         graphs: The recorder.
-        is_required: Whether a phase that cannot be recorded is an error.
+        is_required: True if a phase that cannot be recorded is an error.
     """
 
     def __init__(self, graphs: Graphs, *, is_required: bool) -> None:
@@ -69,7 +69,7 @@ def step_capture(setting: CudaGraph, device: torch.device, *, obstacle: str | No
     Args:
         setting: Of the user; ``auto`` captures wherever it is possible.
         device: Of the run.
-        obstacle: What stands against any capture of this run.
+        obstacle: Reason against any capture of this run.
 
     Raises:
         ConfigurationError: The user asked for what is not possible.
@@ -92,7 +92,7 @@ class CapturedWork:
         work: Neither reads a value on the host nor depends on one that changes.
         name: Of the phase.
         capture: Shared with the other phases.
-        receives: Whether it takes what the phase before hands on.
+        receives: True if it takes the objects that the previous phase hands on.
         source: The phase before, if there is one and it may be recorded.
     """
 

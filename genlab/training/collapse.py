@@ -43,7 +43,7 @@ class ClassPredictor:
     """A classifier as the watch sees it."""
 
     name: str
-    """Where it comes from, for messages and summary.json."""
+    """Origin of the classifier, for messages and summary.json."""
     num_modes: int
     """Classes it tells apart."""
     predict: Callable[[Float[Tensor, "N C H W"]], Int[Tensor, " N"]]
@@ -51,7 +51,7 @@ class ClassPredictor:
 
 
 def mean_pairwise_distance(images: Float[Tensor, "N C H W"]) -> float:
-    """Mean Euclidean distance between two different images of N; at least two are needed.
+    """Return the mean Euclidean distance between two different images of N; at least two are needed.
 
     N (N - 1) D / 2 operations on the CPU: a millisecond for 64 images of 28x28, a tenth of a second for 1,024.
     """
@@ -59,14 +59,14 @@ def mean_pairwise_distance(images: Float[Tensor, "N C H W"]) -> float:
 
 
 def num_modes_covered(classes: Int[Tensor, " N"]) -> int:
-    """How many different classes occur."""
+    """Return the number of different classes."""
     return len(set(classes.tolist()))
 
 
 class CollapseWatch(Observer):
     """The diversity of the images that a model draws, with an alarm below the stated bounds.
 
-    It draws from a generator of its own, so that training goes on as if it had not looked.
+    It draws from a generator of its own, so that it does not change the training.
 
     Args:
         run: To observe; its model must draw images, its training images set the scale, its settings hold the bounds.
@@ -117,7 +117,7 @@ class CollapseWatch(Observer):
 
     @torch.no_grad()
     def look(self, model: Model, *, step: int) -> dict[str, float]:
-        """Draw images, measure them, and log when the alarm goes on or off.
+        """Draw images, measure them, and log when the alarm starts or ends.
 
         Args:
             model: The one the watch was made for, or its average, in evaluation mode.
@@ -153,7 +153,7 @@ class CollapseWatch(Observer):
         return {**values, "watch/collapse_alarm": float(self.is_alarmed)}
 
     def description(self) -> str:
-        """The newest measures beside their bounds, in words."""
+        """Return the newest measures beside their bounds, in words."""
         settings = self._settings
         text = f"{self.diversity_ratio:.3g} of the training images' diversity"
         if settings.min_diversity_ratio is not None:
@@ -165,7 +165,7 @@ class CollapseWatch(Observer):
         return text
 
     def report(self) -> dict[str, Any]:
-        """How it stands, for summary.json; the measures are null before the first look."""
+        """Return the state of the watch for summary.json; measures are null before the first look."""
         report: dict[str, Any] = {
             "alarm": self.is_alarmed,
             "first_step": self.first_step,

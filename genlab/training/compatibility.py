@@ -1,4 +1,4 @@
-"""The compatibility check of a checkpoint: are its weights of this model, and the rest of its state of this run?"""
+"""The compatibility check of a checkpoint: of its weights with the model, and of its other state with the run."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ _MAX_NAMED = 3
 
 
 def require_compatible(weights: Mapping[str, Tensor], model: nn.Module) -> None:
-    """Compare names, shapes and types.
+    """Require that weights have the names, shapes and types of a model.
 
     Raises:
-        CheckpointError: They are of another model; the first differences are named.
+        CheckpointError: The weights belong to another model; the first differences are named.
     """
     saved, own = _described(weights), _described(model.state_dict())
     differing = [name for name in {**own, **saved} if saved.get(name) != own.get(name)]
@@ -30,23 +30,23 @@ def require_compatible(weights: Mapping[str, Tensor], model: nn.Module) -> None:
 
 
 def compatible_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the weights of another training that fit a model, and what does not fit, or is not there, by name.
+    """Return the weights of another training that are compatible with a model, and a line for each other name.
 
-    What counts the steps of that training (:attr:`Model.training_counts`) is left out of both.
+    Buffers that count the steps of that training (:attr:`Model.training_counts`) are left out of both.
     """
     saved, own = _described(weights), _described(model.state_dict())
     names = [name for name in {**own, **saved} if not name.startswith(model.training_counts)]
-    fitting = {name: weights[name] for name in names if saved.get(name) == own.get(name)}
+    compatible = {name: weights[name] for name in names if saved.get(name) == own.get(name)}
     others = [f"{name} ({saved.get(name, 'nothing')} there, {own.get(name, 'nothing')} here)" for name in names]
-    return fitting, [line for name, line in zip(names, others, strict=True) if name not in fitting]
+    return compatible, [line for name, line in zip(names, others, strict=True) if name not in compatible]
 
 
 @contextmanager
 def incompatible_refused() -> Iterator[None]:
-    """Take over what a checkpoint keeps; whatever its reader stumbles over is the checkpoint's fault.
+    """Turn errors while a checkpoint is restored into a :class:`CheckpointError`.
 
     Raises:
-        CheckpointError: Something is missing, or of another kind or shape than in this run.
+        CheckpointError: An entry is missing, or has another type or shape than in this run.
     """
     try:
         yield

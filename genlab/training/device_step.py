@@ -1,4 +1,4 @@
-"""A step of an optimiser without a word from the host: its learning rate and the flag that withholds it are tensors."""
+"""An optimiser step without a read on the host: the learning rate and the flag that skips the step are tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ class DeviceStep:
     """Steps an optimiser, or withholds the step, without reading a value on the host.
 
     The optimiser's own settings change for the time of a step only: schedules and checkpoints see numbers, and a run
-    that was saved on one kind of device goes on on another.
+    that was saved on one kind of device resumes on another.
 
     Args:
         optimizer: One that :func:`can_stay_on_device`.
@@ -81,7 +81,7 @@ class DeviceStep:
                 group.update(settings)
 
     def _changed(self) -> list[Tensor]:
-        """What a step changes: the parameters with a gradient, and all that the optimiser keeps."""
+        """Return the tensors that a step changes: the parameters with a gradient, and the optimiser's state."""
         parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         states = [value for state in self._optimizer.state.values() for value in state.values()]
         return [*parameters, *(value for value in states if isinstance(value, Tensor))]

@@ -64,8 +64,8 @@ def with_noise_of_their_own(
     Args:
         batches: Of a pass over a split, or every stride-th one of it.
         seed: Of the run.
-        purpose: What is evaluated.
-        device: Where the model is.
+        purpose: Name of the evaluation.
+        device: Device of the model.
         first: Place of the first one in the pass.
         stride: From one to the next.
     """
@@ -88,11 +88,11 @@ def averages_of_split(
 
     Args:
         evaluate: Measures of a batch, per example.
-        dataset: Whose split.
+        dataset: Dataset of the split.
         split: Not empty.
         batching: Images at a time.
         seed: Of the noise, of the order, of binarisation and of the choice that `limit` makes.
-        device: Where the model is.
+        device: Device of the model.
         limit: Evaluate a random choice of so many images; None takes all.
     """
     if batching.couples_images:
@@ -138,7 +138,7 @@ def average_measures(
     Args:
         evaluate: Measures of a batch, per example.
         batches: May be none in some of several processes.
-        is_shared: Whether the batches of all processes count together; all of them must come here then.
+        is_shared: True if the batches of all processes are averaged together; all of them must call this then.
 
     Raises:
         ValueError: A measure is not per example, or there are no batches.
@@ -174,7 +174,7 @@ def _average(values: Float[Tensor, "N ..."]) -> Average:
 
 
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
-    """The measures that are one number, without the curves."""
+    """Return the measures that are one number, without the curves."""
     return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
 
 

@@ -1,4 +1,4 @@
-"""Where a run's numbers and pictures go: metrics.jsonl (the truth), TensorBoard (a view of it), the terminal."""
+"""The log of a run's scalars and pictures: metrics.jsonl (the reference), TensorBoard (a view of it), the terminal."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ class RunLog:
     def __init__(self, folder: Path, *, start_step: int, hyperparameters: HyperParameters) -> None:
         self._path = folder / "metrics.jsonl"
         self._start_step = start_step
-        # The test of a finished run, which going on from it repeats.
+        # The test of a finished run, which a resumed run repeats.
         self._tags_at_start = _cut_after(self._path, start_step)
         # Line by line, for a sweep reads along: the search for settings stops a run whose curve is behind the others'.
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
@@ -101,7 +101,7 @@ class RunLog:
 
     @contextmanager
     def _board_may_fail(self) -> Iterator[None]:
-        """TensorBoard is a view, and no reason to stop: what it cannot write is told once and then left out."""
+        """TensorBoard is a view, and no reason to stop: the first failure is logged, and the rest is left out."""
         try:
             yield
         except OSError as error:
@@ -115,12 +115,12 @@ class RunLog:
 
 
 def _trial(folder: Path) -> str:
-    """A run's name in HPARAMS, which shows runs of one name as one: numbers begin anew for each model and data set."""
+    """Return a run's name in HPARAMS, with its parent folder: run numbers restart for each model and data set."""
     return "/".join(folder.absolute().parts[-2:])
 
 
 def charts_across_phases(tags: Iterable[str]) -> dict[str, list[str | list[str]]]:
-    """A chart for each quantity that several phases log, such as the two losses of a GAN, as CUSTOM SCALARS takes them.
+    """Return a chart (CUSTOM SCALARS) for each quantity that several phases log, such as the two losses of a GAN.
 
     Args:
         tags: Those of one log line; ``train/<phase>/<quantity>`` count.
@@ -190,7 +190,7 @@ def _let_sort_before_now(folder: Path) -> None:
         if seconds > latest:
             moves.append((path, path.with_name(f"{_EVENTS}{latest:010d}.{rest}")))
         latest = min(seconds, latest) - 1
-    for path, target in reversed(moves):  # from the oldest, so that none is overwritten
+    for path, target in reversed(moves):  # from the oldest, so that no file is overwritten
         path.rename(target)
     if dated and max(dated)[0] > now:
         _log.warning("the clock went back by %d s since the run's last start", max(dated)[0] - now)

@@ -49,8 +49,8 @@ class PhaseUpdate:
         optimizer: A factory that takes the parameters.
         schedule: A factory that takes an optimiser and ``num_steps``.
         settings: Of the trainer.
-        device: Where the model is.
-        buffers: What a forward pass may change besides, such as running means: a skipped update leaves no trace there.
+        device: Device of the model.
+        buffers: Tensors that a forward pass may change, such as running means; a skipped update restores them.
 
     Raises:
         ValueError: The phase lists a parameter twice.
@@ -87,7 +87,7 @@ class PhaseUpdate:
 
     @property
     def can_stay_on_device(self) -> bool:
-        """Whether an update needs no read on the host."""
+        """True if an update needs no read on the host."""
         # A scaled gradient that overflows is the scaler's to notice, and it asks on the host. Shares of weights do not
         # mix with the plain tensors of a rate and a flag.
         is_sharded = self._settings.sharding != "none"
@@ -117,15 +117,15 @@ class PhaseUpdate:
         return work
 
     def run(self, batch: Batch, received: Sequence[object] = ()) -> tuple[dict[str, Tensor], list[object]]:
-        """One update of this phase's parameters.
+        """Update the parameters of this phase once.
 
         Args:
             batch: Images of the update.
-            received: What the phase before handed on, one object per gradient-accumulation part.
+            received: Objects that the previous phase handed on, one per gradient-accumulation part.
 
         Returns:
             The phase's metrics, averaged over the batch, and ``gradient_norm`` before clipping, all on the device; and
-            what it hands on.
+            the objects that it hands on.
 
         Raises:
             NonFiniteError: The loss or the gradient norm is not finite; nothing was updated.
@@ -140,7 +140,7 @@ class PhaseUpdate:
         return result
 
     def _update(self, batch: Batch, received: Sequence[object]) -> tuple[dict[str, Tensor], list[object]]:
-        """All of an update that happens on the device."""
+        """Do the part of an update that runs on the device."""
         kept = self._buffers_to_keep()
         try:
             value, metrics, handed_on = self._collect_gradients(batch, received)
@@ -161,7 +161,7 @@ class PhaseUpdate:
     def _collect_gradients(
         self, batch: Batch, received: Sequence[object]
     ) -> tuple[Tensor, dict[str, Tensor], list[object]]:
-        """The loss of the batch, its metrics and what it hands on, with the gradients of the parameters in place."""
+        """Compute the gradients; return the loss of the batch, its metrics and the objects that it hands on."""
         parts = self._settings.gradient_accumulation
         sums: dict[str, Tensor] = {}
         value = torch.zeros((), device=self._device)

@@ -36,7 +36,7 @@ def resolved(precision: Precision, device: torch.device) -> Precision:
 def precision_of_all_ranks(precision: Precision, device: torch.device) -> Precision:
     """Return the type that a setting stands for on the devices of all ranks, and warn where it is slow.
 
-    The run folder keeps the type and not ``auto``, so that a run goes on as it began on any machine.
+    The run folder keeps the type and not ``auto``, so that a run resumes in the same type on any machine.
     """
     found: list[Precision] = gathered(resolved(precision, device))
     if precision != "auto" and (warning := slowness(precision, device)) is not None:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: two lines on a terminal, plain lines elsewhere, and a line per validation."""
+"""The progress display of a run: two live lines on a terminal, plain lines elsewhere, one line per validation."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ class Progress:
 
     Args:
         total: Steps of the run.
-        start: The step it goes on from.
+        start: The step from which the run resumes.
         steps_per_epoch: Steps in which every training image comes once.
     """
 
@@ -173,7 +173,7 @@ class Speedometer:
     """Steps and seconds of training alone, since the last restart.
 
     Args:
-        step: Where it starts.
+        step: The first step to count from.
     """
 
     def __init__(self, step: int) -> None:

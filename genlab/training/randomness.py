@@ -44,5 +44,5 @@ def seed_training_step(seed: int, step: int, device: torch.device) -> None:
 
 
 def generator_for(seed: int, *purpose: int | str, device: torch.device) -> Generator:
-    """A generator of its own for one purpose, such as the noise of a sample grid that must not change over time."""
+    """Return a generator for one purpose, such as the noise of a sample grid that must not change over time."""
     return Generator(device=device).manual_seed(derive_seed(seed, *purpose))

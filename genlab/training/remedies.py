@@ -12,7 +12,7 @@ def diverged(what: str, *, step: int, checkpoints: CheckpointFolder) -> NonFinit
     """Something that is not finite.
 
     Args:
-        what: What it is, and what was not done because of it.
+        what: The value that is not finite, and the action that was skipped.
         step: At which it was seen.
         checkpoints: Of the run.
     """
@@ -41,14 +41,14 @@ def explained(
 def memory_exhausted(
     error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, run_folder: Path
 ) -> MemoryExhaustedError:
-    """A shortage of memory. Nothing is made smaller unasked, for that would be another run than was asked for.
+    """Return the error for a shortage of memory. Nothing is made smaller unasked, as that would change the run.
 
     Args:
         error: As torch tells it.
         step: In which it came.
-        settings: What the step was asked to do at once.
+        settings: Batch size and gradient accumulation of the step.
         checkpoints: Of the run.
-        run_folder: To go on with.
+        run_folder: Folder to resume from.
     """
     size, parts = settings.batch_size, settings.gradient_accumulation
     more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
@@ -63,5 +63,5 @@ def memory_exhausted(
 
 
 def disk_full(error: BaseException, run_folder: Path) -> StorageError:
-    """A shortage of space where the run writes, as the system tells it."""
+    """Return the error for a shortage of space in the run folder."""
     return StorageError(f"disk full in {run_folder}: {error}; {free_bytes(run_folder):,} bytes free")

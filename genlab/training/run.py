@@ -33,12 +33,12 @@ class TrainingRun:
 
     Args:
         model: On any device; it is moved.
-        dataset: Where the batches come from.
+        dataset: Source of the batches.
         optimizers: Phase name to a factory that takes the parameters.
         schedule: A factory that takes an optimiser and ``num_steps``.
         settings: Everything about time.
         run_folder: An existing folder that this process holds the lock of.
-        device: Where to train.
+        device: Device of the training.
         seed: With the step, the source of all randomness.
     """
 

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def constant(optimizer: Optimizer) -> LambdaLR:
-    """The optimiser's own learning rate throughout."""
+    """Return a schedule that keeps the optimiser's own learning rate."""
     return LambdaLR(optimizer, _one)
 
 
@@ -42,7 +42,7 @@ def warmup_stable_decay(
     """Linear warm-up, then the optimiser's own rate, then a straight line (Hu et al. 2024, arXiv:2404.06395).
 
     Made for runs that are lengthened: before the decay no rate depends on the length of the run, so that a lengthened
-    one goes on at the rate that it had.
+    one continues at the rate that it had.
 
     Args:
         optimizer: Its current learning rates are the peak.

@@ -18,7 +18,7 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotun
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How a run spends its time, and on how many devices. Steps are the clock; an interval of 0 means never.
+    """Settings of the trainer: durations in steps, intervals in steps (0 means never), and devices.
 
     Raises:
         ValueError: A value is out of its range; the message names the key, the rule and the value.
@@ -68,7 +68,7 @@ class TrainerSettings:
     max_skipped_steps: int
     """With on_non_finite=skip, stop after so many skipped updates."""
     watch_interval: int
-    """How often a generative model is watched for collapse (see :mod:`genlab.training.collapse`)."""
+    """Steps between two checks for collapse of a generative model (see :mod:`genlab.training.collapse`)."""
     watch_images: int
     """Images drawn each time; each look costs their sampling and at most a tenth of a second."""
     watch_classifier: str | None
@@ -85,10 +85,10 @@ class TrainerSettings:
     devices: int
     """Processes of this machine that train together, one for each GPU or as many as wished on the CPU."""
     max_restarts: int
-    """How often all of them go on from the last checkpoint after one has died."""
+    """Number of times that all of them resume from the last checkpoint after one has died."""
     sharding: Sharding
-    """Whether several processes divide weights, gradients and moments among them (see
-    :mod:`genlab.parallel.sharding`): slower, for networks that outgrow one device."""
+    """Division of weights, gradients and moments among the processes (see :mod:`genlab.parallel.sharding`): slower,
+    for networks that outgrow one device."""
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "gradient_accumulation", "log_interval", "num_sample_images", "devices"):
@@ -140,7 +140,7 @@ class TrainerSettings:
 
     @property
     def makes_own_graphs(self) -> bool:
-        """Whether the compiler captures what it compiles."""
+        """True if the compile mode records CUDA graphs of its own."""
         return self.compile_mode in ("reduce-overhead", "max-autotune")
 
     @property
@@ -163,10 +163,10 @@ class TrainerSettings:
         shared = self.gradient_accumulation * num_processes * group_size
         if self.batch_size % shared:
             groups = f", groups of {group_size} images by the model" if group_size > 1 else ""
-            fitting = " or ".join(map(str, _multiples_beside(self.batch_size, shared)))
+            alternatives = " or ".join(map(str, _multiples_beside(self.batch_size, shared)))
             raise ConfigurationError(
                 f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
-                f"trainer.gradient_accumulation={self.gradient_accumulation}{groups}), such as {fitting}, got "
+                f"trainer.gradient_accumulation={self.gradient_accumulation}{groups}), such as {alternatives}, got "
                 f"{self.batch_size}"
             )
         if self.num_labelled is not None and self.num_labelled % num_processes:
@@ -184,6 +184,6 @@ class TrainerSettings:
 
 
 def _multiples_beside(number: int, divisor: int) -> list[int]:
-    """The positive multiples next to a number that is none."""
+    """Return the positive multiples next to a number that is not a multiple."""
     below = number // divisor * divisor
     return [multiple for multiple in (below, below + divisor) if multiple > 0]

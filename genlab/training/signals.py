@@ -16,10 +16,10 @@ _PASSED_ON_SECONDS = 2.0
 
 
 class StopRequest:
-    """What the signals have asked for so far.
+    """The requests that signals have made so far.
 
     Args:
-        farewell: What a second signal, which ends the process at once, leaves on the terminal.
+        farewell: Returns the last line on the terminal when a second signal ends the process at once.
     """
 
     def __init__(self, farewell: Callable[[], str]) -> None:

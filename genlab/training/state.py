@@ -1,4 +1,4 @@
-"""What the steps of a run change: the weights, their average, and the optimisers of the phases.
+"""The training state that steps change: the weights, their average, and the optimisers of the phases.
 
 A checkpoint keeps it beside the trainer's own counts, whole, however many processes divide it among them.
 """
@@ -36,11 +36,11 @@ class TrainingState:
 
     Args:
         model: On the device.
-        dataset: What data-dependent initial values are taken from.
+        dataset: Source of data-dependent initial values.
         optimizers: Phase name to a factory that takes the parameters.
         schedule: A factory that takes an optimiser and ``num_steps``.
-        settings: Whether to average, whether to shard, and how to update.
-        device: Where the model is.
+        settings: Averaging, sharding and updates.
+        device: Device of the model.
         seed: Of the run.
     """
 
@@ -65,7 +65,7 @@ class TrainingState:
         self._num_initialization_images = settings.num_initialization_images
         self._device = device
         self._seed = seed
-        # What is evaluated and drawn from where each process trains shares of the weights.
+        # The whole model for evaluation and sampling if each process trains a share of the weights.
         self._whole = copy.deepcopy(model) if self.is_sharded else None
         if self.is_sharded:
             self._shard()
@@ -80,7 +80,7 @@ class TrainingState:
             )
             for phase in model.phases()
         ]
-        # What sums are rounded by, hence for which a resumed run is bitwise equal to an undisturbed one.
+        # The order of sums, and so their rounding, depends on these: if they are equal, resuming is bitwise exact.
         self._equal_for = {"num_processes": num_processes()}
         if device.type == "cpu":
             self._equal_for["num_threads"] = torch.get_num_threads()
@@ -108,7 +108,7 @@ class TrainingState:
     def initialize(self) -> None:
         """Set the initial values of a fresh model that depend on data, and those that come from another training.
 
-        A sharded one got the former while it was whole.
+        A sharded model got the first kind before it was divided.
         """
         if not self.is_sharded:
             self._initialize()
@@ -128,7 +128,7 @@ class TrainingState:
             broadcast(value for value in (*model.parameters(), *model.buffers()) if not is_share(value))
 
     def evaluated_model(self) -> Model:
-        """What is measured and drawn from: the averaged weights where there are some, whole; in evaluation mode."""
+        """Return the whole model in evaluation mode, with averaged weights if there are any."""
         model = self.model if self.average is None else self.average.model
         if self._whole is not None:
             self._whole.load_state_dict(whole(model.state_dict()))
@@ -136,7 +136,7 @@ class TrainingState:
         return model.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Whole weights, averages and moments; where they are sharded, all processes must come here."""
+        """Return whole weights, averages and moments; if they are sharded, all ranks must call this."""
         moments, phases = {}, {}
         for update in self.updates:
             kept, names = update.state_dict(), self._names(update)
@@ -200,7 +200,7 @@ class TrainingState:
             self.average.collect()
 
     def _models(self) -> list[Model]:
-        """The model, and its average where there is one."""
+        """Return the model, and its average where there is one."""
         return [self.model] if self.average is None else [self.model, self.average.model]
 
     def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
@@ -224,14 +224,14 @@ class TrainingState:
         """
         jumps = {update.phase.name: update.change_of_rate for update in self.updates if update.change_of_rate}
         rates = {name: f"from {before:.4g} to {after:.4g}" for name, (before, after) in jumps.items()}
-        told = (
+        changes = (
             [*rates.values()][:1] if len({*rates.values()}) == 1 else [f"{name} {text}" for name, text in rates.items()]
         )
-        if told:
+        if changes:
             _log.warning(
                 "the learning rate jumps at step %d (%s), for the schedule now ends at trainer.num_steps=%d; "
                 "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
                 step,
-                ", ".join(told),
+                ", ".join(changes),
                 self._num_steps,
             )

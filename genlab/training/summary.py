@@ -1,4 +1,4 @@
-"""How a run stands, as summary.json tells it."""
+"""The status of a run, kept in summary.json."""
 
 import json
 import math
@@ -14,7 +14,7 @@ Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
 @dataclass(kw_only=True)
 class Summary:
-    """How a run stands; written to summary.json whenever it changes."""
+    """The status of a run; written to summary.json at every change."""
 
     status: Status = "running"
     reason: str | None = None
@@ -29,13 +29,13 @@ class Summary:
     selected_by: str | None = None
     """Tag of the validation measure that chooses the best checkpoint; null for a model that has none."""
     measures: dict[str, Measure] = field(default_factory=dict)
-    """Declarations of measures, those of the model by name, others by tag; a measure that is missing has none."""
+    """Declarations of measures, those of the model by name, others by tag; a missing one is not declared."""
     final: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     num_skipped_steps: int = 0
     collapse: dict[str, Any] | None = None
-    """What the watch for collapse says (:meth:`genlab.training.collapse.CollapseWatch.report`); null when it is off."""
+    """Report of the watch for collapse (:meth:`genlab.training.collapse.CollapseWatch.report`); null if it is off."""
 
     def write(self, path: Path) -> None:
         """Write atomically; what is not finite becomes null, as JSON has no NaN."""
@@ -44,11 +44,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class StopReason:
-    """Why training ended before ``num_steps``."""
+    """The reason for the end of training before ``num_steps``."""
 
     text: str
     is_final: bool = False
-    """True where going on would make no sense, as after early stopping."""
+    """True if the run should not be resumed, as after early stopping."""
 
     def __str__(self) -> str:
         return self.text

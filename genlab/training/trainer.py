@@ -46,18 +46,18 @@ class Trainer(TrainingRun):
 
     Args:
         model: On any device; it is moved.
-        dataset: Where the batches come from.
+        dataset: Source of the batches.
         optimizers: Phase name to a factory that takes the parameters.
         schedule: A factory that takes an optimiser and ``num_steps``.
         settings: Everything about time.
         run_folder: An existing folder that this process holds the lock of.
-        device: Where to train.
+        device: Device of the training.
         seed: With the step, the source of all randomness.
         hyperparameters: Columns of TensorBoard's HPARAMS.
         class_predictor: Counts modes for the collapse watch.
         observers: Further ones than those of the settings, by the names that checkpoints keep their state under.
         graphs: Recorder of the phases' updates; None leaves it to ``trainer.cuda_graph``.
-        resume_command: The line that goes on with the run, for people.
+        resume_command: The command that resumes the run, for messages.
 
     Raises:
         ConfigurationError: The settings ask for what this model or these data cannot give.
@@ -131,12 +131,12 @@ class Trainer(TrainingRun):
     def fit(self, *, resume: bool, is_restarted: bool = False, begin: Callable[[], object] = lambda: None) -> Summary:
         """Train to ``num_steps``, or until a limit, a signal or a failure; then test.
 
-        A resumed run changes nothing in its folder before it has restored, agreed with its checkpoint and taken a first
+        A resumed run changes nothing in its folder before it has restored and checked its checkpoint and taken a first
         step: what ends it before that leaves it as it was.
 
         Args:
             resume: Go on from the run's newest checkpoint.
-            is_restarted: The launcher goes on with a run of its own, whose folder tells of each failure.
+            is_restarted: The launcher resumes a run of its own, whose folder tells of each failure.
             begin: Called by the first process before anything is written, for what else the folder keeps of a start.
 
         Raises:
@@ -194,7 +194,7 @@ class Trainer(TrainingRun):
         Args:
             start: Begins to write.
             request: Of a signal.
-            is_tried: Whether the first step is taken before that.
+            is_tried: True if the first step is taken before that.
         """
         if not is_tried:
             start()
@@ -236,9 +236,9 @@ class Trainer(TrainingRun):
 
     def _agree(self, request: StopRequest, *flags: bool) -> list[bool]:
         """Return the flags that are set in any process; a signal to any is a signal to all, after the same step."""
-        signal_number, *agreed = largest((request.signal_number or 0, *flags))
+        signal_number, *flags_of_any_rank = largest((request.signal_number or 0, *flags))
         self._stop_signal = signal_number or None
-        return [bool(flag) for flag in agreed]
+        return [bool(flag) for flag in flags_of_any_rank]
 
     # A step ---------------------------------------------------------------------------------------------------------
 

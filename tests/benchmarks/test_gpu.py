@@ -36,7 +36,7 @@ def test_compiled_steps_run_and_agree() -> None:
 
 
 def test_the_sizes_of_the_gpu_are_configurations_of_ours() -> None:
-    """What is first built on the GPU must at least be composed here."""
+    """Configurations that are first built on the GPU must at least be composed here."""
     assert FULL.networks.keys() == TINY.networks.keys()
     for subject in FULL.networks.values():
         configuration_of(*subject.overrides)
@@ -65,7 +65,7 @@ def test_a_case_that_does_not_end_is_stopped(tmp_path: Path) -> None:
     assert outcome["error"] == "no end after 1 s"
 
 
-def test_a_case_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_case_that_dies_is_reported(tmp_path: Path) -> None:
     assert process(tmp_path, "sys.exit(3)").finish(limit=60)[1]["error"] == "exit code 3"
 
 

@@ -59,7 +59,9 @@ def test_an_experiment_advances_in_slices_and_ends(
     assert [chosen[0] for chosen in words[before:]] == ["report"], "what is finished is left alone"
 
 
-def test_a_slice_that_fails_is_told_and_the_next_one_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slice_that_fails_is_reported_and_the_next_one_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     begun = []
 
     def run(words: Sequence[str], seconds: float) -> int:

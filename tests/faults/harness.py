@@ -123,7 +123,7 @@ def fork(
         words: The line after ``train``.
         folder: The run folder; with ``resume=`` among the words, that of the run.
         hook: Called in the process before genlab; one of :mod:`tests.faults.hooks`, for it is sent there.
-        names_folder: Whether the line names the run folder; else genlab does, and only the outputs are named after it.
+        names_folder: True if the command line names the run folder; else genlab does; `folder` names the outputs.
         variables: Set in the environment of the process.
     """
     is_new = names_folder and not any(word.startswith("resume=") for word in words)

@@ -1,4 +1,4 @@
-"""What is done to a process of genlab before it starts: faults that come at a chosen instant, and witnesses.
+"""Hooks that run in a process of genlab before it starts: faults at a chosen instant, and records of events.
 
 Each is called in the process itself (:func:`tests.faults.harness.fork`), several by way of `together`.
 """
@@ -217,7 +217,7 @@ def killed_in_saving(number: int) -> None:
 
 
 def saving_plainly() -> None:
-    """What many trainers do, wrong here: the one checkpoint is overwritten in place."""
+    """Overwrite the only checkpoint in place, as many trainers do: a control that must fail."""
 
     def write(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
         with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What the faults tests tried and what survived, counted across tests and their processes."""
+"""Counts of the faults that were tried and survived, across tests and their processes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -20,8 +20,8 @@ class Tally:
 
         Args:
             fault: Row of the table: number and name, as in ``2 kill -9``.
-            what: What is tried, in the plural: ``kills inside a save``.
-            count: How many at once.
+            what: Name of the trials, in the plural: ``kills inside a save``.
+            count: Number of trials at once.
         """
         entry = [fault, what, count, 0]
         self.properties.append((PROPERTY, entry))

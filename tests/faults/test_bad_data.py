@@ -1,4 +1,4 @@
-"""Files and downloads of every bad kind: each is named once, none is believed, and the next run repairs what it can."""
+"""Files and downloads of every bad kind: each is named once and not used, and the next run repairs what it can."""
 
 import gzip
 import hashlib

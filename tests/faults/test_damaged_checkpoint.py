@@ -1,4 +1,4 @@
-"""The newest checkpoint is damaged: a run goes on from the one before and says so; asked for by name, it is refused."""
+"""The newest checkpoint is damaged: a run resumes from the one before and says so; asked for by name, it is refused."""
 
 import random
 import shutil

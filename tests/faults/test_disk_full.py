@@ -90,7 +90,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         assert (summary["status"], summary["step"]) == ("failed", 15)
         assert "disk full" in summary["reason"]
-        # A full disk is no place to go on in either; with space, the run goes on from what was saved.
+        # A run cannot resume on a full disk either; with space, it resumes from the last checkpoint.
         again = genlab("train", f"resume={folder}")
         assert again.code == 7
         require_a_line(again.errors)

@@ -77,7 +77,7 @@ def storm(folder: Path, *more_hooks: hooks.Hook, num_steps: int, inside: int, an
 
 
 def steps_lost(steps: list[int]) -> list[int]:
-    """How many steps had to be done again, each time that the run went on."""
+    """Return the number of steps that were repeated after each resume."""
     return [before + 1 - after for before, after in pairwise(steps) if after <= before]
 
 

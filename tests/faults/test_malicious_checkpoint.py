@@ -1,6 +1,6 @@
 """Fault 3: checkpoints and exports from somebody who wants more than to share weights.
 
-The attacker writes fitting digests, for those guard against accidents only.
+The attacker writes matching digests, for those guard against accidents only.
 """
 
 import ast
@@ -90,7 +90,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(
 
 
 def trusting_reads(source: str) -> list[str]:
-    """Where a source lets a file run code: torch.load that is not told to refuse in so many words, numpy's pickles."""
+    """Return the places where a source lets a file run code: torch.load without weights_only=True, numpy's pickles."""
     nodes = list(ast.walk(ast.parse(source)))
     refusing = {
         id(node.func)
@@ -109,7 +109,7 @@ def trusting_reads(source: str) -> list[str]:
 
 
 def test_no_line_of_the_source_trusts_a_file() -> None:
-    """What ruff has no rule for; its rules about pickle, eval, exec, shells and YAML are in pyproject.toml."""
+    """Ruff has no rule for these; its rules about pickle, eval, exec, shells and YAML are in pyproject.toml."""
     folders = [ROOT / name for name in ("genlab", "hydra_plugins", "benchmarks", ".ci")]
     sources = {file: file.read_text(encoding="utf-8") for folder in folders for file in folder.rglob("*.py")}
     for file, source in sources.items():

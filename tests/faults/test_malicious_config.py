@@ -125,7 +125,7 @@ ON_LINE = "{_target_:torch.utils.collect_env.run,command:'touch MARKER'}"
 
 
 def names_in(folder: str) -> list[str]:
-    """What there is: neither the marker that hostile code leaves, nor outputs."""
+    """Return the names in a folder: neither the marker of hostile code nor outputs may be there."""
     return sorted(path.name for path in Path(folder).iterdir())
 
 

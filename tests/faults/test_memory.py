@@ -1,4 +1,4 @@
-"""Out of memory: nothing is made smaller unasked, the line says what to try, and the run goes on in smaller parts."""
+"""Out of memory: nothing is made smaller unasked, the line says what to try, and the run resumes in smaller parts."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""One of two processes dies, errs or hangs, or their launcher is told to stop: all end, say why, and can go on.
+"""One of two processes dies, errs or hangs, or their launcher is stopped: all end with a reason, and can be resumed.
 
 The processes are those of a real launcher; what happens to one of them is planted in it through a ``sitecustomize``.
 """
@@ -37,7 +37,7 @@ OF_ONE = {
     "an error": "exec('raise ValueError(\"planted\")')",
     "a hang": "os.kill(os.getpid(), signal.SIGSTOP)",
 }
-"""What can befall process 1 of the first attempt."""
+"""Faults of process 1 in the first attempt."""
 CAUSES = {
     ("trainer.devices", "kill -9"): "process 1 of 2 was killed by SIGKILL",
     ("trainer.devices", "an error"): "ValueError: planted",
@@ -49,9 +49,9 @@ CAUSES = {
 }
 WAYS = ("trainer.devices", "torchrun")
 MOMENTS = (*(("trainer.devices", step) for step in (6, STEP, 33)), *(("torchrun", step) for step in (7, STEP)))
-"""Who starts the processes, and the step before which it happens: each fault is tried at all of them."""
+"""The launcher of the processes, and the step before which the fault happens; each fault is tried at all of them."""
 LIMIT_SECONDS = 60
-"""From what happens to the end of all processes, that none hangs; as much again where all start once more.
+"""From the fault to the end of all processes, so that no process hangs; as much again where all start once more.
 
 A stopped process takes 40 of them: ten until it is missed, and thirty that torch's launcher leaves it to end by itself.
 """
@@ -153,7 +153,7 @@ def wait_for_step(step: int, folder: Path, process: subprocess.Popen[str]) -> No
 
 
 def wait_until_gone(folder: Path, seconds: float) -> bool:
-    """Whether all processes of a run leave within so many seconds."""
+    """Return True if all processes of a run end within so many seconds."""
     deadline = time.monotonic() + seconds
     while processes_of(folder):
         if time.monotonic() > deadline:
@@ -196,9 +196,9 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         assert processes_of(folder) == []
         assert process.returncode == 143, output
         assert f"saved; to resume: {resume_command(folder)}" in output
-        told = "started again, from the last checkpoint: process 1 of this machine died without a word"
-        assert output.count(told) == 1
-        assert (folder / "train.log").read_text().count(told) == 1
+        message = "started again, from the last checkpoint: process 1 of this machine died without a word"
+        assert output.count(message) == 1
+        assert (folder / "train.log").read_text().count(message) == 1
         summary = summary_of(folder)
         assert (summary["status"], summary["reason"]) == ("interrupted", "signal 15")
         assert checkpoint_of(folder)["step"] == summary["step"]

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: nothing of the environment, and nothing that its owner's umask keeps from others."""
+"""Files of a run on disk: nothing of the environment, and no permission beyond the owner's umask."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Real signals: a run saves the step that it is in, its exit code says what stopped it, and it goes on to the last bit.
+"""Real signals: a run saves the step that it is in, its exit code says what stopped it, and it resumes bit by bit.
 
 There are no data-loading workers, whose death would reach the main thread: the group of a run is its one process.
 """
@@ -37,7 +37,7 @@ LIMIT_SECONDS = 10
 
 
 def note_of(folder: Path) -> Path:
-    """Where the process of a run notes when it got its signal."""
+    """Return the file in which the process of a run notes when it got its signal."""
     return folder.with_name(f"{folder.name}.signalled")
 
 

@@ -15,7 +15,7 @@ from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
 FAULT = "9 sweep"
-# A data set of the user's own, that does in a job's sixth batch what it is told to, until somebody writes "cured".
+# A data set of the user's own, with a fault of choice in a job's sixth batch, until somebody writes "cured".
 DATA = """
 import os, signal, sys
 from pathlib import Path
@@ -70,7 +70,7 @@ WORDS = (*TINY["gated_pixelcnn"], "dataset=faulty", "trainer.num_steps=12", "tra
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the user's data set, and genlab told to trust it."""
+    """A folder with the user's data set, and a genlab that trusts it."""
     (tmp_path / "faulty.py").write_text(DATA, encoding="utf-8")
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
     (tmp_path / "mine" / "dataset" / "faulty.yaml").write_text(CONFIG, encoding="utf-8")

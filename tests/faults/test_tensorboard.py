@@ -64,7 +64,7 @@ def board(folder: Path, *, load_fast: bool) -> Iterator[str]:
 
 
 def in_web(folder: Path, *, load_fast: bool, expected: Curves) -> Curves:
-    """What the page would show, once it shows as many curves and points as expected, or no more come."""
+    """Return the curves of the page, once it has as many curves and points as expected, or no more come."""
 
     def fetch(path: str, **query: str) -> object:
         address = f"{root}/data/plugin/scalars/{path}?{urllib.parse.urlencode(query)}"

@@ -70,7 +70,7 @@ def read_only(folder: Path) -> list[str]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_built(tmp_path: Path, tally: Tally) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_built(tmp_path: Path, tally: Tally) -> None:
     """As another user where this one is root, who may write everywhere."""
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
@@ -115,7 +115,7 @@ def imported() -> None:
     ],
     ids=["below a file", "a file", "/proc", "a name of 300 letters", "a path of 4,000", "a full folder"],
 )
-def test_a_place_that_is_none_is_told(
+def test_a_place_that_is_none_is_reported(
     genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, place: str, code: int, answer: str
 ) -> None:
     (tmp_path / "a_file").write_text("precious")

@@ -26,7 +26,7 @@ Change = Callable[[dict[str, Any]], None]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fitting")
+    folder = tmp_path_factory.mktemp("compatible")
     here = Path.cwd()
     os.chdir(folder)
     try:
@@ -108,7 +108,7 @@ def test_the_configuration_of_another_model_is_refused(
 def test_the_differing_weights_are_named(
     genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally
 ) -> None:
-    """A checkpoint holds no configuration, so what differs is told of the weights."""
+    """A checkpoint holds no configuration, so the differing weights are named."""
     folder = changed("draw", other_width)
     with tally.trying(FAULT, "mismatches whose differing weights are named"):
         for outcome in (resume(genlab, folder), genlab("sample", f"run={folder}", "split=null")):
@@ -171,11 +171,11 @@ def test_without_the_comparison_training_would_go_on(
     tally.wrong_variant_noticed(FAULT, "Optimizer.load_state_dict alone")
 
 
-def test_another_number_of_threads_is_told(
+def test_another_number_of_threads_is_reported(
     genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
 ) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
-    with tally.trying(FAULT, "resumptions with other threads, which are told"):
+    with tally.trying(FAULT, "resumptions with other threads, which are reported"):
         outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4", "num_threads=2")
         assert outcome.code == 0, outcome.errors
         assert "1 thread, now 2" in outcome.output + outcome.errors
@@ -184,10 +184,10 @@ def test_another_number_of_threads_is_told(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1)])
-def test_another_number_of_processes_is_told(tmp_path: Path, tally: Tally, before: int, now: int) -> None:
+def test_another_number_of_processes_is_reported(tmp_path: Path, tally: Tally, before: int, now: int) -> None:
     folder = tmp_path / "run"
     words = (*TINY["draw"], "trainer.num_steps=5")
-    with tally.trying(FAULT, "resumptions with another number of processes, which are told"):
+    with tally.trying(FAULT, "resumptions with another number of processes, which are reported"):
         begun = run("train", *words, f"trainer.devices={before}", folder=folder, timeout=300)
         assert begun.returncode == 0, begun.stderr
         resumed = run("train", f"resume={folder}", f"trainer.devices={now}", "trainer.num_steps=10", timeout=300)

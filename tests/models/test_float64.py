@@ -27,7 +27,7 @@ def test_every_model_runs_in_float64(name: str, kind: str) -> None:
     if isinstance(double, GenerativeModel):
         first, again = (model.sample(1, generator=torch.Generator().manual_seed(0)) for model in (single, double))
         assert again.dtype == torch.float64
-        if not isinstance(double, AutoregressiveModel):  # which may draw another level where two are as likely
+        if not isinstance(double, AutoregressiveModel):  # it may draw another level if two are equally likely
             torch.testing.assert_close(again.float(), first, rtol=1e-3, atol=1e-3)
     if name in ("draw", "draw_classifier", "infogan", "pixelcnn") and kind == "binary":
         assert double.visualize(batch, num_samples=1)

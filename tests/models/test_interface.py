@@ -1,4 +1,4 @@
-"""What the trainer relies on, for every model of the configuration tree."""
+"""The interface that the trainer relies on, for every model of the configuration tree."""
 
 import functools
 
@@ -16,10 +16,10 @@ from genlab.models.base import GenerativeModel, Model
 from genlab.run.record import build_model
 from genlab.types import Batch, ImageSpec
 
-# What a model refuses by design: 256 levels make 2x2 blocks of 256 ** 4 values.
+# Images that a model refuses by design: 256 levels make 2x2 blocks of 256 ** 4 values.
 REFUSED = {("pixelcnn_blocks", "colour")}
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
-# What an image is measured as depends on the other images of its batch, and the ledger says so.
+# The measures of an image depend on the other images of its batch, and the ledger says so.
 COUPLED = {"improved_gan"}
 SMALLEST = {"classifier": 8, "draw": 8, "draw_classifier": 12}
 SPECS = {

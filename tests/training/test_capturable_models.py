@@ -1,4 +1,4 @@
-"""Which updates of which models can be captured; on the CPU, by a stand-in that is as strict as a device."""
+"""Capture of the updates of every model; on the CPU, by a stand-in that is as strict as a device."""
 
 import logging
 from pathlib import Path

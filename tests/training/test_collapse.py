@@ -25,7 +25,7 @@ WATCHED: dict[str, Any] = {"watch_interval": 3, "min_diversity_ratio": 0.5}
 
 
 class Drawing(TinyGAN):
-    """Draws what it is told to."""
+    """A model that samples by a given function."""
 
     def __init__(self, draw: Callable[[int, torch.Generator | None], Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What TensorBoard reads back is what was written, once."""
+"""TensorBoard reads back each value that was written, once."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What only a device can show of training: no read on the host, RMSprop, and data that do not fit there."""
+"""Properties of training that need a device: no read on the host, RMSprop, and data that do not fit there."""
 
 import functools
 from pathlib import Path

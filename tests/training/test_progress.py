@@ -1,4 +1,4 @@
-"""What is told of a run: two lines that fit any terminal, and each number once, under its own step, everywhere."""
+"""The progress display: two lines that fit any terminal, and each number once, under its own step, everywhere."""
 
 import fcntl
 import logging
@@ -32,9 +32,9 @@ def test_plain_lines_have_each_number_once_under_its_own_step(caplog: pytest.Log
         shown.show(70, DRAW | {"train/model/kl_nats": 22.0})
         shown.show(70, {"validation/nll_upper_bound_nats": 79.0, "validation/bits_per_dim": 0.15})
         shown.show(90, {"validation/nll_upper_bound_nats": 78.0})
-        shown.show(100, DRAW | {"train/model/kl_nats": 23.0})  # the last numbers are always told
-    told = [re.sub(r"\S+ left", "TIME left", line) for line in caplog.messages]
-    assert told == [
+        shown.show(100, DRAW | {"train/model/kl_nats": 23.0})  # the last numbers are always logged
+    logged = [re.sub(r"\S+ left", "TIME left", line) for line in caplog.messages]
+    assert logged == [
         "step 50 of 100 (epoch 1.2), TIME left, 1,234 images/s: nll bound 81.23, kl 20",
         "step 70 of 100 (epoch 1.8), TIME left, 1,234 images/s: nll bound 81.23, kl 22",
         "step 70, validation: nll bound 79, bits/dim 0.15",
@@ -67,7 +67,7 @@ def test_a_line_takes_what_fits(width: int) -> None:
 
 
 class Screen:
-    """What stands on a terminal after what was written to it; just enough of one for cursor movements."""
+    """The contents of a terminal after writes with cursor movements; a minimal emulation."""
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -164,9 +164,9 @@ def test_a_terminal_of_any_width_has_two_lines_and_keeps_one_for_each_validation
             kept = [f"step {step}, validation: score real/fake 4.636/-0.3239" for step in (6, 7)]
             assert read().lines[:2] == kept
             assert read().lines[2].startswith("step 7/10")
-    told = "".join(read().lines)
-    assert told.count("step 6 of 10 (epoch 1.2)") == 1
-    assert "step 7/10" not in told
+    logged = "".join(read().lines)
+    assert logged.count("step 6 of 10 (epoch 1.2)") == 1
+    assert "step 7/10" not in logged
 
 
 @pytest.mark.parametrize("width", [0, 1, 5, 11])

@@ -117,7 +117,7 @@ class Killed(BaseException):
 
 
 def killed_and_resumed(preset: str, folder: Path) -> Trainer:
-    """What a kill leaves: a process of its own, with other initial values, goes on from the checkpoint of step 1."""
+    """After a kill, another process with other initial values resumes from the checkpoint of step 1."""
     trainer = trainer_of(composed(preset), folder)
     before_step(trainer, 1, trainer._save)
 

@@ -84,7 +84,7 @@ def test_stable_rises_linearly_stays_and_falls_linearly_to_its_end() -> None:
 
 
 def resumed(before: LRScheduler, after: LRScheduler) -> tuple[float, float] | None:
-    """What another schedule makes of the state of one."""
+    """Load the state of a schedule into another one; return the change of the learning rate."""
     after.load_state_dict(before.state_dict())
     return change_of_rate(after)
 

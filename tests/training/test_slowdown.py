@@ -76,7 +76,7 @@ def test_a_run_that_collapses_says_so_once(
     monkeypatch.setattr(progress, "time", types.SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     make_trainer(run_folder("a"), Timed(), num_steps=60, log_interval=3, validation_interval=10).fit(resume=False)
-    told = warnings_of(caplog)
-    assert len(told) == 1
-    assert told[0].startswith("a step takes 10.0 times as long")
-    assert told[0].endswith("genlab train resume=RUN num_threads=1")
+    warned = warnings_of(caplog)
+    assert len(warned) == 1
+    assert warned[0].startswith("a step takes 10.0 times as long")
+    assert warned[0].endswith("genlab train resume=RUN num_threads=1")

@@ -273,8 +273,8 @@ def test_the_best_checkpoint_is_the_one_that_the_declaration_of_its_measure_says
     summary = trainer.fit(resume=False)
     assert summary.best == {"validation/gap_nats": best, "step": float(step)}
     assert CheckpointFolder(run_folder("a") / "checkpoints").load("best.safetensors", device=CPU)["step"] == step
-    told = json.loads((run_folder("a") / "summary.json").read_text(encoding="utf-8"))["measures"]
-    assert (told.get("gap_nats") or {}).get("direction") == direction
+    measures = json.loads((run_folder("a") / "summary.json").read_text(encoding="utf-8"))["measures"]
+    assert (measures.get("gap_nats") or {}).get("direction") == direction
 
 
 def test_early_stopping_counts_validations_without_gain(run_folder: Callable[[str], Path]) -> None:
@@ -324,7 +324,7 @@ def test_another_model_is_refused(run_folder: Callable[[str], Path]) -> None:
         make_trainer(folder, Wider(), ema_decay=None).fit(resume=True)
 
 
-def test_an_empty_split_is_told_before_the_first_batch(run_folder: Callable[[str], Path]) -> None:
+def test_an_empty_split_is_reported_before_the_first_batch(run_folder: Callable[[str], Path]) -> None:
     def trainer(**changes: Any) -> Trainer:
         dataset = make_dataset()
         empty = Store(torch.zeros(0, 1, 4, 4, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))

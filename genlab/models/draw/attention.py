@@ -18,7 +18,7 @@ _PARAMETER_LIMIT = 20.0
 
 
 class AttentionBias(NamedTuple):
-    """Where the parameters of a window start: the bias of the layer that emits them."""
+    """Initial values of the window parameters: the bias of the layer that emits them."""
 
     log_variance: float
     """log sigma^2, in pixels squared."""
@@ -78,14 +78,14 @@ class FilterGrid(nn.Module):
         return centers, (variance, stride, gamma)
 
     def window(self, parameters: Float[Tensor, "B 5"]) -> Window:
-        """What the parameters (gx~, gy~, log sigma^2, log delta~, log gamma) say, in pixels (eqs. 21 to 24)."""
+        """Return the window that (gx~, gy~, log sigma^2, log delta~, log gamma) describe, in pixels (eqs. 21 to 24)."""
         centers, (variance, stride, gamma) = self._decode(parameters)
         return Window(centers[:, 0], centers[:, 1], stride[:, 0], variance[:, 0], gamma[:, 0])
 
     def forward(
         self, parameters: Float[Tensor, "B 5"]
     ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N A"], Float[Tensor, "B 1"]]:
-        """The filter banks F_y and F_x and the intensity gamma (eqs. 19 to 26).
+        """Return the filter banks F_y and F_x and the intensity gamma (eqs. 19 to 26).
 
         A row is a softmax, which is the paper's exp(-(a - mu)^2 / (2 sigma^2)) over its sum, exactly, wherever the
         filter lies: the row of a filter far outside the image still sums to 1 (on the nearest pixels) where a sum
@@ -112,7 +112,7 @@ class ReadAttention(nn.Module):
         num_filters: N.
         height: Height of the image, in pixels.
         width: Width of the image, in pixels.
-        initial_bias: Where the window's parameters start.
+        initial_bias: Initial values of the window's parameters.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class ReadAttention(nn.Module):
         start_window(self.parameters_of, initial_bias)
 
     def window(self, hidden: Float[Tensor, "B U"]) -> Window:
-        """The window that this state looks through."""
+        """Return the read window that this state chooses."""
         return self.grid.window(self.parameters_of(hidden))
 
     def forward(
@@ -150,7 +150,7 @@ class WriteAttention(nn.Module):
         channels: C, channels of the image.
         height: Height of the image, in pixels.
         width: Width of the image, in pixels.
-        initial_bias: Where the window's parameters start.
+        initial_bias: Initial values of the window's parameters.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ class WriteAttention(nn.Module):
         start_window(self.patch_and_parameters, initial_bias)
 
     def window(self, hidden: Float[Tensor, "B U"]) -> Window:
-        """The window that this state writes through."""
+        """Return the write window that this state chooses."""
         return self.grid.window(self.patch_and_parameters(hidden)[:, self.num_patch_values :])
 
     def forward(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:

@@ -40,7 +40,7 @@ class ReadStep(nn.Module):
         spec: Size and channels of the images.
         num_units: U.
         read_size: N.
-        read_bias: Where the window's parameters start.
+        read_bias: Initial values of the window's parameters.
         forget_bias: Initial bias of the forget gate.
     """
 
@@ -61,7 +61,7 @@ class ReadStep(nn.Module):
         weight: Float[Tensor, "G J"],
         bias: Float[Tensor, "... G"],
     ) -> tuple[ClassifierState, Float[Tensor, "B J"]]:
-        """The next state, and what the weight multiplied (for :class:`genlab.nn.recurrent.Unrolled`)."""
+        """Return the next state and the input of the weight (for :class:`genlab.nn.recurrent.Unrolled`)."""
         (patch,) = self.read((images,), state.hidden)
         inputs = torch.cat((patch, state.hidden), 1)
         return ClassifierState(*update_cell(torch.addmm(bias, inputs, weight.t()), state.cell)), inputs
@@ -71,13 +71,13 @@ class DRAWClassifier(Model):
     """Recurrent attention that ends in a class.
 
     Args:
-        spec: What the dataset measured; it must have classes.
+        spec: Properties of the images, measured by the dataset; it must have classes.
         num_glimpses: T, at least 1.
         num_units: U, at least 1.
         read_size: N, from 1 to the image's longer side.
-        read_bias: Where the parameters of the window start.
+        read_bias: Initial values of the parameters of the window.
         forget_bias: Initial bias of the forget gate.
-        learned_states: Whether the recurrent state starts at learned values rather than at zero.
+        learned_states: True if the recurrent state starts at learned values rather than at zero.
 
     Raises:
         ValueError: An argument is outside its range, or the data have no classes.
@@ -119,24 +119,24 @@ class DRAWClassifier(Model):
             self.register_buffer("initial_state", start, persistent=False)
 
     def phases(self) -> tuple[Phase, ...]:
-        """One: the cross-entropy."""
+        """Return the only phase, which minimises the cross-entropy."""
         return (Phase(name="model", modules=(self,), loss=self.loss),)
 
     def compilable(self) -> tuple[nn.Module, ...]:
-        """One glimpse."""
+        """Return the module of one glimpse."""
         return (self.step,)
 
     def loss(self, batch: Batch) -> Loss:
-        """Cross-entropy after the last glimpse in nats, and the share of errors, averaged over the labelled images."""
+        """Return cross-entropy after the last glimpse (nats) and share of errors, averaged over the labelled images."""
         return classification_loss(self.logits(batch.images), batch.labels)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Cross-entropy of each image in nats, and whether its likeliest class is wrong (1) or right (0)."""
+        """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
         return classification_measures(self.logits(batch.images), batch.labels)
 
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
-        """Log-probabilities of the classes after the last glimpse, up to a constant."""
+        """Return the log-probabilities of the classes after the last glimpse, up to a constant."""
         *_, last = self._unroll(images)
         return at_least_float32(self.classify(last.hidden))
 

@@ -42,17 +42,17 @@ class DRAW(GenerativeModel):
     """The Deep Recurrent Attentive Writer.
 
     Args:
-        spec: What the dataset measured.
+        spec: Properties of the images, measured by the dataset.
         num_glimpses: T, at least 1.
         num_units: U, units of the encoder and of the decoder, at least 1.
         latent_size: Z, latent dimensions of each glimpse, at least 1.
         read_size: N of the read window, from 1 to the image's longer side; None reads without attention.
         write_size: N of the write window, likewise.
-        read_bias: Where the parameters of the read window start; of no effect without read attention.
+        read_bias: Initial values of the parameters of the read window; of no effect without read attention.
         write_bias: The same for the write window. Rows of a filter bank sum to 1, so that a wide filter writes faintly:
             1/gamma should start large.
         forget_bias: Initial bias of the forget gates.
-        learned_states: Whether the recurrent states start at learned values rather than at zero.
+        learned_states: True if the recurrent states start at learned values rather than at zero.
         initial_canvas: "zero"; "learned", from zero; or "training_mean", learned from the logits of the mean image.
         observation: Called with the spec, gives the distribution of an image around sigmoid(c_T);
             None chooses by the number of levels (:func:`genlab.models.draw.observation.default_observation`).
@@ -144,11 +144,11 @@ class DRAW(GenerativeModel):
             self.register_buffer(name, value, persistent=False)
 
     def phases(self) -> tuple[Phase, ...]:
-        """One: the variational bound."""
+        """Return the only phase, which minimises the variational bound."""
         return (Phase(name="model", modules=(self,), loss=self.loss),)
 
     def compilable(self) -> tuple[nn.Module, ...]:
-        """One glimpse: compiled once, it serves any number of them."""
+        """Return the module of one glimpse; it is compiled once for any number of glimpses."""
         return (self.glimpse,)
 
     @torch.no_grad()
@@ -162,7 +162,7 @@ class DRAW(GenerativeModel):
         self.observation.initialize(lines)
 
     def loss(self, batch: Batch) -> Loss:
-        """The bound of eq. 12, L_x + L_z, in nats per image, averaged over the batch."""
+        """Return the bound of eq. 12, L_x + L_z, in nats per image, averaged over the batch."""
         images = self._to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
@@ -181,7 +181,7 @@ class DRAW(GenerativeModel):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """The bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats.
+        """Return the bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats.
 
         ``bits_per_dim`` is the bound again, in bits per sub-pixel.
         """
@@ -194,7 +194,7 @@ class DRAW(GenerativeModel):
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
-        """The measures of :meth:`evaluate`, the importance-weighted bound, and two curves over the glimpses.
+        """Return the measures of :meth:`evaluate`, the importance-weighted bound, and two curves over the glimpses.
 
         ``kl_per_glimpse_nats`` is KL(q(z_t) || p(z_t)); ``nll_upper_bound_by_glimpses_nats`` is the bound of the model
         that stops after t glimpses, L_x(c_t) + sum of the KL until t; its last point is the bound.
@@ -240,7 +240,7 @@ class DRAW(GenerativeModel):
     def sample(
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """Mean images sigmoid(c_T) of latents from the prior, as the paper shows them (section 2.3)."""
+        """Return the mean images sigmoid(c_T) of latents from the prior, as the paper shows them (section 2.3)."""
         require_labels_of_samples(labels, num_samples, self)
         noise = self._noise(num_samples, generator)
 
@@ -252,7 +252,7 @@ class DRAW(GenerativeModel):
 
     @torch.no_grad()
     def sample_canvases(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "F N C H W"]:
-        """Every canvas on the way to a sample, sigmoid(c_0) to sigmoid(c_T), as images."""
+        """Return every canvas on the way to a sample, sigmoid(c_0) to sigmoid(c_T), as images."""
         states = list(self._generate(self._noise(num_samples, generator)))
         return self._canvas_images(num_samples, states)
 
@@ -264,7 +264,7 @@ class DRAW(GenerativeModel):
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """What the model makes, and how it gets there.
+        """Return pictures of samples, reconstructions and the canvases that lead to them.
 
         Always ``samples``; ``canvases``, a film of c_0 to c_T of the same samples with the window of each write in
         red; and ``interpolation``, rows of images along the great arc between two latent sequences from the prior.
@@ -311,7 +311,7 @@ class DRAW(GenerativeModel):
         )
 
     def _interpolate(self, ends: Float[Tensor, "T R Z"], arc_length: int) -> Float[Tensor, "N C H W"]:
-        """A row of images from each even latent sequence to the odd one after it."""
+        """Return a row of images from each even latent sequence to the odd one after it."""
         rows = []
         for start, end in zip(ends[:, ::2].unbind(1), ends[:, 1::2].unbind(1), strict=True):  # (T, Z) each
             fractions = [step / max(1, arc_length - 1) for step in range(arc_length)]
@@ -339,7 +339,7 @@ class DRAW(GenerativeModel):
         return torch.stack(frames)
 
     def _noise(self, num_rows: int, generator: Generator | None = None) -> Float[Tensor, "T B Z"]:
-        """Standard normal noise, fresh for every glimpse: one draw for all of them, of which none is used twice."""
+        """Return standard normal noise for all glimpses, from one draw; no number is used for two glimpses."""
 
         def draw(num: int) -> Tensor:
             shape = (self.num_glimpses, num, self.latent_size)
@@ -374,7 +374,7 @@ class DRAW(GenerativeModel):
             yield state, posterior
 
     def _generate(self, latents: Float[Tensor, "T B Z"]) -> Iterator[State]:
-        """The decoder alone, on latents from anywhere."""
+        """Run the decoder alone, on given latents, and yield its states."""
         state = self._initial_state(latents.shape[1])
         for latent in latents.unbind(0):
             state = self.glimpse.generate(latent, state)
@@ -386,7 +386,7 @@ def _to_images(lines: Float[Tensor, "*batch H C W"]) -> Float[Tensor, "*batch C 
 
 
 def _kl(posteriors: list[Posterior]) -> Float[Tensor, "T B"]:
-    """KL(q(z_t) || p(z_t)) of every glimpse, in nats: all glimpses in one set of kernels."""
+    """Return KL(q(z_t) || p(z_t)) of every glimpse, in nats: all glimpses in one set of kernels."""
     mu = torch.stack([posterior.mu for posterior in posteriors])
     log_sigma = torch.stack([posterior.log_sigma for posterior in posteriors])
     return kl_to_standard_normal(mu, log_sigma).sum(2)

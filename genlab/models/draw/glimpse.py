@@ -16,7 +16,7 @@ from genlab.types import ImageSpec
 
 
 class State(NamedTuple):
-    """What one glimpse hands to the next."""
+    """The recurrent state that one glimpse passes to the next."""
 
     canvas: Float[Tensor, "B H C A"]
     encoder_hidden: Float[Tensor, "B U"]
@@ -34,7 +34,7 @@ class Posterior(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the batch, not the state, gives to one glimpse."""
+    """The inputs of one glimpse that do not depend on the state."""
 
     images: Float[Tensor, "B H C A"]
     noise: Float[Tensor, "B Z"]
@@ -45,7 +45,7 @@ class Given(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What the two weights of :class:`Given` multiplied, for their gradients."""
+    """The inputs of the two weights of :class:`Given`, kept to compute the gradients of these weights."""
 
     encoder_inputs: Float[Tensor, "B J"]
     decoder_inputs: Float[Tensor, "B K"]
@@ -99,7 +99,7 @@ class Glimpse(nn.Module):
         return torch.cat((-of_error, of_states), 1), from_image
 
     def forward(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
-        """The next state, the posterior whose draw mu + sigma * noise led to it, and what the weights multiplied."""
+        """Return the next state, the posterior with its draw mu + sigma * noise, and the inputs of the weights."""
         mean = torch.sigmoid(state.canvas)
         if self.read is None:
             seen: tuple[Tensor, ...] = (mean.flatten(1),)
@@ -120,13 +120,13 @@ class Glimpse(nn.Module):
         return next_state, Posterior(mu, log_sigma, latent), Taken(encoder_inputs, decoder_inputs)
 
     def generate(self, latent: Float[Tensor, "B Z"], state: State) -> State:
-        """The next state of the decoder alone, after a latent from anywhere (section 2.3)."""
+        """Return the next state of the decoder alone, after a latent from anywhere (section 2.3)."""
         decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
         gates = nn.functional.linear(decoder_inputs, self.decoder.weight, self.decoder.bias)
         hidden, cell = update_cell(gates, state.decoder_cell)
         return state._replace(canvas=state.canvas + self.written(hidden), decoder_hidden=hidden, decoder_cell=cell)
 
     def written(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:
-        """What the state of the decoder adds to the canvas."""
+        """Return the addition to the canvas that the state of the decoder makes."""
         added: Tensor = self.write(hidden)
         return added.view(-1, *self.canvas_shape)

@@ -1,4 +1,4 @@
-"""How a canvas of real numbers becomes a probability of the integer levels of an image.
+"""Observation models: distributions of the integer levels of an image, given a canvas of real numbers.
 
 Every observation model has its mean at sigmoid(canvas), so that DRAW's error image x - sigmoid(c) (arXiv:1502.04623,
 eq. 3) means the same for binary, grey and colour images. Every one is a distribution over the levels themselves: the
@@ -26,7 +26,7 @@ class ObservationModel(nn.Module, ABC):
     """A distribution of independent sub-pixels given a canvas.
 
     Args:
-        spec: What the dataset measured: levels and channels.
+        spec: Properties of the images, measured by the dataset; levels and channels are used.
     """
 
     def __init__(self, spec: ImageSpec) -> None:
@@ -38,11 +38,11 @@ class ObservationModel(nn.Module, ABC):
         """-log p(images | canvas) of each image, in nats."""
 
     def mean(self, canvas: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The image in (0, 1) that a canvas stands for."""
+        """Return the image in (0, 1) that a canvas stands for."""
         return torch.sigmoid(canvas)
 
     def initialize(self, images: Float[Tensor, "B H C A"]) -> None:
-        """Set what can be read off a sample of training images."""
+        """Set the initial values that depend on a sample of training images."""
 
 
 class Bernoulli(ObservationModel):

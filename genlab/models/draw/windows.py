@@ -23,7 +23,7 @@ _WIDEST_LINE = 0.04
 
 
 def enlargement(height: int, width: int) -> int:
-    """The factor f that makes the longer side of an image at least 112 pixels."""
+    """Return the factor f that makes the longer side of an image at least 112 pixels."""
     return -(-_LEAST_SIDE // max(height, width))
 
 
@@ -52,7 +52,7 @@ def outline_window(
     at least one pixel of the picture and at most a twenty-fifth of its longer side.
 
     Args:
-        pictures: What :func:`enlarge` returned.
+        pictures: Images enlarged by :func:`enlarge`.
         window: The windows, in pixels of the images before they were enlarged.
         num_filters: N of the window, along one side.
         factor: By how much the images were enlarged.

@@ -1,4 +1,4 @@
-"""What else the two networks are told, or asked: nothing, the class, hidden codes, or which of K classes.
+"""Conditioning of the two networks: extra inputs (a class, hidden codes) and extra outputs (the class of an image).
 
 Dimensions: B batch, L labelled images, N images, K conditions, E extra inputs of the generator, O outputs of
 the discriminator.
@@ -30,60 +30,60 @@ Rows = Union[Bool[Tensor, " B"], slice]  # noqa: UP007 - jaxtyping's types have 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """What conditioning asks of the networks."""
+    """The numbers of inputs and outputs of the networks under a conditioning."""
 
     num_inputs: int = 0
     """E: inputs of the generator beside the noise."""
     num_conditions: int = 0
     """K: inputs of the discriminator beside the image."""
     num_outputs: int = 1
-    """O."""
+    """O: outputs of the discriminator."""
 
 
 class Conditioning(nn.Module, ABC):
-    """The information that a GAN has beside images and noise. The base class has none."""
+    """Base class of conditionings: the information that a GAN has beside images and noise."""
 
     num_classes: int = 0
-    """Classes that samples can be drawn of."""
+    """Number of classes that samples can be drawn from; 0 without classes."""
     reads_single_images: bool = False
     """True if something is read in the discriminator's features or outputs of one image."""
     game_weight: float = 1.0
-    """Of the objective in the discriminator's loss."""
+    """Weight of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
-    """Of what :meth:`measures` returns."""
+    """Declarations of the measures that :meth:`measures` returns."""
 
     @abstractmethod
     def sizes(self, spec: ImageSpec) -> Sizes:
-        """Inputs and outputs of the networks.
+        """Return the numbers of inputs and outputs of the networks.
 
         Raises:
             ValueError: The data lack what the conditioning needs.
         """
 
     def build_head(self, num_features: int) -> None:
-        """Make what reads the discriminator's features, once their number is known."""
+        """Build the head that reads the discriminator's features, once their number is known."""
 
     def draw(
         self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
     ) -> Float[Tensor, "N E"]:
-        """The generator's extra inputs; of the given classes where the model has classes."""
+        """Return the generator's extra inputs, for the given classes if the model has classes."""
         del labels, generator
         return torch.empty(num, 0, device=device)
 
     def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
-        """The discriminator's extra inputs."""
+        """Return the discriminator's extra inputs."""
         return torch.empty(len(labels), 0, device=labels.device)
 
     def divided(self, batch: Batch) -> tuple[Rows, Rows] | None:
-        """The training images that the adversarial game shows as real, and those that it leaves out.
+        """Return the rows of the training images that the adversarial game uses, and of those that it leaves out.
 
-        None where it shows all.
+        None if the game uses all of them.
         """
         del batch
         return None
 
     def scores(self, outputs: Float[Tensor, "B O"]) -> Float[Tensor, " B"]:
-        """How real an image looks."""
+        """Return the score of each image, larger for images that look real."""
         return outputs[:, 0]
 
     def discriminator_term(
@@ -93,12 +93,12 @@ class Conditioning(nn.Module, ABC):
         fake: DiscriminatorOutput,
         inputs: Float[Tensor, "B E"],
     ) -> Loss | None:
-        """A term of the discriminator's loss.
+        """Return a term of the discriminator's loss.
 
         Args:
             supervised: Output for the images that the game left out, or for all images if it left out none; None where
                 there are no such images.
-            labels: Of these images.
+            labels: Labels of these images.
             fake: Output for generated images, detached from the generator.
             inputs: The generator's extra inputs that they were drawn from.
         """
@@ -106,12 +106,12 @@ class Conditioning(nn.Module, ABC):
         return None
 
     def generator_term(self, fake: DiscriminatorOutput, inputs: Float[Tensor, "B E"]) -> Loss | None:
-        """A term of the generator's loss."""
+        """Return a term of the generator's loss."""
         del fake, inputs
         return None
 
     def measures(self, outputs: Float[Tensor, "B O"], labels: Labels) -> dict[str, Float[Tensor, " B"]]:
-        """What the discriminator's outputs say of given images, per image."""
+        """Return the measures of each image that the discriminator's outputs give."""
         del outputs, labels
         return {}
 
@@ -125,7 +125,7 @@ class Unconditional(Conditioning):
 
 
 class ClassLabels(Conditioning):
-    """Both networks are told the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
+    """Conditioning of both networks on the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
 
     Differs from the paper: the label is joined to the first layer instead of passing a layer of its own. An image
     without a label has no class at all: zeros.
@@ -156,7 +156,7 @@ class ClassPrediction(Conditioning):
 
     The logit of the class "fake" is fixed at zero, so that D(x) = Z(x) / (Z(x) + 1) with Z the sum of the exponentials
     of the K logits: the score log Z is the logit of D. Images with a label serve the classifier alone; those without
-    one are the real images of the game. Where every image has a label, all are both.
+    one are the real images of the game. If every image has a label, all images serve both purposes.
 
     Args:
         game_weight: Of the game in the discriminator's loss, beside the classifier's cross-entropy; 1/2 in the authors'

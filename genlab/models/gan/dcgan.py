@@ -35,7 +35,7 @@ _KERNEL, _STRIDE, _PADDING = 4, 2, 1
 
 
 def num_halvings(spec: ImageSpec) -> int:
-    """How often the image is halved: at least twice, then until a side is odd or the smaller one at most 4."""
+    """Return the number of halvings: at least two, then until a side is odd or the smaller side is at most 4."""
     height, width, count = spec.height, spec.width, 0
     while height % 2 == 0 and width % 2 == 0 and (count < 2 or min(height, width) > 4):
         height, width, count = height // 2, width // 2, count + 1
@@ -49,7 +49,7 @@ class DCGANGenerator(GeneratorNetwork):
         spec: The images.
         num_inputs: I.
         channels: Of the largest hidden map; each smaller one has twice as many.
-        normalization: Of every layer but the last; None is none.
+        normalization: Normalisation of every layer but the last; None for no normalisation.
 
     Raises:
         ValueError: An argument is out of range, or the image size is not divisible by 4.
@@ -101,7 +101,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         channels: Of the first map; each smaller one has twice as many.
         num_hidden: Units of a fully connected layer behind the maps, 1024 in InfoGAN (arXiv:1606.03657, appendix C.1);
             None leaves it out.
-        normalization: Of every layer but the first; None is none.
+        normalization: Normalisation of every layer but the first; None for no normalisation.
         leak: Slope of the leaky ReLUs below zero, in [0, 1).
 
     Raises:

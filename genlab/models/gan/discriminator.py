@@ -59,7 +59,7 @@ class Discriminator(nn.Module):
         real_conditions: Float[Tensor, "R K"],
         fake_conditions: Float[Tensor, "B K"],
     ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
-        """Judge real and generated images, each batch on its own where images of a batch influence each other."""
+        """Return the outputs for real and generated images, in one pass if the images of a batch are independent."""
         if self.judges_batches:
             return self(real, real_conditions), self(fake, fake_conditions)
         # One pass over both is the same function, and fills the matrix products better.

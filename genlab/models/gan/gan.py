@@ -281,7 +281,7 @@ class GAN(GenerativeModel):
     def _inputs(
         self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
     ) -> tuple[Float[Tensor, "N I"], Float[Tensor, "N E"]]:
-        """The generator's inputs, and the part of them that conditioning adds to the noise."""
+        """Return the generator's inputs, and the part of them that conditioning adds to the noise."""
         noise = self.latent.draw(num, generator=generator, device=device)
         extra = self.conditioning.draw(num, labels=labels, generator=generator, device=device)
         return torch.cat((noise, extra), 1), extra
@@ -330,8 +330,9 @@ class GAN(GenerativeModel):
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the scores of the given images and of as many generated ones, in evaluation mode.
 
-        If the objective has a threshold between real and fake, also the accuracy (1 or 0 per image). On held-out images they show a discriminator that knows its training images by heart. The score of a
-        pack is that of each of its images; the first images fill the last pack up.
+        If the objective has a threshold between real and fake, also return the accuracy (1 or 0 per image). On
+        held-out images both show a discriminator that has memorised its training images. The score of a pack is the
+        score of each of its images; the first images fill the last pack up.
         """
         with evaluation_mode(self):
             generated = self._generate_for(batch.labels)
@@ -348,7 +349,7 @@ class GAN(GenerativeModel):
 
     @torch.no_grad()
     def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
-        """The category that the code head reads in each image; None where the model has no categorical code."""
+        """Return the category that the code head reads in each image; None where the model has no categorical code."""
         if not isinstance(self.conditioning, HiddenCodes):
             return None
         with evaluation_mode(self):
@@ -366,7 +367,7 @@ class GAN(GenerativeModel):
         generator: Generator | None = None,
         label: int | None = None,
     ) -> dict[str, Float[Tensor, "..."]]:
-        """Samples; paths between two draws; every class, where there are classes; traversals of hidden codes.
+        """Return samples, paths between two draws, every class if there are classes, and traversals of hidden codes.
 
         ``interpolation``: each row goes from one draw to another. ``class_grid``: one class per row, the noise of a
         column is the same in all rows. ``traversal_k``: one category per row, the k-th continuous code grows from -2 to

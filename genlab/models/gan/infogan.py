@@ -128,7 +128,7 @@ class HiddenCodes(Conditioning):
         return self.inputs(categories.to(device), continuous.to(device))
 
     def inputs(self, categories: Int[Tensor, " N"], continuous: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
-        """The codes as the generator gets them: the category one-hot, then the continuous ones."""
+        """Return the codes as the generator gets them: the category one-hot, then the continuous ones."""
         return torch.cat((one_hot(categories, self.num_categories), continuous), 1)  # (N, K + D)
 
     def discriminator_term(
@@ -159,6 +159,6 @@ class HiddenCodes(Conditioning):
         return Loss(value=value, metrics=metrics)
 
     def read_category(self, features: Float[Tensor, "B F"]) -> Int[Tensor, " B"]:
-        """The likeliest category of each image."""
+        """Return the likeliest category of each image."""
         logits: Tensor = self.head(features)[0]
         return logits.argmax(1)

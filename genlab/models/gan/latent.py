@@ -1,4 +1,4 @@
-"""What a generator starts from: noise of a known distribution, and paths through it.
+"""Latent distributions: the noise that a generator maps to images, and paths between two draws.
 
 Dimensions: N images, Z size of the noise.
 """
@@ -36,7 +36,7 @@ class Latent(ABC):
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
     ) -> Float[Tensor, "*shape"]:
-        """A point on the path from one draw to another that stays where draws are likely."""
+        """Return a point on the path from one draw to another; the path stays in a region of high probability."""
 
 
 class UniformNoise(Latent):

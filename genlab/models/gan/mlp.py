@@ -33,8 +33,8 @@ class MLPGenerator(GeneratorNetwork):
         num_inputs: I.
         hidden: Widths of the hidden layers.
         activation: After each of them.
-        normalization: Before each activation, in place of a bias; None is none.
-        normalizes_output_weights: Whether the weights of the last layer are lengths, from 1 on, times directions.
+        normalization: Before each activation, in place of a bias; None for no normalisation.
+        normalizes_output_weights: True if the weights of the last layer are lengths, from 1 on, times directions.
 
     Raises:
         ValueError: A width is out of range, or there is none.

@@ -1,4 +1,4 @@
-"""What every generator and discriminator has in common.
+"""Base classes, normalisations and initialisations that generators and discriminators share.
 
 Networks see images in the range of the generator's output; the GAN converts at its door. Nothing here knows the batch
 size: the last, smaller batch of an epoch is a batch like any other.
@@ -102,12 +102,12 @@ class GaussianNoiseLayer(nn.Module):
 
 
 def normalized(normalization: Normalization | None, num_features: int) -> nn.Module:
-    """The normalisation of one layer, or its place."""
+    """Return the normalisation of one layer, or a placeholder for it."""
     return Unnormalized(num_features) if normalization is None else normalization(num_features)
 
 
 def with_planes(images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B channels H W"]:
-    """Each condition as one more channel, constant over the image."""
+    """Return each condition as one more channel, constant over the image."""
     if conditions.shape[1] == 0:
         return images
     planes = conditions[:, :, None, None].expand(-1, -1, *images.shape[2:])

@@ -1,4 +1,4 @@
-"""What the two networks play for, as functions of the discriminator's scores.
+"""Objectives: the losses of both networks, as functions of the discriminator's scores.
 
 A score is an unbounded number per image, larger for what looks real; no network here ends in a sigmoid. The
 discriminator's loss is E[real(D(x))] + E[fake(D(G(z)))], averaged over the batch; each objective says what `real`,
@@ -50,7 +50,7 @@ class Objective(ABC):
     """The losses of a two-player game."""
 
     unit: ClassVar[str]
-    """What its losses are measured in, as the last part of their names."""
+    """Unit of the losses, which is the last part of their names."""
     decision_threshold: ClassVar[float | None]
     """The score above which an image is taken for real; None for a critic, whose scores have no such point."""
     compares_pairs: ClassVar[bool] = False
@@ -58,15 +58,15 @@ class Objective(ABC):
 
     @abstractmethod
     def real(self, scores: Scores) -> Scores:
-        """What each score costs the discriminator if its image is real."""
+        """Return the discriminator's loss of each score of a real image."""
 
     @abstractmethod
     def fake(self, scores: Scores) -> Scores:
-        """What each score costs the discriminator if its image is generated."""
+        """Return the discriminator's loss of each score of a generated image."""
 
     @abstractmethod
     def generator_loss(self, scores: Scores) -> Float[Tensor, ""]:
-        """What the scores of its images cost the generator."""
+        """Return the generator's loss for the scores of its images."""
 
     def discriminator_loss(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, ""]:
         """Return both terms, each averaged over its own images; of pairs, the one term."""
@@ -206,7 +206,7 @@ class SmoothedObjective(Objective):
     For cross-entropy this is the target `real_target` in place of 1; for least squares it is the same up to a constant.
 
     Args:
-        objective: What is smoothed.
+        objective: The objective to smooth.
         real_target: Between 0.5 and 1; 1 changes nothing.
 
     Raises:

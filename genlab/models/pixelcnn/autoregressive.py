@@ -1,4 +1,4 @@
-"""What all autoregressive image models share: p(x) = prod_i p(x_i | x_<i), in an order that the model states.
+"""The base of autoregressive image models: p(x) = prod_i p(x_i | x_<i), in an order that the model states.
 
 Each factor is a categorical distribution over the values of one symbol: a sub-pixel for most models, a block of
 pixels for :class:`genlab.models.pixelcnn.blocks.PixelCNNBlocks`. A model gives the logits of all symbols at once
@@ -41,7 +41,7 @@ class AutoregressiveModel(GenerativeModel):
         num_symbols: Symbols per site, S; the channels, where a symbol is a sub-pixel.
         num_values: Values of a symbol, K.
         grid: Rows and columns of sites.
-        class_conditional: Whether the class is an input.
+        class_conditional: True if the class is an input.
 
     Raises:
         ValueError: Class conditioning was asked for and the images have no labels.
@@ -62,26 +62,26 @@ class AutoregressiveModel(GenerativeModel):
         self.grid = grid
         self.num_classes = spec.num_classes if class_conditional else 0
 
-    # ---- what a model defines
+    # ---- to be defined by a model
 
     @abstractmethod
     def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
-        """Unnormalised log-probabilities of every symbol given those before it, fp32."""
+        """Return the unnormalised log-probabilities of every symbol given those before it, fp32."""
 
     @abstractmethod
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
-        """A fresh decoder for n images of these classes, whose logits equal those of :meth:`logits`."""
+        """Return a fresh decoder for n images of these classes, whose logits equal those of :meth:`logits`."""
 
     def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B S h w"]:
-        """Levels of images in [0, 1]; rounding, here and nowhere else, undoes the division by num_levels - 1."""
+        """Return the levels of images in [0, 1]; rounding, only here, undoes the division by num_levels - 1."""
         return images.mul(self.spec.num_levels - 1).round().long()
 
     def to_images(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B C H W"]:
-        """The images that :meth:`to_symbols` maps to these symbols."""
+        """Return the images that :meth:`to_symbols` maps to these symbols."""
         return symbols.to(self.dtype) / (self.spec.num_levels - 1)
 
     def nll(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Exact negative log-likelihood, nats per image, as a sum over all symbols."""
+        """Return the exact negative log-likelihood, nats per image, as a sum over all symbols."""
         logits = self.logits(symbols, labels).transpose(1, 2)  # (B, K, S, h, w)
         return F.cross_entropy(logits, symbols, reduction="none").flatten(1).sum(1)
 
@@ -102,7 +102,7 @@ class AutoregressiveModel(GenerativeModel):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
+        """Return exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
         with evaluation_mode(self), float32_products():
             nats = self.nll(self.to_symbols(batch.images), batch.labels)
         return {"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)}
@@ -112,7 +112,7 @@ class AutoregressiveModel(GenerativeModel):
 
     @torch.no_grad()
     def entropy_map(self, batch: Batch) -> Float[Tensor, "B S h w"]:
-        """Entropy of the prediction of each symbol of given images, nats, between 0 and log K."""
+        """Return the entropy of the prediction of each symbol of given images, nats, between 0 and log K."""
         with evaluation_mode(self), float32_products():
             log_probabilities = self.logits(self.to_symbols(batch.images), batch.labels).log_softmax(2)
         return -(log_probabilities.exp() * log_probabilities).sum(2)
@@ -131,7 +131,7 @@ class AutoregressiveModel(GenerativeModel):
         """Draw images in [0, 1], exactly, computing every activation once.
 
         Args:
-            num_samples: How many.
+            num_samples: Number of images.
             labels: Their classes; drawn uniformly where the model is class-conditional and none are given.
             generator: Source of the uniforms; torch's default CPU generator when None.
             temperature: Divides the logits; 1 is the model, below 1 is sharper and less varied.
@@ -157,7 +157,7 @@ class AutoregressiveModel(GenerativeModel):
 
         Args:
             images: In [0, 1]; hidden pixels are not looked at.
-            given: Which pixels to keep: the number of rows from the top, or a mask that is True on a prefix of the
+            given: Pixels to keep: the number of rows from the top, or a mask that is True on a prefix of the
                 model's order (raster order of pixels, or of blocks).
             labels: Classes, where the model is class-conditional.
             generator: Source of the uniforms.
@@ -214,7 +214,7 @@ class AutoregressiveModel(GenerativeModel):
         return self.to_images(symbols)
 
     def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:
-        """The random numbers of n images: all the randomness of a sample, on the model's device."""
+        """Return the random numbers of n images: all the randomness of a sample, on the model's device."""
         source = generator.device if generator is not None else torch.device("cpu")
         shape = (num_samples, self.num_symbols, *self.grid)
         return torch.rand(shape, generator=generator, device=source).to(self._device)
@@ -263,7 +263,7 @@ class AutoregressiveModel(GenerativeModel):
         given_rows: int | None = None,
         progress: bool = False,
     ) -> dict[str, Float[Tensor, "..."]]:
-        """Samples, a film of some of them appearing, every class where there are classes, completions, entropies.
+        """Return samples, a film of their generation, every class if there are classes, completions and entropies.
 
         ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
         image with its entropy map, white being log K nats.

@@ -38,11 +38,11 @@ class PixelCNNBlocks(AutoregressiveModel):
         block_channels: Width inside a residual block.
         input_kernel: Side of the first convolution, in 2x2 blocks, odd.
         block_kernel: Side of the residual blocks' convolutions, in 2x2 blocks, odd.
-        reduces: Whether residual blocks begin with a 1x1 convolution to `block_channels`.
+        reduces: True if residual blocks begin with a 1x1 convolution to `block_channels`.
         head_channels: Widths of the 1x1 convolutions before the logits.
         normalization: Called with a number of channels and num_groups, after every convolution but the head's.
         dropout: In the residual blocks, in training.
-        position_bias: Whether a bias per position is learned, on the stream and on the logits.
+        position_bias: True if a bias per position is learned, on the stream and on the logits.
 
     Raises:
         ValueError: The images have an odd side or too many levels, or an argument is out of range.
@@ -95,7 +95,7 @@ class PixelCNNBlocks(AutoregressiveModel):
         self.register_buffer("place_values", digits, persistent=False)
 
     place_values: Tensor
-    """What one level of each sub-pixel of a block adds to the block's symbol: a number in base num_levels."""
+    """Place value of each sub-pixel in the block's symbol, a number in base num_levels."""
 
     def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B 1 h w"]:
         levels = F.pixel_unshuffle(super().to_symbols(images), SIDE)  # (B, C * 4, h, w)

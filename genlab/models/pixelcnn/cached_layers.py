@@ -31,7 +31,7 @@ class RowBiases:
         self._next = None if biases is None else torch.zeros(1, dtype=torch.long, device=biases.device)
 
     def row(self) -> Float[Tensor, "W C"] | None:
-        """Those of the next row."""
+        """Return the biases of the next row."""
         if self._biases is None or self._next is None:
             return None
         biases = self._biases.index_select(0, self._next)[0]
@@ -75,7 +75,7 @@ class RowConvolution:
         self._current.copy_(row)
 
     def output(self) -> Float[Tensor, "n W_out C_out"]:
-        """The output row that belongs to the last row taken in."""
+        """Return the output row that belongs to the last row taken in."""
         channels_first = self._rows.permute(0, 3, 1, 2)
         return F.conv2d(channels_first, self._weight, self._bias, self._stride).squeeze(2).transpose(1, 2)
 
@@ -155,5 +155,5 @@ class PixelConvolution:
             self._rows[:, :-1] = self._rows[:, 1:].clone()
 
     def output(self, column: int, group: int = 0) -> Float[Tensor, "n C_g"]:
-        """One group of the output at one column; its input up to there has been written."""
+        """Return one group of the output at one column; its input up to there has been written."""
         return torch.addmm(self.from_above[group][column], self.windows[column], self.weights[group])

@@ -24,7 +24,7 @@ _INITIAL_GAIN = math.sqrt(3.0)
 
 
 def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
-    """Equation 2: tanh(first half) * sigmoid(second half), within each colour group; halves the channels."""
+    """Return tanh(first half) * sigmoid(second half) within each colour group (eq. 2); halves the channels."""
     pieces = x.chunk(2 * num_groups, dim)  # signal and opening of the first group, of the second, ...
     # Gathered, not viewed: on the CPU tanh and sigmoid of channels-last slices would fall back to scalar code, and
     # the gradient of a view over five dimensions would leave the channels-last format.
@@ -40,7 +40,7 @@ class GatedLayer(nn.Module):
         channels: p, divisible by the number of colour groups.
         kernel_size: n, odd, at least 3.
         num_groups: Colour groups.
-        num_classes: Rows of the class table; 0 for none.
+        num_classes: Rows of the class table; 0 without classes.
         mask_type: A in the first layer, which must not see the pixel itself, B in the others.
         dropout: On the gated features of the horizontal stack, in training.
     """
@@ -74,7 +74,7 @@ class GatedLayer(nn.Module):
             nn.init.zeros_(self.classes.weight)
 
     def class_biases(self, labels: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
-        """Equation 4: V h for the vertical and the horizontal stack, (B, 2p) each; UNLABELLED is the last row."""
+        """Return V h for the vertical and the horizontal stack (eq. 4), (B, 2p) each; UNLABELLED is the last row."""
         assert self.classes is not None
         vertical, horizontal = self.classes(labels % self.classes.num_embeddings).chunk(2, 1)
         return vertical, horizontal
@@ -104,10 +104,10 @@ class GatedNetwork(nn.Module):
         input_kernel: Side of the first layer's kernels.
         kernel_size: Side of the other layers' kernels.
         head_channels: Widths of the 1x1 convolutions before the logits.
-        num_classes: Rows of the class tables; 0 for none.
+        num_classes: Rows of the class tables; 0 without classes.
         dropout: On the gated features of the horizontal stack, in training.
         position_grid: Height and width of a learned bias per position, added to the horizontal stack after the first
-            layer and to the logits; None has none.
+            layer and to the logits; None for no bias.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class MixtureParameters:
     """In [-1, 1], for the pairs (earlier, later) of channels in the order (0, 1), (0, 2), (1, 2)."""
 
     def shifted_means(self, positions: Float[Tensor, "*B C"], channel: int) -> Float[Tensor, "*B M"]:
-        """Equation 3: the means of a channel, given the positions in [-1, 1] of the channels before it."""
+        """Return the means of a channel (eq. 3), given the positions in [-1, 1] of the channels before it."""
         means = self.means[..., channel, :]
         first = channel * (channel - 1) // 2
         for earlier in range(channel):
@@ -50,7 +50,7 @@ def num_mixture_parameters(num_channels: int, num_components: int) -> int:
 
 
 def split_mixture_parameters(raw: Float[Tensor, "*B N"], num_channels: int) -> MixtureParameters:
-    """A network's output at a pixel as a mixture."""
+    """Return a network's output at a pixel as a mixture."""
     num_pairs = num_channels * (num_channels - 1) // 2
     rows = torch.unflatten(raw, -1, (1 + 2 * num_channels + num_pairs, -1))
     logits, means, log_scales, coefficients = torch.split(rows, [1, num_channels, num_channels, num_pairs], -2)
@@ -63,14 +63,14 @@ def split_mixture_parameters(raw: Float[Tensor, "*B N"], num_channels: int) -> M
 
 
 def level_positions(levels: Int[Tensor, "*B"], num_levels: int, dtype: torch.dtype) -> Float[Tensor, "*B"]:
-    """Levels 0 to K - 1 to positions in [-1, 1]."""
+    """Map levels 0 to K - 1 to positions in [-1, 1]."""
     return levels.to(dtype) * (2 / (num_levels - 1)) - 1
 
 
 def discretized_logistic_log_prob(
     levels: Int[Tensor, "*#B"], means: Float[Tensor, "*#B"], log_scales: Float[Tensor, "*#B"], *, num_levels: int
 ) -> Float[Tensor, "*B"]:
-    """Log-probability of a level under one logistic, nats; over the K levels the probabilities sum to one.
+    """Return the log-probability of a level under one logistic, nats; over the K levels the probabilities sum to one.
 
     sigmoid(a) - sigmoid(b) is written sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm keeps its precision
     and its gradient far out in the tails, where the difference itself is zero in float arithmetic.
@@ -90,7 +90,7 @@ def discretized_logistic_log_prob(
 def mixture_log_prob(
     parameters: MixtureParameters, levels: Int[Tensor, "*B C"], *, num_levels: int
 ) -> Float[Tensor, "*B"]:
-    """Log-probability of all channels of a pixel together, nats."""
+    """Return the log-probability of all channels of a pixel together, nats."""
     positions = level_positions(levels, num_levels, parameters.means.dtype)
     joint = parameters.log_weights
     for channel in range(levels.shape[-1]):
@@ -106,7 +106,7 @@ def mixture_log_prob(
 def channel_log_probs(
     parameters: MixtureParameters, levels: Int[Tensor, "*B C"], channel: int, *, num_levels: int
 ) -> Float[Tensor, "*B K"]:
-    """Log-probabilities of all levels of one channel given the channels before it; the others are not looked at."""
+    """Return log-probabilities of all levels of one channel, given the channels before it."""
     positions = level_positions(levels, num_levels, parameters.means.dtype)
     log_weights = _remaining_log_weights(parameters, levels, channel, num_levels=num_levels)
     every_level = torch.arange(num_levels, device=levels.device)[:, None]  # (K, 1)
@@ -136,7 +136,7 @@ def invert_channel_cdf(
     Args:
         parameters: One mixture per pixel.
         levels: Of the earlier channels; the others are not looked at.
-        channel: Which channel to draw.
+        channel: Index of the channel to draw.
         uniforms: In [0, 1).
         num_levels: K.
     """

@@ -40,11 +40,11 @@ class PixelCNN(AutoregressiveModel):
         block_channels: Width inside a block, h in the paper.
         input_kernel: Side of the first convolution, odd.
         block_kernel: Side of the blocks' convolutions, odd.
-        reduces: Whether blocks begin with a 1x1 convolution to `block_channels`, as in the paper.
+        reduces: True if blocks begin with a 1x1 convolution to `block_channels`, as in the paper.
         head_channels: Widths of the 1x1 convolutions before the logits.
         normalization: Called with a number of channels and num_groups, after every convolution but the head's.
         dropout: In the blocks, in training.
-        position_bias: Whether a bias per position is learned; without it, a border looks like black pixels.
+        position_bias: True if a bias per position is learned; without it, a border looks like black pixels.
 
     Raises:
         ValueError: A width is smaller than the number of channels, a kernel is even, or a number is out of range.

@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
         kernel_size: Of the spatial convolution.
         num_groups: Colour groups.
         reduces: False leaves the first 1x1 convolution out, so that the spatial one acts on the whole stream.
-        normalization: After every convolution; None is none.
+        normalization: After every convolution; None for no normalisation.
         dropout: Probability of an element of the block's last hidden layer being zeroed in training.
     """
 
@@ -82,12 +82,12 @@ class MaskedResidualNetwork(nn.Module):
         block_channels: Width inside a block, h in the paper.
         input_kernel: Side of the first convolution.
         block_kernel: Side of the blocks' spatial convolutions.
-        reduces: Whether blocks begin with a 1x1 convolution to `block_channels`.
+        reduces: True if blocks begin with a 1x1 convolution to `block_channels`.
         head_channels: Widths of the 1x1 convolutions before the logits.
-        normalization: After every convolution but the head's; None is none.
+        normalization: After every convolution but the head's; None for no normalisation.
         dropout: In the blocks, in training.
         position_grid: Height and width of a learned bias per position, added to the stream before the blocks and
-            to the logits; None has none.
+            to the logits; None for no bias.
     """
 
     def __init__(

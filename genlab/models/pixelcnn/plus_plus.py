@@ -48,7 +48,7 @@ class PixelCNNPP(AutoregressiveModel):
         filters: F, 160 in the paper's program.
         blocks_down: Gated residual blocks at each scale, from full resolution; three times 5 in the paper.
         num_components: Logistics in the mixture, M.
-        class_conditional: Whether the class is an input; images marked UNLABELLED have a row of their own.
+        class_conditional: True if the class is an input; images marked UNLABELLED have a row of their own.
         dropout: In the blocks, in training; without it the paper's network overfits CIFAR-10 at once.
 
     Raises:
@@ -97,12 +97,12 @@ class PixelCNNPP(AutoregressiveModel):
             self.network(2 * images.to(self.dtype) - 1, labels)
 
     def mixture(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> MixtureParameters:
-        """The distribution of every pixel given those before it, shapes (B, H, W, ...)."""
+        """Return the distribution of every pixel given those before it, shapes (B, H, W, ...)."""
         raw = self.network(2 * self.to_images(symbols) - 1, labels)
         return split_mixture_parameters(raw.movedim(1, -1), self.spec.channels)
 
     def nll(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Exact, nats per image; computed without the probabilities of the levels that do not occur."""
+        """Return the exact nats per image, without computing probabilities of levels that do not occur."""
         parameters = self.mixture(symbols, labels)
         return -mixture_log_prob(parameters, symbols.movedim(1, -1), num_levels=self.num_values).flatten(1).sum(1)
 

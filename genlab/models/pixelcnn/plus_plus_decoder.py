@@ -153,7 +153,7 @@ class _Scale:
             self._lower_ul = ul_up.weight().new_zeros((num_samples, width // 2, ul_up.weight().shape[0]), dtype=dtype)
 
     def begin_row(self, row: int, u: Tensor) -> Tensor:
-        """The stream u of one row, (n, W, F), down and up again."""
+        """Return the stream u of one row, (n, W, F), down and up again."""
         skips = [u]
         for u_block, ul_block in zip(self._u_down, self._ul_down, strict=True):
             u = u_block.row(u, None)
@@ -178,7 +178,7 @@ class _Scale:
         return row[:, :, 0, 1:].transpose(1, 2)
 
     def step(self, row: int, column: int, ul: Tensor) -> Tensor:
-        """The stream ul of one pixel, (n, F), down and up again."""
+        """Return the stream ul of one pixel, (n, F), down and up again."""
         skips = [ul]
         for block in self._ul_down:
             ul = block.step(column, ul, None)

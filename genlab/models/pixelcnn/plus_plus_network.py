@@ -41,9 +41,9 @@ class GatedResidualBlock(nn.Module):
 
     Args:
         filters: F.
-        is_vertical: Whether it belongs to the stream u (:func:`down_shifted`) or ul (:func:`down_right_shifted`).
-        skip_filters: Channels of the skip input; 0 for none.
-        num_classes: Rows of the class table; 0 for none.
+        is_vertical: True for the stream u (:func:`down_shifted`), False for ul (:func:`down_right_shifted`).
+        skip_filters: Channels of the skip input; 0 without a skip input.
+        num_classes: Rows of the class table; 0 without classes.
         dropout: Between the convolutions, in training.
     """
 
@@ -85,7 +85,7 @@ class TwoStreamNetwork(nn.Module):
         out_channels: Mixture parameters per pixel.
         filters: F.
         blocks_down: Blocks of each stream at each scale, from full resolution down.
-        num_classes: Rows of the class tables; 0 for none.
+        num_classes: Rows of the class tables; 0 without classes.
         dropout: In the blocks, in training.
     """
 
@@ -100,7 +100,7 @@ class TwoStreamNetwork(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        in_channels += 1  # a channel of ones, by which the padding can be told from the image
+        in_channels += 1  # a channel of ones, by which the padding can be distinguished from the image
 
         def blocks(number: int, *, is_vertical: bool, skip_filters: int) -> nn.ModuleList:
             return nn.ModuleList(

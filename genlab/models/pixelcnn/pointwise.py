@@ -30,7 +30,7 @@ def parts(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
 def fold(
     convolution: MaskedConv2d, norm: nn.Module
 ) -> tuple[Float[Tensor, "C_out C_in rows K_w"], Float[Tensor, " C_out"], PixelMap | None]:
-    """Weight and bias of a convolution with the normalisation after it, and what cannot be folded into them.
+    """Return weight and bias of a convolution with the normalisation after it, and the part that cannot be folded in.
 
     Raises:
         ValueError: The normalisation is of an unknown kind.
@@ -54,8 +54,8 @@ class PixelLinear:
     Args:
         weight: (C_out, C_in, 1, 1), masked.
         bias: (C_out,).
-        offset: What has to be added to the input, (C_in,); folded into the bias.
-        convolution: Where the groups are taken from.
+        offset: Vector to add to the input, (C_in,); folded into the bias.
+        convolution: The convolution whose groups are used.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, convolution: MaskedConv2d, dtype: torch.dtype):
@@ -72,7 +72,7 @@ class PointwiseHead:
 
     Args:
         convolutions: All masked, the last one giving the logits.
-        offset: What has to be added to the features, (C,).
+        offset: Vector to add to the features, (C,).
         num_samples: Images drawn together.
         dtype: Of weights and activations; logits are fp32.
     """

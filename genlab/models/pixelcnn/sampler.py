@@ -1,4 +1,4 @@
-"""The loop that draws an image symbol by symbol, and what it asks of a network.
+"""The loop that draws an image symbol by symbol, and the interface of the decoders that it calls.
 
 A symbol is what one step draws: a sub-pixel, or a block of pixels. A site is a pixel with all its channels, or a
 block. Sites come in raster order, channels within a site in theirs.
@@ -19,7 +19,7 @@ from genlab.graphs import Graphs
 
 _PROBED_IMAGES = 8
 _MEMORY_SHARE = 0.5
-"""Of the free memory, for what decoders keep; the rest is for what comes and goes within a row."""
+"""Share of the free memory for the decoders' buffers; the rest is for temporary tensors of a row."""
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class Decoder(Protocol):
         """The features that belong to the next symbol, from the symbols before it."""
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
-        """Unnormalised log-probabilities of the next symbol, fp32."""
+        """Return the unnormalised log-probabilities of the next symbol, fp32."""
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         """Take in the symbol that was drawn or given."""
@@ -59,7 +59,7 @@ class InvertingDecoder(Decoder, Protocol):
 def invert_cdf(
     logits: Float[Tensor, "n K"], uniforms: Float[Tensor, " n"], *, temperature: float = 1.0
 ) -> Int[Tensor, " n"]:
-    """The value at which the cumulative probability first exceeds the uniform.
+    """Return the value at which the cumulative probability first exceeds the uniform.
 
     Drawing from uniforms made beforehand is several times faster than torch.multinomial over 256 values, and the
     same uniforms give the same image under every sampler, batch size and device (up to ties in float arithmetic).
@@ -83,7 +83,7 @@ def images_that_fit(make_decoder: Callable[[int], Decoder], num_images: int, dev
     Args:
         make_decoder: A decoder of so many images; what it keeps is known only when it is made.
         num_images: To be drawn, at least 1.
-        device: Where.
+        device: Device of the decoder.
     """
     if device.type != "cuda" or num_images <= 4 * _PROBED_IMAGES:
         return num_images
@@ -122,7 +122,7 @@ def draw_symbols(
         decoder: Fresh: nothing has been written to it.
         uniforms: In [0, 1), one per symbol.
         given: Symbols of which the first sites are kept.
-        num_given_sites: How many sites, in raster order, are taken from `given`.
+        num_given_sites: Number of sites, in raster order, that are taken from `given`.
         temperature: Divides the logits.
         progress: Show a bar with the time left, a step a row.
         graphs: Recorder of rows, for decoders that are :class:`RepeatingDecoder`; None draws all as written.

@@ -25,7 +25,7 @@ Pair = tuple[int, int]
 
 
 class WindowGrid(NamedTuple):
-    """Where windows lie on an image; every member is (vertical, horizontal), in pixels."""
+    """The positions of windows on an image; every member is (vertical, horizontal), in pixels."""
 
     kernel_size: Pair
     stride: Pair
@@ -37,7 +37,7 @@ class WindowGrid(NamedTuple):
         return self.kernel_size[0] * self.kernel_size[1]
 
     def shape(self, height: int, width: int) -> Pair:
-        """Rows and columns of windows on an image.
+        """Return rows and columns of windows on an image.
 
         Raises:
             ValueError: No window fits.
@@ -52,7 +52,7 @@ class WindowGrid(NamedTuple):
         return rows, columns
 
     def cut(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C K L"]:
-        """Every window of every channel, zeros where it hangs over the edge (im2col)."""
+        """Return every window of every channel, zeros where it hangs over the edge (im2col)."""
         columns = F.unfold(images, self.kernel_size, padding=self.padding, stride=self.stride)  # (B, C K, L)
         return columns.view(*images.shape[:2], self.num_pixels, columns.shape[2])
 
@@ -195,7 +195,7 @@ class Place(torch.autograd.Function):
 
 @torch.no_grad()
 def locate_maxima(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Int[Tensor, "B C P Q"]:
-    """Where in the flattened image the maximum of every window lies: the first in reading order, as in PyTorch."""
+    """Return the index of every window's maximum in the flattened image: the first in reading order, as in PyTorch."""
     num_rows, num_columns = grid.shape(*x.shape[2:])
     top, left = grid.padding
     padded = F.pad(x, (left, left, top, top), value=-torch.inf)
@@ -218,7 +218,7 @@ def conv2d(
     stride: Pair = (1, 1),
     padding: Pair = (0, 0),
 ) -> Float[Tensor, "B O P Q"]:
-    """The convolution (a cross-correlation, as everywhere in this field) plus bias.
+    """Return the convolution (a cross-correlation, as everywhere in this field) plus bias.
 
     Raises:
         ValueError: The kernel is larger than the padded image.
@@ -237,7 +237,7 @@ def conv_transpose2d(
     padding: Pair = (0, 0),
     output_padding: Pair = (0, 0),
 ) -> Float[Tensor, "B C H W"]:
-    """What :func:`conv2d` with the same weight hands back to its image, here as a forward pass, plus bias.
+    """Return the gradient of :func:`conv2d` with respect to its image, as a forward pass, plus bias.
 
     Images of several sizes, a stride apart, give z its size; `output_padding` counts up from the smallest.
 
@@ -258,19 +258,19 @@ def conv_transpose2d(
 
 
 def add_bias(z: Float[Tensor, "B C H W"], bias: Float[Tensor, " C"]) -> Float[Tensor, "B C H W"]:
-    """The bias of each channel, added once to every pixel."""
+    """Return the bias of each channel, added once to every pixel."""
     shifted: Tensor = AddBias.apply(z, autocast(bias))
     return shifted
 
 
 def max_pool2d(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Float[Tensor, "B C P Q"]:
-    """The maximum of every window; its first pixel in reading order alone gets the gradient, as in PyTorch."""
+    """Return the maximum of every window; only its first pixel in reading order gets the gradient, as in PyTorch."""
     picked: Tensor = Pick.apply(x, locate_maxima(x, grid))
     return picked
 
 
 def avg_pool2d(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Float[Tensor, "B C P Q"]:
-    """The mean of every window, zeros of the padding included."""
+    """Return the mean of every window, zeros of the padding included."""
     mean: Tensor = WindowMean.apply(x, grid)
     return mean
 

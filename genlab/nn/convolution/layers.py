@@ -1,7 +1,7 @@
 """Layers that compute with functions.py and are otherwise PyTorch's own, and the family a network is built from.
 
 The layers inherit from PyTorch's: the same shapes, the same initial weights from the same seed, the same state_dict.
-What the derivation does not cover is refused when a layer is built.
+A layer refuses, at construction, every argument that the derivation does not cover.
 
 Dimensions: B batch, C channels, H height, W width.
 """
@@ -26,7 +26,7 @@ class ReferenceConv2d(nn.Conv2d):
         self.check()
 
     def check(self) -> None:
-        """Refuse what the derivation does not cover."""
+        """Refuse arguments that the derivation does not cover."""
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
         if isinstance(self.padding, str):
             _refuse(self, "padding", "a number of pixels", self.padding)
@@ -47,7 +47,7 @@ class ReferenceConvTranspose2d(nn.ConvTranspose2d):
         self.check()
 
     def check(self) -> None:
-        """Refuse what the derivation does not cover."""
+        """Refuse arguments that the derivation does not cover."""
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
 
     def forward(
@@ -77,7 +77,7 @@ class ReferenceMaxPool2d(nn.MaxPool2d):
         self.check()
 
     def check(self) -> None:
-        """Refuse what the derivation does not cover."""
+        """Refuse arguments that the derivation does not cover."""
         _require(self, dilation=1, return_indices=False, ceil_mode=False)
         self.grid = _pooling_grid(self)
 
@@ -97,7 +97,7 @@ class ReferenceAvgPool2d(nn.AvgPool2d):
         self.check()
 
     def check(self) -> None:
-        """Refuse what the derivation does not cover."""
+        """Refuse arguments that the derivation does not cover."""
         _require(self, ceil_mode=False, count_include_pad=True, divisor_override=None)
         self.grid = _pooling_grid(self)
 
@@ -148,7 +148,7 @@ def builtin_layers() -> ConvolutionLayers:
 
 
 def reference_layers() -> ConvolutionLayers:
-    """Those of this file: the same numbers up to rounding, at several times the cost (benchmarks/reports)."""
+    """Return the layers of this file: the same numbers up to rounding, at several times the cost."""
     return ConvolutionLayers(ReferenceConv2d, ReferenceConvTranspose2d, ReferenceMaxPool2d, ReferenceAvgPool2d)
 
 
@@ -172,6 +172,6 @@ def _pooling_grid(layer: nn.MaxPool2d | nn.AvgPool2d) -> WindowGrid:
 
 
 def _pair(value: Any) -> Pair:
-    """A size along both axes, from what torch.nn accepts: one number or two."""
+    """Return a size along both axes, from what torch.nn accepts: one number or two."""
     vertical, horizontal = (value, value) if isinstance(value, int) else value
     return vertical, horizontal

@@ -20,7 +20,7 @@ def zero_pad(X: Float[np.ndarray, "m H W C"], pad: int) -> Float[np.ndarray, "m 
 
 
 def num_positions(size: int, f: int, *, stride: int, pad: int = 0) -> int:
-    """How often a window of f pixels fits along a padded side: floor((size + 2 pad - f) / stride) + 1.
+    """Return the number of windows of f pixels along a padded side: floor((size + 2 pad - f) / stride) + 1.
 
     Raises:
         ValueError: It does not fit once.
@@ -31,7 +31,7 @@ def num_positions(size: int, f: int, *, stride: int, pad: int = 0) -> int:
 
 
 def window_at(h: int, w: int, *, f: int, stride: int) -> tuple[slice, slice]:
-    """The rows and columns of the (padded) input that output pixel (h, w) sees."""
+    """Return the rows and columns of the (padded) input that output pixel (h, w) sees."""
     top, left = h * stride, w * stride
     return slice(top, top + f), slice(left, left + f)
 
@@ -39,7 +39,7 @@ def window_at(h: int, w: int, *, f: int, stride: int) -> tuple[slice, slice]:
 def conv_single_step(
     a_slice_prev: Float[np.ndarray, "f f C_prev"], W: Float[np.ndarray, "f f C_prev"], b: Float[np.ndarray, "1 1 1"]
 ) -> float:
-    """One output pixel of one filter: the products are summed, and the bias is added once."""
+    """Return one output pixel of one filter: the products are summed, and the bias is added once."""
     return float(np.sum(a_slice_prev * W) + b.item())
 
 
@@ -51,7 +51,7 @@ def conv_forward(
     stride: int,
     pad: int,
 ) -> Float[np.ndarray, "m H W C"]:
-    """Every filter at every position of its window.
+    """Apply every filter at every position of its window.
 
     Raises:
         ValueError: The window is larger than the padded image.
@@ -78,7 +78,7 @@ def conv_backward(
 ) -> tuple[
     Float[np.ndarray, "m H_prev W_prev C_prev"], Float[np.ndarray, "f f C_prev C"], Float[np.ndarray, "1 1 1 C"]
 ]:
-    """The gradients (dA_prev, dW, db) of a scalar whose gradient with respect to the output is dZ.
+    """Return the gradients (dA_prev, dW, db) of a scalar whose gradient with respect to the output is dZ.
 
     Every output pixel is a product of window and filter, so it hands its gradient times the filter to the window, its
     gradient times the window to the filter, and its gradient to the bias; what meets is added.
@@ -109,14 +109,14 @@ def create_mask_from_window(x: Float[np.ndarray, "f_h f_w"]) -> Bool[np.ndarray,
 
 
 def distribute_value(dz: float, shape: tuple[int, int]) -> Float[np.ndarray, "f_h f_w"]:
-    """The gradient of a mean: equal shares of dz."""
+    """Return the gradient of a mean: equal shares of dz."""
     return np.full(shape, dz / (shape[0] * shape[1]))
 
 
 def pool_forward(
     A_prev: Float[np.ndarray, "m H_prev W_prev C"], *, f: int, stride: int, mode: Mode
 ) -> Float[np.ndarray, "m H W C"]:
-    """The maximum or the mean of every window, channel by channel, without padding.
+    """Return the maximum or the mean of every window, channel by channel, without padding.
 
     Raises:
         ValueError: The window is larger than the image.
@@ -138,7 +138,7 @@ def pool_backward(
     stride: int,
     mode: Mode,
 ) -> Float[np.ndarray, "m H_prev W_prev C"]:
-    """The gradient dA_prev: each window gets the gradient of its own output pixel (h, w), whatever the stride."""
+    """Return the gradient dA_prev: each window gets the gradient of its own output pixel (h, w), for any stride."""
     dA_prev = np.zeros(A_prev.shape)
     for i, h, w, c in np.ndindex(dA.shape):
         rows, columns = window_at(h, w, f=f, stride=stride)

@@ -1,4 +1,4 @@
-"""Where a window is drawn, to the pixel."""
+"""Windows are drawn at the right place, to the pixel."""
 
 import torch
 

@@ -91,7 +91,7 @@ def test_a_score_is_the_logit_of_not_being_the_last_of_k_plus_one_classes() -> N
     torch.testing.assert_close(scores.sigmoid(), 1 - joint[:, 3])
     total = logits.exp().sum(1)
     torch.testing.assert_close(scores.sigmoid(), total / (total + 1))
-    # What is real, and of which class, are the two factors of the joint probability.
+    # The joint probability factors into the probability of real and the class given real.
     torch.testing.assert_close(joint[:, :3], logits.softmax(1) * scores.sigmoid()[:, None])
     assert ClassPrediction(game_weight=1.0).scores(torch.full((1, 3), 500.0)).item() == pytest.approx(500 + math.log(3))
 

@@ -1,4 +1,4 @@
-"""How the parts of a GAN act together: phases, what they hand on, resume, drawing."""
+"""Interaction of the parts of a GAN: phases, the objects that they hand on, resume, drawing."""
 
 import functools
 import shutil

@@ -35,7 +35,7 @@ def make_infogan(**changes: float) -> GAN:
 
 
 class KnownHead(nn.Module):
-    """A Q that answers as it is told."""
+    """A head Q with fixed answers."""
 
     def __init__(self, logits: Tensor, mean: Tensor, log_std: Tensor) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What all networks share: initial values, sizes, counts of parameters, outputs without bounds."""
+"""Properties of all networks: initial values, sizes, counts of parameters, outputs without bounds."""
 
 import functools
 from collections.abc import Callable

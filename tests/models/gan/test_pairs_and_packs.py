@@ -98,7 +98,7 @@ def test_each_image_of_a_pack_is_measured_by_the_score_of_its_pack(num_images: i
     assert model.couples_images
 
 
-def test_a_pack_that_does_not_divide_the_batch_is_refused_with_the_way_out() -> None:
+def test_a_pack_that_does_not_divide_the_batch_is_refused_with_a_hint() -> None:
     model = packed_gan()
     settings = make_settings(batch_size=6, gradient_accumulation=2)
     rule = "trainer.batch_size must be a multiple of 4 (1 processes with trainer.gradient_accumulation=2, groups of 2"

@@ -1,4 +1,4 @@
-"""What every autoregressive model promises: a distribution, its order, its measures, its pictures."""
+"""Properties of every autoregressive model: a distribution, its order, its measures, its pictures."""
 
 import math
 

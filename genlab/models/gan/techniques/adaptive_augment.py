@@ -3,7 +3,7 @@
 Differs from the paper: of its transformations, those that map pixels to pixels (mirror image, quarter turns, whole
 translations) and those of colour (brightness, contrast, saturation); none that interpolates between pixels, no
 rotation of hues. Images that are not square get half turns. The probability stays below a limit, beyond which
-mirror images and turns could no longer be told from the data's own (appendix C of the paper).
+mirror images and turns could no longer be distinguished from the data's own (appendix C of the paper).
 """
 
 from collections.abc import Mapping
@@ -39,12 +39,12 @@ class AdaptiveAugment(ImageTechnique):
 
     r = E[sign D(x)] over the last four batches of real images. Above the target, the probability rises by
     the share of `images_to_one` that has been seen since; below it, it falls by as much. The probability and what it is
-    made of are buffers: they are in every checkpoint, and a resumed run goes on from them.
+    made of are buffers: they are in every checkpoint, and a resumed run continues from them.
 
     Args:
         target: Of r; 0.6 in the paper.
         images_to_one: Real images in which the probability could go from 0 to 1; 500,000 in the paper.
-        max_probability: Where it stops; 0.8 in the paper.
+        max_probability: Upper limit of the probability; 0.8 in the paper.
 
     Raises:
         ValueError: A number is out of range.

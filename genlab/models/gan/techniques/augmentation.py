@@ -44,7 +44,7 @@ def translated(images: Images, rows: Pixels, columns: Pixels, *, reflects: bool)
         images: To move.
         rows: Pixels down.
         columns: Pixels to the right.
-        reflects: Whether what comes in is the image's own reflection; zeros otherwise.
+        reflects: True to fill the uncovered pixels with the image's own reflection; False for zeros.
     """
     for dim, shift in ((2, rows), (3, columns)):
         last = images.shape[dim] - 1
@@ -63,8 +63,8 @@ def cut_out(images: Images, rows: Pixels, columns: Pixels, *, height: int, width
 
     Args:
         images: To cut.
-        rows: Where the middle of the rectangle lies; what lies outside of the image is not cut.
-        columns: The same, from the left.
+        rows: Row of the middle of the rectangle; parts outside of the image are ignored.
+        columns: Column of the middle, from the left.
         height: Of the rectangle.
         width: Of the rectangle.
     """

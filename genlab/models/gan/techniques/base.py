@@ -114,14 +114,14 @@ class LayerTechnique(Technique, ABC):
 
 
 class ObjectiveTechnique(Technique, ABC):
-    """Changes the objective, once. What it makes of it is computed, not declared."""
+    """Changes the objective, once. The properties of the changed objective are computed, not declared."""
 
     slope: Slope = "free"
     uses_bare_weights = False
 
     @abstractmethod
     def wrap(self, objective: Objective) -> Objective:
-        """The changed objective."""
+        """Return the changed objective."""
 
 
 class ImageTechnique(Technique, ABC):
@@ -142,10 +142,10 @@ class ImageTechnique(Technique, ABC):
         """Follow an update of the discriminator.
 
         Args:
-            margins: How far the real images lie on their right side; None where the objective has no sides.
+            margins: Distance of each real image to the threshold, positive on the right side; None without a threshold.
 
         Returns:
-            What to log.
+            The scalars to log, by name.
         """
         del margins
         return {}

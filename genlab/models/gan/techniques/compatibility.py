@@ -1,4 +1,4 @@
-"""Which objectives, techniques and discriminators go together, decided from what each of them says of itself.
+"""Compatibility of objectives, techniques and discriminators, decided from the declarations of each.
 
 A technique declares it (:class:`genlab.models.gan.techniques.base.Technique`), an objective computes it from its
 losses, and a network shows it by its layers. Any set goes together in which no rule here finds fault; no rule looks at

@@ -14,7 +14,7 @@ class FeatureMatching(TermTechnique):
 
     Args:
         weight: Of the term.
-        replaces_objective: Whether the generator's own objective is left out, as in the paper.
+        replaces_objective: True if the generator's own objective is left out, as in the paper.
 
     Raises:
         ValueError: The weight is not positive.

@@ -57,7 +57,7 @@ def gradient_norms(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C
 
     Args:
         score: From images to one score each, (B,).
-        points: Where; they require gradients.
+        points: Images at which the gradient is taken; they require gradients.
     """
     norms: Tensor = score_gradients(score, points).flatten(1).norm(dim=1)
     return norms

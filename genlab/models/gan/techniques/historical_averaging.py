@@ -13,7 +13,7 @@ class HistoricalAveraging(TermTechnique):
     """Each network pays for its distance from its own past, || theta - (1 / t) sum_i theta[i] ||^2.
 
     theta are the parameters that are trained; under a parametrisation the weights that act are made of them. The
-    averages are buffers: they are in every checkpoint, and a resumed run goes on from them.
+    averages are buffers: they are in every checkpoint, and a resumed run continues from them.
 
     Args:
         weight: Of the term; the paper gives none.

@@ -11,7 +11,7 @@ from genlab.models.ranges import require_count
 class SpectralNormalization(WeightTechnique):
     """Divides each weight matrix of the discriminator by its largest singular value, tracked by power iteration.
 
-    The singular vectors are buffers: they are in every checkpoint, and a resumed run goes on from them. A convolution's
+    The singular vectors are buffers: they are in every checkpoint, and a resumed run uses them. A convolution's
     matrix is its kernel with the output channels as rows, as in the paper.
 
     Args:

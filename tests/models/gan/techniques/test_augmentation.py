@@ -1,4 +1,4 @@
-"""What the discriminator sees under augmentation: its law, its gradient, and the probability that steers itself."""
+"""Augmentation of the images that the discriminator sees: distribution, gradient, and adaptive probability."""
 
 from collections.abc import Callable
 

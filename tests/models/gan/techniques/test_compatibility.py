@@ -231,7 +231,7 @@ def test_a_penalty_is_of_the_gradient_of_each_image_alone(name: str | None) -> N
 
 
 def test_clipped_numbers_under_a_parametrisation_are_no_bound_of_the_weights_that_act() -> None:
-    """They are none of a matrix that is divided by its norm, and another one of rows with a length of their own."""
+    """They bound neither a matrix that is divided by its norm nor rows with a length of their own."""
     normalized = make("non_saturating", ("spectral_normalization",))
     WeightClipping(bound=0.01).project(normalized.discriminator)
     assert largest_acting_weight(normalized) > 0.1
