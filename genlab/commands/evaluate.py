@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.commands.likelihoods import GivenImagesSettings, measure_given_images
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
 from genlab.data.dataset import Dataset, Split
-from genlab.data.given_images import read_images, reading_of
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
@@ -24,7 +24,7 @@ from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.inception import InceptionFeatures
 from genlab.metrics.ledger import Entry, entries_from, entries_of_samples, format_table
-from genlab.metrics.likelihoods import format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
+from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
 from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
@@ -32,10 +32,9 @@ from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.paths import absolute
-from genlab.printing import printable
 from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
-from genlab.run.record import moved, require_root_alone, save_evaluation, save_likelihoods
+from genlab.run.record import moved, require_root_alone, save_evaluation
 from genlab.sampling.pictures import save_picture
 from genlab.train import train
 from genlab.training.evaluation import (
@@ -43,13 +42,12 @@ from genlab.training.evaluation import (
     Batching,
     averages_of_split,
     batching_for,
-    with_noise_of_their_own,
 )
 from genlab.types import Batch
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
     {
-        *("run", "images", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
+        *("run", "images", "against", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
         *("device", "devices", "num_threads"),
     }
 )
@@ -75,6 +73,7 @@ class EvaluateSettings:
     inception_weights: str | None
     parzen: bool
     images: str | None
+    against: str | None
     dataset: Mapping[str, Any]
     allow_other_data: bool
     out: str | None
@@ -90,6 +89,10 @@ class EvaluateSettings:
         require_root_alone(self.dataset)
         if self.devices < 1:
             raise ValueError(f"devices must be at least 1, got {self.devices}")
+        if self.against is not None and self.images is None:
+            raise ValueError(
+                f"against must be null without images=FOLDER, whose likelihoods it compares, got {self.against}"
+            )
         for key in ("batch_size", "num_images"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -180,7 +183,17 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         if settings.images is None:
             _measure_split(settings, trained, device, context.command)
         else:
-            _measure_given_images(Path(settings.images), settings, trained, device, context.command)
+            batch_size, seed = _batch_size_and_seed(settings, trained)
+            given = GivenImagesSettings(
+                run=settings.run,
+                images=settings.images,
+                against=settings.against,
+                out=settings.out,
+                num_importance_samples=settings.num_importance_samples,
+                batch_size=batch_size,
+                seed=seed,
+            )
+            measure_given_images(given, trained, device, context.command)
 
 
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
@@ -228,54 +241,6 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
         classifier=None if classifier is None else _about(classifier),
     )
     print(f"written to {path}")
-
-
-def _measure_given_images(
-    path: Path, settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str
-) -> None:
-    """Return the likelihood of each given image, without the run's data."""
-    model = trained.model
-    if not has_likelihood(model):
-        raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
-    if isinstance(model, GenerativeModel) and model.num_classes > 0:
-        raise ConfigurationError(
-            f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
-            "their likelihood depends"
-        )
-    if model.couples_images:
-        raise ConfigurationError(
-            f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
-        )
-    batch_size, seed = _batch_size_and_seed(settings, trained)
-    place = writable(trained.run.folder, settings.out)
-    given = read_images(path, reading_of(trained.run.configuration.dataset, trained.run.spec))
-    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {given.account}")
-    batches = with_noise_of_their_own(
-        given.dataset.batches("train", batch_size=batch_size, seed=seed, device=device),
-        seed=seed,
-        purpose="images",
-        device=device,
-    )
-    num_batches = -(-len(given.names) // batch_size)
-    measures = likelihoods(
-        model,
-        iter(tqdm(batches, total=num_batches, unit="batch", leave=False, disable=None)),
-        num_importance_samples=settings.num_importance_samples,
-    )
-    if not is_first():
-        return
-    print(format_likelihoods([printable(name) for name in given.names], measures))
-    record = {
-        "checkpoint": trained.checkpoint,
-        "step": trained.step,
-        "weights": trained.weights,
-        "seed": seed,
-        "source": str(path.absolute()),
-        "account": given.account,
-        "fingerprint": given.dataset.fingerprint,
-        **likelihoods_as_json(given.names, measures),
-    }
-    print(f"written to {save_likelihoods(place, command=command, record=record)}")
 
 
 def _batch_size_and_seed(settings: EvaluateSettings, trained: TrainedModel) -> tuple[int, int]:

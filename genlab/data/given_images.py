@@ -4,6 +4,7 @@ If the run's data were pictures in files (`dataset=folder`), its own rules turn 
 is refused when that would take scaling or lose its colours, and a likelihood would be of another picture than the file.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ from genlab.types import UNLABELLED, ImageSpec
 
 THRESHOLD = 0.5
 """Grey value at which files become black and white for a run whose data have no threshold of their own."""
-_MAX_REFUSED_LISTED = 5
+_MAX_REASONS_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +95,13 @@ def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
     )
 
 
-def read_images(path: Path, reading: Reading) -> GivenImages:
+def read_images(path: Path, reading: Reading, *, key: str = "images") -> GivenImages:
     """Read a picture, or all PNG, JPEG and WebP files below a folder, sorted by name.
+
+    Args:
+        path: The picture or the folder.
+        reading: Rules of the run.
+        key: The setting that named it, for the errors.
 
     Raises:
         DataError: There is no such file or folder, it holds no picture, or files that cannot be used.
@@ -103,9 +109,9 @@ def read_images(path: Path, reading: Reading) -> GivenImages:
     if path.is_file():
         top, names = path.parent, [path.name]
     elif path.exists():
-        top, names = path, [file.name for file in scan(path, key="images")]
+        top, names = path, [file.name for file in scan(path, key=key)]
     else:
-        raise DataError(f"images must be a picture or a folder of pictures, and {printable(str(path))} does not exist")
+        raise DataError(f"{key} must be a picture or a folder of pictures, and {printable(str(path))} does not exist")
     levels, num_animated = _decode_all(top, names, reading)
     num_levels, store = 256, levels
     if reading.threshold is None and reading.spec.num_levels != 256:
@@ -128,7 +134,8 @@ def read_images(path: Path, reading: Reading) -> GivenImages:
 def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C S S"], int]:
     """Return the levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
     channels, size = reading.rules.channels, reading.rules.size
-    levels, refused, num_animated = [], [], 0
+    levels, num_animated = [], 0
+    refused = defaultdict[str, list[str]](list)  # names by reason
     with bombs_refused():
         for name in tqdm(names, desc="decoding", unit="image", leave=False, disable=None):
             try:
@@ -136,15 +143,19 @@ def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt
                 image = torch.frombuffer(bytearray(picture.levels), dtype=torch.uint8).view(channels, size, size)
                 levels.append(_without_colour(image) if reading.refuses_colour else image)
             except RefusedImage as refusal:
-                refused.append(f"{printable(name)} {refusal}")
+                refused[str(refusal)].append(name)
             else:
                 num_animated += picture.num_frames > 1
     if refused:
-        more = len(refused) - _MAX_REFUSED_LISTED
-        listed = "; ".join(refused[:_MAX_REFUSED_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        reasons = [
+            f"{printable(first)} {reason}" + (f" (and {len(others)} more)" if others else "")
+            for reason, (first, *others) in refused.items()
+        ]
+        more = len(reasons) - _MAX_REASONS_LISTED
+        listed = "; ".join(reasons[:_MAX_REASONS_LISTED]) + (f"; and {more} more reasons" if more > 0 else "")
         raise DataError(
-            f"{len(refused)} of {len(names)} files in {printable(str(top))} cannot be read as images of the run "
-            f"({_form(reading.spec)}): {listed}"
+            f"{sum(map(len, refused.values()))} of {len(names)} files in {printable(str(top))} cannot be read as images "
+            f"of the run ({_form(reading.spec)}): {listed}"
         )
     return torch.stack(levels), num_animated
 

@@ -37,9 +37,10 @@ class Likelihood:
         return self.values.std().item() / math.sqrt(count) if count > 1 else None
 
     @property
-    def title(self) -> str:
-        """The name, with the number of importance samples where there is one."""
-        return self.name + ("" if self.num_importance_samples is None else f" (K={self.num_importance_samples})")
+    def head(self) -> tuple[str, str, str]:
+        """Name, unit (with the number of importance samples where there is one) and kind."""
+        samples = "" if self.num_importance_samples is None else f" (K={self.num_importance_samples})"
+        return self.name, self.measure.unit + samples, self.measure.kind
 
 
 def has_likelihood(model: Model) -> bool:
@@ -82,18 +83,15 @@ def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_sample
 
 def format_likelihoods(names: Sequence[str], measures: Sequence[Likelihood]) -> str:
     """Return a line per file, then their mean and its standard error, under each measure's name, unit and kind."""
-    heads = [
-        ("file", *(measure.title for measure in measures)),
-        ("", *(measure.measure.unit for measure in measures)),
-        ("", *(measure.measure.kind for measure in measures)),
-    ]
+    titles, units, kinds = zip(*(measure.head for measure in measures), strict=True)
+    heads = [("file", *titles), ("", *units), ("", *kinds)]
     rows = [
-        (name, *(_rounded(measure, value) for measure, value in zip(measures, values, strict=True)))
+        (name, *(rounded(measure, value) for measure, value in zip(measures, values, strict=True)))
         for name, values in zip(names, torch.stack([measure.values for measure in measures], 1).tolist(), strict=True)
     ]
     feet = [
-        (f"mean of {len(names):,}", *(_rounded(measure, measure.mean) for measure in measures)),
-        ("+- s.e.", *(_rounded(measure, measure.standard_error) for measure in measures)),
+        (f"mean of {len(names):,}", *(rounded(measure, measure.mean) for measure in measures)),
+        ("+- s.e.", *(rounded(measure, measure.standard_error) for measure in measures)),
     ]
     return aligned(heads, rows, feet)
 
@@ -119,7 +117,8 @@ def likelihoods_as_json(names: Sequence[str], measures: Sequence[Likelihood]) ->
     }
 
 
-def _rounded(measure: Likelihood, value: float | None) -> str:
+def rounded(measure: Likelihood, value: float | None) -> str:
+    """Return a value with the digits of its unit; nothing for None."""
     if value is None:
         return ""
     return f"{value:.2f}" if measure.measure.unit == "nats/image" else f"{value:.4f}"

@@ -47,7 +47,7 @@ def test_each_picture_has_the_exact_value_of_the_model(
         assert measure["mean"] == pytest.approx(values.mean().item(), rel=1e-5)
         assert measure["standard_error"] == pytest.approx(values.std().item() / NUM_IMAGES**0.5, rel=1e-4)
         assert measure["kind"] == "exact"
-    said, *table, _ = outcome.output.splitlines()
+    _, said, *table, _ = outcome.output.splitlines()
     assert "binarised at grey value 0.5 as the run's data are (binary already: 0)" in said
     assert [line.split() for line in table[:3]] == [
         ["file", "nll_nats", "bits_per_dim"],
@@ -76,7 +76,7 @@ def test_bounds_are_said_to_be_bounds(
         "bits_per_dim": "upper bound",
         "nll_importance_weighted_nats": "upper bound",
     }
-    assert "nll_importance_weighted_nats (K=3)" in outcome.output
+    assert "nats/image (K=3)" in outcome.output
     assert outcome.output.count("upper bound") == 3
     model = _load(trained_run)
     torch.manual_seed(derive_seed(4, "evaluate", "images", 0))  # the first and only batch
@@ -87,6 +87,32 @@ def test_bounds_are_said_to_be_bounds(
     assert genlab(*arguments).output == outcome.output
     without = genlab(*arguments[:3], "num_importance_samples=0")
     assert "importance_weighted" not in without.output
+
+
+def test_two_folders_are_told_apart_by_the_values_of_the_model(
+    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]
+) -> None:
+    folder, batch = pictures
+    novel = folder.parent / "novel"
+    novel.mkdir()
+    for level in (0, 255):
+        Image.new("L", (8, 8), level).save(novel / f"{level}.png")
+    arguments = ("evaluate", f"run={exact_run}", f"images={folder}")
+    outcome = genlab(*arguments, f"against={novel}")
+    assert (outcome.code, outcome.errors) == (0, "")
+    model = _load(exact_run)
+    others = Batch(images=torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(-1, 1, 8, 8), labels=torch.full((2,), -1))
+    familiar, unfamiliar = (model.evaluate(one)["nll_nats"].tolist() for one in (batch, others))
+    expected = sum(mine < other for mine in familiar for other in unfamiliar) / 10
+    record = json.loads((exact_run / "likelihoods.json").read_text())
+    assert [entry["auroc"] for entry in record["novelty"]] == [expected] * 2
+    assert [image["nll_nats"] for image in record["against"]["images"]] == pytest.approx(unfamiliar, rel=1e-5)
+    assert f"AUROC    {expected:.4f}      {expected:.4f}" in outcome.output
+    assert max(map(len, outcome.output.splitlines()[3:-1])) < 80
+    assert genlab("evaluate", f"run={exact_run}", f"against={novel}").code == 2
+    outcome = genlab(*arguments, "against=nowhere")
+    assert (outcome.code, outcome.errors.count("\n")) == (3, 1)
+    assert "against must be a picture or a folder of pictures, and nowhere does not exist" in outcome.errors
 
 
 def test_models_that_give_files_no_likelihood_are_refused(

@@ -153,7 +153,7 @@ def test_what_would_change_the_picture_is_refused_in_one_line(tmp_path: Path) ->
         assert part in message
     for index in range(4):
         (tmp_path / f"e{index}.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match=r"^7 of 8 files .*e1.jpg is empty; and 2 more$"):
+    with pytest.raises(DataError, match=r"^7 of 8 files .*e0.jpg is empty \(and 3 more\)$"):
         _read(tmp_path, FIXED, BINARY)
 
 

@@ -1,0 +1,125 @@
+"""`genlab evaluate images=`: the likelihood of pictures that a user names, without the run's data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from genlab.data.given_images import GivenImages, read_images, reading_of
+from genlab.errors import ConfigurationError
+from genlab.metrics.likelihoods import Likelihood, format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
+from genlab.metrics.novelty import aurocs, format_novelty, novelty_as_json
+from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import is_first
+from genlab.printing import printable
+from genlab.run.loading import TrainedModel, writable
+from genlab.run.record import save_likelihoods
+from genlab.training.evaluation import with_noise_of_their_own
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenImagesSettings:
+    """The settings of a measurement of given images.
+
+    Attributes:
+        run: Of the model, as the user wrote it.
+        images: A picture or a folder of pictures.
+        against: Pictures that count as novel; None measures the images alone.
+        out: Folder of likelihoods.json; None is the run's.
+        num_importance_samples: K of an importance-weighted bound.
+        batch_size: Images at once.
+        seed: Of the noise.
+    """
+
+    run: str
+    images: str
+    against: str | None
+    out: str | None
+    num_importance_samples: int
+    batch_size: int
+    seed: int
+
+
+def measure_given_images(
+    settings: GivenImagesSettings, trained: TrainedModel, device: torch.device, command: str
+) -> None:
+    """Print the likelihood of each given image, or of two folders the means and the AUROC, and write them to a file.
+
+    Raises:
+        ConfigurationError: The model gives a file no likelihood of its own.
+        DataError: A file cannot be read as an image of the run.
+    """
+    _require_likelihood_of_files(trained)
+    place = writable(trained.run.folder, settings.out)
+    reading = reading_of(trained.run.configuration.dataset, trained.run.spec)
+    given = {
+        key: (path, read_images(Path(path), reading, key=key))
+        for key, path in (("images", settings.images), ("against", settings.against))
+        if path is not None
+    }
+    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
+    for key, (path, images) in given.items():
+        print(f"{key}={printable(path)}: {images.account}")
+    measured = {key: _measure(settings, trained, images, key, device) for key, (_, images) in given.items()}
+    if not is_first():
+        return
+    records = {key: _record(path, images, measured[key]) for key, (path, images) in given.items()}
+    record: dict[str, Any] = {
+        "checkpoint": trained.checkpoint,
+        "step": trained.step,
+        "weights": trained.weights,
+        "seed": settings.seed,
+        **records["images"],
+    }
+    if settings.against is None:
+        names = [printable(name) for name in given["images"][1].names]
+        print(format_likelihoods(names, measured["images"]))
+    else:
+        areas = aurocs(measured["images"], measured["against"])
+        print(format_novelty(measured["images"], measured["against"], areas))
+        record |= {"against": records["against"], "novelty": novelty_as_json(measured["images"], areas)}
+    print(f"written to {save_likelihoods(place, command=command, record=record)}")
+
+
+def _require_likelihood_of_files(trained: TrainedModel) -> None:
+    model = trained.model
+    if not has_likelihood(model):
+        raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
+    if isinstance(model, GenerativeModel) and model.num_classes > 0:
+        raise ConfigurationError(
+            f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
+            "their likelihood depends"
+        )
+    if model.couples_images:
+        raise ConfigurationError(
+            f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
+        )
+
+
+def _measure(
+    settings: GivenImagesSettings, trained: TrainedModel, given: GivenImages, key: str, device: torch.device
+) -> list[Likelihood]:
+    batches = with_noise_of_their_own(
+        given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device),
+        seed=settings.seed,
+        purpose=key,
+        device=device,
+    )
+    num_batches = -(-len(given.names) // settings.batch_size)
+    return likelihoods(
+        trained.model,
+        iter(tqdm(batches, desc=key, total=num_batches, unit="batch", leave=False, disable=None)),
+        num_importance_samples=settings.num_importance_samples,
+    )
+
+
+def _record(path: str, given: GivenImages, measures: Sequence[Likelihood]) -> dict[str, Any]:
+    return {
+        "source": str(Path(path).absolute()),
+        "account": given.account,
+        "fingerprint": given.dataset.fingerprint,
+        **likelihoods_as_json(given.names, measures),
+    }
