@@ -154,8 +154,8 @@ def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt
         more = len(reasons) - _MAX_REASONS_LISTED
         listed = "; ".join(reasons[:_MAX_REASONS_LISTED]) + (f"; and {more} more reasons" if more > 0 else "")
         raise DataError(
-            f"{sum(map(len, refused.values()))} of {len(names)} files in {printable(str(top))} cannot be read as images "
-            f"of the run ({_form(reading.spec)}): {listed}"
+            f"{len(names) - len(levels)} of {len(names)} files in {printable(str(top))} cannot be read as images of "
+            f"the run ({_form(reading.spec)}): {listed}"
         )
     return torch.stack(levels), num_animated
 
