@@ -16,14 +16,14 @@ _BATCH_SIZE = 6
 _RANDOMIZATION = 0.5
 
 M = TypeVar("M", bound=Model)
-Verdict = Literal["held", "FAILED", "does not apply"]
+Result = Literal["held", "FAILED", "does not apply"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """The finding of one check."""
 
-    verdict: Verdict
+    result: Result
     seen: str
     """One line: what was measured, or why there was nothing to measure."""
 

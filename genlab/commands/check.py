@@ -107,8 +107,8 @@ def run(settings: CheckSettings, context: JobContext) -> None:
     print(f"{'invariant':<{width}}  {'result':<{_RESULT_WIDTH}}  what was seen")
     results: dict[str, list[str]] = {"held": [], "FAILED": [], "does not apply": []}
     for name, finding in findings(subject):
-        print(f"{name:<{width}}  {finding.verdict:<{_RESULT_WIDTH}}  {finding.seen}", flush=True)
-        results[finding.verdict].append(name)
+        print(f"{name:<{width}}  {finding.result:<{_RESULT_WIDTH}}  {finding.seen}", flush=True)
+        results[finding.result].append(name)
     num_held, num_failed, num_others = map(len, results.values())
     print(f"{num_held} held, {num_failed} failed, {num_others} do not apply")
     if results["FAILED"]:

@@ -48,13 +48,13 @@ def gan(kind: type[GAN], *techniques: Technique) -> Callable[[ImageSpec], Model]
 
 
 def failures(subject: Subject) -> set[str]:
-    return {name for name, finding in findings(subject) if finding.verdict == "FAILED"}
+    return {name for name, finding in findings(subject) if finding.result == "FAILED"}
 
 
 def test_a_measure_that_the_model_does_not_declare_is_told() -> None:
     subject = Subject(make=lambda spec: TinyGAN(), spec=IMAGE(height=4, width=4))
     finding = find("measures are finite, one per image", subject)
-    assert (finding.verdict, "gap_nats (not declared)" in finding.seen) == ("held", True)
+    assert (finding.result, "gap_nats (not declared)" in finding.seen) == ("held", True)
     assert "not declared" not in find("measures are finite, one per image", subject_of(draw(DRAW))).seen
 
 
@@ -65,8 +65,8 @@ def test_every_model_of_the_tree_holds(name: str) -> None:
     with open_composer("train", config_dir=None) as composer:
         configuration = read_run_configuration(plain(composer.compose([f"model={name}"])))
     found = dict(findings(subject_of(functools.partial(build_model, configuration))))
-    assert {key: finding.seen for key, finding in found.items() if finding.verdict == "FAILED"} == {}
-    assert sum(finding.verdict == "held" for finding in found.values()) >= 5
+    assert {key: finding.seen for key, finding in found.items() if finding.result == "FAILED"} == {}
+    assert sum(finding.result == "held" for finding in found.values()) >= 5
 
 
 SOUND = {
@@ -79,12 +79,12 @@ SOUND = {
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_models_hold(name: str) -> None:
     found = dict(findings(subject_of(SOUND[name])))
-    assert {key: finding.seen for key, finding in found.items() if finding.verdict == "FAILED"} == {}
+    assert {key: finding.seen for key, finding in found.items() if finding.result == "FAILED"} == {}
 
 
 def test_a_model_that_offers_the_interface_alone_gets_the_checks_of_every_model() -> None:
     found = dict(findings(subject_of(lambda spec: TinyGAN())))
-    assert {name: finding.verdict for name, finding in found.items() if finding.verdict != "does not apply"} == {
+    assert {name: finding.result for name, finding in found.items() if finding.result != "does not apply"} == {
         "phases are isolated": "held",
         "every parameter has a gradient": "held",
         "measures are finite, one per image": "held",
@@ -106,7 +106,7 @@ def test_a_model_that_raises_has_failed_the_check_and_the_others_go_on() -> None
 
     found = dict(findings(subject_of(refuse)))
     assert found["measures are finite, one per image"].seen == "raised ZeroDivisionError: division by zero"
-    assert found["resume is bitwise"].verdict == "held"
+    assert found["resume is bitwise"].result == "held"
 
 
 def test_images_are_the_smallest_that_the_model_takes() -> None:
@@ -130,7 +130,7 @@ def test_every_check_applies_to_some_model() -> None:
         name
         for make in SOUND.values()
         for name in INVARIANTS
-        if name in TRAINED or find(name, subject_of(make)).verdict == "held"
+        if name in TRAINED or find(name, subject_of(make)).result == "held"
     }
     assert applied == set(INVARIANTS)
 
@@ -180,7 +180,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
 def test_a_planted_mistake_is_found_by_its_name(mistake: str) -> None:
     make, expected = BROKEN[mistake]
     subject = subject_of(make)
-    assert {name for name in expected if find(name, subject).verdict == "FAILED"} == expected
+    assert {name for name in expected if find(name, subject).result == "FAILED"} == expected
 
 
 @pytest.mark.slow

@@ -116,6 +116,6 @@ def test_an_image_is_measured_alike_in_every_company_or_the_model_says_so(name: 
     spec = ImageSpec(channels=1, height=side, width=side, num_levels=2, num_classes=2)
     subject = Subject(make=functools.partial(build_model, configuration(name)), spec=spec)
     finding = measures_are_of_the_image(subject)
-    assert finding.verdict == "held", finding.seen
+    assert finding.result == "held", finding.seen
     assert finding.seen.startswith("nothing moved") == (name not in COUPLED), finding.seen
     assert subject.fresh().couples_images == (name in COUPLED)

@@ -146,7 +146,7 @@ CASES = [
 def test_every_preset_saves_what_was_measured(preset: str) -> None:
     spec = ImageSpec(channels=1, height=8, width=8, num_levels=5, num_classes=10)
     subject = Subject(make=functools.partial(build_model, composed(preset)), spec=spec)
-    assert what_is_saved_is_what_was_measured(subject).verdict == "held"
+    assert what_is_saved_is_what_was_measured(subject).result == "held"
 
 
 @pytest.mark.parametrize(("preset", "ending"), CASES)
