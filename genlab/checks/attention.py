@@ -5,13 +5,14 @@ Dimensions: N filters of a bank, L pixels along the axis.
 
 import copy
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if
-from genlab.models.draw.attention import FilterGrid
+from genlab.checks.subject import DoesNotApply, Finding, Subject, has, held_if
+from genlab.models.capabilities import HasFilterBanks
 
 # The constants of a grid are kept in single precision, also where it computes in double.
 _TOLERANCE = 1e-4
@@ -59,14 +60,14 @@ Bank = tuple[Tensor, tuple[float, ...], Tensor]
 
 def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank]:
     """Return every bank of every grid of the model at each window, the window, and the paper's bank."""
-    grids = [module for module in subject.fresh().modules() if isinstance(module, FilterGrid)]
+    grids = [module for module in subject.fresh().modules() if has(module, HasFilterBanks)]
     if not grids:
-        raise DoesNotApply("it has no attention filters")
+        raise DoesNotApply("it has no layer with filter_banks() (HasFilterBanks)")
     banks = []
     for grid in grids:
-        precise = copy.deepcopy(grid).double()
+        precise = cast(HasFilterBanks, copy.deepcopy(grid).double())
         for window in windows:
-            filters_y, filters_x, _ = precise(torch.tensor([window], dtype=torch.float64))
+            filters_y, filters_x = precise.filter_banks(torch.tensor([window], dtype=torch.float64))
             bank_y, bank_x = filters_y[0].detach(), filters_x[0].detach()
             height, width, num_filters = bank_y.shape[1], bank_x.shape[1], len(bank_x)
             for bank, raw, length in ((bank_x, window[0], width), (bank_y, window[1], height)):

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from genlab.checks import attention, autoregressive, draw, gan, interface, phases, ranks, training
+from genlab.checks import (
+    adversarial,
+    attention,
+    autoregressive,
+    interface,
+    likelihood,
+    phases,
+    ranks,
+    training,
+    variational,
+)
 from genlab.checks.subject import DoesNotApply, Finding, Subject
 from genlab.errors import GenlabError
 
@@ -10,18 +20,19 @@ Invariant = Callable[[Subject], Finding]
 
 INVARIANTS: Mapping[str, Invariant] = {
     "no prediction sees its own symbol": autoregressive.no_leak,
-    "probabilities sum to one": autoregressive.probabilities_sum_to_one,
+    "probabilities sum to one": likelihood.probabilities_sum_to_one,
+    "a bound sums to at most one": likelihood.bound_sums_to_at_most_one,
     "incremental sampler equals full pass": autoregressive.incremental_equals_full,
     "completion keeps what is given": autoregressive.completion_keeps_what_is_given,
     "filter rows sum to one": attention.rows_sum_to_one,
     "filters are centred": attention.filters_are_centred,
-    "KL is zero at the prior": draw.kl_is_zero_at_the_prior,
-    "KL is that of torch.distributions": draw.kl_is_that_of_torch,
-    "noise is fresh at every glimpse": draw.noise_is_fresh,
-    "bound agrees with importance weights": draw.bound_agrees_with_importance_weights,
-    "generated images are detached": gan.generator_learns_nothing_from_the_discriminators_loss,
-    "scores are unbounded": gan.scores_are_unbounded,
-    "gradient penalty of a linear critic": gan.gradient_penalty_is_that_of_a_linear_critic,
+    "KL is zero at the prior": variational.kl_is_zero_at_the_prior,
+    "KL is that of torch.distributions": variational.kl_is_that_of_torch,
+    "noise is fresh for every latent": variational.noise_is_fresh,
+    "bound agrees with importance weights": variational.bound_agrees_with_importance_weights,
+    "generated images are detached": adversarial.generated_images_are_detached,
+    "scores are unbounded": adversarial.scores_are_unbounded,
+    "gradient penalty of a linear critic": adversarial.penalties_of_a_linear_critic,
     "phases are isolated": phases.phases_are_isolated,
     "every parameter has a gradient": phases.every_parameter_has_a_gradient,
     "measures are finite, one per image": interface.measures_are_finite,

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from inspect import get_annotations
+from typing import Literal, TypeVar, cast
 
 import torch
+from torch import nn
 
 from genlab.errors import ConfigurationError
+from genlab.measures import NEGATIVE_LOG_LIKELIHOOD
 from genlab.models.base import Model
 from genlab.types import UNLABELLED, Batch, ImageSpec
 
@@ -15,7 +18,7 @@ SIZES = ((4, 4), (8, 8), (12, 8), (16, 16), (28, 28), (32, 32))
 _BATCH_SIZE = 6
 _RANDOMIZATION = 0.5
 
-M = TypeVar("M", bound=Model)
+C = TypeVar("C")
 Result = Literal["held", "FAILED", "does not apply"]
 
 
@@ -35,6 +38,39 @@ def held_if(holds: bool, seen: str) -> Finding:
 
 class DoesNotApply(Exception):  # noqa: N818, it ends a check, and nothing went wrong
     """Raised in a check that has nothing to look at; the message says why."""
+
+
+def require(model: nn.Module, capability: type[C]) -> C:
+    """Return the model, typed by a capability that it has.
+
+    Args:
+        model: Of any class.
+        capability: A protocol of :mod:`genlab.models.capabilities`.
+
+    Raises:
+        DoesNotApply: Some of its attributes or methods are missing; the message names them.
+    """
+    missing = _missing(model, capability)
+    if missing:
+        raise DoesNotApply(f"it has no {', '.join(missing)} ({capability.__name__})")
+    return cast(C, model)
+
+
+def likelihood_measure(model: Model, kind: Literal["exact", "upper bound"]) -> str | None:
+    """Return the key of ``evaluate`` that the model declares as -log p(x) or a bound on it; None if there is none."""
+    declared = model.measures.items()
+    names = (name for name, it in declared if it.quantity == NEGATIVE_LOG_LIKELIHOOD and it.kind == kind)
+    return next(names, None)
+
+
+def has(model: nn.Module, capability: type[object]) -> bool:
+    """Return True if the model has all attributes and methods of a capability."""
+    return not _missing(model, capability)
+
+
+def _missing(model: nn.Module, capability: type[object]) -> list[str]:
+    members = {name for base in capability.__mro__ for name in (*vars(base), *get_annotations(base))}
+    return sorted(name for name in members if not name.startswith("_") and not hasattr(model, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +100,6 @@ class Subject:
         model.initialize(make_batch(chosen, _BATCH_SIZE))
         if randomized:
             randomize(model)
-        return model
-
-    def fresh_of(self, kind: type[M], reason: str, *, spec: ImageSpec | None = None, randomized: bool = False) -> M:
-        """As :meth:`fresh`, for a check of one kind of model.
-
-        Raises:
-            DoesNotApply: The model is of another kind; the reason is its message.
-            ConfigurationError: The model refuses such images.
-        """
-        model = self.fresh(spec, randomized=randomized)
-        if not isinstance(model, kind):
-            raise DoesNotApply(reason)
         return model
 
     def batch(self, size: int = _BATCH_SIZE) -> Batch:

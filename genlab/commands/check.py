@@ -104,7 +104,7 @@ def run(settings: CheckSettings, context: JobContext) -> None:
         f"levels {spec.num_levels}, classes {spec.num_classes}"
     )
     width = max(map(len, INVARIANTS))
-    print(f"{'invariant':<{width}}  {'result':<{_RESULT_WIDTH}}  what was seen")
+    print(f"{'invariant':<{width}}  {'result':<{_RESULT_WIDTH}}  details")
     results: dict[str, list[str]] = {"held": [], "FAILED": [], "does not apply": []}
     for name, finding in findings(subject):
         print(f"{name:<{width}}  {finding.result:<{_RESULT_WIDTH}}  {finding.seen}", flush=True)

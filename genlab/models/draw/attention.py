@@ -82,6 +82,11 @@ class FilterGrid(nn.Module):
         centers, (variance, stride, gamma) = self._decode(parameters)
         return Window(centers[:, 0], centers[:, 1], stride[:, 0], variance[:, 0], gamma[:, 0])
 
+    def filter_banks(self, parameters: Float[Tensor, "B 5"]) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N A"]]:
+        """Return the filter banks F_y and F_x (eqs. 19 to 26)."""
+        filters_y, filters_x, _ = self(parameters)
+        return filters_y, filters_x
+
     def forward(
         self, parameters: Float[Tensor, "B 5"]
     ) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N A"], Float[Tensor, "B 1"]]:

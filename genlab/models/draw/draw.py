@@ -19,10 +19,12 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+from torch.distributions import Normal
 
 from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
 from genlab.measures import IMPORTANCE_WEIGHTED, Measure, bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, require_labels_of_samples
+from genlab.models.capabilities import HasPosteriorLayers, Latent
 from genlab.models.draw.attention import AttentionBias, ReadAttention, WriteAttention
 from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State
 from genlab.models.draw.observation import ObservationModel, default_observation
@@ -38,7 +40,7 @@ _IMAGES_PER_ARC = 8
 _ROWS_PER_PASS = 1024
 
 
-class DRAW(GenerativeModel):
+class DRAW(GenerativeModel, HasPosteriorLayers):
     """The Deep Recurrent Attentive Writer.
 
     Args:
@@ -62,6 +64,7 @@ class DRAW(GenerativeModel):
     """
 
     selection_measure = "nll_upper_bound_nats"
+    kl_measure = "kl_nats"
     measures = MappingProxyType(
         {
             "nll_upper_bound_nats": negative_log_likelihood("upper bound"),
@@ -146,6 +149,19 @@ class DRAW(GenerativeModel):
     def phases(self) -> tuple[Phase, ...]:
         """Return the only phase, which minimises the variational bound."""
         return (Phase(name="model", modules=(self,), loss=self.loss),)
+
+    @torch.no_grad()
+    def latents(self, batch: Batch) -> tuple[Latent, ...]:
+        """Return the latent variables of each glimpse."""
+        images = self._to_lines(batch.images)
+        return tuple(
+            Latent(posterior=Normal(mu, log_sigma.exp()), prior=Normal(0.0, 1.0), value=latent)
+            for _, (mu, log_sigma, latent) in self._unroll(images, self._noise(len(images)))
+        )
+
+    def posterior_layers(self) -> tuple[nn.Module, ...]:
+        """Return the layer of mu and log sigma (eqs. 1, 2)."""
+        return (self.glimpse.posterior,)
 
     def compilable(self) -> tuple[nn.Module, ...]:
         """Return the module of one glimpse; it is compiled once for any number of glimpses."""

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from genlab.functional import at_least_float32
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples
+from genlab.models.capabilities import HasScores
 from genlab.models.gan.conditioning import Conditioning
 from genlab.models.gan.discriminator import Discriminator, DiscriminatorOutput
 from genlab.models.gan.infogan import HiddenCodes
@@ -53,7 +54,7 @@ class RealBatch(NamedTuple):
     labels: Int[Tensor, " R"]
 
 
-class GAN(GenerativeModel):
+class GAN(GenerativeModel, HasScores):
     """A generator and a discriminator trained in turn.
 
     Args:
@@ -77,6 +78,8 @@ class GAN(GenerativeModel):
     """
 
     training_counts = ("techniques.",)
+
+    score_measure = "score_real"
 
     def __init__(
         self,
@@ -193,6 +196,9 @@ class GAN(GenerativeModel):
             receives=self.reuses_generated,
         )
         return (discriminator, generator)
+
+    def score_layers(self) -> tuple[nn.Module, ...]:
+        return (self.discriminator.output,)
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.generator, self.discriminator)

@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
+from genlab.models.capabilities import Completes, SamplesIncrementally
 from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import share_rows
@@ -33,7 +34,7 @@ FILMED_IMAGES = 16
 UNSEEN_GREY = 0.5
 
 
-class AutoregressiveModel(GenerativeModel):
+class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
     """Exact likelihood, sampling, completion and their pictures, from a network's logits.
 
     Args:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from genlab.checks.draw import correlation_of_noise, kl_at_the_prior, kl_of_distributions, observe
+from genlab.checks.variational import correlation_of_noise, kl_at_the_prior, kl_of_distributions, observe
 from genlab.models.draw.draw import DRAW
 from genlab.models.draw.observation import DiscretizedLogistic
 from genlab.nn.recurrent import update_cell
@@ -37,6 +37,8 @@ def test_listing_mistake_5_kl_is_zero_where_the_posterior_is_the_prior() -> None
     randomize(model, 0.5)
     batch = make_batch(model.spec, 4)
     assert kl_at_the_prior(model, batch).tolist() == [0.0] * 4
+    torch.nn.init.zeros_(model.glimpse.posterior.weight)
+    torch.nn.init.zeros_(model.glimpse.posterior.bias)
     measures = model.evaluate(batch)
     assert torch.equal(measures["nll_upper_bound_nats"], measures["reconstruction_nats"])
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from genlab.checks.autoregressive import every_image, influence, log_total_probability
+from genlab.checks.autoregressive import influence
+from genlab.checks.likelihood import every_image, log_total_probability
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
@@ -33,7 +34,7 @@ def test_probabilities_of_all_images_sum_to_one(kind, facts):
     model = make(kind, spec)
     nats = model.evaluate(every_image(spec))["nll_nats"]
     assert torch.logsumexp(-nats, 0).item() == pytest.approx(0, abs=2e-5)
-    assert log_total_probability(model) == (pytest.approx(0, abs=2e-5), len(nats))
+    assert log_total_probability(model, spec, "nll_nats") == (pytest.approx(0, abs=2e-5), len(nats))
     assert nats.std() > 0.01  # and not because it is uniform
 
 

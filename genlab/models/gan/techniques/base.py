@@ -166,6 +166,17 @@ class TermTechnique(Technique):
         del tensors
         return None
 
+    def penalty_of_slope(self, slope: float) -> float | None:
+        """Return the first :meth:`discriminator_term` for a score that is linear in the image; None if not known.
+
+        `genlab check` compares both.
+
+        Args:
+            slope: Norm of the gradient of the score, the same everywhere.
+        """
+        del slope
+        return None
+
     def generator_term(self, tensors: StepTensors) -> Loss | None:
         """Return a term of the generator's loss; None where the technique adds no such term."""
         del tensors

@@ -51,6 +51,9 @@ class GradientPenalty(TermTechnique):
             metrics={"gradient_penalty": penalty.detach(), "critic_gradient_norm": norms.detach().mean()},
         )
 
+    def penalty_of_slope(self, slope: float) -> float:
+        return self.weight * (slope - 1) ** 2
+
 
 def gradient_norms(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
     """Return the Euclidean norm of the gradient of each image's score by the image, itself differentiable.

@@ -62,6 +62,9 @@ class _ZeroCenteredPenalty(TermTechnique):
             value=self.interval * self.weight / 2 * penalty, metrics={f"{self.name}_slope_squared": penalty.detach()}
         )
 
+    def penalty_of_slope(self, slope: float) -> float:
+        return self.interval * self.weight / 2 * slope**2
+
 
 class R1Penalty(_ZeroCenteredPenalty):
     """gamma / 2 E || grad D(x) ||^2 at real images."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.checks.gan import step_tensors
+from genlab.checks.adversarial import step_tensors
 from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.techniques.feature_matching import FeatureMatching
 from tests.models.gan.tiny import gradients, make_discriminator, make_gan, make_mlp_discriminator

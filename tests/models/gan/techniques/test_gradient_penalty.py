@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.gan import FlatPixels, step_tensors
+from genlab.checks.adversarial import FlatPixels, step_tensors
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.networks import BatchNorm2d
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty, gradient_norms

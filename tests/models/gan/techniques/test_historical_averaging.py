@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.gan import step_tensors
+from genlab.checks.adversarial import step_tensors
 from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.historical_averaging import HistoricalAveraging
 from genlab.types import Loss

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.gan import FlatPixels, step_tensors
+from genlab.checks.adversarial import FlatPixels, step_tensors
 from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from tests.models.gan.tiny import make_discriminator, make_mlp_discriminator

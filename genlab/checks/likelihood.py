@@ -1,0 +1,167 @@
+"""Likelihoods and bounds on them by brute force: the probabilities of all images sum to one, or to at most one.
+
+Dimensions: B batch, n images, S symbols per site, h rows and w columns of sites, K values of a symbol.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genlab.checks.subject import DoesNotApply, Finding, Subject, has, held_if, likelihood_measure
+from genlab.checks.variational import log_prior_ratio, observe
+from genlab.models.base import Model
+from genlab.models.capabilities import HasKL, IsCausal
+from genlab.types import UNLABELLED, Batch, ImageSpec
+
+_MOST_IMAGES = 4096
+_ROWS_PER_PASS = 512
+_SMALLEST = ((2, 4), (2, 2), (4, 4))
+_SAME_TOTAL = 5e-4
+_NUM_DRAWS = 8
+_NUM_ERRORS = 5
+
+
+def every_image(spec: ImageSpec) -> Batch:
+    """Return all images of a small space, in the order of their levels; of the last class, where there are classes."""
+    size = spec.channels * spec.height * spec.width
+    levels = torch.tensor(list(itertools.product(range(spec.num_levels), repeat=size)))
+    images = levels.view(-1, spec.channels, spec.height, spec.width) / (spec.num_levels - 1)
+    return Batch(images=images.float(), labels=one_class(spec, len(images)))
+
+
+def one_class(spec: ImageSpec, size: int) -> Tensor:
+    """Return the labels of images that are all of the last class, or unlabelled where there are no classes."""
+    return torch.full((size,), spec.num_classes - 1 if spec.num_classes else UNLABELLED)
+
+
+def in_order(values: Tensor) -> Tensor:
+    """(B, S, h, w) as (B, P): rows from the top, sites from the left, symbols within a site."""
+    return values.permute(0, 2, 3, 1).flatten(1)
+
+
+def num_images(spec: ImageSpec) -> int:
+    """Return the number of different images."""
+    return cast(int, spec.num_levels ** (spec.channels * spec.height * spec.width))
+
+
+@torch.no_grad()
+def log_total_probability(model: Model, spec: ImageSpec, measure: str) -> tuple[float, int]:
+    """Return the log of the total probability of all images, or of all with a given beginning, relative to it.
+
+    The beginning is empty where at most 4,096 images are possible; otherwise the model must be causal, and the
+    beginning leaves as many symbols as that number allows.
+
+    Args:
+        model: In evaluation mode.
+        spec: Images that it was made for.
+        measure: Key of the negative log-likelihood in nats.
+
+    Returns:
+        The logarithm, 0 for a distribution, and the number of images summed over.
+    """
+    if num_images(spec) <= _MOST_IMAGES:
+        batch, log_beginning = every_image(spec), 0.0
+    else:
+        batch, log_beginning = _images_with_a_beginning(cast(IsCausal, model), spec)
+    passes = zip(torch.split(batch.images, _ROWS_PER_PASS), torch.split(batch.labels, _ROWS_PER_PASS), strict=True)
+    nats = torch.cat([model.evaluate(Batch(images=images, labels=labels))[measure] for images, labels in passes])
+    return float(torch.logsumexp(-nats.double(), 0)) - log_beginning, len(nats)
+
+
+def _images_with_a_beginning(model: IsCausal, spec: ImageSpec) -> tuple[Batch, float]:
+    """Return all images that share a random beginning, and the log-probability of the beginning."""
+    blank = model.to_symbols(torch.zeros(1, spec.channels, spec.height, spec.width))
+    _, num_symbols, height, width = blank.shape
+    count = num_symbols * height * width
+    free = 1
+    while free < count and model.num_values ** (free + 1) <= _MOST_IMAGES:
+        free += 1
+    endings = torch.cartesian_prod(*[torch.arange(model.num_values)] * free).view(-1, free)
+    beginning = torch.randint(model.num_values, (1, count - free)).expand(len(endings), -1)
+    symbols = torch.cat((beginning, endings), 1).view(-1, height, width, num_symbols).permute(0, 3, 1, 2).contiguous()
+    labels = one_class(spec, len(symbols))
+    logits = model.logits(symbols[:1], labels[:1]).transpose(1, 2)  # (1, K, S, h, w)
+    of_beginning = -in_order(F.cross_entropy(logits, symbols[:1], reduction="none"))[0, : count - free].sum()
+    return Batch(images=model.to_images(symbols), labels=labels), float(of_beginning.double())
+
+
+def probabilities_sum_to_one(subject: Subject) -> Finding:
+    """All images that are possible, or all that share a beginning."""
+    for model, spec, measure in _on_small_images(subject, "exact"):
+        total, count = log_total_probability(model, spec, measure)
+        return held_if(
+            abs(total) < _SAME_TOTAL, f"log of the sum {total:+.1e} over {count} images of {described(spec)}"
+        )
+    raise DoesNotApply("it declares no exact likelihood of images few enough to sum over")
+
+
+def bound_sums_to_at_most_one(subject: Subject) -> Finding:
+    """The exponential of a bound on log p(x), summed over all images that are possible."""
+    for model, spec, measure in _on_small_images(subject, "upper bound"):
+        total, error, count = total_under_the_bound(model, spec, measure)
+        holds = total < 1 + _NUM_ERRORS * error + _SAME_TOTAL
+        return held_if(
+            holds, f"sum {total:.4g} +- {error:.2g} over {count} images of {described(spec)}, at most 1 for a bound"
+        )
+    raise DoesNotApply("it declares no upper bound on -log p(x) of images few enough to sum over")
+
+
+@torch.no_grad()
+def total_under_the_bound(model: Model, spec: ImageSpec, measure: str) -> tuple[float, float, int]:
+    """Return an estimate of the total probability of all images that a bound implies.
+
+    With a KL the importance weights of single draws are summed, whose expectation is exactly one if bound and KL are
+    right: p(x | z) is the bound without the KL. Otherwise the bound is averaged over the draws, and the sum is less
+    than one.
+
+    Returns:
+        The sum, its standard error, and the number of images.
+    """
+    batch = every_image(spec)
+    logs = []
+    for _ in range(_NUM_DRAWS):
+        if has(model, HasKL):
+            latent_model = cast(HasKL, model)
+            observed = observe(latent_model, batch)
+            kl = observed.measures[latent_model.kl_measure]
+            logs.append(kl - observed.measures[measure] + log_prior_ratio(observed))
+        else:
+            logs.append(-model.evaluate(batch)[measure])
+    draws = torch.stack(logs).double()  # (draws, n)
+    if has(model, HasKL):
+        probabilities, variances = draws.exp().mean(0), draws.exp().var(0)
+    else:
+        # The exponential of a noisy mean is too large by half its variance.
+        probabilities = (draws.mean(0) - draws.var(0) / (2 * _NUM_DRAWS)).exp()
+        variances = probabilities.square() * draws.var(0)
+    return float(probabilities.sum()), math.sqrt(float(variances.sum()) / _NUM_DRAWS), len(batch.images)
+
+
+def _on_small_images(subject: Subject, kind: Literal["exact", "upper bound"]) -> Iterator[tuple[Model, ImageSpec, str]]:
+    """Yield the model on images of each size that it takes and that are few, with its measure of this kind."""
+    for height, width in (*_SMALLEST, (subject.spec.height, subject.spec.width)):
+        spec = replace(subject.spec, height=height, width=width)
+        try:
+            model = subject.fresh(spec, randomized=kind == "exact").eval()
+            measure = likelihood_measure(model, kind)
+            if measure is None:
+                return
+            model.evaluate(Batch(images=torch.zeros(1, spec.channels, height, width), labels=one_class(spec, 1)))
+        except Exception:
+            if spec == subject.spec:
+                raise
+            continue  # a size that the model does not take
+        if num_images(spec) <= _MOST_IMAGES or (kind == "exact" and has(model, IsCausal)):
+            yield model, spec, measure
+
+
+def described(spec: ImageSpec) -> str:
+    """Return the size and the channels of images in words."""
+    channels = "one channel" if spec.channels == 1 else f"{spec.channels} channels"
+    return f"{spec.height}x{spec.width} pixels, {channels}"

@@ -1,0 +1,131 @@
+"""Latent variables against torch.distributions: the KL divergence and the noise of the posterior.
+
+Dimensions: B batch, D latents of all groups.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if, likelihood_measure, require
+from genlab.models.capabilities import HasKL, HasPosteriorLayers, Latent
+from genlab.types import Batch
+
+_NUM_IMAGES = 1000
+_NUM_WEIGHTED = 500
+
+
+class Observed(NamedTuple):
+    """The measures of one evaluation and the latent variables behind them."""
+
+    measures: dict[str, Tensor]
+    latents: Sequence[Latent]
+
+
+@torch.no_grad()
+def observe(model: HasKL, batch: Batch) -> Observed:
+    """Return the measures of a batch and their latent variables, drawn from the same state of the generator."""
+    state = torch.default_generator.get_state()
+    measures = model.evaluate(batch)
+    torch.default_generator.set_state(state)
+    return Observed(measures, model.latents(batch))
+
+
+def kl_at_the_prior(model: HasPosteriorLayers, batch: Batch) -> Float[Tensor, " B"]:
+    """Return the measure of the KL, in nats, where the posterior is the prior.
+
+    Raises:
+        ValueError: The layers that the model gives do not make the posterior the prior.
+    """
+    calls: list[nn.Module] = []
+
+    def zero(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+        calls.append(layer)
+        return torch.zeros_like(output)
+
+    handles = [layer.register_forward_hook(zero) for layer in model.posterior_layers()]
+    try:
+        observed = observe(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not calls:
+        raise ValueError("evaluate calls none of posterior_layers()")
+    if float(kl_of_distributions(observed).abs().max()) > 0:
+        raise ValueError("with zeros from posterior_layers() the posterior is not the prior")
+    return observed.measures[model.kl_measure]
+
+
+def kl_of_distributions(observed: Observed) -> Float[Tensor, " B"]:
+    """Return the sum of torch's own KL over all latent variables, in nats."""
+    divergences = [kl_divergence(latent.posterior, latent.prior).to(latent.value) for latent in observed.latents]
+    return torch.stack([divergence.reshape(len(divergence), -1).sum(1) for divergence in divergences]).sum(0)
+
+
+def log_prior_ratio(observed: Observed) -> Float[Tensor, " B"]:
+    """Return log p(z) - log q(z | x) of the draws."""
+    ratios = [
+        latent.prior.log_prob(latent.value) - latent.posterior.log_prob(latent.value) for latent in observed.latents
+    ]
+    return torch.stack([ratio.reshape(len(ratio), -1).sum(1) for ratio in ratios]).sum(0)
+
+
+def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
+    """Return the correlation, over the images, of the standardised draws of every two latents."""
+    noise = [(latent.value - latent.posterior.mean) / latent.posterior.stddev for latent in observed.latents]
+    return torch.corrcoef(torch.cat([part.flatten(1) for part in noise], 1).t())
+
+
+def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
+    """A posterior equal to the prior costs nothing, whatever the number of latents."""
+    model = require(subject.fresh(randomized=True).eval(), HasPosteriorLayers)
+    largest = float(kl_at_the_prior(model, subject.batch()).abs().max())
+    return held_if(largest == 0.0, f"largest |{model.kl_measure}| {largest:.3g} at the prior")
+
+
+def kl_is_that_of_torch(subject: Subject) -> Finding:
+    """The measure is the divergence of the posteriors that the latents were drawn from."""
+    model = require(subject.fresh(randomized=True).eval(), HasKL)
+    observed = observe(model, subject.batch())
+    expected = kl_of_distributions(observed)
+    error = float(((observed.measures[model.kl_measure] - expected) / expected.clamp(min=1)).abs().max())
+    return held_if(error < 1e-4, f"largest relative difference from torch.distributions {error:.1e}")
+
+
+def noise_is_fresh(subject: Subject) -> Finding:
+    """No two latents, of one group or of two, are drawn from the same noise."""
+    model = require(subject.fresh(randomized=True).eval(), HasKL)
+    correlation = correlation_of_noise(observe(model, subject.batch(_NUM_IMAGES)))
+    largest = float((correlation - torch.eye(len(correlation))).abs().max())
+    # The largest of thousands of correlations of independent noise is about four standard deviations.
+    limit = 6 / math.sqrt(_NUM_IMAGES)
+    return held_if(
+        largest < limit, f"largest correlation of two latents' noise {largest:.3f}, by chance below {limit:.3f}"
+    )
+
+
+def bound_agrees_with_importance_weights(subject: Subject) -> Finding:
+    """The bound is that of one importance sample in expectation, and above that of five (Burda et al. 2016)."""
+    model = subject.fresh().eval()
+    bound = likelihood_measure(model, "upper bound")
+    weighted = next((name for name, measure in model.measures.items() if measure.is_importance_weighted), None)
+    if bound is None or weighted is None:
+        raise DoesNotApply("it declares no importance-weighted bound beside an upper bound")
+    batch = subject.batch(_NUM_WEIGHTED)
+    gaps = {}
+    for num_samples in (1, 5):
+        with torch.no_grad():
+            measures = model.diagnose(batch, num_importance_samples=num_samples)
+        gap = measures[bound] - measures[weighted]
+        gaps[num_samples] = (float(gap.mean()), float(gap.std()) / math.sqrt(len(gap)))
+    (one, one_error), (five, five_error) = gaps[1], gaps[5]
+    # If the posterior equals the prior, all weights are equal, and only rounding is left.
+    rounding = 1e-3
+    holds = abs(one) < 5 * one_error + rounding and five > -5 * five_error - rounding
+    seen = f"bound minus weighted bound: K=1 {one:.3g} +- {one_error:.2g}, K=5 {five:.3g} +- {five_error:.2g} nats"
+    return held_if(holds, seen)

@@ -1,0 +1,141 @@
+"""Capabilities of models: protocols by which `genlab check` finds the checks that apply to a model of any class.
+
+A model has a capability if it has all attributes and methods of the protocol. It need not derive from the protocol; if
+it does, mypy checks the signatures. A likelihood, a bound on one and an importance-weighted bound are capabilities,
+too: they are declared in :attr:`genlab.models.base.Model.measures`.
+
+docs/checks.md lists the checks of each capability and shows a variational autoencoder.
+
+Dimensions: B batch, N images (of filters: filters of a bank), C channels, H height, W width, Z latents of a group,
+S symbols per site, h rows and w columns of sites, K values of a symbol.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+from torch.distributions import Distribution
+
+from genlab.models.pixelcnn.sampler import Decoder
+from genlab.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """A group of latent variables in one evaluation: of a glimpse, or of a level of a hierarchy."""
+
+    posterior: Distribution
+    """q(z | x); of z given the groups before it, where there are any."""
+    prior: Distribution
+    """p(z), of any shape that broadcasts to that of the posterior."""
+    value: Float[Tensor, "B *Z"]
+    """The draw from the posterior that the decoder was given."""
+
+
+@runtime_checkable
+class HasKL(Protocol):
+    """A model with latent variables, an approximate posterior and a KL divergence from the prior."""
+
+    kl_measure: ClassVar[str]
+    """Key of ``evaluate`` with KL(q(z | x) || p(z)) of each image, summed over all latent variables, in nats."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """As :meth:`genlab.models.base.Model.evaluate`."""
+
+    def latents(self, batch: Batch) -> Sequence[Latent]:
+        """Return all groups of latent variables of one evaluation.
+
+        The draws are those of :meth:`evaluate`: from the same state of torch's default generator, both have the same.
+        """
+
+
+@runtime_checkable
+class HasPosteriorLayers(HasKL, Protocol):
+    """A model whose posterior is the prior where the outputs of some layers are zero."""
+
+    def posterior_layers(self) -> tuple[nn.Module, ...]:
+        """Return the layers: for a prior N(0, 1), those of the mean and of log sigma."""
+
+
+@runtime_checkable
+class HasScores(Protocol):
+    """A model with a discriminator or a critic, trained in a phase of its own."""
+
+    score_measure: ClassVar[str]
+    """Key of ``evaluate`` with the score of each given image."""
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        """As :meth:`genlab.models.base.Model.evaluate`."""
+
+    def score_layers(self) -> tuple[nn.Module, ...]:
+        """Return the last layers of the discriminator; a constant added to their outputs is added to the score."""
+
+
+@runtime_checkable
+class IsCausal(Protocol):
+    """A model that predicts the symbols of an image from those before them in raster order."""
+
+    num_values: int
+    """Values of a symbol, K."""
+
+    def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B S h w"]:
+        """Return the symbols of images in [0, 1]: their levels, where a symbol is a sub-pixel."""
+
+    def to_images(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B C H W"]:
+        """Return the images that :meth:`to_symbols` maps to these symbols."""
+
+    def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
+        """Return the unnormalised log-probabilities of each symbol given those before it."""
+
+
+@runtime_checkable
+class SamplesIncrementally(IsCausal, Protocol):
+    """A causal model with a sampler that computes the logits of one symbol after another."""
+
+    num_classes: int
+    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+
+    def decoder(self, labels: Int[Tensor, " N"], *, dtype: torch.dtype) -> Decoder:
+        """Return a fresh decoder, whose logits equal those of :meth:`logits`."""
+
+    def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "N S h w"]:
+        """Return the random numbers of :meth:`sample`: a symbol is the inverse CDF of its uniform."""
+
+    def sample(
+        self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """As :meth:`genlab.models.base.GenerativeModel.sample`."""
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A model that draws the rest of an image of which the first rows are given."""
+
+    num_classes: int
+    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+
+    def complete(
+        self,
+        images: Float[Tensor, "N C H W"],
+        given: int,
+        *,
+        labels: Int[Tensor, " N"] | None = None,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "N C H W"]:
+        """Keep the given number of rows from the top and draw the rest; with 0 rows as :meth:`sample` does."""
+
+    def sample(
+        self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N C H W"]:
+        """As :meth:`genlab.models.base.GenerativeModel.sample`."""
+
+
+@runtime_checkable
+class HasFilterBanks(Protocol):
+    """A layer with Gaussian filters over the rows and columns of an image (arXiv:1502.04623, section 3.2)."""
+
+    def filter_banks(self, parameters: Float[Tensor, "B 5"]) -> tuple[Float[Tensor, "B N H"], Float[Tensor, "B N W"]]:
+        """Return F_y and F_x for windows (gx~, gy~, log sigma^2, log delta~, log gamma), eqs. 19 to 26."""
