@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN",
         Syntax("run", second="out"),
     ),
-    "schema": ("JSON schemas of the config groups, by which editors complete YAML files: out=FOLDER", Syntax()),
+    "schema": ("JSON schemas of the YAML files, by which editors complete them: out=FOLDER", Syntax()),
     "runs": (
         "list the runs, newest first; runs rm RUN... deletes them",
         Syntax("runs", takes_several=True, flags={"--yes": Flag("sure", suffix=None, default="true")}),

@@ -1,13 +1,14 @@
-"""`genlab schema`: JSON schemas of the config groups, by which editors complete and check YAML files."""
+"""`genlab schema`: JSON schemas of the YAML files, by which editors complete and check them."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from genlab.config.fields import check_fields
-from genlab.config.json_schema import FOLDER, schemas
+from genlab.config.json_schema import FOLDER, TRAIN, schemas
 from genlab.config.location import config_directory
 from genlab.launch.contract import JobContext
 from genlab.storage import replace_atomically, require_writable
@@ -31,8 +32,15 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SchemaSettings:
     return check_fields(SchemaSettings, values, "")
 
 
+def settings_of_commands(configs: Path) -> dict[str, type]:
+    """Return the class that each command reads its primary configuration into, but for `genlab train`."""
+    commands = sorted(path.stem for path in configs.glob("*.yaml") if path.stem != TRAIN)
+    readers = {command: import_module(f"genlab.commands.{command}").read for command in commands}
+    return {command: get_type_hints(reader)["return"] for command, reader in readers.items()}
+
+
 def run(settings: SchemaSettings, context: JobContext) -> None:
-    """Write a file for each group.
+    """Write a file for each group and each command.
 
     Raises:
         StorageError: The folder cannot be written.
@@ -42,6 +50,6 @@ def run(settings: SchemaSettings, context: JobContext) -> None:
     folder = configs / FOLDER if settings.out is None else Path(settings.out)
     require_writable(folder, hint="out=FOLDER writes elsewhere")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in schemas(configs).items():
+    for name, content in schemas(configs, settings_of_commands(configs)).items():
         replace_atomically(folder / name, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
         print(folder / name)

@@ -1,12 +1,14 @@
-"""JSON schemas of the config groups, by which editors complete YAML files and mark mistakes in them.
+"""JSON schemas of all YAML files, by which editors complete keys and mark mistakes.
 
 They are made from the annotations and adapters that validate a configuration (:mod:`genlab.config.fields`,
-:mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS` sets keys of all groups.
+:mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS`, and the primary configuration of `genlab train`, set keys
+of all groups. The primary configuration of another command sets the fields of its settings.
 """
 
 import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from genlab.training.settings import TrainerSettings
 
 Schema = dict[str, Any]
 FOLDER = "schema"
+TRAIN = "train"
 GLOBAL_GROUPS = ("experiment", "recipe")
 _GLOBAL = "global.json"
 _MERGED = {"recipe": "optimizer"}
@@ -34,21 +37,27 @@ _ARGUMENT = re.compile(r"^ {4,}(\w+)(?: \([^)]*\))?: (.+)$", re.MULTILINE)
 _COMMENTED = re.compile(r"^(\w+):.*?\s# (.+)$", re.MULTILINE)
 
 
-def schemas(configs: Path) -> dict[str, Schema]:
-    """Return the schema of every config group of genlab's tree by the name of its file.
+def schemas(configs: Path, commands: Mapping[str, type]) -> dict[str, Schema]:
+    """Return the schema of every config group of genlab's tree, and of every command, by the name of its file.
 
     Args:
         configs: The tree.
+        commands: The class of the settings of each command but `genlab train`.
     """
     groups = sorted({path.parent.relative_to(configs).as_posix() for path in configs.glob("*/**/*.yaml")})
     groups = [group for group in groups if group.partition("/")[0] not in ("hydra", FOLDER)]
     owners = [group for group in groups if _owns_schema(group, configs)]
     made = {_name(group): _of_group(group, configs, groups) for group in owners}
-    return {**made, _GLOBAL: _of_global(owners)}
+    for command, settings in commands.items():
+        comments = dict(_COMMENTED.findall((configs / f"{command}.yaml").read_text("utf-8")))
+        made[_of_command(command)] = _described(_of_settings(settings, owners, "hydra"), comments)
+    return {**made, _GLOBAL: _of_settings(RunConfiguration, owners, "hydra", "name", "sweep")}
 
 
 def file_name(path: Path, configs: Path) -> str:
-    """Return the name of the file with the schema of an option of a config group."""
+    """Return the name of the file with the schema of a primary configuration, or of an option of a config group."""
+    if path.parent == configs:
+        return _GLOBAL if path.stem == TRAIN else _of_command(path.stem)
     group = path.parent.relative_to(configs).as_posix()
     if path.read_text(encoding="utf-8").startswith("# @package _global_"):
         return _GLOBAL
@@ -57,13 +66,17 @@ def file_name(path: Path, configs: Path) -> str:
 
 
 def modeline(path: Path, configs: Path) -> str:
-    """Return the comment by which a YAML file of a group names its schema to an editor."""
+    """Return the comment by which a YAML file names its schema to an editor."""
     up = "../" * len(path.parent.relative_to(configs).parts)
     return f"# yaml-language-server: $schema={up}{FOLDER}/{file_name(path, configs)}"
 
 
 def _name(group: str) -> str:
     return f"{group.replace('/', '.')}.json"
+
+
+def _of_command(command: str) -> str:
+    return f"command.{command}.json"
 
 
 def _owns_schema(group: str, configs: Path) -> bool:
@@ -125,11 +138,12 @@ def _of_fields(settings: type) -> Schema:
     return _object({"defaults": {}, **{key: _of_value(field.annotation) for key, field in fields.items()}})
 
 
-def _of_global(groups: Collection[str]) -> Schema:
-    keys = [key for key in inspect.signature(RunConfiguration).parameters if key not in ("is_trusted", "saved_run")]
-    properties: dict[str, Schema] = {key: {} for key in (*keys, "defaults", "name", "sweep", "hydra")}
+def _of_settings(settings: type, groups: Collection[str], *others: str) -> Schema:
+    """Return the schema of a primary configuration, whose keys are fields of its settings and some others."""
+    keys = {field.name: field.type for field in fields(settings) if field.compare}
+    properties: dict[str, Schema] = {key: _of_value(hint) for key, hint in keys.items()}
     properties |= {group: _reference(group) for group in groups if group in keys}
-    return _object(properties)
+    return _object({**properties, "defaults": {}, **{key: {} for key in others}})
 
 
 def _reference(group: str) -> Schema:

@@ -1,4 +1,4 @@
-"""The JSON schemas of the config groups accept every shipped file, refuse mistakes, and are those in the tree."""
+"""The JSON schemas accept every shipped YAML file, refuse mistakes, and are those in the tree."""
 
 import json
 import re
@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from genlab.commands.schema import settings_of_commands
 from genlab.config.json_schema import FOLDER, file_name, modeline, schemas
 from genlab.config.location import config_directory
 
 CONFIGS = config_directory()
 FILES = [
-    path for path in sorted(CONFIGS.glob("*/**/*.yaml")) if path.relative_to(CONFIGS).parts[0] not in ("hydra", FOLDER)
+    path for path in sorted(CONFIGS.rglob("*.yaml")) if path.relative_to(CONFIGS).parts[0] not in ("hydra", FOLDER)
 ]
 KINDS: dict[str, Any] = {
     **{"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)},
@@ -87,6 +88,11 @@ def test_every_shipped_file_names_its_schema_and_fits_it() -> None:
         ("optimizer/adam.yaml", {"default": {"_target_": "torch.optim.Adam", "betaz": [0.5, 0.9]}}),
         ("trainer/smoke.yaml", {"compile": "yes"}),
         ("recipe/draw.yaml", {"trainer": {"num_step": 3}}),
+        ("train.yaml", {"seed": "zero"}),
+        ("check.yaml", {"num_levels": None}),
+        ("evaluate.yaml", {"split": "tests"}),
+        ("runs.yaml", {"sure": "yes"}),
+        ("experiment/draw_mnist.yaml", {"seed": 0.5}),
         ("experiment/draw_mnist.yaml", {"model": {"num_glimpse": 3}}),
     ],
 )
@@ -95,7 +101,7 @@ def test_a_mistake_is_refused(file: str, changes: dict[str, Any]) -> None:
 
 
 def test_the_files_in_the_tree_are_those_that_genlab_schema_writes() -> None:
-    made = schemas(CONFIGS)
+    made = schemas(CONFIGS, settings_of_commands(CONFIGS))
     assert {path.name for path in (CONFIGS / FOLDER).iterdir()} == set(made)
     for name, content in made.items():
         assert json.loads((CONFIGS / FOLDER / name).read_text()) == content, f"{name} is old: run genlab schema"
