@@ -1,4 +1,4 @@
-"""From an image file of any kind to the levels of a square picture, by rules that docs/datasets.md states.
+"""From an image file of any kind to the levels of a picture of one size, by rules that docs/datasets.md states.
 
 A file that breaks a rule is refused with its reason; what a file loses (further frames) is said.
 """
@@ -20,6 +20,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 PILLOW_MAX_PIXELS = 89_478_485
 """Above this Pillow itself warns of a decompression bomb."""
 
+Size = int | tuple[int, int]
 Crop = Literal["center", "stretch", "none"]
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,24 +38,29 @@ class PictureRules:
     """The form into which every file is decoded.
 
     Attributes:
-        size: Height and width in pixels.
-        crop: ``center`` takes the largest centred square and scales it; ``stretch`` scales the whole image to a
-            square; ``none`` takes only images that have the size already.
+        size: Height and width in pixels; one number for a square.
+        crop: ``center`` takes the largest centred rectangle of the size's proportions and scales it; ``stretch``
+            scales the whole image to the size; ``none`` takes only images that have the size already.
         channels: 1 is grey (ITU-R 601 luma), 3 is red, green, blue.
         background: Grey level, 0 .. 255, on which transparent images are laid.
         max_pixels: Larger images are refused by their header, before they are decoded.
     """
 
-    size: int
+    size: Size
     crop: Crop
     channels: Literal[1, 3]
     background: int
     max_pixels: int
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A decoded file: channels x size x size bytes in that order, and the number of frames of which it is the first."""
+    """A decoded file: channels x height x width bytes in that order, and the number of frames; it is the first one."""
 
     levels: bytes
     num_frames: int
@@ -139,13 +145,16 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image, rules: PictureRules) -> Image.Image:
-    """To size x size pixels, antialiased bicubic; images that have the size already keep their bytes."""
+    """To the size of the rules, antialiased bicubic; images that have the size already keep their bytes."""
     width, height = image.size
-    if rules.crop == "none" and (width, height) != (rules.size, rules.size):
-        raise RefusedImage(f"has {width}x{height} pixels instead of {rules.size}x{rules.size}")
+    tall, wide = rules.sides
+    if rules.crop == "none" and (height, width) != (tall, wide):
+        raise RefusedImage(f"has height {height} and width {width} instead of {tall} and {wide}")
     box = (0, 0, width, height)
     if rules.crop == "center":
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        box = (left, top, left + side, top + side)
-    return image.resize((rules.size, rules.size), Image.Resampling.BICUBIC, box=box)
+        # Whole pixels, to the nearest; of a thin image at least one.
+        box_height = max(1, min(height, (2 * width * tall + wide) // (2 * wide)))
+        box_width = max(1, min(width, (2 * height * wide + tall) // (2 * tall)))
+        left, top = (width - box_width) // 2, (height - box_height) // 2
+        box = (left, top, left + box_width, top + box_height)
+    return image.resize((wide, tall), Image.Resampling.BICUBIC, box=box)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from genlab.data.dataset import SPLITS, Split
-from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules
+from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules, Size
 from genlab.data.folder_cache import FolderCache
 from genlab.data.folder_layout import Labels, Splits, layout_of
 from genlab.data.image_files import scan
@@ -26,7 +26,7 @@ from genlab.types import UNLABELLED
 def folder(
     *,
     root: str | None,
-    size: int,
+    size: Size,
     crop: Crop,
     channels: Literal[1, 3],
     background: int,
@@ -84,6 +84,7 @@ def folder(
     numbers = {name: number for number, name in enumerate(layout.class_names)}
     targets = torch.tensor([numbers.get(layout.classes[index], UNLABELLED) for index in kept])
     store = Store(decoded.images, targets)
+    height, width = rules.sides
     of_folders = f", splits {' '.join(layout.split_folders.values())}" if layout.split_folders else ""
     skipped = f", {len(decoded.skipped)} files skipped" if decoded.skipped else ""
     fractions: dict[Split, float] = {"validation": validation_fraction, "test": test_fraction}
@@ -94,7 +95,7 @@ def folder(
         stores=_split(store, [layout.splits[index] for index in kept], fractions, split_seed),
         num_levels=256,
         class_names=layout.class_names,
-        source=f"folder {printable(top.name)} {size}x{size}{of_folders}{skipped}",
+        source=f"folder {printable(top.name)} {height}x{width}{of_folders}{skipped}",
         logs_classes=True,
     )
 
@@ -119,7 +120,7 @@ def _split(store: Store, split_of: Sequence[Split], fractions: Mapping[Split, fl
 def _check_settings(
     rules: PictureRules, validation_fraction: float, test_fraction: float, max_skipped: int, num_workers: int
 ) -> None:
-    if rules.size < 1:
+    if min(rules.sides) < 1:
         raise ConfigurationError(f"dataset.size must be at least 1 (pixels), got {rules.size}")
     if not 0 <= rules.background <= 255:
         raise ConfigurationError(f"dataset.background must be between 0 and 255 (a grey level), got {rules.background}")

@@ -83,7 +83,7 @@ class FolderCache:
         if animated:
             names = ", ".join(f"{printable(name)} ({count} frames)" for name, count in animated.items())
             _log.warning("of %d animated files only the first frame is used: %s", len(animated), names)
-        shape = (len(files) - len(skipped), self._rules.channels, self._rules.size, self._rules.size)
+        shape = (len(files) - len(skipped), self._rules.channels, *self._rules.sides)
         if shape[0] == 0:
             raise DataError(f"not one file below {printable(str(top))} can be used:{_list(skipped)}")
         return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)

@@ -74,16 +74,18 @@ def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
     Raises:
         ConfigurationError: The run's images have a form that no file is turned into.
     """
-    if spec.height != spec.width or spec.channels not in (1, 3):
+    if spec.channels not in (1, 3):
         raise ConfigurationError(
-            "images must be null for this run: files become square pictures of 1 or 3 channels, and its images are "
-            f"{_form(spec)}"
+            f"images must be null for this run: files have 1 or 3 channels, and its images are {_form(spec)}"
         )
     is_folder = node["_target_"] == f"{folder.__module__}.{folder.__qualname__}"
     if is_folder:
-        rules = PictureRules(**{field.name: node[field.name] for field in fields(PictureRules)})
+        values = {field.name: node[field.name] for field in fields(PictureRules)}
+        rules = PictureRules(**(values | {"size": (spec.height, spec.width)}))
     else:
-        rules = PictureRules(size=spec.height, crop="none", channels=3, background=255, max_pixels=PILLOW_MAX_PIXELS)
+        rules = PictureRules(
+            size=(spec.height, spec.width), crop="none", channels=3, background=255, max_pixels=PILLOW_MAX_PIXELS
+        )
     binarization: Binarization = node.get("binarization", "fixed" if spec.num_levels == 2 else "none")
     own_threshold = node["threshold"] if binarization == "threshold" else THRESHOLD
     return Reading(
@@ -131,16 +133,16 @@ def read_images(path: Path, reading: Reading, *, key: str = "images") -> GivenIm
     return GivenImages(names=names, dataset=dataset, account=_account(levels, num_animated, reading))
 
 
-def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C S S"], int]:
+def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C H W"], int]:
     """Return the levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
-    channels, size = reading.rules.channels, reading.rules.size
+    shape = (reading.rules.channels, *reading.rules.sides)
     levels, num_animated = [], 0
     refused = defaultdict[str, list[str]](list)  # names by reason
     with bombs_refused():
         for name in tqdm(names, desc="decoding", unit="image", leave=False, disable=None):
             try:
                 picture = decode(top / name, reading.rules)
-                image = torch.frombuffer(bytearray(picture.levels), dtype=torch.uint8).view(channels, size, size)
+                image = torch.frombuffer(bytearray(picture.levels), dtype=torch.uint8).view(shape)
                 levels.append(_without_colour(image) if reading.refuses_colour else image)
             except RefusedImage as refusal:
                 refused[str(refusal)].append(name)
@@ -160,7 +162,7 @@ def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt
     return torch.stack(levels), num_animated
 
 
-def _without_colour(image: UInt8[Tensor, "3 S S"]) -> UInt8[Tensor, "1 S S"]:
+def _without_colour(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "1 H W"]:
     if not (image == image[:1]).all():
         raise RefusedImage("is in colour")
     return image[:1]
@@ -168,10 +170,10 @@ def _without_colour(image: UInt8[Tensor, "3 S S"]) -> UInt8[Tensor, "1 S S"]:
 
 def _form(spec: ImageSpec) -> str:
     kind = {1: "grey", 3: "in colour"}.get(spec.channels, f"of {spec.channels} channels")
-    return f"{spec.width}x{spec.height}, {kind}"
+    return f"{spec.height}x{spec.width}, {kind}"
 
 
-def _account(levels: UInt8[Tensor, "N C S S"], num_animated: int, reading: Reading) -> str:
+def _account(levels: UInt8[Tensor, "N C H W"], num_animated: int, reading: Reading) -> str:
     spec, plural = reading.spec, "" if len(levels) == 1 else "s"
     account = f"{len(levels):,} given image{plural}, {_form(spec)}"
     if reading.threshold is not None:

@@ -61,7 +61,7 @@ def _levels(path, **changes):
     rules = PictureRules(**({**RULES.__dict__} | changes))
     with bombs_refused():
         picture = decode(path, rules)
-    return np.frombuffer(picture.levels, np.uint8).reshape(rules.channels, rules.size, rules.size).astype(int)
+    return np.frombuffer(picture.levels, np.uint8).reshape(rules.channels, *rules.sides).astype(int)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -169,13 +169,26 @@ def test_crops(tmp_path, crop):
     image[:, 8:16] = 100
     path = _save(tmp_path / "a.png", Image.fromarray(image))
     if crop == "none":
-        with pytest.raises(RefusedImage, match="has 24x8 pixels instead of 8x8"):
+        with pytest.raises(RefusedImage, match="has height 8 and width 24 instead of 8 and 8"):
             _levels(path, crop=crop)
         return
     levels = _levels(path, crop=crop)
     assert (levels == 100).all() == (crop == "center")
     if crop == "stretch":
         assert abs(levels.mean() - 100 / 3) < 1
+
+
+@pytest.mark.parametrize(("size", "kept"), [((8, 4), np.s_[:, 10:14]), ((4, 24), np.s_[2:6])])
+def test_the_largest_centred_part_has_the_proportions_of_the_size(tmp_path, size, kept):
+    pixels = np.asarray(_noise(size=(8, 24)))
+    path = _save(tmp_path / "a.png", Image.fromarray(pixels))
+    assert (_levels(path, size=size) == pixels[kept].transpose(2, 0, 1)).all()
+    with pytest.raises(RefusedImage, match=f"has height 8 and width 24 instead of {size[0]} and {size[1]}"):
+        _levels(path, size=size, crop="none")
+    _save(tmp_path / "images" / "a.png", Image.fromarray(pixels))
+    data = folder(**_settings(tmp_path, size=size))
+    assert (data.spec.height, data.spec.width) == size
+    assert f"{size[0]}x{size[1]}" in data.provenance
 
 
 def _bad_files(folder_path):
@@ -386,6 +399,7 @@ def test_what_is_passed_over_is_said(tmp_path, caplog):
     ("changes", "message"),
     [
         ({"size": 0}, "size must be at least 1"),
+        ({"size": (8, 0)}, "size must be at least 1"),
         ({"background": 256}, "background must be between 0 and 255"),
         ({"max_pixels": 10**9}, "max_pixels must be between"),
         ({"test_fraction": 0.8}, "sum to less than 1"),

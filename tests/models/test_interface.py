@@ -25,7 +25,7 @@ SMALLEST = {"classifier": 8, "draw": 8, "draw_classifier": 12}
 SPECS = {
     "binary": ImageSpec(channels=1, height=12, width=8, num_levels=2, num_classes=3),
     "few levels": ImageSpec(channels=1, height=12, width=12, num_levels=5, num_classes=3),
-    "colour": ImageSpec(channels=3, height=12, width=8, num_levels=256, num_classes=3),
+    "colour": ImageSpec(channels=3, height=8, width=12, num_levels=256, num_classes=3),
 }
 
 
