@@ -13,6 +13,7 @@ GROUPS = {
     "optimizer": "Optimizers",
     "schedule": "Learning-rate schedules",
     "technique": "GAN techniques",
+    "logger": "Loggers",
 }
 _KEY = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<rest>.*)$")
 _NOT_SHOWN = ("defaults", "hydra")

@@ -54,10 +54,15 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
         ConfigurationError: Something in it does not fit.
     """
     if values.get("resume") is not None:
-        return with_absolute_paths(resumed(load_run(str(values["resume"])), overrides))
-    if values.get("allow_other_data"):
+        configuration = resumed(load_run(str(values["resume"])), overrides)
+    elif values.get("allow_other_data"):
         raise ConfigurationError("allow_other_data must be false without resume: a new run may have any data")
-    return with_absolute_paths(read_run_configuration(values))
+    else:
+        configuration = read_run_configuration(values)
+    if (worker := this_worker()) is None or worker.is_first:
+        for logger in configuration.loggers.values():
+            logger.require()
+    return with_absolute_paths(configuration)
 
 
 def processes(configuration: RunConfiguration) -> Processes:
@@ -200,6 +205,7 @@ def build_trainer(
         device=device,
         seed=configuration.seed,
         hyperparameters=hyperparameters(configuration.as_dict(), origin),
+        loggers=configuration.loggers if is_first() else {},
         class_predictor=predictor,
         observers={**quality, **{key: bound.factory() for key, bound in configuration.bound_observers.items()}},
         resume_command=resume_command(run_folder, to_trust(configuration.as_dict())),

@@ -13,7 +13,7 @@ from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
 
-GROUPS = ("dataset", "experiment", "model", "optimizer", "recipe", "schedule", "trainer")
+GROUPS = ("dataset", "experiment", "logger", "model", "optimizer", "recipe", "schedule", "trainer")
 
 
 def options(group: str) -> list[str]:

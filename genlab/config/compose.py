@@ -41,7 +41,7 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
-_GROUPS_OF_LISTS = ("technique", "observer")  # Hydra does not count an empty list among the choices
+_GROUPS_OF_LISTS = ("technique", "observer", "logger")  # Hydra does not count an empty list among the choices
 _GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")

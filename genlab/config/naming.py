@@ -24,9 +24,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
     """Return a short summary of command-line overrides that is safe in a shell; empty when there are none.
 
-    Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra`` and ``sweep``
-    are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder makes its name
-    unique, not the slug.
+    Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra``, ``sweep``
+    and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder
+    makes its name unique, not the slug.
 
     Args:
         overrides: Of the command line.
@@ -38,7 +38,7 @@ def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
     parts = [
         part
         for override in overrides
-        if not re.match(r"[+~]*(hydra[./]|sweep\.)", override) and _key(override) not in left_out
+        if not re.match(r"[+~]*(hydra[./]|sweep\.|logger\b)", override) and _key(override) not in left_out
         if (part := _short(override))
     ]
     text = "-".join(parts)

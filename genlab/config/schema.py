@@ -20,6 +20,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.quality_settings import QualitySettings
 from genlab.models.base import Model
+from genlab.training.logger import Logger
 from genlab.training.observer import Observer
 from genlab.training.settings import TrainerSettings
 
@@ -29,7 +30,8 @@ _NAME = "name"  # of the folder, and no part of the run
 MAX_SEED = 2**63 - 1
 _BOUND = {"optimizers": "optimizer", "settings": "trainer", "quality_settings": "quality"}
 _BOUND |= {f"bound_{node}": node for node in ("dataset", "model", "schedule")}
-_BOUND["bound_observers"] = "observer"
+_BOUND |= {"bound_observers": "observer", "loggers": "logger"}
+_TENSORBOARD = {"tensorboard": {TARGET: "genlab.training.loggers.tensorboard.TensorBoard"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class RunConfiguration:
     """Settings of the measures of samples during training; null does not measure them."""
     observer: dict[str, Node | None] = field(default_factory=dict)
     """Further observers of the training by name, each a node; null takes one away."""
+    logger: dict[str, Node | None] = field(default_factory=dict)
+    """Views of the training beside metrics.jsonl by name, each a node; null takes one away."""
     # Fields without comparison are not keys.
     is_trusted: bool = field(default=True, compare=False)
     """False for a configuration that lies in a run folder."""
@@ -110,6 +114,15 @@ class RunConfiguration:
         }
 
     @cached_property
+    def loggers(self) -> dict[str, Logger]:
+        """The loggers by name, built but not opened."""
+        return {
+            name: bind(node, f"logger.{name}", expects=Logger, is_trusted=self.is_trusted).build()
+            for name, node in self.logger.items()
+            if node is not None
+        }
+
+    @cached_property
     def optimizers(self) -> dict[str, Bound]:
         """The optimisers' nodes by phase, checked; each takes ``params``."""
         return {phase: self._bind_optimizer(phase) for phase in self.optimizer}
@@ -147,14 +160,16 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     """
     require_name(values.get(_NAME))
     values = {key: value for key, value in values.items() if key != _NAME}
-    absent = {"allow_other_data": False, "observer": {}, "quality": None, "init_from": None}  # no keys of older runs
+    # No keys of older runs.
+    absent = {"allow_other_data": False, "observer": {}, "quality": None, "init_from": None, "logger": _TENSORBOARD}
     values = {**absent, **values}
     configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
     for name in _BOUND:
-        getattr(configuration, name)
+        if name != "loggers" or is_trusted:  # of a run that is only read nothing is logged
+            getattr(configuration, name)
     return configuration
 
 

@@ -18,7 +18,7 @@ from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 
 ALLOW_VARIABLE = "GENLAB_ALLOW"
-OWN_PACKAGES = ("genlab.models", "genlab.nn", "genlab.data", "genlab.training.schedules")
+OWN_PACKAGES = ("genlab.models", "genlab.nn", "genlab.data", "genlab.training.schedules", "genlab.training.loggers")
 TORCH_PACKAGES = ("torch.optim", "torch.nn")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 

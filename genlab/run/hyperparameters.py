@@ -13,7 +13,9 @@ from genlab.storage import read_within
 
 Scalar = bool | int | float | str | None
 
-_DERIVED = "recipe@optimizer"  # follows from the choices of the two
+# The first follows from the choices of the two, the second is no part of the training.
+_NOT_CHOSEN = ("recipe@optimizer", "logger")
+_NO_SETTINGS = ("resume", "allow_other_data", "logger")
 _FIRST = ("model", "dataset", "objective", "techniques")
 
 
@@ -53,7 +55,7 @@ def chosen(choices: Mapping[Any, Any]) -> dict[str, str]:
     return {
         str(group): option
         for group, option in choices.items()
-        if isinstance(option, str) and not str(group).startswith("hydra/") and group != _DERIVED
+        if isinstance(option, str) and not str(group).startswith("hydra/") and group not in _NOT_CHOSEN
     }
 
 
@@ -69,7 +71,7 @@ def hyperparameters(configuration: Mapping[str, Any], origin: Origin) -> dict[st
     if isinstance(techniques, Mapping):
         choices["techniques"] = ",".join(map(str, techniques)) or "none"
     first = [name for name in _FIRST if name in choices]
-    settings = {name: value for name, value in configuration.items() if name not in ("resume", "allow_other_data")}
+    settings = {name: value for name, value in configuration.items() if name not in _NO_SETTINGS}
     numbers = {key: value for key, value in flat(settings).items() if value is not None}
     typed = [key for override in origin.overrides if (key := override.lstrip("+~").partition("=")[0]) in numbers]
     columns: dict[str, bool | int | float | str] = {name: choices[name] for name in [*first, *sorted(choices)]}

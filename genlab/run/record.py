@@ -264,8 +264,8 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     """Return a run's own configuration with the settings that a resumption may change.
 
-    These are ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, and where
-    the data lie.
+    These are ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, where the
+    data lie, and which of the run's loggers are kept.
 
     The number of processes belongs to a start and not to a run: with torchrun it is torchrun's, not that of an earlier
     command line.
@@ -291,10 +291,13 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         parent, _, name = key.rpartition(".")
         if key == "resume":
             continue
+        if key == "logger":
+            values[key] = _chosen_loggers(override.value(), saved.logger)
+            continue
         if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
             raise ConfigurationError(
                 f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, quality.KEY, {_ROOT_KEY}, "
-                "allow_other_data, device and num_threads; for anything else start a new run"
+                "logger, allow_other_data, device and num_threads; for anything else start a new run"
             )
         (values[parent] if parent else values)[name] = override.value()
         changed.add(key)
@@ -303,6 +306,18 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
     return read_run_configuration(values, is_trusted=False).changed(saved_run=run)
+
+
+def _chosen_loggers(names: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the loggers of a run that a resumption keeps.
+
+    Raises:
+        ConfigurationError: Others are named, whose settings the run does not hold.
+    """
+    chosen = names if isinstance(names, list) else [names]
+    if not all(name in saved for name in chosen):
+        raise ConfigurationError(f"logger must name some of the run's own with resume: {', '.join(saved)}, got {names}")
+    return {name: saved[name] for name in chosen}
 
 
 def _may_change(key: str, saved: RunConfiguration) -> bool:

@@ -137,7 +137,7 @@ class TrainingRun:
     # Writing --------------------------------------------------------------------------------------------------------
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Write scalars by tag to metrics.jsonl and TensorBoard."""
+        """Write scalars by tag to metrics.jsonl and the loggers."""
         if self.log is not None:
             images_seen = self.step * self.images_per_step
             self.log.scalars(values, step=self.step, images_seen=images_seen, seconds=self.seconds)

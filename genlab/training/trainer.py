@@ -25,7 +25,8 @@ from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
 from genlab.training.compatibility import incompatible_refused
 from genlab.training.evaluation import Average, scalar_means
-from genlab.training.logging import HyperParameters, RunLog
+from genlab.training.logger import HyperParameters, Logger
+from genlab.training.logging import RunLog
 from genlab.training.observer import ObserverFactory
 from genlab.training.observers import TrainingMetrics, observers_of
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, ScheduleFactory
@@ -54,6 +55,7 @@ class Trainer(TrainingRun):
         device: Device of the training.
         seed: With the step, the source of all randomness.
         hyperparameters: Columns of TensorBoard's HPARAMS.
+        loggers: Views of the run beside metrics.jsonl, by name.
         class_predictor: Counts modes for the collapse watch.
         observers: Further ones than those of the settings, by the names that checkpoints keep their state under.
         graphs: Recorder of the phases' updates; None leaves it to ``trainer.cuda_graph``.
@@ -76,6 +78,7 @@ class Trainer(TrainingRun):
         device: torch.device,
         seed: int,
         hyperparameters: HyperParameters,
+        loggers: Mapping[str, Logger] = MappingProxyType({}),
         class_predictor: ClassPredictor | None = None,
         observers: Mapping[str, ObserverFactory] = MappingProxyType({}),
         graphs: Graphs | None = None,
@@ -105,6 +108,7 @@ class Trainer(TrainingRun):
         self.tested = (LAST, 0)
         """The checkpoint that the test measured, and its step."""
         self._hyperparameters = hyperparameters
+        self._loggers = loggers
         self._resume_command = resume_command
         self._stream = dataset.stream(
             batch_size=settings.batch_size,
@@ -160,7 +164,12 @@ class Trainer(TrainingRun):
             def start() -> None:
                 self._begin(begin)
                 if is_first():
-                    log = RunLog(self.run_folder, start_step=self.step, hyperparameters=self._hyperparameters)
+                    log = RunLog(
+                        self.run_folder,
+                        start_step=self.step,
+                        hyperparameters=self._hyperparameters,
+                        loggers=self._loggers,
+                    )
                     self.log = opened.enter_context(log)
                 self.write_summary("running")
 
@@ -181,6 +190,9 @@ class Trainer(TrainingRun):
                         save_training_film(self.run_folder / "samples")
                     if self.settings.test_at_end and finished:
                         self._test()
+                    if self.log is not None:
+                        best = {f"best/{tag}": value for tag, value in self.summary.best.items()}
+                        self.log.conclude({**best, **self.summary.test})
             except StoppedBySignal as stop:
                 number = stop.exit_code - 128
                 self.write_summary("interrupted", f"signal {number}")

@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from genlab.commands.board import BoardSettings, tensorboard_command
-from genlab.training import logging
+from genlab.training.loggers import tensorboard
+from genlab.training.loggers.tensorboard import TensorBoard
 from genlab.training.logging import RunLog
 from tests.faults import hooks
 from tests.faults.harness import TINY, checkpoint_of, environment, fork, resume
@@ -144,7 +145,8 @@ def logged_with_overlap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for start, stop, behind in ((0, 10, 0.0), (6, 12, DAY)):
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda behind=behind: now() - behind)
-            log = RunLog(folder, start_step=start, hyperparameters={"model": "tiny"})
+            loggers = {"tensorboard": TensorBoard()}
+            log = RunLog(folder, start_step=start, hyperparameters={"model": "tiny"}, loggers=loggers)
             for step in range(start + 1, stop + 1):
                 log.scalars({"train/only/nll_nats": float(step)}, step=step, images_seen=step, seconds=0.5)
             log.close(succeeded=True)
@@ -155,12 +157,12 @@ def test_wrong_variants_would_be_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     logged_with_overlap(tmp_path / "right", monkeypatch)
     assert in_accumulator(tmp_path / "right") == in_metrics(tmp_path / "right")
     with monkeypatch.context() as patch:
-        patch.setattr(logging, "_let_sort_before_now", lambda folder: None)
+        patch.setattr(tensorboard, "_let_sort_before_now", lambda folder: None)
         logged_with_overlap(tmp_path / "by clock", monkeypatch)
     assert in_accumulator(tmp_path / "by clock") != in_metrics(tmp_path / "by clock")
     tally.wrong_variant_noticed(FAULT, "event files in the order of the clock")
     with monkeypatch.context() as patch:
-        patch.setattr(logging, "SummaryWriter", lambda log_dir, purge_step: SummaryWriter(log_dir))
+        patch.setattr(tensorboard, "SummaryWriter", lambda log_dir, purge_step: SummaryWriter(log_dir))
         logged_with_overlap(tmp_path / "no purge", monkeypatch)
     assert in_accumulator(tmp_path / "no purge") != in_metrics(tmp_path / "no purge")
     tally.wrong_variant_noticed(FAULT, "no purge_step")

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
@@ -121,6 +122,24 @@ def bowl(values: dict[str, str]) -> dict[str, Any]:
 
 
 SPACE = ("a=tag(log, interval(1e-4, 1))", "b=choice(x,y)", "c=3")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of the library
+def test_optuna_dashboard_reads_the_study_of_a_search(tmp_path: Path) -> None:
+    dashboard = pytest.importorskip("optuna_dashboard")
+    bench = Bench(tmp_path / "s", bowl)
+    bench.search(*SPACE, n_trials=3)
+    page = dashboard.wsgi(f"sqlite:///{bench.sweep.path / 'study.db'}")
+    answers: dict[str, Any] = {}
+    for path in ("/api/studies", "/api/studies/1"):
+        request: dict[str, Any] = {"PATH_INFO": path}
+        setup_testing_defaults(request)
+        answers[path] = json.loads(b"".join(page(request, lambda *_: None)))
+    (study,) = answers["/api/studies"]["study_summaries"]
+    assert study["study_name"] == "sweep"
+    trials = answers["/api/studies/1"]["trials"]
+    assert [trial["values"] for trial in trials] == [trial.values for trial in bench.study().trials]
 
 
 @pytest.mark.slow

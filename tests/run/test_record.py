@@ -289,3 +289,26 @@ def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], t
     assert outcome.code == 0, outcome.errors
     assert outcome.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumption_keeps_the_loggers_of_its_run_or_some_of_them(run_folder: Path) -> None:
+    edit(
+        run_folder,
+        lambda values: values["logger"].update(
+            wandb={"_target_": "genlab.training.loggers.wandb.WeightsAndBiases", "project": None}
+        ),
+    )
+    run = load_run(run_folder)
+    assert list(resumed(run, []).logger) == ["tensorboard", "wandb"]
+    assert list(resumed(run, ["logger=[tensorboard]"]).loggers) == ["tensorboard"]
+    assert resumed(run, ["logger=[]"]).loggers == {}
+    with pytest.raises(ConfigurationError, match="logger must name some of the run's own with resume: tensorboard, wa"):
+        resumed(run, ["logger=[mlflow]"])
+
+
+def test_a_run_without_the_key_has_tensorboard_and_one_of_a_stranger_no_logger_of_his(run_folder: Path) -> None:
+    edit(run_folder, lambda values: values.pop("logger"))
+    assert list(load_run(run_folder).configuration.loggers) == ["tensorboard"]
+    edit(run_folder, lambda values: values.update(logger={"own": {"_target_": "os.system"}}))
+    with pytest.raises(ConfigurationError, match="in a run folder must name something of"):
+        _ = load_run(run_folder).configuration.loggers

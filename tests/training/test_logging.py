@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from genlab.training.logging import RunLog, charts_across_phases
+from genlab.training.loggers.tensorboard import TensorBoard, charts_across_phases
+from genlab.training.logging import RunLog
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -18,8 +19,13 @@ def read(folder: Path) -> EventAccumulator:
     return accumulator
 
 
+def opened(folder: Path, *, start: int = 0, **hyperparameters: bool | int | float | str) -> RunLog:
+    loggers = {"tensorboard": TensorBoard()}
+    return RunLog(folder, start_step=start, hyperparameters={"model": "tiny", **hyperparameters}, loggers=loggers)
+
+
 def write(folder: Path, *, start: int, stop: int, succeeded: bool = True) -> None:
-    log = RunLog(folder, start_step=start, hyperparameters={"model": "tiny", "lr": 1e-3, "fused": True, "units": 8})
+    log = opened(folder, start=start, lr=1e-3, fused=True, units=8)
     for step in range(start + 1, stop + 1):
         log.scalars({"train/only/nll_nats": float(step)}, step=step, images_seen=8 * step, seconds=0.5)
     log.close(succeeded=succeeded)
@@ -67,7 +73,7 @@ def test_runs_of_one_number_are_two_trials(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers_stay_valid_json(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "tiny"})
+    log = opened(tmp_path)
     log.scalars({"a": float("nan"), "b": 1.0}, step=1, images_seen=8, seconds=0.1)
     log.close(succeeded=True)
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
@@ -80,7 +86,7 @@ def test_values_that_are_no_numbers_stay_valid_json(tmp_path: Path) -> None:
 
 
 def test_pictures_are_kept(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "tiny"})
+    log = opened(tmp_path)
     log.picture("samples", torch.rand(1, 9, 7), step=4)
     log.close(succeeded=True)
     (image,) = read(tmp_path).Images("samples")
@@ -88,12 +94,12 @@ def test_pictures_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_under_tensorboard_does_not_end_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "tiny"})
+    log = opened(tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    writer = log._writer
+    writer = log._loggers["tensorboard"]._writer  # type: ignore[attr-defined]
     add_scalar, writer.add_scalar = writer.add_scalar, full  # type: ignore[method-assign]
     log.scalars({"a": 1.0}, step=1, images_seen=8, seconds=0.1)
     writer.add_scalar = add_scalar  # type: ignore[method-assign]
@@ -106,7 +112,7 @@ def test_a_full_disk_under_tensorboard_does_not_end_a_run(tmp_path: Path, caplog
 
 def test_the_losses_of_a_game_share_a_chart(tmp_path: Path) -> None:
     names = ("train/discriminator/adversarial_nats", "train/generator/adversarial_nats")
-    log = RunLog(tmp_path, start_step=0, hyperparameters={"model": "gan"})
+    log = opened(tmp_path)
     for step in (1, 2):
         log.scalars(dict.fromkeys((*names, "train/generator/only_here"), 1.0), step=step, images_seen=8, seconds=0.1)
     log.close(succeeded=True)
