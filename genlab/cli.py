@@ -24,7 +24,10 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         "train a model, or resume one with resume=RUN; -m sweeps, -v shows the whole configuration",
         Syntax(flags=dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab"))),
     ),
-    "sample": ("draw pictures from a trained run: run=RUN", Syntax("run", second="out")),
+    "sample": (
+        "draw pictures from a trained run: run=RUN; format=png or npz writes samples as files",
+        Syntax("run", second="out"),
+    ),
     "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run", second="out")),
     "compare": (
         "runs side by side, like ranked with like: RUN... or folders; --sort, --csv, --json, --html",

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +20,16 @@ def one_hot(indices: Int[Tensor, "*shape"], num_values: int) -> Float[Tensor, "*
 def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return half-precision values in float32, for computations that need it; others in their own type."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def to_bytes(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Return images in [0, 1] as the nearest of 256 levels, as files store them."""
+    return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def from_bytes(levels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return 256 levels as images in [0, 1]."""
+    return levels.float().div_(255)
 
 
 def bounded(values: Float[Tensor, "*shape"], low: float, high: float = math.inf) -> Float[Tensor, "*shape"]:

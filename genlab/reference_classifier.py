@@ -25,7 +25,7 @@ from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
 from genlab.run.checkpoint import FORMAT_VERSION
 from genlab.run.folder import read_summary
-from genlab.run.loading import load_trained
+from genlab.run.loading import load_trained, weights_id
 from genlab.training.collapse import ClassPredictor
 from genlab.types import ImageSpec
 
@@ -89,7 +89,7 @@ def load_classifier(
         )
     return ReferenceClassifier(
         classifier=trained.model,
-        weights_id=_weights_id(trained.model),
+        weights_id=weights_id(trained.model),
         run_folder=run_folder,
         test_error=_test_error(run_folder),
     )
@@ -259,11 +259,3 @@ def _test_error(run_folder: Path) -> float | None:
     tested = read_summary(run_folder).get("test")
     error = tested.get("test/error") if isinstance(tested, dict) else None
     return error if isinstance(error, float) else None
-
-
-def _weights_id(classifier: Classifier) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(classifier.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()[:8]

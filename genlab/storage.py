@@ -17,19 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from genlab.errors import ConfigurationError, StorageError
+from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 
 _TEMPORARY = ".tmp"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def replace_atomically(path: Path, *parts: bytes | memoryview, previous: Path | None = None) -> None:
+def replace_atomically(
+    path: Path, *parts: bytes | memoryview, previous: Path | None = None, is_synchronised: bool = True
+) -> None:
     """Write a file atomically, through a temporary file in the same folder.
 
     Args:
         path: Of the file.
         parts: Its content, in order.
         previous: Path in the same folder to which the existing file is moved; it is overwritten by default.
+        is_synchronised: False leaves the time of writing to the operating system, for thousands of files that can be
+            made again: a power failure, unlike a kill, may leave an empty one.
 
     Raises:
         StorageError: The disk is full; the old file is untouched.
@@ -43,7 +47,8 @@ def replace_atomically(path: Path, *parts: bytes | memoryview, previous: Path | 
             for part in parts:
                 file.write(part)
             file.flush()
-            os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
+            if is_synchronised:
+                os.fsync(file.fileno())  # the rename must not reach the disk before the bytes
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
@@ -52,7 +57,8 @@ def replace_atomically(path: Path, *parts: bytes | memoryview, previous: Path | 
         if is_disk_full(error):
             raise _disk_full(path, num_bytes) from error
         raise
-    _synchronise(path.parent)
+    if is_synchronised:
+        _synchronise(path.parent)
 
 
 @contextmanager
@@ -78,31 +84,46 @@ def whole_folder(target: Path) -> Iterator[Path]:
         part.mkdir()
     except OSError as error:
         raise StorageError(f"{target} cannot be made: {error.strerror}") from error
-    descriptor = os.open(part, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield part
-        try:
-            part.rename(place)
-        except OSError as error:  # the working directory of a container, or where a disk is mounted
-            raise StorageError(f"{target} cannot be replaced ({error.strerror}); name a folder inside it") from error
-        _synchronise(place.parent)
+        with locked_folder(part):
+            yield part
+            try:
+                part.rename(place)
+            except OSError as error:  # the working directory of a container, or where a disk is mounted
+                text = f"{target} cannot be replaced ({error.strerror}); name a folder inside it"
+                raise StorageError(text) from error
+            _synchronise(place.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock an existing folder, without a file in it, until the block ends or this process dies.
+
+    Raises:
+        FolderInUseError: Another process has locked it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderInUseError(f"{folder} is in use by another process; wait, or name another") from error
+        except OSError:  # of a network file system that locks no folders
+            pass
+        yield
     finally:
         os.close(descriptor)
 
 
 def _is_locked(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with locked_folder(folder):
+            return False
+    except FolderInUseError:
         return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def require_writable(folder: Path, *, hint: str) -> None:

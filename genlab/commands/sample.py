@@ -1,4 +1,4 @@
-"""`genlab sample`: pictures from a trained run, as its model allows."""
+"""`genlab sample`: pictures from a trained run, as its model allows, or its samples as files for other programs."""
 
 import inspect
 import sys
@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from genlab.commands.sample_files import Format, describe_sampling, draw_files
+from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
 from genlab.config.suggestions import suggestion
@@ -29,6 +31,8 @@ from genlab.sampling.pictures import save_pictures
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import Batch
 
+_KEYS_OF_GRIDS = ("split", "given_rows")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
@@ -39,6 +43,7 @@ class SampleSettings:
     """
 
     run: str
+    format: Literal["grid", Format]
     num_samples: int
     checkpoint: Literal["best", "last"]
     split: Split | None
@@ -56,6 +61,8 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         require_root_alone(self.dataset)
+        if self.out is not None and self.out.endswith(".npz"):
+            raise ValueError(f"out must be a folder, got {self.out}; format=npz writes samples.npz into it")
         for key in ("num_samples", "devices"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
@@ -67,8 +74,12 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
     Raises:
         ConfigurationError: Something in them does not fit.
     """
-    del overrides
-    return check_fields(SampleSettings, values, "")
+    settings = check_fields(SampleSettings, values, "")
+    if settings.format != "grid":
+        for override in parse_overrides(overrides):
+            if override.key_or_group in _KEYS_OF_GRIDS:
+                raise ConfigurationError(f"{override.key_or_group} has no effect with format={settings.format}")
+    return settings
 
 
 def processes(settings: SampleSettings) -> Processes:
@@ -89,13 +100,16 @@ def run(settings: SampleSettings, context: JobContext) -> None:
         CheckpointError: No checkpoint can be used.
         StorageError: The pictures cannot be written.
     """
-    del context
     device = own_device(choose_device(settings.device))
     with joined(device, is_patient=True):
-        _draw(settings, device)
+        trained = _load(settings, device)
+        if settings.format == "grid":
+            _draw_pictures(trained, settings, device)
+        else:
+            _draw_files(trained, settings, device, context.command)
 
 
-def _draw(settings: SampleSettings, device: torch.device) -> None:
+def _load(settings: SampleSettings, device: torch.device) -> TrainedModel:
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
     if not trained.model.draws_pictures:
         raise ConfigurationError(
@@ -103,8 +117,35 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
             f"genlab evaluate run={settings.run} measures it"
         )
     set_num_threads(settings.num_threads, trained)
-    trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
+    return replace(trained, run=moved(trained.run, settings.dataset["root"]))
+
+
+def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.device, command: str) -> None:
+    assert settings.format != "grid"
+    sampling = describe_sampling(
+        trained,
+        format=settings.format,
+        num_samples=settings.num_samples,
+        seed=settings.seed,
+        label=_label(trained, settings),
+        temperature=settings.temperature,
+    )
+    folder = writable(trained.run.folder / "samples" / f"{settings.format}_seed_{settings.seed}", settings.out)
+    _say_origin(trained, settings)
+    with _refusals_of_the_model():
+        draw_files(
+            trained,
+            sampling,
+            folder,
+            allow_other_data=settings.allow_other_data,
+            device=device,
+            command=command,
+        )
+
+
+def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> None:
     folder = writable(trained.run.folder / "samples" / f"seed_{settings.seed}", settings.out)
+    options = _options(trained, settings)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
@@ -113,16 +154,20 @@ def _draw(settings: SampleSettings, device: torch.device) -> None:
             batch,
             num_samples=settings.num_samples,
             generator=generator_for(settings.seed, "sample", device=device),
-            **_options(trained, settings),
+            **options,
         )
     if not pictures:
         name = type(trained.model).__name__
         raise ConfigurationError(f"split must have images for {name}, whose pictures show them, got {settings.split}")
     if not is_first():
         return
-    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
+    _say_origin(trained, settings)
     for path in save_pictures(pictures, folder):
         print(path)
+
+
+def _say_origin(trained: TrainedModel, settings: SampleSettings) -> None:
+    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
 
 
 @contextmanager
@@ -148,12 +193,18 @@ def _options(trained: TrainedModel, settings: SampleSettings) -> dict[str, Any]:
     for name, value in given.items():
         if value is not None and name not in accepted:
             raise ConfigurationError(f"{name} must be null for {type(model).__name__}, which has no such choice")
-    if isinstance(settings.label, str):
-        given["label"] = _label_named(settings.label, trained.run.folder)
+    given["label"] = _label(trained, settings)
     options = {name: value for name, value in given.items() if value is not None}
     if "progress" in accepted:
         options["progress"] = sys.stderr.isatty()
     return options
+
+
+def _label(trained: TrainedModel, settings: SampleSettings) -> int | None:
+    """Return the label that was given as a number or by the name of its class."""
+    if isinstance(settings.label, str):
+        return _label_named(settings.label, trained.run.folder)
+    return settings.label
 
 
 def _label_named(name: str, run_folder: Path) -> int:

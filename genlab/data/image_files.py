@@ -9,6 +9,7 @@ from logging import getLogger
 from pathlib import Path
 
 from genlab.data.location import require_folder
+from genlab.data.sample_record import RECORD_NAME
 from genlab.errors import DataError
 from genlab.printing import printable
 
@@ -72,6 +73,8 @@ def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
             continue
         seen.add(identity)
         for entry in _entries(place):
+            if entry.name == RECORD_NAME:
+                continue
             is_folder = Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
             if (kind := _kind_passed_over(entry, is_folder=is_folder)) is not None:
                 passed_over[kind] += 1

@@ -3,6 +3,9 @@
 Dimensions: N images, C channels, H height, W width, K classes.
 """
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -10,6 +13,7 @@ from tqdm import tqdm
 
 from genlab.data.dataset import Dataset
 from genlab.models.base import GenerativeModel
+from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import dealt
 from genlab.randomness import derive_seed
 from genlab.training.randomness import generator_for, seed_default_generators
@@ -19,7 +23,6 @@ from genlab.types import UNLABELLED
 IMAGES_AT_ONCE = 250
 
 
-@torch.no_grad()
 def draw_images(
     model: GenerativeModel,
     num_images: int,
@@ -39,19 +42,49 @@ def draw_images(
         device: Device of the model.
         shows_progress: True if a terminal shows a bar.
     """
+    starts = range(0, num_images, IMAGES_AT_ONCE)
+    batches = draw_batches(model, num_images, starts=starts, labels=labels, seed=seed, device=device)
+    disable = None if shows_progress else True
+    bar = tqdm(batches, total=len(starts), desc="drawing", unit="batch", leave=False, disable=disable)
+    return torch.cat([images for _, images in bar])
 
+
+def draw_batches(
+    model: GenerativeModel,
+    num_images: int,
+    *,
+    starts: Sequence[int],
+    labels: Int[Tensor, " N"] | None,
+    seed: int,
+    device: torch.device,
+    **options: Any,
+) -> Iterator[tuple[int, Float[Tensor, "B C H W"]]]:
+    """Yield batches of the samples that :func:`draw_images` returns, each with the index of its first image.
+
+    A batch depends on the seed and on its start alone. Several processes draw in turn, and all get every batch.
+
+    Args:
+        model: In evaluation mode, on the device.
+        num_images: N.
+        starts: Indices of the first images of the batches to draw, multiples of IMAGES_AT_ONCE.
+        labels: Classes of all N images, for a class-conditional model.
+        seed: Of the samples.
+        device: Device of the model.
+        options: Further arguments of the model's ``sample``.
+    """
+
+    @torch.no_grad()
     def draw(start: int) -> Tensor:
         count = min(IMAGES_AT_ONCE, num_images - start)
         # The generator in hand, and the default ones for what a model draws without it.
         generator = generator_for(seed, "generated", start, device=device)
         seed_default_generators(derive_seed(seed, "generated", start), device)
         chosen = None if labels is None else labels[start : start + count].to(device)
-        return model.sample(count, labels=chosen, generator=generator).float().clamp(0, 1).cpu()
+        return model.sample(count, labels=chosen, generator=generator, **options).float().clamp(0, 1).cpu()
 
-    starts = range(0, num_images, IMAGES_AT_ONCE)
-    return torch.cat(
-        dealt(tqdm(starts, desc="drawing", unit="batch", leave=False, disable=None if shows_progress else True), draw)
-    )
+    for first in range(0, len(starts), num_processes()):
+        own = starts[first : first + num_processes()]
+        yield from zip(own, dealt(own, draw), strict=True)
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:

@@ -1,5 +1,6 @@
 """Loading of a trained model from its run folder or from an export, without its data."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -131,6 +132,15 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
 def _family(model: Model) -> set[type]:
     """Return the classes of a model except those of every model."""
     return set(type(model).__mro__) - set(GenerativeModel.__mro__)
+
+
+def weights_id(model: Model) -> str:
+    """Return eight hex digits of the SHA-256 of a model's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:8]
 
 
 def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:

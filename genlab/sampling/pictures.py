@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from genlab.functional import to_bytes
 from genlab.printing import printable
 from genlab.storage import opened_within, replace_atomically
 
@@ -133,7 +134,7 @@ def save_pictures(
 
 def to_pillow(picture: Float[Tensor, "C H W"]) -> Image.Image:
     """Convert values in [0, 1] to 8 bits, grey or RGB."""
-    levels = picture.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+    levels = to_bytes(picture.detach()).cpu()
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).contiguous().numpy())
 
 

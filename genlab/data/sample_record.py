@@ -1,0 +1,27 @@
+"""The record of a folder of samples, which says what they are and if all of them are there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genlab.errors import ConfigurationError
+from genlab.storage import read_within
+
+RECORD_NAME = "sampling.json"
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return the record of a folder of samples; None if it has none.
+
+    Raises:
+        ConfigurationError: It is damaged.
+    """
+    try:
+        record = json.loads(read_within(folder, RECORD_NAME))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{folder / RECORD_NAME} cannot be read; name another folder") from error
+    if not isinstance(record, dict) or not isinstance(record.get("is_finished"), bool):
+        raise ConfigurationError(f"{folder / RECORD_NAME} describes no sampling; name another folder")
+    return record
