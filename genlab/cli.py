@@ -21,8 +21,13 @@ from genlab.launch.syntax import Flag, Syntax, expanded
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
     "train": (
-        "train a model, or resume one with resume=RUN; -m sweeps, -v shows the whole configuration",
-        Syntax(flags=dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab"))),
+        "train a model, or resume one with resume=RUN; -m sweeps, -v shows all settings, -q little",
+        Syntax(
+            flags={
+                **dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab")),
+                **dict.fromkeys(("-q", "--quiet"), Flag("hydra/job_logging", suffix=None, default="quiet")),
+            }
+        ),
     ),
     "sample": (
         "draw pictures from a trained run: run=RUN; format=png or npz writes samples as files",
@@ -213,8 +218,9 @@ def _complete(arguments: list[str]) -> int:
 
 
 def _report(error: BaseException) -> int:
-    from genlab.launch.failures import explain, prefix_of
+    from genlab.launch.failures import ERROR_PREFIX, explain, prefix_of
     from genlab.launch.worker import this_worker
+    from genlab.terminal import painted
 
     message, code = explain(error)
     worker = this_worker()
@@ -223,7 +229,9 @@ def _report(error: BaseException) -> int:
     with suppress(SystemExit, StorageError):  # nobody reads it
         sys.stdout.flush()
     if worker is None or worker.speaks_of(error):
-        print(f"{prefix_of(error)}{message}", file=sys.stderr)
+        prefix = prefix_of(error)
+        shown = painted(prefix, "red", is_terminal=sys.stderr.isatty()) if prefix == ERROR_PREFIX else prefix
+        print(f"{shown}{message}", file=sys.stderr)
     if worker is not None:
         worker.leave_account(error, message, code)
     return code

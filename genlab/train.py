@@ -4,6 +4,7 @@ import logging
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from genlab.run.record import (
     resumed,
     save_configuration,
     with_absolute_paths,
+    with_one_length,
 )
 from genlab.training.precision import precision_of_all_ranks
 from genlab.training.randomness import seed_everything
@@ -58,7 +60,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
     elif values.get("allow_other_data"):
         raise ConfigurationError("allow_other_data must be false without resume: a new run may have any data")
     else:
-        configuration = read_run_configuration(values)
+        configuration = read_run_configuration(with_one_length(values, overrides))
     if (worker := this_worker()) is None or worker.is_first:
         for logger in configuration.loggers.values():
             logger.require()
@@ -145,6 +147,7 @@ def train(
     seed_everything(configuration.seed)
 
     trainer = build_trainer(configuration, run_folder, device, origin)
+    configuration = configuration.changed(trainer=asdict(trainer.settings))
     dataset = trainer.dataset
     beginning: Mapping[str, Any] | None = None
     if configuration.resume is None and configuration.init_from is not None:
@@ -168,9 +171,8 @@ def train(
 
     announce(configuration, origin, trainer)
     summary = trainer.fit(resume=configuration.resume is not None, is_restarted=is_restarted, begin=begin)
-    if not is_first():
-        return summary
-    _log.info("%s", conclude(trainer, command=command, called=program(to_trust(configuration.as_dict()))))
+    if is_first():
+        conclude(trainer, command=command, called=program(to_trust(configuration.as_dict())))
     return summary
 
 
@@ -188,8 +190,11 @@ def build_trainer(
         run = configuration.saved_run or load_run(configuration.resume)
         run.require_same_data(dataset, allows_other=configuration.allow_other_data)
     model = build_model(configuration, dataset.spec)
-    phases = tuple(phase.name for phase in model.phases())
-    require_phases(configuration.optimizer, phases)
+    repeats = {phase.name: phase.repeats for phase in model.phases()}
+    require_phases(configuration.optimizer, tuple(repeats))
+    num_images = dataset.num_images("train")
+    settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=max(repeats.values()))
+    configuration = configuration.changed(trainer=asdict(settings))
     with first_before_others():  # a classifier trained once
         predictor = class_predictor(configuration, dataset, device=device, train=train)
     quality = quality_observers(
@@ -198,9 +203,9 @@ def build_trainer(
     return Trainer(
         model=model,
         dataset=dataset,
-        optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in phases},
+        optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in repeats},
         schedule=configuration.bound_schedule,
-        settings=configuration.settings,
+        settings=settings,
         run_folder=run_folder,
         device=device,
         seed=configuration.seed,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -160,11 +161,12 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     )
     outcome = genlab("train", "model=dcgan", *arguments, "seed=3")
     assert outcome.code == 0, outcome.errors
-    model, data, device, changed, note, folder, *_ = outcome.output.splitlines()
+    model, data, device, length, changed, note, folder, *_ = outcome.output.splitlines()
     assert note == "note      model=dcgan chooses dataset=digits_grey; dataset=NAME chooses another"
     assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
     assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
     assert re.fullmatch(r"device +cpu \(.*\), b?float(16|32), 1 thread", device)
+    assert length == "length    2 steps of 16 images, 0.02467 epochs"
     assert changed == f"changed   {shlex.join([*arguments, 'seed=3'])}"
     assert re.fullmatch(r"folder +outputs/digits_grey-dcgan/0001-size-8-num_threads-1-device-cpu", folder)
     run_folder = Path(folder.split()[1])
@@ -175,10 +177,16 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
 
     for event_file in run_folder.glob("events*"):
         event_file.unlink()
-    outcome = genlab("train", f"resume={run_folder}", "trainer.num_steps=3")
+    both = ("trainer.num_epochs=0.03", "trainer.num_steps=4")
+    outcome = genlab("train", f"resume={run_folder}", *both)
+    assert (outcome.code, "got trainer.num_epochs=0.03 and trainer.num_steps=4" in outcome.errors) == (2, True)
+    outcome = genlab("train", f"resume={run_folder}", both[0])
     assert outcome.code == 0, outcome.errors
+    assert "length    3 steps of 16 images, 0.03 epochs" in outcome.output
+    assert re.search(r"^changed .* trainer.num_epochs=0.03$", outcome.output, re.MULTILINE)
+    kept = yaml.safe_load((run_folder / "config.yaml").read_text())["trainer"]
+    assert (kept["num_steps"], kept["num_epochs"]) == (3, 0.03)
     assert f"folder    {run_folder} (resumed)" in outcome.output
-    assert "trainer.num_steps=3" in outcome.output
     assert "trainer.num_steps=2" not in outcome.output
     assert hparams_of(run_folder).items() >= {**choices, "seed": 3.0, "trainer.num_steps": 3.0}.items()
 
@@ -200,14 +208,14 @@ PHASES = [
         130,
         "stopped by Ctrl-C after the last step; to resume from the last checkpoint: {resume}",
     ),
-    ("genlab.run.conclusion.conclusion", 130, "interrupted after the run had finished: {folder}"),
+    ("genlab.run.conclusion._results", 130, "interrupted after the run had finished: {folder}"),
 ]
 
 
 @pytest.mark.parametrize(
     ("place", "code", "message"),
     [
-        pytest.param(*phase, id=name, marks=() if name in ("_training_step", "_conclusion") else pytest.mark.slow)
+        pytest.param(*phase, id=name, marks=() if name in ("_training_step", "_results") else pytest.mark.slow)
         for phase in PHASES
         for name in (phase[0].rpartition(".")[2],)
     ],

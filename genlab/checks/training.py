@@ -34,6 +34,7 @@ _CPU = torch.device("cpu")
 
 TINY_SETTINGS = TrainerSettings(
     num_steps=NUM_STEPS,
+    num_epochs=None,
     batch_size=4,
     labelled_fraction=None,
     gradient_accumulation=1,

@@ -28,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
 from genlab.config.location import config_directory
-from genlab.config.suggestions import nearest_key, remark_on, suggestion
+from genlab.config.suggestions import nearest_key, suggestion
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 from genlab.printing import one_line
@@ -254,7 +254,7 @@ class Composer:
         groups += [group for group in _GROUPS_OF_LISTS if not with_hydra and self.options(group)]
         guess = nearest_key(key, [*keys, *groups])
         if guess:
-            return f"{key} is not a key; did you mean '{guess}'?{remark_on(key, guess)}"
+            return f"{key} is not a key; did you mean '{guess}'?"
         top = sorted({known.partition(".")[0] for known in keys})
         command = f"genlab {composed.hydra.job.name}"
         return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"

@@ -163,6 +163,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
     # No keys of older runs.
     absent = {"allow_other_data": False, "observer": {}, "quality": None, "init_from": None, "logger": _TENSORBOARD}
     values = {**absent, **values}
+    if isinstance(node := values.get("trainer"), Mapping):
+        values["trainer"] = {"num_epochs": None, **node}
     configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):

@@ -3,9 +3,8 @@
 import difflib
 from collections.abc import Collection, Iterable
 
-_EPOCHS = "epoch epochs n_epochs nepochs num_epochs max_epochs e"
 ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("trainer.num_epochs", "trainer.num_steps"), _EPOCHS),
+    (("trainer.num_epochs",), "epoch epochs n_epochs nepochs max_epochs e"),
     (("trainer.num_steps",), "steps max_steps n_steps nsteps total_steps iters iterations niter num_iters max_iters"),
     (("optimizer.default.lr",), "lr learning_rate learningrate base_lr init_lr alpha"),
     (("optimizer.default.betas",), "beta1 beta2 b1 b2 momentum"),
@@ -99,13 +98,6 @@ def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
         if setting.partition("=")[0] in valid or setting.startswith("hydra.run."):
             return setting
     return None
-
-
-def remark_on(key: str, meant: str) -> str:
-    """Return a remark on a setting that other tools have in another unit; "" for other settings."""
-    if meant == "trainer.num_steps" and key.rpartition(".")[2].casefold() in _EPOCHS.split():
-        return " (an epoch is as many steps as there are training images / trainer.batch_size)"
-    return ""
 
 
 def suggestion(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:

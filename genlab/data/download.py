@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from genlab.errors import StorageError
+from genlab.terminal import shows_progress
 
 TIMEOUT_SECONDS = 30.0  # of silence, not of the whole download
 _CHUNK_BYTES = 1 << 20
@@ -161,7 +162,8 @@ def _download(url: str, part: Path) -> None:
     with response, part.open("wb") as file:
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
-        with tqdm(total=total, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[-1]) as bar:
+        name = url.rsplit("/", 1)[-1]
+        with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=not shows_progress()) as bar:
             while chunk := _read(response):
                 file.write(chunk)
                 bar.update(len(chunk))

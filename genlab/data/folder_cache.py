@@ -21,6 +21,7 @@ from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
+from genlab.terminal import shows_progress
 
 _FORMAT = 2  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
@@ -126,9 +127,10 @@ class FolderCache:
     def _decode_all(self, top: Path, names: Sequence[str], path: Path) -> dict[str, Any]:
         skipped: dict[str, str] = {}
         animated: dict[str, int] = {}
+        shown = f"decoding {printable(top.name)}"
         with (
             path.open("wb") as file,
-            tqdm(total=len(names), desc=f"decoding {printable(top.name)}", unit="image") as bar,
+            tqdm(total=len(names), desc=shown, unit="image", disable=not shows_progress()) as bar,
             bombs_refused(),
             ThreadPoolExecutor(self._num_workers) as pool,
         ):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genlab.config.compose import Composer, missing_brackets
-from genlab.config.suggestions import nearest, nearest_key, remark_on, spelled_elsewhere
+from genlab.config.suggestions import nearest, nearest_key, spelled_elsewhere
 from genlab.errors import ConfigurationError
 
 # Config groups in which an argument without a key is looked up, the most common ones first.
@@ -39,9 +39,8 @@ class UnknownFlagError(ConfigurationError):
         text = f"{self} of genlab {command}, whose settings are written key=value"
         if key is None:
             return ConfigurationError(f"{text}; genlab {command} --help lists them")
-        remark = remark_on(name, key)
-        meant = key if key.startswith("-") or "=" in key else f"{key}={(not remark and self.value) or '...'}"
-        return ConfigurationError(f"{text}; did you mean '{meant}'?{remark}")
+        meant = key if key.startswith("-") or "=" in key else f"{key}={self.value or '...'}"
+        return ConfigurationError(f"{text}; did you mean '{meant}'?")
 
 
 def require_settings(overrides: Sequence[str], composer: Composer, command: str) -> None:

@@ -29,8 +29,11 @@ from genlab.launch.watchdog import VARIABLE
 from genlab.paths import from_here
 from genlab.run.folder import clear, has_checkpoint, read_summary, require_free
 from genlab.signals import handling
+from genlab.terminal import shows_progress
 
 OUTPUT_NAME = "output.log"
+QUIET = "hydra/job_logging=quiet"
+"""The override of ``-q``, which is about the terminal of a start alone."""
 _POLL_SECONDS = 0.2
 _LEAVING_SECONDS = 60.0
 _MAX_SHOWN = 3
@@ -46,6 +49,7 @@ _OF_SWEEP = (
     "hydra.launcher",
     "hydra/sweeper",
     "hydra.sweeper",
+    QUIET,
 )
 
 
@@ -95,19 +99,21 @@ def _run_and_record(
     if previous is not None and previous.status == "running":
         previous = sweep.finalise(previous)
     if previous is not None and previous.status in DONE:
-        tell(f"job {record.number}: {previous.status} before")
+        tell(f"job {record.number}: {previous.status} before", is_progress=True)
         return
     is_resumed = has_checkpoint(run_folder) and (previous is None or previous.exit_code != CheckpointError.exit_code)
     if is_resumed and previous is not None:
         record = replace(record, num_threads=previous.num_threads)
     arguments = _arguments_of_job(record, run_folder, is_resumed=is_resumed)
     sweep.write_record(record)
-    tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {from_here(run_folder / OUTPUT_NAME)}")
+    output = from_here(run_folder / OUTPUT_NAME)
+    tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {output}", is_progress=True)
     # -P, for with -m alone Python would import from the working directory.
     ended = _run([sys.executable, "-P", "-m", "genlab", command, *arguments], record, sweep, variables)
     sweep.write_record(ended)
     write_tables(sweep, settings)
-    tell(f"job {record.number}: {ended.status}{'' if ended.reason is None else f': {ended.reason}'}")
+    reason = "" if ended.reason is None else f": {ended.reason}"
+    tell(f"job {record.number}: {ended.status}{reason}", is_progress=not ended.has_failed)
 
 
 @contextmanager
@@ -126,9 +132,15 @@ def _choices_text(record: JobRecord, sweep: SweepFolder) -> str:
     return " ".join(argument for argument in record.overrides if argument not in typed)
 
 
-def tell(text: str) -> None:
-    """Print a line at once, also from the worker of a launcher."""
-    print(text, flush=True)  # noqa: T201
+def tell(text: str, *, is_progress: bool = False) -> None:
+    """Print a line at once, also from the worker of a launcher.
+
+    Args:
+        text: The line.
+        is_progress: True for a line that ``-q`` leaves out.
+    """
+    if shows_progress() or not is_progress:
+        print(text, flush=True)  # noqa: T201
 
 
 def await_free(run_folder: Path) -> str | None:
@@ -208,7 +220,7 @@ def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFoll
             shown = [tag for tag in measures if chosen in (tag, None)][:_MAX_SHOWN]
             text = ", ".join(f"{tag} {measures[tag]:.6g}" for tag in shown)
             if shown:
-                tell(f"job {record.number}: step {values['step']}: {text}")
+                tell(f"job {record.number}: step {values['step']}: {text}", is_progress=True)
 
 
 def _wait(process: subprocess.Popen[bytes], shall_stop: Callable[[], bool]) -> int:

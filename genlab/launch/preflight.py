@@ -30,6 +30,7 @@ from genlab.paths import expanded
 from genlab.run.folder import require_free, require_fresh
 from genlab.run.hyperparameters import chosen
 from genlab.storage import require_space
+from genlab.terminal import hide_progress
 
 START_BYTES = 1_000_000
 """Space for the logs and records of any run, in bytes; checkpoints and pictures check their own."""
@@ -127,6 +128,7 @@ def _folder_of(composed: Composed, key: str) -> str:
 def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> Plan:
     whole = composer.compose(overrides, is_sweep=True)
     _require_working_directory(whole)
+    hide_progress(whole.hydra.runtime.choices["hydra/job_logging"] == "quiet")
     parameters = parameters_of(whole)
     is_search = whole.hydra.sweeper.get(TARGET) == TPE_SWEEPER
     arguments = in_fixed_order(composer, [*parameters, *overrides], is_search=is_search)

@@ -11,6 +11,7 @@ from genlab.launch.contract import JobContext
 from genlab.paths import from_here, resume_command
 from genlab.run.folder import has_checkpoint, never_saved, read_summary
 from genlab.run.hyperparameters import Origin, read_origin
+from genlab.run.record import LENGTHS
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def origin_of(context: JobContext) -> Origin:
     except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
     newest = {argument.partition("=")[0]: argument for argument in (*first.overrides, *here.overrides)}
+    if any(argument.partition("=")[0] in LENGTHS for argument in here.overrides):  # in place of the other
+        newest = {key: argument for key, argument in newest.items() if key not in LENGTHS or argument in here.overrides}
     return replace(first, overrides=tuple(newest.values()))
 
 

@@ -20,7 +20,7 @@ from genlab.config.compose import SWEEP_NODE, Composed, parse_overrides, quoted
 from genlab.config.fields import check_fields
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
-from genlab.launch.jobs import await_free, tell
+from genlab.launch.jobs import QUIET, await_free, tell
 from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.launch.sweep_report import Row, report, write_tables
@@ -236,13 +236,13 @@ def run_sweep(
         raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
     with locked(sweep.path, is_resumed=True):
-        arguments = [argument for argument in plan.overrides if not argument.startswith(f"{_RESUME}=")]
+        arguments = [text for text in plan.overrides if text != QUIET and not text.startswith(f"{_RESUME}=")]
         sweep.write_plan(
             SweepPlan(overrides=tuple(arguments), config_dir=plan.config_dir, jobs=plan.jobs),
             command=shlex.join(["genlab", command, "-m", *arguments]),
         )
         sweep.forget_stop()
-        tell(f"sweep folder: {from_here(sweep.path)}")
+        tell(f"sweep folder: {from_here(sweep.path)}", is_progress=True)
         with _signals_stop(sweep):
             try:
                 run(folder)

@@ -71,6 +71,8 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
             line.append(argument)
         elif has_value:
             line.append(_override(flag, value))
+        elif flag.suffix is None:
+            line.append(f"{flag.key}={flag.default}")
         elif _is_value(remaining, flag):
             line.append(_override(flag, remaining.pop(0)))
         else:
@@ -102,7 +104,7 @@ def _are_free(arguments: Sequence[str]) -> list[bool]:
 
 
 def _override(flag: Flag, value: str) -> str:
-    return f"{flag.key}={value if value == 'true' else _quoted(value)}"
+    return f"{flag.key}={_quoted(value)}"
 
 
 def _quoted(text: str) -> str:

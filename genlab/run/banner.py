@@ -7,14 +7,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 import yaml  # type: ignore[import-untyped]
 
 from genlab.config.consequences import remarks
 from genlab.config.schema import RunConfiguration
-from genlab.data.dataset import Dataset
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes
 from genlab.paths import from_here
@@ -35,45 +33,34 @@ def announce(configuration: RunConfiguration, origin: Origin, run: TrainingRun) 
         origin: The choices and overrides that it was composed of.
         run: About to be trained.
     """
-    folder = from_here(run.run_folder)
-    head = banner(configuration, origin, model=run.model, dataset=run.dataset, device=run.device, run_folder=folder)
-    _log.info("%s", head)
+    _log.info("%s", banner(configuration, origin, run))
     _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
     for warning in run.model.warnings():
         _log.warning("%s", warning)
 
 
-def banner(
-    configuration: RunConfiguration,
-    origin: Origin,
-    *,
-    model: Model,
-    dataset: Dataset,
-    device: torch.device,
-    run_folder: Path,
-) -> str:
-    """Return a line each for the model, data, device, changes of the defaults, their consequences and the run folder.
+def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) -> str:
+    """Return a line each for the model, data, device, length, changed settings, their consequences and the run folder.
 
     Args:
         configuration: Of the run.
         origin: What it was composed of.
-        model: With its parameters.
-        dataset: With its images.
-        device: Where it is trained.
-        run_folder: As typed on the command line.
+        run: With the model, the data and the folder.
     """
     # Choices of model and data are already shown.
     typed = [
         word for word in origin.overrides if word.partition("=")[0] not in ("model", "dataset", "resume", "init_from")
     ]
     is_resumed = configuration.resume is not None
+    model, settings = run.model, run.settings
     rows = [
         ("model", f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}"),
-        ("data", f"{dataset.provenance} images (training/validation/test)"),
-        ("device", ", ".join(_devices(configuration, device))),
+        ("data", f"{run.dataset.provenance} images (training/validation/test)"),
+        ("device", ", ".join(_devices(configuration, run.device))),
+        ("length", f"{settings.num_steps:,} steps of {run.images_per_step:,} images, {settings.num_epochs:.4g} epochs"),
         ("changed", shlex.join(typed)),
         *(("note", remark) for remark in remarks(origin.choices, origin.overrides, origin.folders)),
-        ("folder", f"{run_folder}{' (resumed)' if is_resumed else ''}"),
+        ("folder", f"{from_here(run.run_folder)}{' (resumed)' if is_resumed else ''}"),
     ]
     return "\n".join(_row(label, text) for label, text in rows if text)
 

@@ -1,7 +1,8 @@
 """The end of a training run: its test measures as a ledger, its pictures, and the commands to try next."""
 
+import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from genlab.printing import printable
 from genlab.run.folder import has_checkpoint
 from genlab.run.names import RUNS_ROOT
 from genlab.run.record import save_evaluation
+from genlab.terminal import RESULTS
 from genlab.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 
 def ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
@@ -31,8 +35,8 @@ def ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
     return measures, enter(found, BASELINE_MEASURES, weights="none")
 
 
-def conclude(trainer: Trainer, *, command: str, called: str) -> str:
-    """Write evaluation.json where there was a test, and return the last lines of a run.
+def conclude(trainer: Trainer, *, command: str, called: str) -> None:
+    """Write evaluation.json where there was a test, and log the last lines of a run.
 
     Args:
         trainer: The trainer of the run that has ended.
@@ -51,34 +55,28 @@ def conclude(trainer: Trainer, *, command: str, called: str) -> str:
             measures=measures,
             baselines=baselines,
         )
-    return conclusion(trainer, measures, baselines, called=called)
-
-
-def conclusion(trainer: Trainer, measures: Sequence[Entry], baselines: Sequence[Entry], *, called: str) -> str:
-    """Return the last lines of a run: its test measures, its pictures, and commands to try next.
-
-    Args:
-        trainer: The trainer of the run that has ended.
-        measures: Of the test.
-        baselines: Of the same test.
-        called: Name of the program on the command line.
-    """
-    lines = [format_table(measures, baselines)] if measures else []
     folder = from_here(trainer.run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
-    lines += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    details = [format_table(measures, baselines)] if measures else []
+    details += [f"pictures: {printable(str(path))}" for path in [*newest, *sorted((folder / "samples").glob("*.gif"))]]
+    if details:
+        _log.info("%s", "\n".join(details))
+    logging.getLogger(RESULTS).info("%s", "\n".join(_results(trainer, folder)))
+    _log.info("%s", "\n".join(("next:", *(f"  {called} {words}" for words in _next_commands(trainer, folder)))))
+
+
+def _results(trainer: Trainer, folder: Path) -> Iterator[str]:
+    """Yield the measure of the best checkpoint, the run folder, and remarks."""
     tag, best = trainer.selection.tag, trainer.summary.best
     if tag is not None and best:
         real = best.get(tag.replace("/", f"/{OF_REAL_IMAGES}"))
         beside = "" if real is None else f" (of real images {real:.4g})"
-        lines.append(f"best checkpoint: step {best['step']:.0f}, {tag} {best[tag]:.4g}{beside}")
-    lines.append(f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}")
+        yield f"best checkpoint: step {best['step']:.0f}, {tag} {best[tag]:.4g}{beside}"
+    yield f"{trainer.summary.status} in {trainer.summary.seconds:.0f} s: {folder}"
     if trainer.summary.reason is not None:
-        lines.append(trainer.summary.reason)
+        yield trainer.summary.reason
     if trainer.settings.dry_run:
-        lines.append("a dry run saves no checkpoint: leave trainer.dry_run out to train")
-    lines += ["next:", *(f"  {called} {command}" for command in _next_commands(trainer, folder))]
-    return "\n".join(lines)
+        yield "a dry run saves no checkpoint: leave trainer.dry_run out to train"
 
 
 def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:

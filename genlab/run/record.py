@@ -36,6 +36,7 @@ FINGERPRINT_KEY = "dataset_fingerprint"
 _LEAST_OF_SPEC = {"channels": 1, "height": 1, "width": 1, "num_levels": 2, "num_classes": 0}
 _DIGITS_SHOWN = 12
 _ROOT_KEY = "dataset.root"
+LENGTHS = ("trainer.num_steps", "trainer.num_epochs")
 _PATHS_OF_DATA = ("root", "cache")
 
 
@@ -261,6 +262,30 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
     return path
 
 
+def with_one_length(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Return a composed configuration without ``trainer.num_epochs`` if the command line gives the length in steps.
+
+    Args:
+        values: Plain data.
+        overrides: The command line.
+
+    Raises:
+        ConfigurationError: The command line gives both.
+    """
+    given = {
+        override.key_or_group: value
+        for override in parse_overrides(overrides)
+        if override.key_or_group in LENGTHS and (value := override.value()) is not None
+    }
+    if len(given) > 1:
+        got = " and ".join(f"{key}={value}" for key, value in given.items())
+        raise ConfigurationError(f"one of {' and '.join(LENGTHS)} must be given, got {got}; the other is derived")
+    node = values.get("trainer")
+    if LENGTHS[0] in given and isinstance(node, Mapping):
+        return {**values, "trainer": {**node, "num_epochs": None}}
+    return values
+
+
 def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     """Return a run's own configuration with the settings that a resumption may change.
 
@@ -282,9 +307,11 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     saved = run.configuration
     names = ("dataset", "schedule", "trainer", *(("quality",) if saved.quality is not None else ()))
     nodes = {name: dict(getattr(saved, name)) for name in names}
+    nodes["trainer"]["num_epochs"] = None  # derived; the steps count where the size of a batch changes
     values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
     if this_place() is not None and LAUNCHER_VARIABLE not in os.environ:
         values["trainer"]["devices"] = 1
+    with_one_length(values, overrides)
     changed = set()
     for override in parse_overrides(overrides):
         key = override.key_or_group

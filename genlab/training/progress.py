@@ -13,6 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from genlab.parallel.collectives import is_first
+from genlab.terminal import shows_progress
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Progress:
         self._last_line = -float("inf")
         self._pending: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
         self._quality: list[str] = []  # the newest, beside the measures of training
-        self._is_live = is_first() and _is_terminal()
+        self._is_live = is_first() and shows_progress() and _is_terminal()
         bar = "step {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
         self._bar = tqdm(
             total=total, initial=start, bar_format=bar, leave=False, dynamic_ncols=True, disable=not self._is_live

@@ -54,6 +54,8 @@ class TrainingRun:
         device: torch.device,
         seed: int,
     ) -> None:
+        self.draws_per_step = max(phase.repeats for phase in model.phases())
+        settings = settings.with_both_lengths(num_images=dataset.num_images("train"), repeats=self.draws_per_step)
         self.model = model.to(device)
         self.dataset = dataset
         self.settings = settings
@@ -72,7 +74,6 @@ class TrainingRun:
             device=device,
             seed=seed,
         )
-        self.draws_per_step = max(update.phase.repeats for update in self.state.updates)
         self.images_per_step = settings.batch_size * self.draws_per_step
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self.summary = Summary(

@@ -1,7 +1,7 @@
 """The trainer's own settings: types and ranges here, numbers in ``configs/trainer``."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from genlab.errors import ConfigurationError
@@ -25,7 +25,9 @@ class TrainerSettings:
     """
 
     num_steps: int
-    """Training steps in all; 0 evaluates only."""
+    """Training steps in all; 0 evaluates only. Derived from :attr:`num_epochs` where that is set."""
+    num_epochs: float | None
+    """Passes over the training images in all; null leaves the length to :attr:`num_steps`, from which it is derived."""
     batch_size: int
     """Images per update, over all gradient-accumulation parts."""
     labelled_fraction: float | None
@@ -99,6 +101,8 @@ class TrainerSettings:
         ):
             self._require(key, getattr(self, key) >= 0, "0 or more")
         self._require("num_steps", self.num_steps <= MAX_STEP, f"at most {MAX_STEP}")
+        is_length = self.num_epochs is None or (self.num_epochs >= 0 and math.isfinite(self.num_epochs))
+        self._require("num_epochs", is_length, "null, or 0 or more and finite")
         self._require("num_initialization_images", self.num_initialization_images >= 1, "at least 1")
         for key in ("validation_images", "early_stopping_patience", "min_modes_covered"):
             self._require(key, getattr(self, key) is None or getattr(self, key) >= 1, "null or at least 1")
@@ -132,6 +136,27 @@ class TrainerSettings:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
         if self.early_stopping_patience is not None:
             self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
+
+    def with_both_lengths(self, *, num_images: int, repeats: int) -> "TrainerSettings":
+        """Return the settings with the number of steps and that of epochs, the second of them derived from the first.
+
+        Args:
+            num_images: Of the training split.
+            repeats: Batches that a step takes from them.
+
+        Raises:
+            ConfigurationError: The epochs are too many steps.
+        """
+        steps_per_epoch = num_images / (self.batch_size * repeats)
+        if self.num_epochs is None:
+            return replace(self, num_epochs=self.num_steps / steps_per_epoch)
+        num_steps = math.ceil(round(self.num_epochs * steps_per_epoch, 6))  # rounded, as epochs may be derived from it
+        if num_steps > MAX_STEP:
+            raise ConfigurationError(
+                f"trainer.num_epochs must be at most {MAX_STEP / steps_per_epoch:g} ({MAX_STEP} steps), "
+                f"got {self.num_epochs:g}"
+            )
+        return replace(self, num_steps=num_steps)
 
     @property
     def num_images_at_once(self) -> int:

@@ -87,6 +87,7 @@ def make_dataset(
 
 DEFAULTS: dict[str, Any] = {
     "num_steps": 20,
+    "num_epochs": None,
     "batch_size": 8,
     "labelled_fraction": None,
     "gradient_accumulation": 1,

@@ -8,6 +8,7 @@ from tests.training.conftest import DEFAULTS, make_settings
 
 BAD = {
     "num_steps": -1,
+    "num_epochs": -0.5,
     "batch_size": 0,
     "labelled_fraction": 1.0,
     "gradient_accumulation": 3,
@@ -37,6 +38,19 @@ BAD = {
 def test_ranges_name_key_rule_and_value(key: str) -> None:
     with pytest.raises(ValueError, match=rf"^trainer\.{key} must be .*, got {BAD[key]}$"):
         make_settings(**{key: BAD[key]})
+
+
+@pytest.mark.parametrize(("num_images", "repeats"), [(20, 1), (37, 1), (37, 5), (60_000, 1)])
+def test_steps_and_epochs_follow_from_each_other(num_images: int, repeats: int) -> None:
+    by_epochs = make_settings(num_epochs=3.0).with_both_lengths(num_images=num_images, repeats=repeats)
+    seen = by_epochs.num_steps * by_epochs.batch_size * repeats
+    assert 0 <= seen - 3 * num_images < by_epochs.batch_size * repeats
+    by_steps = make_settings(num_steps=by_epochs.num_steps).with_both_lengths(num_images=num_images, repeats=repeats)
+    assert by_steps.num_epochs == pytest.approx(seen / num_images)
+    again = by_steps.with_both_lengths(num_images=num_images, repeats=repeats)
+    assert again == by_steps
+    with pytest.raises(ConfigurationError, match=r"^trainer\.num_epochs must be at most .* steps\), got 1e\+30$"):
+        make_settings(num_epochs=1e30).with_both_lengths(num_images=num_images, repeats=repeats)
 
 
 def test_no_default_stands_in_code() -> None:
