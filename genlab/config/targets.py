@@ -10,7 +10,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from genlab.errors import ConfigurationError
 ALLOW_VARIABLE = "GENLAB_ALLOW"
 OWN_PACKAGES = ("genlab.models", "genlab.nn", "genlab.data", "genlab.training.schedules", "genlab.training.loggers")
 TORCH_PACKAGES = ("torch.optim", "torch.nn")
+OBSERVER_PACKAGES = ("genlab.metrics", "genlab.training")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
@@ -69,10 +70,16 @@ def to_trust(node: Any) -> Iterator[str]:
 
 
 def _is_of_its_place(found: Callable[..., Any]) -> bool:
-    """Return True if an object is public and, in torch, a module, an optimiser or a schedule."""
+    """Return True if an object is public and, where not all of its package may be built, of a class that may."""
     if found.__name__.startswith("_") or "." in found.__qualname__:
         return False
-    if not any(_is_inside(found.__module__, package) for package in TORCH_PACKAGES):
+    if _is_in(found.__module__, (*OWN_PACKAGES, *_allowed())):
+        return True
+    if _is_in(found.__module__, OBSERVER_PACKAGES):
+        from genlab.training.observer import Observer
+
+        return inspect.isclass(found) and issubclass(found, Observer)
+    if not _is_in(found.__module__, TORCH_PACKAGES):
         return True
     from torch.nn import Module
     from torch.optim import Optimizer
@@ -82,8 +89,15 @@ def _is_of_its_place(found: Callable[..., Any]) -> bool:
 
 
 def _is_listed(module_name: str) -> bool:
-    own = [package.strip() for package in os.environ.get(ALLOW_VARIABLE, "").split(",") if package.strip()]
-    return any(_is_inside(module_name, package) for package in (*OWN_PACKAGES, *TORCH_PACKAGES, *own))
+    return _is_in(module_name, (*OWN_PACKAGES, *OBSERVER_PACKAGES, *TORCH_PACKAGES, *_allowed()))
+
+
+def _allowed() -> list[str]:
+    return [package.strip() for package in os.environ.get(ALLOW_VARIABLE, "").split(",") if package.strip()]
+
+
+def _is_in(module_name: str, packages: Iterable[str]) -> bool:
+    return any(_is_inside(module_name, package) for package in packages)
 
 
 def _is_inside(module_name: str, package: str) -> bool:
@@ -96,6 +110,6 @@ def _public_names(module: Any) -> list[str]:
 
 def _refusal(target: str, where: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{where} in a run folder must name something of {', '.join(OWN_PACKAGES)} or a module, optimizer or schedule "
-        f"of torch, got {target}; if you trust this code, set {ALLOW_VARIABLE}=its_package"
+        f"{where} in a run folder must name something of {', '.join(OWN_PACKAGES)}, an observer of genlab or a module, "
+        f"optimizer or schedule of torch, got {target}; if you trust this code, set {ALLOW_VARIABLE}=its_package"
     )

@@ -74,8 +74,9 @@ def test_every_shipped_file_names_its_schema_and_fits_it() -> None:
     assert len(FILES) > 100
     for path in FILES:
         # Hydra reads the line about the package only above all other comments.
-        assert modeline(path, CONFIGS) in path.read_text().splitlines()[:2], path
-        assert (path.parent / modeline(path, CONFIGS).partition("$schema=")[2]).is_file(), path
+        line = modeline(path, CONFIGS)
+        assert line in path.read_text().splitlines()[:2], f"{path} must name its schema: {line}"
+        assert (path.parent / line.partition("$schema=")[2]).is_file(), path
         assert is_accepted(path), path
         assert not is_accepted(path, no_such_key=1), path
 

@@ -38,6 +38,9 @@ HOSTILE = [
     ("genlab.data.digits.np.save", {"file": "MARKER", "arr": [1]}),
     ("genlab.storage.replace_atomically", {"path": "MARKER", "content": "x"}),
     ("genlab.data.store.Store.__init__", {}),
+    ("genlab.training.trainer.Trainer", {}),
+    ("genlab.metrics.inception.InceptionFeatures", {}),
+    ("genlab.training.logging.EventLog", {}),
     ("genlab.models.draw.draw._hidden", {}),
     ("genlab.models", {}),
     ("genlab", {}),
@@ -94,6 +97,11 @@ def test_any_module_optimizer_or_schedule_of_torch_may_be_named(is_trusted: bool
     with pytest.raises(ConfigurationError, match=r"torch\.nn has no LeakyRelu, did you mean LeakyReLU"):
         find_target("torch.nn.LeakyRelu", "model", is_trusted=is_trusted)
     assert find_target("torch.nn.ReLU", "model") is torch.nn.ReLU
+
+
+def test_an_observer_of_genlab_may_be_named_in_a_run_folder() -> None:
+    found = find_target("genlab.metrics.quality_observer.QualityObserver", "observer.mine", is_trusted=False)
+    assert found.__name__ == "QualityObserver"
 
 
 def test_binding_reports_the_full_key_the_rule_and_the_way_out() -> None:

