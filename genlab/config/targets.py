@@ -73,9 +73,9 @@ def _is_of_its_place(found: Callable[..., Any]) -> bool:
     """Return True if an object is public and, where not all of its package may be built, of a class that may."""
     if found.__name__.startswith("_") or "." in found.__qualname__:
         return False
-    if _is_in(found.__module__, (*OWN_PACKAGES, *_allowed())):
+    if _is_in(found.__module__, OWN_PACKAGES):
         return True
-    if _is_in(found.__module__, OBSERVER_PACKAGES):
+    if _is_in(found.__module__, OBSERVER_PACKAGES) and not _is_in(found.__module__, _allowed()):
         from genlab.training.observer import Observer
 
         return inspect.isclass(found) and issubclass(found, Observer)
