@@ -23,8 +23,8 @@ def read_nothing(values: Mapping[str, Any]) -> NoSettings:
     return check_fields(NoSettings, values, "")
 
 
-def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Return ``name  first sentence of its file`` for each option of a group, sorted.
+def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
+    """Return each option of a group with the first line of its file, sorted.
 
     Args:
         group: Name of the group.
@@ -32,11 +32,22 @@ def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
     """
     files: dict[str, Path] = {}
     for folder in folders:
-        for path in sorted((folder / group).glob("*.yaml")):
+        for path in (folder / group).glob("*.yaml"):
             files.setdefault(path.stem, path)
-    width = max(map(len, files), default=0)
-    for name in sorted(files):
-        yield f"{name:<{width}}  {headline(files[name])}"
+    return {name: headline(files[name]) for name in sorted(files)}
+
+
+def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
+    """Return ``name  first sentence of its file`` for each option of a group, sorted.
+
+    Args:
+        group: Name of the group.
+        folders: Configuration trees, in order of precedence.
+    """
+    options = options_of(group, folders)
+    width = max(map(len, options), default=0)
+    for name, first_sentence in options.items():
+        yield f"{name:<{width}}  {first_sentence}"
 
 
 def settings_of(command: str) -> str:

@@ -61,7 +61,7 @@ _MAKE_FILES = ("train", "sample", "evaluate", "export")
 
 def launch(
     command: str, arguments: Sequence[str], *, job: PickledJob, positional: str | None, own_flags: Sequence[str] = ()
-) -> None:
+) -> Path | None:
     """Run a command: show its configuration, run it once, or sweep.
 
     Args:
@@ -70,6 +70,9 @@ def launch(
         job: The callable that Hydra runs.
         positional: Key of an argument without ``=``.
         own_flags: Options of the command beside those of Hydra, already replaced by overrides.
+
+    Returns:
+        The run folder of a single run; None for anything else.
 
     Raises:
         GenlabError: An expected failure, with a message of one line.
@@ -94,10 +97,10 @@ def launch(
             raise error.advised(composer, command) from None
     if options.hydra_help:
         run_hydra(command, ["--hydra-help"], job=job)  # it would set up logging before --info shows it
-        return
+        return None
     if options.shell_completion:
         run_hydra(command, [*overrides, *flags], job=job)
-        return
+        return None
     with open_composer(command, config_dir=options.config_dir, config_name=options.config_name) as composer:
         require_settings(overrides, composer, command)
         is_sweep = options.multirun or composer.asks_for_sweep(overrides)
@@ -121,14 +124,15 @@ def launch(
             elif plan.is_sweep:
                 _sweep(command, composer, plan, config_dir=options.config_dir, job=job)
             elif worker is None and plan.processes.num > 1:
-                _run_in_processes(command, overrides, flags, plan)
+                return _run_in_processes(command, overrides, flags, plan)
             else:
-                _run_once(composer, overrides, plan, module)
-            return
+                return _run_once(composer, overrides, plan, module)
+            return None
     run_hydra(command, [*overrides, *flags], job=job)
+    return None
 
 
-def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: CommandModule) -> None:
+def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: CommandModule) -> Path | None:
     """Run a job in this process, with the settings that were read and checked."""
     folder, is_new = _made(plan)
     failures: list[Exception] = []
@@ -149,6 +153,7 @@ def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: 
             tidy(folder)
         raise
     _close_logs()
+    return folder
 
 
 def _made(plan: Plan) -> tuple[Path | None, bool]:
@@ -160,7 +165,7 @@ def _in_folder(folder: Path | None) -> list[str]:
     return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
 
 
-def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> None:
+def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> Path | None:
     folder, is_new = _made(plan)
     previous = {} if folder is None else read_summary(folder)
     try:
@@ -171,6 +176,7 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
         if is_new and not leaves_folder(error):
             tidy(folder)
         raise finalise_status(folder, error, previous=previous) from None
+    return folder
 
 
 def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ from genlab.training.averaging import averaged_weights
 from genlab.training.compatibility import compatible_part, require_compatible
 
 _log = logging.getLogger(__name__)
+
+_Kind = TypeVar("_Kind", bound=Model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,18 +187,33 @@ def build_dataset(run: SavedRun, *, allows_other: bool = False) -> Dataset:
     return dataset
 
 
-def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Model:
+@overload
+def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> GenerativeModel: ...
+
+
+@overload
+def load(run: str | Path, *, kind: type[_Kind], checkpoint: str = "best", device: str = "cpu") -> _Kind: ...
+
+
+def load(
+    run: str | Path, *, kind: type[Model] = GenerativeModel, checkpoint: str = "best", device: str = "cpu"
+) -> Model:
     """Return the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
 
     Args:
         run: A run folder, or one that `genlab export` wrote.
+        kind: The class of the model, for a classifier or for the type checker: ``kind=DRAW``.
         checkpoint: ``best`` (the last where no measure chose one) or ``last``, of a run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
-        ConfigurationError: The folder is no run, its configuration is refused, or the checkpoint or the device has a
-            name that there is not.
+        ConfigurationError: The folder is no run, its configuration is refused, the model is of another kind, or the
+            checkpoint or the device has a name that there is not.
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
-    kind = fit(checkpoint, Literal["best", "last"], "checkpoint")
-    return load_trained(Path(run), checkpoint=kind, device=choose_device(device)).model
+    chosen = fit(checkpoint, Literal["best", "last"], "checkpoint")
+    model = load_trained(Path(run), checkpoint=chosen, device=choose_device(device)).model
+    if not isinstance(model, kind):
+        name = type(model).__name__
+        raise ConfigurationError(f"kind must be {name}, the model of {run}, or a base of it, got {kind.__name__}")
+    return model

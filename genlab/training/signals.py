@@ -33,6 +33,8 @@ class StopRequest:
         if self.signal_number is not None:
             if num_processes() > 1 and time.monotonic() - self._asked < _PASSED_ON_SECONDS:
                 return  # the same request: a scheduler signals every process, and the launcher passes it on as well
+            if hasattr(sys, "ps1"):  # an interactive session, as in a notebook, which outlives its runs
+                raise KeyboardInterrupt
             # The second request means now. Checkpoints are replaced atomically, so leaving at once loses nothing saved.
             _write(f"genlab: {self._farewell()}\n")
             os._exit(128 + number)

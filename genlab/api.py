@@ -1,0 +1,227 @@
+"""The commands as functions, for scripts and notebooks: what ``import genlab`` offers beside ``load``."""
+
+import base64
+import html
+import json
+import logging
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from torch import Tensor
+
+from genlab.cli import Job
+from genlab.config.catalogue import options_of
+from genlab.config.compose import quoted
+from genlab.config.location import config_directory
+from genlab.errors import ConfigurationError, GenlabError, MemoryExhaustedError, StorageError
+from genlab.launch.command import launch
+from genlab.launch.failures import explain
+from genlab.launch.jobs import QUIET
+from genlab.models.base import GenerativeModel
+from genlab.paths import absolute, from_here
+from genlab.run.folder import read_summary
+from genlab.run.loading import load
+from genlab.run.names import find_run
+from genlab.run.record import EVALUATION_NAME
+from genlab.storage import read_within
+
+_FILM = "samples/canvases.gif"
+_METRICS = "metrics.jsonl"
+_ERRORS = {kind.exit_code: kind for kind in (ConfigurationError, MemoryExhaustedError, StorageError)}
+
+
+class Run:
+    """A run: its folder, and what training left there. A notebook shows it as its newest picture.
+
+    Args:
+        run: A folder or a name, as on the command line: ``outputs/digits-draw/0001``, ``digits-draw/0001``, ``last``.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.folder = absolute(find_run(run))
+        """The run folder."""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The content of summary.json: status, step, and the final, best and test measures."""
+        return read_summary(self.folder)
+
+    def history(self) -> list[dict[str, int | float | None]]:
+        """Return a row for each line of metrics.jsonl: ``step``, ``images_seen``, ``seconds`` and the tags of then.
+
+        ``pandas.DataFrame(run.history())`` is a table of them. A value that was not finite is None.
+        """
+        rows = []
+        for line in read_within(self.folder, _METRICS).splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # the last line of a run that was killed
+                continue
+        return rows
+
+    @cached_property
+    def model(self) -> GenerativeModel:
+        """The trained model, as :func:`genlab.load` returns it, on a GPU if there is one.
+
+        Raises:
+            ConfigurationError: It is a classifier; ``genlab.load(run.folder, kind=Classifier)`` returns it.
+            CheckpointError: The checkpoint does not verify.
+        """
+        return load(self.folder, device="auto")
+
+    def sample(self, num_samples: int = 16, *, labels: Tensor | None = None, seed: int = 0) -> Tensor:
+        """Return images in [0, 1] of shape (num_samples, C, H, W), on the CPU.
+
+        Args:
+            num_samples: Number of images.
+            labels: One class for each image; None where the model takes none, or draws them.
+            seed: Of the noise: the same images for the same seed.
+        """
+        device = next(self.model.parameters()).device
+        generator = torch.Generator(device).manual_seed(seed)
+        chosen = None if labels is None else labels.to(device)
+        with torch.no_grad():
+            return self.model.sample(num_samples, labels=chosen, generator=generator).cpu()
+
+    def evaluate(self, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in evaluation.json.
+
+        Args:
+            overrides: Such as ``num_importance_samples=100``.
+
+        Raises:
+            GenlabError: As of the command.
+        """
+        with _restored():
+            _launch("evaluate", [f"run={quoted(str(self.folder))}", *overrides])
+        record: dict[str, list[dict[str, Any]]] = json.loads(read_within(self.folder, EVALUATION_NAME))
+        return record["measures"]
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        tag, best = summary.get("selected_by"), summary.get("best") or {}
+        measure = f", {tag} {best[tag]:.4g}" if tag in best else ""
+        return f"Run({from_here(self.folder)}: {summary.get('status')} at step {summary.get('step')}{measure})"
+
+    def _repr_html_(self) -> str:
+        """Return the film of the canvases, else the newest samples, with a line of text."""
+        pictures = [self.folder / _FILM, *sorted((self.folder / "samples").glob("step_*.png"), reverse=True)]
+        text = html.escape(repr(self))
+        for path in filter(Path.is_file, pictures):
+            data = base64.b64encode(path.read_bytes()).decode()
+            kind = path.suffix.removeprefix(".")
+            return f'<img src="data:image/{kind};base64,{data}" alt="{text}"><p><code>{text}</code></p>'
+        return f"<code>{text}</code>"
+
+
+def train(
+    model: str | None = None,
+    *,
+    dataset: str | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a model, as ``genlab train`` does, and return its run.
+
+    The process is left as it was found: handlers of signals and of logging, random generators, number of threads.
+
+    Args:
+        model: Option of ``model=``; None leaves it to the overrides and the default.
+        dataset: Option of ``dataset=``; None leaves it to the overrides and the model.
+        overrides: Settings as on the command line, such as ``trainer.num_steps=200``; ``resume=RUN`` resumes a run.
+        config_dir: A configuration tree of your own, as ``--config-dir``.
+        quiet: Print warnings and the last lines only, as ``-q``.
+
+    Raises:
+        ConfigurationError: A setting does not exist or does not fit, or the overrides ask for a sweep.
+        StoppedBySignal: The run was interrupted; it has saved, and can be resumed.
+        GenlabError: The run failed in another expected way (:mod:`genlab.errors`).
+    """
+    for override in overrides:
+        if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
+            raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")
+    chosen = {"model": model, "dataset": dataset}
+    arguments = [f"{key}={value}" for key, value in chosen.items() if value is not None]
+    arguments += [*overrides, *([QUIET] if quiet else [])]
+    arguments += [] if config_dir is None else ["--config-dir", str(config_dir)]
+    with _restored():
+        folder = _launch("train", arguments)
+    assert folder is not None
+    return Run(folder)
+
+
+def list_models() -> dict[str, str]:
+    """Return the options of ``model=`` with a sentence on each."""
+    return options_of("model", [config_directory()])
+
+
+def list_datasets() -> dict[str, str]:
+    """Return the options of ``dataset=`` with a sentence on each."""
+    return options_of("dataset", [config_directory()])
+
+
+def list_experiments() -> dict[str, str]:
+    """Return the options of ``experiment=``, published results and quick twins, with a sentence on each."""
+    return options_of("experiment", [config_directory()])
+
+
+def _launch(command: str, arguments: Sequence[str]) -> Path | None:
+    """Run a command.
+
+    Raises:
+        GenlabError: For every failure that the command line explains in one line.
+    """
+    try:
+        return launch(command, arguments, job=Job(command), positional=None)
+    except GenlabError:
+        raise
+    except Exception as error:
+        message, code = explain(error)
+        if (kind := _ERRORS.get(code)) is None:
+            raise
+        raise kind(message) from error
+
+
+@contextmanager
+def _restored() -> Iterator[None]:
+    """Restore at the end what a command changes in its process, apart from the handlers of signals, which it restores.
+
+    Hydra's configuration of logging removes the handlers that it finds, and closes all that it knows of.
+    """
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in (None, "genlab", "genlab.progress")}
+    handlers, raises = list(logging.root.handlers), logging.raiseExceptions
+    known: list[Any] = vars(logging)["_handlerList"]
+    to_close = list(known)
+    hydra, job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    streams, num_threads = (sys.stdout, sys.stderr), torch.get_num_threads()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    known.clear()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for handler in set(logging.root.handlers) - set(handlers):
+            handler.close()
+        logging.root.handlers[:] = handlers
+        known[:] = to_close
+        logging.raiseExceptions = raises
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, job
+        sys.stdout, sys.stderr = streams
+        torch.set_num_threads(num_threads)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
