@@ -1,8 +1,8 @@
 """The reference of configuration keys, generated from the comments of the YAML files when the site is built."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
+
+from genlab.config.catalogue import description, keys_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = ("train", "sample", "evaluate", "compare", "export", "check", "board", "datasets", "report")
@@ -15,45 +15,6 @@ GROUPS = {
     "technique": "GAN techniques",
     "logger": "Loggers",
 }
-_KEY = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<rest>.*)$")
-_NOT_SHOWN = ("defaults", "hydra")
-
-
-def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield key, default and comment of each key of a YAML file; comment lines above a key belong to it.
-
-    A blank line ends a comment: the head of a file is no comment of its first key.
-    """
-    parents: list[tuple[int, str]] = []
-    above: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.lstrip().startswith("#"):
-            above.append(line.lstrip().lstrip("# "))
-            continue
-        match = _KEY.match(line)
-        if match is None:
-            above = []
-            continue
-        indent, name = len(match["indent"]), match["name"]
-        parents = [parent for parent in parents if parent[0] < indent]
-        value, _, beside = match["rest"].partition(" #")
-        key = ".".join([*(parent for _, parent in parents), name])
-        parents.append((indent, name))
-        if key.split(".")[0] not in _NOT_SHOWN and (value.strip() or beside.strip()):
-            yield key, value.strip(), beside.strip() or " ".join(above)
-        above = []
-
-
-def headline(path: Path) -> str:
-    """Return the comment at the head of a YAML file."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(("# @package", "# yaml-language-server:")):
-            continue
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return " ".join(lines)
 
 
 def table(path: Path, prefix: str) -> list[str]:
@@ -76,7 +37,7 @@ def reference() -> str:
     ]
     for command in COMMANDS:
         path = CONFIGS / f"{command}.yaml"
-        lines += [f"## genlab {command}", "", headline(path), "", *table(path, "")]
+        lines += [f"## genlab {command}", "", description(path), "", *table(path, "")]
     for group, title in GROUPS.items():
         lines += [f"## {title}: `{group}=`", ""]
         for path in sorted((CONFIGS / group).rglob("*.yaml")):
@@ -86,7 +47,7 @@ def reference() -> str:
             lines += [
                 f"### `{'/'.join(option.parts[:-1])}={path.stem}`",
                 "",
-                headline(path),
+                description(path),
                 "",
                 *table(path, f"{inner}."),
             ]

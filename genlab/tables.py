@@ -1,6 +1,11 @@
 """Tables for a terminal."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
+
+_MAX_NAME_WIDTH = 36
 
 
 def aligned(*blocks: Sequence[Sequence[str]]) -> str:
@@ -12,3 +17,19 @@ def aligned(*blocks: Sequence[Sequence[str]]) -> str:
         return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
     return rule.join("\n".join(map(line, block)) for block in blocks)
+
+
+def described(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and words: in columns wrapped to the width of a terminal, one line each elsewhere."""
+    width = min(max((len(name) for name, _ in rows), default=0), _MAX_NAME_WIDTH)
+    room = max(shutil.get_terminal_size().columns - width - 4, 24)
+    lines = []
+    for name, words in rows:
+        parts = [words]
+        if sys.stdout.isatty():
+            parts = textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False) or [""]
+            if len(name) > width and words:
+                parts.insert(0, "")
+        for number, part in enumerate(parts):
+            lines.append(f"  {'' if number else name:<{width}}  {part}".rstrip())
+    return "\n".join(lines)

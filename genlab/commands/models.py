@@ -1,24 +1,32 @@
-"""`genlab models`: every option of ``model=``, ours and the user's, with the first line of its file."""
+"""`genlab models`: every option of ``model=``, ours and the user's, with the first line of its file; or one in full."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genlab.config.catalogue import NoSettings, describe_options, read_nothing
+from genlab.config.catalogue import NamedSettings, describe_options, read_name
 from genlab.launch.contract import JobContext
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NoSettings:
-    """Check that no setting was given.
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSettings:
+    """Return the checked settings.
 
     Raises:
-        ConfigurationError: A setting was given.
+        ConfigurationError: Something in them does not fit.
     """
     del overrides
-    return read_nothing(values)
+    return read_name(values)
 
 
-def run(settings: NoSettings, context: JobContext) -> None:
-    """Print one line for each model."""
-    del settings
-    for line in describe_options("model", context.config_folders):
-        print(line)
+def run(settings: NamedSettings, context: JobContext) -> None:
+    """Print one line for each model, or one model in full.
+
+    Raises:
+        ConfigurationError: There is no such model.
+    """
+    if settings.name is None:
+        for line in describe_options("model", context.config_folders):
+            print(line)
+        return
+    from genlab.comparison.presets import model_in_full  # it brings torch, which the list does without
+
+    print(model_in_full(settings.name, context.config_folders))

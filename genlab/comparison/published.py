@@ -12,11 +12,12 @@ An experiment's file opens with comments of this form, which :func:`read_experim
     # differs:    from the paper in what
     # expected:   nll_upper_bound_nats = 85.12 +- 0.5 (one run; docs/results.md)
     # twin:       NAME_quick
+    # picture:    docs/pictures/NAME.png
 
 ``measures`` are lines of the ledger; ``published`` is ``none``, with an optional remark, or one entry for each value.
-The last two fields are optional: ``expected`` is the value that a repetition of this experiment should reach, with a
-tolerance, in the form of ``published``; ``twin`` is the experiment that stands for it on two CPU cores. A field
-continues in the comment lines below it that are indented.
+The last three fields are optional: ``expected`` is the value that a repetition of this experiment should reach, with a
+tolerance, in the form of ``published``; ``twin`` is the experiment that stands for it on two CPU cores,
+``picture`` a picture that a run of it has made. A field continues in the comment lines below it that are indented.
 """
 
 import re
@@ -27,15 +28,17 @@ from pathlib import Path
 from genlab.comparison.measures import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
+from genlab.config.catalogue import with_inherited
 from genlab.errors import ConfigurationError
 
 BEGIN = "<!-- genlab report: begin -->"
 END = "<!-- genlab report: end -->"
 FIELDS = ("command", "cost", "measures", "published", "ours", "differs")
-OPTIONAL_FIELDS = ("expected", "twin")
+OPTIONAL_FIELDS = ("expected", "twin", "picture")
 
 _FIELD = re.compile(rf"({'|'.join((*FIELDS, *OPTIONAL_FIELDS))}): +(.*)")
 _ENTRY = re.compile(r"(?P<measure>\w+) = (?P<value>-?[\d.]+)(?: \+- (?P<deviation>[\d.]+))? \(.+\)", re.ASCII)
+_MODEL = re.compile(r"^  - override /model: (\w+)$", re.MULTILINE)
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = (
     *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
@@ -74,6 +77,8 @@ class Experiment:
     name: str
     title: str
     """The result that is reproduced, with the paper."""
+    model: str
+    """The option of ``model=`` that it trains."""
     command: str
     cost: str
     measures: tuple[str, ...]
@@ -89,6 +94,8 @@ class Experiment:
     """By measure, each with a tolerance; empty where nothing was measured."""
     twin: str | None
     """The experiment that stands for this one on two CPU cores."""
+    picture: str | None
+    """Path of a picture in the repository that a run of it has made."""
 
 
 def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
@@ -142,13 +149,20 @@ def read_experiment(path: Path) -> Experiment:
     return Experiment(
         name=path.stem,
         title=" ".join(title),
+        model=_model(path),
         measures=measures,
         published=published,
         remark="" if published else " ".join(fields["published"]),
         expected=expected,
-        twin=fields["twin"][0] if "twin" in fields else None,
+        twin=fields.get("twin", [None])[0],
+        picture=fields.get("picture", [None])[0],
         **{name: " ".join(fields[name]) for name in ("command", "cost", "ours", "differs")},
     )
+
+
+def _model(path: Path) -> str:
+    named = [name for file in with_inherited(path) for name in _MODEL.findall(file.read_text(encoding="utf-8"))]
+    return named[-1] if named else "draw"
 
 
 def _entries(field: str, lines: Sequence[str], path: Path) -> dict[str, Published]:

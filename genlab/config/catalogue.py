@@ -1,5 +1,6 @@
 """Descriptions of the options of a config group, read from the comments at the head of its files without imports."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +9,26 @@ from typing import Any
 from genlab.config.fields import check_fields
 from genlab.config.location import config_directory
 
+_KEY = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<rest>.*)$")
+_INHERITED = re.compile(r"^  - (\w+)(?: .*)?$", re.MULTILINE)
+_NOT_SHOWN = ("defaults", "hydra")
+
 
 @dataclass(frozen=True, kw_only=True)
-class NoSettings:
-    """The settings of a command without any."""
+class NamedSettings:
+    """The settings of a command that lists options, or describes one."""
+
+    name: str | None
+    """The option to describe; None lists all."""
 
 
-def read_nothing(values: Mapping[str, Any]) -> NoSettings:
-    """Check that nothing was set.
+def read_name(values: Mapping[str, Any]) -> NamedSettings:
+    """Return the checked settings.
 
     Raises:
-        ConfigurationError: A key was given.
+        ConfigurationError: Something in them does not fit.
     """
-    return check_fields(NoSettings, values, "")
+    return check_fields(NamedSettings, values, "")
 
 
 def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
@@ -63,8 +71,53 @@ def settings_of(command: str) -> str:
 
 def headline(path: Path) -> str:
     """Return the first line of the comment at the head of a YAML file; "" if there is none."""
+    return next(iter(head_of(path)), "")
+
+
+def description(path: Path) -> str:
+    """Return the whole comment at the head of a YAML file."""
+    return " ".join(head_of(path))
+
+
+def head_of(path: Path) -> list[str]:
+    """Return the lines of the comment at the head of a YAML file, without those for Hydra and editors."""
+    lines: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith(("# @package", "# yaml-language-server:")) or not line.strip():
+        if line.startswith(("# @package", "# yaml-language-server:")) or not (line.strip() or lines):
             continue
-        return line.removeprefix("#").strip() if line.startswith("#") else ""
-    return ""
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return lines
+
+
+def with_inherited(path: Path) -> list[Path]:
+    """Return a YAML file of a group behind those of the same group that its defaults inherit from."""
+    defaults = path.read_text(encoding="utf-8").partition("\ndefaults:\n")[2].partition("\n\n")[0]
+    parents = [path.with_name(f"{name}.yaml") for name in _INHERITED.findall(defaults)]
+    return [*(file for parent in parents if parent.is_file() for file in with_inherited(parent)), path]
+
+
+def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield key, default and comment of each key of a YAML file; comment lines above a key belong to it.
+
+    A blank line ends a comment: the head of a file is no comment of its first key.
+    """
+    parents: list[tuple[int, str]] = []
+    above: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("#"):
+            above.append(line.lstrip().lstrip("# "))
+            continue
+        match = _KEY.match(line)
+        if match is None:
+            above = []
+            continue
+        indent, name = len(match["indent"]), match["name"]
+        parents = [parent for parent in parents if parent[0] < indent]
+        value, _, beside = match["rest"].partition(" #")
+        key = ".".join([*(parent for _, parent in parents), name])
+        parents.append((indent, name))
+        if key.split(".")[0] not in _NOT_SHOWN and (value.strip() or beside.strip()):
+            yield key, value.strip(), beside.strip() or " ".join(above)
+        above = []

@@ -332,6 +332,13 @@ def plain(configuration: Composed) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def unresolved(configuration: Composed) -> dict[str, Any]:
+    """Return a composed configuration as plain data without Hydra's node, interpolations as they are written."""
+    content = OmegaConf.to_container(without_hydra(configuration), resolve=False)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 def without_hydra(configuration: Composed) -> Composed:
     """Return an editable copy of the composed configuration without its ``hydra`` node."""
     job = configuration.copy()

@@ -26,6 +26,7 @@ from genlab.config.compose import (
     quoted,
     version_base,
 )
+from genlab.config.key_help import training_help
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.errors import (
@@ -108,6 +109,9 @@ def launch(
             refuse_with_sweep(overrides)
         if is_sweep and (previous := resumed_plan(overrides, config_dir=options.config_dir)) is not None:
             overrides = list(previous.overrides)
+        if options.help and command == "train":
+            print(training_help(composer, overrides))  # noqa: T201
+            return
         if options.cfg or options.help or options.info:
             composer.compose(overrides)
         else:

@@ -54,7 +54,7 @@ def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) ->
     is_resumed = configuration.resume is not None
     model, settings = run.model, run.settings
     rows = [
-        ("model", f"{origin.choices.get('model', type(model).__name__)}, {_parameters(model)}"),
+        ("model", f"{origin.choices.get('model', type(model).__name__)}, {describe_parameters(model)}"),
         ("data", f"{run.dataset.provenance} images (training/validation/test)"),
         ("device", ", ".join(_devices(configuration, run.device))),
         ("length", f"{settings.num_steps:,} steps of {run.images_per_step:,} images, {settings.num_epochs:.4g} epochs"),
@@ -74,7 +74,7 @@ def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[
     yield f"{num_threads} thread{'' if num_threads == 1 else 's'}"
 
 
-def _parameters(model: Model) -> str:
+def describe_parameters(model: Model) -> str:
     total = sum(parameter.numel() for parameter in model.parameters())
     parts = []
     for name, child in model.named_children():

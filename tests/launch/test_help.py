@@ -8,6 +8,7 @@ import yaml
 
 from genlab.cli import COMMANDS
 from genlab.config.location import config_directory
+from genlab.tables import described
 from tests.conftest import Outcome
 
 
@@ -25,3 +26,31 @@ def test_the_help_of_a_command_names_its_settings_and_no_others(
         (line,) = [line for line in lines if line.startswith(f"{key}: ")]
         assert " # " in line, line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_train_has_the_common_keys_first_and_a_comment_for_each(genlab: Callable[..., Outcome]) -> None:
+    outcome = genlab("train", "model=dcgan", "technique=[gradient_penalty]", "trainer.num_steps=7", "--help")
+    assert (outcome.code, outcome.errors) == (0, "")
+    blocks = {lines[0]: lines[1:] for lines in map(str.splitlines, outcome.output.split("\n\n"))}
+    common = blocks["The common ones"]
+    assert len(common) == 10
+    assert common[0].split()[:2] == ["model=dcgan", "the"]
+    assert common[4].split()[:2] == ["trainer.num_steps=7", "training"]
+    choices = dict(line.split(maxsplit=1) for line in blocks["Choices: group=choice"])
+    assert choices["model/objective"].startswith("hinge, least_squares")
+    titles = ("The run", "The model", "The data", "The training", "The optimizer", "The learning rate over time")
+    rows = [line.split(maxsplit=1) for title in titles for line in blocks[title]]
+    assert {"seed=0", "model.techniques.gradient_penalty.weight=10.0", "optimizer.default.lr=0.0002"} < {
+        row[0] for row in rows
+    }
+    assert [row for row in rows if len(row) < 2 and not row[0].startswith("optimizer.")] == []
+
+
+def test_names_and_words_are_wrapped_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("seed=0", "one two " * 20), (f"a.{'b' * 60}=1", "words"), ("c.d=" + "e" * 50, "")]
+    assert len(described(rows).splitlines()) == len(rows)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = described(rows).splitlines()
+    assert max(len(line) for line in lines if "bbb" not in line) <= 80
+    assert len(lines) == 4 + 2 + 1

@@ -1,0 +1,32 @@
+"""`genlab experiments`: every option of ``experiment=`` with the first line of its file; or one in full."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genlab.config.catalogue import NamedSettings, describe_options, read_name
+from genlab.launch.contract import JobContext
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSettings:
+    """Return the checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit.
+    """
+    del overrides
+    return read_name(values)
+
+
+def run(settings: NamedSettings, context: JobContext) -> None:
+    """Print one line for each experiment, or one experiment in full.
+
+    Raises:
+        ConfigurationError: There is no such experiment, or its header is incomplete.
+    """
+    if settings.name is None:
+        for line in describe_options("experiment", context.config_folders):
+            print(line)
+        return
+    from genlab.comparison.presets import experiment_in_full  # it brings torch, which the list does without
+
+    print(experiment_in_full(settings.name, context.config_folders))

@@ -1,0 +1,54 @@
+"""`genlab models NAME` and `genlab experiments NAME`: one of them in full."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genlab.comparison.published import read_experiments
+from genlab.config.location import config_directory
+from tests.conftest import Outcome
+
+ROOT = config_directory().parent
+
+
+def test_a_model_in_full(genlab: Callable[..., Outcome]) -> None:
+    outcome = genlab("models", "draw")
+    assert (outcome.code, outcome.errors) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in outcome.output.splitlines() if len(line.split()) > 1)
+    assert rows["paper"] == "https://arxiv.org/abs/1502.04623"
+    assert rows["parameters"].startswith("865,863 (glimpse 864,055), for images of 1x28x28")
+    assert rows["training"].startswith("1,800 steps of 64 images, Adam at 0.005")
+    assert rows["model.read_size=5"] == "null reads the whole image"
+    assert "published nll_upper_bound_nats 80.97" in rows["draw_mnist"]
+    assert "reached nll_upper_bound_nats 85.12" in rows["draw_mnist_quick"]
+    assert rows["picture"].endswith("docs/pictures/draw_mnist_canvases.png")
+
+
+def test_an_experiment_in_full_without_its_data(
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENLAB_DATA", str(tmp_path))
+    outcome = genlab("experiments", "draw_mnist_quick")
+    assert (outcome.code, outcome.errors) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in outcome.output.splitlines() if len(line.split()) > 1)
+    assert rows["command"].startswith("genlab train experiment=draw_mnist_quick num_threads=1")
+    assert rows["cost"].startswith("20 minutes of one core")
+    assert rows["parameters"].startswith("unknown without the data: BinarizedMNIST/binarized_mnist_train.amat")
+    assert rows["reached"].startswith("nll_importance_weighted_nats  82.37")
+    assert rows["trainer.num_steps=17000"].startswith("training steps")
+
+
+def test_a_typo_is_answered_with_the_nearest_name(genlab: Callable[..., Outcome]) -> None:
+    outcome = genlab("experiments", "draw_mnist_quik")
+    assert outcome.code == 2
+    assert "there is no experiment 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?" in outcome.errors
+
+
+def test_every_experiment_names_a_model_and_its_picture_exists() -> None:
+    experiments = {each.name: each for each in read_experiments([config_directory()])}
+    assert experiments["draw_mnist"].model == "draw"
+    assert experiments["r1_r2_stacked_mnist_quick"].model == "dcgan"  # by two experiments that it inherits from
+    for each in experiments.values():
+        assert (config_directory() / "model" / f"{each.model}.yaml").is_file(), each.name
+        assert each.picture is None or (ROOT / each.picture).is_file(), each.name
