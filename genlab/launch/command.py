@@ -111,7 +111,7 @@ def launch(
             overrides = list(previous.overrides)
         if options.help and command == "train":
             print(training_help(composer, overrides))  # noqa: T201
-            return
+            return None
         if options.cfg or options.help or options.info:
             composer.compose(overrides)
         else:
