@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.commands.likelihoods import GivenImagesSettings, measure_given_images
+from genlab.config.build import build
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
@@ -28,6 +29,7 @@ from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
 from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
+from genlab.metrics.sample_measure import SampleMeasure
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
@@ -82,8 +84,21 @@ class EvaluateSettings:
     device: str
     devices: int
     num_threads: int | None
+    measure: dict[str, dict[str, Any] | None]
+    """Further measures of samples by name, each a node; null takes one away."""
+
+    @cached_property
+    def further_measures(self) -> dict[str, SampleMeasure]:
+        """The further measures of samples, built."""
+        return {
+            name: build(node, f"measure.{name}", expects=SampleMeasure)
+            for name, node in self.measure.items()
+            if node is not None
+        }
 
     def __post_init__(self) -> None:
+        if self.measure and self.samples is False:
+            raise ValueError(f"measure must be empty with samples=false, got {', '.join(self.measure)}")
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
         require_root_alone(self.dataset)
@@ -148,7 +163,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
     Raises:
         ConfigurationError: Something in them does not fit.
     """
-    settings = check_fields(EvaluateSettings, values, "")
+    settings = check_fields(EvaluateSettings, {"measure": {}, **values}, "")
+    _ = settings.further_measures  # a mistake in their nodes is an error before anything is loaded
     if settings.images is not None:
         for override in parse_overrides(overrides):
             if override.key_or_group not in _KEYS_OF_GIVEN_IMAGES:
@@ -307,10 +323,12 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
     """Return the model if its samples are to be measured: on request, or because it has no likelihood."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
-        if settings.samples:
-            raise ConfigurationError(f"samples must be null or false for {type(model).__name__}, which draws no images")
+        if settings.samples or settings.measure:
+            rule = "samples must be null or false" if settings.samples else "measure must be empty"
+            raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
         return None
-    if settings.samples is False or (settings.samples is None and has_likelihood(model)):
+    is_asked = settings.samples or bool(settings.measure)
+    if settings.samples is False or (not is_asked and has_likelihood(model)):
         return None
     count = _num_images(evaluation.dataset, settings.reference_split, settings.num_images)
     if count < LEAST_IMAGES:
@@ -352,7 +370,11 @@ def _comparison(evaluation: Evaluation, model: GenerativeModel, extractors: Sequ
         batch_size=evaluation.batch_size,
         parzen=settings.parzen,
     )
-    return Comparison(model, evaluation.dataset, extractors, protocol, device=evaluation.device)
+    measures = settings.further_measures
+    for name, measure in measures.items():
+        if measure.of_features and not extractors:
+            raise ConfigurationError(f"measure.{name} needs features: classifier=RUN or inception_weights=FILE")
+    return Comparison(model, evaluation.dataset, extractors, protocol, device=evaluation.device, measures=measures)
 
 
 def _about(classifier: ReferenceClassifier) -> dict[str, Any]:

@@ -41,7 +41,8 @@ _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
-_GROUPS_OF_LISTS = ("technique", "observer", "logger")  # Hydra does not count an empty list among the choices
+# Of a command; Hydra does not count an empty list among the choices.
+_GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
 _GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
@@ -93,8 +94,12 @@ class Composer:
         """Return the keys and groups of the default configuration, without those of Hydra."""
         composed = self._compose([], is_sweep=False)
         groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
-        groups += [group for group in _GROUPS_OF_LISTS if self.options(group)]
+        groups += self._groups_of_lists(composed)
         return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
+
+    def _groups_of_lists(self, composed: Any) -> list[str]:
+        """Return the groups with options of which a command takes several."""
+        return [group for group in _GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         """Return command-line overrides as parsed by Hydra.
@@ -237,7 +242,9 @@ class Composer:
         return text.partition(" Config search path:")[0]
 
     def _explain_unknown_key(self, key: str, chosen: Mapping[str, Override]) -> str:
-        own_groups = self._compose([], is_sweep=False).hydra.runtime.choices
+        default = self._compose([], is_sweep=False)
+        lists = self._groups_of_lists(default)
+        own_groups = [*default.hydra.runtime.choices, *lists]
         lines = [
             line
             for line, override in chosen.items()
@@ -251,7 +258,7 @@ class Composer:
         groups = [
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
         ]
-        groups += [group for group in _GROUPS_OF_LISTS if not with_hydra and self.options(group)]
+        groups += [] if with_hydra else lists
         guess = nearest_key(key, [*keys, *groups])
         if guess:
             return f"{key} is not a key; did you mean '{guess}'?"

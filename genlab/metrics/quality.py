@@ -4,8 +4,9 @@ Dimensions: N images, C channels, H height, W width, F features, K classes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,7 @@ from genlab.metrics.ledger import Estimate
 from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISION, manifold_scores
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
+from genlab.metrics.sample_measure import SampleMeasure
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import alone
 from genlab.randomness import derive_seed
@@ -90,6 +92,7 @@ class Comparison:
         extractors: Feature extractors.
         protocol: Settings of the comparison.
         device: Device of the networks.
+        measures: Further measures, by name.
     """
 
     def __init__(
@@ -100,7 +103,9 @@ class Comparison:
         protocol: Protocol,
         *,
         device: torch.device,
+        measures: Mapping[str, SampleMeasure] = MappingProxyType({}),
     ) -> None:
+        self.measures = measures
         self.dataset = dataset
         self.extractors = extractors
         self.protocol = protocol
@@ -113,7 +118,7 @@ class Comparison:
             self.labels = draw_labels(counts, count, seed=protocol.seed)
         self.generated = draw_images(model, count, labels=self.labels, seed=protocol.seed, device=device)
         self.reference = torch.cat(list(self._real(protocol.reference_split, protocol.num_reference)))
-        real = self._other_real_images()
+        self.real = real = self._other_real_images()
         self._looks = [
             _Look(
                 extractor=extractor,
@@ -133,6 +138,8 @@ class Comparison:
         report = Report()
         for look in self._looks:
             self._measure(look, report)
+        for name, measure in self.measures.items():
+            self._measure_further(name, measure, report)
         if self.protocol.parzen:
             report.estimates.extend(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
             if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
@@ -168,6 +175,31 @@ class Comparison:
             baselines = class_estimates(extractor, look.real.logits.argmax(1), training_counts=self.class_counts)
             report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
         report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
+
+    def _measure_further(self, name: str, measure: SampleMeasure, report: Report) -> None:
+        """Compute a measure of the pixels, or of the features of every extractor."""
+        views: list[tuple[FeatureExtractor | None, Tensor, Tensor, Tensor | None]]
+        views = [(None, self.reference, self.generated, self.real)]
+        if measure.of_features:
+            views = [
+                (look.extractor, look.reference.features, look.generated.features, look.real and look.real.features)
+                for look in self._looks
+            ]
+        for extractor, reference, generated, real in views:
+            found = Estimate(
+                name=name if extractor is None else f"{name}_{extractor.name}",
+                measure=measure.declaration,
+                value=measure.compute(generated, reference),
+                standard_error=None,
+                protocol=measure.protocol,
+                features=None if extractor is None else extractor.identity,
+                num_generated=len(generated),
+                num_reference=len(reference),
+            )
+            report.estimates.append(found)
+            if real is not None:
+                of_real = replace(found, value=measure.compute(real, reference), num_generated=len(real))
+                report.baselines.append(_as_baseline(of_real))
 
     def _find_neighbours(self, report: Report) -> None:
         """Distances to the nearest training images, by pixels and by the classifier's features, and a picture."""

@@ -1,15 +1,21 @@
 """The ledger of a run, against the model itself."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import genlab
+from genlab.commands.evaluate import read
+from genlab.config.location import config_directory
 from genlab.data.digits import digits
+from genlab.errors import ConfigurationError
 from tests.commands.conftest import train_tiny
 from tests.conftest import Outcome
 from tests.data.sources import SMALL_DIGITS
@@ -201,6 +207,26 @@ def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_r
     )
     measures, _ = measured(genlab, classifier_run)
     assert set(measures) == {"cross_entropy_nats", "error"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"measure": {"gap": {"_target_": "tests.metrics.test_quality.Gap", "of_feature": True}}},
+            "measure.gap.of_feat",
+        ),
+        ({"measure": {"gap": {"_target_": "torch.nn.ReLU"}}}, "measure.gap._target_ must name a SampleMeasure"),
+        ({"measure": {"gap": None}, "samples": False}, "measure must be empty with samples=false, got gap"),
+    ],
+)
+def test_a_mistake_in_a_measure_of_ones_own_is_found_before_anything_is_loaded(
+    changes: dict[str, Any], message: str
+) -> None:
+    values: Any = OmegaConf.to_container(OmegaConf.load(config_directory() / "evaluate.yaml"))
+    del values["defaults"], values["hydra"]
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        read({**values, "run": "no_such_run", **changes}, ())
 
 
 def test_every_measure_is_explained(

@@ -1,15 +1,18 @@
 """Samples measured as a whole: known generators get the values that they must have."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
 
 from genlab.data.digits import digits
+from genlab.measures import Measure
 from genlab.metrics.features import ClassifierFeatures, Description, describe_all
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
 from genlab.metrics.manifold import manifold_scores
 from genlab.metrics.quality import Comparison, Protocol, Report, distribution_estimates
+from genlab.metrics.sample_measure import SampleMeasure
 from genlab.models.base import GenerativeModel
 from genlab.models.classifier import Classifier
 from genlab.nn.convolution.layers import builtin_layers
@@ -70,7 +73,14 @@ class Parrot(GenerativeModel):
         return pool[torch.randint(len(pool), (num_samples,), generator=generator)]
 
 
-def measure(data, classifier: Classifier, model: Parrot, **changes: object) -> tuple[Report, dict[str, float]]:
+def measure(
+    data,
+    classifier: Classifier,
+    model: Parrot,
+    *,
+    measures: Mapping[str, SampleMeasure] | None = None,
+    **changes: object,
+) -> tuple[Report, dict[str, float]]:
     settings = {
         "num_generated": 300,
         "reference_split": "test",
@@ -81,7 +91,7 @@ def measure(data, classifier: Classifier, model: Parrot, **changes: object) -> t
     }
     protocol = Protocol(**(settings | changes))
     extractors = [] if classifier is None else [ClassifierFeatures(classifier, weights_id="0")]
-    report = Comparison(model, data, extractors, protocol, device=CPU).report()
+    report = Comparison(model, data, extractors, protocol, device=CPU, measures=measures or {}).report()
     return report, {estimate.name: estimate.value for estimate in [*report.estimates, *report.baselines]}
 
 
@@ -112,6 +122,30 @@ def test_the_baseline_is_the_measure_of_other_real_images(data, classifier: Clas
     assert {estimate.name for estimate in report.baselines} == {f"baseline_real_{name}" for name in names}
     counts = {estimate.name: (estimate.num_generated, estimate.num_reference) for estimate in report.baselines}
     assert counts["baseline_real_frechet_distance_classifier"] == (200, 300)  # all validation images, all test images
+
+
+class Gap(SampleMeasure):
+    declaration = Measure(unit="1", kind="estimate", direction="lower")
+
+    def __init__(self, *, of_features: bool) -> None:
+        self.of_features = of_features
+
+    def compute(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
+        return float((generated.mean() - reference.mean()).abs())
+
+
+def test_a_further_measure_of_pixels_or_of_features_stands_beside_its_value_for_real_images(
+    data, classifier: Classifier
+) -> None:
+    further = {"gap": Gap(of_features=False), "feature_gap": Gap(of_features=True)}
+    report, values = measure(data, classifier, Parrot(data), measures=further)
+    entries = {entry.name: entry for entry in (*report.estimates, *report.baselines)}
+    reference = data.subset("test", 300, seed=0, device=CPU).images
+    real = torch.cat([batch.images for batch in data.batches("validation", batch_size=100, seed=0, device=CPU)])
+    assert values["baseline_real_gap"] == pytest.approx(float((real.mean() - reference.mean()).abs()), abs=1e-6)
+    assert entries["gap"].measure is Gap.declaration
+    assert (entries["gap"].features, entries["feature_gap_classifier"].features) == (None, "classifier 0")
+    assert entries["baseline_real_feature_gap_classifier"].num_generated == len(real)
 
 
 class InTurn(Parrot):
