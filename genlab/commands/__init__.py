@@ -1,1 +1,4 @@
-"""The commands besides train, one file each."""
+"""The commands besides train, one file each.
+
+Public: nothing; :mod:`genlab.api` has the commands as functions.
+"""

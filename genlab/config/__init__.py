@@ -1,1 +1,4 @@
-"""Composition, validation and building of configurations, and the targets that they may name."""
+"""Composition, validation and building of configurations, and the targets that they may name.
+
+Public: nothing; the YAML files in ``configs/`` are the interface.
+"""

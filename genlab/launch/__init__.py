@@ -1,1 +1,4 @@
-"""Launching of commands, processes, sweeps and searches."""
+"""Launching of commands, processes, sweeps and searches.
+
+Public: nothing.
+"""

@@ -1,1 +1,4 @@
-"""Layers that know shapes but neither data nor probability."""
+"""Layers that know shapes but neither data nor probability.
+
+Public: the layers, each named by its module, such as :class:`genlab.nn.masked.MaskedConv2d`.
+"""

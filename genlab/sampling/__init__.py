@@ -1,1 +1,4 @@
-"""Pictures on disk: grids, strips and films."""
+"""Pictures on disk: grids, strips and films.
+
+Public: :mod:`genlab.sampling.pictures`.
+"""

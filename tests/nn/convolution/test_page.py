@@ -1,25 +1,15 @@
 """docs/convolution.md: its code runs and prints what it says, and its pictures are what their program draws."""
 
-import doctest
 import re
 import runpy
-from pathlib import Path
 
-DOCS = Path(__file__).parents[3] / "docs"
+from tests.pages import DOCS, run_code_of
+
 PAGE = (DOCS / "convolution.md").read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_page_runs_and_prints_what_it_says():
-    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == PAGE.count("```") // 2  # no block goes unseen
-    examples = [doctest.DocTestParser().get_examples(block) for block in blocks]
-    assert all(examples)
-    # One namespace, as a reader has who types them one after the other.
-    page = doctest.DocTest([e for block in examples for e in block], {}, "convolution.md", None, 0, None)
-    report: list[str] = []
-    results = doctest.DocTestRunner(verbose=False).run(page, out=report.append)
-    assert results.attempted > 40
-    assert results.failed == 0, "".join(report)
+    assert run_code_of("convolution.md") > 40
 
 
 def test_the_numbers_of_the_document_stand_on_the_page():
