@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from genlab.commands.sample_files import Format, describe_sampling, draw_files
+from genlab.commands.sample_given import given_around, method_for_given, read_given, save_given
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
@@ -31,7 +32,8 @@ from genlab.sampling.pictures import save_pictures
 from genlab.training.randomness import generator_for, seed_default_generators
 from genlab.types import Batch
 
-_KEYS_OF_GRIDS = ("split", "given_rows")
+_KEYS_OF_GRIDS = ("images", "split", "given_rows", "fill", "latent_steps")
+_KEYS_OF_DATA = ("split", "dataset.root", "allow_other_data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,11 @@ class SampleSettings:
     temperature: float | None
     label: int | str | None
     """The number of a class, or its name."""
+    images: str | None
     given_rows: int | None
+    fill: tuple[int, int, int, int] | str | None
+    """Pixels that a completion fills: first row and column, and those behind the last; or the file of a mask."""
+    latent_steps: int | None
     seed: int
     device: str
     devices: int
@@ -63,6 +69,10 @@ class SampleSettings:
         require_root_alone(self.dataset)
         if self.out is not None and self.out.endswith(".npz"):
             raise ValueError(f"out must be a folder, got {self.out}; format=npz writes samples.npz into it")
+        if self.fill is not None and self.given_rows is not None:
+            raise ValueError("given_rows must be null with fill, which says what is given, too")
+        if self.latent_steps is not None and self.images is None:
+            raise ValueError("latent_steps must be null without images=FOLDER, whose latents it finds")
         for key in ("num_samples", "devices"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
@@ -75,10 +85,12 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
         ConfigurationError: Something in them does not fit.
     """
     settings = check_fields(SampleSettings, values, "")
-    if settings.format != "grid":
-        for override in parse_overrides(overrides):
-            if override.key_or_group in _KEYS_OF_GRIDS:
-                raise ConfigurationError(f"{override.key_or_group} has no effect with format={settings.format}")
+    keys = [override.key_or_group for override in parse_overrides(overrides)]
+    for key in keys:
+        if settings.format != "grid" and key in _KEYS_OF_GRIDS:
+            raise ConfigurationError(f"{key} has no effect with format={settings.format}")
+        if settings.images is not None and key in _KEYS_OF_DATA:
+            raise ConfigurationError(f"{key} has no effect with images, which take the place of the run's data")
     return settings
 
 
@@ -103,7 +115,9 @@ def run(settings: SampleSettings, context: JobContext) -> None:
     device = own_device(choose_device(settings.device))
     with joined(device, is_patient=True):
         trained = _load(settings, device)
-        if settings.format == "grid":
+        if settings.images is not None:
+            _draw_given(trained, settings, device, context.command)
+        elif settings.format == "grid":
             _draw_pictures(trained, settings, device)
         else:
             _draw_files(trained, settings, device, context.command)
@@ -143,9 +157,26 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
         )
 
 
+def _draw_given(trained: TrainedModel, settings: SampleSettings, device: torch.device, command: str) -> None:
+    assert settings.images is not None
+    method = method_for_given(trained.model)
+    options = _options(trained, settings, method)
+    folder = writable(trained.run.folder / "samples" / f"images_seed_{settings.seed}", settings.out)
+    given = read_given(trained, settings.images, most=settings.num_samples, device=device)
+    if is_first():
+        _say_origin(trained, settings)
+        print(given.account)
+    seed_default_generators(derive_seed(settings.seed, "sample"), device)
+    with torch.no_grad(), _refusals_of_the_model(), shared_work():
+        result = method(given.batch, generator=generator_for(settings.seed, "sample", device=device), **options)
+    if is_first():
+        for path in save_given(result, given, trained, folder, seed=settings.seed, command=command):
+            print(path)
+
+
 def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> None:
     folder = writable(trained.run.folder / "samples" / f"seed_{settings.seed}", settings.out)
-    options = _options(trained, settings)
+    options = _options(trained, settings, trained.model.visualize)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
@@ -162,7 +193,7 @@ def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torc
     if not is_first():
         return
     _say_origin(trained, settings)
-    for path in save_pictures(pictures, folder):
+    for path in save_pictures(pictures, folder, groups=trained.model.picture_groups):
         print(path)
 
 
@@ -181,20 +212,28 @@ def _refusals_of_the_model() -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
-def _options(trained: TrainedModel, settings: SampleSettings) -> dict[str, Any]:
-    """Return the given settings that only some models have.
+def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[..., Any]) -> dict[str, Any]:
+    """Return the given settings that only some models have, as arguments of a method that draws.
 
     Raises:
-        ConfigurationError: One was given that this model does not have.
+        ConfigurationError: One was given that this model does not have, or does not fit its images.
     """
-    model = trained.model
-    accepted = inspect.signature(model.visualize).parameters
-    given = {name: getattr(settings, name) for name in ("temperature", "label", "given_rows")}
-    for name, value in given.items():
-        if value is not None and name not in accepted:
-            raise ConfigurationError(f"{name} must be null for {type(model).__name__}, which has no such choice")
-    given["label"] = _label(trained, settings)
-    options = {name: value for name, value in given.items() if value is not None}
+    accepted = inspect.signature(method).parameters
+    names = {"temperature": "temperature", "label": "label", "given_rows": "given", "fill": "given"}
+    names |= {"latent_steps": "num_steps"}
+    options = {}
+    for key, name in names.items():
+        value = getattr(settings, key)
+        if value is None:
+            continue
+        if name not in accepted:
+            model = type(trained.model).__name__
+            raise ConfigurationError(f"{key} must be null for {model}, which has no such choice")
+        options[name] = value
+    if settings.label is not None:
+        options["label"] = _label(trained, settings)
+    if settings.fill is not None:
+        options["given"] = given_around(settings.fill, trained.run.spec)
     if "progress" in accepted:
         options["progress"] = sys.stderr.isatty()
     return options

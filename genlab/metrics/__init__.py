@@ -12,9 +12,11 @@ from genlab.metrics.kernel import kernel_distance
 from genlab.metrics.ledger import Entry, Estimate, as_json, entries_from, entries_of_samples, format_table
 from genlab.metrics.manifold import ManifoldScores, manifold_scores, precision_and_recall
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
+from genlab.metrics.novelty import Auroc, auroc
 from genlab.metrics.parzen import ParzenEstimate, parzen_estimate
 
 __all__ = [
+    "Auroc",
     "ClassifierFeatures",
     "Description",
     "Entry",
@@ -25,6 +27,7 @@ __all__ = [
     "ManifoldScores",
     "ParzenEstimate",
     "as_json",
+    "auroc",
     "class_histogram",
     "describe_all",
     "entries_from",

@@ -60,6 +60,10 @@ class Model(nn.Module, ABC):
     """The declaration of each key of :meth:`evaluate` and :meth:`diagnose`: unit, kind and direction, which no name
     tells. An undeclared measure is shown as "not declared" and is ranked with no other measure."""
 
+    picture_groups: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """Number of images, one after another, that belong together in a picture of :meth:`visualize` (an image and its
+    reconstruction): they stay in one row."""
+
     @abstractmethod
     def phases(self) -> tuple[Phase, ...]:
         """Return the parameter updates of one training step, in their order."""

@@ -1,5 +1,7 @@
 """Capabilities of models: protocols by which `genlab check` finds the checks that apply to a model of any class.
 
+Two of them are for `genlab sample images=FOLDER`: :class:`VisualizesGiven` and :class:`RendersInputs`.
+
 A model has a capability if it has all attributes and methods of the protocol. It need not derive from the protocol; if
 it does, mypy checks the signatures. A likelihood, a bound on one and an importance-weighted bound are capabilities,
 too: they are declared in :attr:`genlab.models.base.Model.measures`.
@@ -131,6 +133,36 @@ class Completes(Protocol):
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N C H W"]:
         """As :meth:`genlab.models.base.GenerativeModel.sample`."""
+
+
+@runtime_checkable
+class VisualizesGiven(Protocol):
+    """A model with pictures of given images: reconstructions, completions."""
+
+    def visualize_given(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Float[Tensor, "..."]]:
+        """Return pictures of all images of the batch, as :meth:`genlab.models.base.Model.visualize` does.
+
+        Labels may be UNLABELLED. Further keyword arguments are settings of `genlab sample`, such as ``label``.
+        """
+
+
+@runtime_checkable
+class RendersInputs(Protocol):
+    """A model that maps noise to images, so that the noise of a given image can be searched for."""
+
+    num_noise: int
+    """Z: inputs, the first ones, that the search changes; the others (a class, a code) stay as they were drawn."""
+
+    def draw_inputs(
+        self, num: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N I"]:
+        """Return random inputs, of given classes where the model has classes."""
+
+    def render(self, inputs: Float[Tensor, "N I"]) -> Float[Tensor, "N C H W"]:
+        """Return the images in [0, 1] of inputs, differentiable by them."""
+
+    def confine(self, noise: Float[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
+        """Return the nearest noise in the region where draws lie."""
 
 
 @runtime_checkable

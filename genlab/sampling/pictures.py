@@ -103,19 +103,31 @@ def save_training_film(folder: Path) -> Path | None:
     return folder / "training.gif"
 
 
-def sheet(picture: Float[Tensor, "..."]) -> Float[Tensor, "C h w"]:
-    """Return one picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W)."""
-    return strip(picture, num_rows=ROWS_OF_A_STRIP) if picture.dim() == 5 else grid(picture)
+def sheet(picture: Float[Tensor, "..."], *, group: int = 1) -> Float[Tensor, "C h w"]:
+    """Return one picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W).
+
+    Args:
+        picture: In [0, 1].
+        group: So many images of a grid, one after another, stay in one row.
+    """
+    if picture.dim() == 5:
+        return strip(picture, num_rows=ROWS_OF_A_STRIP)
+    return grid(picture, num_columns=group * math.ceil(math.sqrt(len(picture)) / group))
 
 
 def save_pictures(
-    pictures: Mapping[str, Tensor], folder: Path, *, names: Mapping[str, str] | None = None
+    pictures: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    groups: Mapping[str, int],
+    names: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write what a model's ``visualize`` returned: grids as PNG, films as GIF and as a strip in PNG.
 
     Args:
         pictures: By name, (N, C, H, W) or (T, N, C, H, W), in [0, 1].
         folder: Destination; created if it is missing.
+        groups: The model's ``picture_groups``.
         names: File names, without suffix, that differ from the pictures' own.
 
     Returns:
@@ -127,7 +139,7 @@ def save_pictures(
         if picture.dim() == 5:
             save_film(picture, stem.with_suffix(".gif"))
             paths.append(stem.with_suffix(".gif"))
-        save_picture(sheet(picture), stem.with_suffix(".png"))
+        save_picture(sheet(picture, group=groups.get(name, 1)), stem.with_suffix(".png"))
         paths.append(stem.with_suffix(".png"))
     return paths
 

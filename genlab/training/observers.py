@@ -118,9 +118,10 @@ class Pictures(Observer):
             raise run.diverged(f"{bad} not finite, nothing saved")
         if run.log is None:
             return
-        save_pictures(pictures, run.run_folder / "samples", names={"samples": f"step_{step:08d}"})
+        groups = model.picture_groups
+        save_pictures(pictures, run.run_folder / "samples", groups=groups, names={"samples": f"step_{step:08d}"})
         for name, picture in pictures.items():
-            run.log.picture(name, sheet(picture), step=step)
+            run.log.picture(name, sheet(picture, group=groups.get(name, 1)), step=step)
 
 
 class TimeLimit(Observer):

@@ -5,9 +5,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
+import genlab as genlab_package
 from tests.conftest import Outcome
 
 
@@ -56,7 +59,7 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], trained_run: Path
     assert genlab("sample", f"run={trained_run}", "device=cuda:7").code == 2
 
 
-@pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2"])
+@pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2", "fill=[2,0,8,8]"])
 def test_a_setting_that_a_model_does_not_have_is_refused(
     genlab: Callable[..., Outcome], trained_run: Path, word: str
 ) -> None:
@@ -95,6 +98,94 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     ):
         outcome = genlab("sample", *arguments, word)
         assert outcome.code == 2
+        assert message in outcome.errors
+
+
+@pytest.fixture(name="folder")
+def given_folder(tmp_path: Path) -> Path:
+    """Return a folder of three pictures of the size of the runs, with a mask of another size beside it."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for index, level in enumerate((0, 96, 255)):
+        Image.new("L", (8, 8), level).save(folder / f"{index}.png")
+    Image.new("L", (9, 8), 255).save(tmp_path / "large.png")
+    return folder
+
+
+def test_given_images_are_reconstructed_without_the_runs_data(
+    genlab: Callable[..., Outcome], trained_run: Path, folder: Path, tmp_path: Path
+) -> None:
+    outcome = genlab("sample", f"run={trained_run}", f"images={folder}", "num_samples=2", f"out={tmp_path / 'a'}")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert "3 given images, 8x8, grey" in outcome.output
+    assert "the first 2 are taken: num_samples=3 takes all" in outcome.output
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        *("reconstructions.png", "canvases_reconstruction.gif", "canvases_reconstruction.png")
+    }
+    with Image.open(tmp_path / "a" / "reconstructions.png") as picture:
+        assert picture.width == picture.height  # an image and its reconstruction in each of two rows
+    for words, code, message in (
+        (("split=train",), 2, "split has no effect with images"),
+        (("latent_steps=3",), 2, "latent_steps must be null for DRAW"),
+        (("format=png",), 2, "images has no effect with format=png"),
+        ((f"images={tmp_path / 'large.png'}",), 3, "large.png has height 8 and width 9 instead of 8 and 8"),
+    ):
+        outcome = genlab("sample", f"run={trained_run}", f"images={folder}", *words)
+        assert (outcome.code, outcome.errors.count("\n")) == (code, 1)
+        assert message in outcome.errors
+
+
+def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
+    genlab: Callable[..., Outcome], exact_run: Path, folder: Path, tmp_path: Path
+) -> None:
+    mask = tmp_path / "mask.png"
+    Image.fromarray((np.arange(64).reshape(8, 8) >= 43).astype(np.uint8) * 255).save(mask)
+    arguments = ("sample", f"run={exact_run}", f"images={folder / '2.png'}", f"out={tmp_path / 'a'}")
+    for fill, hidden in (("[6,0,8,8]", np.arange(64) >= 48), (mask, np.arange(64) >= 43)):
+        outcome = genlab(*arguments, f"fill={fill}")
+        assert (outcome.code, outcome.errors) == (0, "")
+        with Image.open(tmp_path / "a" / "completions.png") as picture:
+            shown = np.asarray(picture)[2:58:7, 2:58:7]  # the first of four, enlarged seven times, in a margin of two
+        assert ((shown == 128) == hidden.reshape(8, 8)).all()
+    for words, code, message in (
+        (
+            ("fill=[6,1,8,8]",),
+            2,
+            "hidden at row 6, column 1 cannot depend on what is given behind it, at row 7, column 0",
+        ),
+        (("fill=[6,0,9,8]",), 2, "fill must be [top, left, bottom, right] within 8 rows and 8 columns"),
+        ((f"fill={folder / '0.png'}",), 2, "fill must have white pixels"),
+        ((f"fill={tmp_path / 'large.png'}",), 3, "large.png has height 8 and width 9 instead of 8 and 8"),
+        (("fill=[6,0,8,8]", "given_rows=2"), 2, "given_rows must be null with fill"),
+    ):
+        outcome = genlab(*arguments, *words)
+        assert (outcome.code, outcome.errors.count("\n")) == (code, 1)
+        assert message in outcome.errors
+
+
+def test_the_latents_of_given_images_are_found_in_a_gan(
+    genlab: Callable[..., Outcome], cgan_run: Path, folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("sample", f"run={cgan_run}", f"images={folder}", f"out={tmp_path / 'a'}", "latent_steps=3")
+    outcome = genlab(*arguments, "label=3")
+    assert (outcome.code, outcome.errors) == (0, "")
+    record = json.loads((tmp_path / "a" / "latents.json").read_text())
+    assert [entry["file"] for entry in record["images"]] == ["0.png", "1.png", "2.png"]
+    inputs = load_file(tmp_path / "a" / "latents.safetensors")["inputs"]
+    assert inputs[:, -10:].argmax(1).tolist() == [3, 3, 3]
+    found = genlab_package.load(cgan_run).render(inputs)
+    for entry, image, level in zip(record["images"], found, (0, 6 / 16, 1), strict=True):
+        assert entry["rms_error"] == pytest.approx((image - level).square().mean().sqrt().item(), rel=1e-4)
+        assert entry["rms_error"] <= entry["rms_error_of_draws"] + 1e-6
+        assert f"{entry['file']}      {entry['rms_error_of_draws']:.4f}" in outcome.output
+    assert genlab(*arguments, "label=3").output == outcome.output
+    for words, message in (
+        (("label=10",), "classes between 0 and 9"),
+        (("latent_steps=0",), "latent_steps must be an integer of at least 1, got 0"),
+        (("images=null",), "latent_steps must be null without images=FOLDER"),
+    ):
+        outcome = genlab(*arguments, *words)
+        assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
         assert message in outcome.errors
 
 

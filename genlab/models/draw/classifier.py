@@ -144,12 +144,18 @@ class DRAWClassifier(Model):
     def visualize(
         self, batch: Batch | None, *, num_samples: int, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "..."]]:
-        """``glimpses``: a film of the images with the window of each glimpse in green; nothing without a batch."""
-        del generator
+        """Return the film of :meth:`visualize_given`; nothing without a batch."""
         require_count("num_samples", num_samples)
         if batch is None:
             return {}
-        images = batch.images[:num_samples]
+        given = Batch(images=batch.images[:num_samples], labels=batch.labels[:num_samples])
+        return self.visualize_given(given, generator=generator)
+
+    @torch.no_grad()
+    def visualize_given(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Float[Tensor, "..."]]:
+        """Return ``glimpses``, a film of the images with the window of each glimpse in green."""
+        del generator
+        images = batch.images
         pictures = enlarge(images)
         grid = self.step.read.grid
         frames = [

@@ -82,6 +82,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
             ),
         }
     )
+    picture_groups = MappingProxyType({"reconstructions": 2})
     initial_canvas: Tensor
     initial_states: Tensor
 
@@ -284,9 +285,8 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
         Always ``samples``; ``canvases``, a film of c_0 to c_T of the same samples with the window of each write in
         red; and ``interpolation``, rows of images along the great arc between two latent sequences from the prior.
-        With a batch also ``reconstructions``, each input followed by its reconstruction, and
-        ``canvases_reconstruction``, a film of each input with the window of each read in green beside its canvas
-        with the window of each write in red; then ``interpolation`` joins the latents of neighbouring inputs.
+        With a batch also the pictures of :meth:`visualize_given`; then ``interpolation`` joins the latents of
+        neighbouring inputs.
         """
         require_count("num_samples", num_samples)
         states = list(self._generate(self._noise(num_samples, generator)))
@@ -297,19 +297,35 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         if batch is None:
             ends = self._noise(2 * num_arcs, generator)
             return pictures | {"interpolation": self._interpolate(ends, arc_length)}
-        images = batch.images[: max(1, num_samples // 2)]
+        given, latents = self._pictures_of(batch.images[: max(1, num_samples // 2)], generator)
+        num_ends = 2 * min(num_arcs, latents.shape[1] // 2)
+        if num_ends > 0:
+            given["interpolation"] = self._interpolate(latents[:, :num_ends], arc_length)
+        return pictures | given
+
+    @torch.no_grad()
+    def visualize_given(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Float[Tensor, "..."]]:
+        """Return pictures of the inputs: what the latents of their posterior give.
+
+        ``reconstructions`` has each input followed by its reconstruction; ``canvases_reconstruction`` is a film of each
+        input with the window of each read in green beside its canvas with the window of each write in red.
+        """
+        return self._pictures_of(batch.images, generator)[0]
+
+    def _pictures_of(
+        self, images: Float[Tensor, "N C H W"], generator: Generator | None
+    ) -> tuple[dict[str, Tensor], Float[Tensor, "T N Z"]]:
+        """Return the pictures of :meth:`visualize_given`, and the latents that they were made of."""
         lines = self._to_lines(images)
         steps = list(self._unroll(lines, self._noise(len(lines), generator)))
         states = [state for state, _ in steps]
         canvases = self._canvas_images(len(lines), states)
-        pictures["reconstructions"] = torch.stack((images, canvases[-1]), 1).flatten(0, 1)
         films = (self._film_of_reads(images, states), self._film_of_writes(canvases, states))
-        pictures["canvases_reconstruction"] = torch.cat(films, -1)
-        num_ends = 2 * min(num_arcs, len(images) // 2)
-        if num_ends > 0:
-            latents = torch.stack([posterior.latent for _, posterior in steps])  # (T, N, Z)
-            pictures["interpolation"] = self._interpolate(latents[:, :num_ends], arc_length)
-        return pictures
+        pictures = {
+            "reconstructions": torch.stack((images, canvases[-1]), 1).flatten(0, 1),
+            "canvases_reconstruction": torch.cat(films, -1),
+        }
+        return pictures, torch.stack([posterior.latent for _, posterior in steps])
 
     def _outlined(
         self, pictures: Float[Tensor, "N 3 FH FW"], attention: nn.Module | None, state: State, color: Color

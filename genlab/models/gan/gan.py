@@ -307,8 +307,25 @@ class GAN(GenerativeModel, HasScores):
     def _to_network(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return self.output.from_unit(images.to(self.dtype))
 
-    def _to_unit(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        return self.output.to_unit(at_least_float32(images))
+    @property
+    def num_noise(self) -> int:
+        """Z: the first inputs of the generator, behind which stand those that conditioning adds."""
+        return self.latent.size
+
+    def draw_inputs(
+        self, num: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
+    ) -> Float[Tensor, "N I"]:
+        """Return random inputs of the generator; arguments and errors are those of :meth:`sample`."""
+        require_labels_of_samples(labels, num, self)
+        return self._inputs(num, labels=labels, generator=generator, device=self._device)[0]
+
+    def render(self, inputs: Float[Tensor, "N I"]) -> Float[Tensor, "N C H W"]:
+        """Return the images in [0, 1] of inputs of the generator, differentiable by them."""
+        return self.output.to_unit(at_least_float32(self._draw(inputs)))
+
+    def confine(self, noise: Float[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
+        """Return the nearest noise in the region where draws lie."""
+        return self.latent.confine(noise)
 
     @torch.no_grad()
     def sample(
@@ -325,10 +342,9 @@ class GAN(GenerativeModel, HasScores):
             ValueError: Labels were given to a model without class conditioning, or are no classes of it.
         """
         require_count("num_samples", num_samples)
-        require_labels_of_samples(labels, num_samples, self)
+        inputs = self.draw_inputs(num_samples, labels=labels, generator=generator)
         with evaluation_mode(self):
-            inputs, _ = self._inputs(num_samples, labels=labels, generator=generator, device=self._device)
-            return share_rows(lambda rows: self._to_unit(self._draw(inputs[rows])), num_samples)
+            return share_rows(lambda rows: self.render(inputs[rows]), num_samples)
 
     # ---- measures
 
@@ -402,4 +418,4 @@ class GAN(GenerativeModel, HasScores):
         if isinstance(conditioning, HiddenCodes):
             inputs |= traversals(latent, conditioning, num_samples, generator=generator, device=device)
         with evaluation_mode(self):
-            return pictures | {name: self._to_unit(self._draw(rows)) for name, rows in inputs.items()}
+            return pictures | {name: self.render(rows) for name, rows in inputs.items()}

@@ -3,6 +3,7 @@
 Dimensions: N images, Z size of the noise.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -33,6 +34,10 @@ class Latent(ABC):
         """Independent draws, made on the generator's device where one is given."""
 
     @abstractmethod
+    def confine(self, noise: Float[Tensor, "*shape Z"]) -> Float[Tensor, "*shape Z"]:
+        """Return the nearest noise in the region where draws lie."""
+
+    @abstractmethod
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
     ) -> Float[Tensor, "*shape"]:
@@ -48,6 +53,9 @@ class UniformNoise(Latent):
             lambda rows: torch.empty(rows, self.size, device=place).uniform_(-1, 1, generator=generator), num
         ).to(device)
 
+    def confine(self, noise: Float[Tensor, "*shape Z"]) -> Float[Tensor, "*shape Z"]:
+        return noise.clamp(-1, 1)
+
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
     ) -> Float[Tensor, "*shape"]:
@@ -60,6 +68,11 @@ class GaussianNoise(Latent):
     def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
         place = device if generator is None else generator.device
         return draw_rows(lambda rows: torch.randn(rows, self.size, generator=generator, device=place), num).to(device)
+
+    def confine(self, noise: Float[Tensor, "*shape Z"]) -> Float[Tensor, "*shape Z"]:
+        # The length of a draw is within sqrt(Z) + 3, four deviations, with a probability above 0.9999.
+        length: Tensor = torch.linalg.vector_norm(noise, dim=-1, keepdim=True)
+        return noise * (math.sqrt(self.size) + 3) / length.clamp(min=math.sqrt(self.size) + 3)
 
     def between(
         self, start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float

@@ -49,6 +49,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
     """
 
     selection_measure: ClassVar[str | None] = "nll_nats"
+    picture_groups = MappingProxyType({"completions": 4, "entropy": 2})
     measures = MappingProxyType({"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")})
 
     def __init__(
@@ -159,7 +160,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         Args:
             images: In [0, 1]; hidden pixels are not looked at.
             given: Pixels to keep: the number of rows from the top, or a mask that is True on a prefix of the
-                model's order (raster order of pixels, or of blocks).
+                model's order (raster order over pixels, or over blocks).
             labels: Classes, where the model is class-conditional.
             generator: Source of the uniforms.
             temperature: Divides the logits.
@@ -169,7 +170,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             ValueError: The given pixels are no prefix of the order, so the conditional distribution is not
                 available by sampling in that order.
         """
-        num_sites = self._num_given_sites(given)
+        num_sites = self._num_given_sites(self._mask(given))
         chosen = self._choose_labels(len(images), labels, generator)
         return self._draw(chosen, self.to_symbols(images), num_sites, generator, temperature, progress)
 
@@ -233,21 +234,33 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             labels = torch.randint(self.num_classes, (num_samples,), generator=generator, device=source)
         return labels.to(self._device)
 
-    def _num_given_sites(self, given: Tensor | int) -> int:
+    def _mask(self, given: Tensor | int) -> Bool[Tensor, "H W"]:
+        """Return given pixels as a mask."""
+        height, width = self.spec.height, self.spec.width
+        if isinstance(given, Tensor):
+            return given
+        if not 0 <= given <= height:
+            raise ValueError(f"given must be between 0 and {height} rows (the image height), got {given}")
+        return (torch.arange(height)[:, None] < given).expand(-1, width)
+
+    def _num_given_sites(self, given: Bool[Tensor, "H W"]) -> int:
         """Translate given pixels into a number of sites of the model's order."""
         height, width = self.grid
         tall, wide = self.spec.height // height, self.spec.width // width
-        if isinstance(given, int):
-            if not 0 <= given <= self.spec.height:
-                raise ValueError(f"given must be between 0 and {self.spec.height} rows (the image height), got {given}")
-            given = torch.arange(self.spec.height)[:, None].expand(-1, self.spec.width) < given
         sites = given.reshape(height, tall, width, wide).transpose(1, 2).reshape(height * width, tall * wide)
-        num_sites = int(sites.all(1).sum())
+        num_sites = int(sites.all(1).long().cumprod(0).sum())
         if bool(sites[num_sites:].any()):
-            order = "pixels" if tall == wide == 1 else f"whole {tall}x{wide} blocks"
+            late = num_sites + int(sites[num_sites:].any(1).nonzero()[0])
+            at, at_late = (f"row {site // width * tall}, column {site % width * wide}" for site in (num_sites, late))
+            if late == num_sites:
+                raise ValueError(
+                    f"given pixels must be whole {tall}x{wide} blocks, the symbols of this model: the block at {at} is "
+                    "given in part"
+                )
             raise ValueError(
-                f"given must be a prefix of the model's order, which is raster order over {order}: "
-                "all of it up to some point and nothing after it"
+                "given pixels must come before all hidden ones in the model's order, which is raster order: what is "
+                f"hidden at {at} cannot depend on what is given behind it, at {at_late}; "
+                f"given_rows={num_sites // width * tall} hides all rows from there on"
             )
         return num_sites
 
@@ -261,21 +274,18 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         generator: Generator | None = None,
         temperature: float = 1.0,
         label: int | None = None,
-        given_rows: int | None = None,
+        given: Bool[Tensor, "H W"] | int | None = None,
         progress: bool = False,
     ) -> dict[str, Float[Tensor, "..."]]:
         """Return samples, a film of their generation, every class if there are classes, completions and entropies.
 
-        ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
-        image with its entropy map, white being log K nats.
-
         Args:
-            batch: Images to complete and to map; None leaves both out.
+            batch: Images for the pictures of :meth:`visualize_given`; None leaves these out.
             num_samples: At most this many images in each picture.
             generator: Source of the uniforms.
             temperature: Divides the logits.
             label: The class of all samples; None draws classes uniformly where the model is class-conditional.
-            given_rows: Rows from the top that a completion keeps; None keeps half of the image.
+            given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
             progress: Show a bar with the time left.
 
         Raises:
@@ -290,14 +300,48 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             labels = torch.arange(side).repeat_interleave(side)
             pictures["class_grid"] = self.sample(len(labels), labels=labels, **draw)
         if batch is not None:
-            shown = batch.images[: max(num_samples // 4, 1)]
-            labels = batch.labels[: len(shown)]
-            rows = self.grid[0] // 2 * (self.spec.height // self.grid[0]) if given_rows is None else given_rows
-            pictures["completions"] = self._completions(shown, labels, rows, **draw)
-            entropies = self.entropy_map(Batch(images=shown, labels=labels)) / math.log(self.num_values)
-            entropies = self._to_pixels(entropies).expand_as(shown)
-            pictures["entropy"] = torch.stack((shown, entropies), 1).flatten(0, 1)
+            rows = slice(max(num_samples // 4, 1))
+            shown = Batch(images=batch.images[rows], labels=batch.labels[rows])
+            pictures |= self.visualize_given(shown, given=given, **draw)
         return pictures
+
+    def visualize_given(
+        self,
+        batch: Batch,
+        *,
+        generator: Generator | None = None,
+        temperature: float = 1.0,
+        label: int | None = None,
+        given: Bool[Tensor, "H W"] | int | None = None,
+        progress: bool = False,
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Return completions and entropies of images.
+
+        ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
+        image with its entropy map, white being log K nats.
+
+        Args:
+            batch: The images.
+            generator: Source of the uniforms.
+            temperature: Divides the logits.
+            label: The class of all images; None takes theirs. Without labels completions are of random classes.
+            given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
+            progress: Show a bar with the time left.
+
+        Raises:
+            ValueError: As :meth:`complete`.
+        """
+        images, labels = batch.images, batch.labels if label is None else torch.full_like(batch.labels, label)
+        if label is not None:
+            require_labels_of_samples(labels, len(images), self)
+        rows = self.grid[0] // 2 * (self.spec.height // self.grid[0])
+        mask = self._mask(rows if given is None else given).to(images.device)
+        completions = self._completions(
+            images, labels, mask, generator=generator, temperature=temperature, progress=progress
+        )
+        entropies = self.entropy_map(Batch(images=images, labels=labels)) / math.log(self.num_values)
+        entropies = self._to_pixels(entropies).expand_as(images)
+        return {"completions": completions, "entropy": torch.stack((images, entropies), 1).flatten(0, 1)}
 
     def _film(self, images: Tensor) -> Tensor:
         """A drawn site never changes, so every frame is a part of the finished image."""
@@ -307,14 +351,13 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         visible = torch.arange(self.spec.height, device=images.device) < seen[:, None]  # (T, H)
         return torch.where(visible[:, None, None, :, None], images, UNSEEN_GREY)
 
-    def _completions(self, images: Tensor, labels: Tensor, given: int, **draw: Any) -> Tensor:
+    def _completions(self, images: Tensor, labels: Tensor, given: Tensor, **draw: Any) -> Tensor:
         repeated = images.repeat_interleave(2, 0)
         classes = labels.repeat_interleave(2, 0) if self.num_classes else None
         if classes is not None and bool((classes == UNLABELLED).any()):
             classes = None
         completed = self.complete(repeated, given, labels=classes, **draw)
-        hidden = images.clone()
-        hidden[:, :, given:] = UNSEEN_GREY
+        hidden = torch.where(given, images, UNSEEN_GREY)
         return torch.stack((hidden, completed[::2], completed[1::2], images), 1).flatten(0, 1)
 
     def _to_pixels(self, sites: Tensor) -> Tensor:

@@ -147,11 +147,13 @@ def test_completion_takes_any_prefix_of_the_order_and_nothing_else():
     images = make_batch(model.spec, 2).images
     prefix = torch.arange(16).view(4, 4) < 6
     assert torch.equal(model.complete(images, prefix)[:, :, prefix], images[:, :, prefix])
-    with pytest.raises(ValueError, match="raster order over pixels"):
+    with pytest.raises(
+        ValueError, match=r"raster order: what is hidden at row 0, column 0 .* at row 1, column 2; given_rows=0"
+    ):
         model.complete(images, ~prefix)
     with pytest.raises(ValueError, match="between 0 and 4 rows"):
         model.complete(images, 5)
-    with pytest.raises(ValueError, match="raster order over whole 2x2 blocks"):
+    with pytest.raises(ValueError, match=r"whole 2x2 blocks.* at row 0, column 0 is given in part"):
         make(PixelCNNBlocks).complete(images, 1)
 
 
@@ -228,6 +230,13 @@ def test_pictures(kind):
     for completed in (shown, first, second):
         assert torch.equal(completed[:, :, :2], original[:, :, :2])
     assert set(model.visualize(None, num_samples=2)) >= {"samples", "film"}
+    given = torch.arange(4)[:, None].lt(2) | (torch.arange(16).view(4, 4) < 10) & (kind is not PixelCNNBlocks)
+    pictures = model.visualize_given(batch, given=given)
+    shown, first, _, original = pictures["completions"].unflatten(0, (-1, 4)).unbind(1)
+    assert torch.equal(original, batch.images)
+    assert shown[:, :, ~given].eq(0.5).all()
+    assert torch.equal(first[:, :, given], original[:, :, given])
+    assert len(pictures["entropy"]) == 16
 
 
 def test_progress_is_shown_when_asked_for(capsys):
