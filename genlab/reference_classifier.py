@@ -4,6 +4,7 @@ It is trained like any other model, by the configuration of `genlab train model=
 is measured, and kept as a run folder under the fingerprint of those data. Loading it never unpickles anything.
 """
 
+import functools
 import glob
 import hashlib
 import json
@@ -213,10 +214,15 @@ def _configuration(
     ]
     if dataset.num_images("validation") == 0:
         overrides.append("trainer.validation_interval=0")
-    with open_composer("train", config_dir=None) as composer:
-        values = plain(composer.compose(overrides))
+    values = _composed(*overrides)
     labelled = {**node, **{key: value for key, value in _UNPREPARED.items() if key in node}}
     return read_run_configuration({**values, "dataset": labelled, "device": str(device), "num_threads": num_threads})
+
+
+@functools.cache
+def _composed(*overrides: str) -> Mapping[str, Any]:
+    with open_composer("train", config_dir=None) as composer:
+        return plain(composer.compose(list(overrides)))
 
 
 def _name(dataset: Dataset, configuration: RunConfiguration) -> str:

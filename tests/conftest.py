@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from genlab.cli import main
 from tests.faults.tally import table
 from tests.pair import Pair, pair_of_processes
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 os.environ.pop("XDG_CACHE_HOME", None)  # tests that set HOME look for caches below it
 
 

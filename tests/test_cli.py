@@ -13,6 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.cli import Job
+from tests.thinning import slow
 
 GENLAB = [sys.executable, "-m", "genlab"]
 TINY = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "model.num_glimpses=2", "model.num_units=16"]
@@ -42,11 +43,11 @@ assert not {{"torch", "hydra", "omegaconf", "numpy"}} & set(sys.modules), sorted
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("genlab tr", {"train"}),
         ("genlab train model=draw_n", {"model=draw_no_attention"}),
-        ("genlab train experiment=draw_mnist_", {"experiment=draw_mnist_quick"}),
-        ("genlab board fol", {"folder="}),
-        ("genlab datasets dataset=stack", {"dataset=stacked_mnist"}),
+        slow(("genlab tr", {"train"})),
+        slow(("genlab train experiment=draw_mnist_", {"experiment=draw_mnist_quick"})),
+        slow(("genlab board fol", {"folder="})),
+        slow(("genlab datasets dataset=stack", {"dataset=stacked_mnist"})),
     ],
 )
 def test_completion_in_a_real_bash(tmp_path: Path, line: str, expected: set[str]) -> None:

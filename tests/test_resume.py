@@ -19,6 +19,7 @@ from genlab.cli import main
 from genlab.errors import DataError
 from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 Genlab = Callable[..., Outcome]
 TINY = (
@@ -92,7 +93,9 @@ def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_goes_on_alone(genlab: G
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(torch.OutOfMemoryError("CUDA out of memory"), 6), (KeyboardInterrupt(), 130), (RuntimeError("bug"), 1)],
+    thinned(
+        [(torch.OutOfMemoryError("CUDA out of memory"), 6), (KeyboardInterrupt(), 130), (RuntimeError("bug"), 1)], 3
+    ),
 )
 def test_what_dies_in_its_first_step_changes_nothing(
     genlab: Genlab, run: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int

@@ -19,6 +19,7 @@ from genlab import reference_classifier, train
 from genlab.paths import resume_command
 from genlab.run.loading import load_trained
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 CPU_AND_SIZE = ("dataset.size=8", "num_threads=1", "device=cpu")
 TINY = (*CPU_AND_SIZE, "model.num_glimpses=2", "model.num_units=16")
@@ -113,7 +114,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", thinned(ENDINGS, 3))
 def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, ending: str) -> None:
     word, expected = ENDINGS[ending]
     model = () if word.startswith("model=") else ("model=gan",)

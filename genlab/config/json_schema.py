@@ -7,8 +7,9 @@ of all groups. The primary configuration of another command sets the fields of i
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,15 +186,15 @@ def _files(group: str, configs: Path) -> list[Path]:
     return sorted((configs / group).glob("*.yaml"))
 
 
-def _values(group: str, configs: Path) -> Iterator[Mapping[str, Any]]:
-    for path in _files(group, configs):
-        found: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        yield found or {}
+@cache
+def _values(group: str, configs: Path) -> tuple[Mapping[str, Any], ...]:
+    loaded: Any = (OmegaConf.to_container(OmegaConf.load(path), resolve=False) for path in _files(group, configs))
+    return tuple(values or {} for values in loaded)
 
 
 def _targets(group: str, configs: Path) -> set[str]:
     """Return the targets of a group's options, or of the named nodes inside them."""
-    values = list(_values(group, configs))
+    values = _values(group, configs)
     own = {str(node[TARGET]) for node in values if TARGET in node}
     inner = (node for mapping in values for node in mapping.values() if isinstance(node, dict))
     return own or {str(node[TARGET]) for node in inner if TARGET in node}

@@ -4,11 +4,15 @@ The test set of the UCI Optical Recognition of Handwritten Digits (Alpaydin and 
 pixels, each the number of inked pixels in a 4x4 block of a scan, hence 17 levels.
 """
 
+import gzip
+import importlib.util
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from genlab.data.preparation import RawDataset, prepared
@@ -41,11 +45,7 @@ def digits(
     Raises:
         ConfigurationError: The splits are larger than the data.
     """
-    from sklearn.datasets import load_digits  # slow to import, and of no use to the other sources
-
-    source = load_digits()
-    native = torch.from_numpy(source.images).to(torch.uint8)[:, None]
-    labels = torch.from_numpy(source.target).long()
+    native, labels = _embedded()
     num_train = len(labels) - num_validation - num_test
     if num_validation < 0 or num_test < 0 or num_train < 1:
         raise ConfigurationError(
@@ -66,6 +66,16 @@ def digits(
         class_names=[str(digit) for digit in range(10)],
         source=f"scikit-learn digits {size}x{size}",
     )
+
+
+def _embedded() -> tuple[UInt8[Tensor, "N 1 8 8"], Int64[Tensor, " N"]]:
+    """Return the images and labels of scikit-learn's file, without the import of scikit-learn, which takes a second."""
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None
+    assert package.origin is not None
+    with gzip.open(Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz") as file:
+        rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
+    return rows[:, :-1].reshape(-1, 1, NATIVE_SIZE, NATIVE_SIZE), rows[:, -1].long()
 
 
 def _enlarge(native: UInt8[Tensor, "N 1 8 8"], size: int) -> UInt8[Tensor, "N 1 S S"]:

@@ -54,6 +54,7 @@ def copied(run: Path, tmp_path: Path) -> tuple[Path, Path]:
     return copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run", "infogan_run"))])
 def test_the_ledger_is_that_of_one_process(
     pair: Pair, tmp_path: Path, classifier_run: Path, request: pytest.FixtureRequest, kind: str
@@ -71,6 +72,7 @@ def test_the_ledger_is_that_of_one_process(
         assert ours == theirs
 
 
+@pytest.mark.slow
 def test_only_the_first_of_them_measures_what_is_left(
     pair: Pair, tmp_path: Path, cgan_run: Path, classifier_run: Path
 ) -> None:

@@ -65,8 +65,13 @@ def accepts(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any]) -> b
     return True
 
 
+@cache
+def parsed(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+
+
 def is_accepted(path: Path, **changes: Any) -> bool:
-    values: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    values = parsed(path)
     return accepts({"$ref": file_name(path, CONFIGS)}, {**(values or {}), **changes}, {})
 
 

@@ -16,6 +16,7 @@ from genlab.config.suggestions import spelled_elsewhere
 from genlab.errors import ConfigurationError
 from genlab.launch.advice import UnknownFlagError, require_settings
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 Genlab = Callable[..., Outcome]
 
@@ -53,7 +54,7 @@ TYPOS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "suggestion"), TYPOS, ids=[" ".join(words) for words, _ in TYPOS])
+@pytest.mark.parametrize(("words", "suggestion"), thinned(TYPOS, 4), ids=[" ".join(words) for words, _ in TYPOS])
 def test_a_typo_is_answered_with_the_nearest_name(
     genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
 ) -> None:
@@ -99,7 +100,9 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize(("words", "suggestion"), ELSEWHERE, ids=[" ".join(words) for words, _ in ELSEWHERE])
+@pytest.mark.parametrize(
+    ("words", "suggestion"), thinned(ELSEWHERE, 4), ids=[" ".join(words) for words, _ in ELSEWHERE]
+)
 def test_a_line_as_other_tools_take_it_is_answered_with_the_one_that_works(
     genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
 ) -> None:
@@ -192,10 +195,14 @@ def test_an_experiment_without_its_package_says_which_line_is_missing(genlab: Ge
     assert "experiment/own.yaml must begin with the line '# @package _global_'" in outcome.errors
 
 
-def test_version_and_help_are_ours_wherever_they_stand(genlab: Genlab) -> None:
+def test_the_version_is_ours_wherever_it_stands(genlab: Genlab) -> None:
     ours = genlab("--version").output
     for words in (["train", "--version"], ["sample", "-V"], ["train", "model=draw", "--help", "--version"]):
         assert genlab(*words).output == ours
+
+
+@pytest.mark.slow
+def test_help_is_that_of_the_command_wherever_it_stands(genlab: Genlab) -> None:
     asked = genlab("help", "sample").output
     assert asked.startswith("genlab sample RUN")
     assert genlab("--help", "sample").output == asked == genlab("sample", "RUN", "--help").output
@@ -214,15 +221,14 @@ def test_a_path_inside_a_run_is_answered_with_the_run(genlab: Genlab, tmp_path: 
     (run / "checkpoints").mkdir(parents=True)
     for name in ("config.yaml", "checkpoints/last.safetensors"):
         (run / name).touch()
-    for inside in ("checkpoints/last.safetensors", "checkpoints", "config.yaml"):
-        for words in (
-            ["sample", f"run={run / inside}"],
-            ["train", f"resume={run / inside}"],
-            ["export", str(run / inside)],
-        ):
-            outcome = genlab(*words)
-            assert outcome.code == 2
-            assert f"a run is named by its folder, got {run / inside} in it; did you mean '{run}'?" in outcome.errors
+    for inside, words in (
+        ("checkpoints/last.safetensors", ["train", f"resume={run}/checkpoints/last.safetensors"]),
+        ("checkpoints", ["sample", f"run={run}/checkpoints"]),
+        ("config.yaml", ["export", f"{run}/config.yaml"]),
+    ):
+        outcome = genlab(*words)
+        assert outcome.code == 2
+        assert f"a run is named by its folder, got {run / inside} in it; did you mean '{run}'?" in outcome.errors
 
 
 def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> None:
@@ -258,7 +264,9 @@ OUT_OF_RANGE = [
 ]
 
 
-@pytest.mark.parametrize(("override", "message"), OUT_OF_RANGE, ids=[override for override, _ in OUT_OF_RANGE])
+@pytest.mark.parametrize(
+    ("override", "message"), thinned(OUT_OF_RANGE, 4), ids=[override for override, _ in OUT_OF_RANGE]
+)
 def test_a_value_out_of_its_range_is_refused_before_a_folder_is_made(
     genlab: Genlab, tmp_path: Path, override: str, message: str
 ) -> None:

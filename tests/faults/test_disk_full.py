@@ -131,6 +131,7 @@ def test_numbers_and_pictures_that_do_not_fit_stop_the_run_too(
         assert len(set(written_once)) == len(written_once) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_records", [9, pytest.param(0, marks=pytest.mark.slow)])
 def test_tensorboards_failure_is_a_warning(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, num_records: int

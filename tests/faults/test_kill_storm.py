@@ -103,6 +103,7 @@ def test_a_storm_of_kills_costs_time_only(
     assert strays_of(folder) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill",
     [

@@ -23,6 +23,7 @@ from genlab.cli import main
 from tests.conftest import Outcome
 from tests.faults.harness import rewrite_checkpoints
 from tests.faults.tally import Tally
+from tests.thinning import thinned
 
 FAULT = "3 malicious checkpoint"
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,7 +133,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", thinned(SHAPES, 4))
 def test_a_state_of_another_kind_costs_one_line(
     genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
 ) -> None:
@@ -175,7 +176,7 @@ MISPLACED = {
 }
 
 
-@pytest.mark.parametrize("name", MISPLACED)
+@pytest.mark.parametrize("name", thinned(MISPLACED, 5))
 def test_a_folder_in_the_place_of_a_file_costs_one_line(
     genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
 ) -> None:

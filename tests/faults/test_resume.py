@@ -71,6 +71,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> None:
     gan, draw = (set(leaves(checkpoint_of(whole[family]))) for family in ("gan", "draw"))
     for part in ("/model.", "/average.", "/optimizer.generator.generator.", "/phases/discrim"):

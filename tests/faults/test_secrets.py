@@ -53,6 +53,7 @@ def test_nothing_of_the_environment_is_written(
         assert CANARY not in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_would_be_found(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
     """The search itself: what a user writes into the configuration by hand does stand in the run."""
     assert genlab("train", *TINY, f"dataset.root={CANARY}", "dataset=mnist").code != 0
@@ -94,6 +95,7 @@ def test_files_and_folders_follow_the_umask(
         assert {name: oct(mode) for name, mode in modes.items() if mode & (stat.S_IRWXG | stat.S_IRWXO)} == {}
 
 
+@pytest.mark.slow
 def test_the_common_umask_lets_others_read(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
     """The same look sees permissions where there are some."""
     before = os.umask(0o022)

@@ -170,6 +170,7 @@ def test_a_process_that_takes_its_time_would_be_noticed(tmp_path: Path, whole: P
     tally.wrong_variant_noticed(FAULT, "twelve seconds before the save")
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_listen_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
     hook = partial(hooks.together, hooks.listening_to_nothing, partial(hooks.signalled_at, 13, signal.SIGTERM))
     with pytest.raises(AssertionError):

@@ -19,6 +19,7 @@ from genlab.run import folder as run_folder
 from tests.conftest import Outcome
 from tests.faults.harness import environment, run
 from tests.faults.tally import Tally
+from tests.thinning import thinned
 
 FAULT = "15 typos and places"
 TINY = (
@@ -53,7 +54,7 @@ LIMIT_SECONDS = 5
 """From a line to its refusal, once everything is imported: there is nothing to wait for."""
 
 
-@pytest.mark.parametrize(("word", "answer"), TYPOS, ids=[word for word, _ in TYPOS])
+@pytest.mark.parametrize(("word", "answer"), thinned(TYPOS, 4), ids=[word for word, _ in TYPOS])
 def test_a_typo_is_answered_and_leaves_nothing(
     genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, word: str, answer: str
 ) -> None:

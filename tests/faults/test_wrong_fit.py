@@ -14,6 +14,7 @@ from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, checkpoint_of, rewrite_checkpoints, run
 from tests.faults.tally import Tally
+from tests.thinning import thinned
 
 FAULT = "14 wrong fit"
 COMMON = ("dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.sample_interval=0", "trainer.test_at_end=false")
@@ -78,7 +79,7 @@ def resume(genlab: Callable[..., Outcome], folder: Path) -> Outcome:
     return genlab("train", f"resume={folder}", "trainer.num_steps=9")
 
 
-@pytest.mark.parametrize("name", MISMATCHES)
+@pytest.mark.parametrize("name", thinned(MISMATCHES, 4))
 def test_a_changed_configuration_is_refused_before_the_first_step(
     genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally, name: str
 ) -> None:

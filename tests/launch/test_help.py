@@ -10,9 +10,10 @@ from genlab.cli import COMMANDS
 from genlab.config.location import config_directory
 from genlab.tables import described
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+@pytest.mark.parametrize("command", thinned([name for name in COMMANDS if name != "train"], 4))
 def test_the_help_of_a_command_names_its_settings_and_no_others(
     genlab: Callable[..., Outcome], tmp_path: Path, command: str
 ) -> None:

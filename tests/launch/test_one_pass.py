@@ -59,7 +59,7 @@ def test_a_run_composes_once_before_its_folder_and_once_inside(
     [
         # The sweep, its first job, the sweep in Hydra, and the four jobs in Hydra's launcher.
         (("seed=0,1,2,3",), 7),
-        (("optimizer=adam,sgd", "seed=0,1"), 8),
+        pytest.param(("optimizer=adam,sgd", "seed=0,1"), 8, marks=pytest.mark.slow),
     ],
 )
 def test_a_sweep_of_four_jobs_composes_no_job_twice_where_values_differ_alone(

@@ -18,6 +18,7 @@ import yaml
 from genlab.launch import jobs as jobs_module
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 Genlab = Callable[..., Outcome]
 Start = Callable[..., subprocess.Popen[str]]
@@ -199,7 +200,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("arguments", "message"), thinned(REFUSED, 4), ids=[" ".join(arguments) for arguments, _ in REFUSED]
+)
 def test_a_mistake_costs_a_line_and_leaves_no_folder(
     genlab: Genlab, tmp_path: Path, arguments: list[str], message: str
 ) -> None:

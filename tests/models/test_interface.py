@@ -15,6 +15,7 @@ from genlab.errors import ConfigurationError
 from genlab.models.base import GenerativeModel, Model
 from genlab.run.record import build_model
 from genlab.types import Batch, ImageSpec
+from tests.shrunk import shrunk
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
 # The measures of an image depend on the other images of its batch, and the ledger says so.
@@ -35,7 +36,8 @@ def test_the_models_are_seen() -> None:
 def configuration(name: str) -> RunConfiguration:
     register_resolvers()
     with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose([f"model={name}"])))
+        values = plain(composer.compose([f"model={name}"]))
+    return read_run_configuration({**values, "model": shrunk(values["model"])})
 
 
 def make(name: str, spec: ImageSpec) -> tuple[Model, Batch]:

@@ -27,6 +27,7 @@ from genlab.parallel.sharding import is_share, whole
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss
 from tests.pair import NUM_PROCESSES, Pair
+from tests.thinning import thinned
 from tests.training.conftest import TinyGAN, make_trainer
 
 COMMON = (
@@ -136,7 +137,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     return run
 
 
-QUICK = ("draw", "dcgan")
+QUICK = ("draw",)
 TOLERANCE = 1e-4
 """Of float32 and five steps; the largest difference seen is 1e-5, of batch normalisation over few images."""
 
@@ -182,6 +183,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [
@@ -243,6 +245,7 @@ def test_resume_in_the_same_processes_is_bitwise(pair: Pair, tmp_path: Path) -> 
         assert torch.equal(value, resumed.weights[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_two", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_another_number_of_processes_resumes_with_a_warning(
     from_two: bool,
@@ -264,6 +267,7 @@ def test_another_number_of_processes_resumes_with_a_warning(
     assert largest_difference(resumed, alone("draw")) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = FAMILIES["draw"]
     train(tmp_path / "run", (*arguments, *SHORT), {})
@@ -324,11 +328,14 @@ def refusal(arguments: tuple[str, ...], folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [
-        ((*FAMILIES["draw"], "trainer.batch_size=6"), "trainer.batch_size must be a multiple of 4"),
-        ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=0.4"), "trainer.labelled_fraction"),
-        ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=null"), "trainer.labelled_fraction"),
-    ],
+    thinned(
+        [
+            ((*FAMILIES["draw"], "trainer.batch_size=6"), "trainer.batch_size must be a multiple of 4"),
+            ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=0.4"), "trainer.labelled_fraction"),
+            ((*FAMILIES["semi_supervised_gan"], "trainer.labelled_fraction=null"), "trainer.labelled_fraction"),
+        ],
+        3,
+    ),
 )
 def test_unequal_shares_are_refused(arguments: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
     for told in pair.run(refusal, arguments, tmp_path / "run"):
@@ -356,6 +363,7 @@ SHARDED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", [family if family == "dcgan" else pytest.param(family, marks=pytest.mark.slow) for family in SHARDED]
 )
@@ -381,7 +389,7 @@ def warned(folder: Path, is_ours: bool) -> list[str]:
     return [str(warning.message) for warning in caught if "view tensor" in str(warning.message)]
 
 
-@pytest.mark.parametrize("is_ours", [True, False])
+@pytest.mark.parametrize("is_ours", thinned([True, False], 2))
 def test_a_warning_of_what_no_loss_of_ours_does_is_kept_for_those_of_others(
     is_ours: bool, pair: Pair, tmp_path: Path
 ) -> None:
@@ -390,11 +398,14 @@ def test_a_warning_of_what_no_loss_of_ours_does_is_kept_for_those_of_others(
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [
-        (FAMILIES["draw"], "trainer.sharding must be none for DRAW"),
-        (FAMILIES["wgan_gp"], "trainer.sharding must be none for GAN"),
-        ((*FAMILIES["dcgan"], "trainer.precision=float16"), "trainer.precision"),
-    ],
+    thinned(
+        [
+            (FAMILIES["draw"], "trainer.sharding must be none for DRAW"),
+            (FAMILIES["wgan_gp"], "trainer.sharding must be none for GAN"),
+            ((*FAMILIES["dcgan"], "trainer.precision=float16"), "trainer.precision"),
+        ],
+        3,
+    ),
 )
 def test_what_cannot_be_sharded_is_refused(arguments: tuple[str, ...], reason: str, pair: Pair, tmp_path: Path) -> None:
     for told in pair.run(refusal, (*arguments, "trainer.sharding=fsdp2"), tmp_path / "run"):

@@ -24,6 +24,7 @@ from genlab.training.randomness import generator_for
 from genlab.types import ImageSpec
 from tests.pair import NUM_PROCESSES, Pair
 from tests.parallel.test_distributed import FAMILIES, train
+from tests.thinning import thinned
 
 SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 MODELS = {
@@ -118,7 +119,7 @@ def sampled(name: str, num_samples: int, seeds_differ: bool = False) -> tuple[in
     return num_own, samples
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", thinned(MODELS, 3))
 def test_processes_share_the_samples_of_one(pair: Pair, name: str) -> None:
     num_samples = 7
     num_own, expected = sampled(name, num_samples)
@@ -155,6 +156,7 @@ def test_pictures_of_training_are_those_of_one_process(pair: Pair, tmp_path: Pat
         assert np.abs(one - two).max() <= 1, name  # a level, where the weights' rounding tips one over
 
 
+@pytest.mark.slow
 def test_the_watch_sees_what_it_would_in_one_process(pair: Pair, tmp_path: Path) -> None:
     arguments = (*FAMILIES["dcgan"], "trainer.watch_interval=5", "trainer.watch_images=15")
     train(tmp_path / "one", arguments, {})

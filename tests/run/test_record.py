@@ -23,6 +23,7 @@ from genlab.run.record import load_run, resumed, save_configuration, with_absolu
 from genlab.types import ImageSpec
 from tests.conftest import Outcome
 from tests.data.sources import dataset_node
+from tests.thinning import thinned
 
 SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 
@@ -130,7 +131,7 @@ def test_a_run_names_no_folder_to_write_decoded_images_to(
     assert outside.exists()  # the number in the command line of the run's start
 
 
-@pytest.mark.parametrize("choice", ["mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist"])
+@pytest.mark.parametrize("choice", thinned(["mnist", "binarized_mnist", "cifar10", "svhn", "stacked_mnist"], 5))
 def test_a_run_names_no_folder_to_download_to(run_folder: Path, tmp_path: Path, choice: str) -> None:
     outside = tmp_path / "outside"
     edit(run_folder, lambda values: values.update(dataset=dataset_of(choice, root=str(outside))))

@@ -29,23 +29,11 @@ from genlab.training.trainer import Trainer
 from genlab.types import ImageSpec
 from tests.faults.harness import fork
 from tests.faults.hooks import signalled_at
+from tests.shrunk import shrunk
 
 Genlab = Callable[..., Any]
 CPU = torch.device("cpu")
 PRESETS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
-# Every other number of a preset is its own.
-SMALL: dict[str, Any] = {
-    **{"channels": 4, "stream_channels": 8, "block_channels": 8, "filters": 4, "width": 4, "num_features": 8},
-    **{"num_layers": 2, "num_blocks": 2, "num_glimpses": 2, "num_units": 8, "num_hidden": 5, "latent_size": 3},
-    **{
-        "num_kernels": 3,
-        "read_size": 4,
-        "num_reference": 6,
-        "hidden": [8, 8],
-        "head_channels": [8],
-        "blocks_down": [1],
-    },
-}
 WORDS = (
     *("dataset.size=8", "dataset.num_test=21", "dataset.num_validation=0", "seed=3", "device=cpu", "num_threads=1"),
     *(
@@ -57,12 +45,6 @@ WORDS = (
     ),
     *("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.checkpoint_interval=0"),
 )
-
-
-def shrunk(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {name: SMALL[name] if name in SMALL and value else shrunk(value) for name, value in node.items()}
-    return node
 
 
 @functools.cache

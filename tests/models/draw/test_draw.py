@@ -21,6 +21,7 @@ from genlab.models.draw.observation import DiscretizedLogistic
 from genlab.nn.recurrent import update_cell
 from genlab.types import Batch
 from tests.models.tiny import make_batch, make_draw, make_spec, randomize
+from tests.thinning import thinned
 
 ATTENTION = list(itertools.product((None, 2), (None, 3)))
 
@@ -74,7 +75,7 @@ def test_reconstruction_is_the_negative_log_probability_of_the_last_canvas() -> 
 
 
 @pytest.mark.parametrize(("read_size", "write_size"), ATTENTION)
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", thinned([1, 2], 2))
 def test_gradient_of_the_whole_loss_is_that_of_finite_differences(
     read_size: int | None, write_size: int | None, channels: int
 ) -> None:

@@ -19,6 +19,7 @@ from genlab.nn.convolution.functions import (
     locate_maxima,
     max_pool2d,
 )
+from tests.thinning import thinned
 
 
 def normal(*shape, seed=0):
@@ -153,7 +154,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
-@pytest.mark.parametrize("grid", SETTINGS)
+@pytest.mark.parametrize("grid", thinned(SETTINGS, 2))
 def test_gradients_of_the_convolutions(check, grid):
     def convolve(x, w, b):
         return conv2d(x, w, b, stride=grid.stride, padding=grid.padding)
