@@ -1,4 +1,4 @@
-"""The commands as functions, for scripts and notebooks: what ``import genlab`` offers beside ``load``."""
+"""The commands as functions, for scripts and notebooks: the names of ``import genlab`` beside ``load``."""
 
 import base64
 import html

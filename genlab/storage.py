@@ -183,7 +183,7 @@ def _existing(path: Path) -> Path:
 
 def _disk_full(path: Path, num_bytes: int) -> StorageError:
     return StorageError(
-        f"disk full at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; what was there is untouched"
+        f"disk full at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; existing files are untouched"
     )
 
 

@@ -31,7 +31,7 @@ def test_only_a_home_folder_at_the_head_is_expanded(home):
     assert expanded_inside(nested, "key") == {"a": [f"{home}/b", 3, None], "c": {"d": str(home)}}
 
 
-def test_a_home_folder_that_is_none_is_told_with_its_key(monkeypatch):
+def test_a_home_folder_that_is_none_is_reported_with_its_key(monkeypatch):
     with pytest.raises(
         ConfigurationError, match=r"dataset\.root must name the home of an existing user, got ~no_body/x"
     ):
@@ -55,7 +55,7 @@ def test_the_cache_lies_where_the_desktop_standard_says(home, monkeypatch):
 
 
 @pytest.mark.parametrize("by_variable", [False, True])
-def test_a_misspelt_root_is_told_and_not_made(home, monkeypatch, by_variable):
+def test_a_misspelt_root_is_reported_and_not_made(home, monkeypatch, by_variable):
     (home / "pictures").mkdir()
     if by_variable:
         monkeypatch.setenv("GENLAB_DATA", "~/pictures")

@@ -81,7 +81,7 @@ def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -
     assert contents(run) == before
 
 
-def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_goes_on_alone(genlab: Genlab, run: Path) -> None:
+def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_resumes_alone(genlab: Genlab, run: Path) -> None:
     shutil.copy("run/checkpoints/last.safetensors", "run/checkpoints/previous.safetensors")
     Path("run/checkpoints/last.safetensors").write_bytes(b"damaged")
     before = contents(run)
@@ -157,7 +157,7 @@ def pictures(folder: Path, *, shade: int = 10) -> None:
         Image.new("L", (8, 8), shade * (index % 25)).save(folder / f"{index:02}.png")
 
 
-def test_a_run_goes_on_from_any_folder_and_finds_data_that_moved(
+def test_a_run_resumes_from_any_folder_and_finds_data_that_moved(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -82,7 +82,7 @@ def generated_images_are_detached(subject: Subject) -> Finding:
 
 
 def scores_are_unbounded(subject: Subject) -> Finding:
-    """A score is a logit: what is added to the outputs is added to the score, which no sigmoid would let through."""
+    """A score is a logit: a constant added to the outputs is added to the score, which a sigmoid would prevent."""
     model = require(subject.fresh(randomized=True).eval(), HasScores)
     batch = subject.batch()
     with torch.no_grad():

@@ -39,7 +39,7 @@ class SimulatedRanks(Generic[_T]):
         self._ended: set[int] = set()
 
     def run(self, task: Callable[[int], _T]) -> list[_T]:
-        """Carry out a task on every rank, and return what each gives.
+        """Run a task on every rank, and return the results.
 
         Raises:
             RuntimeError: A rank waits for others that have ended.
@@ -116,7 +116,7 @@ class _SimulatedProcess(Process):
 
 
 class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Takes down the state of the generator behind each random operation, which decides what is drawn."""
+    """A record of the generator's state behind each random operation."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

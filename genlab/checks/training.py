@@ -1,4 +1,4 @@
-"""A few steps of the real trainer on noise in memory: whether they can be cut in two, and what they save."""
+"""A few steps of the real trainer on noise in memory: resuming, and the state that is saved."""
 
 import contextlib
 import functools

@@ -52,7 +52,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunsSettings:
 
 
 def run(settings: RunsSettings, context: JobContext) -> None:
-    """Print the list, or delete what is named.
+    """Print the list, or delete the named runs.
 
     Raises:
         ConfigurationError: There are no runs, or nobody is there to be asked.

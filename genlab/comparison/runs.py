@@ -162,7 +162,7 @@ def read_run(folder: Path, *, name: str) -> Run:
 
 
 def _origin(folder: Path) -> Origin:
-    """Return what the run was composed of; empty for an export, and where it cannot be read."""
+    """Return the options and overrides of the run; empty for an export, and where they cannot be read."""
     try:
         return read_origin(folder)
     except (OSError, ValueError):

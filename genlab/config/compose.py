@@ -140,7 +140,7 @@ class Composer:
         return composed
 
     def asks_for_sweep(self, overrides: Sequence[str]) -> bool:
-        """Return whether ``hydra.mode`` of the overrides asks for a sweep, as ``-m`` does.
+        """Return True if ``hydra.mode`` of the overrides asks for a sweep, as ``-m`` does.
 
         Raises:
             ConfigurationError: Something does not exist or does not fit.

@@ -29,7 +29,7 @@ def choose_device(name: str) -> torch.device:
             f"device must exist, got {name}: there are {torch.cuda.device_count()} CUDA devices; device=auto chooses"
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigurationError("device must exist, got mps: this machine has none; device=auto chooses")
+        raise ConfigurationError("device must exist, got mps: this machine has no such device; device=auto chooses")
     return device
 
 

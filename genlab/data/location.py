@@ -38,7 +38,7 @@ def require_folder(path: Path, *, key: str, hint: str | None = None) -> None:
     Args:
         path: Absolute.
         key: The setting that names it, for the error.
-        hint: Another remedy than the right name.
+        hint: A hint other than the nearest name.
 
     Raises:
         DataError: As said, with the folder beside it of nearest name.

@@ -48,7 +48,7 @@ def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: b
 
 
 def _num_values(composer: Composer, argument: str, override: Override) -> int:
-    """Return how many values a sweep has; a number above the limit stands for any larger one.
+    """Return the number of values of a sweep; a number above the limit stands for any larger one.
 
     Raises:
         ConfigurationError: It has no values.
@@ -65,7 +65,7 @@ def _num_values(composer: Composer, argument: str, override: Override) -> int:
             options = composer.options(override.key_or_group)
             pattern = ", ".join(sweep.include)
             hint = f"; {suggestion(pattern, options, kind='options')}" if options else "; it chooses options of a group"
-        raise ConfigurationError(f"{argument} must sweep over at least one value, got none{hint}")
+        raise ConfigurationError(f"{argument} must sweep over at least one value, got 0{hint}")
     return number
 
 

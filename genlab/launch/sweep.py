@@ -52,7 +52,7 @@ def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPl
     """Return the plan of the sweep that ``sweep.resume`` names, with the changes of this command line.
 
     Args:
-        arguments: Overrides of ``genlab train -m``: all of the sweep or none, and any of ``hydra`` and ``sweep``.
+        arguments: Overrides of ``genlab train -m``: all of the sweep or an empty list, any of ``hydra`` and ``sweep``.
         config_dir: Of this command line.
 
     Returns:
@@ -75,7 +75,7 @@ def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPl
     ]
     if given and given != jobs:
         raise ConfigurationError(
-            f"{_RESUME} goes on with the same sweep: give its overrides or none; they are {shlex.join(jobs)}"
+            f"{_RESUME} resumes the same sweep: give all overrides or leave them out; they are {shlex.join(jobs)}"
         )
     about = {
         override.key_or_group: argument

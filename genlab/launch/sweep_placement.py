@@ -26,7 +26,7 @@ _MAX_PATH_BYTES = 3_800
 
 
 def are_numbered(whole: Composed) -> bool:
-    """Return whether the folders of a sweep's jobs are named as shipped: separate, and short."""
+    """Return True if the folders of a sweep's jobs are named as shipped: separate, and short."""
     templates: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
     return _NUMBERED.fullmatch(str(templates["subdir"])) is not None
 

@@ -216,12 +216,12 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
-            return "best: none, for none has finished"
+            return "best: unknown, no job has finished"
         tags = sorted(set().union(*(row.tags for row in finished)))
         if settings.measure is None:
-            return f"best: none, for none selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
+            return f"best: unknown, no model selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
         return (
-            f"best: none, for none has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
+            f"best: unknown, no job has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
         )
     measures = sorted({str(row.measure) for row in competing})
     if len(measures) == 1:

@@ -24,7 +24,7 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def num_parallel(whole: Composed, num_jobs: int | None) -> int | None:
-    """Return how many jobs run on this machine at once; None where they run elsewhere.
+    """Return the number of jobs that run on this machine at once; None where they run elsewhere.
 
     Args:
         whole: The composed configuration of the sweep.

@@ -1,4 +1,4 @@
-"""Likelihoods image by image: what the ledger averages, of images that a user names."""
+"""Likelihoods of single images that a user names, of which the ledger holds averages."""
 
 import math
 from collections.abc import Iterable, Sequence

@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def is_judged_by_samples(model: Model) -> bool:
-    """Return whether a model draws images and has no measure of held-out images that orders models."""
+    """Return True if a model draws images and has no measure of held-out images that orders models."""
     return isinstance(model, GenerativeModel) and model.selection_measure is None
 
 

@@ -77,7 +77,7 @@ def _previous(run_folder: Path) -> Mapping[str, Any]:
 
 
 def describe_environment(*, device: torch.device, precision: str, seed: int) -> dict[str, Any]:
-    """Return what a result depends on besides the command and the data."""
+    """Return the environment of a result: versions, devices, threads and seed."""
     return {
         "git": git_state(),
         "versions": versions(),

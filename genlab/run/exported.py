@@ -65,7 +65,7 @@ def load_weights(folder: Path) -> tuple[dict[str, Tensor], Origin]:
 def _origin(metadata: Mapping[str, str]) -> Origin:
     missing = [field.name for field in fields(Origin) if field.name not in metadata]
     if missing:
-        raise ValueError(f"its metadata have no {', '.join(missing)}, so it is none that genlab export wrote")
+        raise ValueError(f"its metadata have no {', '.join(missing)}, so genlab export did not write it")
     origin = Origin(**{field.name: metadata[field.name] for field in fields(Origin)})
     if (
         not re.fullmatch(r"\d{1,15}", origin.step, re.ASCII)

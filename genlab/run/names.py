@@ -92,7 +92,7 @@ def _last_below(place: str) -> Path:
     root = Path(place) if place and Path(place).is_dir() and not below.is_dir() else below
     newest = max(runs_under(root), key=_time_of_start, default=None)
     if newest is None:
-        raise ConfigurationError(f"{LAST} must name a run, but there is none below {root}/; train one: genlab train")
+        raise ConfigurationError(f"{LAST} must name a run, but there is no run below {root}/; train one: genlab train")
     return newest
 
 

@@ -303,7 +303,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         ConfigurationError: An override is of something else, or does not fit.
     """
     if is_export(run.folder):
-        raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot go on")
+        raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot be resumed")
     saved = run.configuration
     names = ("dataset", "schedule", "trainer", *(("quality",) if saved.quality is not None else ()))
     nodes = {name: dict(getattr(saved, name)) for name in names}
@@ -329,7 +329,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         (values[parent] if parent else values)[name] = override.value()
         changed.add(key)
     if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
-        raise ConfigurationError("trainer.dry_run must be left out with resume: a run that goes on keeps what it does")
+        raise ConfigurationError("trainer.dry_run must be left out with resume: a resumed run keeps its checkpoints")
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
     return read_run_configuration(values, is_trusted=False).changed(saved_run=run)

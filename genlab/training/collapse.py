@@ -187,7 +187,7 @@ class CollapseWatch(Observer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in _STATE:
             if not isinstance(state[name], bool | int | float | None):
-                raise TypeError(f"{name} of the watch must be a number or none, got {type(state[name]).__name__}")
+                raise TypeError(f"{name} of the watch must be a number or null, got {type(state[name]).__name__}")
             setattr(self, name, state[name])
         self.run.summary.collapse = self.report()
 

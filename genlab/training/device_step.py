@@ -10,7 +10,7 @@ from torch.optim import SGD, Optimizer
 
 
 def can_stay_on_device(optimizer: Optimizer) -> bool:
-    """Return whether the optimiser takes a learning rate from the device; SGD does in its fused form."""
+    """Return True if the optimiser takes a learning rate from the device; SGD does in its fused form."""
     return all("capturable" in group for group in optimizer.param_groups) or type(optimizer) is SGD
 
 

@@ -11,6 +11,7 @@ An observer of your own is a class and a YAML file, ``observer/brightness.yaml``
             self.num_samples = num_samples
 
         def observe(self, step: int) -> StopReason | None:
+            del step
             generator = generator_for(self.run.seed, "brightness", device=self.run.device)
             images = self.run.evaluated_model().sample(self.num_samples, generator=generator)
             self.run.write({"samples/brightness": float(images.mean())})
@@ -52,7 +53,7 @@ class Observer(ABC):
         self.interval = interval
 
     def due(self, step: int) -> bool:
-        """Return whether to look after a step: at every multiple of the interval, and after the last step."""
+        """Return True if it is due after a step: at every multiple of the interval, and after the last step."""
         return self.interval > 0 and (step % self.interval == 0 or step == self.run.last_step)
 
     @abstractmethod
@@ -60,7 +61,7 @@ class Observer(ABC):
         """Look at the run after a step; a reason, of any process, stops all of them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it: tensors and plain values. Empty by default."""
+        """Return its state for the checkpoint: tensors and plain values. Empty by default."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ _CPU_INSTRUCTIONS = {"bfloat16": ("avx512_bf16", "amx_bf16"), "float16": ("avx51
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device computes with bfloat16: a CUDA device or a CPU with instructions for it."""
+    """Return True if a device computes with bfloat16: a CUDA device or a CPU with instructions for it."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -50,7 +50,7 @@ def slowness(precision: Precision, device: torch.device) -> str | None:
         return None
     return (
         f"trainer.precision={precision} on a CPU without instructions for it makes a step 5 to 14 times as slow as "
-        "float32; trainer.precision=auto chooses what the hardware has"
+        "float32; trainer.precision=auto chooses by the hardware"
     )
 
 

@@ -161,7 +161,7 @@ def texts_that_fit(texts: Sequence[str], width: int) -> str:
 
 
 def _is_terminal() -> bool:
-    """Return whether two lines can be shown; some terminals, such as those of editors, say that they have no width."""
+    """Return True if two lines can be shown; some terminals, such as those of editors, say that they have no width."""
     if not (sys.stderr.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
         return False
     try:

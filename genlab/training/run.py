@@ -15,11 +15,11 @@ from genlab.measures import Direction
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first
 from genlab.run.checkpoint import CheckpointFolder
+from genlab.training.error_messages import diverged, explained
 from genlab.training.evaluation import Average, Batching, as_written, averages_of_split, batching_for
 from genlab.training.logging import RunLog
 from genlab.training.optimization import OptimizerFactory, ScheduleFactory
 from genlab.training.progress import Progress, Speedometer
-from genlab.training.remedies import diverged, explained
 from genlab.training.selection import Selection
 from genlab.training.settings import TrainerSettings
 from genlab.training.state import TrainingState

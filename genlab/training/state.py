@@ -160,7 +160,7 @@ class TrainingState:
         """
         self.load_weights(state)
         if (state["average"] is None) != (self.average is None):
-            raise CheckpointError("the checkpoint and trainer.ema_decay disagree on whether weights are averaged")
+            raise CheckpointError("the checkpoint and trainer.ema_decay disagree about averaged weights")
         for update in self.updates:
             kept, moments = state["phases"][update.phase.name], state["optimizer"][update.phase.name]
             numbers = {name: number for number, name in self._names(update).items()}
@@ -204,7 +204,7 @@ class TrainingState:
         return [self.model] if self.average is None else [self.model, self.average.model]
 
     def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
-        """Say what is not as it was when the checkpoint was saved, and changes the order of sums."""
+        """Warn of differences from the checkpoint's run that change the order of sums."""
         changes = [
             f"{before[name]} {_UNITS[name][before[name] != 1]}, now {now}"
             for name, now in self._equal_for.items()

@@ -38,7 +38,7 @@ class Summary:
     """Report of the watch for collapse (:meth:`genlab.training.collapse.CollapseWatch.report`); null if it is off."""
 
     def write(self, path: Path) -> None:
-        """Write atomically; what is not finite becomes null, as JSON has no NaN."""
+        """Write atomically; a value that is not finite becomes null, as JSON has no NaN."""
         replace_atomically(path, json.dumps(_finite(asdict(self)), indent=1).encode())
 
 

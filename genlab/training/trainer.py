@@ -139,7 +139,7 @@ class Trainer(TrainingRun):
         step: what ends it before that leaves it as it was.
 
         Args:
-            resume: Go on from the run's newest checkpoint.
+            resume: Continue from the run's newest checkpoint.
             is_restarted: The launcher resumes a run of its own, whose folder tells of each failure.
             begin: Called by the first process before anything is written, for what else the folder keeps of a start.
 
@@ -288,7 +288,7 @@ class Trainer(TrainingRun):
         self.has_begun = True
 
     def _farewell(self) -> str:
-        """Return a line on what is left of the run if it ends here."""
+        """Return a line on the state of the run if it ends here."""
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
             return f"to resume from the last checkpoint: {self._resume_command}"
         return "nothing was saved"
@@ -323,7 +323,7 @@ class Trainer(TrainingRun):
         self.write_summary("running")
 
     def _kept(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps.
+        """Return the state for a checkpoint.
 
         Raises:
             NonFiniteError: The last update, finite itself, has made a weight, a moment or a statistic overflow.

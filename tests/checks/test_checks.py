@@ -51,7 +51,7 @@ def failures(subject: Subject) -> set[str]:
     return {name for name, finding in findings(subject) if finding.result == "FAILED"}
 
 
-def test_a_measure_that_the_model_does_not_declare_is_told() -> None:
+def test_a_measure_that_the_model_does_not_declare_is_reported() -> None:
     subject = Subject(make=lambda spec: TinyGAN(), spec=IMAGE(height=4, width=4))
     finding = find("measures are finite, one per image", subject)
     assert (finding.result, "gap_nats (not declared)" in finding.seen) == ("held", True)

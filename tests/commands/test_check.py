@@ -84,7 +84,7 @@ def test_a_users_own_broken_model_fails_with_2(
         (("height=2", "width=2"), "model.read_size must be between 1 and 2"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_one_line(genlab: Callable, arguments: tuple[str, ...], message: str) -> None:
+def test_a_mistake_is_reported_in_one_line(genlab: Callable, arguments: tuple[str, ...], message: str) -> None:
     outcome = genlab("check", "model=draw", *arguments)
     assert outcome.code == 2
     assert message in outcome.errors

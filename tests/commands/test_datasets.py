@@ -57,7 +57,7 @@ def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_told_by_class(genlab: Genlab, pictures: Path) -> None:
+def test_a_folder_is_reported_by_class(genlab: Genlab, pictures: Path) -> None:
     outcome = look(genlab, pictures, "dataset.validation_fraction=0.5", "dataset.test_fraction=0")
     assert outcome.code == 0, outcome.errors
     lines = outcome.output.splitlines()
@@ -71,7 +71,7 @@ def test_a_folder_is_told_by_class(genlab: Genlab, pictures: Path) -> None:
     assert next(line for line in lines if line.startswith("test ")).split() == ["test", "0", "-", "-"]
 
 
-def test_every_bad_file_is_told_as_training_tells_it(
+def test_every_bad_file_is_reported_as_training_tells_it(
     genlab: Genlab, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (pictures / "cats" / "empty.png").touch()
@@ -102,7 +102,7 @@ def test_every_bad_file_is_told_as_training_tells_it(
         (("mnist", "dataset.root=.", "dataset.download=false"), 3, "train-images-idx3-ubyte is missing"),
     ],
 )
-def test_what_cannot_be_looked_at_is_told_in_a_line(
+def test_what_cannot_be_looked_at_is_reported_in_a_line(
     genlab: Genlab, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     outcome = genlab("datasets", *arguments)

@@ -30,7 +30,7 @@ def computed(*_: object, **__: object) -> None:
     ("command", "word", "made"),
     [("evaluate", "samples=false", "evaluation.json"), ("sample", "num_samples=4", "samples.png")],
 )
-def test_a_run_that_cannot_be_written_is_told_first_and_goes_elsewhere(
+def test_a_run_that_cannot_be_written_is_reported_first_and_goes_elsewhere(
     genlab: Genlab,
     cgan_run: Path,
     tmp_path: Path,

@@ -157,7 +157,7 @@ def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
     assert list((own / "samples").glob("step_*.png"))
 
 
-def test_its_own_exception_is_told_as_such_and_leaves_its_traceback(
+def test_its_own_exception_is_reported_as_such_and_leaves_its_traceback(
     genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)

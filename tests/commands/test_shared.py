@@ -122,7 +122,7 @@ def said_under_torchrun(arguments: tuple[str, ...], account: Path) -> Outcome:
         return said(arguments)
 
 
-def test_a_mistake_is_told_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
+def test_a_mistake_is_reported_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
     arguments = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
     first, second = pair.run(said_under_torchrun, arguments, tmp_path / "error.json")
     assert (first.code, second.code, second.errors) == (2, 2, "")

@@ -125,7 +125,7 @@ def test_damaged_measures_are_counted_and_the_others_kept(make_run: RunMaker, tm
     assert run.problems == ("evaluation.json: 3 measures cannot be read",)
 
 
-def test_a_reason_that_measures_share_is_told_once(make_run: RunMaker, tmp_path: Path) -> None:
+def test_a_reason_that_measures_share_is_reported_once(make_run: RunMaker, tmp_path: Path) -> None:
     names = [f"{kind}_classifier" for kind in ("precision", "recall", "density", "coverage", "frechet_distance")]
     for name, features in (("a", "classifier 1"), ("b", "classifier 2")):
         make_run(name, measures=[entry(measure, 0.5, features=features) for measure in names])

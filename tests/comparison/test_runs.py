@@ -145,7 +145,7 @@ def test_samples_of_another_folder_are_not_shown(make_run: RunMaker, tmp_path: P
     assert newest_samples(folder) is None
 
 
-def test_missing_files_are_told(make_run: RunMaker) -> None:
+def test_missing_files_are_reported(make_run: RunMaker) -> None:
     folder = make_run("a")
     for name in ("summary.json", "environment.json", "metrics.jsonl"):
         (folder / name).unlink()
@@ -181,7 +181,7 @@ def test_a_job_of_a_sweep_that_was_killed_is_not_running(make_run: RunMaker) -> 
     assert read_run(folder, name="a").status == "running"
 
 
-def test_an_evaluation_of_earlier_weights_is_told(make_run: RunMaker) -> None:
+def test_an_evaluation_of_earlier_weights_is_reported(make_run: RunMaker) -> None:
     folder = make_run("a", measures=[entry("nll_nats", 1.0)])
     record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.safetensors"}
     (folder / "evaluation.json").write_text(json.dumps(record))
@@ -251,7 +251,7 @@ def test_numbers_that_no_float_holds_are_not_known(make_run: RunMaker, tmp_path:
 
 
 @pytest.mark.parametrize("digits", ["9" * 201, "0x" + "f" * 5000, "-1" + ":59" * 2000, "0b" + "1" * 40_000])
-def test_a_number_of_thousands_of_digits_is_told_and_not_shown(make_run: RunMaker, digits: str) -> None:
+def test_a_number_of_thousands_of_digits_is_reported_and_not_shown(make_run: RunMaker, digits: str) -> None:
     """Python refuses to show it: a message, a table or a page with it would end in an error of its own."""
     folder = make_run("a")
     with (folder / "config.yaml").open("a") as file:

@@ -1,4 +1,4 @@
-"""A mistake on the command line costs one line with the way out, exit code 2, and no folder."""
+"""A mistake on the command line costs one line with a hint, exit code 2, and no folder."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The fixed binarisation: parsed, verified, fetched, and refused with a way out."""
+"""The fixed binarisation: parsed, verified, fetched, and refused with a hint."""
 
 import hashlib
 import os
@@ -133,7 +133,7 @@ def test_cut_download_is_never_accepted_and_repaired_by_the_next_run(tmp_path, p
     assert torch.equal(data.stream(batch_size=4, seed=0, device=CPU).batch(0).labels, torch.full((4,), -1))
 
 
-def test_missing_page_is_told(tmp_path, published, monkeypatch):
+def test_missing_page_is_reported(tmp_path, published, monkeypatch):
     with serve({}) as (url, _):
         monkeypatch.setattr(module, "URL", url)
         with pytest.raises(DataError, match="Not Found"):
@@ -148,7 +148,7 @@ def test_unwritable_root_is_a_storage_error(tmp_path, published, monkeypatch):
             binarized_mnist(root=str(tmp_path), download=True)
 
 
-def test_a_read_only_root_is_told_with_what_is_missing_and_stays_as_it_is(tmp_path, published, monkeypatch):
+def test_a_read_only_root_is_reported_with_what_is_missing_and_stays_as_it_is(tmp_path, published, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: not (Path(path) == tmp_path and mode == os.W_OK))
     with pytest.raises(DataError, match=f"binarized_mnist_train.amat is missing .*{tmp_path} cannot be written"):
         binarized_mnist(root=str(tmp_path), download=True)

@@ -1,4 +1,4 @@
-"""The MNIST family: verified at every reading, repaired through torchvision's downloader, refused with a way out."""
+"""The MNIST family: verified at every reading, repaired through torchvision's downloader, refused with a hint."""
 
 import gzip
 import hashlib
@@ -49,7 +49,7 @@ FILES = [f"{prefix}-{kind}-ubyte" for prefix in ("train", "t10k") for kind in ("
         (lambda content: content[:3] + b"\x01" + content[4:], "it starts with 00000801"),
     ],
 )
-def test_damaged_file_is_told_with_its_reason(tmp_path, damage, reason):
+def test_damaged_file_is_reported_with_its_reason(tmp_path, damage, reason):
     write_mnist(tmp_path)
     path = tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(damage(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""CIFAR-10 and SVHN offline: the error and its way out."""
+"""CIFAR-10 and SVHN offline: the error and its hint."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from genlab.errors import DataError
 
 
 @pytest.mark.parametrize(("build", "title"), [(cifar10, "CIFAR-10"), (svhn, "SVHN")])
-def test_missing_files_are_told(tmp_path, monkeypatch, build, title):
+def test_missing_files_are_reported(tmp_path, monkeypatch, build, title):
     datasets = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/")
     monkeypatch.setattr(datasets.SVHN, "split_list", {"train": ["http://127.0.0.1:9/", "train_32x32.mat", "0"]})

@@ -68,7 +68,7 @@ CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for
 
 
 @pytest.mark.parametrize("damage", CASES)
-def test_a_run_goes_on_from_the_checkpoint_before(
+def test_a_run_resumes_from_the_checkpoint_before(
     tmp_path: Path, genlab: Callable[..., Outcome], whole: Path, stopped: Path, tally: Tally, damage: str
 ) -> None:
     folder = tmp_path / "run"

@@ -106,13 +106,13 @@ def run_limited(mebibytes: int, *words: str) -> subprocess.CompletedProcess[str]
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
-def test_a_process_with_too_little_memory_goes_on_in_smaller_parts(tmp_path: Path, tally: Tally) -> None:
+def test_a_process_with_too_little_memory_resumes_in_smaller_parts(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "limits of the address space", count=2):
         refused = run_limited(500, "train", *LARGE, f"hydra.run.dir={folder}")
         assert refused.returncode == 6, refused.stderr
         assert "out of memory at step 0 with trainer.batch_size=1024 in 1 part" in refused.stderr
-        assert "go on with the same line and trainer.gradient_accumulation=2" in refused.stderr
+        assert "try again: the same line with trainer.gradient_accumulation=2" in refused.stderr
         assert "Traceback" not in refused.stderr
         begun = run("train", *LARGE, "trainer.num_steps=2", folder=tmp_path / "begun")
         assert begun.returncode == 0, begun.stderr
@@ -125,7 +125,7 @@ def test_a_process_with_too_little_memory_goes_on_in_smaller_parts(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", TINY)
-def test_a_run_that_the_system_took_for_its_memory_goes_on_in_smaller_parts(
+def test_a_run_that_the_system_took_for_its_memory_resumes_in_smaller_parts(
     tmp_path: Path, tally: Tally, family: str
 ) -> None:
     folder = tmp_path / "run"

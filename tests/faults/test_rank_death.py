@@ -334,7 +334,7 @@ def test_the_death_of_the_first_is_written_down_by_others(tmp_path: Path, tally:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [*(["SIGTERM"] * 5), "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_stop_reaches_all_at_one_step_and_the_run_goes_on(
+def test_a_stop_reaches_all_at_one_step_and_the_run_resumes(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str, number: str
 ) -> None:
     """At an instant of its own each time."""

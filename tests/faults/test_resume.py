@@ -82,7 +82,7 @@ def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> N
 
 
 @pytest.mark.parametrize(("family", "moment"), CASES)
-def test_a_fresh_process_goes_on_to_the_last_bit(
+def test_a_fresh_process_resumes_to_the_last_bit(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, family: str, moment: str
 ) -> None:
     with tally.trying(FAULT, f"stops of {family}"):

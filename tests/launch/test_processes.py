@@ -264,7 +264,7 @@ def test_a_process_whose_launcher_is_gone_speaks_for_itself(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_processes_that_changed_nothing_leave_what_is_told_of_the_run(tmp_path: Path) -> None:
+def test_processes_that_changed_nothing_leave_what_is_reported_of_the_run(tmp_path: Path) -> None:
     """A resumption in several processes, of a run that was killed, that dies before its first step."""
     folder = folder_with(tmp_path, "running")
     before = summary(folder)

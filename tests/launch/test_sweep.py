@@ -178,12 +178,12 @@ REFUSED = [
     (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false or null"),
     (["-m", "model=draw,pixelcnn", "sweep.aggregate_seeds=true"], "needs more than one seed"),
     (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
-    (["-m", "experiment=glob(nothing*)"], "experiment=glob(nothing*) must sweep over at least one value, got none"),
+    (["-m", "experiment=glob(nothing*)"], "experiment=glob(nothing*) must sweep over at least one value, got 0"),
     (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be"),
     (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.pre_dispatch=0"], "must be a positive number"),
     (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir must be false"),
     (["hydra.job.chdir=true"], "hydra.job.chdir must be false"),
-    (["hydra.mode=MULTIRUN", "seed=range(3,3)"], "must sweep over at least one value, got none"),
+    (["hydra.mode=MULTIRUN", "seed=range(3,3)"], "must sweep over at least one value, got 0"),
     (["-m", "hydra/sweeper=tpe", "seed=1"], "needs something to search"),
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials must be at least 1"),
     (["-m", "hydra/sweeper=tpe", "seed=1,2", "hydra.sweeper.n_trails=3"], "did you mean 'hydra.sweeper.n_trials'?"),
@@ -258,7 +258,7 @@ def test_a_full_disk_is_said_before_there_is_a_folder(
 
 
 @pytest.mark.slow
-def test_a_sweep_with_configurations_of_ones_own_goes_on_when_they_are_named_again(
+def test_a_sweep_with_configurations_of_ones_own_resumes_when_they_are_named_again(
     genlab: Genlab, tmp_path: Path
 ) -> None:
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
@@ -284,7 +284,7 @@ def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_
 
 
 @pytest.mark.slow
-def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_goes_on(start: Start, tmp_path: Path) -> None:
+def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_resumes(start: Start, tmp_path: Path) -> None:
     arguments = ["train", "-m", *LONG, "model.num_units=8,9,10", "optimizer.default.lr=1e-3"]
     sweep_process = start(*arguments)
     for number, number_of_signal in ((0, signal.SIGKILL), (1, signal.SIGTERM)):

@@ -179,7 +179,7 @@ def test_jobs_at_the_same_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("eight_cores")
-def test_only_jobs_of_this_machine_are_told_of_it() -> None:
+def test_only_jobs_of_this_machine_are_reported_of_it() -> None:
     before = dict(os.environ)
     with machine_in_environment(("0", "1"), None):
         assert DEVICES_VARIABLE not in os.environ

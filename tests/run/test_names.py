@@ -61,7 +61,7 @@ def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> 
     ("typed", "message"),
     [
         ("mnist-dcgan/00", r"mnist-dcgan/00 is the beginning of 2 runs: outputs/mnist-dcgan/0001-lr-1e-3, outputs/"),
-        ("last:mnist-wgan", "last must name a run, but there is none below outputs/mnist-wgan/"),
+        ("last:mnist-wgan", "last must name a run, but there is no run below outputs/mnist-wgan/"),
         ("digits-drw/0001", "did you mean 'outputs/digits-draw/0001'"),
     ],
 )

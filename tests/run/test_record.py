@@ -307,7 +307,7 @@ def test_a_resumption_keeps_the_loggers_of_its_run_or_some_of_them(run_folder: P
         resumed(run, ["logger=[mlflow]"])
 
 
-def test_a_run_without_the_key_has_tensorboard_and_one_of_a_stranger_no_logger_of_his(run_folder: Path) -> None:
+def test_a_run_without_the_key_has_tensorboard_and_an_untrusted_one_no_logger_of_its_own(run_folder: Path) -> None:
     edit(run_folder, lambda values: values.pop("logger"))
     assert list(load_run(run_folder).configuration.loggers) == ["tensorboard"]
     edit(run_folder, lambda values: values.update(logger={"own": {"_target_": "os.system"}}))

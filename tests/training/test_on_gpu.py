@@ -124,7 +124,7 @@ def test_data_on_the_host_give_the_same_batches(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(on_device.labels, on_host.labels)
 
 
-def test_a_checkpoint_of_the_cpu_goes_on_on_a_device() -> None:
+def test_a_checkpoint_of_the_cpu_resumes_on_a_device() -> None:
     """RMSprop counts its steps on the host, unless it stays on the device."""
     layer = torch.nn.Linear(4, 3)
     layer(torch.rand(2, 4)).sum().backward()

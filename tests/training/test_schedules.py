@@ -89,7 +89,7 @@ def resumed(before: LRScheduler, after: LRScheduler) -> tuple[float, float] | No
     return change_of_rate(after)
 
 
-def test_a_run_that_is_lengthened_goes_on_at_its_rate_until_it_decays() -> None:
+def test_a_run_that_is_lengthened_continues_at_its_rate_until_it_decays() -> None:
     """The rates of a run of 20 steps, then 40, then 50 of which the last ten decay, are those of one of 50."""
     whole = rates(stable(50, decay_fraction=0.2), 50)
     seen, previous = [], stable(20)

@@ -355,7 +355,7 @@ def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> 
     assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(map(tuple, everything.flatten(1).tolist()))
 
 
-def test_a_run_goes_on_with_the_best_weights_that_its_checkpoint_knows(
+def test_a_run_resumes_with_the_best_weights_that_its_checkpoint_knows(
     run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the saves of last.safetensors and best.safetensors, and ended before another validation."""

@@ -41,7 +41,7 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class RepeatingDecoder(Decoder, Protocol):
-    """A decoder of which a row can be recorded: what changes from row to row lies in tensors that it overwrites."""
+    """A decoder of which a row can be recorded: the state of a row lies in tensors that it overwrites."""
 
     @property
     def row_period(self) -> int:
@@ -53,7 +53,7 @@ class InvertingDecoder(Decoder, Protocol):
     """A decoder that draws the next symbol without the probabilities of all others."""
 
     def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return what :func:`invert_cdf` of the logits returns at temperature 1."""
+        """Return :func:`invert_cdf` of the logits at temperature 1."""
 
 
 def invert_cdf(
@@ -78,7 +78,7 @@ def invert_cdf(
 
 
 def images_that_fit(make_decoder: Callable[[int], Decoder], num_images: int, device: torch.device) -> int:
-    """Return how many images may be drawn together: all, or as many as fill half of the free memory of a CUDA device.
+    """Return the number of images to draw together: all, or as many as fill half of a CUDA device's free memory.
 
     Args:
         make_decoder: A decoder of so many images; what it keeps is known only when it is made.

@@ -70,7 +70,7 @@ def test_the_two_networks_have_a_history_each() -> None:
     assert technique.num_seen.tolist() == [1, 3]
 
 
-def test_the_averages_are_in_the_checkpoint_and_a_loaded_model_goes_on_from_them() -> None:
+def test_the_averages_are_in_the_checkpoint_and_a_loaded_model_continues_from_them() -> None:
     technique, tensors = prepared()
     with torch.no_grad():
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Error messages of a run that cannot go on, in a line: the failure, the state that is kept, and a hint."""
+"""Error messages of a run that failed, in a line: the failure, the state that is kept, and a hint."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def memory_exhausted(
     start = "the same line" if checkpoints.last_step is None else f"genlab train resume={run_folder}"
     return MemoryExhaustedError(
         f"out of memory at step {step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
-        f"({str(error) or type(error).__name__}); go on with {start} and {smaller}"
+        f"({str(error) or type(error).__name__}); try again: {start} with {smaller}"
     )
 
 
