@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.cli import Job
+from tests.conftest import Outcome
 from tests.thinning import slow
 
 GENLAB = [sys.executable, "-m", "genlab"]
@@ -67,7 +69,9 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert set(result.stdout.split()) == expected, result.stderr
 
 
-def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Path) -> None:
+def test_a_run_its_files_its_resumption_and_what_resumption_refuses(
+    tmp_path: Path, genlab: Callable[..., Outcome]
+) -> None:
     folder = tmp_path / "ünï run, a=b"
     result = call("train", *TINY, f"hydra.run.dir='{folder}'", cwd=tmp_path, SECRET="canary-5137")
     assert result.returncode == 0, result.stderr
@@ -81,15 +85,15 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Pa
     composed = (folder / ".hydra" / "config.yaml").read_bytes()
     assert not any(b"canary-5137" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
-    refused = call("train", f"hydra.run.dir='{folder}'", cwd=tmp_path)
-    assert (refused.returncode, "resume=" in refused.stderr) == (2, True)
-    refused = call("train", f"resume={folder}", "model.num_glimpses=3", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "model.num_glimpses cannot change on resume" in refused.stderr
+    refused = genlab("train", f"hydra.run.dir='{folder}'")
+    assert (refused.code, "resume=" in refused.errors) == (2, True)
+    refused = genlab("train", f"resume={folder}", "model.num_glimpses=3")
+    assert refused.code == 2
+    assert "model.num_glimpses cannot change on resume" in refused.errors
 
-    resumed = call("train", f"resume={folder}", "trainer.num_steps=3", "-v", cwd=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "  num_steps: 3\n" in resumed.stdout
+    resumed = genlab("train", f"resume={folder}", "trainer.num_steps=3", "-v")
+    assert resumed.code == 0, resumed.errors
+    assert "  num_steps: 3\n" in resumed.output
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["step"] == 3
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["num_steps"] == 3
     assert (folder / ".hydra" / "config.yaml").read_bytes() == composed

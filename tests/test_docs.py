@@ -14,6 +14,7 @@ from genlab.config.compose import open_composer
 from genlab.config.naming import register_resolvers
 from genlab.launch.arguments import parse_command_line
 from genlab.launch.syntax import expanded
+from tests.thinning import thinned
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITTEN = sorted(
@@ -89,7 +90,7 @@ def commands() -> list[str]:
     return [text for text in found if text.split()[1] in COMMANDS]
 
 
-@pytest.mark.parametrize("text", commands())
+@pytest.mark.parametrize("text", thinned(commands(), 3))
 def test_every_command_that_a_page_shows_composes(text: str) -> None:
     _, command, *arguments = shlex.split(text)
     syntax = COMMANDS[command][1]

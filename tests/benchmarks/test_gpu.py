@@ -14,7 +14,7 @@ from benchmarks.gpu.report import markdown
 from benchmarks.gpu.subjects import configuration_of
 
 CPU = torch.device("cpu")
-QUICK = ("machine", "draw_10", "resume", "runs", "sample_pixelcnn")
+QUICK = ("machine", "draw_10", "resume")
 EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
 
 

@@ -157,6 +157,7 @@ def test_samples_are_measured_where_there_is_no_likelihood(
             assert again[name]["value"] == pytest.approx(measure["value"], rel=1e-4, abs=1e-6), name
 
 
+@pytest.mark.slow
 def test_samples_of_a_likelihood_model_are_measured_on_request(
     genlab: Callable[..., Outcome], trained_run: Path, classifier_run: Path
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_mistake_in_a_measure_of_ones_own_is_found_before_anything_is_loaded(
         read({**values, "run": "no_such_run", **changes}, ())
 
 
+@pytest.mark.slow
 def test_every_measure_is_explained(
     genlab: Callable[..., Outcome],
     tmp_path_factory: pytest.TempPathFactory,

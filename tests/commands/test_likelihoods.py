@@ -115,6 +115,7 @@ def test_two_folders_are_told_apart_by_the_values_of_the_model(
     assert "against must be a picture or a folder of pictures, and nowhere does not exist" in outcome.errors
 
 
+@pytest.mark.slow
 def test_models_that_give_files_no_likelihood_are_refused(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
 ) -> None:

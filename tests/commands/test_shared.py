@@ -83,6 +83,7 @@ def test_only_the_first_of_them_measures_what_is_left(
         assert (one / "samples" / name).read_bytes() == (two / "samples" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_given_images_are_dealt_to_processes(pair: Pair, tmp_path: Path, exact_run: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()

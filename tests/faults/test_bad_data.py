@@ -143,6 +143,7 @@ def test_each_of_the_bad_among_26_kinds_is_named_once(tmp_path: Path, tally: Tal
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_the_rules_take_has_the_right_levels(tmp_path: Path, tally: Tally) -> None:
     means, bad = write_all(tmp_path / "files")
     words = ("dataset.on_error=skip", f"dataset.max_skipped={len(bad)}")

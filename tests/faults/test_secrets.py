@@ -37,6 +37,7 @@ LINES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["a run that fails", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a run", "a sweep"))]
 )

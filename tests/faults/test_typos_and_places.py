@@ -164,6 +164,7 @@ def odd_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "run"
 
 
+@pytest.mark.slow
 def test_a_run_in_a_place_of_any_name_under_the_plainest_locale(odd_run: Path, tally: Tally) -> None:
     with tally.trying(FAULT, "runs in a folder of Unicode, spaces, commas and brackets under LC_ALL=C"):
         text = (odd_run / "train.log").read_text(encoding="utf-8")
@@ -181,6 +182,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_finds_a_run_there(
     genlab: Callable[..., Outcome], odd_run: Path, tally: Tally, command: str

@@ -54,6 +54,7 @@ def test_a_run_composes_once_before_its_folder_and_once_inside(
     assert calls["load_run"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "number"),
     [

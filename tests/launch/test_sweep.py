@@ -147,6 +147,7 @@ def test_the_tables_of_the_improved_gan_are_one_command_each(
     assert len(stacked) == 5 * 3
 
 
+@pytest.mark.slow
 def test_the_documented_commands_pass_every_check_before_the_first_job(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,11 +8,14 @@ import torch
 from genlab.models.base import GenerativeModel
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from tests.models.test_interface import MODELS, SPECS, make
+from tests.thinning import thinned
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [*((name, "binary") for name in MODELS), *((name, "colour") for name in ("draw", "dcgan", "gated_pixelcnn"))],
+    thinned(
+        [*((name, "binary") for name in MODELS), *((name, "colour") for name in ("draw", "dcgan", "gated_pixelcnn"))], 2
+    ),
 )
 def test_every_model_runs_in_float64(name: str, kind: str) -> None:
     single, batch = make(name, SPECS[kind])

@@ -16,6 +16,7 @@ from genlab.models.base import GenerativeModel, Model
 from genlab.run.record import build_model
 from genlab.types import Batch, ImageSpec
 from tests.shrunk import shrunk
+from tests.thinning import thinned
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
 # The measures of an image depend on the other images of its batch, and the ledger says so.
@@ -49,7 +50,7 @@ def make(name: str, spec: ImageSpec) -> tuple[Model, Batch]:
     return model, batch
 
 
-@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("kind", thinned(SPECS, 2))
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
     spec = SPECS[kind]

@@ -342,6 +342,7 @@ def test_unequal_shares_are_refused(arguments: tuple[str, ...], reason: str, pai
         assert told.startswith(reason) or (reason in told and "equally many" in told)
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes(pair: Pair, tmp_path: Path) -> None:
     arguments = (*FAMILIES["draw"], "trainer.sample_interval=5", "trainer.test_at_end=true")
     pair.run(train, tmp_path / "run", arguments, {})

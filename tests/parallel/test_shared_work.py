@@ -145,6 +145,7 @@ def test_images_to_be_measured_are_those_of_one_process(pair: Pair) -> None:
         assert torch.equal(images, expected)
 
 
+@pytest.mark.slow
 def test_pictures_of_training_are_those_of_one_process(pair: Pair, tmp_path: Path) -> None:
     arguments = (*FAMILIES["dcgan"], "trainer.sample_interval=5", "trainer.num_sample_images=9")
     train(tmp_path / "one", arguments, {})

@@ -21,6 +21,7 @@ from genlab.measures import Direction, Measure
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss
+from tests.thinning import thinned
 from tests.training.conftest import TinyGAN, make_dataset, make_trainer
 
 CPU = torch.device("cpu")
@@ -71,7 +72,7 @@ def scalars(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "stop", [2, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 4, 5, 19))]
 )  # 37 images in batches of 2 x 8: an epoch ends within step 3
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", thinned([1, 2], 2))
 def test_resume_is_bitwise_equal_to_the_uninterrupted_run(
     run_folder: Callable[[str], Path], stop: int, accumulation: int
 ) -> None:

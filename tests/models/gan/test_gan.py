@@ -27,6 +27,7 @@ from genlab.types import Batch
 from tests.models.gan.test_infogan import make_codes
 from tests.models.gan.tiny import gradients, make_gan, make_mlp_generator, make_updates
 from tests.models.tiny import make_batch, make_spec
+from tests.thinning import thinned
 from tests.training.conftest import make_dataset, make_trainer, run_folder
 from tests.training.test_trainer import assert_states_equal, last_state, scalars
 
@@ -159,7 +160,7 @@ def with_every_kind_of_state(seed: int) -> GAN:
     )
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", thinned([1, 2], 2))
 def test_resume_is_bitwise_with_the_state_of_the_techniques(
     run_folder: Callable[[str], Path], accumulation: int
 ) -> None:

@@ -3,11 +3,14 @@
 import re
 import runpy
 
+import pytest
+
 from tests.pages import DOCS, run_code_of
 
 PAGE = (DOCS / "convolution.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_runs_and_prints_what_it_says():
     assert run_code_of("convolution.md") > 40
 
