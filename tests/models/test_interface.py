@@ -13,7 +13,9 @@ from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.models.base import GenerativeModel, Model
+from genlab.models.capabilities import RendersInputs
 from genlab.run.record import build_model
+from genlab.sampling.latents import find_latents
 from genlab.types import Batch, ImageSpec
 from tests.shrunk import shrunk
 from tests.thinning import thinned
@@ -93,6 +95,10 @@ def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
         assert model.sample(3).shape == (3, spec.channels, spec.height, spec.width)
         assert "samples" in pictures
         assert "samples" in model.visualize(None, num_samples=2)
+    if isinstance(model, RendersInputs):
+        found = find_latents(model, batch.images[:2], num_steps=1)
+        assert found.images.shape == (2, spec.channels, spec.height, spec.width)
+        assert (found.errors <= found.draw_errors + 1e-6).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
