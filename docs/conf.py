@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -12,17 +13,19 @@ extensions = ["myst_parser"]
 html_theme = "pydata_sphinx_theme"
 html_title = "genlab"
 html_show_copyright = False
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 html_theme_options = {"secondary_sidebar_items": ["page-toc"], "navigation_with_keys": False}
 
 
-def setup(app: object) -> None:
-    """Write the generated page before Sphinx looks for pages."""
-    del app
+def setup(app: Any) -> None:
+    """Write the generated page before Sphinx looks for pages, and let notebooks be pages."""
     from keys import reference
+    from notebook_pages import NotebookParser
 
+    app.add_source_suffix(".ipynb", "notebook")
+    app.add_source_parser(NotebookParser)
     page = HERE / "keys.md"
     text = reference()
     if not page.exists() or page.read_text(encoding="utf-8") != text:

@@ -81,7 +81,7 @@ class Run:
         """
         return load(self.folder, device="auto")
 
-    def sample(self, num_samples: int = 16, *, labels: Tensor | None = None, seed: int = 0) -> Tensor:
+    def sample(self, num_samples: int = 16, *, labels: Tensor | Sequence[int] | None = None, seed: int = 0) -> Tensor:
         """Return images in [0, 1] of shape (num_samples, C, H, W), on the CPU.
 
         Args:
@@ -91,7 +91,7 @@ class Run:
         """
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
-        chosen = None if labels is None else labels.to(device)
+        chosen = None if labels is None else torch.as_tensor(labels, device=device)
         with torch.no_grad():
             return self.model.sample(num_samples, labels=chosen, generator=generator).cpu()
 
@@ -105,7 +105,7 @@ class Run:
             GenlabError: As of the command.
         """
         with _restored():
-            _launch("evaluate", [f"run={quoted(str(self.folder))}", *overrides])
+            _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides])
         record: dict[str, list[dict[str, Any]]] = json.loads(read_within(self.folder, EVALUATION_NAME))
         return record["measures"]
 
@@ -136,7 +136,7 @@ def train(
 ) -> Run:
     """Train a model, as ``genlab train`` does, and return its run.
 
-    The process is left as it was found: handlers of signals and of logging, random generators, number of threads.
+    The process is left as it was found: handlers of signals and of logging, generators of the CPU, number of threads.
 
     Args:
         model: Option of ``model=``; None leaves it to the overrides and the default.
@@ -210,7 +210,7 @@ def _restored() -> Iterator[None]:
     of_python, of_numpy = random.getstate(), np.random.get_state()
     known.clear()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # those of GPUs would be set up for it, on every one
             yield
     finally:
         for handler in set(logging.root.handlers) - set(handlers):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from genlab.launch.jobs import tell
+from genlab.cli import COMMANDS
+from genlab.launch import jobs
+from genlab.launch.jobs import QUIET, tell
+from genlab.launch.syntax import expanded
 from genlab.terminal import RESULTS, ConsoleFormatter, hide_progress, painted, shows_progress
 from genlab.training.progress import Progress
 from tests.conftest import Outcome
@@ -67,6 +70,11 @@ def test_q_leaves_the_last_lines_on_the_terminal_and_all_in_the_log(
     assert len(rest) == 2
     assert len(genlab("train", "resume=run").output.splitlines()) > 5
     assert shows_progress()
+
+
+def test_q_is_about_the_terminal_of_a_start_and_no_part_of_a_sweep_or_its_jobs() -> None:
+    assert expanded(["-q", "--verbose", "-m"], COMMANDS["train"][1]) == [QUIET, "hydra.verbose=genlab", "-m"]
+    assert QUIET.startswith(jobs._OF_SWEEP)  # not handed to the jobs, whose output.log has all lines
 
 
 def test_q_hides_displays_and_the_progress_of_a_sweep(

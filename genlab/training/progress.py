@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from genlab.parallel.collectives import is_first
 from genlab.terminal import shows_progress
@@ -104,6 +103,9 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._is_live:
+            # In a notebook, where this is not reached, the import warns of missing widgets.
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
             self._exits.enter_context(logging_redirect_tqdm())  # lines of the log are written above the display
         return self
 
