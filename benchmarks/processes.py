@@ -184,7 +184,7 @@ def counted() -> Iterator[list[int]]:
         dist.all_reduce = all_reduce
 
 
-def tell_volumes(models: Sequence[str]) -> None:
+def print_volumes(models: Sequence[str]) -> None:
     """A table of what a step of each model sends: the gradients' bytes, those of all else, the number of messages."""
     torch.set_num_threads(1)
     with joined(CPU):
@@ -238,7 +238,7 @@ def measure_evaluation(model: str, rounds: int) -> list[tuple[float, float]]:
         ]
 
 
-def tell_evaluation(models: Sequence[str], rounds: int) -> None:
+def print_evaluation(models: Sequence[str], rounds: int) -> None:
     """A table of both numbers of processes."""
     print("| model | processes | measures, CPU | measures, wall | drawing, CPU | drawing, wall |")
     print("|---|---|---|---|---|---|")
@@ -302,9 +302,9 @@ def main() -> None:
     instead.add_argument("--evaluation", action="store_true", help="time evaluation and drawing instead")
     arguments = parser.parse_args()
     if arguments.volume:
-        in_processes(2, tell_volumes, arguments.models)
+        in_processes(2, print_volumes, arguments.models)
     elif arguments.evaluation:
-        tell_evaluation(arguments.models, arguments.rounds)
+        print_evaluation(arguments.models, arguments.rounds)
     else:
         compare(arguments.models, arguments.rounds, arguments.steps)
 

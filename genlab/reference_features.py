@@ -13,7 +13,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.sweep_folder import PLAN_NAME
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.inception import InceptionFeatures
-from genlab.metrics.quality_observer import QualityObserver, is_judged_by_samples
+from genlab.metrics.quality_observer import QualityObserver, is_measured_by_samples
 from genlab.metrics.quality_settings import LEAST_IMAGES
 from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.models.base import Model
@@ -55,8 +55,8 @@ def quality_observers(
     if settings is None:
         return {}
     reason = None
-    if not is_judged_by_samples(model):
-        reason = f"{type(model).__name__} is not judged by its samples"
+    if not is_measured_by_samples(model):
+        reason = f"{type(model).__name__} is not measured by its samples"
     elif settings.interval is None and configuration.settings.validation_interval == 0:
         reason = "trainer.validation_interval is 0"
     elif num_images < LEAST_IMAGES:

@@ -37,7 +37,7 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
         "people, nor to pass its images off as real.",
         "## Limits",
-        "It draws, completes or judges images of the size above that resemble its training data, with whatever is "
+        "It draws, completes or measures images of the size above that resemble its training data, with whatever is "
         "missing, repeated or biased there. It was measured as told below and on nothing else; a bound on the "
         "likelihood, or a distance between features, does not say how its images look. Whether it has memorised "
         "training images was not measured.",

@@ -79,7 +79,7 @@ class FolderCache:
                 if manifest is None:
                     manifest = self._write(top, [name for name, _, _ in files], home)
         skipped: dict[str, str] = manifest["skipped"]
-        self._judge(top, skipped)
+        self._report_or_refuse(top, skipped)
         animated: dict[str, int] = manifest["animated"]
         if animated:
             names = ", ".join(f"{printable(name)} ({count} frames)" for name, count in animated.items())
@@ -89,7 +89,7 @@ class FolderCache:
             raise DataError(f"not one file below {printable(str(top))} can be used:{_list(skipped)}")
         return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
 
-    def _judge(self, top: Path, skipped: Mapping[str, str]) -> None:
+    def _report_or_refuse(self, top: Path, skipped: Mapping[str, str]) -> None:
         """Accept the files that cannot be used, aloud, or refuse the folder."""
         if len(skipped) > self._max_skipped:
             scaling = "; dataset.crop=center or stretch scale" if self._rules.crop == "none" else ""

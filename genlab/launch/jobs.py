@@ -183,7 +183,7 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: 
     follower.new_records()  # of an earlier process
 
     def shall_stop() -> bool:
-        _tell_validations(record, run_folder, follower)
+        _report_validations(record, run_folder, follower)
         return sweep.is_asked_to_prune(record.number) or sweep.stop_signal() is not None
 
     with log.open("ab") as output:
@@ -208,7 +208,7 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: 
     return replace(record, status=status, reason=reason, exit_code=exit_code)
 
 
-def _tell_validations(record: JobRecord, run_folder: Path, follower: MetricsFollower) -> None:
+def _report_validations(record: JobRecord, run_folder: Path, follower: MetricsFollower) -> None:
     for values in follower.new_records():
         measures = {
             tag: value

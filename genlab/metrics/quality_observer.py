@@ -38,7 +38,7 @@ _MEASURES = (_FRECHET, "kernel_distance", "precision", "recall")
 _log = logging.getLogger(__name__)
 
 
-def is_judged_by_samples(model: Model) -> bool:
+def is_measured_by_samples(model: Model) -> bool:
     """Return True if a model draws images and has no measure of held-out images that orders models."""
     return isinstance(model, GenerativeModel) and model.selection_measure is None
 

@@ -19,13 +19,13 @@ class StopRequest:
     """The requests that signals have made so far.
 
     Args:
-        farewell: Returns the last line on the terminal when a second signal ends the process at once.
+        last_line: Returns the last line on the terminal when a second signal ends the process at once.
     """
 
-    def __init__(self, farewell: Callable[[], str]) -> None:
+    def __init__(self, last_line: Callable[[], str]) -> None:
         self.signal_number: int | None = None
         self.save_requested = False
-        self._farewell = farewell
+        self._last_line = last_line
         self._asked = 0.0
         self._waits_for_nothing = False
 
@@ -36,7 +36,7 @@ class StopRequest:
             if hasattr(sys, "ps1"):  # an interactive session, as in a notebook, which outlives its runs
                 raise KeyboardInterrupt
             # The second request means now. Checkpoints are replaced atomically, so leaving at once loses nothing saved.
-            _write(f"genlab: {self._farewell()}\n")
+            _write(f"genlab: {self._last_line()}\n")
             os._exit(128 + number)
         self.signal_number = number
         self._asked = time.monotonic()
@@ -75,13 +75,13 @@ class StopRequest:
 
 
 @contextmanager
-def listen_for_signals(farewell: Callable[[], str]) -> Iterator[StopRequest]:
+def listen_for_signals(last_line: Callable[[], str]) -> Iterator[StopRequest]:
     """Let SIGINT, SIGTERM and SIGHUP ask to save and stop, and SIGUSR1 to save and go on, while the block runs.
 
     Args:
-        farewell: See :class:`StopRequest`.
+        last_line: See :class:`StopRequest`.
     """
-    request = StopRequest(farewell)
+    request = StopRequest(last_line)
     handlers: dict[signal.Signals, Handler] = {signal.SIGINT: request._on_stop, signal.SIGTERM: request._on_stop}
     handlers |= {signal.SIGHUP: request._on_hangup, signal.SIGUSR1: request._on_save}
     with handling(handlers):

@@ -159,7 +159,7 @@ class Trainer(TrainingRun):
         if self.settings.compile:
             for module in self.model.compilable():
                 module.compile(mode=self.settings.compile_mode)
-        with ExitStack() as opened, listen_for_signals(self._farewell) as request, self.failure_in_summary():
+        with ExitStack() as opened, listen_for_signals(self._last_line) as request, self.failure_in_summary():
 
             def start() -> None:
                 self._begin(begin)
@@ -196,7 +196,7 @@ class Trainer(TrainingRun):
             except StoppedBySignal as stop:
                 number = stop.exit_code - 128
                 self.write_summary("interrupted", f"signal {number}")
-                raise StoppedBySignal(f"{stop} after the last step; {self._farewell()}", number) from None
+                raise StoppedBySignal(f"{stop} after the last step; {self._last_line()}", number) from None
             self.write_summary("finished" if finished else "interrupted", self._stop_reason)
         return self.summary
 
@@ -287,7 +287,7 @@ class Trainer(TrainingRun):
             self.checkpoints.agree_on_best(self.selection.best_step, newest_step=self.summary.saved_step)
         self.has_begun = True
 
-    def _farewell(self) -> str:
+    def _last_line(self) -> str:
         """Return a line on the state of the run if it ends here."""
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
             return f"to resume from the last checkpoint: {self._resume_command}"

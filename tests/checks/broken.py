@@ -88,7 +88,7 @@ class ForgetfulCompletion(PixelCNN):
 
 
 class AttachedImages(GAN):
-    """Images of the generator are judged with their graph, so that the discriminator's loss has a gradient in it."""
+    """Images of the generator are scored with their graph, so that the discriminator's loss has a gradient in it."""
 
     def _discriminator_loss(self, batch: Batch) -> Loss:
         generated = self._generate_for(batch)
@@ -108,7 +108,7 @@ class OneOptimizer(AttachedImages):
         return (Phase(name="discriminator", modules=both, loss=self._discriminator_loss), generator)
 
 
-class TrainsAStranger(GAN):
+class TrainsForeignNetwork(GAN):
     """A phase with a network that is no part of the model, and so of no checkpoint."""
 
     def phases(self) -> tuple[Phase, ...]:

@@ -182,7 +182,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         gan(broken.OneOptimizer),
         {"generated images are detached", "phases are isolated"},
     ),
-    "a network that is not in the model": (gan(broken.TrainsAStranger), {"phases are isolated"}),
+    "a network that is not in the model": (gan(broken.TrainsForeignNetwork), {"phases are isolated"}),
     "bounded scores": (gan(broken.BoundedScores), {"scores are unbounded"}),
     "a penalty of another norm": (
         gan(GAN, broken.StretchedPenalty(weight=10.0)),

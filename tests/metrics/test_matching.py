@@ -58,7 +58,7 @@ class Fixed(nn.Module):
         return (images[:, 0, 0, 0] * 3).round().long() if self.has_code else None
 
 
-def test_codes_are_matched_on_training_images_and_judged_on_the_split() -> None:
+def test_codes_are_matched_on_training_images_and_measured_on_the_split() -> None:
     def store(levels: list[int], labels: list[int]) -> Store:
         return Store(torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1), torch.tensor(labels))
 

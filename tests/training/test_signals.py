@@ -10,7 +10,7 @@ from genlab.errors import StoppedBySignal
 from genlab.training.signals import listen_for_signals
 
 
-def farewell() -> str:
+def last_line() -> str:
     return "to resume: this way"
 
 
@@ -24,7 +24,7 @@ def as_in_a_terminal() -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_request(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with listen_for_signals(farewell) as request:
+    with listen_for_signals(last_line) as request:
         os.kill(os.getpid(), number)
         assert request.signal_number == number
     assert signal.getsignal(number) == before
@@ -33,7 +33,7 @@ def test_a_signal_is_a_request(number: signal.Signals) -> None:
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_terminal_that_vanishes_tells_it_twice(first: signal.Signals) -> None:
     """Its shell passes SIGHUP on and then ends, upon which the kernel sends it again."""
-    with listen_for_signals(farewell) as request:
+    with listen_for_signals(last_line) as request:
         for number in (first, signal.SIGHUP, signal.SIGHUP):
             os.kill(os.getpid(), number)
         assert request.signal_number == first
@@ -41,7 +41,7 @@ def test_a_terminal_that_vanishes_tells_it_twice(first: signal.Signals) -> None:
 
 def test_nohup_counts() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with listen_for_signals(farewell) as request:
+    with listen_for_signals(last_line) as request:
         os.kill(os.getpid(), signal.SIGHUP)
         assert request.signal_number is None
 
@@ -51,7 +51,7 @@ def test_a_second_interruption_after_a_hangup_leaves_at_once(
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    with listen_for_signals(farewell):
+    with listen_for_signals(last_line):
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGINT)
     assert codes == [130]
@@ -61,10 +61,10 @@ def test_a_second_interruption_after_a_hangup_leaves_at_once(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_where_nothing_is_left_to_save_a_signal_ends_it_at_once(number: signal.Signals) -> None:
     raises = pytest.raises(StoppedBySignal, match="stopped by")
-    with listen_for_signals(farewell) as request, raises as stopped, request.waiting_for_nothing():
+    with listen_for_signals(last_line) as request, raises as stopped, request.waiting_for_nothing():
         os.kill(os.getpid(), number)
     assert stopped.value.exit_code == 128 + number
-    with listen_for_signals(farewell) as request:
+    with listen_for_signals(last_line) as request:
         os.kill(os.getpid(), number)  # just before
         with pytest.raises(StoppedBySignal), request.waiting_for_nothing():
             pytest.fail("it goes on")

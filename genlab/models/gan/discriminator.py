@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     @property
-    def judges_batches(self) -> bool:
+    def couples_batches(self) -> bool:
         """True if the output of one image in training depends on the others of its batch."""
         return not isinstance(self.feature_layer, nn.Identity | GaussianNoiseLayer) or (
             coupling_layer(self.network, training=True) is not None
@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
         features = self.network(images, conditions)
         return DiscriminatorOutput(features=features, outputs=self.output(self.feature_layer(features)))
 
-    def judge_both(
+    def forward_both(
         self,
         real: Float[Tensor, "R C H W"],
         fake: Float[Tensor, "B C H W"],
@@ -60,7 +60,7 @@ class Discriminator(nn.Module):
         fake_conditions: Float[Tensor, "B K"],
     ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """Return the outputs for real and generated images, in one pass if the images of a batch are independent."""
-        if self.judges_batches:
+        if self.couples_batches:
             return self(real, real_conditions), self(fake, fake_conditions)
         # One pass over both is the same function, and fills the matrix products better.
         both = self(torch.cat((real, fake)), torch.cat((real_conditions, fake_conditions)))

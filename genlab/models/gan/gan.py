@@ -69,7 +69,7 @@ class GAN(GenerativeModel, HasScores):
         techniques: By name; None leaves one out.
         n_critic: Updates of the discriminator per update of the generator.
         generator_repeats: Updates of the generator in a training step.
-        pack: Images that the discriminator judges together, joined along the channels (arXiv:1712.04086).
+        pack: Images that the discriminator scores together, joined along the channels (arXiv:1712.04086).
         reuses_generated: True if the generator's update scores the images of the discriminator's last update again
             instead of drawing new ones: cheaper, and a little different from the papers.
 
@@ -212,7 +212,7 @@ class GAN(GenerativeModel, HasScores):
         real, left_out = self._split(batch)
         generated = self._generate_for(real.labels)
         fake, fake_conditions = self._seen(generated.images.detach()), packed(generated.conditions, self.pack)
-        real_output, fake_output = self.discriminator.judge_both(real.images, fake, real.conditions, fake_conditions)
+        real_output, fake_output = self.discriminator.forward_both(real.images, fake, real.conditions, fake_conditions)
         real_scores, fake_scores = self._scores(real_output.outputs), self._scores(fake_output.outputs)
         adversarial = self.objective.discriminator_loss(real_scores, fake_scores)
 

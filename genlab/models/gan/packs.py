@@ -1,4 +1,4 @@
-"""Packs: images that the discriminator judges together, joined along the channels (PacGAN, arXiv:1712.04086).
+"""Packs: images that the discriminator scores together, joined along the channels (PacGAN, arXiv:1712.04086).
 
 Dimensions: B batch, C channels, O outputs.
 """

@@ -49,7 +49,7 @@ def test_judging_both_is_judging_each(kind: str) -> None:
     discriminator = KINDS[kind]()
     real, fake = torch.randn(3, 1, 4, 4), torch.randn(5, 1, 4, 4) + 2
     conditions = torch.randn(3, 2), torch.randn(5, 2)
-    both = discriminator.judge_both(real, fake, *conditions)
+    both = discriminator.forward_both(real, fake, *conditions)
     for output, images, given in zip(both, (real, fake), conditions, strict=True):
         alone = discriminator(images, given)
         torch.testing.assert_close(output.features, alone.features)
@@ -63,4 +63,4 @@ def test_whether_images_of_a_batch_influence_each_other(kind: str) -> None:
     outputs = discriminator(images, torch.zeros(4, 2)).outputs
     (gradient,) = torch.autograd.grad(outputs[0].sum(), images)
     assert gradient[0].any()
-    assert bool(gradient[1:].any()) == discriminator.judges_batches == (kind not in ("plain", "noisy"))
+    assert bool(gradient[1:].any()) == discriminator.couples_batches == (kind not in ("plain", "noisy"))

@@ -64,12 +64,12 @@ def test_a_pack_joins_images_and_conditions_along_the_channels() -> None:
     images = torch.rand(4, 2, 4, 4)
     batch = Batch(images=images, labels=torch.tensor([0, 1, 2, 0]))
     loss = model.phases()[0].loss(batch)
-    (judged, conditions), x = seen[0], 2 * images - 1
-    assert judged.shape == (4, 4, 4, 4), "two packs of real images, two of generated ones"
-    torch.testing.assert_close(judged[:2], torch.stack((torch.cat((x[0], x[2])), torch.cat((x[1], x[3])))))
+    (seen_images, conditions), x = seen[0], 2 * images - 1
+    assert seen_images.shape == (4, 4, 4, 4), "two packs of real images, two of generated ones"
+    torch.testing.assert_close(seen_images[:2], torch.stack((torch.cat((x[0], x[2])), torch.cat((x[1], x[3])))))
     assert conditions[:2].tolist() == [[1, 0, 0, 0, 0, 1], [0, 1, 0, 1, 0, 0]]
     assert conditions[2:].equal(conditions[:2])
-    scores = model.discriminator(judged, conditions).outputs[:, 0].tolist()
+    scores = model.discriminator(seen_images, conditions).outputs[:, 0].tolist()
     expected = (softplus(-scores[0]) + softplus(-scores[1]) + softplus(scores[2]) + softplus(scores[3])) / 2
     assert loss.value.item() == pytest.approx(expected, rel=1e-5)
     plain = make_gan(make_spec(channels=2, num_classes=3), conditioning=ClassLabels())

@@ -328,7 +328,7 @@ def trained(model: GAN) -> GAN:
 def test_a_layer_that_declares_nothing_is_taken_for_one_that_couples_images() -> None:
     model = trained(own(OwnLayer()))
     assert model.couples_images
-    assert model.discriminator.judges_batches
+    assert model.discriminator.couples_batches
     assert not model.shardable()
     assert not model.warnings()
     (line,) = own(GradientPenalty(weight=10.0), OwnLayer()).warnings()
@@ -402,7 +402,7 @@ def test_layers_that_mix_a_batch_are_found_in_a_network_of_ones_own(
     network = functools.partial(OwnNetwork, change=change, **make_mlp_discriminator().keywords)
     with pytest.raises(ValueError, match=message):
         own(GradientPenalty(weight=10.0), discriminator=network)
-    assert own(discriminator=network).discriminator.judges_batches
+    assert own(discriminator=network).discriminator.couples_batches
 
 
 @pytest.mark.parametrize(
