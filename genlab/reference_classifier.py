@@ -85,7 +85,7 @@ def load_classifier(
     wanted, found = ((each.channels, each.height, each.width) for each in (spec, learned))
     if wanted != found or (spec.num_classes and spec.num_classes != learned.num_classes):
         raise ConfigurationError(
-            f"{key} must have learned images like those of the run (channels, height, width {wanted}, "
+            f"{key} must have learned images like the measured ones (channels, height, width {wanted}, "
             f"{spec.num_classes} classes), got {run_folder}, which learned {found}, {learned.num_classes} classes"
         )
     return ReferenceClassifier(

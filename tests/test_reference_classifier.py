@@ -108,7 +108,7 @@ def test_a_named_run_must_be_a_classifier_of_such_images(
     assert named.weights_id == found.weights_id
     with pytest.raises(ConfigurationError, match=r"model=classifier.*a run of DRAW"):
         load_classifier(other, spec=spec, device=CPU)
-    with pytest.raises(ConfigurationError, match=r"must have learned images like those of the run .*\(1, 28, 28\)"):
+    with pytest.raises(ConfigurationError, match=r"must have learned images like the measured ones .*\(1, 28, 28\)"):
         load_classifier(found.run_folder, spec=make(size=28)[0].spec, device=CPU)
     with pytest.raises(ConfigurationError, match="2 classes"):
         load_classifier(found.run_folder, spec=make(classes=[0, 1])[0].spec, device=CPU)

@@ -50,7 +50,7 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
 
     outcome = genlab("train", "model=draw", *TINY[1:], "dataset.size=16", "trainer=smoke", *watch)
     assert outcome.code == 2
-    assert "trainer.watch_classifier must have learned images like those of the run" in outcome.errors
+    assert "trainer.watch_classifier must have learned images like the measured ones" in outcome.errors
     watch = (*ONE_LOOK, f"trainer.watch_classifier={folder}")
     outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *watch)
     assert outcome.code == 2

@@ -1,17 +1,26 @@
 """`genlab evaluate`: the ledger of a trained run in RUN/evaluation.json, or likelihoods of given images beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from genlab.commands.evaluate_settings import EvaluateSettings, dataset_of_samples, require_consistent
 from genlab.commands.likelihoods import GivenImagesSettings, measure_given_images
-from genlab.config.build import build
+from genlab.commands.samples import (
+    Ledger,
+    SamplesSettings,
+    feature_extractors,
+    ledger_of_samples,
+    measure_given_samples,
+    reference_images,
+    show_report,
+)
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
@@ -22,23 +31,16 @@ from genlab.launch.devices import processes_on
 from genlab.launch.processes import Processes
 from genlab.measures import Measure
 from genlab.metrics.baselines import BASELINE_MEASURES, baseline_averages
-from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
-from genlab.metrics.inception import InceptionFeatures
-from genlab.metrics.ledger import Entry, entries_from, entries_of_samples, format_table
+from genlab.metrics.generation import generated_images
+from genlab.metrics.ledger import Entry, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
-from genlab.metrics.modes import format_histogram
-from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Report
-from genlab.metrics.sample_measure import SampleMeasure
+from genlab.metrics.quality import Comparison, Protocol
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
-from genlab.paths import absolute
-from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
-from genlab.run.record import moved, require_root_alone, save_evaluation
-from genlab.sampling.pictures import save_picture
-from genlab.train import train
+from genlab.run.record import moved, save_evaluation
 from genlab.training.evaluation import (
     Average,
     Batching,
@@ -46,74 +48,6 @@ from genlab.training.evaluation import (
     batching_for,
 )
 from genlab.types import Batch
-
-_KEYS_OF_GIVEN_IMAGES = frozenset(
-    {
-        *("run", "images", "against", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
-        *("device", "devices", "num_threads"),
-    }
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """The keys of configs/evaluate.yaml.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
-
-    run: str
-    checkpoint: Literal["best", "last"]
-    split: Split
-    num_images: int | None
-    num_importance_samples: int
-    samples: bool | None
-    num_generated: int
-    reference_split: Split
-    classifier: str | None
-    inception_weights: str | None
-    parzen: bool
-    images: str | None
-    against: str | None
-    dataset: Mapping[str, Any]
-    allow_other_data: bool
-    out: str | None
-    batch_size: int | None
-    seed: int | None
-    device: str
-    devices: int
-    num_threads: int | None
-    measure: dict[str, dict[str, Any] | None]
-    """Further measures of samples by name, each a node; null takes one away."""
-
-    @cached_property
-    def further_measures(self) -> dict[str, SampleMeasure]:
-        """The further measures of samples, built."""
-        return {
-            name: build(node, f"measure.{name}", expects=SampleMeasure)
-            for name, node in self.measure.items()
-            if node is not None
-        }
-
-    def __post_init__(self) -> None:
-        if self.measure and self.samples is False:
-            raise ValueError(f"measure must be empty with samples=false, got {', '.join(self.measure)}")
-        if self.num_importance_samples < 0:
-            raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
-        require_root_alone(self.dataset)
-        if self.devices < 1:
-            raise ValueError(f"devices must be at least 1, got {self.devices}")
-        if self.against is not None and self.images is None:
-            raise ValueError(
-                f"against must be null without images=FOLDER, whose likelihoods it compares, got {self.against}"
-            )
-        for key in ("batch_size", "num_images"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"{key} must be null or at least 1, got {value}")
-        if self.num_generated < LEAST_IMAGES:
-            raise ValueError(f"num_generated must be at least {LEAST_IMAGES}, got {self.num_generated}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +99,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
     """
     settings = check_fields(EvaluateSettings, {"measure": {}, **values}, "")
     _ = settings.further_measures  # a mistake in their nodes is an error before anything is loaded
-    if settings.images is not None:
-        for override in parse_overrides(overrides):
-            if override.key_or_group not in _KEYS_OF_GIVEN_IMAGES:
-                raise ConfigurationError(
-                    f"{override.key_or_group} has no effect on the likelihoods of given images: leave it out, or images"
-                )
+    keys = [re.split(r"[./]", override.key_or_group)[0] for override in parse_overrides(overrides)]
+    require_consistent(settings, keys)
     return settings
 
 
@@ -193,6 +123,9 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     """
     device = own_device(choose_device(settings.device))
     with joined(device, is_patient=True):
+        if settings.run is None:
+            measure_given_samples(_settings_of_samples(settings), device, context.command)
+            return
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
         trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
         set_num_threads(settings.num_threads, trained)
@@ -212,6 +145,14 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
             measure_given_images(given, trained, device, context.command)
 
 
+def _settings_of_samples(settings: EvaluateSettings) -> SamplesSettings:
+    assert isinstance(settings.samples, str)
+    assert settings.out is not None
+    own: dict[str, Any] = {"dataset": dataset_of_samples(settings), "measures": settings.further_measures}
+    shared = {entry.name: getattr(settings, entry.name) for entry in fields(SamplesSettings) if entry.name not in own}
+    return SamplesSettings(**shared, **own)
+
+
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
     """Return the ledger of a split, including measures of samples."""
     with first_before_others():  # a download, or images decoded once
@@ -226,35 +167,29 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     )
     # Invalid settings are refused before anything is measured.
     place = writable(trained.run.folder, settings.out)
-    pictures = writable(place / "samples", None)
+    writable(place / "samples", None)
     generator = _model_to_sample(evaluation)
-    with first_before_others():  # a classifier trained once
-        classifier, extractors = (None, []) if generator is None else _extractors(evaluation)
+    classifier = None
+    if generator is not None:
+        classifier, compare = _prepared_comparison(evaluation, generator)
     averages = _averages(evaluation)
-    comparison = None if generator is None else _comparison(evaluation, generator, extractors)
+    comparison = None if generator is None else compare()
     if not is_first():
         return
     measures, baselines = _entered(evaluation, averages)
-    report = Report() if comparison is None else comparison.report()
-    enter = partial(entries_of_samples, dataset=evaluation.dataset, split=settings.reference_split, seed=seed)
-    measures += enter(report.estimates, weights=trained.weights)
-    baselines += enter(report.baselines, weights="none")
+    ledger = Ledger() if comparison is None else ledger_of_samples(comparison, weights=trained.weights)
+    measures, baselines = [*measures, *ledger.measures], [*baselines, *ledger.baselines]
     print(format_table(measures, baselines))
-    if report.histogram is not None:
-        print(format_histogram(report.histogram, evaluation.dataset))
-    for name, picture in report.pictures.items():
-        path = pictures / f"{name}.png"
-        save_picture(picture, path)
-        print(f"picture: {path}")
+    show_report(ledger.report, dataset, place)
     path = save_evaluation(
         place,
         command=command,
         checkpoint=trained.checkpoint,
         step=trained.step,
-        dataset=evaluation.dataset,
+        provenance=dataset.provenance,
         measures=measures,
         baselines=baselines,
-        classifier=None if classifier is None else _about(classifier),
+        classifier=classifier,
     )
     print(f"written to {path}")
 
@@ -323,63 +258,54 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
     """Return the model if its samples are to be measured: on request, or because it has no likelihood."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
-        if settings.samples or settings.measure:
-            rule = "samples must be null or false" if settings.samples else "measure must be empty"
-            raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
+        for rule, is_given in (
+            ("samples must be null or false", settings.samples),
+            ("reference must be null", settings.reference),
+            ("measure must be empty", settings.measure),
+        ):
+            if is_given:
+                raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
         return None
-    is_asked = settings.samples or bool(settings.measure)
-    if settings.samples is False or (not is_asked and has_likelihood(model)):
+    is_asked = bool(settings.samples or settings.reference or settings.measure)
+    if not is_asked and has_likelihood(model):
         return None
-    count = _num_images(evaluation.dataset, settings.reference_split, settings.num_images)
-    if count < LEAST_IMAGES:
-        raise DataError(
-            f"samples are compared with at least {LEAST_IMAGES} images, got {count} of split "
-            f"{settings.reference_split} (num_images, reference_split)"
-        )
-    return model
+    return None if settings.samples is False else model
 
 
-def _extractors(evaluation: Evaluation) -> tuple[ReferenceClassifier | None, list[FeatureExtractor]]:
-    """Return the feature extractors: the classifier if the data allow one, and Inception if its weights are given."""
-    settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
-    inception: list[FeatureExtractor] = []
-    if settings.inception_weights is not None:
-        inception.append(InceptionFeatures(Path(settings.inception_weights), device=device))
-    reason = why_no_classifier(dataset)
-    if settings.classifier is not None:
-        found = load_classifier(Path(settings.classifier), spec=dataset.spec, device=device)
-    elif reason is None:
-        node, num_threads = evaluation.trained.run.configuration.dataset, settings.num_threads
-        found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print, train=train)
-    else:
-        print(
-            f"without measures on a classifier's features: {reason}; classifier=RUN names one, inception_weights=FILE "
-            "gives other features"
-        )
-        return None, inception
-    return found, [ClassifierFeatures(found.classifier, weights_id=found.weights_id), *inception]
+def _prepared_comparison(
+    evaluation: Evaluation, model: GenerativeModel
+) -> tuple[Mapping[str, Any] | None, Callable[[], Comparison]]:
+    """Return a description of the classifier that is looked through, and what draws samples and compares them.
 
-
-def _comparison(evaluation: Evaluation, model: GenerativeModel, extractors: Sequence[FeatureExtractor]) -> Comparison:
-    settings = evaluation.settings
-    protocol = Protocol(
-        num_generated=settings.num_generated,
-        reference_split=settings.reference_split,
-        num_reference=settings.num_images,
-        seed=evaluation.seed,
-        batch_size=evaluation.batch_size,
-        parzen=settings.parzen,
+    Raises:
+        DataError: The reference images are too few, or cannot be used.
+    """
+    settings, dataset, device, seed = evaluation.settings, evaluation.dataset, evaluation.device, evaluation.seed
+    reference = reference_images(
+        settings.reference, dataset, settings.reference_split, num_images=settings.num_images, seed=seed
     )
-    measures = settings.further_measures
-    for name, measure in measures.items():
-        if measure.of_features and not extractors:
-            raise ConfigurationError(f"measure.{name} needs features: classifier=RUN or inception_weights=FILE")
-    return Comparison(model, evaluation.dataset, extractors, protocol, device=evaluation.device, measures=measures)
+    with first_before_others():  # a classifier trained once
+        classifier, extractors = feature_extractors(
+            dataset,
+            evaluation.trained.run.configuration.dataset,
+            spec=dataset.spec,
+            classifier=settings.classifier,
+            inception_weights=settings.inception_weights,
+            device=device,
+            num_threads=settings.num_threads,
+        )
+    protocol = Protocol(seed=seed, batch_size=evaluation.batch_size, parzen=settings.parzen)
 
+    def compare() -> Comparison:
+        generated = generated_images(model, dataset, settings.num_generated, seed=seed, device=device)
+        return Comparison(
+            generated,
+            reference,
+            extractors,
+            protocol,
+            dataset=dataset,
+            device=device,
+            measures=settings.further_measures,
+        )
 
-def _about(classifier: ReferenceClassifier) -> dict[str, Any]:
-    return {
-        "weights": classifier.weights_id,
-        "run": str(absolute(classifier.run_folder)),
-        "test_error": classifier.test_error,
-    }
+    return classifier, compare

@@ -36,7 +36,7 @@ SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
 # Keys of config.yaml that belong to one start, or were measured from the data.
 _NO_SETTINGS = ("resume", "allow_other_data", "spec", "dataset_fingerprint")
-_MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra")
+_MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra", "evaluation.json")
 _SPEED = "speed/images_per_second"
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
@@ -120,12 +120,14 @@ def read_run(folder: Path, *, name: str) -> Run:
         name: Its name in tables.
     """
     problems: list[str] = []
-    summary = _read_json(folder, "summary.json", problems)
-    environment = _read_json(folder, "environment.json", problems)
-    configuration = _read_yaml(folder, "config.yaml", problems)
-    origin = _origin(folder)
     has_evaluation = (folder / "evaluation.json").exists()
     evaluation = _read_json(folder, "evaluation.json", problems) if has_evaluation else {}
+    samples = _node(evaluation, "samples")  # of a program that may not be genlab, of which nothing else is known
+    problems_of_run = [] if samples else problems
+    summary = _read_json(folder, "summary.json", problems_of_run)
+    environment = _read_json(folder, "environment.json", problems_of_run)
+    configuration = _read_yaml(folder, "config.yaml", problems_of_run)
+    origin = _origin(folder)
     step = _whole(summary.get("step"))
     measured = records_of_evaluation(evaluation, problems)
     if not measured:
@@ -138,11 +140,19 @@ def read_run(folder: Path, *, name: str) -> Run:
     return Run(
         folder=folder,
         name=name,
-        status=_status(folder, summary),
+        status="given samples" if samples else _status(folder, summary),
         reason=_text(summary.get("reason")) or (None if summary else _last_error(folder)),
         problems=tuple(problems),
-        model=origin.choices.get("model") or _last_part(_node(configuration, "model").get("_target_")),
-        dataset=origin.choices.get("dataset") or _last_part(_node(configuration, "dataset").get("_target_")),
+        model=(
+            origin.choices.get("model")
+            or _last_part(_node(configuration, "model").get("_target_"))
+            or _text(samples.get("name"))
+        ),
+        dataset=(
+            origin.choices.get("dataset")
+            or _last_part(_node(configuration, "dataset").get("_target_"))
+            or next((record.dataset for record in measured if samples), None)
+        ),
         experiment=origin.choices.get("experiment"),
         overrides=origin.overrides,
         commands=_commands(origin.overrides, environment, has_overrides=bool(origin.choices)),

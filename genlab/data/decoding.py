@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from genlab.data.containers import RefusedImage, picture_in
@@ -21,6 +22,8 @@ PILLOW_MAX_PIXELS = 89_478_485
 """Above this Pillow itself warns of a decompression bomb."""
 
 Size = int | tuple[int, int]
+_WHITE = 255
+
 Crop = Literal["center", "stretch", "none"]
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -84,6 +87,32 @@ def decode(path: Path, rules: PictureRules) -> Picture:
     Raises:
         RefusedImage: With the reason.
     """
+    with _opened(path, max_pixels=rules.max_pixels) as image:
+        num_frames = _num_frames(image)
+        scaled = _scale(_flatten(_upright(image), channels=rules.channels, background=rules.background), rules)
+    return Picture(levels=_channels_first(scaled).tobytes(), num_frames=num_frames)
+
+
+def decode_as_stored(path: Path) -> UInt8[np.ndarray, "C H W"]:
+    """Decode one file without scaling, within `bombs_refused`: grey as one channel, all others as three.
+
+    Raises:
+        RefusedImage: With the reason.
+    """
+    with _opened(path, max_pixels=PILLOW_MAX_PIXELS) as image:
+        if (num_frames := _num_frames(image)) > 1:
+            raise RefusedImage(f"holds {num_frames} frames")
+        channels: Literal[1, 3] = 1 if image.mode != "P" and len(image.getbands()) < 3 else 3
+        return _channels_first(_flatten(_upright(image), channels=channels, background=_WHITE))
+
+
+@contextmanager
+def _opened(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
+    """Open the picture in a file.
+
+    Raises:
+        RefusedImage: It cannot be opened, or it cannot be decoded in the block.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -93,11 +122,9 @@ def decode(path: Path, rules: PictureRules) -> Picture:
     try:
         with Image.open(io.BytesIO(picture_in(content)), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > rules.max_pixels:
-                raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {rules.max_pixels:,}")
-            # The further pictures of a JPEG are previews, depths and gains of the first one.
-            num_frames = 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
-            scaled = _scale(_flatten(_upright(image), rules), rules)
+            if width * height > max_pixels:
+                raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {max_pixels:,}")
+            yield image
     except UnidentifiedImageError as error:
         raise RefusedImage(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -106,10 +133,16 @@ def decode(path: Path, rules: PictureRules) -> Picture:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise RefusedImage(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
-    levels = np.asarray(scaled)
-    if rules.channels == 3:
-        levels = levels.transpose(2, 0, 1)
-    return Picture(levels=levels.tobytes(), num_frames=num_frames)
+
+
+def _num_frames(image: Image.Image) -> int:
+    # The further pictures of a JPEG are previews, depths and gains of the first one.
+    return 1 if image.format in ("JPEG", "MPO") else getattr(image, "n_frames", 1)
+
+
+def _channels_first(image: Image.Image) -> UInt8[np.ndarray, "C H W"]:
+    levels = np.asarray(image)
+    return levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -122,18 +155,18 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def _flatten(image: Image.Image, rules: PictureRules) -> Image.Image:
+def _flatten(image: Image.Image, *, channels: Literal[1, 3], background: int) -> Image.Image:
     """Eight bits per channel, opaque, with the channels asked for."""
     if image.mode.startswith("I"):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
         # Straight to RGBA: Pillow then applies palettes and transparent colours of every mode.
         transparent = image.convert("RGBA")
-        background = Image.new("RGBA", image.size, (rules.background,) * 3 + (255,))
-        image = Image.alpha_composite(background, transparent)
+        ground = Image.new("RGBA", image.size, (background,) * 3 + (255,))
+        image = Image.alpha_composite(ground, transparent)
     elif image.mode in ("P", "CMYK", "YCbCr"):
         image = image.convert("RGB")
-    return image.convert("L" if rules.channels == 1 else "RGB")
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

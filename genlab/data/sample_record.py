@@ -1,4 +1,4 @@
-"""The record of a folder of samples, which says what they are and if all of them are there."""
+"""The record of a folder of samples, which says what they are and if all of them are there, and the names of an NPZ."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,9 @@ from genlab.errors import ConfigurationError
 from genlab.storage import read_within
 
 RECORD_NAME = "sampling.json"
+NPZ_NAME = "samples.npz"
+IMAGES_KEY, LABELS_KEY = "arr_0", "arr_1"
+"""Arrays of an NPZ of samples, named as ``numpy.savez`` names unnamed ones."""
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

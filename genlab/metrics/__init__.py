@@ -9,7 +9,7 @@ from genlab.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from genlab.metrics.inception import InceptionFeatures
 from genlab.metrics.inception_score import inception_style_score
 from genlab.metrics.kernel import kernel_distance
-from genlab.metrics.ledger import Entry, Estimate, as_json, entries_from, entries_of_samples, format_table
+from genlab.metrics.ledger import Entry, Estimate, Source, as_json, entries_from, entries_of_samples, format_table
 from genlab.metrics.manifold import ManifoldScores, manifold_scores, precision_and_recall
 from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
 from genlab.metrics.novelty import Auroc, auroc
@@ -26,6 +26,7 @@ __all__ = [
     "InceptionFeatures",
     "ManifoldScores",
     "ParzenEstimate",
+    "Source",
     "as_json",
     "auroc",
     "class_histogram",

@@ -4,14 +4,16 @@ Dimensions: N images, C channels, H height, W width, K classes.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from tqdm import tqdm
 
 from genlab.data.dataset import Dataset
+from genlab.functional import to_bytes
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import dealt
@@ -85,6 +87,36 @@ def draw_batches(
     for first in range(0, len(starts), num_processes()):
         own = starts[first : first + num_processes()]
         yield from zip(own, dealt(own, draw), strict=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Images to be measured, and the classes that they were drawn for; None without classes."""
+
+    levels: UInt8[Tensor, "N C H W"]
+    labels: Int[Tensor, " N"] | None
+
+
+def generated_images(
+    model: GenerativeModel, dataset: Dataset, num_images: int, *, seed: int, device: torch.device
+) -> Generated:
+    """Return samples of a model as files store them, of classes as frequent as in training.
+
+    Args:
+        model: In evaluation mode, on the device.
+        dataset: Of its training.
+        num_images: N.
+        seed: Of the samples.
+        device: Device of the model.
+    """
+    labels = None
+    if model.num_classes > 0:
+        counts = training_classes(dataset)
+        counts = torch.ones(model.num_classes).long() if counts is None else counts
+        labels = draw_labels(counts, num_images, seed=seed)
+    return Generated(
+        levels=to_bytes(draw_images(model, num_images, labels=labels, seed=seed, device=device)), labels=labels
+    )
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:

@@ -5,11 +5,29 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
+from genlab.data.image_set import ImageSet
 from genlab.measures import NOT_DECLARED, OF_REAL_IMAGES, Measure
 from genlab.tables import aligned
 from genlab.training.evaluation import Average
 
-Weights = Literal["trained", "averaged", "none"]
+Weights = Literal["trained", "averaged", "none", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The identity of images that something is measured on."""
+
+    name: str
+    """Of the data set, the folder or the file."""
+    binarization: str
+    """As in :class:`genlab.data.dataset.Dataset`."""
+    fingerprint: str
+    """SHA-256 of the images."""
+
+    @classmethod
+    def of(cls, images: Dataset | ImageSet) -> "Source":
+        """Return the identity of a data set or of images of files."""
+        return cls(name=images.name, binarization=images.binarization, fingerprint=images.fingerprint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +59,8 @@ class Entry:
     standard_error: float | list[float] | None
     measure: Measure | None
     """Its declaration; None if it is not declared."""
-    split: Split
-    """Split on which it was measured; the reference split for generated images."""
+    split: Split | Literal["files"]
+    """Split on which it was measured; that of the reference for generated images."""
     num_examples: int
     """Images of that split."""
     num_importance_samples: int | None
@@ -121,9 +139,9 @@ def _as_measured(declared: Measure | None, protocol: str | None) -> Measure | No
 
 
 def entries_of_samples(
-    estimates: Iterable[Estimate], *, dataset: Dataset, split: Split, seed: int, weights: Weights
+    estimates: Iterable[Estimate], *, source: Source, split: Split | Literal["files"], seed: int, weights: Weights
 ) -> list[Entry]:
-    """Enter measures of generated images into the ledger; `split` is the reference split."""
+    """Enter measures of generated images into the ledger; `source` and `split` are those of the reference."""
     return [
         Entry(
             name=estimate.name,
@@ -135,9 +153,9 @@ def entries_of_samples(
             num_importance_samples=None,
             weights=weights,
             seed=seed,
-            dataset=dataset.name,
-            binarization=dataset.binarization,
-            dataset_fingerprint=dataset.fingerprint,
+            dataset=source.name,
+            binarization=source.binarization,
+            dataset_fingerprint=source.fingerprint,
             num_generated=estimate.num_generated,
             features=estimate.features,
             protocol=estimate.protocol,

@@ -50,12 +50,17 @@ def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K
     return max(0.0, float((shares[is_seen] * ratio.log()).sum()))
 
 
-def format_histogram(counts: Int[Tensor, " K"], dataset: Dataset) -> str:
-    """Return one line for each class: the shares of the samples and of the training images, and a bar of the first."""
+def format_histogram(counts: Int[Tensor, " K"], dataset: Dataset | None) -> str:
+    """Return one line for each class: the shares of the samples and of the training images, and a bar of the first.
+
+    Args:
+        counts: Samples in each class.
+        dataset: Names the classes and holds the training images; None without one.
+    """
     if len(counts) > _MAX_CLASSES_SHOWN:
         return f"class histogram of {len(counts):,} classes: in evaluation.json"
-    names = dataset.class_names or tuple(map(str, range(len(counts))))
-    training = training_classes(dataset)
+    names = (() if dataset is None else dataset.class_names) or tuple(map(str, range(len(counts))))
+    training = None if dataset is None else training_classes(dataset)
     shares = (counts / counts.sum()).tolist()
     of_training = [""] * len(counts) if training is None else [f"{share:6.1%}" for share in training / training.sum()]
     width = max(len("class"), *map(len, names))

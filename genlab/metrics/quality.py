@@ -3,31 +3,35 @@
 Dimensions: N images, C channels, H height, W width, F features, K classes.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
 from genlab.data.dataset import Dataset, Split
+from genlab.data.image_set import ImageSet
 from genlab.data.randomness import permutation
-from genlab.measures import OF_REAL_IMAGES, SAMPLE_MEASURES, Direction, Measure
+from genlab.functional import from_bytes, to_bytes
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
-from genlab.metrics.frechet import fit_gaussian, frechet_distance
-from genlab.metrics.generation import draw_images, draw_labels, training_classes
-from genlab.metrics.inception_score import NUM_PARTS, inception_style_score
-from genlab.metrics.kernel import kernel_distance
-from genlab.metrics.ledger import Estimate
-from genlab.metrics.manifold import NEIGHBOURS_OF_DENSITY, NEIGHBOURS_OF_PRECISION, manifold_scores
-from genlab.metrics.modes import class_histogram, histogram_divergence, modes_covered
+from genlab.metrics.generation import IMAGES_AT_ONCE as _IMAGES_AT_ONCE
+from genlab.metrics.generation import Generated, training_classes
+from genlab.metrics.ledger import Estimate, Source
+from genlab.metrics.modes import class_histogram
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
+from genlab.metrics.sample_estimates import (
+    as_baseline,
+    class_estimates,
+    conditional_accuracy,
+    distribution_estimates,
+    estimated,
+    neighbour_estimate,
+)
 from genlab.metrics.sample_measure import SampleMeasure
-from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import alone
 from genlab.randomness import derive_seed
 from genlab.sampling.comparisons import beside, with_neighbours
@@ -46,15 +50,36 @@ _IMAGES_TO_CHOOSE_A_BANDWIDTH = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The settings of a comparison, besides the model and the data."""
+    """The settings of a comparison, besides the images."""
 
-    num_generated: int
-    reference_split: Split
-    num_reference: int | None
-    """A random choice of so many reference images; None takes all."""
     seed: int
     batch_size: int
     parzen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Real images that samples are compared with."""
+
+    levels: UInt8[Tensor, "N C H W"]
+    source: Source
+    split: Split | None
+    """Split of the data set that they come from; None for images of other files."""
+
+    @classmethod
+    def of_split(cls, dataset: Dataset, split: Split, num_images: int | None, *, seed: int) -> "Reference":
+        """Return a random choice of so many images of a split; None takes all."""
+        levels = list(_real(dataset, split, num_images, seed))
+        empty = torch.zeros(0, dataset.spec.channels, dataset.spec.height, dataset.spec.width, dtype=torch.uint8)
+        return cls(levels=torch.cat([empty, *levels]), source=Source.of(dataset), split=split)
+
+    @classmethod
+    def of_files(cls, images: ImageSet, num_images: int | None, *, seed: int) -> "Reference":
+        """Return a random choice of so many images; None takes all."""
+        levels = images.levels
+        if num_images is not None and num_images < len(levels):
+            levels = levels[permutation(len(levels), seed=derive_seed(seed, "reference"))[:num_images].sort().values]
+        return cls(levels=levels, source=Source.of(images), split=None)
 
 
 @dataclass(kw_only=True)
@@ -81,49 +106,46 @@ class _Look:
 
 
 class Comparison:
-    """Generated images and the real ones that they are held against.
+    """Generated images and the real ones that they are held against, all with the 256 levels of files.
 
-    Several processes make one together: they share the drawing, and the looking through extractors. Any of them can
-    then report alone.
+    Several processes make one together and share the looking through extractors. Any of them can then report alone.
 
     Args:
-        model: In evaluation mode, on the device.
-        dataset: Real images; its reference and training splits have some.
+        generated: Samples, and their classes among those of the data set.
+        reference: Real images of the same shape.
         extractors: Feature extractors.
         protocol: Settings of the comparison.
-        device: Device of the networks.
+        dataset: Data set with training images of the same shape, for what needs more than the reference: nearest
+            neighbours, frequencies of classes, the Parzen window, real images in the samples' place; None without one.
+        device: Device of the extractors.
         measures: Further measures, by name.
     """
 
     def __init__(
         self,
-        model: GenerativeModel,
-        dataset: Dataset,
+        generated: Generated,
+        reference: Reference,
         extractors: Sequence[FeatureExtractor],
         protocol: Protocol,
         *,
+        dataset: Dataset | None,
         device: torch.device,
         measures: Mapping[str, SampleMeasure] = MappingProxyType({}),
     ) -> None:
-        self.measures = measures
-        self.dataset = dataset
+        self.generated = generated
+        self.reference = reference
         self.extractors = extractors
         self.protocol = protocol
+        self.dataset = dataset
         self.device = device
-        self.class_counts = training_classes(dataset)
-        count = protocol.num_generated
-        self.labels: Int[Tensor, " N"] | None = None
-        if model.num_classes > 0:
-            counts = self.class_counts if self.class_counts is not None else torch.ones(model.num_classes).long()
-            self.labels = draw_labels(counts, count, seed=protocol.seed)
-        self.generated = draw_images(model, count, labels=self.labels, seed=protocol.seed, device=device)
-        self.reference = torch.cat(list(self._real(protocol.reference_split, protocol.num_reference)))
-        self.real = real = self._other_real_images()
+        self.measures = measures
+        self.class_counts = None if dataset is None else training_classes(dataset)
+        self.real = real = None if dataset is None else self._other_real_images(dataset)
         self._looks = [
             _Look(
                 extractor=extractor,
-                reference=describe_all(extractor, self._in_batches(self.reference)),
-                generated=describe_all(extractor, self._in_batches(self.generated)),
+                reference=describe_all(extractor, self._in_batches(reference.levels)),
+                generated=describe_all(extractor, self._in_batches(generated.levels)),
                 real=None if real is None else describe_all(extractor, self._in_batches(real)),
             )
             for extractor in extractors
@@ -140,22 +162,31 @@ class Comparison:
             self._measure(look, report)
         for name, measure in self.measures.items():
             self._measure_further(name, measure, report)
-        if self.protocol.parzen:
-            report.estimates.extend(self._parzen(self.generated, chooser=self._chooser_of_bandwidths))
-            if "train" not in (self.protocol.reference_split, self._chooser_of_bandwidths):
-                centres = torch.cat(list(self._real("train", len(self.generated))))
-                baselines = self._parzen(centres, chooser=self._chooser_of_bandwidths)
-                report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
-        self._find_neighbours(report)
-        shown = torch.cat(list(self._real(self.protocol.reference_split, _IMAGES_SHOWN_BESIDE)))
-        report.pictures["real_beside_generated"] = beside(shown, self.generated[:_IMAGES_SHOWN_BESIDE])
+        if self.dataset is not None:
+            if self.protocol.parzen:
+                self._add_parzen(report, self.dataset)
+            self._find_neighbours(report, self.dataset)
+        shown = from_bytes(self._some_of_reference(_IMAGES_SHOWN_BESIDE))
+        report.pictures["real_beside_generated"] = beside(
+            shown, from_bytes(self.generated.levels[:_IMAGES_SHOWN_BESIDE])
+        )
         return report
 
-    def _other_real_images(self) -> Float[Tensor, "N C H W"] | None:
+    def _add_parzen(self, report: Report, dataset: Dataset) -> None:
+        chooser: Split = "train"
+        if dataset.num_images("validation") > 0 and self.reference.split != "validation":
+            chooser = "validation"
+        choosing = from_bytes(self._real(dataset, chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH))
+        report.estimates.extend(self._parzen(self.generated.levels, choosing))
+        if "train" not in (self.reference.split, chooser):
+            baselines = self._parzen(self._real(dataset, "train", len(self.generated.levels)), choosing)
+            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
+
+    def _other_real_images(self, dataset: Dataset) -> UInt8[Tensor, "N C H W"] | None:
         """At most as many real images as were generated, from another split than the reference; None if too few."""
         for split in _SPLITS_FOR_THE_BASELINE:
-            if split != self.protocol.reference_split and self.dataset.num_images(split) >= LEAST_IMAGES:
-                return torch.cat(list(self._real(split, len(self.generated))))
+            if split != self.reference.split and dataset.num_images(split) >= LEAST_IMAGES:
+                return self._real(dataset, split, len(self.generated.levels))
         return None
 
     def _measure(self, look: _Look, report: Report) -> None:
@@ -164,27 +195,29 @@ class Comparison:
         report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
         if look.real is not None:
             baselines = distribution_estimates(extractor, look.reference, look.real)
-            report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
+            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
         if not isinstance(extractor, ClassifierFeatures):
             return
         predictions = look.generated.logits.argmax(1)
         report.estimates.extend(class_estimates(extractor, predictions, training_counts=self.class_counts))
-        if self.labels is not None:
-            report.estimates.append(conditional_accuracy(extractor, predictions, self.labels))
+        if self.generated.labels is not None:
+            report.estimates.append(conditional_accuracy(extractor, predictions, self.generated.labels))
         if look.real is not None:
             baselines = class_estimates(extractor, look.real.logits.argmax(1), training_counts=self.class_counts)
-            report.baselines.extend(_as_baseline(estimate) for estimate in baselines)
+            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
         report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
 
     def _measure_further(self, name: str, measure: SampleMeasure, report: Report) -> None:
         """Compute a measure of the pixels, or of the features of every extractor."""
         views: list[tuple[FeatureExtractor | None, Tensor, Tensor, Tensor | None]]
-        views = [(None, self.reference, self.generated, self.real)]
         if measure.of_features:
             views = [
                 (look.extractor, look.reference.features, look.generated.features, look.real and look.real.features)
                 for look in self._looks
             ]
+        else:
+            real_images = None if self.real is None else from_bytes(self.real)
+            views = [(None, from_bytes(self.reference.levels), from_bytes(self.generated.levels), real_images)]
         for extractor, reference, generated, real in views:
             found = Estimate(
                 name=name if extractor is None else f"{name}_{extractor.name}",
@@ -199,196 +232,95 @@ class Comparison:
             report.estimates.append(found)
             if real is not None:
                 of_real = replace(found, value=measure.compute(real, reference), num_generated=len(real))
-                report.baselines.append(_as_baseline(of_real))
+                report.baselines.append(as_baseline(of_real))
 
-    def _find_neighbours(self, report: Report) -> None:
+    def _find_neighbours(self, report: Report, dataset: Dataset) -> None:
         """Distances to the nearest training images, by pixels and by the classifier's features, and a picture."""
         looks: list[FeatureExtractor | None] = [None]
         looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
-        count = min(_IMAGES_WITH_NEIGHBOURS, len(self.generated))
+        generated = self.generated.levels
+        count = min(_IMAGES_WITH_NEIGHBOURS, len(generated))
         # At random, for a model may draw its classes in turn.
-        images = self.generated[permutation(len(self.generated), seed=derive_seed(self.protocol.seed, "neighbours"))]
-        images = images[:count]
-        if self.protocol.reference_split != "train":
-            images = torch.cat((images, *self._real(self.protocol.reference_split, _IMAGES_WITH_NEIGHBOURS)))
+        levels = generated[permutation(len(generated), seed=derive_seed(self.protocol.seed, "neighbours"))][:count]
+        if self.reference.split != "train":
+            levels = torch.cat((levels, self._some_of_reference(_IMAGES_WITH_NEIGHBOURS)))
         shown = []
         for extractor in looks:
-            distances, numbers = self._nearest_training(images, extractor)
-            report.estimates.append(self._neighbour_estimate(distances[:count], extractor))
-            if len(images) > count:
-                baseline = self._neighbour_estimate(distances[count:], extractor)
-                report.baselines.append(_as_baseline(baseline))
-            shown.append(self._training_images(numbers[:_IMAGES_SHOWN_WITH_NEIGHBOURS]))
-        report.pictures["nearest_neighbours"] = with_neighbours(images[:_IMAGES_SHOWN_WITH_NEIGHBOURS], shown)
+            distances, numbers = self._nearest_training(levels, extractor, dataset)
+            num_training = dataset.num_images("train")
+            report.estimates.append(neighbour_estimate(distances[:count], extractor, num_training))
+            if len(levels) > count:
+                baseline = neighbour_estimate(distances[count:], extractor, num_training)
+                report.baselines.append(as_baseline(baseline))
+            chosen = numbers[:_IMAGES_SHOWN_WITH_NEIGHBOURS]
+            images = dataset.at("train", chosen.flatten(), self.protocol.seed, torch.device("cpu")).images
+            shown.append(images.view(*chosen.shape, *images.shape[1:]))
+        report.pictures["nearest_neighbours"] = with_neighbours(
+            from_bytes(levels[:_IMAGES_SHOWN_WITH_NEIGHBOURS]), shown
+        )
 
     def _nearest_training(
-        self, images: Float[Tensor, "N C H W"], extractor: FeatureExtractor | None
+        self, levels: UInt8[Tensor, "N C H W"], extractor: FeatureExtractor | None, dataset: Dataset
     ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """Return distances and indices of the nearest training images, by pixels if no extractor is given."""
-        num_batches = -(-self.dataset.num_images("train") // self.protocol.batch_size)
+        batch_size, seed = self.protocol.batch_size, self.protocol.seed
         stream = tqdm(
-            self._real("train", None), total=num_batches, desc="nearest", unit="batch", leave=False, disable=None
+            map(from_bytes, _real(dataset, "train", None, seed, batch_size=batch_size)),
+            total=-(-dataset.num_images("train") // batch_size),
+            desc="nearest",
+            unit="batch",
+            leave=False,
+            disable=None,
         )
         if extractor is None:
-            return nearest(images.flatten(1), (batch.flatten(1) for batch in stream), num_neighbours=_NEIGHBOURS_SHOWN)
-        points = describe_all(extractor, self._in_batches(images)).features
+            points = from_bytes(levels).flatten(1)
+            return nearest(points, (batch.flatten(1) for batch in stream), num_neighbours=_NEIGHBOURS_SHOWN)
+        points = describe_all(extractor, self._in_batches(levels)).features
         candidates = (describe_all(extractor, [batch.to(self.device)]).features for batch in stream)
         return nearest(points, candidates, num_neighbours=_NEIGHBOURS_SHOWN)
 
-    def _neighbour_estimate(self, distances: Float[Tensor, "N k"], extractor: FeatureExtractor | None) -> Estimate:
-        return Estimate(
-            name=f"nearest_training_distance_{'pixels' if extractor is None else extractor.name}",
-            measure=_estimated("neither"),  # near is memorised, far may be noise
-            **_mean_and_error(distances[:, 0]),
-            protocol=f"of {self.dataset.num_images('train'):,} training",
-            features=None if extractor is None else extractor.identity,
-            num_generated=len(distances),
-            num_reference=0,
-        )
-
-    def _training_images(self, numbers: Int[Tensor, "N k"]) -> Float[Tensor, "N k C H W"]:
-        images = self.dataset.at("train", numbers.flatten(), self.protocol.seed, torch.device("cpu")).images
-        return images.view(*numbers.shape, *images.shape[1:])
-
-    @property
-    def _chooser_of_bandwidths(self) -> Split:
-        has_validation = self.dataset.num_images("validation") > 0
-        return "validation" if has_validation and self.protocol.reference_split != "validation" else "train"
-
-    def _parzen(self, centres: Tensor, *, chooser: Split) -> list[Estimate]:
+    def _parzen(self, centres: UInt8[Tensor, "N C H W"], choosing: Float[Tensor, "M C H W"]) -> list[Estimate]:
         """Return the log-likelihood, and the bandwidth that was fitted for it."""
-        choosing = torch.cat(list(self._real(chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH)))
-        found = parzen_estimate(centres, validation=choosing, test=self.reference)
+        found = parzen_estimate(from_bytes(centres), validation=choosing, test=from_bytes(self.reference.levels))
         likelihood = Estimate(
             name="parzen_log_likelihood_nats",
-            measure=_estimated("higher", unit="nats"),
+            measure=estimated("higher", unit="nats"),
             value=found.log_likelihood_nats,
             standard_error=found.standard_error,
             protocol=f"best of {len(BANDWIDTHS)} bandwidths",
             features=None,
             num_generated=len(centres),
-            num_reference=len(self.reference),
+            num_reference=len(self.reference.levels),
         )
         bandwidth = replace(
             likelihood,
             name="parzen_bandwidth",
-            measure=_estimated("neither"),
+            measure=estimated("neither"),
             value=found.bandwidth,
             standard_error=None,
         )
         return [likelihood, bandwidth]
 
-    def _real(self, split: Split, limit: int | None) -> Iterator[Tensor]:
-        """Real images on the CPU, batch by batch."""
-        protocol = self.protocol
-        batches = self.dataset.batches(
-            split, batch_size=protocol.batch_size, seed=protocol.seed, device=torch.device("cpu"), limit=limit
-        )
-        return (batch.images for batch in batches)
+    def _some_of_reference(self, limit: int) -> UInt8[Tensor, "N C H W"]:
+        """Return a random choice of real images like those of the reference."""
+        split, levels, seed = self.reference.split, self.reference.levels, self.protocol.seed
+        if split is not None and self.dataset is not None:
+            return self._real(self.dataset, split, limit)
+        return levels[permutation(len(levels), seed=derive_seed(seed, "reference"))[:limit]]
 
-    def _in_batches(self, images: Tensor) -> Iterator[Tensor]:
+    def _real(self, dataset: Dataset, split: Split, limit: int) -> UInt8[Tensor, "N C H W"]:
+        return torch.cat(list(_real(dataset, split, limit, self.protocol.seed)))
+
+    def _in_batches(self, levels: UInt8[Tensor, "N C H W"]) -> Iterator[Float[Tensor, "B C H W"]]:
         parts = tqdm(
-            torch.split(images, self.protocol.batch_size), desc="looking", unit="batch", leave=False, disable=None
+            torch.split(levels, self.protocol.batch_size), desc="looking", unit="batch", leave=False, disable=None
         )
-        return (part.to(self.device) for part in parts)
+        return (from_bytes(part.to(self.device)) for part in parts)
 
 
-def distribution_estimates(
-    extractor: FeatureExtractor, reference: Description, generated: Description
-) -> list[Estimate]:
-    """Frechet and kernel distance, Inception-style score, precision, recall, density and coverage."""
-
-    def estimate(name: str, value: float, error: float | None, protocol: str = "") -> Estimate:
-        return Estimate(
-            name=f"{name}_{extractor.name}",
-            measure=SAMPLE_MEASURES[name],
-            value=value,
-            standard_error=error,
-            protocol=protocol,
-            features=extractor.identity,
-            num_generated=len(generated.features),
-            num_reference=len(reference.features),
-        )
-
-    frechet = frechet_distance(fit_gaussian(reference.features), fit_gaussian(generated.features))
-    score, score_error = inception_style_score(generated.logits)
-    without_reference = replace(
-        estimate("inception_style_score", score, score_error, f"{NUM_PARTS} parts"), num_reference=0
-    )
-    scores = manifold_scores(reference.features, generated.features)
-    entries = [
-        estimate("frechet_distance", frechet, None),
-        estimate("kernel_distance", *kernel_distance(reference.features, generated.features), "cubic, all pairs"),
-        without_reference,
-    ]
-    for name, error in scores.standard_errors.items():
-        neighbours = NEIGHBOURS_OF_PRECISION if name in ("precision", "recall") else NEIGHBOURS_OF_DENSITY
-        entries.append(estimate(name, float(getattr(scores, name).mean()), error, f"k={neighbours}"))
-    return entries
-
-
-def class_estimates(
-    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], *, training_counts: Int[Tensor, " K"] | None
-) -> list[Estimate]:
-    """Return shares of the classes, classes covered, and divergences from uniform and from the training set.
-
-    Args:
-        extractor: Extractor of the classes.
-        predictions: The class of each image.
-        training_counts: Training images in each class; None leaves their divergence out.
-    """
-    num_modes = extractor.classifier.spec.num_classes
-    counts = class_histogram(predictions, num_modes=num_modes)
-
-    def estimate(name: str, value: float | list[float], measure: Measure, protocol: str = "") -> Estimate:
-        return Estimate(
-            name=f"{name}_{extractor.name}",
-            measure=measure,
-            value=value,
-            standard_error=None,
-            protocol=protocol,
-            features=extractor.identity,
-            num_generated=len(predictions),
-            num_reference=0,
-        )
-
-    covered = float(modes_covered(predictions, num_modes=num_modes))
-    divergence = _estimated("lower", unit="nats")
-    entries = [
-        estimate("class_histogram", (counts.double() / len(predictions)).tolist(), _estimated("neither")),
-        estimate("modes_covered", covered, _estimated("higher", unit="modes"), f"of {num_modes:,}"),
-        estimate("modes_kl_to_uniform_nats", histogram_divergence(counts), divergence),
-    ]
-    # Infinite where a class occurs that training lacks, which no ledger can hold.
-    if training_counts is not None and training_counts[counts > 0].all():
-        entries.append(
-            estimate("modes_kl_to_training_nats", histogram_divergence(counts, training_counts.double()), divergence)
-        )
-    return entries
-
-
-def conditional_accuracy(
-    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], labels: Int[Tensor, " N"]
-) -> Estimate:
-    """Return the share of the images whose class, by the classifier, is the one they were drawn for."""
-    return Estimate(
-        name=f"conditional_accuracy_{extractor.name}",
-        measure=_estimated("higher"),
-        **_mean_and_error((predictions == labels).double()),
-        protocol="training labels",
-        features=extractor.identity,
-        num_generated=len(predictions),
-        num_reference=0,
-    )
-
-
-def _estimated(direction: Direction, *, unit: str = "1") -> Measure:
-    return Measure(unit=unit, kind="estimate", direction=direction)
-
-
-def _mean_and_error(values: Float[Tensor, " N"]) -> dict[str, float]:
-    return {"value": float(values.mean()), "standard_error": float(values.std()) / math.sqrt(len(values))}
-
-
-def _as_baseline(estimate: Estimate) -> Estimate:
-    return replace(estimate, name=f"{OF_REAL_IMAGES}{estimate.name}")
+def _real(
+    dataset: Dataset, split: Split, limit: int | None, seed: int, *, batch_size: int = _IMAGES_AT_ONCE
+) -> Iterator[UInt8[Tensor, "B C H W"]]:
+    """Yield real images on the CPU, batch by batch, with the levels of files."""
+    batches = dataset.batches(split, batch_size=batch_size, seed=seed, device=torch.device("cpu"), limit=limit)
+    return (to_bytes(batch.images) for batch in batches)

@@ -51,7 +51,7 @@ def conclude(trainer: Trainer, *, command: str, called: str) -> None:
             command=command,
             checkpoint=checkpoint,
             step=step,
-            dataset=trainer.dataset,
+            provenance=trainer.dataset.provenance,
             measures=measures,
             baselines=baselines,
         )

@@ -213,32 +213,35 @@ def save_evaluation(
     folder: Path,
     *,
     command: str,
-    checkpoint: str,
-    step: int,
-    dataset: Dataset,
+    checkpoint: str | None,
+    step: int | None,
+    provenance: str,
     measures: Sequence[Entry],
     baselines: Sequence[Entry],
     classifier: Mapping[str, Any] | None = None,
+    samples: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write evaluation.json: the ledger of the newest test or evaluation, which replaces the previous one.
 
     Args:
         folder: The run, or another, which is made if need be.
         command: The command line of the evaluation.
-        checkpoint: File name of the weights.
+        checkpoint: File name of the weights; None for samples of another program.
         step: Of the weights.
-        dataset: Data set of the evaluation.
+        provenance: One line about the data that were measured.
         measures: Of the model.
         baselines: Measures that need no model.
         classifier: Description of the classifier whose features were used.
+        samples: Description of the samples, where they are not those of the run.
     """
     record = {
         "command": command,
         "git": git_state(),
         "checkpoint": checkpoint,
         "step": step,
-        "provenance": dataset.provenance,
+        "provenance": provenance,
         "classifier": classifier,
+        **({} if samples is None else {"samples": samples}),
         "measures": as_json(measures),
         "baselines": as_json(baselines),
     }

@@ -18,11 +18,9 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from genlab.data.sample_record import IMAGES_KEY, LABELS_KEY, NPZ_NAME
 from genlab.storage import remove_temporaries, replace_atomically, require_space
 
-NPZ_NAME = "samples.npz"
-IMAGES_KEY, LABELS_KEY = "arr_0", "arr_1"
-"""Arrays of the NPZ, named as ``numpy.savez`` names unnamed ones."""
 _LEAST_DIGITS = 6
 _CHUNK_BYTES = 2**24
 

@@ -176,16 +176,15 @@ def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_ru
     assert measures["code_error_one_to_one"]["num_generated"] is None
 
 
-def test_of_one_class_only_what_needs_no_classifier_is_measured(
+def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = train_tiny(tmp_path_factory, "gan", "dataset.classes=[3]", "dataset.num_test=600")
     measures, output = measured(genlab, run)
-    assert "without measures on a classifier's features: dataset digits has one class, 3" in output
-    assert {name for name, measure in measures.items() if measure["num_generated"]} == {
-        "nearest_training_distance_pixels",
-        "baseline_real_nearest_training_distance_pixels",
-    }
+    assert "not of a classifier: dataset digits has one class, 3" in output
+    names = {name for name, measure in measures.items() if measure["num_generated"]}
+    assert {"nearest_training_distance_pixels", "frechet_distance_random_network", "recall_random_network"} <= names
+    assert not any(name.endswith("_classifier") or "score_random" in name for name in names)
 
 
 @pytest.mark.gpu

@@ -8,6 +8,7 @@ from genlab.measures import NOT_DECLARED, Measure
 from genlab.metrics.ledger import (
     OF_REAL_IMAGES,
     Estimate,
+    Source,
     as_json,
     entries_from,
     entries_of_samples,
@@ -88,8 +89,8 @@ def test_a_measure_of_samples_carries_features_reference_counts_and_seed_and_sta
         num_reference=10000,
     )
     real = replace(estimate, name=f"{OF_REAL_IMAGES}{estimate.name}", value=0.5, num_generated=200)
-    measures = entries_of_samples([estimate, longest], dataset=tiny, split="test", seed=7, weights="averaged")
-    baselines = entries_of_samples([real], dataset=tiny, split="test", seed=7, weights="none")
+    measures = entries_of_samples([estimate, longest], source=Source.of(tiny), split="test", seed=7, weights="averaged")
+    baselines = entries_of_samples([real], source=Source.of(tiny), split="test", seed=7, weights="none")
     (entry, *_) = as_json(measures)
     assert (entry["features"], entry["num_generated"], entry["num_examples"]) == ("classifier 0123abcd", 10000, 300)
     assert (entry["split"], entry["seed"], entry["standard_error"], entry["kind"]) == ("test", 7, None, "estimate")

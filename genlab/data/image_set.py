@@ -1,0 +1,223 @@
+"""Images of files as they are, unscaled: the samples of any program, and real ones to compare them with.
+
+Dimensions: N images, C channels, H height, W width.
+"""
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from genlab.data.containers import RefusedImage
+from genlab.data.decoding import bombs_refused, decode_as_stored
+from genlab.data.folder_layout import natural_order
+from genlab.data.image_files import scan
+from genlab.data.sample_record import IMAGES_KEY, LABELS_KEY, NPZ_NAME, read_record
+from genlab.errors import DataError
+from genlab.printing import printable
+
+_CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
+_MAX_LISTED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """Images of one size, with 256 levels.
+
+    Attributes:
+        key: The setting that named them, for the errors.
+        name: Of the folder or the file.
+        levels: Of the images; those of a folder in the natural order of the file names, in whatever folder they lie.
+        class_names: The folder of each image; None where no image lies in a folder.
+        numbers: The label of each image, from an NPZ; None without labels.
+    """
+
+    key: str
+    name: str
+    levels: UInt8[Tensor, "N C H W"]
+    class_names: Sequence[str] | None = None
+    numbers: Int[Tensor, " N"] | None = None
+    binarization: str = "none"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, hex, of the images."""
+        digest = hashlib.sha256(str(tuple(self.levels.shape)).encode())
+        for part in torch.split(self.levels, _CHUNK):
+            digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def has_classes(self) -> bool:
+        """True if each image has a label or lies in a folder."""
+        return self.numbers is not None or self.class_names is not None
+
+    @property
+    def form(self) -> str:
+        """Size and colour of the images in words."""
+        return form_of(self.levels.shape[1:])
+
+    def labels_among(self, names: Sequence[str]) -> Int[Tensor, " N"] | None:
+        """Return the label of each image among the classes of a data set; None unless all are classes of it."""
+        if self.numbers is not None and len(names) > 0:
+            return self.numbers if bool(((self.numbers >= 0) & (self.numbers < len(names))).all()) else None
+        if self.class_names is None or not set(self.class_names) <= set(names):
+            return None
+        labels = {name: label for label, name in enumerate(names)}
+        return torch.tensor([labels[name] for name in self.class_names])
+
+    def fitted(self, shape: Sequence[int], *, to: str) -> "ImageSet":
+        """Return the images with the channels of others: grey is repeated, colour that is grey is reduced.
+
+        Args:
+            shape: Channels, height and width.
+            to: What has this shape, for the error.
+
+        Raises:
+            DataError: The images differ in their size or their colour.
+        """
+        channels, *sides = shape
+        levels = self.levels
+        if list(levels.shape[2:]) == sides:
+            if levels.shape[1] == channels:
+                return self
+            if levels.shape[1] == 1:
+                return replace(self, levels=levels.expand(-1, channels, -1, -1))
+            if channels == 1 and all(torch.equal(levels[:, 0], levels[:, other]) for other in range(1, len(levels[0]))):
+                return replace(self, levels=levels[:, :1])
+        raise DataError(f"{self.key} must be images like {to} ({form_of(shape)}), got {self.form} in {self.name}")
+
+
+def form_of(shape: Sequence[int]) -> str:
+    """Return channels, height and width in words."""
+    channels, height, width = shape
+    colour = {1: "grey", 3: "in colour"}.get(channels, f"with {channels} channels")
+    return f"{height}x{width}, {colour}"
+
+
+def read_image_set(path: Path, *, key: str) -> ImageSet:
+    """Read all PNG, JPEG and WebP files below a folder, or the NPZ of an evaluator.
+
+    Args:
+        path: The folder, a folder of `genlab sample format=npz`, or the NPZ.
+        key: The setting that named it, for the errors.
+
+    Raises:
+        DataError: There is no such file or folder, or it does not hold images of one size and number of channels.
+    """
+    if not path.exists():
+        raise DataError(f"{key} must be a folder of images or an .npz file, and {printable(str(path))} does not exist")
+    if path.is_file():
+        if path.suffix.lower() != ".npz":
+            raise DataError(f"{key} must be a folder of images or an .npz file, got {printable(str(path))}")
+        return _read_npz(path, key)
+    record = read_record(path)
+    if record is not None and not record["is_finished"]:
+        raise DataError(
+            f"{key} must be a finished sampling, got {printable(str(path))}; the command that began it draws the rest"
+        )
+    if record is not None and (path / NPZ_NAME).is_file():
+        return replace(_read_npz(path / NPZ_NAME, key), name=_name(path))
+    return _read_folder(path, key)
+
+
+def _read_folder(top: Path, key: str) -> ImageSet:
+    # By their own names first: samples that are numbered across the folders of their classes keep their order.
+    names = sorted((file.name for file in scan(top, key=key)), key=lambda name: (natural_order(Path(name).name), name))
+    levels = torch.from_numpy(_decoded(top, names, key))
+    folders = [PurePosixPath(name).parent for name in names]
+    class_names = [folder.name for folder in folders] if all(folder.name for folder in folders) else None
+    return ImageSet(key=key, name=_name(top), levels=levels, class_names=class_names)
+
+
+def _decoded(top: Path, names: Sequence[str], key: str) -> UInt8[np.ndarray, "N C H W"]:
+    refused: list[str] = []
+    forms: dict[tuple[int, ...], str] = {}  # the first file of each
+    levels = np.empty(0, np.uint8)
+    for index, (name, image) in enumerate(_decode_all(top, names)):
+        if isinstance(image, RefusedImage):
+            refused.append(f"{printable(name)} {image}")
+            continue
+        forms.setdefault(image.shape, name)
+        if not levels.size:
+            levels = np.empty((len(names), *image.shape), np.uint8)
+        if len(forms) == 1:
+            levels[index] = image
+    if refused:
+        more = f"; and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
+        listed = "; ".join(refused[:_MAX_LISTED])
+        raise DataError(
+            f"{key}: {len(refused)} of {len(names)} files in {printable(str(top))} cannot be used: {listed}{more}"
+        )
+    if len(forms) > 1:
+        listed = " and ".join(
+            f"{form_of(shape)} ({printable(name)})" for shape, name in list(forms.items())[:_MAX_LISTED]
+        )
+        raise DataError(f"{key} must be images of one size and colour, got {listed} in {printable(str(top))}")
+    return levels
+
+
+def _decode_all(top: Path, names: Sequence[str]) -> "Iterator[tuple[str, np.ndarray | RefusedImage]]":
+    def attempt(name: str) -> "np.ndarray | RefusedImage":
+        try:
+            return decode_as_stored(top / name)
+        except RefusedImage as refusal:
+            return refusal
+
+    bar = tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None)
+    with bar, bombs_refused(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(names), _CHUNK):
+            for pair in zip(
+                names[start : start + _CHUNK], pool.map(attempt, names[start : start + _CHUNK]), strict=True
+            ):
+                yield pair
+                bar.update()
+
+
+def _read_npz(path: Path, key: str) -> ImageSet:
+    shown = printable(str(path))
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no whole .npz file")
+        with np.load(path, allow_pickle=False) as arrays:
+            if IMAGES_KEY not in arrays:
+                raise DataError(
+                    f"{key} must hold the array {IMAGES_KEY} (uint8, images x height x width x channels), got "
+                    f"{', '.join(map(printable, arrays)) or 'no array'} in {shown}"
+                )
+            levels, numbers = arrays[IMAGES_KEY], arrays.get(LABELS_KEY)
+    except DataError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{key} cannot be read from {shown}: {printable(' '.join(str(error).split()))}") from error
+    if levels.dtype != np.uint8 or levels.ndim != 4 or levels.shape[3] not in (1, 3):
+        raise DataError(
+            f"{key} must hold {IMAGES_KEY} as uint8, images x height x width x 1 or 3 channels, got {levels.dtype}, "
+            f"{'x'.join(map(str, levels.shape))} in {shown}"
+        )
+    if numbers is not None and (numbers.shape != levels.shape[:1] or numbers.dtype.kind not in "iu"):
+        raise DataError(
+            f"{key} must hold {LABELS_KEY} as one whole number for each of {len(levels):,} images, got "
+            f"{numbers.dtype}, {'x'.join(map(str, numbers.shape))} in {shown}"
+        )
+    return ImageSet(
+        key=key,
+        name=_name(path),
+        levels=torch.from_numpy(levels).permute(0, 3, 1, 2).contiguous(),
+        numbers=None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
+    )
+
+
+def _name(path: Path) -> str:
+    return printable(path.absolute().name)
