@@ -40,7 +40,7 @@ _ERRORS = {kind.exit_code: kind for kind in (ConfigurationError, MemoryExhausted
 
 
 class Run:
-    """A run: its folder, and what training left there. A notebook shows it as its newest picture.
+    """A run: its folder, and the files that training left there. A notebook shows it as its newest picture.
 
     Args:
         run: A folder or a name, as on the command line: ``outputs/digits-draw/0001``, ``digits-draw/0001``, ``last``.
@@ -197,7 +197,7 @@ def _launch(command: str, arguments: Sequence[str]) -> Path | None:
 
 @contextmanager
 def _restored() -> Iterator[None]:
-    """Restore at the end what a command changes in its process, apart from the handlers of signals, which it restores.
+    """Restore at the end the settings of the process that a command changes, but not the handlers of signals.
 
     Hydra's configuration of logging removes the handlers that it finds, and closes all that it knows of.
     """

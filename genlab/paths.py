@@ -83,7 +83,7 @@ def resume_command(run_folder: Path, packages: Iterable[str] = ()) -> str:
 
 
 def user_cache() -> Path:
-    """Return the folder of what can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
+    """Return the folder of files that can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
 
     Raises:
         ConfigurationError: The home folder is unknown.

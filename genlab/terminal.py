@@ -17,7 +17,7 @@ def shows_progress() -> bool:
 
 
 def hide_progress(hidden: bool) -> None:
-    """Set what :func:`shows_progress` returns, in a process that does not configure a job's log."""
+    """Set the value of :func:`shows_progress`, in a process that does not configure a job's log."""
     logging.getLogger(_PROGRESS).setLevel(logging.WARNING if hidden else logging.NOTSET)
 
 

@@ -57,7 +57,7 @@ def require(model: nn.Module, capability: type[C]) -> C:
 
 
 def likelihood_measure(model: Model, kind: Literal["exact", "upper bound"]) -> str | None:
-    """Return the key of ``evaluate`` that the model declares as -log p(x) or a bound on it; None if there is none."""
+    """Return the key of ``evaluate`` that the model declares as -log p(x) or a bound on it; None if absent."""
     declared = model.measures.items()
     names = (name for name, it in declared if it.quantity == NEGATIVE_LOG_LIKELIHOOD and it.kind == kind)
     return next(names, None)

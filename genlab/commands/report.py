@@ -1,4 +1,4 @@
-"""`genlab report`: every published result of the experiments beside what runs reached, as a Markdown table."""
+"""`genlab report`: every published result of the experiments beside the values of runs, as a Markdown table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -104,7 +104,7 @@ def processes(settings: SampleSettings) -> Processes:
 
 
 def run(settings: SampleSettings, context: JobContext) -> None:
-    """Draw and write; a run whose data are not at hand still gives the pictures that need none.
+    """Draw and write; a run whose data are not at hand gives the pictures that need no data.
 
     Raises:
         ConfigurationError: A setting does not fit the run.

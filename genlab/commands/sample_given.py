@@ -47,7 +47,7 @@ class Given:
 
 
 def method_for_given(model: Model) -> Callable[..., Mapping[str, Tensor] | FoundLatents]:
-    """Return what a model does with given images, as a function of a batch, a generator and options.
+    """Return the use that a model makes of given images, as a function of a batch, a generator and options.
 
     Raises:
         ConfigurationError: It has no pictures of them.

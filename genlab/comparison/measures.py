@@ -134,7 +134,7 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
 
 
 def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[Record]:
-    """Return the measure that chose the best checkpoint, or those of the last validation if none was chosen.
+    """Return the measure that chose the best checkpoint, or those of the last validation if no checkpoint was chosen.
 
     The data are identified by their configuration.
     """

@@ -175,7 +175,7 @@ def _samples(runs: Sequence[Run]) -> str:
 
 
 def _embedded(folder: Path, path: Path) -> str | None:
-    """Return a picture of a run folder as a data URI in the size in which it is shown; None if the file has none."""
+    """Return a picture of a run folder as a data URI in the size in which it is shown; None without a picture."""
     try:
         with (
             opened_within(folder, str(path.relative_to(folder))) as file,

@@ -123,7 +123,7 @@ def _picture(experiment: Experiment) -> tuple[str, str]:
 
 
 def _results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
-    """Yield what the paper reports and what a run of ours reached, as field, measure and value."""
+    """Yield the values of the paper and of a run of ours, as field, measure and value."""
     if experiment.remark:
         yield "published", "", experiment.remark
     for field, entries in (("published", experiment.published), ("reached", experiment.expected)):

@@ -98,7 +98,7 @@ def cell_text(cell: Cell | None, column: Column) -> str:
 
 
 def rounded(record: Record) -> str:
-    """Return a number as text: two decimals above ten, four otherwise, none for counts."""
+    """Return a number as text: two decimals above ten, four otherwise; counts have no decimals."""
     value = record.value
     if record.unit == "modes":
         return f"{value:,.0f}"

@@ -70,7 +70,7 @@ def settings_of(command: str) -> str:
 
 
 def headline(path: Path) -> str:
-    """Return the first line of the comment at the head of a YAML file; "" if there is none."""
+    """Return the first line of the comment at the head of a YAML file; "" if absent."""
     return next(iter(head_of(path)), "")
 
 

@@ -55,6 +55,6 @@ def _chooses_data(overrides: Sequence[str]) -> bool:
 
 @cache
 def _default_dataset() -> str:
-    """Return the data set of a run whose model chooses none."""
+    """Return the data set of a run whose model does not choose one."""
     defaults = load_plain((config_directory() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     return str(next(entry["dataset"] for entry in defaults if isinstance(entry, dict) and "dataset" in entry))

@@ -54,7 +54,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
 
 
 def _as_written(value: Any, hint: Any) -> str:
-    """Return a hint with the value in a form that the annotation accepts; "" if there is none."""
+    """Return a hint with the value in a form that the annotation accepts; "" if absent."""
     meant: Any = _WORDS.get(value.casefold(), value) if isinstance(value, str) else value
     if isinstance(meant, float) and meant.is_integer():
         meant = int(meant)

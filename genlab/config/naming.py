@@ -22,7 +22,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
-    """Return a short summary of command-line overrides that is safe in a shell; empty when there are none.
+    """Return a short summary of command-line overrides that is safe in a shell; empty without overrides.
 
     Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra``, ``sweep``
     and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder

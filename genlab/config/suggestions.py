@@ -93,7 +93,7 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
 
 
 def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
-    """Return the setting or override that other tools call by the last part of a key; None if there is none."""
+    """Return the setting or override that other tools call by the last part of a key; None if absent."""
     for setting in _HERE.get(key.rpartition(".")[2].casefold().replace("-", "_"), ()):
         if setting.partition("=")[0] in valid or setting.startswith("hydra.run."):
             return setting

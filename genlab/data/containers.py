@@ -32,7 +32,7 @@ class RefusedImage(Exception):  # noqa: N818 - the file is at fault, not the pro
 
 
 def picture_in(content: bytes) -> bytes:
-    """Return the first picture of a file, whole, without what decoders need not see; other formats as they are.
+    """Return the first picture of a file, whole, without parts that decoders do not need; other formats as they are.
 
     Raises:
         RefusedImage: The picture is truncated, or a checksum is wrong.

@@ -144,7 +144,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hex, of the images and labels of all splits and of the choices that change what is evaluated."""
+        """SHA-256, hex, of the images and labels of all splits and of the choices that change the evaluated images."""
         choices: dict[str, object] = {"max_level": self._max_level, "binarization": self.binarization}
         if self.binarization == "threshold":
             choices["cut"] = self._cut

@@ -1,4 +1,4 @@
-"""The decoded bytes of a folder: written once, whole, under a name that says what they are made of."""
+"""The decoded bytes of a folder: written once, whole, under a name that identifies their source."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Pictures that a user names, read as the data of a run are, so that a likelihood of them means what the run's does.
+"""Pictures that a user names, read as the data of a run are, so that their likelihoods compare with those of the run.
 
 If the run's data were pictures in files (`dataset=folder`), its own rules turn these into images. Elsewhere a file
 is refused when that would take scaling or lose its colours, and a likelihood would be of another picture than the file.

@@ -25,7 +25,7 @@ _log = getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
-    """One file, by what tells that it changed.
+    """The identity of a file, by which a change is noticed.
 
     Attributes:
         name: Relative to the folder, with forward slashes.
@@ -39,7 +39,7 @@ class ImageFile:
 
 
 def scan(top: Path, *, key: str) -> list[ImageFile]:
-    """Return the image files below a folder, sorted by name; what is passed over is logged.
+    """Return the image files below a folder, sorted by name; files that are passed over are logged.
 
     Args:
         top: The folder.

@@ -1,4 +1,4 @@
-"""Randomness without state: every number is a function of a seed and a name, never of what was drawn before.
+"""Randomness without state: every number is a function of a seed and a name, never of earlier draws.
 
 The uniform noise of binarisation is a hash of (seed, image, sub-pixel) rather than the output of a generator, so that
 it is the same on every device, for every batch size and in whatever order the images are asked for.

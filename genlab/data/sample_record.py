@@ -1,4 +1,4 @@
-"""The record of a folder of samples, which says what they are and if all of them are there, and the names of an NPZ."""
+"""The record of a folder of samples, with their settings and their number, and the names of an NPZ."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ IMAGES_KEY, LABELS_KEY = "arr_0", "arr_1"
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return the record of a folder of samples; None if it has none.
+    """Return the record of a folder of samples; None if absent.
 
     Raises:
         ConfigurationError: It is damaged.

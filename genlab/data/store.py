@@ -81,7 +81,7 @@ class Store:
 
 
 def map_images(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "M C H W"]:
-    """Memory-map a file of raw uint8 levels; what a caller writes into the tensor never reaches the file."""
+    """Memory-map a file of raw uint8 levels; writes into the tensor never reach the file."""
     return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))
 
 

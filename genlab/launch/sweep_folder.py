@@ -146,7 +146,7 @@ class SweepFolder:
         return self.path / record.folder
 
     def run_summary(self, record: JobRecord) -> dict[str, Any]:
-        """Return the summary.json of a job's run; empty if there is none."""
+        """Return the summary.json of a job's run; empty if absent."""
         return {} if record.folder is None else read_summary(self.run_folder(record))
 
     def ask_to_prune(self, number: int) -> None:

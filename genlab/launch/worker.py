@@ -88,7 +88,7 @@ class Worker:
         self._record(run_folder=str(run_folder.absolute()))
 
     def remembered(self) -> Path | None:
-        """Return the run folder of the launcher's previous processes; None if there were none."""
+        """Return the run folder of the launcher's previous processes; None at the first start."""
         folder = self._recorded().get("run_folder")
         return None if folder is None else Path(folder)
 

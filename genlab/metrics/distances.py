@@ -43,7 +43,7 @@ def distances_of_pairs(
 
 
 def rounding_of(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> float:
-    """Return a bound on what rounding may add to, or take from, a distance of :func:`squared_distances`."""
+    """Return a bound on the rounding error of a distance of :func:`squared_distances`."""
     largest = sum(float(side.double().square().sum(1).max()) for side in (points, others) if len(side))
     return 4 * points.shape[1] * torch.finfo(torch.float64).eps * largest
 

@@ -1,4 +1,4 @@
-"""The ledger: a number together with everything that decides what it may be compared with."""
+"""The ledger: numbers together with everything that two of them must share to be compared."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

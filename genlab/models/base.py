@@ -143,7 +143,7 @@ class Model(nn.Module, ABC):
 
 
 def coupling_layer(module: nn.Module, *, training: bool = False) -> nn.Module | None:
-    """Return a layer that makes an image's output depend on the other images of its batch; None where there is none.
+    """Return a layer that makes an image's output depend on the other images of its batch; None if absent.
 
     Batch normalisation does so in training, and without running statistics always. A layer of another kind declares it
     by an attribute ``couples_images``; a value of None counts as True.

@@ -61,7 +61,7 @@ def save_environment(
 
 
 def saved_class_names(run_folder: Path) -> list[str]:
-    """Return the names of the classes of a run's data, in the order of the labels; empty where none are kept."""
+    """Return the names of the classes of a run's data, in the order of the labels; empty where no names are kept."""
     names = _previous(run_folder).get(_CLASS_NAMES)
     return [printable(str(name)) for name in names] if isinstance(names, list) else []
 

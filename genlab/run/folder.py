@@ -154,7 +154,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
-    """Return a run's summary.json; empty if there is none."""
+    """Return a run's summary.json; empty if absent."""
     try:
         content = json.loads(read_within(run_folder, "summary.json"))
     except (OSError, ValueError, RecursionError):

@@ -60,7 +60,7 @@ def chosen(choices: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def hyperparameters(configuration: Mapping[str, Any], origin: Origin) -> dict[str, bool | int | float | str]:
-    """Return the columns of a run in TensorBoard's HPARAMS: the choices, then what was overridden, then the rest.
+    """Return the columns of a run in TensorBoard's HPARAMS: the choices, then the overrides, then the rest.
 
     Args:
         configuration: Of the run, as plain values.

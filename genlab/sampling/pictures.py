@@ -122,7 +122,7 @@ def save_pictures(
     groups: Mapping[str, int],
     names: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write what a model's ``visualize`` returned: grids as PNG, films as GIF and as a strip in PNG.
+    """Write the pictures of a model's ``visualize``: grids as PNG, films as GIF and as a strip in PNG.
 
     Args:
         pictures: By name, (N, C, H, W) or (T, N, C, H, W), in [0, 1].

@@ -64,7 +64,7 @@ class StepCapture:
 
 
 def step_capture(setting: CudaGraph, device: torch.device, *, obstacle: str | None) -> StepCapture | None:
-    """Return the capture that ``trainer.cuda_graph`` asks for on this device; None where there is none.
+    """Return the capture that ``trainer.cuda_graph`` asks for on this device; None if absent.
 
     Args:
         setting: Of the user; ``auto`` captures wherever it is possible.

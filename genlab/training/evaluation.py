@@ -117,7 +117,7 @@ def averages_of_split(
 def _filled_up(
     evaluate: Callable[[Batch], Mapping[str, Tensor]], batch_size: int, company: Batch
 ) -> Callable[[Batch], Mapping[str, Tensor]]:
-    """Measure each batch beside as many further images as it lacks, and drop what was measured of these."""
+    """Measure each batch beside as many further images as it lacks, and drop the measures of these."""
 
     def measure(batch: Batch) -> dict[str, Tensor]:
         num_own, num_further = len(batch.images), batch_size - len(batch.images)
@@ -133,7 +133,7 @@ def _filled_up(
 def average_measures(
     evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch], *, is_shared: bool = False
 ) -> dict[str, Average]:
-    """Average what ``evaluate`` returns per example over all batches, in float64, in whatever batches they come.
+    """Average the measures of ``evaluate`` over the examples of all batches, in float64, in whatever batches they come.
 
     Args:
         evaluate: Measures of a batch, per example.

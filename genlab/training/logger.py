@@ -45,7 +45,7 @@ class LoggedRun:
         return "/".join(self.folder.absolute().parts[-2:])
 
     def kept_id(self, logger: str) -> str | None:
-        """Return the id under which an earlier start of the run was logged; None if there was none."""
+        """Return the id under which an earlier start of the run was logged; None if absent."""
         found = self._ids().get(logger)
         return found if isinstance(found, str) and _ID.fullmatch(found) else None
 

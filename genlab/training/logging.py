@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes one run's scalars and pictures; on resume it cuts what the lost steps had written.
+    """Writes one run's scalars and pictures; on resume it cuts the lines of the lost steps.
 
     Args:
         folder: Of the run.

@@ -65,7 +65,7 @@ class Observer(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint has kept."""
+        """Restore the state from a checkpoint."""
         del state
 
 

@@ -192,7 +192,7 @@ class Speedometer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what happens meanwhile."""
+        """Leave out the time of the block."""
         pause = time.monotonic()
         yield
         self._start += time.monotonic() - max(pause, self._start)  # it may have been restarted meanwhile

@@ -152,7 +152,7 @@ class TrainingState:
         return whole(trained) if self.is_sharded else trained
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint keeps.
+        """Restore the state from a checkpoint.
 
         Raises:
             CheckpointError: It is of another model, or disagrees on whether weights are averaged.

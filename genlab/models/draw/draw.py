@@ -305,7 +305,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
     @torch.no_grad()
     def visualize_given(self, batch: Batch, *, generator: Generator | None = None) -> dict[str, Float[Tensor, "..."]]:
-        """Return pictures of the inputs: what the latents of their posterior give.
+        """Return pictures of the inputs, from the latents of their posterior.
 
         ``reconstructions`` has each input followed by its reconstruction; ``canvases_reconstruction`` is a film of each
         input with the window of each read in green beside its canvas with the window of each write in red.
@@ -330,7 +330,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
     def _outlined(
         self, pictures: Float[Tensor, "N 3 FH FW"], attention: nn.Module | None, state: State, color: Color
     ) -> Float[Tensor, "N 3 FH FW"]:
-        """Draw the window that the decoder's state chooses; without attention there is none."""
+        """Draw the window that the decoder's state chooses; without attention there is no window."""
         if not isinstance(attention, ReadAttention | WriteAttention):
             return pictures
         window = attention.window(state.decoder_hidden)
@@ -362,7 +362,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         return torch.stack(frames)
 
     def _film_of_reads(self, images: Float[Tensor, "N C H W"], states: list[State]) -> Float[Tensor, "F N 3 FH FW"]:
-        """Frame t is the input with the window through which the t-th glimpse read; frame 0 has none."""
+        """Frame t is the input with the window through which the t-th glimpse read; frame 0 has no window."""
         picture = enlarge(images)
         frames = [picture]
         # The window of a read is chosen by the decoder's state before the glimpse.

@@ -46,7 +46,7 @@ def outline_window(
     factor: int,
     color: Color,
 ) -> Float[Tensor, "N 3 FH FW"]:
-    """Draw the window of each image as an anti-aliased square; what lies outside a picture is cut off.
+    """Draw the window of each image as an anti-aliased square; parts outside of a picture are cut off.
 
     The square runs through the outermost filters: its side is (num_filters - 1) strides. The line is sigma wide, but
     at least one pixel of the picture and at most a twenty-fifth of its longer side.

@@ -22,7 +22,7 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Features, then what techniques add to them, then one linear layer.
+    """Features, then the layers that techniques add, then one linear layer.
 
     Args:
         network: From images to features.

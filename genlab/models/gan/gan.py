@@ -38,7 +38,7 @@ from genlab.types import Batch, ImageSpec, Loss, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Images of the generator and what they were drawn from."""
+    """Images of the generator and the inputs that they were drawn from."""
 
     images: Float[Tensor, "B C H W"]
     extra_inputs: Float[Tensor, "B E"]

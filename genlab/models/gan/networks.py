@@ -22,7 +22,7 @@ Normalization = Callable[[int], nn.Module]
 
 
 class GeneratorNetwork(nn.Module, ABC):
-    """Noise, with what conditioning adds to it, to images before the output function (``model/output``)."""
+    """From noise and the inputs of conditioning to images before the output function (``model/output``)."""
 
     @abstractmethod
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
@@ -30,7 +30,7 @@ class GeneratorNetwork(nn.Module, ABC):
 
 
 class DiscriminatorNetwork(nn.Module, ABC):
-    """Images, with what conditioning adds to them, to features; the score is a linear function of these.
+    """From images and the inputs of conditioning to features; the score is a linear function of these.
 
     Attributes:
         num_features: F.
@@ -46,7 +46,7 @@ class DiscriminatorNetwork(nn.Module, ABC):
 
 
 class Unnormalized(nn.Identity):
-    """The place of a normalisation where there is none: a technique may put one here.
+    """The place of a normalisation, which a technique may put here.
 
     Args:
         num_features: Features, or channels, that pass.

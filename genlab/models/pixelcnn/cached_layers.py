@@ -131,7 +131,7 @@ class PixelConvolution:
         """Group, column -> what the rows above and the bias give, (n, C_g), a view; valid for the current row."""
 
     def begin_row(self, extra: Float[Tensor, "n W_out C_out"] | Float[Tensor, "W_out C_out"] | None = None) -> None:
-        """Compute what the rows above give to the row that begins, and make room for its pixels.
+        """Compute the terms of the rows above for the row that begins, and make room for its pixels.
 
         Args:
             extra: Added to the outputs of the row.

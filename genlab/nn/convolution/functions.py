@@ -276,7 +276,7 @@ def avg_pool2d(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Float[Tensor, "
 
 
 def autocast(x: Tensor) -> Tensor:
-    """Converted as autocast converts what PyTorch's own convolutions get; itself outside of autocast."""
+    """Convert as autocast converts the inputs of PyTorch's own convolutions; without autocast return the input."""
     device = x.device.type
     if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(device))

@@ -172,6 +172,6 @@ def _pooling_grid(layer: nn.MaxPool2d | nn.AvgPool2d) -> WindowGrid:
 
 
 def _pair(value: Any) -> Pair:
-    """Return a size along both axes, from what torch.nn accepts: one number or two."""
+    """Return a size along both axes, from the sizes of torch.nn: one number or two."""
     vertical, horizontal = (value, value) if isinstance(value, int) else value
     return vertical, horizontal

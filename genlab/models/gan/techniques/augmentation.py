@@ -1,4 +1,4 @@
-"""Transformations of images, each image by numbers of its own, for the techniques that change what D sees.
+"""Transformations of images, each image by numbers of its own, for techniques that change the discriminator's images.
 
 Every function is differentiable by the images. Images are in [-1, 1], so that zero is grey.
 

@@ -155,7 +155,7 @@ class TermTechnique(Technique):
     """Adds a term to the loss of one phase or of both."""
 
     def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        """Look at the finished networks, once: allocate buffers, refuse what does not fit.
+        """Look at the finished networks, once: allocate buffers, refuse networks that do not fit.
 
         Raises:
             ValueError: The technique does not fit the networks.

@@ -87,7 +87,7 @@ class Techniques(nn.ModuleDict):
         return images * half + middle
 
     def observe(self, margins: Float[Tensor, " R"] | None) -> Mapping[str, Float[Tensor, ""]]:
-        """Follow an update of the discriminator and return what to log (:meth:`ImageTechnique.observe`)."""
+        """Follow an update of the discriminator and return the scalars to log (:meth:`ImageTechnique.observe`)."""
         metrics: dict[str, Float[Tensor, ""]] = {}
         for technique in self._of_images:
             metrics |= technique.observe(margins)

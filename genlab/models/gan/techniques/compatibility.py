@@ -53,7 +53,7 @@ class Combination:
 
     @property
     def normalization(self) -> nn.Module | None:
-        """A layer of the network that divides by statistics of the images; None where there is none."""
+        """A layer of the network that divides by statistics of the images; None if absent."""
         return next((layer for layer in self.network.modules() if isinstance(layer, _NORMALIZATIONS)), None)
 
     def with_slope(self, *slopes: Slope) -> list[str]:
@@ -176,7 +176,7 @@ def _real_images_have_a_side(parts: Combination) -> Iterator[Remark]:
 
 
 def _bounds_hold(parts: Combination) -> Iterator[Remark]:
-    """Warn of bounds of single layers beside a normalisation, which divides by what may be small."""
+    """Warn of bounds of single layers beside a normalisation, which divides by numbers that may be small."""
     for name in parts.techniques:
         if _is_undone(name, parts):
             yield Remark(
