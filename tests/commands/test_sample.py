@@ -92,7 +92,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     for word, message in (
         ("label=two", "label must be the number or the name of a class, got two; classes: a, b, c"),
         ("label=k", "labels must be 20 classes between 0 and 9"),
-        ("label=10", "labels must be 20 classes between 0 and 9"),
+        ("label=10", "labels must be 20 classes between 0 and 9, got 20 labels: 10\n"),
         ("temperature=0.0", "temperature must be positive"),
         ("given_rows=9", "given must be between 0 and 8 rows"),
     ):
