@@ -36,6 +36,7 @@ from genlab.storage import read_within
 
 _FILM = "samples/canvases.gif"
 _METRICS = "metrics.jsonl"
+_NO_LEDGER = ("run", "out", "images")  # settings of `genlab evaluate`
 _ERRORS = {kind.exit_code: kind for kind in (ConfigurationError, MemoryExhaustedError, StorageError)}
 
 
@@ -61,8 +62,11 @@ class Run:
     def history(self) -> list[dict[str, int | float | None]]:
         """Return a row for each line of metrics.jsonl: ``step``, ``images_seen``, ``seconds`` and the tags of then.
 
-        ``pandas.DataFrame(run.history())`` is a table of them. A value that was not finite is None.
+        ``pandas.DataFrame(run.history())`` is a table of them. A value that was not finite is None. Empty for a folder
+        without metrics.jsonl, such as an export.
         """
+        if not (self.folder / _METRICS).exists():
+            return []
         rows = []
         for line in read_within(self.folder, _METRICS).splitlines():
             try:
@@ -102,8 +106,12 @@ class Run:
             overrides: Such as ``num_importance_samples=100``.
 
         Raises:
+            ConfigurationError: An override does not fit, or writes something other than the ledger of this run.
             GenlabError: As of the command.
         """
+        for override in overrides:
+            if (key := override.partition("=")[0]) in _NO_LEDGER:
+                raise ConfigurationError(f"{key} must be left out for the run's own ledger, got {override}")
         with _restored():
             _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides])
         record: dict[str, list[dict[str, Any]]] = json.loads(read_within(self.folder, EVALUATION_NAME))
@@ -111,6 +119,8 @@ class Run:
 
     def __repr__(self) -> str:
         summary = self.summary
+        if not summary:
+            return f"Run({from_here(self.folder)})"
         tag, best = summary.get("selected_by"), summary.get("best") or {}
         measure = f", {tag} {best[tag]:.4g}" if tag in best else ""
         return f"Run({from_here(self.folder)}: {summary.get('status')} at step {summary.get('step')}{measure})"

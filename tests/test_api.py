@@ -62,15 +62,18 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     assert repr(run).startswith(f"Run(outputs/digits-draw/{run.folder.name}: finished at step 2, validation/nll_upper")
     assert run._repr_html_().startswith('<img src="data:image/gif;base64,')
     assert genlab.Run("last").folder == run.folder
+    with pytest.raises(ConfigurationError, match=r"^out must be left out .*, got out=elsewhere$"):
+        run.evaluate(["out=elsewhere"])
 
 
 def test_a_run_without_pictures_is_shown_as_text_that_html_does_not_read(place: Path) -> None:
     folder = place / "outputs" / "a<b>"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("")
-    shown = Run(folder)._repr_html_()
+    shown, history = Run(folder)._repr_html_(), Run(folder).history()
     (folder / "config.yaml").unlink()
-    assert shown == "<code>Run(outputs/a&lt;b&gt;: None at step None)</code>"
+    assert history == []
+    assert shown == "<code>Run(outputs/a&lt;b&gt;)</code>"
 
 
 def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
