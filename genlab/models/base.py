@@ -206,7 +206,7 @@ def require_labels_of_samples(labels: Tensor | None, num_samples: int, model: Ge
     if model.num_classes == 0:
         raise ValueError(f"{type(model).__name__} is not class-conditional: it cannot sample given labels")
     if len(labels) != num_samples or bool((labels < 0).any() | (labels >= model.num_classes).any()):
-        listed = ", ".join(map(str, labels.unique().tolist()))
+        listed = ", ".join(map(str, sorted(set(labels.tolist()))))
         raise ValueError(
             f"labels must be {num_samples} classes between 0 and {model.num_classes - 1}, got {len(labels)} labels: "
             f"{listed}"
