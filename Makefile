@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-slow test-gpu check docs bench gpu gpu-results board clean
+.PHONY: help setup setup-dev train test test-slow test-gpu check docs bench gpu gpu-results pretrained board clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ gpu: setup-dev ## what only a CUDA device shows, within eight minutes: a report 
 
 gpu-results: setup-dev ## train published experiments on a CUDA device for MINUTES=9, resuming what is there
 	@$(BIN)/python -m benchmarks.gpu_results --minutes $(or $(MINUTES),9) $(if $(DATA),--data $(DATA))
+
+pretrained: setup ## export the finished quick twins of outputs/, or make those of NAMES="draw_mnist_quick ..."
+	@$(BIN)/genlab pretrained $(or $(NAMES),--all)
 
 board: setup ## TensorBoard on outputs/
 	@$(BIN)/genlab board

@@ -21,7 +21,7 @@ from genlab.launch.syntax import Flag, Syntax, expanded
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
     "train": (
-        "train a model, or resume one with resume=RUN; -m sweeps, -v shows all settings, -q little",
+        "train a model, or resume=RUN; -m sweeps, -v tells more, -q less",
         Syntax(
             flags={
                 **dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab")),
@@ -30,12 +30,12 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         ),
     ),
     "sample": (
-        "draw pictures from a trained run: run=RUN; format=png or npz writes samples as files",
+        "draw pictures from a trained run: run=RUN; format=png or npz",
         Syntax("run", second="out"),
     ),
     "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run", second="out")),
     "compare": (
-        "runs side by side, like ranked with like: RUN... or folders; --sort, --csv, --json, --html",
+        "runs side by side: RUN...; --sort, --csv, --json, --html",
         Syntax(
             "runs",
             takes_several=True,
@@ -48,24 +48,28 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         ),
     ),
     "report": (
-        "published results beside those of runs: RUN... or folders; --write FILE",
+        "published results beside those of runs: RUN...; --write FILE",
         Syntax("runs", takes_several=True, flags={"--write": Flag("write")}),
     ),
     "export": (
-        "a trained model as a folder to hand on: safetensors, plain YAML, model card: run=RUN",
+        "a trained model as a folder with a model card: run=RUN",
         Syntax("run", second="out"),
     ),
-    "schema": ("JSON schemas of the YAML files, by which editors complete them: out=FOLDER", Syntax()),
+    "pretrained": (
+        "list the pretrained models, or make some: pretrained NAME...",
+        Syntax("names", takes_several=True, flags={"--all": Flag("all", suffix=None, default="true")}),
+    ),
+    "schema": ("JSON schemas, by which editors complete YAML files: out=FOLDER", Syntax()),
     "runs": (
         "list the runs, newest first; runs rm RUN... deletes them",
         Syntax("runs", takes_several=True, flags={"--yes": Flag("sure", suffix=None, default="true")}),
     ),
-    "models": ("list the models, or describe one in full: models NAME", Syntax("name")),
-    "experiments": ("list the published results, or describe one in full: experiments NAME", Syntax("name")),
+    "models": ("list the models, or describe one: models NAME", Syntax("name")),
+    "experiments": ("list the published results, or describe one: experiments NAME", Syntax("name")),
     "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
     "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),
     "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
-    "board": ("TensorBoard on a folder of runs, with settings that keep every picture", Syntax("folder")),
+    "board": ("TensorBoard on a folder of runs, every picture kept", Syntax("folder")),
 }
 """Command name to its description and the syntax of its arguments."""
 _COMMANDS_ELSEWHERE = {
@@ -142,6 +146,8 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "version" or any(argument in _VERSION for argument in arguments):
         print(f"genlab {genlab.__version__}")
         return 0
+    if sys.platform == "win32":
+        raise ConfigurationError("genlab needs Linux, macOS or WSL 2 (it locks files by fcntl), got Windows")
     if arguments[0] in _COMPLETION_FLAGS:
         return _complete(arguments)
     command, *rest = arguments
@@ -173,20 +179,22 @@ def _suggestion(arguments: Sequence[str]) -> str:
 def _usage() -> str:
     width = max(map(len, COMMANDS))
     commands = "\n".join(f"  {name:<{width}}  {text}" for name, (text, _) in COMMANDS.items())
-    return f"""genlab {genlab.__version__}: train, sample, measure and compare classic image generative models
+    return f"""genlab {genlab.__version__}: classic image generative models
 
 usage: genlab <command> [group=choice ...] [key=value ...] [options of Hydra]
 
 {commands}
 
 first steps:
-  genlab train model=draw                     minutes on two CPU cores, no download
-  genlab train model=draw trainer=smoke       seconds
-  genlab train --help                         groups and options; --cfg job shows the whole configuration
-  genlab train -m model=draw seed=0,1,2       a sweep
-  eval "$(genlab -sc install=bash)"           completion in this shell
+  genlab sample run=digits_draw            seconds: a model that is included
+  genlab train model=draw                  minutes on two CPU cores, no download
+  genlab train model=draw trainer=smoke    seconds
+  genlab train --help                      every key with its meaning
+  genlab train -m model=draw seed=0,1,2    a sweep
+  eval "$(genlab -sc install=bash)"        completion (docs/platforms.md)
 
-Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory, 7 disk, 8 folder in use, 9 sweep.
+Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory,
+7 disk, 8 folder in use, 9 sweep had failures.
 {DEBUG_VARIABLE}=1 shows tracebacks."""
 
 
@@ -203,7 +211,7 @@ def _complete(arguments: list[str]) -> int:
         typed = line.split()[1:]
         if not typed or (len(typed) == 1 and not line.endswith(" ")):
             start = typed[0] if typed else ""
-            print(" ".join(name for name in COMMANDS if name.startswith(start)))
+            print("\n".join(name for name in COMMANDS if name.startswith(start)))
             return 0
         if typed[0] not in COMMANDS:
             return 0

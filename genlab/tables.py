@@ -5,7 +5,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-_MAX_NAME_WIDTH = 36
+_MAX_NAME_WIDTH = 38
 
 
 def aligned(*blocks: Sequence[Sequence[str]]) -> str:

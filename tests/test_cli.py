@@ -13,7 +13,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from genlab.cli import Job
+from genlab.cli import COMMANDS, Job, main
 from tests.conftest import Outcome
 from tests.thinning import slow
 
@@ -67,6 +67,24 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment, cwd=tmp_path
     )
     assert set(result.stdout.split()) == expected, result.stderr
+
+
+def test_completion_lists_a_command_a_line_for_fish_and_bash_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", "genlab ")
+    assert main(["-sc", "query=fish"]) == 0
+    assert capsys.readouterr().out.split("\n") == [*COMMANDS, ""]
+
+
+def test_help_fits_80_columns_and_windows_is_refused_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    assert main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    assert main(["train"]) == 2
+    assert "genlab needs Linux, macOS or WSL 2" in capsys.readouterr().err
 
 
 def test_a_run_its_files_its_resumption_and_what_resumption_refuses(

@@ -17,6 +17,7 @@ from genlab.launch.contract import JobContext
 from genlab.paths import from_here
 from genlab.run.folder import remove, require_free
 from genlab.run.names import RUNS_ROOT, find_run
+from genlab.run.pretrained import is_pretrained
 from genlab.tables import aligned
 
 _REMOVE = "rm"
@@ -113,6 +114,8 @@ def main_measure(run: Run) -> Record | None:
 
 def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
     for folder in folders:
+        if is_pretrained(folder):
+            raise ConfigurationError(f"rm must name runs of training, got {folder}, a pretrained model")
         require_free(folder)
     if not is_confirmed:
         if not sys.stdin.isatty():

@@ -42,6 +42,7 @@ _MODEL = re.compile(r"^  - override /model: (\w+)$", re.MULTILINE)
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = (
     *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
+    *("name=", "logger=", "logger."),
     *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped has not finished
 )
 _HEADER = (
@@ -273,7 +274,7 @@ def _error(record: Record) -> str:
 
 def _outcome(record: Record, expected: Published | None, run: Run) -> str:
     """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
-    if expected is None or expected.deviation is None or run.status != "finished" or _changes(run):
+    if expected is None or expected.deviation is None or run.status != "finished" or changes(run):
         return ""
     return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
 
@@ -299,10 +300,11 @@ def _protocol(record: Record) -> str:
 def _settings(run: Run) -> str:
     """Return the overrides of the experiment, and the number of steps of the run."""
     steps = "" if run.step is None else f"{run.step:,} steps"
-    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in _changes(run))) if part)
+    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in changes(run))) if part)
 
 
-def _changes(run: Run) -> list[str]:
+def changes(run: Run) -> list[str]:
+    """Return the overrides that change what a run is, beside its experiment."""
     return [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 

@@ -5,7 +5,6 @@ Commands that print end when nobody reads, as other programs do. Those that writ
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, TextIO, cast
 from genlab.errors import StorageError
 
 _NAMES = ("stdin", "stdout", "stderr")
-_EXIT_CODES = {errno.EPIPE: 128 + signal.SIGPIPE, errno.EIO: 128 + signal.SIGHUP}
+_EXIT_CODES = {errno.EPIPE: 141, errno.EIO: 129}  # 128 + SIGPIPE and SIGHUP, which Windows does not have
 
 
 class _Guarded:

@@ -21,6 +21,7 @@ from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
 from genlab.run.names import WEIGHTS_NAME, is_export
+from genlab.run.pretrained import outside
 from genlab.run.record import SavedRun, load_run
 from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights
@@ -55,6 +56,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
     run = load_run(folder)
+    folder = run.folder
     kind: Weights
     origin: Origin | None = None
     average: Mapping[str, Tensor] | None = None
@@ -167,7 +169,7 @@ def writable(folder: Path, out: str | None) -> Path:
     Raises:
         StorageError: It cannot.
     """
-    chosen = folder if out is None else Path(out)
+    chosen = outside(folder) if out is None else Path(out)
     require_writable(chosen, hint="out=FOLDER writes elsewhere")
     return chosen
 
@@ -201,7 +203,7 @@ def load(
     """Return the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
 
     Args:
-        run: A run folder, or one that `genlab export` wrote.
+        run: A run folder, or one that `genlab export` wrote, or the name of either or of a pretrained model.
         kind: The class of the model, for a classifier or for the type checker: ``kind=DRAW``.
         checkpoint: ``best`` (the last where no measure chose one) or ``last``, of a run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.

@@ -1,7 +1,8 @@
 """Lookup of runs by name: a folder, ``last``, or the beginning of a name.
 
-A run is named by its path, by its folder below ``outputs/`` (``mnist-dcgan/0007-lr-1e-3``), or by a unique beginning
-of either. ``last`` is the run that was started or resumed last, ``last:mnist-dcgan`` the last one below a folder.
+A run is named by its path, by its folder below ``outputs/`` (``mnist-dcgan/0007-lr-1e-3``), by a unique beginning of
+either, or as a pretrained model (:mod:`genlab.run.pretrained`). ``last`` is the run that was started or resumed last,
+``last:mnist-dcgan`` the last one below a folder.
 """
 
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
+from genlab.run.pretrained import find_pretrained, require_made
 
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
@@ -40,6 +42,7 @@ def find_run(name: str | Path) -> Path:
     for above in path.parents:
         if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
             raise ConfigurationError(f"a run is named by its folder, got {text} in it; did you mean '{above}'?")
+    require_made(text)
     known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
     by_name = {run.name: shown for shown, run in known.items()}
     guess = nearest(text, known) or by_name.get(nearest(path.name, by_name) or "")
@@ -72,7 +75,7 @@ def named_run(name: str) -> Path | None:
             raise ConfigurationError(f"{name} is the beginning of {len(matches)} runs: {_listed(map(str, matches))}")
         if matches:
             return matches[0]
-    return None
+    return find_pretrained(name)
 
 
 def runs_under(root: Path) -> Iterator[Path]:

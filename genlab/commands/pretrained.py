@@ -1,0 +1,118 @@
+"""`genlab pretrained`: the quick twins' models by name, exported into one folder with an index of their digests."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genlab.commands import export
+from genlab.commands.export import ExportSettings
+from genlab.comparison.published import changes
+from genlab.comparison.runs import Run, folders_of_runs, read_run
+from genlab.config.fields import check_fields
+from genlab.config.suggestions import suggestion
+from genlab.errors import ConfigurationError
+from genlab.launch.contract import JobContext
+from genlab.paths import from_here
+from genlab.run.names import RUNS_ROOT, WEIGHTS_NAME
+from genlab.run.pretrained import digests, find_pretrained, known_names, overrides_of, own_folder, write_index
+from genlab.tables import described
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedSettings:
+    """The keys of configs/pretrained.yaml.
+
+    Raises:
+        ValueError: A name is unknown, or everything and something are asked for.
+    """
+
+    names: tuple[str, ...]
+    all: bool
+
+    def __post_init__(self) -> None:
+        known = known_names()
+        for name in self.names:
+            if name not in known:
+                raise ValueError(f"names has no '{name}'; {suggestion(name, known, kind='names')}")
+        if self.names and self.all:
+            raise ValueError("all must be false with names, which are the ones to make")
+
+
+def read(values: Mapping[str, Any], overrides: Sequence[str]) -> PretrainedSettings:
+    """Return the checked settings.
+
+    Raises:
+        ConfigurationError: Something in them does not fit.
+    """
+    del overrides
+    return check_fields(PretrainedSettings, values, "")
+
+
+def run(settings: PretrainedSettings, context: JobContext) -> None:
+    """List the pretrained models, or make some: exports of finished runs of ``outputs/``, trained where there are none.
+
+    Raises:
+        ConfigurationError: Everything is asked for, and no run is a quick twin's.
+        SystemExit: A training failed.
+        StorageError: The folder cannot be written.
+    """
+    if not settings.names and not settings.all:
+        print("\n".join(_list()))
+        return
+    place = own_folder()
+    num_made = 0
+    for name in settings.names or known_names():
+        if (place / name).exists():
+            print(f"{name} is there already: {from_here(place / name)}")
+            continue
+        found = _finished(name)
+        if found is None and settings.all:
+            continue
+        if found is None:
+            _train(name)
+            found = _finished(name)
+        if found is None:
+            raise ConfigurationError(f"{name} was not finished; genlab pretrained {name} resumes its training")
+        export.run(ExportSettings(run=str(found.folder), checkpoint="best", out=str(place / name)), context)
+        write_index(place)
+        num_made += 1
+    if settings.all and not num_made:
+        print(f"no further run in {RUNS_ROOT}/ is a finished quick twin; to train one: genlab pretrained NAME")
+
+
+def _list() -> Iterator[str]:
+    rows = []
+    for name in known_names():
+        folder = find_pretrained(name)
+        text = f"genlab pretrained {name} makes it"
+        if folder is not None:
+            size = (folder / WEIGHTS_NAME).stat().st_size
+            text = f"{size / 1e6:.1f} MB, SHA-256 {digests(folder).get('', '')[:12]}, {from_here(folder)}"
+        rows.append((name, text))
+    yield described(rows)
+    yield "genlab sample run=NAME draws from one, genlab.load('NAME') loads it."
+
+
+def _finished(name: str) -> Run | None:
+    """Return the newest finished run of ``outputs/`` that was trained as the pretrained model is, and not otherwise."""
+    runs = [each for each in _runs(name) if each.status == "finished"]
+    return max(runs, key=lambda each: (each.folder / "summary.json").stat().st_mtime, default=None)
+
+
+def _runs(name: str) -> Iterator[Run]:
+    for folder in folders_of_runs(Path(RUNS_ROOT)):
+        each = read_run(folder, name=folder.name)
+        choices = (f"experiment={each.experiment}",) if each.experiment else (f"model={each.model}", "dataset=digits")
+        if overrides_of(name)[0] in choices and set(changes(each)) <= {*choices, *overrides_of(name)}:
+            yield each
+
+
+def _train(name: str) -> None:
+    unfinished = next((each for each in _runs(name) if each.folder.name == name), None)
+    words = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
+    done = subprocess.run([sys.executable, "-m", "genlab", "train", *words], check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)
