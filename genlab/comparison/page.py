@@ -26,7 +26,11 @@ from genlab.storage import opened_within
 MAX_DRAWN = 24
 """Runs whose curves and samples are shown; more would be neither legible nor light."""
 MAX_PICTURE_SIDE = 480
+_THUMBNAIL_SIDE = 118  # two rows of two images of a grid
 _JPEG_QUALITY = 85
+_MAX_TOP_KEYS = 6
+# Columns of their own, or of no interest beside the names.
+_SHOWN_ALREADY = ("model", "dataset", "name", "device", "num_threads")
 # Tags that are shown last.
 _ASIDE = ("learning_rate", "gradient_norm", "images_per_second")
 _FIRST = ("validation/", "quality/", "modes/", "test/")
@@ -69,52 +73,81 @@ def as_page(runs: Sequence[Run], *, command: str) -> str:
 
 
 def _overview(runs: Sequence[Run]) -> str:
-    head = (
-        "#",
-        "run",
-        "model",
-        "data",
-        "status",
-        "step",
-        "time",
-        "images/s",
-        "parameters",
-        "seed",
-        "commit",
-        "hardware",
-    )
+    """Return the table of the runs with what differs among them, below it what is the same in all."""
+    names = short_names([run.name for run in runs])
+    facts: dict[str, list[tuple[Scalar, int | float | None]]] = {
+        "model": [(run.model, None) for run in runs],
+        "data": [(run.dataset, None) for run in runs],
+        "status": [(run.status, None) for run in runs],
+        **{name: [(parameter_text(run, key), None) for run in runs] for name, key in _top_keys(runs).items()},
+        "step": [(None if run.step is None else f"{run.step:,}", run.step) for run in runs],
+        "time": [(None if run.seconds is None else describe_seconds(run.seconds), run.seconds) for run in runs],
+        "images/s": [(_grouped(run.images_per_second), run.images_per_second) for run in runs],
+        "parameters": [(_grouped(run.num_parameters), run.num_parameters) for run in runs],
+        "commit": [(run.commit, None) for run in runs],
+        "hardware": [(run.hardware, None) for run in runs],
+    }
+    differ = {name: cells for name, cells in facts.items() if len({text for text, _ in cells}) > 1}
+    alike = [f"{name} {shown(cells[0][0])}" for name, cells in facts.items() if name not in differ and cells[0][0]]
+    head = ("", "#", "run", *differ)
     rows = []
     for number, run in _numbered(runs):
-        step = None if run.step is None else f"{run.step:,}"
         cells = [
+            f'<td class="thumb">{_thumbnail(number, run) if number <= MAX_DRAWN else ""}</td>',
             f'<th scope="row">{number}</th>',
-            f'<td class="name">{_text(run.name)}</td>',
-            _cell(run.model),
-            _cell(run.dataset),
-            _cell(run.status),
-            _cell(step, sort_by=run.step),
-            _cell(None if run.seconds is None else describe_seconds(run.seconds), sort_by=run.seconds),
-            _cell(_grouped(run.images_per_second), sort_by=run.images_per_second),
-            _cell(_grouped(run.num_parameters), sort_by=run.num_parameters),
-            _cell(run.seed),
-            _cell(run.commit),
-            _cell(run.hardware),
+            _name(run, names[number - 1]),
+            *(_cell(texts[number - 1][0], sort_by=texts[number - 1][1], label=name) for name, texts in differ.items()),
         ]
         rows.append("".join(cells))
-    return _table(head, rows, kind="sortable")
+    note = f'<p class="soft">the same in all: {_text(", ".join(alike))}</p>' if alike and len(runs) > 1 else ""
+    return _table(head, rows, kind="sortable runs") + note
+
+
+def short_names(whole: Sequence[str], *, separator: str = "/") -> list[str]:
+    """Return the last part of each name, with as many parts before it as make it unique."""
+    parts = [shown(name).split(separator) for name in whole]
+    names = []
+    for own in parts:
+        length = next(
+            (n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in parts) == 1),
+            len(own),
+        )
+        names.append(separator.join(own[-length:]))
+    return names
+
+
+def _top_keys(runs: Sequence[Run]) -> dict[str, str]:
+    """Return settings that differ among runs which all have them, by short names; those that were typed come first."""
+    typed = {override.lstrip("+~").partition("=")[0] for run in runs for override in run.overrides}
+    found = [key for key in differing(runs) if all(key in run.configuration for run in runs)]
+    found = [key for key in found if key not in _SHOWN_ALREADY and not key.endswith("_interval")]
+    keys = sorted(found, key=lambda key: key not in typed)[:_MAX_TOP_KEYS]
+    return dict(zip(short_names(keys, separator="."), keys, strict=True))
+
+
+def _name(run: Run, name: str) -> str:
+    return f'<td class="name" title="{_text(run.name)}">{_text(name)}</td>'
+
+
+def _thumbnail(number: int, run: Run) -> str:
+    path = newest_samples(run.folder)
+    address = None if path is None else _embedded(run.folder, path, side=_THUMBNAIL_SIDE, crop=True)
+    alternative = escape(f"Some samples of run {number}", quote=True)
+    return "" if address is None else f'<a href="#samples-{number}"><img src="{address}" alt="{alternative}"></a>'
 
 
 def _measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
     if not columns:
         return "<p>No run has a measure that orders models.</p>"
+    names = short_names([run.name for run in runs])
     rows = []
     for index, run in enumerate(runs):
-        row = [f'<th scope="row">{index + 1}</th>', f'<td class="name">{_text(run.name)}</td>']
+        row = [f'<th scope="row">{index + 1}</th>', _name(run, names[index])]
         for column in columns:
             cell = column.cells.get(index)
             best = ' class="best"' if cell is not None and cell.is_best else ""
             value = "" if cell is None else f' data-value="{cell.record.value!r}"'
-            row.append(f"<td{best}{value}>{_text(cell_text(cell, column))}</td>")
+            row.append(f"<td{best}{value}{_label(column.title)}>{_text(cell_text(cell, column))}</td>")
         rows.append("".join(row))
     on_screen = _table(("#", "run", *(column.title for column in columns)), rows, kind="sortable")
     return f'<div class="screen">{on_screen}</div><div class="paper">{_upright_measures(runs, columns)}</div>'
@@ -143,7 +176,8 @@ def _curves(runs: Sequence[Run]) -> str:
     charts = {tag: drawing for tag in tags if (drawing := chart(tag, by_tag[tag]))}
     if not charts:
         return "<p>No run has written a curve.</p>"
-    names = "".join(f"<li>{swatch(number)}#{number} {_text(run.name)}</li>" for number, run in drawn)
+    short = short_names([run.name for run in runs])
+    names = "".join(f"<li>{swatch(number)}#{number} {_text(short[number - 1])}</li>" for number, _ in drawn)
     aside = [tag for tag in charts if tag.rpartition("/")[2] in _ASIDE]
     text = f'<ul class="legend">{names}</ul>' + _figures(charts, [tag for tag in charts if tag not in aside])
     if aside:
@@ -169,13 +203,21 @@ def _samples(runs: Sequence[Run]) -> str:
         else:
             alternative = escape(f"Samples of run {number}, {shown(run.name)}", quote=True)
             figures.append(
-                f'<figure><img src="{address}" alt="{alternative}"><figcaption>{caption}</figcaption></figure>'
+                f'<figure id="samples-{number}"><img src="{address}" alt="{alternative}">'
+                f"<figcaption>{caption}</figcaption></figure>"
             )
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No run has drawn samples.</p>"
 
 
-def _embedded(folder: Path, path: Path) -> str | None:
-    """Return a picture of a run folder as a data URI in the size in which it is shown; None without a picture."""
+def _embedded(folder: Path, path: Path, *, side: int = MAX_PICTURE_SIDE, crop: bool = False) -> str | None:
+    """Return a picture of a run folder as a data URI in the size in which it is shown; None without a picture.
+
+    Args:
+        folder: Of the run.
+        path: In it.
+        side: Pixels of the longer side.
+        crop: Show the upper left part alone, at the size of the original, so that it can be read.
+    """
     try:
         with (
             opened_within(folder, str(path.relative_to(folder))) as file,
@@ -184,7 +226,9 @@ def _embedded(folder: Path, path: Path) -> str | None:
             small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow says of bad files
         return None
-    small.thumbnail((MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))
+    if crop:
+        small = small.crop((0, 0, min(small.width, side), min(small.height, side)))
+    small.thumbnail((side, side))
     buffer = io.BytesIO()
     if small.mode == "L":
         small.save(buffer, "PNG", optimize=True)
@@ -229,15 +273,20 @@ def _section(title: str, content: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[str], *, kind: str) -> str:
-    heads = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    heads = "".join(f'<th scope="col"{_label(name)}>{_text(name)}</th>' for name in head)
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     table = f'<table class="{kind}"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table>'
     return f'<div class="scroll">{table}</div>'
 
 
-def _cell(value: Scalar, *, sort_by: int | float | None = None) -> str:
+def _cell(value: Scalar, *, sort_by: int | float | None = None, label: str = "") -> str:
     order = "" if sort_by is None else f' data-value="{sort_by!r}"'
-    return f"<td{order}>{_text(value)}</td>"
+    return f"<td{order}{_label(label)}>{_text(value)}</td>"
+
+
+def _label(text: str) -> str:
+    """Return the attribute by which a narrow screen, without the head of the table, names a cell."""
+    return f' data-label="{_text(text)}"' if text else ""
 
 
 def _list(lines: Sequence[str]) -> str:

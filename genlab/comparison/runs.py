@@ -35,7 +35,8 @@ from genlab.storage import leads_out, opened_within, read_within
 SILENCE_SECONDS = 600
 _CURVES = "metrics.jsonl"
 # Keys of config.yaml that belong to one start, or were measured from the data.
-_NO_SETTINGS = ("resume", "allow_other_data", "spec", "dataset_fingerprint")
+_NO_SETTINGS = ("resume", "allow_other_data", "logger", "spec", "dataset_fingerprint")
+_OWNERS = {"optimizer": "optimizer.default"}  # the node of a group whose own name is not that of its node
 _MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra", "evaluation.json")
 _SPEED = "speed/images_per_second"
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
@@ -158,7 +159,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         commands=_commands(origin.overrides, environment, has_overrides=bool(origin.choices)),
         commit=_commit(environment),
         hardware=_hardware(environment),
-        configuration=flat({key: value for key, value in configuration.items() if key not in _NO_SETTINGS}),
+        configuration=_settings(configuration, origin),
         step=step,
         num_steps=_whole(_node(configuration, "trainer").get("num_steps")),
         seconds=_number(summary.get("seconds")),
@@ -169,6 +170,17 @@ def read_run(folder: Path, *, name: str) -> Run:
         measured_step=at,
         provenance=_text(evaluation.get("provenance")),
     )
+
+
+def _settings(configuration: Mapping[str, Any], origin: Origin) -> dict[str, Scalar]:
+    """Return the settings of a run by dotted key, an option in the place of the class that it chose."""
+    values = flat({key: value for key, value in configuration.items() if key not in _NO_SETTINGS})
+    typed = {override.lstrip("+~").partition("=")[0] for override in origin.overrides}
+    for group, option in origin.choices.items():
+        key = _OWNERS.get(group, group.replace("/", "."))
+        if key in values and f"{key}._target_" not in typed:
+            values[key] = option
+    return values
 
 
 def _origin(folder: Path) -> Origin:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from genlab.comparison.charts import MAX_POINTS, Line, chart, thinned
-from genlab.comparison.page import MAX_DRAWN, MAX_PICTURE_SIDE, as_page
+from genlab.comparison.page import MAX_DRAWN, MAX_PICTURE_SIDE, as_page, short_names
 from genlab.comparison.runs import read_runs
 from tests.comparison.conftest import RunMaker, entry
 
@@ -60,7 +60,7 @@ def test_the_page_is_whole_and_loads_nothing(make_run: RunMaker, tmp_path: Path)
     reader = page(tmp_path)
     for _, attributes in reader.elements:
         for name in ("src", "href", "srcset", "action", "data"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#samples-"))
     (policy,) = [meta["content"] for meta in reader.all("meta") if "http-equiv" in meta]
     assert policy is not None
     assert policy.startswith("default-src 'none'")
@@ -108,7 +108,9 @@ def test_pictures_are_the_newest_scaled_down_and_described(make_run: RunMaker, t
     damaged = make_run("c", has_samples=True)
     (damaged / "samples" / "step_00000900.png").write_bytes(b"\x89PNG no picture")
     reader = page(tmp_path)
-    images = reader.all("img")
+    thumbnails = [image for image in reader.all("img") if (image["alt"] or "").startswith("Some samples")]
+    assert [image["alt"] for image in thumbnails] == ["Some samples of run 1", "Some samples of run 2"]
+    images = [image for image in reader.all("img") if image not in thumbnails]
     assert [image["alt"] for image in images] == ["Samples of run 1, a", "Samples of run 2, b"]
     decoded = [
         Image.open(io.BytesIO(base64.b64decode((image["src"] or "").partition("base64,")[2]))) for image in images
@@ -120,6 +122,32 @@ def test_pictures_are_the_newest_scaled_down_and_described(make_run: RunMaker, t
     assert isinstance(pixel, tuple)
     assert max(abs(one - other) for one, other in zip(pixel, (10, 200, 30), strict=True)) <= 4
     assert any("cannot be read" in text for text in reader.text)
+
+
+def test_what_differs_is_on_top_by_the_choices_of_short_names(make_run: RunMaker, tmp_path: Path) -> None:
+    for name, objective, rate in (("mnist-gan/0001", "hinge", 1e-3), ("mnist-gan/0002-lr", "hinge", 1e-4)):
+        make_run(
+            name,
+            configuration={
+                "seed": 0,
+                "model": {"_target_": "genlab.models.gan.gan.GAN", "objective": {"_target_": "genlab.x.Hinge"}},
+                "optimizer": {"default": {"lr": rate}},
+            },
+            choices={"model": "sngan", "dataset": "mnist", "model/objective": objective},
+        )
+    runs = read_runs([tmp_path])
+    assert [run.configuration["model.objective"] for run in runs] == ["hinge", "hinge"]
+    assert short_names([run.name for run in runs]) == ["0001", "0002-lr"]
+    reader = page(tmp_path)
+    heads = [text for text in reader.text if text in ("model", "data", "lr", "seed")]
+    assert heads[:1] == ["lr"]
+    (same,) = [text for text in reader.text if text.startswith("the same in all: ")]
+    assert same.startswith("the same in all: model sngan, data mnist, status ")
+    assert not any("genlab.x" in text for text in reader.text)
+
+
+def test_names_get_as_many_parents_as_they_need() -> None:
+    assert short_names(["a/0001", "b/0001", "b/0002", "c"]) == ["a/0001", "b/0001", "0002", "c"]
 
 
 @pytest.mark.slow

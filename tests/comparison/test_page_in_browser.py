@@ -53,6 +53,7 @@ def test_a_phone_shows_everything_without_sliding_the_page(page: "tuple[Page, li
 
 def test_a_press_on_a_head_sorts_by_number_and_then_the_other_way(page: "tuple[Page, list[str]]") -> None:
     shown, told = page
+    shown.set_viewport_size({"width": 1280, "height": 900})
     head = shown.get_by_role("button", name="nll_nats (lower)")
     head.click()
     rising = column(shown, "nll_nats")
@@ -60,6 +61,18 @@ def test_a_press_on_a_head_sorts_by_number_and_then_the_other_way(page: "tuple[P
     assert not rising[-1].startswith("run")  # no value: last either way
     head.click()
     assert column(shown, "nll_nats")[:4] == ["run0", "run2", "run1", "run3"]
+    assert told == []
+
+
+def test_a_phone_sorts_by_a_choice_above_the_rows(page: "tuple[Page, list[str]]") -> None:
+    shown, told = page
+    assert not shown.locator("table.sortable thead").first.is_visible()
+    bar = shown.locator(".sorter:has(option:text('nll_nats (lower)'))")
+    bar.locator("select").select_option(label="sort by nll_nats (lower)")
+    assert [name for name in column(shown, "nll_nats") if name.startswith("run")] == ["run3", "run1", "run2", "run0"]
+    bar.get_by_role("button").click()
+    assert column(shown, "nll_nats")[:4] == ["run0", "run2", "run1", "run3"]
+    assert shown.locator("td[data-label='nll_nats (lower)']").first.is_visible()
     assert told == []
 
 

@@ -43,7 +43,7 @@ def test_what_a_run_says(make_run: RunMaker) -> None:
     )
     assert run.commands == ("genlab train model=draw 'dataset.root=/my data'",)
     assert (run.commit, run.hardware, run.images_per_second) == ("0123456", "A Processor, 1 thread", 51.0)
-    assert run.configuration["model"] == "genlab.models.draw.draw.DRAW"
+    assert run.configuration["model"] == "draw"
     assert run.configuration["optimizer.default.lr"] == 1e-3
     assert run.problems == ()
     assert [record.name for record in run.records] == ["nll_nats"]

@@ -67,10 +67,11 @@ def test_the_json_holds_what_decides_comparability(make_run: RunMaker, tmp_path:
 def test_keys_that_only_one_model_has_are_left_to_the_page(make_run: RunMaker, tmp_path: Path) -> None:
     make_run("a")
     make_run("b", configuration={"model": {"_target_": "genlab.models.draw.draw.DRAW", "num_glimpses": 4}})
-    make_run("c", configuration={"model": {"_target_": "genlab.models.gan.gan.GAN", "n_critic": 1}})
+    gan = {"model": {"_target_": "genlab.models.gan.gan.GAN", "n_critic": 1}}
+    make_run("c", configuration=gan, choices={"model": "gan"})
     lines = [line.split() for line in as_text(read_runs([tmp_path])).splitlines()]
     assert ["#", "model", "model.num_glimpses"] in lines
-    assert [line for line in lines if len(line) == 3][2:] == [["1", "DRAW", "8"], ["2", "DRAW", "4"], ["3", "GAN", "-"]]
+    assert [line for line in lines if len(line) == 3][2:] == [["1", "draw", "8"], ["2", "draw", "4"], ["3", "gan", "-"]]
 
 
 def test_long_names_stand_last(make_run: RunMaker, tmp_path: Path) -> None:
