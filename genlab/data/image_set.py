@@ -94,7 +94,9 @@ class ImageSet:
                 return self
             if levels.shape[1] == 1:
                 return replace(self, levels=levels.expand(-1, channels, -1, -1))
-            if channels == 1 and all(torch.equal(levels[:, 0], levels[:, other]) for other in range(1, len(levels[0]))):
+            if channels == 1 and all(
+                torch.equal(levels[:, 0], levels[:, other]) for other in range(1, levels.shape[1])
+            ):
                 return replace(self, levels=levels[:, :1])
         raise DataError(f"{self.key} must be images like {to} ({form_of(shape)}), got {self.form} in {self.name}")
 

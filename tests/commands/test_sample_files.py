@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -143,6 +144,16 @@ def test_a_signal_stops_it_with_an_account(
     monkeypatch.setattr(type(trained.model), "sample", lambda self, num, **_: torch.full((num, 1, 8, 8), torch.nan))
     with pytest.raises(NonFiniteError, match="images from 500 on are not finite"):
         drawn(trained, tmp_path / "a", "png")
+
+
+def test_a_pipe_gets_plain_lines_with_the_time_left(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sample_files, "SECONDS_BETWEEN_LINES", 0)
+    drawn(trained, tmp_path, "npz")
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"250 of 510 images, \d\d:\d\d left", first)
+    assert last == f"510 images: {tmp_path / 'samples.npz'}"
 
 
 def test_a_folder_of_something_else_is_refused(trained: TrainedModel, tmp_path: Path) -> None:

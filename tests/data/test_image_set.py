@@ -1,6 +1,7 @@
 """Images of files as they are: their order, their form, their classes, and one line for what cannot be used."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ def test_grey_fits_colour_and_colour_that_is_grey_fits_grey(tmp_path: Path) -> N
     grey = images.fitted((1, 3, 4), to="x")
     assert torch.equal(grey.levels[0, 0], torch.from_numpy(GREY))
     assert torch.equal(grey.fitted((3, 3, 4), to="x").levels, images.levels)
+    assert replace(images, levels=images.levels[:0]).fitted((1, 3, 4), to="x").levels.shape == (0, 1, 3, 4)
     images.levels[0, 1, 2, 3] += 1
     with pytest.raises(DataError, match=r"^samples must be images like x \(3x4, grey\), got 3x4, in colour in a\.npz$"):
         images.fitted((1, 3, 4), to="x")
