@@ -160,6 +160,8 @@ def train(
         StoppedBySignal: The run was interrupted; it has saved, and can be resumed.
         GenlabError: The run failed in another expected way (:mod:`genlab.errors`).
     """
+    if isinstance(overrides, str):
+        raise ConfigurationError(f"overrides must be a list of key=value, got {overrides!r}")
     for override in overrides:
         if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
             raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")

@@ -114,6 +114,7 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
     ("settings", "message"),
     [
         ({"model": "drawn"}, "model has no option 'drawn'; did you mean 'draw'?"),
+        ({"overrides": "seed=1"}, "overrides must be a list of key=value, got 'seed=1'"),
         ({"overrides": ["tainer=smoke"]}, "tainer is not a key; did you mean 'trainer'?"),
         ({"overrides": ["-m", "seed=0,1"]}, "overrides must be key=value of one run, got -m; genlab train -m sweeps"),
         ({"overrides": ["hydra.mode=MULTIRUN"]}, "overrides must be key=value of one run, got hydra.mode=MULTIRUN"),
