@@ -31,20 +31,22 @@ from genlab.paths import absolute, from_here
 from genlab.run.folder import read_summary
 from genlab.run.loading import load
 from genlab.run.names import find_run
+from genlab.run.pretrained import outside
 from genlab.run.record import EVALUATION_NAME
 from genlab.storage import read_within
 
 _FILM = "samples/canvases.gif"
 _METRICS = "metrics.jsonl"
-_NO_LEDGER = ("run", "out", "images")  # settings of `genlab evaluate`
+_NO_LEDGER = ("run", "out", "images", "against")  # settings of `genlab evaluate`
 _ERRORS = {kind.exit_code: kind for kind in (ConfigurationError, MemoryExhaustedError, StorageError)}
 
 
 class Run:
-    """A run: its folder, and the files that training left there. A notebook shows it as its newest picture.
+    """A run, an export or a pretrained model: its folder and files. A notebook shows a run as its picture.
 
     Args:
-        run: A folder or a name, as on the command line: ``outputs/digits-draw/0001``, ``digits-draw/0001``, ``last``.
+        run: A folder or a name, as on the command line: ``outputs/digits-draw/0001``, ``digits-draw/0001``, ``last``,
+            ``digits_draw``.
 
     Raises:
         ConfigurationError: There is no such run.
@@ -114,7 +116,7 @@ class Run:
                 raise ConfigurationError(f"{key} must be left out for the run's own ledger, got {override}")
         with _restored():
             _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides])
-        record: dict[str, list[dict[str, Any]]] = json.loads(read_within(self.folder, EVALUATION_NAME))
+        record: dict[str, list[dict[str, Any]]] = json.loads(read_within(outside(self.folder), EVALUATION_NAME))
         return record["measures"]
 
     def __repr__(self) -> str:

@@ -66,6 +66,14 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
         run.evaluate(["out=elsewhere"])
 
 
+def test_a_pretrained_model_is_a_run_without_training(place: Path) -> None:
+    pretrained = Run("digits_draw")
+    assert (pretrained.history(), pretrained.summary) == ([], {})
+    measures = pretrained.evaluate(["num_images=5", "num_importance_samples=0"])
+    assert {row["num_examples"] for row in measures} == {5}
+    assert (place / "outputs/pretrained/digits_draw/evaluation.json").is_file()
+
+
 def test_a_run_without_pictures_is_shown_as_text_that_html_does_not_read(place: Path) -> None:
     folder = place / "outputs" / "a<b>"
     folder.mkdir(parents=True)
