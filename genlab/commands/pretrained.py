@@ -1,5 +1,6 @@
 """`genlab pretrained`: the quick twins' models by name, exported into one folder with an index of their digests."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from genlab.launch.contract import JobContext
 from genlab.paths import from_here
 from genlab.run.names import RUNS_ROOT, WEIGHTS_NAME
 from genlab.run.pretrained import digests, find_pretrained, known_names, overrides_of, own_folder, write_index
+from genlab.signals import handling
 from genlab.tables import described
 
 
@@ -113,6 +115,10 @@ def _runs(name: str) -> Iterator[Run]:
 def _train(name: str) -> None:
     unfinished = next((each for each in _runs(name) if each.folder.name == name), None)
     words = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
-    done = subprocess.run([sys.executable, "-m", "genlab", "train", *words], check=False)
-    if done.returncode != 0:
-        raise SystemExit(done.returncode)
+    # In a session of its own, so that Ctrl-C reaches it once: by this process, which waits until it has saved.
+    with subprocess.Popen([sys.executable, "-m", "genlab", "train", *words], start_new_session=True) as training:
+        forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        with handling({number: lambda number, _: training.send_signal(number) for number in forwarded}):
+            code = training.wait()
+    if code != 0:
+        raise SystemExit(code)
