@@ -281,7 +281,7 @@ def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_
     sweep.write_plan(SweepPlan(overrides=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
     outcome = genlab("train", "-m", "seed=0,2", f"sweep.resume={tmp_path}")
     assert outcome.code == 2
-    assert "give its overrides or none; they are seed=0,1" in outcome.errors
+    assert "give all overrides or leave them out; they are seed=0,1" in outcome.errors
 
 
 @pytest.mark.slow
