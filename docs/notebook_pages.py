@@ -42,7 +42,8 @@ def _shown(output: Mapping[str, Any]) -> str:
         return _fenced("{raw} html", data["text/html"])
     for kind in ("image/png", "image/gif"):
         if kind in data:
-            return _fenced("{raw} html", f'<img src="data:{kind};base64,{"".join(data[kind].split())}" alt="">')
+            source = f"data:{kind};base64,{''.join(data[kind].split())}"
+            return _fenced("{raw} html", f'<img src="{source}" alt="" style="max-width: 100%">')
     return _fenced("text", data["text/plain"])
 
 
