@@ -75,6 +75,8 @@ class EvaluateSettings:
     def __post_init__(self) -> None:
         if self.measure and self.samples is False:
             raise ValueError(f"measure must be empty with samples=false, got {', '.join(self.measure)}")
+        if self.reference is not None and self.samples is False:
+            raise ValueError(f"reference must be null with samples=false, got {self.reference}")
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
         if not isinstance(self.samples, str):
@@ -107,6 +109,10 @@ def require_consistent(settings: EvaluateSettings, keys: Collection[str]) -> Non
     """
     given = set(keys)
     if isinstance(settings.samples, str):
+        if settings.run is not None and not Path(settings.samples).exists():
+            raise ConfigurationError(
+                f"samples must be null, true or false, or without run a folder or an .npz file, got {settings.samples}"
+            )
         _require_effect(given - _KEYS_OF_GIVEN_SAMPLES, "the measures of given samples: leave it out, or samples")
         _check_given_samples(settings)
     elif settings.run is None:

@@ -146,7 +146,12 @@ def test_settings_that_do_not_go_together_are_one_line() -> None:
         (real | {"reference": None}, "reference must name a folder or an .npz file of real images, or dataset=NAME"),
         (real | {"reference": "mnist"}, "got mnist; did you mean dataset=mnist?"),
         (real | {"num_generated": 60}, "num_generated has no effect on the measures of given samples"),
-        (real | {"run": "x"}, "run has no effect on the measures of given samples: leave it out, or samples"),
+        (
+            real | {"run": "x", "samples": str(Path(__file__))},
+            "run has no effect on the measures of given samples: leave it out, or samples",
+        ),
+        ({"run": "x", "samples": "ture"}, "samples must be null, true or false, or without run a folder"),
+        ({"run": "x", "samples": False, "reference": "s"}, "reference must be null with samples=false, got s"),
         (real | {"reference_split": "train"}, "reference_split has no effect with reference"),
         (real | {"parzen": True}, "parzen must be false without dataset=NAME"),
         (real | {"dataset": {"root": "x"}}, "dataset.root needs dataset=NAME"),
