@@ -38,7 +38,8 @@ class ImageSet:
     Attributes:
         key: The setting that named them, for the errors.
         name: Of the folder or the file.
-        levels: Of the images; those of a folder in the natural order of the file names, in whatever folder they lie.
+        levels: Of the images, in one channel where all are grey; those of a folder in the natural order of the file
+            names, in whatever folder they lie.
         class_names: The folder of each image; None where no image lies in a folder.
         numbers: The label of each image, from an NPZ; None without labels.
     """
@@ -78,7 +79,7 @@ class ImageSet:
         return torch.tensor([labels[name] for name in self.class_names])
 
     def fitted(self, shape: Sequence[int], *, to: str) -> "ImageSet":
-        """Return the images with the channels of others: grey is repeated, colour that is grey is reduced.
+        """Return the images with the channels of others: grey is repeated over them.
 
         Args:
             shape: Channels, height and width.
@@ -88,17 +89,10 @@ class ImageSet:
             DataError: The images differ in their size or their colour.
         """
         channels, *sides = shape
-        levels = self.levels
-        if list(levels.shape[2:]) == sides:
-            if levels.shape[1] == channels:
-                return self
-            if levels.shape[1] == 1:
-                return replace(self, levels=levels.expand(-1, channels, -1, -1))
-            if channels == 1 and all(
-                torch.equal(levels[:, 0], levels[:, other]) for other in range(1, levels.shape[1])
-            ):
-                return replace(self, levels=levels[:, :1])
-        raise DataError(f"{self.key} must be images like {to} ({form_of(shape)}), got {self.form} in {self.name}")
+        own_channels, *own_sides = self.levels.shape[1:]
+        if own_sides != sides or own_channels not in (1, channels):
+            raise DataError(f"{self.key} must be images like {to} ({form_of(shape)}), got {self.form} in {self.name}")
+        return replace(self, levels=self.levels.expand(-1, channels, -1, -1))
 
 
 def form_of(shape: Sequence[int]) -> str:
@@ -137,7 +131,7 @@ def read_image_set(path: Path, *, key: str) -> ImageSet:
 def _read_folder(top: Path, key: str) -> ImageSet:
     # By their own names first: samples that are numbered across the folders of their classes keep their order.
     names = sorted((file.name for file in scan(top, key=key)), key=lambda name: (natural_order(Path(name).name), name))
-    levels = torch.from_numpy(_decoded(top, names, key))
+    levels = _without_needless_colour(torch.from_numpy(_decoded(top, names, key)))
     folders = [PurePosixPath(name).parent for name in names]
     class_names = [folder.name for folder in folders] if all(folder.name for folder in folders) else None
     return ImageSet(key=key, name=_name(top), levels=levels, class_names=class_names)
@@ -216,9 +210,15 @@ def _read_npz(path: Path, key: str) -> ImageSet:
     return ImageSet(
         key=key,
         name=_name(path),
-        levels=torch.from_numpy(levels).permute(0, 3, 1, 2).contiguous(),
+        levels=_without_needless_colour(torch.from_numpy(levels).permute(0, 3, 1, 2)).contiguous(),
         numbers=None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
     )
+
+
+def _without_needless_colour(levels: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N _ H W"]:
+    """Return one channel of images whose channels are all equal, as evaluators have grey ones."""
+    is_grey = all(torch.equal(levels[:, 0], levels[:, other]) for other in range(1, levels.shape[1]))
+    return levels[:, :1] if is_grey else levels
 
 
 def _name(path: Path) -> str:

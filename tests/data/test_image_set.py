@@ -1,7 +1,6 @@
 """Images of files as they are: their order, their form, their classes, and one line for what cannot be used."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +47,24 @@ def test_an_npz_is_the_same_images_as_a_folder(tmp_path: Path) -> None:
     assert npz.labels_among(("0", "1")) is None
 
 
-def test_grey_fits_colour_and_colour_that_is_grey_fits_grey(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", np.stack([GREY] * 3, -1)[None])
-    images = read_image_set(tmp_path / "a.npz", key="samples")
-    grey = images.fitted((1, 3, 4), to="x")
-    assert torch.equal(grey.levels[0, 0], torch.from_numpy(GREY))
-    assert torch.equal(grey.fitted((3, 3, 4), to="x").levels, images.levels)
-    assert replace(images, levels=images.levels[:0]).fitted((1, 3, 4), to="x").levels.shape == (0, 1, 3, 4)
-    images.levels[0, 1, 2, 3] += 1
-    with pytest.raises(DataError, match=r"^samples must be images like x \(3x4, grey\), got 3x4, in colour in a\.npz$"):
-        images.fitted((1, 3, 4), to="x")
+def test_images_in_colour_that_are_grey_are_grey_and_grey_fits_colour(tmp_path: Path) -> None:
+    levels = np.stack([np.stack([GREY] * 3, -1)] * 2)
+    np.savez(tmp_path / "grey.npz", levels)
+    save(levels[0], tmp_path / "a" / "1.png")
+    grey, folder = (read_image_set(tmp_path / name, key="samples") for name in ("grey.npz", "a"))
+    assert torch.equal(grey.levels[:1], folder.levels)
+    assert torch.equal(grey.levels[1, 0], torch.from_numpy(GREY))
+    assert torch.equal(grey.fitted((3, 3, 4), to="x").levels.permute(0, 2, 3, 1), torch.from_numpy(levels))
+    levels[1, 2, 3, 1] += 1
+    np.savez(tmp_path / "colour.npz", levels)
+    colour = read_image_set(tmp_path / "colour.npz", key="samples")
+    assert torch.equal(colour.fitted((3, 3, 4), to="x").levels, colour.levels)
+    with pytest.raises(
+        DataError, match=r"^samples must be images like x \(3x4, grey\), got 3x4, in colour in colour\.npz$"
+    ):
+        colour.fitted((1, 3, 4), to="x")
     with pytest.raises(DataError, match=r"like x \(4x4, in colour\), got 3x4, in colour"):
-        images.fitted((3, 4, 4), to="x")
+        colour.fitted((3, 4, 4), to="x")
 
 
 @pytest.mark.parametrize(
