@@ -77,9 +77,10 @@ class Worker:
         if self.account is not None:
             replace_atomically(self.account.with_name(PID_NAME), str(os.getpid()).encode())
         previous = self._recorded().get("final")
-        if self.account is not None and previous is not None:
-            replace_atomically(self.account, json.dumps(previous).encode())
-            raise SystemExit(previous["message"]["errorCode"])
+        # Of this attempt it is the same failure in a faster process, which this one meets and reports by itself.
+        if self.account is not None and previous is not None and previous["attempt"] != self.account.parents[1].name:
+            replace_atomically(self.account, json.dumps(previous["account"]).encode())
+            raise SystemExit(previous["account"]["message"]["errorCode"])
         launcher = os.getppid()
         threading.Thread(target=_leave_with, args=(launcher,), name="launcher's end", daemon=True).start()
 
@@ -133,7 +134,7 @@ class Worker:
         account = {"message": {"message": message, "errorCode": exit_code, "extraInfo": details}}
         replace_atomically(self.account, json.dumps(account).encode())
         if isinstance(error, _FINAL):
-            self._record(final=account)
+            self._record(final={"attempt": self.account.parents[1].name, "account": account})
         if not self.is_first and isinstance(error, _COMMON):
             self._let_first_speak()
 

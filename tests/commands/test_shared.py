@@ -15,7 +15,7 @@ from PIL import Image
 
 from genlab.cli import main
 from genlab.launch.worker import ERROR_FILE_VARIABLE
-from genlab.parallel.collectives import is_first
+from genlab.parallel.collectives import is_first, rank
 from tests.conftest import Outcome
 from tests.pair import Pair
 
@@ -117,15 +117,17 @@ def test_pictures_are_those_of_one_process(
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def said_under_torchrun(arguments: tuple[str, ...], account: Path) -> Outcome:
+def said_under_torchrun(arguments: tuple[str, ...], notes: Path) -> Outcome:
     """The same in a process of torchrun, which names a file for the reason of a failure."""
+    account = notes / "attempt_0" / str(rank()) / "error.json"
+    account.parent.mkdir(parents=True)
     with patch.dict(os.environ, {ERROR_FILE_VARIABLE: str(account)}):
         return said(arguments)
 
 
 def test_a_mistake_is_reported_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
     arguments = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
-    first, second = pair.run(said_under_torchrun, arguments, tmp_path / "error.json")
+    first, second = pair.run(said_under_torchrun, arguments, tmp_path / "notes")
     assert (first.code, second.code, second.errors) == (2, 2, "")
     assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
 

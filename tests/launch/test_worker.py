@@ -100,6 +100,17 @@ def test_a_failure_that_would_come_again_ends_the_next_attempt_before_it_begins(
     assert (again.account.parent / "pid").read_text() == str(os.getpid())
 
 
+def test_a_slower_process_of_the_same_attempt_reports_the_failure_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genlab.launch.worker._leave_with", lambda launcher: None)
+    monkeypatch.setattr("genlab.launch.worker._SPEAKING_SECONDS", 0.0)
+    worker(tmp_path, 1).leave_account(ConfigurationError("x"), "x", 2)
+    worker(tmp_path, 0).enter()
+    with pytest.raises(SystemExit):
+        worker(tmp_path, 0, attempt=1).enter()
+
+
 def test_a_second_process_lets_the_first_speak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent ends all processes when one has ended; rank 0, which reports to the user, may be slower."""
     waits: list[float] = []
