@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from genlab.commands import evaluate
+from genlab.commands.sample_files import describe_sampling, draw_files
 from genlab.commands.samples import SamplesSettings, measure_given_samples
 from genlab.comparison.runs import read_runs
 from genlab.config.compose import open_composer, plain
@@ -66,13 +67,14 @@ def test_sampled_files_measure_as_the_run_to_the_last_bit(
     assert {record.name for record in run.records} <= set(of_run)
 
 
-def test_files_give_the_images_in_memory(genlab: Callable[..., Outcome], cgan_run: Path) -> None:
+def test_files_give_the_images_in_memory(cgan_run: Path, tmp_path: Path) -> None:
     trained = load_trained(cgan_run, checkpoint="best", device=CPU)
     dataset = build_dataset(trained.run)
     expected = generated_images(trained.model, dataset, NUM, seed=4, device=CPU)
     for kind in ("png", "npz"):
-        genlab("sample", f"run={cgan_run}", f"format={kind}", f"num_samples={NUM}", "seed=4", f"out={kind}")
-        images = read_image_set(Path(kind), key="samples").fitted((1, 8, 8), to="")
+        sampling = describe_sampling(trained, format=kind, num_samples=NUM, seed=4, label=None, temperature=None)
+        draw_files(trained, sampling, tmp_path / kind, allow_other_data=False, device=CPU, command="")
+        images = read_image_set(tmp_path / kind, key="samples")
         assert torch.equal(images.levels, expected.levels)
         assert torch.equal(images.labels_among(dataset.class_names), expected.labels)
 
@@ -96,6 +98,7 @@ def test_without_a_data_set_two_folders_are_compared_on_a_random_network(
     assert frechet["dataset_fingerprint"] == read_image_set(tmp_path / "real", key="x").fingerprint
 
 
+@pytest.mark.slow
 def test_a_run_is_compared_with_a_folder(
     genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path, classifier_run: Path
 ) -> None:
