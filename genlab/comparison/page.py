@@ -18,7 +18,7 @@ from PIL import Image
 import genlab
 from genlab.comparison.charts import Line, chart, swatch
 from genlab.comparison.ranking import Column, columns_of, differing
-from genlab.comparison.runs import Run, curves, describe_seconds, newest_samples
+from genlab.comparison.runs import Run, curves, describe_seconds, newest_samples, quality_pictures
 from genlab.comparison.table import cell_text, legend, parameter_text, remarks, shown
 from genlab.run.hyperparameters import Scalar
 from genlab.storage import opened_within
@@ -28,6 +28,7 @@ MAX_DRAWN = 24
 MAX_PICTURE_SIDE = 480
 _THUMBNAIL_SIDE = 118  # two rows of two images of a grid
 _JPEG_QUALITY = 85
+_MAX_DESCRIPTION = 200
 _MAX_TOP_KEYS = 6
 # Columns of their own, or of no interest beside the names.
 _SHOWN_ALREADY = ("model", "dataset", "name", "device", "num_threads")
@@ -131,9 +132,9 @@ def _name(run: Run, name: str) -> str:
 
 def _thumbnail(number: int, run: Run) -> str:
     path = newest_samples(run.folder)
-    address = None if path is None else _embedded(run.folder, path, side=_THUMBNAIL_SIDE, crop=True)
+    found = None if path is None else _embedded(run.folder, path, side=_THUMBNAIL_SIDE, crop=True)
     alternative = escape(f"Some samples of run {number}", quote=True)
-    return "" if address is None else f'<a href="#samples-{number}"><img src="{address}" alt="{alternative}"></a>'
+    return "" if found is None else f'<a href="#samples-{number}"><img src="{found[0]}" alt="{alternative}"></a>'
 
 
 def _measures(runs: Sequence[Run], columns: Sequence[Column]) -> str:
@@ -193,30 +194,37 @@ def _figures(charts: dict[str, str], tags: Iterable[str]) -> str:
 def _samples(runs: Sequence[Run]) -> str:
     figures = []
     for number, run in _numbered(runs):
-        path = newest_samples(run.folder)
-        if path is None:
-            continue
-        address = _embedded(run.folder, path)
-        caption = f"#{number} {_text(run.name)}, {_text(path.stem.replace('_', ' '))}"
-        if address is None:
-            figures.append(f'<figure><figcaption class="problem">{caption}: cannot be read</figcaption></figure>')
-        else:
-            alternative = escape(f"Samples of run {number}, {shown(run.name)}", quote=True)
+        newest = newest_samples(run.folder)
+        for path in [*([] if newest is None else [newest]), *quality_pictures(run.folder)]:
+            found = _embedded(run.folder, path)
+            title = path.stem.replace("_", " ")
+            caption = f"#{number} {_text(run.name)}, {_text(title)}"
+            if found is None:
+                figures.append(f'<figure><figcaption class="problem">{caption}: cannot be read</figcaption></figure>')
+                continue
+            address, description = found
+            place = f' id="samples-{number}"' if path == newest else ""
+            name = "Samples" if path == newest else title.capitalize()
+            alternative = escape(f"{name} of run {number}, {shown(run.name)}", quote=True)
+            told = f": {_text(description)}" if description else ""
             figures.append(
-                f'<figure id="samples-{number}"><img src="{address}" alt="{alternative}">'
-                f"<figcaption>{caption}</figcaption></figure>"
+                f'<figure{place}><img src="{address}" alt="{alternative}">'
+                f"<figcaption>{caption}{told}</figcaption></figure>"
             )
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else "<p>No run has drawn samples.</p>"
 
 
-def _embedded(folder: Path, path: Path, *, side: int = MAX_PICTURE_SIDE, crop: bool = False) -> str | None:
-    """Return a picture of a run folder as a data URI in the size in which it is shown; None without a picture.
+def _embedded(folder: Path, path: Path, *, side: int = MAX_PICTURE_SIDE, crop: bool = False) -> tuple[str, str] | None:
+    """Return a picture of a run folder as a data URI in the size in which it is shown, and the text that it carries.
 
     Args:
         folder: Of the run.
         path: In it.
         side: Pixels of the longer side.
         crop: Show the upper left part alone, at the size of the original, so that it can be read.
+
+    Returns:
+        None where the file holds no picture.
     """
     try:
         with (
@@ -224,6 +232,7 @@ def _embedded(folder: Path, path: Path, *, side: int = MAX_PICTURE_SIDE, crop: b
             Image.open(file, formats=("PNG",)) as picture,
         ):
             small = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+            description = str(picture.info.get("Description", ""))[:_MAX_DESCRIPTION]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow says of bad files
         return None
     if crop:
@@ -235,7 +244,7 @@ def _embedded(folder: Path, path: Path, *, side: int = MAX_PICTURE_SIDE, crop: b
     else:
         small.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     kind = "png" if small.mode == "L" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}", description
 
 
 def _differences(runs: Sequence[Run]) -> str:

@@ -221,6 +221,11 @@ def newest_samples(folder: Path) -> Path | None:
     return None if newest is None or leads_out(newest, folder) else newest
 
 
+def quality_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of the newest measurement of quality while the run trained."""
+    return [path for path in sorted((folder / "samples").glob("quality_*.png")) if not leads_out(path, folder)]
+
+
 def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the records of metrics.jsonl; an incomplete last line is skipped."""
     try:

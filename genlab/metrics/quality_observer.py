@@ -3,6 +3,12 @@
 At each look the averaged model draws the same noise, and its images are compared with the same validation images, in
 one space of features: Frechet and kernel distance, precision and recall, each beside the value of real images that
 take the samples' place. The Frechet distance chooses the best checkpoint. No image of the test split is looked at.
+
+Pictures of each look, with the distance under them: the samples; for the first of them the nearest training images, of
+as many as are drawn and in the same space of features; every class where there are classes. The newest stay in the run
+folder.
+
+Dimensions: N images, C channels, H height, W width, F features, h and w of a whole picture.
 """
 
 import logging
@@ -10,27 +16,33 @@ import time
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.functional import from_bytes, to_bytes
 from genlab.measures import OF_REAL_IMAGES, QUALITY_MEASURES
+from genlab.metrics.distances import nearest
 from genlab.metrics.features import FeatureExtractor, describe_all
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
 from genlab.metrics.kernel import kernel_distance
 from genlab.metrics.manifold import precision_and_recall
 from genlab.metrics.quality_settings import LEAST_IMAGES, QualitySettings
-from genlab.models.base import GenerativeModel, Model
+from genlab.models.base import GenerativeModel, Model, table_side
 from genlab.parallel.processes import gathered
 from genlab.run.checkpoint import first_not_finite
-from genlab.sampling.pictures import captioned, grid
+from genlab.sampling.comparisons import with_neighbours
+from genlab.sampling.pictures import captioned, grid, save_picture
 from genlab.training.evaluation import as_written
+from genlab.training.logging import RunLog
 from genlab.training.observer import Observer
 from genlab.training.run import TrainingRun
 from genlab.training.summary import StopReason
 
 _FEW_IMAGES = 1000
 _IMAGES_SHOWN = 64
+_IMAGES_WITH_NEIGHBOURS = 8
+_NEIGHBOURS_SHOWN = 5
 _SEED = 0  # of the images and of the noise, so that the curves of all seeds compare
 _FRECHET = "frechet_distance"
 _MEASURES = (_FRECHET, "kernel_distance", "precision", "recall")
@@ -62,11 +74,14 @@ class QualityObserver(Observer):
         self.num_images = min(*limits, dataset.num_images("validation"))
         images = dataset.subset("validation", 2 * self.num_images, seed=_SEED, device=run.device).images
         reference, real = images[: self.num_images], images[self.num_images :]
-        if len(real) < self.num_images:  # the classifier knows training images, so others are better
-            real = dataset.subset("train", self.num_images, seed=_SEED, device=run.device).images
+        training = dataset.subset("train", self.num_images, seed=_SEED, device=run.device).images
+        self._training = to_bytes(training).cpu()
+        self._of_training = self._features(training)
         self._reference = self._features(reference)
         self._gaussian = fit_gaussian(self._reference)
-        self._of_real = self._measured(self._features(real), of_real=True) if len(real) >= LEAST_IMAGES else {}
+        # The classifier knows training images, so others are better.
+        of_real = self._of_training if len(real) < self.num_images else self._features(real)
+        self._of_real = self._measured(of_real, of_real=True) if len(of_real) >= LEAST_IMAGES else {}
         self._labels = None
         if isinstance(run.model, GenerativeModel) and run.model.num_classes > 0:
             counts = training_classes(dataset)
@@ -85,17 +100,21 @@ class QualityObserver(Observer):
         model = run.evaluated_model()
         assert isinstance(model, GenerativeModel)
         with as_written():
-            images = draw_images(
-                model, self.num_images, labels=self._labels, seed=_SEED, device=run.device, shows_progress=False
-            )
+            images = self._draw(model, self.num_images, self._labels)
+            classes = self._class_grid(model)
         if first_not_finite(images) is not None:
             raise run.diverged("samples not finite, nothing saved")
-        values = self._measured(self._features(images), of_real=False)
+        features = self._features(images)
+        values = self._measured(features, of_real=False)
         values = gathered({**values, **self._of_real})[0]  # that of the first process, so that all choose the same step
         if run.log is not None:
             real = values.get(self._tag(_FRECHET, of_real=True), float("nan"))
             caption = f"step {step}: Frechet distance {values[self._tag(_FRECHET)]:.4g}, of real images {real:.4g}"
-            run.log.picture("quality/samples", captioned(grid(images[:_IMAGES_SHOWN]), caption), step=step)
+            near = f"{caption}; beside the nearest of {len(self._training)} training images by {self.extractor.name}"
+            self._show("samples", grid(images[:_IMAGES_SHOWN]), caption, step, run.log)
+            self._show("nearest_training_images", self._with_neighbours(images, features), near, step, run.log)
+            if classes is not None:
+                self._show("class_grid", classes, caption, step, run.log)
         self._tell(step, before, time.monotonic() - before)
         return run.report(values)
 
@@ -116,6 +135,31 @@ class QualityObserver(Observer):
 
     def _tag(self, name: str, *, of_real: bool = False) -> str:
         return f"quality/{OF_REAL_IMAGES * of_real}{name}_{self.extractor.name}"
+
+    def _draw(
+        self, model: GenerativeModel, num_images: int, labels: Int[Tensor, " N"] | None
+    ) -> Float[Tensor, "N C H W"]:
+        return draw_images(model, num_images, labels=labels, seed=_SEED, device=self.run.device, shows_progress=False)
+
+    def _class_grid(self, model: GenerativeModel) -> Float[Tensor, "C h w"] | None:
+        """Return a picture with one class in each row and the same noise in each column; None without classes."""
+        if model.num_classes == 0:
+            return None
+        side = table_side(model.num_classes, _IMAGES_SHOWN)
+        rows = [self._draw(model, side, torch.full((side,), label)) for label in range(side)]
+        return grid(torch.cat(rows), num_columns=side)
+
+    def _with_neighbours(
+        self, images: Float[Tensor, "N C H W"], features: Float[Tensor, "N F"]
+    ) -> Float[Tensor, "C h w"]:
+        """Return a row for each of the first samples: the sample, a gap, its nearest training images."""
+        points = features[:_IMAGES_WITH_NEIGHBOURS]
+        numbers = nearest(points, [self._of_training], num_neighbours=_NEIGHBOURS_SHOWN)[1]
+        return with_neighbours(images[:_IMAGES_WITH_NEIGHBOURS], [from_bytes(self._training[numbers])])
+
+    def _show(self, name: str, picture: Float[Tensor, "C h w"], caption: str, step: int, log: RunLog) -> None:
+        log.picture(f"quality/{name}", captioned(picture, caption), step=step)
+        save_picture(picture, self.run.run_folder / "samples" / f"quality_{name}.png", description=caption)
 
     def _features(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N F"]:
         batches = (batch.to(self.run.device) for batch in torch.split(images, IMAGES_AT_ONCE))

@@ -5,12 +5,15 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+from torch.nn import functional as F
 
 from genlab.functional import to_bytes
 from genlab.printing import printable
@@ -25,6 +28,7 @@ ROWS_OF_A_STRIP = 4
 # Of the film of a training run: some megabytes at most, and seconds to write and to watch.
 MAX_FRAMES = 40
 MAX_FILM_SIDE = 640
+_CURVE_SIZE = (300, 56)  # at least so wide
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +56,14 @@ def grid(
     return sheet
 
 
-def captioned(picture: Float[Tensor, "C h w"], caption: str) -> Float[Tensor, "C H w"]:
-    """Write a line of text under a picture."""
-    line = Image.new("L", (picture.shape[2], _CAPTION_HEIGHT))
+def captioned(picture: Float[Tensor, "C h w"], caption: str) -> Float[Tensor, "C H W"]:
+    """Write a line of text under a picture, which gets a margin on its right where the text is wider."""
+    width = max(picture.shape[2], math.ceil(ImageFont.load_default().getlength(caption)) + 4)
+    line = Image.new("L", (width, _CAPTION_HEIGHT))
     ImageDraw.Draw(line).text((2, 2), caption, fill=255)
     written = torch.tensor(list(line.tobytes()), dtype=picture.dtype).view(1, line.height, line.width) / 255
-    return torch.cat((picture.cpu(), written.expand(len(picture), -1, -1)), 1)
+    whole = F.pad(picture.cpu(), (0, width - picture.shape[2]), value=0.5)
+    return torch.cat((whole, written.expand(len(picture), -1, -1)), 1)
 
 
 def strip(film: Float[Tensor, "T N C H W"], *, num_rows: int) -> Float[Tensor, "C h w"]:
@@ -66,9 +72,12 @@ def strip(film: Float[Tensor, "T N C H W"], *, num_rows: int) -> Float[Tensor, "
     return grid(frames.flatten(0, 1), num_columns=film.shape[0])
 
 
-def save_picture(picture: Float[Tensor, "C H W"], path: Path) -> None:
-    """Write a PNG."""
-    _save(to_pillow(picture), path, "PNG")
+def save_picture(picture: Float[Tensor, "C H W"], path: Path, *, description: str = "") -> None:
+    """Write a PNG, with a text inside under the keyword that its standard has for that."""
+    text = PngInfo()
+    if description:
+        text.add_text("Description", description)
+    _save(to_pillow(picture), path, "PNG", pnginfo=text)
 
 
 def save_film(film: Float[Tensor, "T N C H W"], path: Path) -> None:
@@ -76,17 +85,24 @@ def save_film(film: Float[Tensor, "T N C H W"], path: Path) -> None:
     _save_frames([to_pillow(grid(images)) for images in film], path)
 
 
-def save_training_film(folder: Path) -> Path | None:
+def save_training_film(
+    folder: Path, *, curve: Mapping[int, float] = MappingProxyType({}), name: str = ""
+) -> Path | None:
     """Make ``training.gif`` of the grids ``step_*.png`` that training left in a folder.
 
     At most MAX_FRAMES grids are taken, evenly spaced from the first to the last, and scaled down to MAX_FILM_SIDE
     pixels. A file that is no whole picture, or of another size than the last (it shows another number of images), is
     left out with a warning.
 
+    Args:
+        folder: Of the grids.
+        curve: Values of a measure by step, drawn under the grids; not drawn where there are not two.
+        name: Of the measure.
+
     Returns:
         The film; None where there are not two grids to make it of.
     """
-    paths = sorted(folder.glob("step_*.png"))
+    paths = sorted(path for path in folder.glob("step_*.png") if path.stem[5:].isdecimal())
     count = min(MAX_FRAMES, len(paths))
     chosen = [paths[round(index * (len(paths) - 1) / max(count - 1, 1))] for index in range(count)]
     grids = [(path, *read) for path in chosen if (read := _read_grid(path)) is not None]
@@ -96,7 +112,7 @@ def save_training_film(folder: Path) -> Path | None:
             name = printable(str(path))
             _log.warning("%s is left out of the film of training: it has another size than the last grid", name)
             continue
-        frames.append(picture)
+        frames.append(_above_curve(picture, curve, step=int(path.stem[5:]), name=name) if len(curve) > 1 else picture)
     if len(frames) < 2:
         return None
     _save_frames(frames, folder / "training.gif")
@@ -168,6 +184,36 @@ def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
         return None
     frame.thumbnail((MAX_FILM_SIDE, MAX_FILM_SIDE))
     return size, frame
+
+
+def _above_curve(frame: Image.Image, curve: Mapping[int, float], *, step: int, name: str) -> Image.Image:
+    """Return a frame above the curve of a measure, bright as far as the step, with its value there in words."""
+    width, height = max(frame.width, _CURVE_SIZE[0]), _CURVE_SIZE[1]
+    drawn = Image.new("L", (width, height))
+    pen = ImageDraw.Draw(drawn)
+    steps = sorted(curve)
+    # Logarithms, for a distance falls by orders of magnitude.
+    heights = [math.log(curve[each]) if min(curve.values()) > 0 else curve[each] for each in steps]
+    low, high = min(heights), max(heights)
+    points = [
+        (
+            3 + (width - 7) * (each - steps[0]) / (steps[-1] - steps[0]),
+            height - 4 - (height - _CAPTION_HEIGHT - 8) * (value - low) / ((high - low) or 1),
+        )
+        for each, value in zip(steps, heights, strict=True)
+    ]
+    until = [each for each in steps if each <= step]
+    pen.line(points, fill=90)
+    text = f"step {step}"
+    if until:
+        pen.line(points[: len(until)], fill=255, width=2)
+        pen.circle(points[len(until) - 1], 2, fill=255)
+        text += f": {name} {curve[until[-1]]:.4g}"
+    pen.text((3, 2), text, fill=255)
+    whole = Image.new(frame.mode, (width, frame.height + height))
+    whole.paste(frame)
+    whole.paste(drawn.convert(frame.mode), (0, frame.height))
+    return whole
 
 
 def _save_frames(frames: Sequence[Image.Image], path: Path) -> None:

@@ -16,6 +16,8 @@ from genlab.printing import one_line
 from genlab.storage import opened_within, replace_atomically
 from genlab.training.logger import HyperParameters, LoggedRun, Logger
 
+_MAX_DRAWN = 1e30
+
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +68,17 @@ class RunLog:
         record = {"step": step, "images_seen": images_seen, "seconds": round(seconds, 3), **finite}
         self._file.write(json.dumps(record) + "\n")
         self._show("scalars", values, step=step)
+
+    def curve(self, tag: str | None) -> dict[int, float]:
+        """Return the values of a tag by step, of every start of the run; empty for None."""
+        found = {}
+        with opened_within(self._path.parent, self._path.name) as file:
+            for line in file:
+                record = json.loads(line)  # each was parsed when the run was resumed, or is of this process
+                value = record.get(tag)
+                if isinstance(value, float) and abs(value) < _MAX_DRAWN:
+                    found[record["step"]] = value
+        return found
 
     def picture(self, tag: str, image: Tensor, *, step: int) -> None:
         """Show one picture of shape (C, H, W) in [0, 1]."""

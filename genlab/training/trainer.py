@@ -186,8 +186,10 @@ class Trainer(TrainingRun):
             finished = self._stop_reason is None or self._stop_reason.is_final
             try:
                 with request.waiting_for_nothing():
-                    if self.settings.sample_interval > 0 and is_first():
-                        save_training_film(self.run_folder / "samples")
+                    if self.settings.sample_interval > 0 and self.log is not None:
+                        curve, tag = self.log.curve(self.selection.tag), self.selection.tag or ""
+                        name = tag.rpartition("/")[2]
+                        save_training_film(self.run_folder / "samples", curve=curve, name=name)
                     if self.settings.test_at_end and finished:
                         self._test()
                     if self.log is not None:

@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from genlab.comparison.charts import MAX_POINTS, Line, chart, thinned
 from genlab.comparison.page import MAX_DRAWN, MAX_PICTURE_SIDE, as_page, short_names
 from genlab.comparison.runs import read_runs
+from genlab.sampling.pictures import save_picture
 from tests.comparison.conftest import RunMaker, entry
 
 VOID = {"meta", "img", "br", "path"}
@@ -122,6 +124,18 @@ def test_pictures_are_the_newest_scaled_down_and_described(make_run: RunMaker, t
     assert isinstance(pixel, tuple)
     assert max(abs(one - other) for one, other in zip(pixel, (10, 200, 30), strict=True)) <= 4
     assert any("cannot be read" in text for text in reader.text)
+
+
+def test_pictures_of_quality_stand_beside_the_samples_with_their_number(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", has_samples=True)
+    description = f"step 5: Frechet distance 0.1{HOSTILE}"
+    save_picture(torch.zeros(1, 20, 30), folder / "samples" / "quality_samples.png", description=description)
+    (folder / "samples" / "quality_class_grid.png").symlink_to(tmp_path / "elsewhere.png")
+    Image.new("L", (9, 9)).save(tmp_path / "elsewhere.png")
+    reader = page(tmp_path)
+    names = [image["alt"] for image in reader.all("img")]
+    assert names == ["Some samples of run 1", "Samples of run 1, a", "Quality samples of run 1, a"]
+    assert f"#1 a, quality samples: {description}" in "".join(reader.text)
 
 
 def test_what_differs_is_on_top_by_the_choices_of_short_names(make_run: RunMaker, tmp_path: Path) -> None:

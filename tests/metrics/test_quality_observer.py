@@ -10,6 +10,7 @@ from unittest.mock import create_autospec
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from genlab import reference_classifier, reference_features
@@ -26,6 +27,7 @@ from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.models.classifier import Classifier
 from genlab.reference_classifier import ReferenceClassifier
 from genlab.reference_features import quality_observers, with_features
+from genlab.training.logger import Logger
 from genlab.training.trainer import Trainer
 from tests.training.conftest import DEFAULTS, TinyGAN, make_dataset, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
@@ -113,6 +115,42 @@ def test_a_look_changes_no_step_and_resume_is_bitwise(run_folder: Callable[[str]
     measured(cut).fit(resume=True)
     assert_states_equal(last_state(whole), last_state(cut))
     assert scalars(whole) == scalars(cut)
+
+
+def test_every_look_leaves_pictures_with_the_number_under_them(run_folder: Callable[[str], Path]) -> None:
+    class Copying(Sampling):
+        """Draws training images, one after another; of a class, constant images."""
+
+        num_classes = 2
+
+        def sample(self, num_samples, *, labels=None, generator=None):
+            noise = torch.rand(num_samples, 1, 1, 1, generator=generator).expand(-1, 1, 4, 4)
+            if num_samples == 2:
+                return (noise + labels.view(-1, 1, 1, 1)) / 2
+            return dataset.subset("train", num_samples, seed=1, device=CPU).images
+
+    folder, dataset = run_folder("a"), make_dataset(binarization="none", num_images=20, num_labels_per_class=3)
+    trainer = measured(folder, Copying(), dataset=dataset, num_steps=5, test_at_end=False)
+    shown: dict[str, torch.Size] = {}
+    logger = create_autospec(Logger, instance=True)
+    logger.picture.side_effect = lambda tag, image, *, step: shown.update({tag: image.shape})
+    trainer._loggers = {"tiny": logger}
+    value = trainer.fit(resume=False).best[TAG]
+    names = ("class_grid", "nearest_training_images", "samples")
+    assert sorted(shown) == [f"quality/{name}" for name in names]
+    read = {}
+    for name in names:
+        with Image.open(folder / "samples" / f"quality_{name}.png") as image:
+            assert image.info["Description"].startswith(f"step 5: Frechet distance {value:.4g}, of real images ")
+            assert image.info["Description"].endswith("20 training images by random_network") == ("nearest" in name)
+            assert shown[f"quality/{name}"][1] == image.height + 16
+            read[name] = torch.tensor(list(image.tobytes())).view(image.height, image.width)
+    classes = read["class_grid"][30::58, 30::58]
+    assert (classes[1] - classes[0]).tolist() == pytest.approx([127.5, 127.5], abs=1)  # the same noise in a column
+    rows = read["nearest_training_images"][:464, :406].view(8, 58, 7, 58)
+    assert torch.equal(rows[:, 2:, 0, 2:], rows[:, 2:, 2, 2:])  # the nearest is the copied image itself
+    assert not torch.equal(rows[:, 2:, 0, 2:], rows[:, 2:, 3, 2:])
+    assert read["samples"].shape == (4 * 58 + 2, 5 * 58 + 2)
 
 
 def test_early_stopping_goes_by_it(run_folder: Callable[[str], Path]) -> None:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
-from genlab.sampling.pictures import MAX_FILM_SIDE, MAX_FRAMES, grid, save_film, save_picture, save_training_film, strip
+from genlab.sampling.pictures import (
+    MAX_FILM_SIDE,
+    MAX_FRAMES,
+    captioned,
+    grid,
+    save_film,
+    save_picture,
+    save_training_film,
+    strip,
+)
 
 
 def test_grid_places_each_image_in_reading_order() -> None:
@@ -88,6 +97,33 @@ def test_a_long_training_gives_evenly_chosen_frames(tmp_path: Path, num_grids: i
     gaps = {after - before for before, after in pairwise(levels)}
     assert max(gaps) - min(gaps) <= 1
     assert min(gaps) >= 1
+
+
+def test_the_film_of_training_carries_a_curve_as_far_as_its_step(tmp_path: Path) -> None:
+    write_grids(tmp_path, [0, 50, 100, 150], size=(400, 20))
+    with Image.open(save_training_film(tmp_path, curve={100: 8.0, 200: 2.0, 300: 1.0}, name="distance")) as image:
+        assert image.size == (400, 76)
+        bright = []
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            curve = torch.tensor(list(image.convert("L").crop((0, 36, 400, 76)).tobytes())).view(40, 400)
+            assert curve.max(0).values[5:395].min() >= 80  # the whole curve in every frame
+            bright.append(int((curve > 200).any(0).nonzero().max()) if curve.max() > 200 else 0)
+        assert bright[0] == 0
+        assert bright[1] < 10  # the dot of the first value
+        assert bright[2] == pytest.approx(200, abs=5)
+        assert bright[3] > 390
+        assert (curve[:, 5] > 200).nonzero().min() < (curve[:, 390] > 200).nonzero().min()  # falls
+    with Image.open(save_training_film(tmp_path, curve={100: 8.0})) as image:
+        assert image.size == (400, 20)
+
+
+def test_a_caption_widens_a_narrow_picture() -> None:
+    picture = captioned(torch.full((1, 20, 30), 0.2), "step 100: a distance of 0.5")
+    assert picture.shape[1] == 36
+    assert picture.shape[2] > 100
+    assert (picture[0, :20, :30] == 0.2).all()
+    assert (picture[0, 20:, 60:] > 0.5).any()
 
 
 def test_large_grids_are_scaled_down(tmp_path: Path) -> None:
