@@ -223,7 +223,8 @@ def newest_samples(folder: Path) -> Path | None:
 
 def quality_pictures(folder: Path) -> list[Path]:
     """Return the pictures of the newest measurement of quality while the run trained."""
-    return [path for path in sorted((folder / "samples").glob("quality_*.png")) if not leads_out(path, folder)]
+    found = sorted((folder / "samples").glob("quality_*.png"), reverse=True)  # the samples first
+    return [path for path in found if not leads_out(path, folder)]
 
 
 def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:

@@ -4,19 +4,27 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+import torch
 
 from genlab.config.compose import open_composer, parse_overrides
 from genlab.config.naming import register_resolvers
 from genlab.errors import ConfigurationError
+from genlab.launch import search
 from genlab.launch.search import Search, SearchSettings, search_space
 from genlab.launch.sweep import planned_search
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_settings import SweepSettings
+from genlab.run.folder import read_summary
+from tests.metrics.test_quality_observer import TAG as QUALITY_TAG
+from tests.metrics.test_quality_observer import Sampling
+from tests.metrics.test_quality_observer import measured as measured_gan
 
 optuna = pytest.importorskip("optuna")
 TAG = "validation/nll_nats"
@@ -185,6 +193,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
     [
         (("model=dcgan", "sweep.measure=watch/diversity_ratio"), False),
         (("model=dcgan", "sweep.measure=modes/covered"), False),
+        (("model=dcgan",), True),  # by the distance of its samples
         (("model=draw", "sweep.measure=test/bits_per_dim"), True),
         (("model=draw",), True),
         (("model=draw", "sweep.minimize=false"), False),
@@ -199,6 +208,60 @@ def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
     with open_composer("train", config_dir=None) as composer:
         whole = composer.compose(line, is_sweep=True)
     assert planned_search(whole, line, tmp_path)._comparison.minimize is minimize
+
+
+class Dark(Sampling):
+    """A GAN that begins with dark images, from which it gets away only at a learning rate that is large enough."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.nn.init.constant_(self.generator[3].bias, -3.0)
+
+
+class GANBench(Bench):
+    """Jobs that train a small GAN at the learning rate ``a``; one that is asked to stop counts as pruned."""
+
+    looked = Event()
+    """Set when the search has seen a whole curve."""
+
+    def launch(self, jobs: Sequence[Sequence[str]], first_number: int) -> None:
+        for number, overrides in enumerate(jobs, start=first_number):
+            folder = self.sweep.path / f"{number}_x"
+            folder.mkdir()
+            record = JobRecord(number=number, overrides=tuple(overrides), folder=folder.name, status="running")
+            self.sweep.write_record(record)
+            self.looked.clear()
+            lr = float(overrides[0].removeprefix("a="))
+            measured_gan(folder, Dark(), lr=lr, test_at_end=False).fit(resume=False)
+            assert self.looked.wait(30)
+            status = "pruned" if self.sweep.is_asked_to_prune(number) else "finished"
+            self.sweep.write_record(replace(record, status=status, exit_code=0))
+
+
+@pytest.mark.slow
+def test_a_search_improves_a_gan_by_the_quality_of_its_samples_and_prunes_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, look = GANBench(tmp_path / "s", bowl), search._Watch.look
+
+    def look_and_tell(watch: Any, *, prune: bool) -> None:
+        look(watch, prune=prune)
+        if 20 in watch._reported:
+            bench.looked.set()
+
+    monkeypatch.setattr(search._Watch, "look", look_and_tell)
+    monkeypatch.setattr(search, "_POLL_SECONDS", 0.1)
+    study = bench.search("a=tag(log, interval(1e-6, 1e-1))", n_trials=12)
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE", "PRUNED"}
+    for trial in study.trials:
+        summary = read_summary(bench.sweep.path / f"{trial.number}_x")
+        assert summary["selected_by"] == QUALITY_TAG
+        assert list(trial.intermediate_values) == [5, 10, 15, 20]
+        expected = summary["best"][QUALITY_TAG] if trial.state.name == "COMPLETE" else trial.intermediate_values[20]
+        assert trial.value == expected
+    lowest = [min(trial.intermediate_values.values()) for trial in study.trials]
+    assert min(lowest[5:]) < min(lowest[:5])  # the random start
+    assert statistics.median(lowest[5:]) < statistics.median(lowest[:5])
 
 
 def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
