@@ -25,7 +25,7 @@ from genlab.config.location import config_directory
 from genlab.errors import ConfigurationError, GenlabError, MemoryExhaustedError, StorageError
 from genlab.launch.command import launch
 from genlab.launch.failures import explain
-from genlab.launch.jobs import QUIET
+from genlab.launch.sweep_job import QUIET
 from genlab.models.base import GenerativeModel
 from genlab.paths import absolute, from_here
 from genlab.run.folder import read_summary

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from genlab.cli import COMMANDS
-from genlab.launch import jobs
-from genlab.launch.jobs import QUIET, tell
+from genlab.launch import sweep_job as jobs
+from genlab.launch.sweep_job import QUIET, tell
 from genlab.launch.syntax import expanded
 from genlab.terminal import RESULTS, ConsoleFormatter, hide_progress, painted, shows_progress
 from genlab.training.progress import Progress

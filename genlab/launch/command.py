@@ -40,13 +40,13 @@ from genlab.launch.advice import UnknownFlagError, require_settings
 from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import CommandModule, JobContext, PickledJob, SpreadModule
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
-from genlab.launch.jobs import run_sweep_job
 from genlab.launch.outcome import finalise_status
 from genlab.launch.preflight import Plan, of_job, preflight
 from genlab.launch.processes import launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
 from genlab.launch.sweep_folder import SweepPlan
+from genlab.launch.sweep_job import run_sweep_job
 from genlab.launch.sweep_settings import settings_of
 from genlab.launch.watchdog import start_watchdog
 from genlab.launch.worker import Worker, leaving_orderly, this_worker

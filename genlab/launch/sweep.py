@@ -20,9 +20,9 @@ from genlab.config.compose import SWEEP_NODE, Composed, parse_overrides, quoted
 from genlab.config.fields import check_fields
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError, SweepError
-from genlab.launch.jobs import QUIET, await_free, tell
 from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
+from genlab.launch.sweep_job import QUIET, await_free, tell
 from genlab.launch.sweep_report import Row, report, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES

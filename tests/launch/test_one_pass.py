@@ -9,7 +9,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 import genlab.train
 from genlab.config import schema
-from genlab.launch import jobs
+from genlab.launch import sweep_job as jobs
 from genlab.run import record
 from tests.conftest import Outcome
 
@@ -45,8 +45,8 @@ def test_a_run_composes_once_before_its_folder_and_once_inside(
 ) -> None:
     outcome = genlab("train", *TINY, *QUIET, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.errors
-    # bind: the data set, the model, the optimiser and the schedule.
-    assert calls == {"load_configuration": 2, "bind": 4, "bind_optimizer": 1, "bind_schedule": 1}
+    # bind: the data set, the model, the logger, the optimiser and the schedule.
+    assert calls == {"load_configuration": 2, "bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
     calls.clear()
     outcome = genlab("train", "resume=run", "trainer.num_steps=2")
     assert outcome.code == 0, outcome.errors

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.launch import jobs as jobs_module
+from genlab.launch import sweep_job as jobs_module
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 from tests.thinning import thinned

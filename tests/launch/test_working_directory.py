@@ -11,7 +11,7 @@ import pytest
 
 import genlab as package
 from genlab.commands.board import BoardSettings, tensorboard_command
-from genlab.launch import jobs as process
+from genlab.launch import sweep_job as process
 from genlab.launch.processes import Processes, launch_processes
 from tests.conftest import Outcome
 

@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.distributions import Normal
 
-from genlab.functional import importance_weighted_nll, kl_to_standard_normal, log_normal_ratio, spherical_interpolation
+from genlab.functional import importance_weighted_nll, log_normal_ratio, spherical_interpolation
 from genlab.measures import IMPORTANCE_WEIGHTED, Measure, bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, require_labels_of_samples
 from genlab.models.capabilities import HasPosteriorLayers, Latent
 from genlab.models.draw.attention import AttentionBias, ReadAttention, WriteAttention
-from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State
+from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State, kl_per_glimpse
 from genlab.models.draw.observation import ObservationModel, default_observation
 from genlab.models.draw.windows import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
@@ -186,7 +186,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
             posteriors.append(posterior)
             canvas = state.canvas
         reconstruction = self.observation.nll(canvas, images).mean()  # eq. 9
-        kl = _kl(posteriors).sum(0).mean()  # eqs. 10, 11
+        kl = kl_per_glimpse(posteriors).sum(0).mean()  # eqs. 10, 11
         return Loss(
             value=reconstruction + kl,
             metrics={
@@ -207,7 +207,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             canvas = state.canvas
-        return _measures(self.observation.nll(canvas, images), _kl(posteriors).sum(0), images[0].numel())
+        return _measures(self.observation.nll(canvas, images), kl_per_glimpse(posteriors).sum(0), images[0].numel())
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
@@ -229,7 +229,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             reconstructions.append(self.observation.nll(state.canvas, images))
-        kl = _kl(posteriors)  # (T, B)
+        kl = kl_per_glimpse(posteriors)  # (T, B)
         measures = _measures(reconstructions[-1], kl.sum(0), images[0].numel())
         measures["kl_per_glimpse_nats"] = kl.t()
         measures["nll_upper_bound_by_glimpses_nats"] = (torch.stack(reconstructions) + kl.cumsum(0)).t()
@@ -415,13 +415,6 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
 def _to_images(lines: Float[Tensor, "*batch H C W"]) -> Float[Tensor, "*batch C H W"]:
     return lines.transpose(-3, -2).contiguous()
-
-
-def _kl(posteriors: list[Posterior]) -> Float[Tensor, "T B"]:
-    """Return KL(q(z_t) || p(z_t)) of every glimpse, in nats: all glimpses in one set of kernels."""
-    mu = torch.stack([posterior.mu for posterior in posteriors])
-    log_sigma = torch.stack([posterior.log_sigma for posterior in posteriors])
-    return kl_to_standard_normal(mu, log_sigma).sum(2)
 
 
 def _measures(reconstruction: Float[Tensor, " B"], kl: Float[Tensor, " B"], num_pixels: int) -> dict[str, Tensor]:

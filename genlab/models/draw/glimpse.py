@@ -4,12 +4,14 @@ Dimensions: B batch, Z latents of one glimpse, U units, G = 4 U gates, J and K i
 gates, H height, C channels, A width. Images and canvases have the layout (B, H, C, A) of genlab.models.draw.attention.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from genlab.functional import kl_to_standard_normal
 from genlab.models.draw.attention import ReadAttention, WriteAttention
 from genlab.nn.recurrent import LSTMCell, update_cell
 from genlab.types import ImageSpec
@@ -31,6 +33,13 @@ class Posterior(NamedTuple):
     mu: Float[Tensor, "B Z"]
     log_sigma: Float[Tensor, "B Z"]
     latent: Float[Tensor, "B Z"]
+
+
+def kl_per_glimpse(posteriors: Sequence[Posterior]) -> Float[Tensor, "T B"]:
+    """Return KL(q(z_t) || p(z_t)) of each of T glimpses, in nats (eqs. 10, 11), in one set of kernels."""
+    mu = torch.stack([posterior.mu for posterior in posteriors])
+    log_sigma = torch.stack([posterior.log_sigma for posterior in posteriors])
+    return kl_to_standard_normal(mu, log_sigma).sum(2)
 
 
 class Given(NamedTuple):

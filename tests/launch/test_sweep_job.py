@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from genlab.launch import jobs as process
 from genlab.launch import sweep as sweep_module
+from genlab.launch import sweep_job as process
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_settings import SweepSettings
 
@@ -201,7 +201,7 @@ def test_the_worker_of_a_launcher_leaves_the_terminal_to_the_sweep() -> None:
 def test_a_job_whose_parent_process_is_killed_saves_and_exits(sweep: SweepFolder, tmp_path: Path) -> None:
     program = tmp_path / "parent.py"
     program.write_text(
-        "import sys\nfrom pathlib import Path\nfrom genlab.launch import jobs\n"
+        "import sys\nfrom pathlib import Path\nfrom genlab.launch import sweep_job as jobs\n"
         "from genlab.launch.sweep_folder import JobRecord, SweepFolder\n"
         f"record = JobRecord(number=0, overrides=(), folder='0_x', status='running')\n"
         f"folder = SweepFolder(Path({str(sweep.path)!r}))\n"
