@@ -54,7 +54,7 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
     ]
     assert len(json.loads((tmp_path / "t.json").read_text())["runs"]) == 2
     page = (tmp_path / "comparison.html").read_text()
-    assert page.count('<img src="data:image/png') == 2
+    assert page.count('<img src="data:image/png') == 4  # of each run, beside its row and in full
     assert "genlab compare &#x27;" in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "some runs", "t.csv", "t.json"]
 
