@@ -2,8 +2,8 @@
 
 Each factor is a categorical distribution over the values of one symbol: a sub-pixel for most models, a block of
 pixels for :class:`genlab.models.pixelcnn.blocks.PixelCNNBlocks`. A model gives the logits of all symbols at once
-for a known image (likelihood, training) and a decoder that gives them one at a time (sampling); both describe the
-same distribution.
+for a known image (likelihood, training), and a faster sampler if it has a decoder that gives them one at a time
+(:class:`genlab.models.capabilities.SamplesIncrementally`); both describe the same distribution.
 
 Dimensions: B batch, n images, C channels, H height, W width, S symbols per site, h rows and w columns of sites,
 K values of a symbol.
@@ -11,6 +11,8 @@ K values of a symbol.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -22,8 +24,9 @@ from torch import Generator, Tensor
 from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
-from genlab.models.capabilities import Completes, SamplesIncrementally
-from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit
+from genlab.models.capabilities import Completes, IsCausal, SamplesIncrementally
+from genlab.models.pixelcnn.parallel import SamplingMethod, solve_symbols
+from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit, invert_cdf
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import share_rows
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
@@ -34,7 +37,7 @@ FILMED_IMAGES = 16
 UNSEEN_GREY = 0.5
 
 
-class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
+class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
     """Exact likelihood, sampling, completion and their pictures, from a network's logits.
 
     Args:
@@ -69,10 +72,6 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
     @abstractmethod
     def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
         """Return the unnormalised log-probabilities of every symbol given those before it, fp32."""
-
-    @abstractmethod
-    def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
-        """Return a fresh decoder for n images of these classes, whose logits equal those of :meth:`logits`."""
 
     def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B S h w"]:
         """Return the levels of images in [0, 1]; rounding, only here, undoes the division by num_levels - 1."""
@@ -128,22 +127,28 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         labels: Int[Tensor, " N"] | None = None,
         generator: Generator | None = None,
         temperature: float = 1.0,
+        method: SamplingMethod = "auto",
         progress: bool = False,
     ) -> Float[Tensor, "N C H W"]:
-        """Draw images in [0, 1], exactly, computing every activation once.
+        """Draw images in [0, 1], exactly.
 
         Args:
             num_samples: Number of images.
             labels: Their classes; drawn uniformly where the model is class-conditional and none are given.
             generator: Source of the uniforms; torch's default CPU generator when None.
             temperature: Divides the logits; 1 is the model, below 1 is sharper and less varied.
+            method: The sampler. The images of both are equal, but for uniforms within rounding of a boundary:
+                ``incremental`` computes every activation once, by the model's decoder; ``parallel`` repeats full
+                passes until no symbol changes (:mod:`genlab.models.pixelcnn.parallel`); ``auto`` is incremental
+                where there is a decoder.
             progress: Show a bar with the time left.
 
         Raises:
-            ValueError: Labels were given to a model without classes, or are out of range; temperature not positive.
+            ValueError: Labels were given to a model without classes, or are out of range; temperature not positive;
+                ``incremental`` for a model without a decoder.
         """
         chosen = self._choose_labels(num_samples, labels, generator)
-        return self._draw(chosen, None, 0, generator, temperature, progress)
+        return self._draw(chosen, generator=generator, temperature=temperature, method=method, progress=progress)
 
     def complete(
         self,
@@ -153,6 +158,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         labels: Int[Tensor, " N"] | None = None,
         generator: Generator | None = None,
         temperature: float = 1.0,
+        method: SamplingMethod = "auto",
         progress: bool = False,
     ) -> Float[Tensor, "N C H W"]:
         """Draw the hidden part of images given the rest, exactly.
@@ -164,6 +170,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             labels: Classes, where the model is class-conditional.
             generator: Source of the uniforms.
             temperature: Divides the logits.
+            method: As for :meth:`sample`.
             progress: Show a bar with the time left.
 
         Raises:
@@ -172,47 +179,82 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         """
         num_sites = self._num_given_sites(self._mask(given))
         chosen = self._choose_labels(len(images), labels, generator)
-        return self._draw(chosen, self.to_symbols(images), num_sites, generator, temperature, progress)
+        return self._draw(
+            chosen,
+            given=self.to_symbols(images),
+            num_given_sites=num_sites,
+            generator=generator,
+            temperature=temperature,
+            method=method,
+            progress=progress,
+        )
+
+    def redraw(
+        self,
+        symbols: Int[Tensor, "B S h w"],
+        labels: Int[Tensor, " B"],
+        uniforms: Float[Tensor, "B S r w"],
+        *,
+        rows: slice,
+        temperature: float,
+    ) -> Int[Tensor, "B S r w"]:
+        """Return symbols of some rows, each drawn given the symbols before it: a pass of the parallel sampler.
+
+        Args:
+            symbols: Whole images.
+            labels: Their classes, or UNLABELLED.
+            uniforms: Of the rows.
+            rows: To be drawn.
+            temperature: Divides the logits.
+        """
+        logits = self.logits(symbols, labels)[..., rows, :].movedim(2, -1)  # (B, S, r, w, K)
+        return invert_cdf(logits.flatten(0, 3), uniforms.flatten(), temperature=temperature).view_as(uniforms)
 
     def _draw(
         self,
         labels: Tensor,
-        given: Tensor | None,
-        num_given_sites: int,
+        *,
+        given: Tensor | None = None,
+        num_given_sites: int = 0,
         generator: Generator | None,
         temperature: float,
+        method: SamplingMethod,
         progress: bool,
     ) -> Tensor:
         if not 0 < temperature < float("inf"):
             raise ValueError(f"temperature must be positive and finite, got {temperature}")
-        uniforms = self.uniforms(len(labels), generator=generator)
-        device = labels.device
-        dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.dtype
-
-        def draw_together(rows: slice) -> Tensor:
-            return draw_symbols(
-                self.decoder(labels[rows], dtype=dtype),
-                uniforms[rows],
-                given=None if given is None else given[rows],
-                num_given_sites=num_given_sites,
-                temperature=temperature,
-                progress=progress,
-                graphs=CudaGraphs(device) if device.type == "cuda" else None,
+        if method == "incremental" and not isinstance(self, SamplesIncrementally):
+            raise ValueError(
+                f"method must be auto or parallel for {type(self).__name__}, which has no decoder, got incremental"
             )
+        uniforms = self.uniforms(len(labels), generator=generator)
+        if given is None:
+            given = torch.zeros_like(uniforms, dtype=torch.long)
+        known = given
+        options: dict[str, Any] = {"num_given_sites": num_given_sites, "progress": progress}
 
-        def draw(rows: slice) -> Tensor:
-            first, end, _ = rows.indices(len(labels))
-            step = images_that_fit(lambda num: self.decoder(labels[:num], dtype=dtype), end - first, device)
-            starts = range(first, end, step)
-            return torch.cat([draw_together(slice(start, min(start + step, end))) for start in starts])
+        def in_parallel(images: slice) -> Tensor:
+            classes, thresholds = labels[images], uniforms[images]
 
-        with (
-            torch.no_grad(),
-            evaluation_mode(self),
-            float32_products(),
-            torch.autocast(device.type, enabled=False),
-        ):
-            symbols = share_rows(draw, len(labels))
+            def redraw(symbols: Tensor, unsolved: Tensor, rows: slice) -> Tensor:
+                own = thresholds[unsolved][:, :, rows]
+                return self.redraw(symbols, classes[unsolved], own, rows=rows, temperature=temperature)
+
+            return solve_symbols(redraw, known[images], **options).symbols
+
+        with torch.no_grad(), evaluation_mode(self), float32_products():
+            if method == "parallel" or not isinstance(self, SamplesIncrementally):
+                symbols = share_rows(in_parallel, len(labels))
+            else:
+                device = labels.device
+                dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.dtype
+                make_decoder = partial(self.decoder, dtype=dtype)
+
+                def incrementally(images: slice) -> Tensor:
+                    parts = labels[images], uniforms[images], known[images]
+                    return _draw_incrementally(make_decoder, *parts, temperature=temperature, **options)
+
+                symbols = share_rows(incrementally, len(labels))
         return self.to_images(symbols)
 
     def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:
@@ -273,6 +315,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         num_samples: int,
         generator: Generator | None = None,
         temperature: float = 1.0,
+        method: SamplingMethod = "auto",
         label: int | None = None,
         given: Bool[Tensor, "H W"] | int | None = None,
         progress: bool = False,
@@ -284,6 +327,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             num_samples: At most this many images in each picture.
             generator: Source of the uniforms.
             temperature: Divides the logits.
+            method: As for :meth:`sample`.
             label: The class of all samples; None draws classes uniformly where the model is class-conditional.
             given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
             progress: Show a bar with the time left.
@@ -291,7 +335,12 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         Raises:
             ValueError: A class was given to a model without classes, or an argument is out of its range.
         """
-        draw: dict[str, Any] = {"generator": generator, "temperature": temperature, "progress": progress}
+        draw: dict[str, Any] = {
+            "generator": generator,
+            "temperature": temperature,
+            "method": method,
+            "progress": progress,
+        }
         labels = None if label is None else torch.full((num_samples,), label)
         samples = self.sample(num_samples, labels=labels, **draw)
         pictures = {"samples": samples, "film": self._film(samples[:FILMED_IMAGES])}
@@ -311,6 +360,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         *,
         generator: Generator | None = None,
         temperature: float = 1.0,
+        method: SamplingMethod = "auto",
         label: int | None = None,
         given: Bool[Tensor, "H W"] | int | None = None,
         progress: bool = False,
@@ -324,6 +374,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
             batch: The images.
             generator: Source of the uniforms.
             temperature: Divides the logits.
+            method: As for :meth:`sample`.
             label: The class of all images; None takes theirs. Without labels completions are of random classes.
             given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
             progress: Show a bar with the time left.
@@ -337,7 +388,7 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         rows = self.grid[0] // 2 * (self.spec.height // self.grid[0])
         mask = self._mask(rows if given is None else given).to(images.device)
         completions = self._completions(
-            images, labels, mask, generator=generator, temperature=temperature, progress=progress
+            images, labels, mask, generator=generator, temperature=temperature, method=method, progress=progress
         )
         entropies = self.entropy_map(Batch(images=images, labels=labels)) / math.log(self.num_values)
         entropies = self._to_pixels(entropies).expand_as(images)
@@ -364,3 +415,25 @@ class AutoregressiveModel(GenerativeModel, SamplesIncrementally, Completes):
         """Average over the symbols of a site, repeated over the site's pixels."""
         tall, wide = self.spec.height // self.grid[0], self.spec.width // self.grid[1]
         return sites.mean(1, keepdim=True).repeat_interleave(tall, 2).repeat_interleave(wide, 3)
+
+
+def _draw_incrementally(
+    make_decoder: Callable[[Tensor], Decoder], labels: Tensor, uniforms: Tensor, given: Tensor, **options: Any
+) -> Int[Tensor, "n S h w"]:
+    """Draw images with decoders, in parts if their activations do not fit on the device together."""
+    device = labels.device
+    with torch.autocast(device.type, enabled=False):
+        size = images_that_fit(lambda num: make_decoder(labels[:num]), len(labels), device)
+        parts = zip(labels.split(size), uniforms.split(size), given.split(size), strict=True)
+        return torch.cat(
+            [
+                draw_symbols(
+                    make_decoder(classes),
+                    thresholds,
+                    given=known,
+                    graphs=CudaGraphs(device) if device.type == "cuda" else None,
+                    **options,
+                )
+                for classes, thresholds, known in parts
+            ]
+        )

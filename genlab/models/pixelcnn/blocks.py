@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genlab.functional import one_hot
+from genlab.models.capabilities import SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.pixelcnn_decoder import MaskedResidualDecoder
 from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, Normalization
@@ -28,7 +29,7 @@ SIDE = 2
 MOST_VALUES = 1296
 
 
-class PixelCNNBlocks(AutoregressiveModel):
+class PixelCNNBlocks(AutoregressiveModel, SamplesIncrementally):
     """PixelCNN whose symbols are 2x2 blocks: a quarter of the sites to compute and to draw.
 
     Args:

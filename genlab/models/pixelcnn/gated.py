@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.models.capabilities import SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.gated_decoder import GatedDecoder
 from genlab.models.pixelcnn.gated_network import GatedNetwork
@@ -33,7 +34,7 @@ from genlab.models.ranges import require_between, require_count
 from genlab.types import ImageSpec
 
 
-class GatedPixelCNN(AutoregressiveModel):
+class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
     """Gated PixelCNN, class-conditional where asked.
 
     Args:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.models.capabilities import SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.pixelcnn_decoder import MaskedResidualDecoder
 from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, Normalization
@@ -27,7 +28,7 @@ from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import ImageSpec
 
 
-class PixelCNN(AutoregressiveModel):
+class PixelCNN(AutoregressiveModel, SamplesIncrementally):
     """PixelCNN of any depth and width, for 1 to 4 channels and 2 to 256 levels.
 
     The source document's network has 15 blocks of h = 128 with batch normalisation; see

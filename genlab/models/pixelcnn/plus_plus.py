@@ -21,17 +21,19 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from genlab.models.capabilities import SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.mixture import (
     MixtureParameters,
     channel_log_probs,
+    invert_channel_cdf,
     mixture_log_prob,
     num_mixture_parameters,
     split_mixture_parameters,
 )
 from genlab.models.pixelcnn.plus_plus_decoder import TwoStreamDecoder
 from genlab.models.pixelcnn.plus_plus_network import TwoStreamNetwork, modules_of
-from genlab.models.pixelcnn.sampler import Decoder
+from genlab.models.pixelcnn.sampler import Decoder, invert_cdf
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.shifted import data_dependent_initialization
 from genlab.types import Batch, ImageSpec
@@ -40,7 +42,7 @@ from genlab.types import Batch, ImageSpec
 INITIALIZATION_IMAGES = 64
 
 
-class PixelCNNPP(AutoregressiveModel):
+class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
     """PixelCNN++, class-conditional where asked.
 
     Args:
@@ -115,6 +117,28 @@ class PixelCNNPP(AutoregressiveModel):
             ],
             1,
         )
+
+    def redraw(
+        self,
+        symbols: Int[Tensor, "B C H W"],
+        labels: Int[Tensor, " B"],
+        uniforms: Float[Tensor, "B C r W"],
+        *,
+        rows: slice,
+        temperature: float,
+    ) -> Int[Tensor, "B C r W"]:
+        """Return symbols of some rows; the channels of a pixel one after another, which needs no further pass."""
+        raw = self.network(2 * self.to_images(symbols) - 1, labels)[:, :, rows]
+        parameters = split_mixture_parameters(raw.movedim(1, -1), self.spec.channels)
+        levels = symbols[:, :, rows].movedim(1, -1).contiguous()  # (B, r, W, C)
+        for channel, thresholds in enumerate(uniforms.unbind(1)):
+            if temperature == 1.0:
+                drawn = invert_channel_cdf(parameters, levels, channel, thresholds, num_levels=self.num_values)
+            else:
+                log_probs = channel_log_probs(parameters, levels, channel, num_levels=self.num_values)
+                drawn = invert_cdf(log_probs.flatten(0, 2), thresholds.flatten(), temperature=temperature)
+            levels[..., channel] = drawn.view_as(thresholds)
+        return levels.movedim(-1, 1)
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
         # Here, because the decoder is written in terms of the network above.
