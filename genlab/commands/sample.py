@@ -22,6 +22,7 @@ from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
 from genlab.launch.failures import raised_elsewhere
 from genlab.launch.processes import Processes
+from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.randomness import derive_seed
@@ -53,6 +54,7 @@ class SampleSettings:
     allow_other_data: bool
     out: str | None
     temperature: float | None
+    method: SamplingMethod
     label: int | str | None
     """The number of a class, or its name."""
     images: str | None
@@ -151,6 +153,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
             trained,
             sampling,
             folder,
+            method=settings.method,
             allow_other_data=settings.allow_other_data,
             device=device,
             command=command,
@@ -220,15 +223,16 @@ def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[.
     """
     accepted = inspect.signature(method).parameters
     names = {"temperature": "temperature", "label": "label", "given_rows": "given", "fill": "given"}
-    names |= {"latent_steps": "num_steps"}
+    names |= {"latent_steps": "num_steps", "method": "method"}
     options = {}
     for key, name in names.items():
         value = getattr(settings, key)
-        if value is None:
+        default = "auto" if key == "method" else None
+        if value == default:
             continue
         if name not in accepted:
             model = type(trained.model).__name__
-            raise ConfigurationError(f"{key} must be null for {model}, which has no such choice")
+            raise ConfigurationError(f"{key} must be {default or 'null'} for {model}, which has no such choice")
         options[name] = value
     if settings.label is not None:
         options["label"] = _label(trained, settings)

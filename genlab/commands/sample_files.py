@@ -20,6 +20,7 @@ from genlab.errors import ConfigurationError, DataError, NonFiniteError, Stopped
 from genlab.functional import to_bytes
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_batches, draw_labels, training_classes
 from genlab.models.base import GenerativeModel
+from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, largest
 from genlab.printing import printable
@@ -94,6 +95,7 @@ def draw_files(
     sampling: Sampling,
     folder: Path,
     *,
+    method: SamplingMethod = "auto",
     allow_other_data: bool,
     device: torch.device,
     command: str,
@@ -104,18 +106,24 @@ def draw_files(
         trained: The model.
         sampling: Its description.
         folder: New, empty, or with an unfinished sampling of the same description.
+        method: The sampler of an autoregressive model; all draw the same images, so the description has none.
         allow_other_data: Take the frequencies of classes of data other than those of the run.
         device: Device of the model.
         command: The command line, for the record.
 
     Raises:
-        ConfigurationError: The folder contains other files, or another sampling.
+        ConfigurationError: The folder contains other files or another sampling, or the model has no such method.
         StorageError: The disk is full; finished batches remain.
         NonFiniteError: The model draws images that are not finite.
         StoppedBySignal: A signal asked to stop; finished batches remain.
     """
     model = trained.model
     assert isinstance(model, GenerativeModel)
+    options: dict[str, Any] = {} if sampling.temperature is None else {"temperature": sampling.temperature}
+    if method != "auto":
+        if "method" not in inspect.signature(model.sample).parameters:
+            raise ConfigurationError(f"method must be auto for {type(model).__name__}, which has no such choice")
+        options["method"] = method
     make(folder)
     with locked_folder(folder) if is_first() else nullcontext():
         with first_before_others():
@@ -125,7 +133,6 @@ def draw_files(
             starts = files.missing(IMAGES_AT_ONCE)
         num_missing = sum(min(IMAGES_AT_ONCE, sampling.num_samples - start) for start in starts)
         counter = _Counter(sampling.num_samples, num_done=sampling.num_samples - num_missing)
-        options = {} if sampling.temperature is None else {"temperature": sampling.temperature}
         batches = draw_batches(
             model, sampling.num_samples, starts=starts, labels=labels, seed=sampling.seed, device=device, **options
         )

@@ -59,7 +59,7 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], trained_run: Path
     assert genlab("sample", f"run={trained_run}", "device=cuda:7").code == 2
 
 
-@pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2", "fill=[2,0,8,8]"])
+@pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2", "fill=[2,0,8,8]", "method=parallel"])
 def test_a_setting_that_a_model_does_not_have_is_refused(
     genlab: Callable[..., Outcome], trained_run: Path, word: str
 ) -> None:
@@ -67,7 +67,7 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
     name = word.partition("=")[0]
     assert (outcome.code, outcome.errors) == (
         2,
-        f"genlab: error: {name} must be null for DRAW, which has no such choice\n",
+        f"genlab: error: {name} must be {'auto' if name == 'method' else 'null'} for DRAW, which has no such choice\n",
     )
 
 
@@ -84,6 +84,9 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     assert {"samples.png", "film.gif", "class_grid.png", "completions.png", "entropy.png"} <= {
         path.name for path in (tmp_path / "a").iterdir()
     }
+    pictures = [(tmp_path / "a" / name).read_bytes() for name in ("samples.png", "completions.png")]
+    assert genlab("sample", *arguments, "method=parallel").code == 0
+    assert pictures == [(tmp_path / "a" / name).read_bytes() for name in ("samples.png", "completions.png")]
     assert genlab("sample", *arguments, "label=2").code == 0
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["class_names"] == list("0123456789")

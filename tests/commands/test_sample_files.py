@@ -201,6 +201,16 @@ def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel,
     ):
         with pytest.raises(ConfigurationError, match=message):
             described(trained, "png", **changes)
+    with pytest.raises(ConfigurationError, match="method must be auto for GAN, which has no such choice"):
+        draw_files(
+            trained,
+            described(trained, "png"),
+            Path("b"),
+            method="parallel",
+            allow_other_data=False,
+            device=CPU,
+            command="x",
+        )
 
 
 def in_pair(run: Path, folder: Path) -> None:

@@ -424,7 +424,7 @@ def _draw_incrementally(
     device = labels.device
     with torch.autocast(device.type, enabled=False):
         size = images_that_fit(lambda num: make_decoder(labels[:num]), len(labels), device)
-        parts = zip(labels.split(size), uniforms.split(size), given.split(size), strict=True)
+        parts = zip(*(torch.split(x, size) for x in (labels, uniforms, given)), strict=True)
         return torch.cat(
             [
                 draw_symbols(

@@ -130,7 +130,7 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
         """Return symbols of some rows; the channels of a pixel one after another, which needs no further pass."""
         raw = self.network(2 * self.to_images(symbols) - 1, labels)[:, :, rows]
         parameters = split_mixture_parameters(raw.movedim(1, -1), self.spec.channels)
-        levels = symbols[:, :, rows].movedim(1, -1).contiguous()  # (B, r, W, C)
+        levels = symbols[:, :, rows].movedim(1, -1).clone()  # (B, r, W, C)
         for channel, thresholds in enumerate(uniforms.unbind(1)):
             if temperature == 1.0:
                 drawn = invert_channel_cdf(parameters, levels, channel, thresholds, num_levels=self.num_values)
