@@ -61,6 +61,8 @@ def quality_observers(
         reason = "trainer.validation_interval is 0"
     elif num_images < LEAST_IMAGES:
         reason = f"dataset {dataset.name} has {num_images} validation images, and {LEAST_IMAGES} are the fewest"
+    elif (limit := configuration.settings.validation_images) is not None and limit < LEAST_IMAGES:
+        reason = f"trainer.validation_images is {limit}, and {LEAST_IMAGES} are the fewest"
     if reason is not None:
         if arguments := [argument for argument in typed if argument.lstrip("+").startswith(QUALITY)]:
             _log.warning("%s has no effect: %s", arguments[0], reason)

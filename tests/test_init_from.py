@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import yaml
 
 import genlab as package
 from genlab.errors import ConfigurationError
+from genlab.models.draw.draw import DRAW
+from genlab.models.gan import gan
+from genlab.models.pixelcnn.pixelcnn import PixelCNN
+from genlab.run import loading
 from genlab.run.loading import initial_weights
 from tests.conftest import Outcome
 from tests.training.conftest import TinyGAN
@@ -21,6 +26,12 @@ TINY = (
     *("trainer.sample_interval=0", "trainer.test_at_end=false", "dataset.size=8"),
 )
 GAN = ("model=cgan", "model.generator.channels=2", "model.discriminator.channels=2")
+
+
+def test_capabilities_make_no_family() -> None:
+    families = [loading._family(kind.__new__(kind)) for kind in (DRAW, gan.GAN, PixelCNN)]
+    assert all(families)
+    assert not any(one & other for one, other in combinations(families, 2))
 
 
 def digests(folder: Path) -> dict[str, str]:

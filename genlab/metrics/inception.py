@@ -26,6 +26,9 @@ SIDE = 299
 NUM_CLASSES = 1008
 _BLOCKS_OF_AVERAGES = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b")
 _BLOCK_OF_MAXIMA = "Mixed_7c"
+_HINT = (
+    "take https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+)
 
 
 class InceptionFeatures:
@@ -45,7 +48,7 @@ class InceptionFeatures:
         try:
             content = weights.read_bytes()
         except OSError as error:
-            raise CheckpointError(f"inception_weights {weights} cannot be read ({error.strerror})") from error
+            raise CheckpointError(f"inception_weights {weights} cannot be read ({error.strerror}); {_HINT}") from error
         self.identity = f"{self.name} {hashlib.sha256(content).hexdigest()[:8]}"
         self.network = _network(content, weights).to(device).eval().requires_grad_(False)
 
@@ -77,11 +80,16 @@ def _network(content: bytes, path: Path) -> nn.Module:
     network: nn.Module = inception_v3(
         weights=None, num_classes=NUM_CLASSES, aux_logits=False, transform_input=False, init_weights=False
     )
+    # The messages of torch are many lines, and advise to run what an untrusted file says.
+    reason = "it is cut, or no file of weights"
     try:
-        network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        reason = "it is of another network"
+        network.load_state_dict(weights)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"inception_weights {path} does not hold Inception-v3 of 2015: {reason}") from error
+        raise CheckpointError(
+            f"inception_weights {path} does not hold Inception-v3 of 2015: {reason}; {_HINT}"
+        ) from error
     for name in _BLOCKS_OF_AVERAGES:
         setattr(network, name, _Repooled(network.get_submodule(name), _average_of_what_is_there))
     setattr(network, _BLOCK_OF_MAXIMA, _Repooled(network.get_submodule(_BLOCK_OF_MAXIMA), _maximum))

@@ -122,7 +122,10 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
         )
     compatible, others = compatible_part(trained.model.state_dict(), model)
     if not compatible:
-        raise ConfigurationError(f"init_from must be a run with weights that fit, got {from_here(folder)}: none does")
+        raise ConfigurationError(
+            f"init_from must be a run with weights that fit, got {from_here(folder)}, a run of "
+            f"{type(trained.model).__name__} without a tensor of the same name and shape: choose another run"
+        )
     place = (
         f"{printable(str(from_here(folder)))} ({trained.checkpoint}, step {trained.step}, {trained.weights} weights)"
     )
@@ -134,8 +137,8 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
 
 
 def _family(model: Model) -> set[type]:
-    """Return the classes of a model except those of every model."""
-    return set(type(model).__mro__) - set(GenerativeModel.__mro__)
+    """Return the classes of a model except those of every model and its capabilities, which families share."""
+    return {each for each in type(model).__mro__ if issubclass(each, Model)} - set(GenerativeModel.__mro__)
 
 
 def weights_id(model: Model) -> str:

@@ -54,14 +54,18 @@ def test_the_identity_tells_weights_apart(weights: Path, tmp_path: Path) -> None
 
 
 def test_other_files_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(
+        CheckpointError, match=r"cannot be read \(No such.*; take https://.*/pt_inception-2015-12-05-6726825d\.pth$"
+    ):
         InceptionFeatures(tmp_path / "missing.pth", device=CPU)
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="does not hold Inception-v3 of 2015"):
+    with pytest.raises(CheckpointError, match="does not hold Inception-v3 of 2015: it is of another network; take"):
         InceptionFeatures(tmp_path / "a.pth", device=CPU)
     (tmp_path / "b.pth").write_bytes(b"no file of torch's")
-    with pytest.raises(CheckpointError, match="does not hold"):
-        InceptionFeatures(tmp_path / "b.pth", device=CPU)
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:200])
+    for name in ("b.pth", "cut.pth"):
+        with pytest.raises(CheckpointError, match=r"does not hold .*: it is cut, or no file of weights; take [^\n]*$"):
+            InceptionFeatures(tmp_path / name, device=CPU)
 
 
 def test_a_pickled_object_is_not_run(tmp_path: Path) -> None:

@@ -196,14 +196,14 @@ def choose(configuration: Any, dataset: Any, folder: Path, *typed: str, model: A
     )
 
 
-def configuration_of(features: str | None = "auto", validation_interval: int = 5) -> RunConfiguration:
+def configuration_of(features: str | None = "auto", **trainer: Any) -> RunConfiguration:
     nothing: dict[str, Any] = {key: {} for key in ("dataset", "optimizer", "schedule", "model")}
     rest: dict[str, Any] = {"num_threads": None, "resume": None, "allow_other_data": False}
     quality = {"interval": None, "num_samples": 20, "features": features, "inception_weights": None}
     return RunConfiguration(
         seed=0,
         device="cpu",
-        trainer=DEFAULTS | {"validation_interval": validation_interval},
+        trainer=DEFAULTS | trainer,
         quality=None if features is None else quality,
         **nothing,
         **rest,
@@ -218,6 +218,7 @@ def test_runs_whose_samples_cannot_be_measured_say_so_where_it_was_asked_for(
     assert choose(configuration_of(), dataset, tmp_path) == {}
     assert choose(configuration_of(validation_interval=0), make_dataset(), tmp_path) == {}
     assert choose(configuration_of(), make_dataset(), tmp_path, model=TinyGAN()) == {}
+    assert choose(configuration_of(validation_images=9), make_dataset(), tmp_path) == {}
     assert caplog.records == []
     assert choose(configuration_of(), dataset, tmp_path, "quality.num_samples=99") == {}
     message = "quality.num_samples=99 has no effect: dataset noise has 9 validation images, and 10 are the fewest"
