@@ -186,7 +186,7 @@ def _read_npz(path: Path, key: str) -> ImageSet:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is no whole .npz file")
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path) as arrays:
             if IMAGES_KEY not in arrays:
                 raise DataError(
                     f"{key} must hold the array {IMAGES_KEY} (uint8, images x height x width x channels), got "

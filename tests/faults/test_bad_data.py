@@ -171,7 +171,8 @@ def test_folders_without_a_picture_to_use_are_refused(genlab: Genlab, tmp_path: 
         words = (*words_of_folder(files, tmp_path / "cache"), "dataset.crop=none", f"hydra.run.dir={tmp_path / 'run'}")
         outcome = genlab("train", *words)
         assert outcome.code == 3, outcome.errors
-        assert "has none" in outcome.errors if kind == "empty" else "has 40x8 pixels instead of 16x16" in outcome.errors
+        message = "has none" if kind == "empty" else "has height 8 and width 40 instead of 16 and 16"
+        assert message in outcome.errors
         assert not (tmp_path / "run").exists()
 
 

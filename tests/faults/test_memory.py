@@ -64,11 +64,11 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
         (line,) = outcome.errors.splitlines()
         assert f"out of memory at step {BAD_STEP} with trainer.batch_size=16 in {parts} part" in line
         assert str(error) in line
-        way_on = f"genlab train resume={folder} and trainer.gradient_accumulation={more}"
+        way_on = f"genlab train resume={folder} with trainer.gradient_accumulation={more}"
         assert way_on in line
         assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
         assert checkpoint_of(folder)["step"] == 5
-        outcome = genlab(*way_on.replace(" and ", " ").split()[1:])
+        outcome = genlab(*way_on.replace(" with ", " ").split()[1:])
         assert outcome.code == 0, outcome.errors
         assert checkpoint_of(folder)["step"] == 40
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]

@@ -54,4 +54,4 @@ def test_names_and_words_are_wrapped_on_a_terminal_alone(monkeypatch: pytest.Mon
     monkeypatch.setenv("COLUMNS", "80")
     lines = described(rows).splitlines()
     assert max(len(line) for line in lines if "bbb" not in line) <= 80
-    assert len(lines) == 4 + 2 + 1
+    assert len(lines) == 5 + 2 + 1
