@@ -30,11 +30,11 @@ train: setup ## train DRAW on the embedded digits: minutes on two cores
 	@$(BIN)/genlab train model=draw
 
 # One thread a process: two test processes on two cores would only fight over them.
-test: setup-dev ## the tests, under five minutes on two cores
+test: setup-dev ## the tests, under four minutes on two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-slow: setup-dev ## the tests that take longer, and every test of faults: the whole table
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(slow or fault) and not gpu' -n 2 --dist worksteal -q
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=genlab,beartype.beartype -m '(slow or fault) and not gpu' -n 2 --dist worksteal -q
 
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q

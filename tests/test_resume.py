@@ -139,6 +139,7 @@ def test_a_rate_that_jumps_is_said_with_both_values_and_a_suggestion(genlab: Gen
     assert "learning rate" not in outcome.output
 
 
+@pytest.mark.slow
 def test_the_schedules_that_are_recommended_do_not_jump(genlab: Genlab) -> None:
     arguments = (*TINY, "trainer.test_at_end=false")
     assert genlab("train", *arguments, "schedule=warmup_stable_decay", "hydra.run.dir=run").code == 0

@@ -37,6 +37,7 @@ def trained_classifier(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_watch_counts_modes_with_the_classifier_of_a_run(
     genlab: Callable[..., Outcome], classifier: Path, tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_samples_of_a_likelihood_model_are_measured_on_request(
     assert "nll_upper_bound_nats" in output
 
 
+@pytest.mark.slow
 def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_run: Path) -> None:
     measures, _ = measured(genlab, infogan_run, "samples=false")
     assert 0 <= measures["code_error_many_to_one"]["value"] <= 1

@@ -71,6 +71,7 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
     )
 
 
+@pytest.mark.slow
 def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     genlab: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def test_given_images_are_dealt_to_processes(pair: Pair, tmp_path: Path, exact_r
         assert ours == pytest.approx(theirs, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run"))])
 def test_pictures_are_those_of_one_process(
     pair: Pair, tmp_path: Path, request: pytest.FixtureRequest, kind: str

@@ -132,6 +132,7 @@ def words_of_folder(folder: Path, cache: Path) -> tuple[str, ...]:
     return (*SHORT, "dataset=folder", *(f"dataset.{setting}" for setting in settings))
 
 
+@pytest.mark.slow
 def test_each_of_the_bad_among_26_kinds_is_named_once(tmp_path: Path, tally: Tally) -> None:
     _, bad = write_all(tmp_path / "files")
     with tally.trying(FAULT, "kinds of file, those the rules refuse", count=len(bad)):

@@ -67,6 +67,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DAMAGES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", CASES)
 def test_a_run_resumes_from_the_checkpoint_before(
     tmp_path: Path, genlab: Callable[..., Outcome], whole: Path, stopped: Path, tally: Tally, damage: str

@@ -71,6 +71,7 @@ def read_only(folder: Path) -> list[str]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_built(tmp_path: Path, tally: Tally) -> None:
     """As another user where this one is root, who may write everywhere."""
     tmp_path.chmod(0o755)

@@ -13,7 +13,7 @@ from tests.conftest import Outcome
 from tests.thinning import thinned
 
 
-@pytest.mark.parametrize("command", thinned([name for name in COMMANDS if name != "train"], 4))
+@pytest.mark.parametrize("command", thinned([name for name in COMMANDS if name != "train"], 15))
 def test_the_help_of_a_command_names_its_settings_and_no_others(
     genlab: Callable[..., Outcome], tmp_path: Path, command: str
 ) -> None:
