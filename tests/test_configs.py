@@ -133,6 +133,7 @@ def test_every_model_names_a_recipe_and_every_recipe_is_named() -> None:
         assert {path.stem for path in settings} <= set(options("optimizer"))
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_the_recipe_was_not_made_for_keeps_its_own_numbers() -> None:
     for model in ("dcgan", "infogan"):
         chosen = composed(f"model={model}", "optimizer=rmsprop")
@@ -161,6 +162,7 @@ def test_schedulers_of_torch_stand_beside_ours() -> None:
     bind_schedule({"_target_": "genlab.training.schedules.constant"})
 
 
+@pytest.mark.slow
 def test_every_dataset_names_a_function_that_gives_a_dataset() -> None:
     from genlab.data.dataset import Dataset
 

@@ -90,6 +90,7 @@ def test_data_that_teach_no_classes_say_so() -> None:
     assert why_no_classifier(unlabelled) == "dataset digits has no labels"
 
 
+@pytest.mark.slow
 def test_a_named_run_must_be_a_classifier_of_such_images(
     told: list[str], genlab: Callable[..., Outcome], tmp_path: Path
 ) -> None:

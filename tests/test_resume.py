@@ -73,7 +73,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", thinned(REFUSED, 5))
 def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -> None:
     word, code = REFUSED[case]
     before = contents(run)
@@ -158,6 +158,7 @@ def pictures(folder: Path, *, shade: int = 10) -> None:
         Image.new("L", (8, 8), shade * (index % 25)).save(folder / f"{index:02}.png")
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_any_folder_and_finds_data_that_moved(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

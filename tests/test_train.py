@@ -87,6 +87,7 @@ def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
     assert "trainer.watch_interval must be 0 for Classifier, which draws no images to watch" in outcome.errors
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     steps = ("trainer.num_steps=3", "trainer.validation_interval=2")

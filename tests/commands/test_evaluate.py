@@ -177,6 +177,7 @@ def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_ru
     assert measures["code_error_one_to_one"]["num_generated"] is None
 
 
+@pytest.mark.slow
 def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -19,6 +19,7 @@ def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_or_written_between_the_markers(
     genlab: Callable[..., Outcome], run_of_an_experiment: Path, tmp_path: Path
 ) -> None:

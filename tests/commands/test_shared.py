@@ -126,6 +126,7 @@ def said_under_torchrun(arguments: tuple[str, ...], notes: Path) -> Outcome:
         return said(arguments)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_reported_by_the_first_alone(pair: Pair, tmp_path: Path, cgan_run: Path) -> None:
     arguments = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
     first, second = pair.run(said_under_torchrun, arguments, tmp_path / "notes")

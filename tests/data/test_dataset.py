@@ -102,6 +102,7 @@ def _partly_labelled(num_images: int, num_labelled: int, *, binarization="none")
     )
 
 
+@pytest.mark.slow
 @given(data=st.data(), batch_size=st.integers(2, 20), seed=st.integers(0, 5))
 @settings(max_examples=40, deadline=None)
 def test_semi_supervised_batches_hold_labelled_images_then_any_without_label(data, batch_size, seed):

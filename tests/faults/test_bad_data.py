@@ -312,6 +312,7 @@ def fall_to_http() -> None:
     download._NoDowngrade.http_request = lambda self, request: request  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hook", thinned([None, fall_to_http], 2), ids=["ours", "wrong variant"])
 def test_without_a_network_a_line_says_what_to_do_and_http_is_not_tried(
     tmp_path: Path, tally: Tally, hook: Callable[[], None] | None

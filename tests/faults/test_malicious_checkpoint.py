@@ -71,7 +71,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", thinned(FORMATS, 2))
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(
     genlab: Callable[..., Outcome], honest: Path, tally: Tally, kind: str
 ) -> None:
@@ -176,7 +176,7 @@ MISPLACED = {
 }
 
 
-@pytest.mark.parametrize("name", thinned(MISPLACED, 5))
+@pytest.mark.parametrize("name", thinned(MISPLACED, 11))
 def test_a_folder_in_the_place_of_a_file_costs_one_line(
     genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
 ) -> None:

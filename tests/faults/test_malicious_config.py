@@ -20,8 +20,8 @@ from tests.faults.tally import Tally
 
 FAULT = "4 malicious configuration"
 NODES = ("model", "dataset", "schedule", "optimizer.default")
-# Every eighth target on every run of the tests, the others with the slow ones.
-ATTACKS = [pytest.param(n, marks=[] if n % 8 == 0 else pytest.mark.slow) for n in range(len(HOSTILE))]
+# Every sixteenth target on every run of the tests, the others with the slow ones.
+ATTACKS = [pytest.param(n, marks=[] if n % 16 == 0 else pytest.mark.slow) for n in range(len(HOSTILE))]
 
 
 @pytest.fixture(scope="module")

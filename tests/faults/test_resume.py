@@ -81,6 +81,7 @@ def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> N
     assert any(name.startswith("/average.") for name in draw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "moment"), CASES)
 def test_a_fresh_process_resumes_to_the_last_bit(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, family: str, moment: str

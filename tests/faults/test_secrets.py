@@ -70,6 +70,7 @@ def private() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("private")
 def test_files_and_folders_follow_the_umask(
     genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch

@@ -143,6 +143,7 @@ def swapped(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["model", "optimizer"])
 def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
     genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, part: str

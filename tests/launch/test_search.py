@@ -164,6 +164,7 @@ def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None
     assert best.overrides == ("c=3", f"a={study.best_params['a']:.6g}", "b=x")
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_recorded_and_end_nothing(tmp_path: Path) -> None:
     def outcome(values: dict[str, str]) -> dict[str, Any]:
         if values["b"] == "y":

@@ -117,6 +117,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
     assert int((tmp_path / "precious").read_text()) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "opened", [vanished_terminal, *(pytest.param(name, marks=pytest.mark.slow) for name in (without_reader, full_disk))]
 )

@@ -42,6 +42,7 @@ def test_against_scipy_also_where_the_covariance_is_singular(num_images: int, ra
     assert frechet_distance(second, first) == pytest.approx(frechet_distance(first, second), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_fallback_and_the_cholesky_factor_agree() -> None:
     first, second = (fit_gaussian(features(300, 16, seed=seed)).covariance for seed in (1, 2))
     blocks = torch.block_diag(first, torch.zeros(3, 3).double()), torch.block_diag(second, torch.eye(3).double())

@@ -110,6 +110,7 @@ def test_bad_arguments_are_refused_in_one_line() -> None:
         make_classifier(make_spec(channels=3, height=8, width=8, num_classes=10), per_channel=True)
 
 
+@pytest.mark.slow
 def test_better_than_logistic_regression_on_digits() -> None:
     """Same split, on 8x8; logistic regression gets the best of four penalties by looking at the test images itself."""
     from sklearn.linear_model import LogisticRegression

@@ -78,6 +78,7 @@ def kept(folder: Path) -> tuple[str, str]:
     return values["trainer"]["precision"], environment["precision"]
 
 
+@pytest.mark.slow
 def test_the_resolved_type_is_what_a_run_shows_keeps_and_resumes_with(
     genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

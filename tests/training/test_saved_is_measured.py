@@ -30,6 +30,7 @@ from genlab.types import ImageSpec
 from tests.faults.harness import fork
 from tests.faults.hooks import signalled_at
 from tests.shrunk import shrunk
+from tests.thinning import thinned
 
 Genlab = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -124,7 +125,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", thinned(PRESETS, 2))
 def test_every_preset_saves_what_was_measured(preset: str) -> None:
     spec = ImageSpec(channels=1, height=8, width=8, num_levels=5, num_classes=10)
     subject = Subject(make=functools.partial(build_model, composed(preset)), spec=spec)

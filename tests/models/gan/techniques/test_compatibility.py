@@ -250,6 +250,7 @@ def test_clipped_numbers_under_a_parametrisation_are_no_bound_of_the_weights_tha
     assert largest_acting_weight(with_lengths) < 0.009
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalized", thinned([False, True], 2))
 @pytest.mark.parametrize("name", [None, "weight_normalization", "spectral_normalization", "weight_clipping"])
 def test_a_critic_runs_away_exactly_where_it_is_refused(name: str | None, normalized: bool) -> None:
@@ -431,6 +432,7 @@ def test_several_layer_techniques_stand_one_behind_the_other() -> None:
 # ---- in a run
 
 
+@pytest.mark.slow
 def test_a_run_warns_once_and_a_refused_one_ends_with_one_line(
     genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
