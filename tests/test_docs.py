@@ -90,7 +90,7 @@ def commands() -> list[str]:
     return [text for text in found if text.split()[1] in COMMANDS]
 
 
-@pytest.mark.parametrize("text", thinned(commands(), 3))
+@pytest.mark.parametrize("text", thinned(commands(), 6))
 def test_every_command_that_a_page_shows_composes(text: str) -> None:
     _, command, *arguments = shlex.split(text)
     syntax = COMMANDS[command][1]

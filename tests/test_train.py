@@ -116,7 +116,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", thinned(ENDINGS, 3))
+@pytest.mark.parametrize("ending", thinned(ENDINGS, 5))
 def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, ending: str) -> None:
     word, expected = ENDINGS[ending]
     model = () if word.startswith("model=") else ("model=gan",)

@@ -10,6 +10,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_placement import require_separate_folders
 from tests.conftest import Outcome
+from tests.thinning import thinned
 
 JOBS = (("seed=0",), ("seed=1",))
 
@@ -124,7 +125,7 @@ WHOLE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), WHOLE)
+@pytest.mark.parametrize(("arguments", "message"), thinned(WHOLE, 2))
 def test_the_look_comes_before_the_first_job(
     genlab: Callable[..., Outcome],
     tmp_path: Path,

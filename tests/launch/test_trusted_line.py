@@ -7,6 +7,7 @@ import pytest
 
 from genlab.launch import command as application
 from tests.conftest import Outcome
+from tests.thinning import slow
 
 CALLBACK = """
 import os
@@ -41,7 +42,7 @@ def test_callbacks_variables_and_search_paths_of_the_user_work(
     [
         ("hydra/launcher=slurm", "+hydra.launcher.setup=['module load cuda']", "+hydra.launcher.srun_args=['--mpi=x']"),
         ("+hydra.launcher.own=${oc.env:HOME}", "hydra.launcher._target_=my.Launcher"),
-        ("hydra.sweeper._target_=my.Sweeper",),
+        slow((("hydra.sweeper._target_=my.Sweeper",),)),
     ],
     ids=["slurm", "launcher", "sweeper"],
 )

@@ -141,6 +141,7 @@ Path(sys.argv[1]).write_text("saved")
 """
 
 
+@pytest.mark.slow
 def test_a_process_does_not_outlive_a_killed_launcher(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"

@@ -70,6 +70,7 @@ def test_who_waits_in_vain_says_for_whom_and_what_to_do(
     assert f"genlab: {account}: waiting for them; to run alone" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_under_a_launcher_those_who_do_not_come_are_lost(
     monkeypatch: pytest.MonkeyPatch, port_without_others: int
 ) -> None:
