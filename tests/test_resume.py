@@ -113,6 +113,7 @@ def test_what_dies_in_its_first_step_changes_nothing(
     assert json.loads(Path("run/summary.json").read_text())["step"] == 5
 
 
+@pytest.mark.slow
 def test_a_run_that_never_saved_is_replaced_by_one_that_has_begun(
     genlab: Genlab, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

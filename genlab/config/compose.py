@@ -28,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
 from genlab.config.location import config_directory
-from genlab.config.suggestions import nearest_key, suggestion
+from genlab.config.suggestions import suggestion, unknown_key
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 from genlab.printing import one_line
@@ -259,12 +259,7 @@ class Composer:
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
         ]
         groups += [] if with_hydra else lists
-        guess = nearest_key(key, [*keys, *groups])
-        if guess:
-            return f"{key} is not a key; did you mean '{guess}'?"
-        top = sorted({known.partition(".")[0] for known in keys})
-        command = f"genlab {composed.hydra.job.name}"
-        return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
+        return unknown_key(key, keys, groups, command=f"genlab {composed.hydra.job.name}")
 
 
 @contextmanager

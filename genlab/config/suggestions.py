@@ -1,4 +1,4 @@
-"""The nearest valid name for a mistyped one."""
+"""The error line for a mistyped name, with the nearest valid one."""
 
 import difflib
 from collections.abc import Collection, Iterable
@@ -98,6 +98,15 @@ def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
         if setting.partition("=")[0] in valid or setting.startswith("hydra.run."):
             return setting
     return None
+
+
+def unknown_key(key: str, keys: Collection[str], groups: Collection[str], *, command: str) -> str:
+    """Return the error line for a key that a command does not have: the nearest name, else the keys that it has."""
+    guess = nearest_key(key, [*keys, *groups])
+    if guess:
+        return f"{key} is not a key; did you mean '{guess}'?"
+    top = sorted({known.partition(".")[0] for known in keys})
+    return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 
 
 def suggestion(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:

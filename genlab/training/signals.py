@@ -1,4 +1,4 @@
-"""Stopping on request: a signal sets a flag, and the loop saves at the next step's end."""
+"""Stopping on request: a signal sets a flag; ``Trainer.fit`` ends the step, saves, and raises ``StoppedBySignal``."""
 
 import os
 import signal

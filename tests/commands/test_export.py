@@ -78,6 +78,7 @@ def test_other_tools_read_and_verify_it(exported: Path) -> None:
     subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=exported, check=True, capture_output=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab, tmp_path: Path) -> None:
     arguments = ["model=gan", "dataset.size=8", "num_threads=1", "trainer=smoke", "trainer.num_steps=4"]
     assert genlab("train", *arguments, "trainer.ema_decay=0.9", "hydra.run.dir=run").code == 0

@@ -132,6 +132,7 @@ def test_models_that_give_files_no_likelihood_are_refused(
         assert not (run / "likelihoods.json").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]) -> None:
     folder, _ = pictures
     cut = folder.parent / "cut.png"

@@ -112,6 +112,7 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
     assert row.count(NOT_DECLARED) == 2
 
 
+@pytest.mark.slow
 def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callable[..., Outcome], runs: Runs) -> None:
     assert genlab("evaluate", f"run={runs[1]}", "num_threads=1").code == 0  # others measured it on fewer images
     arguments = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
