@@ -1,20 +1,9 @@
 """`genlab experiments`: every option of ``experiment=`` with the first line of its file; or one in full."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from genlab.config.catalogue import NamedSettings, describe_options, read_name
 from genlab.launch.contract import JobContext
 
-
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return read_name(values)
+read = read_name
 
 
 def run(settings: NamedSettings, context: JobContext) -> None:

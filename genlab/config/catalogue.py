@@ -22,12 +22,13 @@ class NamedSettings:
     """The option to describe; None lists all."""
 
 
-def read_name(values: Mapping[str, Any]) -> NamedSettings:
-    """Return the checked settings.
+def read_name(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSettings:
+    """Return the checked settings of a command that lists the options of a group, or describes one.
 
     Raises:
         ConfigurationError: Something in them does not fit.
     """
+    del overrides
     return check_fields(NamedSettings, values, "")
 
 
