@@ -25,6 +25,7 @@ from genlab.graphs import CudaGraphs
 from genlab.measures import bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
 from genlab.models.capabilities import Completes, IsCausal, SamplesIncrementally
+from genlab.models.pixelcnn.given import given_mask, num_given_sites
 from genlab.models.pixelcnn.parallel import SamplingMethod, solve_symbols
 from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit, invert_cdf
 from genlab.numerics import float32_products
@@ -177,7 +178,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
             ValueError: The given pixels are no prefix of the order, so the conditional distribution is not
                 available by sampling in that order.
         """
-        num_sites = self._num_given_sites(self._mask(given))
+        num_sites = num_given_sites(given_mask(given, self.spec), self.grid)
         chosen = self._choose_labels(len(images), labels, generator)
         return self._draw(
             chosen,
@@ -276,36 +277,6 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
             labels = torch.randint(self.num_classes, (num_samples,), generator=generator, device=source)
         return labels.to(self._device)
 
-    def _mask(self, given: Tensor | int) -> Bool[Tensor, "H W"]:
-        """Return given pixels as a mask."""
-        height, width = self.spec.height, self.spec.width
-        if isinstance(given, Tensor):
-            return given
-        if not 0 <= given <= height:
-            raise ValueError(f"given must be between 0 and {height} rows (the image height), got {given}")
-        return (torch.arange(height)[:, None] < given).expand(-1, width)
-
-    def _num_given_sites(self, given: Bool[Tensor, "H W"]) -> int:
-        """Translate given pixels into a number of sites of the model's order."""
-        height, width = self.grid
-        tall, wide = self.spec.height // height, self.spec.width // width
-        sites = given.reshape(height, tall, width, wide).transpose(1, 2).reshape(height * width, tall * wide)
-        num_sites = int(sites.all(1).long().cumprod(0).sum())
-        if bool(sites[num_sites:].any()):
-            late = num_sites + int(sites[num_sites:].any(1).nonzero()[0])
-            at, at_late = (f"row {site // width * tall}, column {site % width * wide}" for site in (num_sites, late))
-            if late == num_sites:
-                raise ValueError(
-                    f"given pixels must be whole {tall}x{wide} blocks, the symbols of this model: the block at {at} is "
-                    "given in part"
-                )
-            raise ValueError(
-                "given pixels must come before all hidden ones in the model's order, which is raster order: what is "
-                f"hidden at {at} cannot depend on what is given behind it, at {at_late}; "
-                f"given_rows={num_sites // width * tall} hides all rows from there on"
-            )
-        return num_sites
-
     # ---- pictures
 
     def visualize(
@@ -386,7 +357,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         if label is not None:
             require_labels_of_samples(labels, len(images), self)
         rows = self.grid[0] // 2 * (self.spec.height // self.grid[0])
-        mask = self._mask(rows if given is None else given).to(images.device)
+        mask = given_mask(rows if given is None else given, self.spec).to(images.device)
         completions = self._completions(
             images, labels, mask, generator=generator, temperature=temperature, method=method, progress=progress
         )
