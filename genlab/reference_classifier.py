@@ -34,7 +34,12 @@ _log = logging.getLogger(__name__)
 
 OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
 """Overrides of `genlab train`; the classifier is trained in the same precision on every machine."""
-_UNPREPARED: Mapping[str, Any] = {"num_labels_per_class": None, "flip": False, "fresh_clutter": False}
+_UNPREPARED: Mapping[str, Any] = {
+    "num_labels_per_class": None,
+    "num_training": None,
+    "flip": False,
+    "fresh_clutter": False,
+}
 """Preparation of the training images that the classifier does without."""
 
 
@@ -239,7 +244,7 @@ def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
 
 
 def _data_name(dataset: Dataset) -> str:
-    return f"{dataset.name}_{dataset.fully_labelled.fingerprint[:16]}"
+    return f"{dataset.name}_{dataset.unreduced.fingerprint[:16]}"
 
 
 def _train_into(home: Path, configuration: RunConfiguration, train: Callable[..., object]) -> None:

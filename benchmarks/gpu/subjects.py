@@ -20,6 +20,7 @@ from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
 from genlab.run.record import build_model
+from genlab.training.compilation import compile_networks
 from genlab.training.trainer import Trainer
 from genlab.types import UNLABELLED, ImageSpec
 
@@ -97,9 +98,11 @@ def trainer_of(
     )
     trainer.state.initialize()
     if compiled:
-        for module in model.compilable():
-            # On the CPU the rehearsal is of what is traced, not of what a compiler makes of it.
-            module.compile() if is_cuda else module.compile(backend="eager")
+        if is_cuda:
+            compile_networks(model)
+        else:  # a rehearsal of what is traced, not of what a compiler makes of it
+            for module in model.compilable():
+                module.compile(backend="eager")
     return trainer
 
 

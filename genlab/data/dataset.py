@@ -49,9 +49,9 @@ class Dataset:
         recompose: Makes the images of a training batch anew each time they are seen, by draws from the seed and the
             step; None where they are those of the store. Evaluated images never are.
         provenance: One line for the results ledger.
-        fully_labelled: These images with the training labels that `num_labels_per_class` hides; the data set itself
-            where none is hidden. Its fingerprint does not depend on which labels are hidden, so it is what a reference
-            classifier is trained on and cached under, and nothing else may look at it.
+        unreduced: The data set before `num_training` and `num_labels_per_class` left out training images and labels;
+            the data set itself where they did not. Its fingerprint does not depend on them, so it is what a reference
+            classifier is trained on and cached under. No other training may look at it.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Dataset:
         has_class_per_channel: bool = False,
         flip: bool = False,
         recompose: Recompose | None = None,
-        fully_labelled: "Dataset | None" = None,
+        unreduced: "Dataset | None" = None,
     ) -> None:
         """Measure the images.
 
@@ -82,7 +82,7 @@ class Dataset:
             has_class_per_channel: See the class.
             flip: See the class.
             recompose: See the class.
-            fully_labelled: The same images with all labels, where some are hidden here.
+            unreduced: The data set with all training images and labels, where some are left out here.
 
         Raises:
             DataError: The training split is empty.
@@ -114,7 +114,7 @@ class Dataset:
             num_classes=len(class_names),
         )
         sizes = "/".join(f"{len(stores[split]):,}" for split in SPLITS)
-        self.fully_labelled = self if fully_labelled is None else fully_labelled
+        self.unreduced = self if unreduced is None else unreduced
         changed = ", composed anew each time in training" if recompose is not None else ""
         changed += ", mirrored at random in training" if flip else ""
         self.provenance = f"{source}{changed}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"

@@ -57,8 +57,9 @@ class Preparation:
         classes: Keep only these classes, in all splits, and number them anew: label k means ``classes[k]``. None: all.
         num_labels_per_class: Keep this many training labels per class, chosen at random; all others become UNLABELLED.
             None keeps all. Validation and test keep their labels.
-        label_seed: Seed of that choice.
+        label_seed: Seed of that choice, and of the choice of training images.
         flip: See `Dataset`.
+        num_training: Keep this many training images, chosen at random; None keeps all.
     """
 
     binarization: Literal["none", "threshold", "stochastic"]
@@ -67,12 +68,14 @@ class Preparation:
     num_labels_per_class: int | None
     label_seed: int
     flip: bool = False  # a default, because the configurations of older runs lack the key
+    num_training: int | None = None  # likewise
 
     def apply(self, raw: RawDataset) -> Dataset:
-        """Choose classes, hide labels, and measure.
+        """Choose classes and training images, hide labels, and measure.
 
         Raises:
-            ConfigurationError: A class does not exist, is named twice or has too few images.
+            ConfigurationError: A class does not exist, is named twice or has too few images, or there are too few
+                training images.
             DataError: No training image is left.
         """
         names, source = tuple(raw.class_names), raw.source
@@ -95,21 +98,24 @@ class Preparation:
         )
         if raw.logs_classes and names:
             _log.info("classes: %s", numbered(names))
-        labelled = measure(stores=stores, source=source)
-        if self.num_labels_per_class is None:
-            return labelled
+        whole = measure(stores=stores, source=source)
+        if self.num_training is None and self.num_labels_per_class is None:
+            return whole
         train = stores["train"]
-        labels = hide_labels(
-            train.labels,
-            num_classes=len(names),
-            num_labels_per_class=self.num_labels_per_class,
-            seed=self.label_seed,
-        )
-        return measure(
-            stores={**stores, "train": train.with_labels(labels)},
-            source=f"{source}, {self.num_labels_per_class} labels per class, label seed {self.label_seed}",
-            fully_labelled=labelled,
-        )
+        if self.num_training is not None:
+            train = choose_images(train, self.num_training, seed=self.label_seed)
+            source += f", {self.num_training} training images"
+        if self.num_labels_per_class is not None:
+            labels = hide_labels(
+                train.labels,
+                num_classes=len(names),
+                num_labels_per_class=self.num_labels_per_class,
+                seed=self.label_seed,
+            )
+            train = train.with_labels(labels)
+            source += f", {self.num_labels_per_class} labels per class"
+        source += f", label seed {self.label_seed}"
+        return measure(stores={**stores, "train": train}, source=source, unreduced=whole)
 
 
 def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:
@@ -137,6 +143,19 @@ def select_classes(store: Store, classes: Sequence[int]) -> Store:
     labels = numbers[store.labels]
     rows = (labels != UNLABELLED).nonzero().squeeze(1)
     return store.select(rows).with_labels(labels[rows])
+
+
+def choose_images(store: Store, num_images: int, *, seed: int) -> Store:
+    """Return a view of a seeded random choice of images, in their order; a larger choice contains a smaller one.
+
+    Raises:
+        ConfigurationError: The number is not positive, or there are fewer images.
+    """
+    if not 1 <= num_images <= len(store):
+        raise ConfigurationError(
+            f"dataset.num_training must be between 1 and {len(store)} (the training images), got {num_images}"
+        )
+    return store.select(permutation(len(store), seed=derive_seed(seed, "images"))[:num_images].sort().values)
 
 
 def hide_labels(

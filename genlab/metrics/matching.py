@@ -93,7 +93,7 @@ def code_averages(
         device: Device of the model.
     """
     codes, labels = [], []
-    for batch in dataset.fully_labelled.batches(
+    for batch in dataset.unreduced.batches(
         "train", batch_size=batch_size, seed=seed, device=device, limit=NUM_MATCHING_IMAGES
     ):
         read = _codes(model, batch)

@@ -24,6 +24,7 @@ from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
 from genlab.training.compatibility import incompatible_refused
+from genlab.training.compilation import compile_networks
 from genlab.training.evaluation import Average, scalar_means
 from genlab.training.logger import HyperParameters, Logger
 from genlab.training.logging import RunLog
@@ -157,8 +158,7 @@ class Trainer(TrainingRun):
                 self.state.initialize()
         self.state.broadcast()
         if self.settings.compile:
-            for module in self.model.compilable():
-                module.compile(mode=self.settings.compile_mode)
+            compile_networks(self.model, mode=self.settings.compile_mode)
         with ExitStack() as opened, listen_for_signals(self._last_line) as request, self.failure_in_summary():
 
             def start() -> None:

@@ -114,11 +114,24 @@ def test_hidden_labels_are_said_and_tell_the_data_apart():
 
 def test_the_full_labels_stay_at_hand_for_a_reference_classifier():
     everything, few = _assemble(), _assemble(num_labels_per_class=1, label_seed=5)
-    assert everything.fully_labelled is everything
-    assert few.fully_labelled.fingerprint == everything.fingerprint
-    assert few.fully_labelled.provenance == everything.provenance
+    assert everything.unreduced is everything
+    assert few.unreduced.fingerprint == everything.fingerprint
+    assert few.unreduced.provenance == everything.provenance
     assert few.labelled_rows("train").numel() == 3
-    assert few.fully_labelled.labelled_rows("train").tolist() == list(range(7))
+    assert few.unreduced.labelled_rows("train").tolist() == list(range(7))
+
+
+def test_few_training_images_are_a_choice_that_larger_ones_contain_and_the_rest_is_left_alone():
+    everything = _assemble()
+    two, five = (_assemble(num_training=number) for number in (2, 5))
+    shown = [set(data._stores["train"].rows.tolist()) for data in (two, five)]
+    assert [len(rows) for rows in shown] == [2, 5]
+    assert shown[0] < shown[1] < set(range(7))
+    assert shown[1] != set(_assemble(num_training=5, label_seed=1)._stores["train"].rows.tolist())
+    assert two.provenance == "test, 2 training images, label seed 0, 256 levels, 2/7/7"
+    assert two.unreduced.fingerprint == everything.fingerprint != two.fingerprint
+    labelled = _assemble(num_training=7, num_labels_per_class=1).labelled_rows("train")
+    assert labelled.numel() == 3
 
 
 def test_the_last_images_validate():
@@ -135,6 +148,8 @@ def test_the_last_images_validate():
         ({"classes": []}, "at least one class"),
         ({"num_labels_per_class": 3}, r"dataset\.num_labels_per_class must be between 1 and 2 .*, got 3"),
         ({"num_labels_per_class": 0}, "got 0"),
+        ({"num_training": 0}, r"dataset\.num_training must be between 1 and 7 .*, got 0"),
+        ({"num_training": 8}, "got 8"),
     ],
 )
 def test_impossible_choices_are_refused(choices, message):
