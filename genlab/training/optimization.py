@@ -5,8 +5,10 @@ device: there a flag on the device withholds a bad step (:class:`genlab.training
 reported when somebody asks, with the next log line, validation or save.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,10 +81,12 @@ class PhaseUpdate:
         self._buffers = buffers if settings.on_non_finite == "skip" else ()
         self._precision = resolved(settings.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "float16")
+        is_cuda = device.type == "cuda"
+        self._arithmetic = partial(float32_products, tf32=settings.tf32) if is_cuda else nullcontext
         self._num_bad = torch.zeros((), device=device)
         self._device_step: DeviceStep | None = None
         self._work = self._update
-        if device.type == "cuda" and self.can_stay_on_device:
+        if is_cuda and self.can_stay_on_device:
             self._stay_on_device()
 
     @property
@@ -150,7 +154,8 @@ class PhaseUpdate:
                 buffer.copy_(before)
             raise
         finally:
-            self.optimizer.zero_grad(set_to_none=True)
+            for parameter in self.parameters:  # Optimizer.zero_grad asks the profiler and the compiler first
+                parameter.grad = None
         if is_bad is not None:
             for buffer, before in kept:
                 buffer.copy_(torch.where(is_bad, before, buffer))
@@ -164,18 +169,19 @@ class PhaseUpdate:
         """Compute the gradients; return the loss of the batch, its metrics and the objects that it hands on."""
         parts = self._settings.gradient_accumulation
         sums: dict[str, Tensor] = {}
-        value = torch.zeros((), device=self._device)
+        values: list[Tensor] = []
         handed_on: list[object] = []
         for index, part in enumerate(split_batch(batch, parts)):
-            with one_batch(), float32_products(tf32=self._settings.tf32):
+            with one_batch(), self._arithmetic():
                 loss = self._loss(part, received[index] if received else None)
                 share = loss.value / parts if parts > 1 else loss.value
                 torch.autograd.backward(self._scaler.scale(share))
             handed_on.append(loss.handed_on)
-            value = value + loss.value.detach()
+            values.append(loss.value.detach().float())
             for name, metric in loss.metrics.items():
                 metric = metric.detach().float() / parts if parts > 1 else metric.detach().float()
                 sums[name] = sums[name] + metric if name in sums else metric
+        value = torch.stack(values).sum() if parts > 1 else values[0]
         if num_processes() > 1:
             value = self._average_over_processes(value, sums)
         return value, sums, handed_on
@@ -229,20 +235,20 @@ class PhaseUpdate:
         self._scaler.unscale_(self.optimizer)
         norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
-        is_finite = torch.isfinite(value if self._scaler.is_enabled() else value + norm)
+        total = value if self._scaler.is_enabled() else value + norm
         # An optimiser makes its state in its first step, before which there is nothing to go back to.
         is_flagged = self._device_step is not None and bool(self.optimizer.state)
-        if not is_flagged and not bool(is_finite):
+        if not is_flagged and not math.isfinite(total.item()):
             raise NonFiniteError(self._describe(value, norm))
         if self._settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
-        is_bad = is_finite.logical_not()
         if self._device_step is None:
             self._scaler.step(self.optimizer)
             self._scaler.update()
-        else:
-            self._num_bad += is_bad
-            self._device_step.step(is_bad)
+            return norm.detach(), None
+        is_bad = torch.isfinite(total).logical_not()
+        self._num_bad += is_bad
+        self._device_step.step(is_bad)
         return norm.detach(), is_bad if is_flagged else None
 
     def take_num_bad(self) -> int:

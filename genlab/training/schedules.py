@@ -11,9 +11,23 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
+class Constant(LambdaLR):
+    """A schedule that keeps the optimiser's own learning rate: a step counts, and sets nothing."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        super().__init__(optimizer, _one)
+
+    def step(self, epoch: int | None = None) -> None:
+        if self.last_epoch < 0 or epoch is not None:
+            super().step(epoch)
+        else:
+            self.last_epoch += 1
+            self._step_count += 1
+
+
 def constant(optimizer: Optimizer) -> LambdaLR:
     """Return a schedule that keeps the optimiser's own learning rate."""
-    return LambdaLR(optimizer, _one)
+    return Constant(optimizer)
 
 
 def warmup_cosine(optimizer: Optimizer, *, num_steps: int, warmup_fraction: float, final_fraction: float) -> LambdaLR:

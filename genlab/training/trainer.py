@@ -38,6 +38,7 @@ from genlab.training.run import TrainingRun
 from genlab.training.settings import TrainerSettings
 from genlab.training.signals import StopRequest, listen_for_signals
 from genlab.training.summary import StopReason, Summary
+from genlab.types import Batch
 
 
 class Trainer(TrainingRun):
@@ -259,17 +260,23 @@ class Trainer(TrainingRun):
     def _training_step(self) -> None:
         """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
         seed_training_step(self.seed, self.step, self.device)
-        self.model.train()
+        if (
+            not self.model.training
+        ):  # as an observer leaves it; the walk over all modules costs as much as a phase's norm
+            self.model.train()
         if self._capture is not None:
             self._capture.begin_step()
         received: list[object] = []
+        batches: dict[int, Batch] = {}  # by index in the stream: the phases of a step see the same
         for update in self.state.updates:
             handed_on = received
             self._frozen_outside.enter(update)
             try:
                 for repeat in range(update.phase.repeats):
                     draw = 0 if self.settings.overfit_one_batch else self.step * self.draws_per_step + repeat
-                    metrics, handed_on = update.run(self._stream.batch(draw), received)
+                    if draw not in batches:
+                        batches[draw] = self._stream.batch(draw)
+                    metrics, handed_on = update.run(batches[draw], received)
                     self.metrics.record(update.phase.name, metrics)
             except NonFiniteError as error:
                 self.tolerate(error)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from genlab.training.schedules import (
     change_of_rate,
@@ -30,7 +30,12 @@ def optimizer() -> torch.optim.Optimizer:
 
 
 def test_constant() -> None:
-    assert rates(constant(optimizer()), 5) == [2.0] * 5
+    """It counts as torch's own does, so that a state of either is one of the other."""
+    scheduler = constant(optimizer())
+    assert rates(scheduler, 5) == [2.0] * 5
+    of_torch = LambdaLR(optimizer(), lambda step: 1.0)
+    rates(of_torch, 5)
+    assert scheduler.state_dict() == of_torch.state_dict()
 
 
 def test_cosine_rises_linearly_then_follows_half_a_cosine_to_its_end() -> None:

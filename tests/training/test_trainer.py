@@ -214,6 +214,25 @@ def test_overfitting_one_batch_sees_one_batch(run_folder: Callable[[str], Path])
     assert all(torch.equal(images, seen[0]) for images in seen)
 
 
+def test_a_step_delivers_each_of_its_batches_once(
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches for the discriminator, the first of them also for the generator."""
+    trainer = make_trainer(run_folder("a"))
+    delivered: list[int] = []
+    batch = trainer._stream.batch
+    monkeypatch.setattr(trainer._stream, "batch", lambda index: delivered.append(index) or batch(index))
+    trainer._training_step()
+    assert delivered == [0, 1]
+
+
+def test_a_step_trains_what_was_evaluated(run_folder: Callable[[str], Path]) -> None:
+    trainer = make_trainer(run_folder("a"))
+    assert not any(module.training for module in trainer.evaluated_model().modules())
+    trainer._training_step()
+    assert all(module.training for module in trainer.model.modules())
+
+
 def test_zero_steps_evaluate_only(run_folder: Callable[[str], Path]) -> None:
     trainer = make_trainer(run_folder("a"), num_steps=0)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
