@@ -7,7 +7,7 @@ from genlab.config.catalogue import description, keys_of
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = ("train", "sample", "evaluate", "compare", "export", "check", "board", "datasets", "report")
 GROUPS = {
-    "trainer": "How a run spends its time",
+    "trainer": "Training",
     "model": "Models and their parts",
     "dataset": "Data sets",
     "optimizer": "Optimizers",
@@ -18,8 +18,8 @@ GROUPS = {
 
 
 def table(path: Path, prefix: str) -> list[str]:
-    """Return a Markdown table of the keys of one file, empty where it sets none."""
-    rows = [(f"{prefix}{key}", value, comment) for key, value, comment in keys_of(path) if key != "_target_"]
+    """Return a Markdown table of the keys of one file; empty for a file without keys."""
+    rows = [(f"{prefix}{key}", value, comment) for key, value, comment in keys_of(path) if not key.endswith("_target_")]
     if not rows:
         return []
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -42,8 +42,10 @@ def reference() -> str:
         lines += [f"## {title}: `{group}=`", ""]
         for path in sorted((CONFIGS / group).rglob("*.yaml")):
             option = path.relative_to(CONFIGS).with_suffix("")
-            inner = ".".join(option.parts[:-1]) if group != "technique" else f"model.techniques.{path.stem}"
-            inner = "dataset" if inner == "dataset.preparation" else inner  # its keys stand among those of a data set
+            inner = ".".join(option.parts[:-1]) if group != "technique" else "model.techniques"
+            inner = (
+                "dataset" if inner == "dataset.preparation" else inner
+            )  # its keys are merged into those of a data set
             lines += [
                 f"### `{'/'.join(option.parts[:-1])}={path.stem}`",
                 "",

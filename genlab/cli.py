@@ -21,7 +21,7 @@ from genlab.launch.syntax import Flag, Syntax, expanded
 DEBUG_VARIABLE = "GENLAB_DEBUG"
 COMMANDS: dict[str, tuple[str, Syntax]] = {
     "train": (
-        "train a model, or resume=RUN; -m sweeps, -v tells more, -q less",
+        "train a model, or resume=RUN; -m sweeps, -v prints more, -q less",
         Syntax(
             flags={
                 **dict.fromkeys(("-v", "--verbose"), Flag("hydra.verbose", suffix=None, default="genlab")),
@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
     ),
     "evaluate": ("measure a trained run on test data: run=RUN", Syntax("run", second="out")),
     "compare": (
-        "runs side by side: RUN...; --sort, --csv, --json, --html",
+        "compare runs side by side: RUN...; --sort, --csv, --json, --html",
         Syntax(
             "runs",
             takes_several=True,
@@ -48,28 +48,28 @@ COMMANDS: dict[str, tuple[str, Syntax]] = {
         ),
     ),
     "report": (
-        "published results beside those of runs: RUN...; --write FILE",
+        "compare runs with published values: RUN...; --write FILE",
         Syntax("runs", takes_several=True, flags={"--write": Flag("write")}),
     ),
     "export": (
-        "a trained model as a folder with a model card: run=RUN",
+        "export a trained model with a model card: run=RUN",
         Syntax("run", second="out"),
     ),
     "pretrained": (
         "list the pretrained models, or make some: pretrained NAME...",
         Syntax("names", takes_several=True, flags={"--all": Flag("all", suffix=None, default="true")}),
     ),
-    "schema": ("JSON schemas, by which editors complete YAML files: out=FOLDER", Syntax()),
+    "schema": ("write JSON schemas, with which editors complete YAML: out=FOLDER", Syntax()),
     "runs": (
         "list the runs, newest first; runs rm RUN... deletes them",
         Syntax("runs", takes_several=True, flags={"--yes": Flag("sure", suffix=None, default="true")}),
     ),
     "models": ("list the models, or describe one: models NAME", Syntax("name")),
     "experiments": ("list the published results, or describe one: experiments NAME", Syntax("name")),
-    "datasets": ("list the data sets, or look at all that one holds: dataset=NAME", Syntax("dataset")),
-    "check": ("look at the mathematics of a model, ours or yours: model=NAME", Syntax()),
-    "doctor": ("versions, devices, data found, disk, a self-check of the numerics", Syntax()),
-    "board": ("TensorBoard on a folder of runs, every picture kept", Syntax("folder")),
+    "datasets": ("list the data sets, or inspect one: dataset=NAME", Syntax("dataset")),
+    "check": ("test the invariants of a model, ours or yours: model=NAME", Syntax()),
+    "doctor": ("show versions, devices, data found, disk; test the numerics", Syntax()),
+    "board": ("start TensorBoard on a folder of runs, with all pictures", Syntax("folder")),
 }
 """Command name to its description and the syntax of its arguments."""
 _COMMANDS_ELSEWHERE = {

@@ -102,14 +102,17 @@ def with_inherited(path: Path) -> list[Path]:
 def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield key, default and comment of each key of a YAML file; comment lines above a key belong to it.
 
-    A blank line ends a comment: the head of a file is no comment of its first key.
+    A blank line ends a comment. The comment at the head of the file belongs to the file, not to its first key.
     """
     parents: list[tuple[int, str]] = []
     above: list[str] = []
+    is_head = True
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.lstrip().startswith("#"):
-            above.append(line.lstrip().lstrip("# "))
+            if not is_head:
+                above.append(line.lstrip().lstrip("# "))
             continue
+        is_head = False
         match = _KEY.match(line)
         if match is None:
             above = []

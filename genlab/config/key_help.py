@@ -1,7 +1,7 @@
 """`genlab train --help`: every key of a composed configuration with its value and its comment, the common ones first.
 
-Comments are those of the YAML files that were composed; keys without one have the words of the JSON schemas, which
-come from the docstrings of the constructors.
+Comments are those of the YAML files that were composed; keys without one take the description of the JSON schemas,
+which comes from the docstrings of the constructors.
 """
 
 import json
@@ -17,8 +17,8 @@ from genlab.config.location import config_directory
 from genlab.tables import described
 
 _COMMON = (
-    ("model", "the model; genlab models NAME tells of one"),
-    ("dataset", "the data set; genlab datasets NAME reads one"),
+    ("model", "the model; genlab models NAME describes one"),
+    ("dataset", "the data set; genlab datasets NAME inspects one"),
     ("experiment", "settings of a published result; genlab experiments lists them"),
     ("trainer", "default: minutes on two CPU cores; smoke: seconds; gpu; paper"),
     ("trainer.num_steps", ""),
@@ -33,9 +33,9 @@ _TITLES = {
     "model": "The model",
     "dataset": "The data",
     "trainer": "The training",
-    "optimizer": "The optimizer",
-    "schedule": "The learning rate over time",
-    "quality": "The quality of samples while a GAN trains",
+    "optimizer": "The optimiser",
+    "schedule": "The learning-rate schedule",
+    "quality": "The quality of samples during the training of a GAN",
     "logger": "Loggers",
     "observer": "Observers",
     "sweep": "A sweep (-m)",
@@ -59,8 +59,8 @@ def training_help(composer: Composer, overrides: Sequence[str]) -> str:
     groups["experiment"] = f"{groups['experiment'].count(',') + 1} published results and quick twins"
     lines = [
         "genlab train [group=choice ...] [key=value ...] [-m] [-v] [-q] [--cfg job]",
-        "Trains a model, or resumes a run with resume=RUN. The values below are those of this line: a choice before",
-        "--help, as in genlab train model=dcgan --help, shows its own.",
+        "Trains a model, or resumes a run with resume=RUN. The values below are those of this command line; choices",
+        "before --help change them: genlab train model=dcgan --help.",
         "",
         "The common ones",
     ]
@@ -125,7 +125,7 @@ def _of_files(chosen: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, s
 
 
 def _of_targets(node: Mapping[str, Any]) -> dict[str, str]:
-    """Return the words of the JSON schemas on the arguments of every target, by full key."""
+    """Return the descriptions in the JSON schemas of the arguments of every target, by full key."""
     schemas = [json.loads(path.read_text(encoding="utf-8")) for path in (config_directory() / "schema").glob("*.json")]
     arguments = {target: schema["properties"] for each in schemas for target, schema in each.get("$defs", {}).items()}
 
