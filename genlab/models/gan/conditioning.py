@@ -6,7 +6,7 @@ the discriminator.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Union
 
@@ -38,6 +38,8 @@ class Sizes:
     """K: inputs of the discriminator beside the image."""
     num_outputs: int = 1
     """O: outputs of the discriminator."""
+    projects_conditions: bool = False
+    """True if the conditions are projected on the discriminator's features instead of being inputs of its network."""
 
 
 class Conditioning(nn.Module, ABC):
@@ -116,6 +118,17 @@ class Conditioning(nn.Module, ABC):
         return {}
 
 
+def require_classes(spec: ImageSpec) -> int:
+    """Return the number of classes, which a conditioning needs.
+
+    Raises:
+        ValueError: The images have no labels.
+    """
+    if spec.num_classes == 0:
+        raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
+    return spec.num_classes
+
+
 class Unconditional(Conditioning):
     """Images and noise only."""
 
@@ -124,18 +137,12 @@ class Unconditional(Conditioning):
         return Sizes()
 
 
-class ClassLabels(Conditioning):
-    """Conditioning of both networks on the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
-
-    Differs from the paper: the label is joined to the first layer instead of passing a layer of its own. An image
-    without a label has no class at all: zeros.
-    """
+class ClassInputs(Conditioning):
+    """Conditioning of the generator on the class, one-hot; an image without a label has no class at all: zeros."""
 
     def sizes(self, spec: ImageSpec) -> Sizes:
-        if spec.num_classes == 0:
-            raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
-        self.num_classes = spec.num_classes
-        return Sizes(num_inputs=spec.num_classes, num_conditions=spec.num_classes)
+        self.num_classes = require_classes(spec)
+        return Sizes(num_inputs=spec.num_classes)
 
     def draw(
         self, num: int, *, labels: Int[Tensor, " N"] | None, generator: Generator | None, device: torch.device
@@ -145,10 +152,30 @@ class ClassLabels(Conditioning):
             labels = draw_rows(
                 lambda rows: torch.randint(self.num_classes, (rows,), generator=generator, device=place), num
             )
-        return self.conditions(labels.to(device))
+        return one_hot(labels.to(device), self.num_classes)
+
+
+class ClassLabels(ClassInputs):
+    """Conditioning of both networks on the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
+
+    Differs from the paper: the label is joined to the first layer instead of passing a layer of its own.
+    """
+
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        return replace(super().sizes(spec), num_conditions=spec.num_classes)
 
     def conditions(self, labels: Labels) -> Float[Tensor, "B K"]:
         return one_hot(labels, self.num_classes)
+
+
+class ClassProjection(ClassLabels):
+    """Conditioning of the discriminator by a projection (Miyato & Koyama 2018, arXiv:1802.05637, equation 3).
+
+    The score gains the inner product of the features and an embedding of the class.
+    """
+
+    def sizes(self, spec: ImageSpec) -> Sizes:
+        return replace(super().sizes(spec), projects_conditions=True)
 
 
 class ClassPrediction(Conditioning):
@@ -175,9 +202,7 @@ class ClassPrediction(Conditioning):
         self.game_weight = game_weight
 
     def sizes(self, spec: ImageSpec) -> Sizes:
-        if spec.num_classes == 0:
-            raise ValueError("model.conditioning needs images with labels, and these have none: use model=gan")
-        return Sizes(num_outputs=spec.num_classes)
+        return Sizes(num_outputs=require_classes(spec))
 
     def divided(self, batch: Batch) -> tuple[Rows, Rows] | None:
         if batch.num_labelled is not None:  # without a look at the labels, for which the host would wait

@@ -22,6 +22,7 @@ from genlab.models.gan.networks import (
     initialize_normal,
     lay_out_for_convolutions,
     normalized,
+    num_halvings,
     require_divisible_by_four,
     with_planes,
 )
@@ -32,14 +33,6 @@ from genlab.types import ImageSpec
 _WEIGHT_STD = 0.02
 # One pixel more on each side, stride 2: each layer exactly halves or doubles.
 _KERNEL, _STRIDE, _PADDING = 4, 2, 1
-
-
-def num_halvings(spec: ImageSpec) -> int:
-    """Return the number of halvings: at least two, then until a side is odd or the smaller side is at most 4."""
-    height, width, count = spec.height, spec.width, 0
-    while height % 2 == 0 and width % 2 == 0 and (count < 2 or min(height, width) > 4):
-        height, width, count = height // 2, width // 2, count + 1
-    return count
 
 
 class DCGANGenerator(GeneratorNetwork):

@@ -1,5 +1,8 @@
 """The discriminator: a network's features, layers that techniques add to them, and linear outputs.
 
+With a projection (Miyato & Koyama 2018, arXiv:1802.05637, equation 3) an image x of class y has the score
+psi(phi(x)) + <V y, phi(x)>: psi is the linear output, phi(x) are the features, V y is the embedding of the class.
+
 Dimensions: B batch, R real images, C channels, H height, W width, F features, K conditions, O outputs.
 """
 
@@ -22,17 +25,25 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Features, then the layers that techniques add, then one linear layer.
+    """Features, then the layers that techniques add, then one linear layer and the projection.
 
     Args:
         network: From images to features.
         feature_layer: Between the features and the outputs; what it gives may be wider.
         num_joint_features: Width after the feature layer.
-        num_outputs: O: 1, or the number of classes.
+        num_outputs: O: 1, or as many as the conditioning reads.
+        num_projected: Conditions that are projected on the features instead of being inputs of the network; 0 without
+            a projection.
     """
 
     def __init__(
-        self, network: DiscriminatorNetwork, *, feature_layer: nn.Module, num_joint_features: int, num_outputs: int
+        self,
+        network: DiscriminatorNetwork,
+        *,
+        feature_layer: nn.Module,
+        num_joint_features: int,
+        num_outputs: int,
+        num_projected: int = 0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -40,6 +51,10 @@ class Discriminator(nn.Module):
         self.output = nn.Linear(num_joint_features, num_outputs)
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.output.bias)
+        self.embedding: nn.Linear | None = None
+        if num_projected:
+            self.embedding = nn.Linear(num_projected, num_joint_features, bias=False)
+            nn.init.xavier_uniform_(self.embedding.weight)
 
     @property
     def couples_batches(self) -> bool:
@@ -49,8 +64,17 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> DiscriminatorOutput:
-        features = self.network(images, conditions)
-        return DiscriminatorOutput(features=features, outputs=self.output(self.feature_layer(features)))
+        features = self.features(images, conditions)
+        joint = self.feature_layer(features)
+        outputs = self.output(joint)
+        if self.embedding is not None:
+            outputs = outputs + (self.embedding(conditions) * joint).sum(1, keepdim=True)
+        return DiscriminatorOutput(features=features, outputs=outputs)
+
+    def features(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        """Return the features of the network, whose inputs are the conditions unless they are projected."""
+        features: Tensor = self.network(images, conditions if self.embedding is None else conditions[:, :0])
+        return features
 
     def forward_both(
         self,

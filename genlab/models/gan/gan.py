@@ -60,7 +60,7 @@ class GAN(GenerativeModel, HasScores):
     Args:
         spec: The images.
         latent: The noise.
-        generator: Called with ``spec`` and ``num_inputs``.
+        generator: Called with ``spec``, which has classes if it is conditioned on them, and ``num_inputs``.
         output: The function behind the generator's last layer.
         discriminator: Called with ``spec`` and ``num_conditions``.
         layers: Convolutions and poolings that take the place of PyTorch's in both networks.
@@ -105,7 +105,7 @@ class GAN(GenerativeModel, HasScores):
         if pack > 1 and conditioning.reads_single_images:
             raise ValueError(
                 f"model.pack must be 1 with {type(conditioning).__name__}, which reads something in each single image, "
-                f"got {pack}: set model/conditioning=none or class_labels"
+                f"got {pack}: set model/conditioning to none, class_labels or class_projection"
             )
         if generator_repeats > 1 and reuses_generated:
             raise ValueError(
@@ -126,10 +126,14 @@ class GAN(GenerativeModel, HasScores):
         used = {name: technique for name, technique in techniques.items() if technique is not None}
         self.techniques = Techniques(used)
 
+        num_conditions = pack * sizes.num_conditions
+        num_projected = num_conditions if sizes.projects_conditions else 0
         network = discriminator(
-            spec=replace(spec, channels=pack * spec.channels), num_conditions=pack * sizes.num_conditions
+            spec=replace(spec, channels=pack * spec.channels), num_conditions=num_conditions - num_projected
         )
-        generator_network = generator(spec=spec, num_inputs=latent.size + sizes.num_inputs)
+        generator_network = generator(
+            spec=replace(spec, num_classes=self.num_classes), num_inputs=latent.size + sizes.num_inputs
+        )
         for part in (network, generator_network):
             layers.exchange_in(part)
         device = torch.get_default_device()
@@ -156,6 +160,7 @@ class GAN(GenerativeModel, HasScores):
             feature_layer=parts.feature_layer,
             num_joint_features=parts.num_features,
             num_outputs=sizes.num_outputs,
+            num_projected=num_projected,
         )
         self.techniques.prepare(self.generator, self.discriminator)
 

@@ -3,7 +3,7 @@
 Networks see images in the range of the generator's output; the GAN converts at its door. Nothing here knows the batch
 size: the last, smaller batch of an epoch is a batch like any other.
 
-Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions or classes.
 """
 
 from abc import ABC, abstractmethod
@@ -80,6 +80,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features)
 
 
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch normalisation with a gain and a shift for each class (de Vries et al. 2017, arXiv:1707.00683).
+
+    An image without a class has a gain of 1 and a shift of 0, where those of every class begin.
+
+    Args:
+        num_features: Channels.
+        num_classes: K.
+    """
+
+    def __init__(self, num_features: int, *, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_features, affine=False)
+        self.excess_gain = nn.Parameter(torch.zeros(num_classes, num_features))
+        self.shift = nn.Parameter(torch.zeros(num_classes, num_features))
+
+    def forward(self, x: Float[Tensor, "B C H W"], classes: Float[Tensor, "B K"]) -> Float[Tensor, "B C H W"]:
+        gain, shift = 1 + classes @ self.excess_gain, classes @ self.shift  # (B, C) each
+        y: Tensor = self.norm(x) * gain[:, :, None, None] + shift[:, :, None, None]
+        return y
+
+
 def noise_like(x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
     """Return standard normal noise for each element of a batch, which several processes draw as one."""
     return draw_rows(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
@@ -125,6 +147,14 @@ def require_divisible_by_four(spec: ImageSpec) -> None:
             "model: a convolutional GAN needs an image height and width divisible by 4, "
             f"got {spec.height}x{spec.width}: resize or pad the data, or use model=gan"
         )
+
+
+def num_halvings(spec: ImageSpec, *, smallest: int = 4) -> int:
+    """Return the number of halvings: at least two, then until a side is odd or the smaller side at most `smallest`."""
+    height, width, count = spec.height, spec.width, 0
+    while height % 2 == 0 and width % 2 == 0 and (count < 2 or min(height, width) > smallest):
+        height, width, count = height // 2, width // 2, count + 1
+    return count
 
 
 def initialize_normal(network: nn.Module, *, std: float) -> None:

@@ -44,7 +44,8 @@ def class_grid(
     side = table_side(conditioning.num_classes, num_samples)
     noise = latent.draw(side, generator=generator, device=device).repeat(side, 1)
     labels = torch.arange(side, device=device).repeat_interleave(side)
-    return torch.cat((noise, conditioning.conditions(labels)), 1)
+    classes = conditioning.draw(len(labels), labels=labels, generator=generator, device=device)
+    return torch.cat((noise, classes), 1)
 
 
 def traversals(

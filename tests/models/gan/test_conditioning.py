@@ -9,10 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from genlab.models.gan.conditioning import ClassLabels, ClassPrediction, Conditioning, Unconditional
+from genlab.models.gan.acgan import AuxiliaryClassifier
+from genlab.models.gan.conditioning import (
+    ClassLabels,
+    ClassPrediction,
+    ClassProjection,
+    Conditioning,
+    Unconditional,
+)
 from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.models.gan.gan import GAN
+from genlab.models.gan.pictures import class_grid
 from genlab.models.gan.techniques.feature_matching import FeatureMatching
+from genlab.models.gan.techniques.spectral_normalization import SpectralNormalization
 from genlab.types import UNLABELLED, Batch
 from tests.models.gan.tiny import gradients, make_gan
 from tests.models.tiny import make_batch, make_spec
@@ -78,7 +87,15 @@ def test_classes_are_drawn_uniformly_where_none_are_given() -> None:
     torch.testing.assert_close(drawn.mean(0), torch.full((3,), 1 / 3), atol=0.04, rtol=0)
 
 
-@pytest.mark.parametrize("conditioning", [ClassLabels(), ClassPrediction(game_weight=1.0)])
+@pytest.mark.parametrize(
+    "conditioning",
+    [
+        ClassLabels(),
+        ClassProjection(),
+        ClassPrediction(game_weight=1.0),
+        AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
+    ],
+)
 def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
     with pytest.raises(ValueError, match=r"model\.conditioning needs images with labels.*use model=gan"):
         make_gan(make_spec(num_classes=0), conditioning=conditioning)
@@ -181,3 +198,113 @@ def test_a_known_number_of_labels_divides_a_batch_as_the_labels_do():
     by_number = conditioning.divided(replace(batch, num_labelled=2))
     for rows, others in zip(by_labels, by_number, strict=True):
         assert torch.equal(labels[rows], labels[others])
+
+
+# ---- projection (arXiv:1802.05637)
+
+
+def test_a_projection_adds_the_inner_product_of_features_and_embedding() -> None:
+    model = make_gan(SPEC, conditioning=ClassProjection())
+    batch = make_batch(SPEC, 5)
+    critic, images = model.discriminator, 2 * batch.images - 1
+    network_sees: list[Tensor] = []
+    critic.network.register_forward_pre_hook(lambda _, given: network_sees.append(given[1]))
+    features, outputs = critic(images, F.one_hot(batch.labels, 3).float())
+    assert network_sees[0].shape == (5, 0), "the class is no input of the network"
+    psi = features @ critic.output.weight[0] + critic.output.bias
+    embedded = critic.embedding.weight.t()[batch.labels]  # (B, F)
+    torch.testing.assert_close(outputs[:, 0], psi + (embedded * features).sum(1))
+    torch.testing.assert_close(model.evaluate(batch)["score_real"], outputs[:, 0])
+    unlabelled = critic(images, torch.zeros(5, 3)).outputs[:, 0]
+    torch.testing.assert_close(unlabelled, psi)
+
+
+def test_a_pack_projects_the_sum_of_its_embeddings() -> None:
+    model = make_gan(SPEC, conditioning=ClassProjection(), pack=2)
+    critic, images = model.discriminator, torch.randn(4, 2, 4, 4)
+    conditions = F.one_hot(torch.tensor([[0, 2], [1, 1], [2, 0], [2, 2]]), 3).float().flatten(1)
+    features, outputs = critic(images, conditions)
+    first, second = critic.embedding.weight.t().split(3)
+    embedded = conditions[:, :3] @ first + conditions[:, 3:] @ second
+    expected = critic.output(features)[:, 0] + (embedded * features).sum(1)
+    torch.testing.assert_close(outputs[:, 0], expected)
+    for phase in model.phases():
+        assert torch.isfinite(phase.loss(make_batch(SPEC, 4)).value)
+
+
+def test_the_embedding_is_spectrally_normalised_as_every_layer_is() -> None:
+    model = make_gan(
+        SPEC, conditioning=ClassProjection(), techniques={"sn": SpectralNormalization(num_power_iterations=20)}
+    )
+    model.discriminator.train()(torch.randn(2, 1, 4, 4), torch.zeros(2, 3))
+    largest = torch.linalg.svdvals(model.discriminator.embedding.weight).max()
+    torch.testing.assert_close(largest, torch.tensor(1.0), rtol=1e-3, atol=0)
+
+
+def test_feature_matching_takes_the_features_that_no_class_has_moved() -> None:
+    matching = {"matching": FeatureMatching(weight=1.0, replaces_objective=True)}
+    model = make_gan(SPEC, conditioning=ClassProjection(), techniques=matching)
+    assert torch.isfinite(model.phases()[1].loss(make_batch(SPEC, 4)).value)
+
+
+# ---- auxiliary classifier (arXiv:1610.09585)
+
+
+@pytest.mark.parametrize("labels", [[0, 2, 1, 1], [0, UNLABELLED, 1, 1]], ids=["labelled", "one unlabelled"])
+def test_both_networks_maximise_the_class_term(labels: list[int]) -> None:
+    """A written-out batch of four: L_S of the objective, L_C over the images with a label."""
+    conditioning = AuxiliaryClassifier(real_weight=2.0, fake_weight=0.5, generator_weight=0.1)
+    model = make_gan(SPEC, conditioning=conditioning)
+    batch = with_labels(labels)
+    empty = torch.empty(4, 0)
+    torch.manual_seed(1)
+    noise = model.latent.draw(4, generator=None, device=torch.device("cpu"))
+    told = torch.stack([torch.eye(3)[label] if label >= 0 else torch.zeros(3) for label in labels])
+    fake = model.generator(torch.cat((noise, told), 1)).tanh()
+    outputs = {"real": model.discriminator(2 * batch.images - 1, empty).outputs}
+    outputs["fake"] = model.discriminator(fake, empty).outputs
+    named = [row for row, label in enumerate(labels) if label >= 0]
+    nats = {
+        kind: -sum(rows[:, 1:].log_softmax(1)[row, labels[row]] for row in named) / len(named)
+        for kind, rows in outputs.items()
+    }
+    game = F.softplus(-outputs["real"][:, 0]).mean() + F.softplus(outputs["fake"][:, 0]).mean()
+    expected = (
+        game + 2 * nats["real"] + 0.5 * nats["fake"],
+        F.softplus(-outputs["fake"][:, 0]).mean() + 0.1 * nats["fake"],
+    )
+    for phase, value in zip(model.phases(), expected, strict=True):
+        torch.manual_seed(1)
+        loss = phase.loss(batch)
+        torch.testing.assert_close(loss.value, value)
+        torch.testing.assert_close(loss.metrics["cross_entropy_fake_nats"], nats["fake"].detach())
+
+
+def test_the_auxiliary_classifier_is_measured_as_a_classifier_and_reads_single_images() -> None:
+    conditioning = AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0)
+    model = make_gan(SPEC, conditioning=conditioning)
+    batch = make_batch(SPEC, 6)
+    measures = model.evaluate(batch)
+    outputs = model.discriminator(2 * batch.images - 1, torch.empty(6, 0)).outputs
+    torch.testing.assert_close(measures["score_real"], outputs[:, 0])
+    assert torch.equal(measures["error"], (outputs[:, 1:].argmax(1) != batch.labels).float())
+    with pytest.raises(ValueError, match=r"model\.pack must be 1 with AuxiliaryClassifier"):
+        make_gan(SPEC, conditioning=conditioning, pack=2)
+    with pytest.raises(ValueError, match=r"conditioning\.fake_weight must be between 0"):
+        AuxiliaryClassifier(real_weight=1.0, fake_weight=-1.0, generator_weight=1.0)
+
+
+@pytest.mark.parametrize(
+    "conditioning",
+    [
+        ClassLabels(),
+        ClassProjection(),
+        AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0),
+    ],
+)
+def test_a_class_grid_has_one_class_in_each_row_and_one_noise_in_each_column(conditioning: Conditioning) -> None:
+    model = make_gan(SPEC, conditioning=conditioning)
+    rows = class_grid(model.latent, conditioning, 9, generator=None, device=torch.device("cpu")).view(3, 3, 6)
+    assert torch.equal(rows[:, :, 3:], torch.eye(3)[:, None].expand(3, 3, 3))
+    assert torch.equal(rows[:, :, :3], rows[:1, :, :3].expand(3, 3, 3))
+    assert model.visualize(None, num_samples=9)["class_grid"].shape == (9, 1, 4, 4)

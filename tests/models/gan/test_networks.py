@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator, num_halvings
+from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.models.gan.dcgan_assignment import AssignmentDiscriminator, AssignmentGenerator
 from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
 from genlab.models.gan.networks import (
@@ -19,8 +19,10 @@ from genlab.models.gan.networks import (
     GeneratorNetwork,
     initialize_normal,
     initialize_xavier,
+    num_halvings,
     with_planes,
 )
+from genlab.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
 from genlab.types import ImageSpec
 from tests.models.gan.tiny import make_discriminator
 from tests.models.tiny import make_spec
@@ -32,12 +34,23 @@ GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
     "dcgan": functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
     "plain dcgan": functools.partial(DCGANGenerator, channels=2, normalization=None),
     "assignment": functools.partial(AssignmentGenerator, channels=4, weight_std=0.02),
+    "resnet": functools.partial(
+        ResNetGenerator, channels=2, normalization=BatchNorm2d, class_conditional=False, attention_side=None
+    ),
 }
 DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "mlp": functools.partial(MLPDiscriminator, hidden=[8, 6], leak=0.01, input_noise=0.1, hidden_noise=0.2),
     "dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2),
     "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=5, normalization=None, leak=0.2),
     "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
+    "resnet": functools.partial(
+        ResNetDiscriminator,
+        channels=6,
+        num_plain_blocks=1,
+        sums_positions=True,
+        normalization=None,
+        attention_side=None,
+    ),
 }
 SIZES = [(4, 4), (8, 8), (12, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 
@@ -112,7 +125,7 @@ def test_every_discriminator_fits_every_size_and_batch(name: str, channels: int,
     assert one.shape == (1, network.num_features)
 
 
-@pytest.mark.parametrize("name", ["dcgan", "assignment"])
+@pytest.mark.parametrize("name", ["dcgan", "assignment", "resnet"])
 def test_a_size_that_is_not_divisible_by_four_is_refused(name: str) -> None:
     spec = make_spec(height=30, width=32)
     for make in (
@@ -147,6 +160,8 @@ def test_halvings_end_at_a_small_or_an_odd_side() -> None:
     sides = {(8, 8): 2, (12, 8): 2, (28, 28): 2, (32, 32): 3, (64, 64): 4, (64, 128): 4, (48, 48): 4, (4, 4): 2}
     for (height, width), expected in sides.items():
         assert num_halvings(make_spec(height=height, width=width)) == expected, (height, width)
+    for side, expected in {8: 2, 16: 2, 28: 2, 32: 2, 48: 3, 64: 3, 128: 4}.items():
+        assert num_halvings(make_spec(height=side, width=side), smallest=8) == expected, side
 
 
 def test_dcgans_five_rules() -> None:
@@ -287,6 +302,25 @@ def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matche
         ),
         (lambda: GENERATORS["dcgan"](spec=make_spec(), num_inputs=3, channels=0), "generator.channels must be"),
         (lambda: DISCRIMINATORS["dcgan"](spec=make_spec(), num_conditions=0, leak=-0.1), "discriminator.leak must be"),
+        (lambda: GENERATORS["resnet"](spec=make_spec(), num_inputs=3, channels=1), "generator.channels must be"),
+        (
+            lambda: GENERATORS["resnet"](spec=mnist(num_classes=0), num_inputs=3, class_conditional=True),
+            "class_conditional must be false for a generator without classes",
+        ),
+        (
+            lambda: GENERATORS["resnet"](
+                spec=mnist(num_classes=2), num_inputs=3, class_conditional=True, normalization=None
+            ),
+            "class_conditional must be false without normalisation",
+        ),
+        (
+            lambda: GENERATORS["resnet"](spec=mnist(), num_inputs=3, attention_side=8),
+            r"generator\.attention_side must be null or the smaller side of a map: 14, 28, got 8",
+        ),
+        (
+            lambda: DISCRIMINATORS["resnet"](spec=mnist(), num_conditions=0, num_plain_blocks=-1),
+            "num_plain_blocks must be",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

@@ -28,39 +28,44 @@ PRESETS = sorted(
 )
 TECHNIQUES = sorted(path.stem for path in (config_directory() / "technique").glob("*.yaml"))
 EXCLUDED = "exclude each other"
+WASSERSTEIN = ("wgan", "wgan_gp", "wgan_gp_resnet")
 REFUSED = {
     **{
         (preset, penalty): "batch normalisation mixes a batch"
-        for preset in ("cgan", "dcgan", "improved_gan", "infogan", "wgan")
+        for preset in ("acgan", "cgan", "dcgan", "improved_gan", "infogan", "wgan")
         for penalty in ("gradient_penalty", "r1_penalty", "r2_penalty")
     },
     **{
         (preset, "minibatch_discrimination"): "minibatch_discrimination compares the images of a batch"
-        for preset in ("r3gan", "wgan_gp")
+        for preset in ("r3gan", "wgan_gp", "wgan_gp_resnet")
     },
-    **{(preset, "adaptive_augment"): "an objective with a threshold" for preset in ("wgan", "wgan_gp")},
-    **{(preset, "label_smoothing"): "keeps a lower bound, got Wasserstein" for preset in ("wgan", "wgan_gp")},
+    **{(preset, "adaptive_augment"): "an objective with a threshold" for preset in WASSERSTEIN},
+    **{(preset, "label_smoothing"): "keeps a lower bound, got Wasserstein" for preset in WASSERSTEIN},
+    **{
+        (preset, other): EXCLUDED
+        for preset in ("projection_gan", "sngan", "sngan_resnet")
+        for other in ("weight_clipping", "weight_normalization")
+    },
     ("semi_supervised_gan", "spectral_normalization"): EXCLUDED,
     ("semi_supervised_gan", "weight_clipping"): EXCLUDED,
-    ("sngan", "weight_clipping"): EXCLUDED,
-    ("sngan", "weight_normalization"): EXCLUDED,
     ("wgan", "spectral_normalization"): EXCLUDED,
     ("wgan", "weight_normalization"): EXCLUDED,
 }
 WARNED = {
     **{
         (preset, "spectral_normalization"): "not the scores beside batch normalisation"
-        for preset in ("cgan", "dcgan", "improved_gan", "infogan")
+        for preset in ("acgan", "cgan", "dcgan", "improved_gan", "infogan")
     },
     ("improved_gan", "feature_matching"): "it learns nothing from minibatch_discrimination",
     ("semi_supervised_gan", "minibatch_discrimination"): "it learns nothing from minibatch_discrimination",
     ("wgan_gp", "weight_clipping"): "which weight_clipping may put out of reach",
+    ("wgan_gp_resnet", "weight_clipping"): "which weight_clipping may put out of reach",
 }
 # Values at which a step costs milliseconds and moves something. Every other value is the preset's.
 TINY: dict[str, dict[str, Any]] = {
     "latent": {"size": 4},
     "generator": {"channels": 2, "hidden": [6, 6]},
-    "discriminator": {"channels": 2, "hidden": [7, 6], "num_hidden": None},
+    "discriminator": {"channels": 8, "hidden": [7, 6], "num_hidden": None},
     "conditioning": {"num_hidden": 5},
     "minibatch_discrimination": {"num_kernels": 3, "kernel_size": 2},
     "virtual_batch_norm": {"num_reference": 3},
@@ -106,26 +111,58 @@ def make_batch() -> Batch:
 
 
 def test_the_presets_and_the_techniques_are_seen() -> None:
-    assert len(PRESETS) >= 12
+    assert len(PRESETS) >= 16
     assert len(TECHNIQUES) >= 14
-    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) >= 141
+    assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) >= 180
     assert all(not make(preset).warnings() for preset in PRESETS)
 
 
+MNIST = ImageSpec(channels=1, height=28, width=28, num_levels=256, num_classes=10)
+CIFAR = ImageSpec(channels=3, height=32, width=32, num_levels=256, num_classes=10)
+
+
 @pytest.mark.parametrize(
-    ("preset", "counts"),
+    ("preset", "spec", "channels", "counts"),
     [
         # Of the authors' program: 784-1000-500-250-250-250-10 with the lengths of the outputs; 100-500-500-784 with a
         # shift per hidden unit, and a length and a bias per pixel.
-        ("semi_supervised_gan", {"discriminator": 1_538_770, "generator": 694_568, "conditioning": 0}),
+        ("semi_supervised_gan", MNIST, {}, {"discriminator": 1_538_770, "generator": 694_568, "conditioning": 0}),
         # Appendix C.1, without the biases that batch normalisation would take away again, but for Q's.
-        ("infogan", {"discriminator": 6_558_017, "generator": 6_652_481, "conditioning": 133_262}),
+        ("infogan", MNIST, {}, {"discriminator": 6_558_017, "generator": 6_652_481, "conditioning": 133_262}),
+        # Appendix F and gan_cifar_resnet.py of the authors, layer by layer. G: 128 * 2048 + 2048; 3 blocks of
+        # 2 * (128 * 128 * 9 + 128) + 128 * 128 + 128 + 2 * 256; 256; 128 * 3 * 9 + 3. D: 3 * 128 * 9 + 128 +
+        # 128 * 128 * 9 + 128 + 3 * 128 + 128; one block that halves; two of 2 * (128 * 128 * 9 + 128); 128 + 1.
+        (
+            "wgan_gp_resnet",
+            CIFAR,
+            {"generator": 128, "discriminator": 128},
+            {"discriminator": 1_053_825, "generator": 1_204_483},
+        ),
+        # Table 4 and gen_models/resnet_32.py, dis_models/snresnet_32.py of the authors: as above, 256 channels in G.
+        # The last layer of their discriminator has no bias: 1,053,824 there.
+        (
+            "sngan_resnet",
+            CIFAR,
+            {"generator": 256, "discriminator": 128},
+            {"discriminator": 1_053_825, "generator": 4_276_739},
+        ),
+        # The same files with ten classes: 6 * 2 * 10 * 256 in the place of 6 * 2 * 256; 10 * 128 in the embedding.
+        (
+            "projection_gan",
+            CIFAR,
+            {"generator": 256, "discriminator": 128},
+            {"discriminator": 1_053_825 + 1_280, "generator": 4_276_739 + 27_648},
+        ),
     ],
 )
-def test_networks_of_a_paper_have_its_counts_of_parameters(preset: str, counts: dict[str, int]) -> None:
-    spec = ImageSpec(channels=1, height=28, width=28, num_levels=256, num_classes=10)
+def test_networks_of_a_paper_have_its_counts_of_parameters(
+    preset: str, spec: ImageSpec, channels: dict[str, int], counts: dict[str, int]
+) -> None:
+    node = copy.deepcopy(composed(f"model={preset}"))
+    for network, number in channels.items():
+        node[network]["channels"] = number
     with torch.device("meta"):
-        model = build(composed(f"model={preset}"), "model", expects=Model, spec=spec)
+        model = build(node, "model", expects=Model, spec=spec)
     found = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in counts}
     assert found == counts
 
@@ -202,6 +239,10 @@ def test_what_each_preset_is_made_of() -> None:
         "wgan_gp": ("GaussianNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "sngan": ("GaussianNoise", "DCGANGenerator", "Hinge", "Unconditional", 1),
         "r3gan": ("GaussianNoise", "DCGANGenerator", "Relativistic", "Unconditional", 1),
+        "acgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "AuxiliaryClassifier", 1),
+        "wgan_gp_resnet": ("GaussianNoise", "ResNetGenerator", "Wasserstein", "Unconditional", 5),
+        "sngan_resnet": ("GaussianNoise", "ResNetGenerator", "Hinge", "Unconditional", 5),
+        "projection_gan": ("GaussianNoise", "ResNetGenerator", "Hinge", "ClassProjection", 5),
         "cgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "ClassLabels", 1),
         "infogan": ("UniformNoise", "AssignmentGenerator", "NonSaturating", "HiddenCodes", 1),
         "improved_gan": ("UniformNoise", "ReferencedGenerator", "SmoothedObjective", "Unconditional", 1),

@@ -66,8 +66,7 @@ class StepTensors:
     def real_features(self) -> Float[Tensor, "R F"]:
         """Of the discriminator, without a graph: the generator's phase does not train it."""
         with torch.no_grad():
-            features: Tensor = self.discriminator.network(self.real, self.real_conditions)
-            return features
+            return self.discriminator.features(self.real, self.real_conditions)
 
 
 Slope = Literal["free", "bounded", "one", "undeclared"]
