@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from genlab.data.randomness import Epochs, permutation, uniform_noise
+from genlab.data.randomness import Epochs, binarized, permutation, uniform_noise
 from genlab.data.store import Store, to_device
 from genlab.errors import ConfigurationError, DataError
 from genlab.randomness import derive_seed
@@ -252,7 +252,7 @@ class Dataset:
         Args:
             split: Name of the split.
             indices: Indices of the images in the split.
-            positions: Index of the draw of stochastic binarisation of each image (see `uniform_noise`).
+            positions: Index of the draw of stochastic binarisation of each image (see `binarized`).
             seed: Seed of those draws.
             device: Device of the batch.
             flip_seed: Seed of the draws that mirror images left to right; None mirrors none.
@@ -286,15 +286,13 @@ class Dataset:
     def _images(
         self, levels: UInt8[Tensor, "B C H W"], positions: Int[Tensor, " B"], seed: int
     ) -> Float[Tensor, "B C H W"]:
+        if self.binarization == "stochastic":
+            return binarized(levels, to_device(positions, levels.device), max_level=self._max_level, seed=seed)
         images = levels.to(torch.float32)
         if self._cut is not None and self.binarization == "threshold":
             return images.ge_(self._cut)  # in place: the conversion of a tensor of bool is ten times slower
         # Division, not multiplication by the reciprocal: k / (num_levels - 1) to the last bit.
-        images = images.div_(self._max_level) if self._max_level > 1 else images
-        if self.binarization == "stochastic":
-            noise = uniform_noise(to_device(positions, levels.device), levels[0].numel(), seed=seed)
-            return noise.view(levels.shape).lt_(images)  # P(noise < g) = g, exact at g = 0 and g = 1
-        return images
+        return images.div_(self._max_level) if self._max_level > 1 else images
 
 
 class BatchStream:

@@ -1,11 +1,13 @@
 """Randomness without state: every number is a function of a seed and a name, never of earlier draws.
 
-The uniform noise of binarisation is a hash of (seed, image, sub-pixel) rather than the output of a generator, so that
-it is the same on every device, for every batch size and in whatever order the images are asked for.
+The noise of binarisation and of changed images is a hash of (seed, image, sub-pixel) rather than the output of a
+generator, so that it is the same on every device, for every batch size and in whatever order the images are asked for.
 """
 
+from functools import lru_cache
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from genlab.data.store import to_device
@@ -15,6 +17,9 @@ _MASK = 0xFFFFFFFF
 # Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (C. Wellons, hash-prospector, 2022).
 _SHIFTS = (16, 15, 15)
 _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
+# Odd multipliers of 64 bits, as the signed numbers that they are in int64: the golden ratio's, and one of SplitMix64.
+_STEP, _MIX = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
+_SHIFT = 15
 
 
 def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:
@@ -89,3 +94,38 @@ def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -
     # .to(int32) keeps the low 32 bits: the words are a bit pattern, not a number.
     words = row.to(torch.int32)[:, None] ^ column.to(torch.int32)  # (B, P)
     return (_hash_words_in_place(words) >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+
+
+def binarized(
+    levels: UInt8[Tensor, "B C H W"], positions: Int[Tensor, " B"], *, max_level: int, seed: int
+) -> Float[Tensor, "B C H W"]:
+    """Draw 1 with probability level / max_level, exact for 0 and 1 and else to 2^-16, and 0 otherwise.
+
+    Two sub-pixels share a hashed word of 32 bits: the time of the draw is that of moving memory.
+
+    Args:
+        levels: 0 .. max_level.
+        positions: Index of the draw of each image: the same position gives the same noise, whatever the others are.
+        max_level: 255 for images of 8 bits.
+        seed: Seed of all draws, 63 bits.
+    """
+    num_pixels = levels[0].numel()
+    words = _words(positions, seed)[:, None] * _columns((num_pixels + 1) // 2, seed, positions.device)  # (B, ceil(P/2))
+    mask = _MASK >> _SHIFT  # a right shift of int32 drags the sign along
+    words.bitwise_xor_((words >> _SHIFT).bitwise_and_(mask)).mul_(_MULTIPLIERS[0])
+    words.bitwise_xor_((words >> _SHIFT).bitwise_and_(mask))
+    noise = words.view(torch.int16)[:, :num_pixels].to(torch.float32).view(levels.shape)  # -2^15 .. 2^15 - 1
+    return noise.lt_(levels.to(torch.float32).mul_(2**16 / max_level).sub_(2**15))
+
+
+@lru_cache(maxsize=8)
+def _columns(num_words: int, seed: int, device: torch.device) -> Int[Tensor, " P"]:
+    """Return the words of the pairs of sub-pixels, the same for each image of a stream."""
+    return _words(torch.arange(num_words, device=device), seed ^ _MULTIPLIERS[1])
+
+
+def _words(positions: Int[Tensor, " N"], seed: int) -> Int[Tensor, " N"]:
+    """Return an odd int32 for each position: a product of odd numbers loses no bit of either."""
+    mixed = (positions * _STEP).add_(seed)  # products and sums of int64 wrap
+    mixed.bitwise_xor_((mixed >> 32).bitwise_and_(_MASK)).mul_(_MIX)
+    return (mixed >> 32).to(torch.int32).bitwise_or_(1)

@@ -3,7 +3,7 @@
 import torch
 from scipy import stats
 
-from genlab.data.randomness import permutation, uniform_noise
+from genlab.data.randomness import binarized, permutation, uniform_noise
 from genlab.randomness import derive_seed
 
 
@@ -27,6 +27,43 @@ def test_noise_is_the_hash_of_seed_position_and_pixel():
     noise = uniform_noise(positions, 5, seed=seed)
     expected = [[_noise(int(position), pixel, seed) for pixel in range(5)] for position in positions]
     assert noise.tolist() == expected
+
+
+def _word(position: int, seed: int) -> int:
+    mixed = (position * 0x9E3779B97F4A7C15 + seed) % 2**64
+    return ((mixed ^ mixed >> 32) * 0xBF58476D1CE4E5B9 % 2**64 >> 32) | 1
+
+
+def _noise_of_16_bits(position: int, pixel: int, seed: int) -> int:
+    word = _word(position, seed) * _word(pixel // 2, seed ^ 0x735A2D97) % 2**32
+    word = (word ^ word >> 15) * 0x21F0AAAD % 2**32
+    word ^= word >> 15
+    half = word >> 16 if pixel % 2 else word % 2**16
+    return half - 2**16 * (half >= 2**15)  # as a signed number
+
+
+def test_binarisation_is_the_hash_of_seed_position_and_pixel():
+    seed = derive_seed(7, "test")
+    positions = torch.tensor([0, 1, 2**31, 2**40 + 3])
+    noise = torch.tensor([[_noise_of_16_bits(int(row), pixel, seed) for pixel in range(1023)] for row in positions])
+    levels = torch.arange(4 * 1023).remainder(256).to(torch.uint8).view(4, 1, 33, 31)
+    expected = noise < levels.view(4, -1) * (2**16 / 255) - 2**15
+    drawn = binarized(levels, positions, max_level=255, seed=seed)
+    assert torch.equal(drawn, expected.float().view(levels.shape))
+    assert drawn[levels == 255].all()
+    assert not drawn[levels == 0].any()
+
+
+def test_draws_of_pairs_of_pixels_and_of_images_are_independent():
+    levels = torch.full((4096, 1, 1, 32), 64, dtype=torch.uint8)  # 1 with probability 1/4
+    for seed in map(derive_seed, range(3)):
+        by_pixel = binarized(levels, torch.arange(4096), max_level=256, seed=seed).view(4096, 32)
+        by_image = binarized(levels.view(32, 1, 64, 64), torch.arange(32), max_level=256, seed=seed).view(32, 4096).T
+        for drawn in (by_pixel, by_image):
+            ones = drawn.sum(1)
+            assert abs(float(ones.var()) / (32 * 3 / 16) - 1) < 5 * (2 / 4096) ** 0.5
+            correlations = torch.corrcoef(drawn.T) - torch.eye(32)
+            assert correlations.abs().max() < 5.5 / 4096**0.5
 
 
 def test_noise_is_uniform_along_images_and_along_pixels():
