@@ -46,6 +46,7 @@ from genlab.training.evaluation import (
     Batching,
     averages_of_split,
     batching_for,
+    evaluation_batch_size,
 )
 from genlab.types import Batch
 
@@ -64,11 +65,11 @@ class Evaluation:
     @property
     def batching(self) -> Batching:
         """The batches in which the model is measured."""
-        return batching_for(
-            self.trained.model,
-            training_size=self.trained.run.configuration.settings.num_images_at_once,
-            size=self.batch_size,
-        )
+        size = self.batch_size
+        if self.settings.batch_size is None:
+            size = evaluation_batch_size(self.trained.model, size)
+        training_size = self.trained.run.configuration.settings.num_images_at_once
+        return batching_for(self.trained.model, training_size=training_size, size=size)
 
     def enter(
         self,

@@ -52,6 +52,10 @@ class Model(nn.Module, ABC):
     """The key of :meth:`evaluate` by which the best checkpoint is chosen and early stopping decides, lower is better
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 
+    evaluated_together: ClassVar[int] = 1
+    """Images of a batch of evaluation, where it is faster with more of them than training has; never more than four
+    times as many, which need no more memory than a batch of training with its gradients."""
+
     training_counts: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of buffers that count steps or average over the training so far. They are reset in a run
     that starts from the weights of another run."""

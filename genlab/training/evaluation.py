@@ -53,6 +53,18 @@ def batching_for(model: Model, *, training_size: int, size: int) -> Batching:
     return Batching(size=training_size if model.couples_images else size, couples_images=model.couples_images)
 
 
+def evaluation_batch_size(model: Model, batch_size: int) -> int:
+    """Return the images at a time that a model is measured on unless the user names another number.
+
+    It depends on the model and on its training alone: the noise of an evaluation belongs to its batches.
+
+    Args:
+        model: It knows from how many images on it is fast.
+        batch_size: Of its training.
+    """
+    return max(batch_size, min(model.evaluated_together, 4 * batch_size))
+
+
 def with_noise_of_their_own(
     batches: Iterable[Batch], *, seed: int, purpose: str, device: torch.device, first: int = 0, stride: int = 1
 ) -> Iterator[Batch]:

@@ -16,7 +16,14 @@ from genlab.models.base import Model
 from genlab.parallel.collectives import is_first
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.training.error_messages import diverged, explained
-from genlab.training.evaluation import Average, Batching, as_written, averages_of_split, batching_for
+from genlab.training.evaluation import (
+    Average,
+    Batching,
+    as_written,
+    averages_of_split,
+    batching_for,
+    evaluation_batch_size,
+)
 from genlab.training.logging import RunLog
 from genlab.training.optimization import OptimizerFactory, ScheduleFactory
 from genlab.training.progress import Progress, Speedometer
@@ -115,7 +122,8 @@ class TrainingRun:
     def batching(self) -> Batching:
         """The batches in which the model is measured."""
         settings = self.settings
-        return batching_for(self.model, training_size=settings.num_images_at_once, size=settings.batch_size)
+        size = evaluation_batch_size(self.model, settings.batch_size)
+        return batching_for(self.model, training_size=settings.num_images_at_once, size=size)
 
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
         """Average the model's measures over a split; several processes take its batches in turn, and all get the means.

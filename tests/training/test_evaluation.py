@@ -5,7 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from genlab.models.base import coupling_layer
-from genlab.training.evaluation import Average, Batching, average_measures, averages_of_split, batching_for
+from genlab.training.evaluation import (
+    Average,
+    Batching,
+    average_measures,
+    averages_of_split,
+    batching_for,
+    evaluation_batch_size,
+)
 from genlab.types import Batch
 from tests.pair import NUM_PROCESSES, Pair
 from tests.training.conftest import TinyGAN, make_dataset
@@ -136,6 +143,15 @@ class ComparedFeatures(nn.Module):
 def test_a_model_that_couples_images_is_measured_at_the_size_of_its_training(kind: type[TinyGAN]) -> None:
     batching = batching_for(kind(), training_size=8, size=250)
     assert (batching.size, batching.couples_images, batching.protocol) == (8, True, "in random batches of 8")
+
+
+@pytest.mark.parametrize(("trained", "measured"), [(8, 32), (64, 256), (100, 256), (300, 300)])
+def test_a_model_may_be_measured_in_larger_batches_than_it_is_trained_on(trained: int, measured: int) -> None:
+    class Glimpsing(TinyGAN):
+        evaluated_together = 256
+
+    assert evaluation_batch_size(Glimpsing(), trained) == measured
+    assert evaluation_batch_size(TinyGAN(), trained) == trained
 
 
 def test_other_models_are_measured_at_any_size() -> None:

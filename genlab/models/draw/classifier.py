@@ -83,6 +83,7 @@ class DRAWClassifier(Model):
         ValueError: An argument is outside its range, or the data have no classes.
     """
 
+    evaluated_together = 256
     selection_measure = "cross_entropy_nats"
     measures = CLASSIFICATION_MEASURES
     initial_state: Tensor

@@ -63,6 +63,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         ValueError: An argument is outside its range, or the observation model does not fit the data.
     """
 
+    evaluated_together = 256  # the small products of a glimpse are a third faster than with 64
     selection_measure = "nll_upper_bound_nats"
     kl_measure = "kl_nats"
     measures = MappingProxyType(
