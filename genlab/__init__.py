@@ -48,7 +48,7 @@ class _Train(ModuleType):
 
 
 class _Package(ModuleType):
-    """This package, which makes its module ``train`` callable when that is imported, by whomever."""
+    """This package, which makes its module ``train`` callable when it is imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "train" and type(value) is ModuleType:

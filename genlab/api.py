@@ -1,4 +1,4 @@
-"""The commands as functions, for scripts and notebooks: the names of ``import genlab`` beside ``load``."""
+"""The commands as functions, for scripts and notebooks: the names of ``import genlab`` besides ``load``."""
 
 import base64
 import html
@@ -62,7 +62,7 @@ class Run:
         return read_summary(self.folder)
 
     def history(self) -> list[dict[str, int | float | None]]:
-        """Return a row for each line of metrics.jsonl: ``step``, ``images_seen``, ``seconds`` and the tags of then.
+        """Return a row for each line of metrics.jsonl: ``step``, ``images_seen``, ``seconds`` and the logged tags.
 
         ``pandas.DataFrame(run.history())`` is a table of them. A value that was not finite is None. Empty for a folder
         without metrics.jsonl, such as an export.
@@ -211,7 +211,7 @@ def _launch(command: str, arguments: Sequence[str]) -> Path | None:
 
 @contextmanager
 def _restored() -> Iterator[None]:
-    """Restore at the end the settings of the process that a command changes, but not the handlers of signals.
+    """Restore the settings of the process that a command changes, except for signal handlers.
 
     Hydra's configuration of logging removes the handlers that it finds, and closes all that it knows of.
     """

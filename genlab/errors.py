@@ -11,7 +11,7 @@ class GenlabError(Exception):
 
 
 class ConfigurationError(GenlabError, ValueError):
-    """Something the user can change in the configuration or on the command line."""
+    """The configuration or the command line is invalid."""
 
     exit_code = 2
 

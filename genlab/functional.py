@@ -33,7 +33,7 @@ def from_bytes(levels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def bounded(values: Float[Tensor, "*shape"], low: float, high: float = math.inf) -> Float[Tensor, "*shape"]:
-    """Return the values clamped to bounds; outside of them only gradients whose descent leads back pass.
+    """Return the values clamped to bounds; outside, only gradients whose descent leads back inside are passed.
 
     The gradient of a plain clamp is zero there: a value that has once passed a bound would never return.
     """
@@ -56,7 +56,7 @@ class _Bounded(torch.autograd.Function):
 
 
 def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """KL(N(mu, sigma^2) || N(0, 1)) of every latent dimension, in nats.
+    """Return KL(N(mu, sigma^2) || N(0, 1)) of every latent dimension, in nats.
 
     The constant is 1/2 for each dimension of each step, so that the divergence of the prior from itself is 0
     (arXiv:1502.04623, eq. 11, whose constant T/2 holds for one latent dimension).
@@ -67,7 +67,7 @@ def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, 
 def log_normal_ratio(
     latent: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """log N(z; 0, 1) - log N(z; mu, sigma^2) of every latent dimension, in nats, where z = mu + sigma * noise.
+    """Return log N(z; 0, 1) - log N(z; mu, sigma^2) per latent dimension, in nats, for z = mu + sigma * noise.
 
     Its expectation over the noise is minus :func:`kl_to_standard_normal`.
     """
@@ -117,7 +117,7 @@ def discretized_logistic_nll(
     *,
     num_levels: int,
 ) -> Float[Tensor, "*shape"]:
-    """Return -log of the probability that a logistic variable gives to the bin of every sub-pixel, in nats.
+    """Return -log of the probability of each sub-pixel's bin under a logistic distribution, in nats.
 
     Levels lie at k / (num_levels - 1); a bin reaches half way to its neighbours, and the first and the last reach to
     infinity, so that the probabilities of all levels sum to 1 (Kingma et al. 2016, arXiv:1606.04934, section 5.2;
@@ -146,7 +146,7 @@ def discretized_logistic_nll(
 def spherical_interpolation(
     start: Float[Tensor, "*shape"], end: Float[Tensor, "*shape"], fraction: float
 ) -> Float[Tensor, "*shape"]:
-    """Return the point at `fraction` of the great arc from start to end, each taken as one flat vector.
+    """Return the point at `fraction` of the great arc from start to end, as flat vectors.
 
     Unlike linear interpolation, it keeps the norm of Gaussian draws in many dimensions.
     """

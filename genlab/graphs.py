@@ -1,4 +1,4 @@
-"""Recording and replay of device work: one launch in place of thousands.
+"""Recording and replay of device work: one launch instead of thousands.
 
 A replay repeats the kernels of the recording over the same memory. The recording must neither read a value on the host
 nor depend on one that changes: what changes lies in tensors that are filled before a replay.
@@ -19,13 +19,13 @@ class Graphs(Protocol):
     """A recorder of graphs that are replayed in the order of their recording and share their memory."""
 
     def warm_up(self, work: Callable[[], _T]) -> _T:
-        """Run the work once before it is recorded, since libraries initialise themselves at the first use."""
+        """Run the work once before it is recorded, because libraries initialise themselves at first use."""
 
     def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
         """Run the work, and return the first place at which the host waits for the device; None if it never does."""
 
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
-        """Record the work without doing it.
+        """Record the work without executing it.
 
         Returns:
             The outputs of the work, whose tensors are filled by each replay, and the replay.

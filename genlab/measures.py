@@ -39,7 +39,7 @@ class Measure:
     """Column of a comparison to which the measure belongs; None is a column of its own name. Measures of one quantity
     are ranked with each other. Those of LIKELIHOODS are of the integer levels and are shown beside baselines."""
     is_importance_weighted: bool = False
-    """True where the value depends on the number of importance samples that ``diagnose`` is given."""
+    """True if the value depends on ``num_importance_samples`` of ``diagnose``."""
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", get_args(Kind)), ("direction", get_args(Direction))):
@@ -53,7 +53,7 @@ WATCH_MEASURES = MappingProxyType(
         "modes/covered": Measure(unit="modes", kind="estimate", direction="higher"),
     }
 )
-"""Measures of the watch for collapse (:mod:`genlab.training.collapse`), by tag."""
+"""Measures of the collapse watch (:mod:`genlab.training.collapse`), by tag."""
 
 
 SAMPLE_MEASURES = MappingProxyType(
@@ -71,7 +71,7 @@ SAMPLE_MEASURES = MappingProxyType(
 
 
 OF_REAL_IMAGES = "baseline_real_"
-"""Prefix of the name of a measure of real images in place of samples."""
+"""Prefix of the name of a measure of real images instead of samples."""
 QUALITY_MEASURES = MappingProxyType(
     {
         f"quality/{prefix}{name}_{features}": replace(SAMPLE_MEASURES[name], direction="neither")

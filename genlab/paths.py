@@ -47,13 +47,13 @@ def expanded_inside(value: Any, key: str) -> Any:
 
 
 def absolute(path: Path | str) -> Path:
-    """Return a path that means the same from any working directory, without ``..``, whose folders may be removed."""
+    """Return the absolute path, without ``..``, whose folders may be removed."""
     whole = Path(path).absolute()
     return whole.resolve() if ".." in whole.parts else whole
 
 
 def from_here(path: Path) -> Path:
-    """Return a path as a person in the working directory would type it."""
+    """Return a path relative to the working directory if it is inside; other paths unchanged."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

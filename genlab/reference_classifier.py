@@ -1,4 +1,4 @@
-"""The classifier that samples are measured with: from the cache, trained when it is not there, or a run of the user's.
+"""The classifier that measures samples: from the cache, trained if it is missing there, or a run of the user.
 
 It is trained like any other model, by the configuration of `genlab train model=classifier` on the data of the run that
 is measured, and kept as a run folder under the fingerprint of those data. Loading it never unpickles anything.
@@ -40,7 +40,7 @@ _UNPREPARED: Mapping[str, Any] = {
     "flip": False,
     "fresh_clutter": False,
 }
-"""Preparation of the training images that the classifier does without."""
+"""Preparation of the training images that the classifier does not use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,11 @@ class ReferenceClassifier:
     """Eight hex digits of the SHA-256 of its weights."""
     run_folder: Path
     test_error: float | None
-    """Share of test images in a wrong class; None where that run was not tested."""
+    """Share of misclassified test images; None if the run was not tested."""
 
 
 def why_no_classifier(dataset: Dataset) -> str | None:
-    """Return the reason why no classifier can be trained on these data; None if one can."""
+    """Return the reason for which no classifier can be trained on these data; None if one can."""
     if dataset.spec.num_classes == 0:
         return f"dataset {dataset.name} has no labels"
     if dataset.spec.num_classes == 1:
@@ -69,7 +69,7 @@ def why_no_classifier(dataset: Dataset) -> str | None:
 def load_classifier(
     run_folder: Path, *, spec: ImageSpec, device: torch.device, key: str = "classifier"
 ) -> ReferenceClassifier:
-    """Return the classifier of a run that the user names.
+    """Return the classifier of the user's run.
 
     Args:
         run_folder: A run of ``model=classifier``.
@@ -110,7 +110,7 @@ def reference_classifier(
     tell: Callable[[str], None],
     train: Callable[..., object],
 ) -> ReferenceClassifier:
-    """Return the classifier of these data, trained now if it is not cached. One process trains; others wait for it.
+    """Return the classifier of these data, which is trained if it is not cached, by one process while others wait.
 
     Args:
         dataset: Data on which one can be trained (:func:`why_no_classifier`).
@@ -146,7 +146,7 @@ def cached_classifier(
     num_threads: int | None,
     before: float = float("inf"),
 ) -> ReferenceClassifier | None:
-    """Return the classifier of these data where the cache has a usable one; nothing is trained.
+    """Return the cached classifier of these data, without training; None if the cache has no usable one.
 
     Args:
         dataset: Of the run.
@@ -172,7 +172,7 @@ def cached_classifier(
 def class_predictor(
     configuration: RunConfiguration, dataset: Dataset, *, device: torch.device, train: Callable[..., object]
 ) -> ClassPredictor | None:
-    """Return the classifier that the collapse watch counts modes with, if one is asked for.
+    """Return the classifier with which the collapse watch counts modes; None if it is not requested.
 
     Args:
         configuration: Of the run.
@@ -248,7 +248,7 @@ def _data_name(dataset: Dataset) -> str:
 
 
 def _train_into(home: Path, configuration: RunConfiguration, train: Callable[..., object]) -> None:
-    """Train in a folder beside the final one, and rename it when it is whole."""
+    """Train in a temporary folder, and rename it when the run is complete."""
     part = home.with_name(f"{home.name}.part")
     try:
         for leftover in (part, home):  # of an interrupted start; a damaged cache

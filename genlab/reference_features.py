@@ -1,4 +1,4 @@
-"""The space of features in which a run compares its samples with validation images, and the observer that does so."""
+"""The features with which a run compares its samples with validation images, and the observer that does so."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ def quality_observers(
     typed: Sequence[str],
     train: Callable[..., object],
 ) -> Mapping[str, ObserverFactory]:
-    """Return the observer of the samples' quality by its name; empty where a run's samples are not measured.
+    """Return the observer of the sample quality by its name; empty if a run's samples are not measured.
 
     Args:
         configuration: Of the run.
@@ -103,12 +103,12 @@ def _extractor(
 
 
 def _began(plan: Path) -> float:
-    """Return when a sweep began: a classifier that is trained meanwhile would part its jobs."""
+    """Return the start of the sweep, so that all of its jobs choose equal features."""
     return plan.stat().st_mtime if plan.is_file() else float("inf")
 
 
 def with_features(configuration: RunConfiguration, observer: object) -> RunConfiguration:
-    """Return the configuration with the features that ``quality.features=auto`` stands for, as a run folder keeps it.
+    """Return the configuration with ``quality.features=auto`` replaced by the chosen features, for the run folder.
 
     Args:
         configuration: Of the run.

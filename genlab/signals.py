@@ -1,4 +1,4 @@
-"""Signal handlers that are set during a block."""
+"""Temporary signal handlers."""
 
 import signal
 import threading

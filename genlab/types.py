@@ -55,7 +55,7 @@ class Phase:
     modules: tuple[nn.Module, ...]
     """Modules that it trains; every other parameter of the model is frozen meanwhile."""
     loss: Callable[..., Loss]
-    """Takes a Batch; where :attr:`receives`, also what the phase before handed on."""
+    """Function of a Batch and, with :attr:`receives`, of the objects that the previous phase handed on."""
     repeats: int = 1
     """Updates per training step, each on a batch of its own (n_critic of a Wasserstein GAN)."""
     project: Callable[[], None] | None = None

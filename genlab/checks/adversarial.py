@@ -20,7 +20,7 @@ _SLOPE = 3.0
 
 
 class FlatPixels(DiscriminatorNetwork):
-    """The pixels themselves as features, so that the score is linear in the image."""
+    """Network whose features are the pixels, so that the score is linear in the image."""
 
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def step_tensors(
 
 
 def generated_images_are_detached(subject: Subject) -> Finding:
-    """The discriminator's phase sends no gradient to the modules of other phases, whatever the trainer freezes."""
+    """Check that the discriminator's phase sends no gradient to the modules of other phases, frozen or not."""
     model = subject.fresh(randomized=True).train()
     last = {id(weight) for layer in require(model, HasScores).score_layers() for weight in layer.parameters()}
 
@@ -82,7 +82,7 @@ def generated_images_are_detached(subject: Subject) -> Finding:
 
 
 def scores_are_unbounded(subject: Subject) -> Finding:
-    """A score is a logit: a constant added to the outputs is added to the score, which a sigmoid would prevent."""
+    """Check that a constant added to the outputs is added to the score, which is therefore a logit."""
     model = require(subject.fresh(randomized=True).eval(), HasScores)
     batch = subject.batch()
     with torch.no_grad():
@@ -105,7 +105,7 @@ def _scores(model: HasScores, batch: Batch) -> Tensor:
 
 
 def penalties_of_a_linear_critic(subject: Subject) -> Finding:
-    """Each gradient penalty has its value in closed form, for the gradient of w . x is w everywhere."""
+    """Check each gradient penalty against its closed form: the gradient of w . x is w everywhere."""
     expected = {
         part: value
         for part in subject.fresh().modules()

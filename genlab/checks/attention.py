@@ -25,7 +25,7 @@ _WINDOWS = (
 
 
 def paper_bank(center: float, variance: float, stride: float, num_filters: int, length: int) -> Float[Tensor, "N L"]:
-    """Eqs. 19, 25 and 26, or eqs. 20, 25 and 26, in loops; lengths in pixels."""
+    """Return a filter bank by eqs. 19 or 20, 25 and 26, in loops; lengths in pixels."""
     bank = torch.zeros(num_filters, length, dtype=torch.float64)
     for i in range(1, num_filters + 1):
         mean = center + (i - num_filters / 2 - 0.5) * stride
@@ -35,14 +35,14 @@ def paper_bank(center: float, variance: float, stride: float, num_filters: int, 
 
 
 def rows_sum_to_one(subject: Subject) -> Finding:
-    """Each filter is a distribution over the pixels, far outside of the image, too."""
+    """Check that each filter sums to one over the pixels, even far outside of the image."""
     banks = _banks(subject, [*_WINDOWS, (50.0, -50.0, -5.0, 0.3, 0.0)])
     error = max(float((bank.sum(-1) - 1).abs().max()) for bank, *_ in banks)
     return held_if(error < _TOLERANCE, f"largest |sum of a row - 1| {error:.1e} in {len(banks)} filter banks")
 
 
 def filters_are_centred(subject: Subject) -> Finding:
-    """The filters stand around the centre that the window names, and are those of the paper."""
+    """Check that the filters are centred on the window, and equal those of the paper."""
     banks = _banks(subject, _WINDOWS)
     offset = error = 0.0
     for bank, window, expected in banks:

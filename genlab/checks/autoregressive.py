@@ -24,7 +24,7 @@ C = TypeVar("C")
 _ROWS_PER_PASS = 512
 _SAME_LOGITS = 1e-3
 _MOVED = 1e-5
-"""Nats; below it stands rounding."""
+"""Threshold in nats, above the rounding error."""
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def decode(
 def draw_with_full_passes(
     model: SamplesIncrementally, uniforms: Float[Tensor, "n S h w"], labels: Int[Tensor, " n"]
 ) -> Float[Tensor, "n C H W"]:
-    """Draw images the slow way: one full pass of the network per symbol."""
+    """Draw images by one full pass of the network per symbol."""
     symbols = torch.zeros(uniforms.shape, dtype=torch.long, device=uniforms.device)
     _, channels, height, width = uniforms.shape
     for row in range(height):
@@ -84,7 +84,7 @@ def draw_with_full_passes(
 
 
 def no_leak(subject: Subject) -> Finding:
-    """No prediction moves with the symbol that it predicts or a later one, among colours of a pixel neither."""
+    """Check that no prediction depends on its own or a later symbol, nor on later colours of its pixel."""
     findings = []
     for model, spec in _models(subject, IsCausal):
         moved = influence(model, make_batch(spec, 1))
@@ -103,7 +103,7 @@ def no_leak(subject: Subject) -> Finding:
 
 
 def incremental_equals_full(subject: Subject) -> Finding:
-    """The sampler's logits are those of the network, and the same uniforms give the same image."""
+    """Check that the sampler's logits equal those of the network, and that equal uniforms give equal images."""
     findings = []
     for model, spec in _models(subject, SamplesIncrementally):
         batch = make_batch(spec, 2)
@@ -125,7 +125,7 @@ def incremental_equals_full(subject: Subject) -> Finding:
 
 
 def completion_keeps_what_is_given(subject: Subject) -> Finding:
-    """Given pixels stay, hidden ones are not looked at, and nothing given is a sample."""
+    """Check that given pixels are kept, hidden ones are not used, and that without given pixels a sample is drawn."""
     model, _ = next(_models(subject, Completes))
     images = make_batch(subject.spec, 3).images
     rows = subject.spec.height // 2

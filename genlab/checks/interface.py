@@ -14,7 +14,7 @@ from genlab.types import Batch
 
 _NUM_SAMPLES = 4
 _NUM_ALONE, _NUM_TOGETHER = 17, 19
-"""Sizes of batches that no other dimension of a small model is likely to have."""
+"""Batch sizes that differ from the other dimensions of a small model."""
 _RANDOM = frozenset(
     {
         *(torch.rand, torch.randn, torch.randint, torch.normal, torch.bernoulli, torch.multinomial),
@@ -25,7 +25,7 @@ _RANDOM = frozenset(
 
 
 def measures_are_finite(subject: Subject) -> Finding:
-    """One finite value, or one curve, per example and measure; nothing is averaged away before the data set is seen."""
+    """Check that each measure has one finite value, or one curve, per example."""
     model = subject.fresh().eval()
     batch = subject.batch()
     measures = model.evaluate(batch)
@@ -41,7 +41,7 @@ def measures_are_finite(subject: Subject) -> Finding:
 
 
 def samples_follow_the_seed(subject: Subject) -> Finding:
-    """The same generator gives the same images, another seed others, and all are in [0, 1]."""
+    """Check that equal seeds give equal images, other seeds others, and that all are in [0, 1]."""
     model = subject.fresh(randomized=True).eval()
     if not isinstance(model, GenerativeModel):
         raise DoesNotApply("it draws no images")
@@ -64,7 +64,7 @@ def samples_follow_the_seed(subject: Subject) -> Finding:
 
 
 def state_survives(subject: Subject) -> Finding:
-    """A model that loads the state of another measures as that one does, bit by bit."""
+    """Check that a model with the loaded state of another has the same measures, bit by bit."""
     model, other = subject.fresh(randomized=True), subject.fresh(seed=subject.seed + 1)
     other.load_state_dict(model.state_dict())
     batch = subject.batch()
@@ -77,7 +77,7 @@ def state_survives(subject: Subject) -> Finding:
 
 
 def measures_are_of_the_image(subject: Subject) -> Finding:
-    """Compare the measures of images by themselves and in a larger batch; a model may declare that they differ."""
+    """Check that measures of images are equal in a larger batch, unless the model declares that they differ."""
     model = subject.fresh(randomized=True).eval()
     batch = subject.batch(_NUM_TOGETHER)
     together = _measured_without_chance(model, batch)

@@ -28,7 +28,7 @@ _NUM_ERRORS = 5
 
 
 def every_image(spec: ImageSpec) -> Batch:
-    """Return all images of a small space, in the order of their levels; of the last class, where there are classes."""
+    """Return all images of a small space, in the order of their levels; of the last class if there are classes."""
     size = spec.channels * spec.height * spec.width
     levels = torch.tensor(list(itertools.product(range(spec.num_levels), repeat=size)))
     images = levels.view(-1, spec.channels, spec.height, spec.width) / (spec.num_levels - 1)
@@ -41,7 +41,7 @@ def one_class(spec: ImageSpec, size: int) -> Tensor:
 
 
 def in_order(values: Tensor) -> Tensor:
-    """(B, S, h, w) as (B, P): rows from the top, sites from the left, symbols within a site."""
+    """Reshape (B, S, h, w) to (B, P): rows from the top, sites from the left, symbols within a site."""
     return values.permute(0, 2, 3, 1).flatten(1)
 
 
@@ -92,7 +92,7 @@ def _images_with_a_beginning(model: IsCausal, spec: ImageSpec) -> tuple[Batch, f
 
 
 def probabilities_sum_to_one(subject: Subject) -> Finding:
-    """All images that are possible, or all that share a beginning."""
+    """Check that the probabilities of all images, or of all with an equal beginning, sum to one."""
     for model, spec, measure in _on_small_images(subject, "exact"):
         total, count = log_total_probability(model, spec, measure)
         return held_if(
@@ -102,7 +102,7 @@ def probabilities_sum_to_one(subject: Subject) -> Finding:
 
 
 def bound_sums_to_at_most_one(subject: Subject) -> Finding:
-    """The exponential of a bound on log p(x), summed over all images that are possible."""
+    """Check that the exponential of a bound on log p(x), summed over all images, is at most one."""
     for model, spec, measure in _on_small_images(subject, "upper bound"):
         total, error, count = total_under_the_bound(model, spec, measure)
         holds = total < 1 + _NUM_ERRORS * error + _SAME_TOTAL
@@ -162,6 +162,6 @@ def _on_small_images(subject: Subject, kind: Literal["exact", "upper bound"]) ->
 
 
 def described(spec: ImageSpec) -> str:
-    """Return the size and the channels of images in words."""
+    """Return a description of the size and the channels of images."""
     channels = "one channel" if spec.channels == 1 else f"{spec.channels} channels"
     return f"{spec.height}x{spec.width} pixels, {channels}"

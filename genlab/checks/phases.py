@@ -59,7 +59,7 @@ def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dic
 
 
 def phases_are_isolated(subject: Subject) -> Finding:
-    """No phase changes a parameter of another, and no parameter belongs to two."""
+    """Check that no phase changes a parameter of another, and that no parameter belongs to two."""
     model = subject.fresh()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owners: dict[str, list[str]] = {name: [] for name in names.values()}
@@ -85,7 +85,7 @@ def phases_are_isolated(subject: Subject) -> Finding:
 
 
 def every_parameter_has_a_gradient(subject: Subject) -> Finding:
-    """The loss of a phase reaches each parameter that the phase trains, and every parameter is trained by a phase."""
+    """Check that a phase trains every parameter, and that its loss has a gradient with respect to it."""
     model = subject.fresh(randomized=True).train()
     batch = subject.batch()
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -104,7 +104,7 @@ def every_parameter_has_a_gradient(subject: Subject) -> Finding:
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor | None]:
-    """Of all parameters that ask for one; None where the loss does not depend on one."""
+    """Return the gradients of all parameters that require one; None if the loss does not depend on it."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
 

@@ -1,4 +1,4 @@
-"""A training step on two ranks, simulated in this process: noise of their own, equal weights and statistics."""
+"""A training step on two ranks, simulated in this process: different noise, equal weights and statistics."""
 
 import threading
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _CPU = torch.device("cpu")
 
 
 class SimulatedRanks(Generic[_T]):
-    """Ranks of one run, each a thread, of which one runs at a time: up to its end, or to a sum over all ranks.
+    """Ranks of one run as threads, one of which runs at a time until it ends or reaches a sum over all ranks.
 
     Each has the default generator of torch to itself.
     """
@@ -72,7 +72,7 @@ class SimulatedRanks(Generic[_T]):
         return [results[rank] for rank in range(self.num)]
 
     def sum_in_place(self, rank: int, values: Tensor) -> None:
-        """Sum the values of all ranks, and let another rank run until they are there."""
+        """Sum the values of all ranks; other ranks run until they have provided theirs."""
         self._waiting[rank] = values
         if len(self._waiting) < self.num:
             self._pass_on(rank)
@@ -167,7 +167,7 @@ def _numpy_state() -> tuple[object, ...]:
 
 
 def noise_differs(subject: Subject) -> Finding:
-    """No draw is the same on two ranks, but for those that ask for it (:mod:`genlab.parallel.collectives`)."""
+    """Check that no draw is equal on two ranks, except explicitly (:mod:`genlab.parallel.collectives`)."""
     steps = _steps(subject)
     if any(step.is_numpy_used for step in steps):
         return held_if(False, "the model draws from NumPy's generator, which is the same on all ranks")
@@ -180,7 +180,7 @@ def noise_differs(subject: Subject) -> Finding:
 
 
 def ranks_stay_equal(subject: Subject) -> Finding:
-    """After a step on other images, with other noise, both ranks have the same weights and statistics, bit by bit."""
+    """Check that two ranks with different images and noise have equal weights and statistics after a step."""
     first, second = (step.state for step in _steps(subject))
     different = [name for name, value in first.items() if not torch.equal(value, second[name])]
     seen = f"{len(first)} tensors after a step"

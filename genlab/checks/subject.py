@@ -28,7 +28,7 @@ class Finding:
 
     result: Result
     seen: str
-    """One line: what was measured, or why there was nothing to measure."""
+    """One line: the measured numbers, or the reason why the check does not apply."""
 
 
 def held_if(holds: bool, seen: str) -> Finding:
@@ -37,7 +37,7 @@ def held_if(holds: bool, seen: str) -> Finding:
 
 
 class DoesNotApply(Exception):  # noqa: N818, it ends a check, and nothing went wrong
-    """Raised in a check that has nothing to look at; the message says why."""
+    """Exception of a check that does not apply; the message gives the reason."""
 
 
 def require(model: nn.Module, capability: type[C]) -> C:

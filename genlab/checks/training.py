@@ -78,7 +78,7 @@ def schedule(optimizer: Optimizer, *, num_steps: int) -> LRScheduler:
 
 
 def resume_is_bitwise(subject: Subject) -> Finding:
-    """Four steps against two and two more, the latter by a model of other initial values."""
+    """Check that four steps equal two steps and two resumed ones, by a model with other initial values."""
     with tempfile.TemporaryDirectory() as name:
         whole, cut = Path(name) / "whole", Path(name) / "cut"
         whole.mkdir()
@@ -99,7 +99,7 @@ def resume_is_bitwise(subject: Subject) -> Finding:
 
 
 def what_is_saved_is_what_was_measured(subject: Subject) -> Finding:
-    """The measures after three steps at which nothing is due, against those of the checkpoint and of an export.
+    """Check that the measures of the model in memory equal those of its checkpoint and of an export.
 
     Both are loaded into models of other initial values, as ``genlab.load`` does.
     """
@@ -127,7 +127,7 @@ def what_is_saved_is_what_was_measured(subject: Subject) -> Finding:
 
 
 def _measures(trainer: Trainer, model: Model) -> dict[str, Average]:
-    """As the trainer measures its own model."""
+    """Return the measures of a model as the trainer computes them."""
     return averages_of_split(
         model.evaluate,
         trainer.dataset,
@@ -148,7 +148,7 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """Paths at which two checkpoints differ in any bit; the seconds that they took aside."""
+    """Return the paths at which two checkpoints differ in any bit, except for their seconds."""
     first, second = leaves(ours), leaves(theirs)
     found = sorted(first.keys() ^ second.keys())
     for name in first.keys() & second.keys():

@@ -37,7 +37,7 @@ def observe(model: HasKL, batch: Batch) -> Observed:
 
 
 def kl_at_the_prior(model: HasPosteriorLayers, batch: Batch) -> Float[Tensor, " B"]:
-    """Return the measure of the KL, in nats, where the posterior is the prior.
+    """Return the measure of the KL, in nats, with the posterior set to the prior.
 
     Raises:
         ValueError: The layers that the model gives do not make the posterior the prior.
@@ -82,14 +82,14 @@ def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
 
 
 def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
-    """A posterior equal to the prior costs nothing, whatever the number of latents."""
+    """Check that the KL of a posterior equal to the prior is zero, for any number of latents."""
     model = require(subject.fresh(randomized=True).eval(), HasPosteriorLayers)
     largest = float(kl_at_the_prior(model, subject.batch()).abs().max())
     return held_if(largest == 0.0, f"largest |{model.kl_measure}| {largest:.3g} at the prior")
 
 
 def kl_is_that_of_torch(subject: Subject) -> Finding:
-    """The measure is the divergence of the posteriors that the latents were drawn from."""
+    """Check that the KL equals that of torch.distributions for the posteriors of the latents."""
     model = require(subject.fresh(randomized=True).eval(), HasKL)
     observed = observe(model, subject.batch())
     expected = kl_of_distributions(observed)
@@ -98,7 +98,7 @@ def kl_is_that_of_torch(subject: Subject) -> Finding:
 
 
 def noise_is_fresh(subject: Subject) -> Finding:
-    """No two latents, of one group or of two, are drawn from the same noise."""
+    """Check that no two latents, of one group or of two, are drawn from the same noise."""
     model = require(subject.fresh(randomized=True).eval(), HasKL)
     correlation = correlation_of_noise(observe(model, subject.batch(_NUM_IMAGES)))
     largest = float((correlation - torch.eye(len(correlation))).abs().max())
@@ -110,7 +110,7 @@ def noise_is_fresh(subject: Subject) -> Finding:
 
 
 def bound_agrees_with_importance_weights(subject: Subject) -> Finding:
-    """The bound is that of one importance sample in expectation, and above that of five (Burda et al. 2016)."""
+    """Check that the bound equals that of one importance sample in expectation, and exceeds that of five."""
     model = subject.fresh().eval()
     bound = likelihood_measure(model, "upper bound")
     weighted = next((name for name, measure in model.measures.items() if measure.is_importance_weighted), None)

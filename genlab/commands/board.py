@@ -1,4 +1,4 @@
-"""`genlab board`: TensorBoard on a folder of runs, seen from this machine only."""
+"""`genlab board`: TensorBoard on a folder of runs, accessible from this machine only."""
 
 import errno
 import json
@@ -60,7 +60,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> BoardSettings:
 
 
 def run(settings: BoardSettings, context: JobContext) -> None:
-    """Become TensorBoard.
+    """Replace this process by TensorBoard.
 
     Raises:
         ConfigurationError: The port is taken, or only the administrator may take it.
@@ -72,7 +72,7 @@ def run(settings: BoardSettings, context: JobContext) -> None:
 
 
 def require_free_port(settings: BoardSettings) -> None:
-    """Refuse a port that TensorBoard cannot have, and name who has it and a free one.
+    """Refuse a port that is in use, and name the program that uses it and a free port.
 
     Raises:
         ConfigurationError: As said.
@@ -115,7 +115,7 @@ def _owner_of(settings: BoardSettings, refused: OSError) -> str:
 
 
 def tensorboard_command(settings: BoardSettings) -> list[str]:
-    """Return the command line; the host is this machine's own, so that nothing is shown to the network."""
+    """Return the command line of TensorBoard, which listens on this machine only."""
     return [
         sys.executable,
         "-P",  # with -m alone Python would import from the working directory

@@ -1,4 +1,4 @@
-"""`genlab compare`: runs side by side, like ranked with like, as a table, CSV, JSON or a page."""
+"""`genlab compare`: runs side by side, comparable values ranked, as a table, CSV, JSON or a page."""
 
 import shlex
 import shutil
@@ -55,7 +55,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CompareSettings
 
 
 def run(settings: CompareSettings, context: JobContext) -> None:
-    """Read, rank, print, write.
+    """Read the runs, rank their values, and print or write the comparison.
 
     Raises:
         ConfigurationError: There are no runs, or the sort column does not exist.

@@ -115,7 +115,7 @@ def processes(settings: EvaluateSettings) -> Processes:
 
 
 def run(settings: EvaluateSettings, context: JobContext) -> None:
-    """Measure, print, write. Several processes share the work of the networks; rank 0 does the rest.
+    """Measure, print and write. Processes share the work of the networks; rank 0 does the rest.
 
     Raises:
         ConfigurationError: A setting does not fit the run.
@@ -276,7 +276,7 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
 def _prepared_comparison(
     evaluation: Evaluation, model: GenerativeModel
 ) -> tuple[Mapping[str, Any] | None, Callable[[], Comparison]]:
-    """Return a description of the classifier that is looked through, and what draws samples and compares them.
+    """Return a description of the classifier whose features are used, and a function that draws and compares samples.
 
     Raises:
         DataError: The reference images are too few, or cannot be used.

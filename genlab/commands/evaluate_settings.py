@@ -1,4 +1,4 @@
-"""The settings of `genlab evaluate`, and which of them go together."""
+"""The settings of `genlab evaluate`, and their valid combinations."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class EvaluateSettings:
     num_images: int | None
     num_importance_samples: int
     samples: bool | str | None
-    """True or False for those of the run; a folder or an NPZ of any program's."""
+    """True or False for samples of the run; a folder or an NPZ for those of any program."""
     num_generated: int
     reference: str | None
     reference_split: Split
@@ -98,7 +98,7 @@ class EvaluateSettings:
 
 
 def require_consistent(settings: EvaluateSettings, keys: Collection[str]) -> None:
-    """Refuse settings that do not go together.
+    """Refuse settings that exclude each other.
 
     Args:
         settings: Checked one by one.

@@ -54,7 +54,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> PretrainedSetti
 
 
 def run(settings: PretrainedSettings, context: JobContext) -> None:
-    """List the pretrained models, or make some: exports of finished runs of ``outputs/``, trained where there are none.
+    """List the pretrained models, or make some: exports of finished runs of ``outputs/``, trained first if missing.
 
     Raises:
         ConfigurationError: Everything is asked for, and no run is a quick twin's.
@@ -99,7 +99,7 @@ def _list() -> Iterator[str]:
 
 
 def _finished(name: str) -> Run | None:
-    """Return the newest finished run of ``outputs/`` that was trained as the pretrained model is, and not otherwise."""
+    """Return the newest finished run of ``outputs/`` with exactly the settings of the pretrained model."""
     runs = [each for each in _runs(name) if each.status == "finished"]
     return max(runs, key=lambda each: (each.folder / "summary.json").stat().st_mtime, default=None)
 

@@ -41,7 +41,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
 
 
 def run(settings: ReportSettings, context: JobContext) -> None:
-    """Print the table, or write it between the markers of a file, whose results of other experiments stay.
+    """Print the table, or write it between the markers of a file and keep the file's results of other experiments.
 
     Raises:
         ConfigurationError: There are no runs, a header is incomplete, the file has no markers, or no run is one

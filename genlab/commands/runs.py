@@ -102,7 +102,7 @@ def _row(run: Run) -> tuple[str, ...]:
 
 
 def _name(run: Run) -> str:
-    """Return a name by which the run is found: that below ``outputs/``, or its path."""
+    """Return a name that finds the run: its path below ``outputs/``, or its whole path."""
     path = from_here(run.folder)
     return (path.relative_to(RUNS_ROOT) if path.is_relative_to(RUNS_ROOT) else path).as_posix()
 
@@ -132,7 +132,7 @@ def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
 
 
 def _time_of_change(run: Run) -> float:
-    """Return when the run last wrote a file that tells of it, in seconds since the epoch."""
+    """Return the time of the run's last write to its records, in seconds since the epoch."""
     names = ("summary.json", "metrics.jsonl", "config.yaml", "train.log")
     return max((path.stat().st_mtime for name in names if (path := run.folder / name).exists()), default=0.0)
 

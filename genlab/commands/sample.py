@@ -60,7 +60,7 @@ class SampleSettings:
     images: str | None
     given_rows: int | None
     fill: tuple[int, int, int, int] | str | None
-    """Pixels that a completion fills: first row and column, and those behind the last; or the file of a mask."""
+    """Pixels that a completion fills: first row and column, last row and column (exclusive); or the file of a mask."""
     latent_steps: int | None
     seed: int
     device: str
@@ -106,7 +106,7 @@ def processes(settings: SampleSettings) -> Processes:
 
 
 def run(settings: SampleSettings, context: JobContext) -> None:
-    """Draw and write; a run whose data are not at hand gives the pictures that need no data.
+    """Draw and write pictures; if the run's data are missing, only those that need no data.
 
     Raises:
         ConfigurationError: A setting does not fit the run.
@@ -216,7 +216,7 @@ def _refusals_of_the_model() -> Iterator[None]:
 
 
 def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[..., Any]) -> dict[str, Any]:
-    """Return the given settings that only some models have, as arguments of a method that draws.
+    """Return the settings that only some models have, as arguments of their drawing method.
 
     Raises:
         ConfigurationError: One was given that this model does not have, or does not fit its images.

@@ -51,7 +51,7 @@ class Sampling:
     shape: tuple[int, int, int]
     """Channels, height and width."""
     class_folders: tuple[str, ...]
-    """Folder of each class; empty where samples have no classes."""
+    """Folder of each class; empty if samples have no classes."""
 
 
 def describe_sampling(
@@ -156,7 +156,7 @@ def draw_files(
 def _begun(
     trained: TrainedModel, sampling: Sampling, folder: Path, *, allow_other_data: bool, command: str
 ) -> dict[str, Any]:
-    """Return the record of a folder, written now if the folder is empty.
+    """Return the record of a folder, which is written first if the folder is empty.
 
     Raises:
         ConfigurationError: It contains other files or another sampling.
@@ -202,7 +202,7 @@ def _shown(value: Any) -> str:
 
 
 def _class_counts(trained: TrainedModel, sampling: Sampling, *, allow_other_data: bool) -> list[int] | None:
-    """Return the frequencies of the classes to draw; None where samples have no classes, or all the same."""
+    """Return the frequencies of the classes to draw; None if samples have no classes, or one for all."""
     if not sampling.class_folders or sampling.label is not None:
         return None
     try:
@@ -239,7 +239,7 @@ def _files(sampling: Sampling, folder: Path, labels: Int[Tensor, " N"] | None) -
 
 
 def _class_folders(names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Return a folder name for each class: its own name where all are plain names, else its number."""
+    """Return a folder name for each class: its own name if all are valid names, else its number."""
     are_plain = all(
         name.strip() == name and not name.startswith(".") and not {*name} & {*'/\\:*?"<>|'} for name in names
     )
@@ -300,7 +300,7 @@ class _Counter:
 
 @contextmanager
 def _accounted_for(counter: _Counter) -> Iterator[StopRequest]:
-    """Let signals stop the drawing, and add to each expected failure how many images exist and how to draw the rest."""
+    """Let signals stop the drawing, and add the number of images and the command for the rest to each failure."""
     try:
         with (
             listen_for_signals(lambda: f"stopped at {counter}; {_SAME_COMMAND}") as request,

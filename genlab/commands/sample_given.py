@@ -33,7 +33,7 @@ _WHITE = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """Images that a user named.
+    """Images of files that the user named.
 
     Attributes:
         names: Of their files.
@@ -47,7 +47,7 @@ class Given:
 
 
 def method_for_given(model: Model) -> Callable[..., Mapping[str, Tensor] | FoundLatents]:
-    """Return the use that a model makes of given images, as a function of a batch, a generator and options.
+    """Return a model's method for given images, as a function of a batch, a generator and options.
 
     Raises:
         ConfigurationError: It has no pictures of them.
@@ -89,7 +89,7 @@ def read_given(trained: TrainedModel, images: str, *, most: int, device: torch.d
 
 
 def given_around(fill: Fill, spec: ImageSpec) -> Bool[Tensor, "H W"]:
-    """Return the mask of the pixels that are given, where a region or the white of a mask is to be filled.
+    """Return the mask of the given pixels, outside of the region or of the white pixels of a mask to fill.
 
     Raises:
         ConfigurationError: The region is not within the images, or nothing is to be filled.
@@ -133,7 +133,7 @@ def save_given(
     seed: int,
     command: str,
 ) -> list[Path]:
-    """Write the pictures; of latents also the numbers, which are printed. Return the files."""
+    """Write the pictures, and for latents their errors, which are also printed; return the files."""
     if not isinstance(result, FoundLatents):
         return save_pictures(result, folder, groups=trained.model.picture_groups)
     rows = list(zip(given.names, result.draw_errors.tolist(), result.errors.tolist(), strict=True))

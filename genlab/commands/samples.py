@@ -1,4 +1,4 @@
-"""Measures of samples for `genlab evaluate`: of a run's own samples, or of images that any program made."""
+"""Measures of samples for `genlab evaluate`: of a run's own samples, or of images of any program."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -69,7 +69,7 @@ class SamplesSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The entries of measures of samples, and what is shown beside them."""
+    """The entries of measures of samples, with their histogram and pictures."""
 
     measures: list[Entry] = field(default_factory=list)
     baselines: list[Entry] = field(default_factory=list)
@@ -284,6 +284,6 @@ def _origin(settings: SamplesSettings, samples: ImageSet) -> dict[str, Any]:
 
 
 def _weights(sampling: Mapping[str, Any] | None) -> Weights:
-    """Return the weights that a sampling of genlab's names."""
+    """Return the weights that the record of a sampling names."""
     named = None if sampling is None else sampling.get("weights")
     return next((known for known in ("trained", "averaged") if known == named), "unknown")

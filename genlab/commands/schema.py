@@ -1,4 +1,4 @@
-"""`genlab schema`: JSON schemas of the YAML files, by which editors complete and check them."""
+"""`genlab schema`: JSON schemas of the YAML files, with which editors complete and check them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SchemaSettings:
 
 
 def settings_of_commands(configs: Path) -> dict[str, type]:
-    """Return the class that each command reads its primary configuration into, but for `genlab train`."""
+    """Return the settings class of each command, except for `genlab train`."""
     commands = sorted(path.stem for path in configs.glob("*.yaml") if path.stem != TRAIN)
     readers = {command: import_module(f"genlab.commands.{command}").read for command in commands}
     return {command: get_type_hints(reader)["return"] for command, reader in readers.items()}

@@ -1,4 +1,4 @@
-"""Compatibility with run folders from before measures were declared: the meaning of genlab's own names then.
+"""Compatibility with early run folders without declarations: the meaning of genlab's own measure names.
 
 Those files contain no directions and no quantities, and their units and kinds were inferred from names. Exact names are
 looked up here; any other name is unknown.
@@ -54,7 +54,7 @@ def declared_before(name: str, beside: Collection[str]) -> Mapping[str, Any]:
 
 
 def renewed(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an entry of an older evaluation.json in today's form, its own unit and kind kept where they were right."""
+    """Return an entry of an older evaluation.json in today's form, with its own unit and kind where they are valid."""
     measure = _MEASURES.get(entry["name"])
     if measure is None:
         return {**entry, **_UNKNOWN}

@@ -73,7 +73,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """An experiment as its header tells of it."""
+    """An experiment, as described by its header."""
 
     name: str
     title: str
@@ -90,11 +90,11 @@ class Experiment:
     """Remark of the header if nothing was published, at least "none"."""
     ours: str
     differs: str
-    """From the paper, or from the experiment whose twin it is."""
+    """Differences from the paper, or from the experiment whose quick version it is."""
     expected: dict[str, Published]
     """By measure, each with a tolerance; empty where nothing was measured."""
     twin: str | None
-    """The experiment that stands for this one on two CPU cores."""
+    """The quick version of this experiment for two CPU cores."""
     picture: str | None
     """Path of a picture in the repository that a run of it has made."""
 
@@ -304,7 +304,7 @@ def _settings(run: Run) -> str:
 
 
 def changes(run: Run) -> list[str]:
-    """Return the overrides that change what a run is, beside its experiment."""
+    """Return the overrides that change the training of an experiment's run."""
     return [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 

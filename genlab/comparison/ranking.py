@@ -25,9 +25,9 @@ class Cell:
 
     record: Record
     group: str
-    """The letter of the values that this one is ranked with; "" where it is ranked with none."""
+    """The letter of the group of values that this one is ranked with; "" if it is not ranked."""
     rank: int | None
-    """1 is the best of the group; None of a value alone, not rankable, or of a quantity without direction."""
+    """Rank in the group, from 1 for the best; None for a single value, or one that cannot be ranked."""
 
     @property
     def is_best(self) -> bool:
@@ -47,7 +47,7 @@ class Column:
     refusals: tuple[str, ...]
     """Reasons why some values are not ranked with others, one line each; "#1" is the first run."""
     remarks: tuple[str, ...]
-    """Caveats of the ranks that were given."""
+    """Caveats of the ranks."""
 
     @property
     def title(self) -> str:
@@ -56,7 +56,7 @@ class Column:
 
     @property
     def orders_models(self) -> bool:
-        """Return True where some values of the quantity are better than others."""
+        """Return True if the quantity has a direction."""
         return self.direction in ("lower", "higher")
 
     @property

@@ -93,7 +93,7 @@ def head_of(path: Path) -> list[str]:
 
 
 def with_inherited(path: Path) -> list[Path]:
-    """Return a YAML file of a group behind those of the same group that its defaults inherit from."""
+    """Return the files of a group that a YAML file inherits from, followed by the file."""
     defaults = path.read_text(encoding="utf-8").partition("\ndefaults:\n")[2].partition("\n\n")[0]
     parents = [path.with_name(f"{name}.yaml") for name in _INHERITED.findall(defaults)]
     return [*(file for parent in parents if parent.is_file() for file in with_inherited(parent)), path]

@@ -63,7 +63,7 @@ class _Loader(ConfigLoaderImpl):
         self._jobs: dict[tuple[str, ...], Composed] = {}
 
     def load_sweep_config(self, master_config: Composed, sweep_overrides: list[str]) -> Composed:
-        """Compose a job, or return it where the sweeper has asked for it before."""
+        """Compose a job, or return the earlier composition for the same overrides."""
         key = (*master_config.hydra.overrides.hydra, *sweep_overrides)
         if key in self._jobs:
             return self._jobs.pop(key)
@@ -98,7 +98,7 @@ class Composer:
         return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
 
     def _groups_of_lists(self, composed: Any) -> list[str]:
-        """Return the groups with options of which a command takes several."""
+        """Return the groups of which a command takes several options."""
         return [group for group in _GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
@@ -212,7 +212,7 @@ class Composer:
                         raise ConfigurationError(f"{group} has no option '{value}'; {tail}")
 
     def _require_packages(self, composed: Composed) -> None:
-        """Refuse keys of an option that would land in a node of the name of its group for want of a package line."""
+        """Refuse an option without the package line of its group, whose keys would get the group's name as a prefix."""
         for group, option in composed.hydra.runtime.choices.items():
             if group in _GLOBAL_GROUPS and group in composed:
                 raise ConfigurationError(

@@ -31,7 +31,7 @@ def remarks(choices: Mapping[str, str], overrides: Sequence[str], folders: Seque
 
 
 def differing_data(jobs: Iterable[Mapping[str, str]], overrides: Sequence[str]) -> str | None:
-    """Return a sentence where the models of a sweep choose different data sets; None where the user chose the data.
+    """Return a sentence if the models of a sweep choose different data sets; None if the user chose the data.
 
     Args:
         jobs: Config groups with the chosen option, of jobs that together show every model.

@@ -34,7 +34,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def require_device_name(name: str) -> None:
-    """Refuse a name that is no device of any machine.
+    """Refuse a name that is not a valid device name.
 
     Raises:
         ConfigurationError: As said.

@@ -1,4 +1,4 @@
-"""JSON schemas of all YAML files, by which editors complete keys and mark mistakes.
+"""JSON schemas of all YAML files, with which editors complete keys and mark mistakes.
 
 They are made from the annotations and adapters that validate a configuration (:mod:`genlab.config.fields`,
 :mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS`, and the primary configuration of `genlab train`, set keys
@@ -67,7 +67,7 @@ def file_name(path: Path, configs: Path) -> str:
 
 
 def modeline(path: Path, configs: Path) -> str:
-    """Return the comment by which a YAML file names its schema to an editor."""
+    """Return the comment in which a YAML file names its schema for editors."""
     up = "../" * len(path.parent.relative_to(configs).parts)
     return f"# yaml-language-server: $schema={up}{FOLDER}/{file_name(path, configs)}"
 

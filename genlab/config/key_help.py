@@ -97,7 +97,7 @@ def _groups(chosen: Mapping[str, Any], composer: Composer) -> list[str]:
 
 
 def leaves(node: Any, parent: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of plain nested data that hold values, with these; targets are left out."""
+    """Yield the dotted keys of plain nested data with their values, except for targets."""
     if isinstance(node, Mapping) and node:
         for name, value in node.items():
             if name not in (TARGET, PARTIAL):

@@ -216,7 +216,7 @@ def bind_optimizer(node: Node, key: str, *, is_trusted: bool = True) -> Bound:
 
 
 def bind_schedule(node: Node, *, is_trusted: bool = True) -> Callable[..., LRScheduler]:
-    """Return a factory that takes an optimiser and ``num_steps``; the latter goes to the schedules that want it.
+    """Return a factory that takes an optimiser and ``num_steps``, which is passed to the schedules that take it.
 
     Raises:
         ConfigurationError: The node does not bind, or refuses an optimiser of one parameter.

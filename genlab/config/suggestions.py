@@ -101,7 +101,7 @@ def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
 
 
 def unknown_key(key: str, keys: Collection[str], groups: Collection[str], *, command: str) -> str:
-    """Return the error line for a key that a command does not have: the nearest name, else the keys that it has."""
+    """Return the error line for an unknown key of a command: the nearest name, else the valid keys."""
     guess = nearest_key(key, [*keys, *groups])
     if guess:
         return f"{key} is not a key; did you mean '{guess}'?"

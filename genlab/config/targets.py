@@ -62,7 +62,7 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
 
 
 def to_trust(node: Any) -> Iterator[str]:
-    """Yield the packages that GENLAB_ALLOW lacks for these nodes to be built from a run folder."""
+    """Yield the packages that must be added to GENLAB_ALLOW to build these nodes from a run folder."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
         if name == "_target_" and not _is_listed(str(value).rpartition(".")[0]):
             yield str(value).partition(".")[0]
@@ -70,7 +70,7 @@ def to_trust(node: Any) -> Iterator[str]:
 
 
 def _is_of_its_place(found: Callable[..., Any]) -> bool:
-    """Return True if an object is public and, where not all of its package may be built, of a class that may."""
+    """Return True if an object is public and, in a partly trusted package, of a trusted class."""
     if found.__name__.startswith("_") or "." in found.__qualname__:
         return False
     if _is_in(found.__module__, OWN_PACKAGES):

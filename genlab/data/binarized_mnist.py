@@ -1,4 +1,4 @@
-"""The fixed binarisation of MNIST by which likelihoods are compared.
+"""The fixed binarisation of MNIST, for comparable likelihoods.
 
 Salakhutdinov and Murray (2008) drew each pixel once; Larochelle published the draw as text (50,000 training, 10,000
 validation and 10,000 test images). The test file is ordered in blocks: its first images are not a fair sample.
@@ -29,7 +29,7 @@ FILES: dict[Split, tuple[str, str]] = {
 
 
 def binarized_mnist(*, root: str | None, download: bool) -> Dataset:
-    """Read the three published files, each verified by its md5. No labels were published.
+    """Return the three published files as splits, each verified by its md5. They have no labels.
 
     Args:
         root: Folder that holds ``BinarizedMNIST/`` or the files themselves; see `existing_root`.
@@ -72,7 +72,7 @@ def read_amat(path: Path) -> UInt8[Tensor, "N 1 28 28"]:
 
 
 def _verified_file(filename: str, md5: str, *, root: str | None, download: bool) -> Path:
-    """Return the path of a file whose md5 is the published one, fetched if need be."""
+    """Return the path of a file with the published md5, which is downloaded if necessary."""
     folder = existing_root(root)
     home = folder / FOLDER / filename
     problem = "is missing"

@@ -41,7 +41,7 @@ def cluttered_mnist(
     seed: int,
     fresh_clutter: bool = False,  # a default, because the configurations of older runs lack the key
 ) -> RawDataset:
-    """Return images of a digit and some fragments, at independent places where they fit; sums are clipped at 1.
+    """Return images of a digit and some fragments, at independent valid positions; sums are clipped at 1.
 
     Args:
         size: Side of the canvas in pixels.

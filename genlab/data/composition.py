@@ -21,11 +21,11 @@ from genlab.randomness import derive_seed
 _CHUNK = 2048  # pictures composed at a time: bounds the memory of the index arithmetic
 
 Compose = Callable[[Store, int, int, Generator], tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]]
-"""From the digits of a split, the number of the first picture, how many, and the randomness, to pictures and labels."""
+"""Function of a split's digits, the first picture's index, a number and a random draw to pictures and labels."""
 
 
 Draw = Callable[[int, int], Int[Tensor, " B"]]
-"""From a number of choices and of draws to independent uniform integers 0 .. choices - 1."""
+"""Function of a number of choices and of draws to independent uniform integers 0 .. choices - 1."""
 
 
 def read_digits(*, root: str | None, download: bool, num_validation_digits: int) -> dict[Split, Store]:
@@ -73,7 +73,7 @@ def compose_splits(
 
 
 def draw(generator: Generator, num_choices: int, *shape: int) -> Int[Tensor, "..."]:
-    """Independent uniform integers 0 .. num_choices - 1."""
+    """Return independent uniform integers 0 .. num_choices - 1."""
     return torch.randint(num_choices, shape, generator=generator)
 
 
@@ -116,14 +116,14 @@ def crop(
 
 
 def window(width: int, shape: tuple[int, ...], top: Int[Tensor, " B"], left: Int[Tensor, " B"]) -> Int[Tensor, "B P"]:
-    """Flat indices, into images of that width, of the pixels of a rectangle per image."""
+    """Return the flat indices, into images of that width, of the pixels of one rectangle per image."""
     rows, columns = torch.arange(shape[0]), torch.arange(shape[1])
     offsets = (rows[:, None] * width + columns).flatten()  # (P,)
     return (top * width + left)[:, None] + offsets
 
 
 def paste_at_random(canvas: UInt8[Tensor, "B H W"], patches: UInt8[Tensor, "B h w"], draw: Draw) -> None:
-    """Add one patch to each canvas where it fits wholly, all such places being equally likely."""
+    """Add one patch to each canvas at a uniformly random valid position."""
     top = draw(canvas.shape[1] - patches.shape[1] + 1, len(canvas))
     left = draw(canvas.shape[2] - patches.shape[2] + 1, len(canvas))
     paste(canvas, patches, top, left)

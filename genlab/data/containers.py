@@ -1,4 +1,4 @@
-"""Image files as containers: where the picture in a file ends, and whether it is whole.
+"""Image files as containers: the end of the picture in a file, and its completeness.
 
 Decoders take a file as far as it goes. Cameras write more than one picture into a file, or a film behind it; programs
 write megabytes of text. So a file is walked segment by segment before it is decoded.
@@ -32,7 +32,7 @@ class RefusedImage(Exception):  # noqa: N818 - the file is at fault, not the pro
 
 
 def picture_in(content: bytes) -> bytes:
-    """Return the first picture of a file, whole, without parts that decoders do not need; other formats as they are.
+    """Return the complete first picture of a file, without parts that decoders do not need; other formats unchanged.
 
     Raises:
         RefusedImage: The picture is truncated, or a checksum is wrong.
@@ -97,7 +97,7 @@ def _picture_in_jpeg(content: bytes) -> bytes:
 
 
 def _end_of_jpeg(content: bytes) -> int:
-    """Position behind the first end of image: of the first picture, for thumbnails lie inside of segments."""
+    """Return the position after the first end-of-image marker, that of the first picture."""
     position, has_scan = 2, False
     while (marker := _JPEG_MARKER.search(content, position)) is not None:
         code = marker[1][0]

@@ -1,4 +1,4 @@
-"""A data set as models and the trainer see it: measured, split by index, and a batch stream without state.
+"""A data set for models and the trainer: measured, split by index, with a stateless batch stream.
 
 Dimensions: N images of a split, B batch, C channels, H height, W width.
 """
@@ -26,7 +26,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Binarization = Literal["none", "threshold", "stochastic", "fixed"]
 Recompose = Callable[[Int[Tensor, " B"], Int[Tensor, " B"], int], UInt8[Tensor, "B C H W"]]
-"""From the rows of training pictures, their positions in the stream and a seed to new pictures of the same classes."""
+"""Function of rows of training pictures, their positions in the stream and a seed to new pictures of equal classes."""
 
 _log = getLogger(__name__)
 _HASH_CHUNK = 4096  # images hashed at a time: bounds the memory that a mapped store takes
@@ -144,7 +144,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hex, of the images and labels of all splits and of the choices that change the evaluated images."""
+        """SHA-256 in hex of all images and labels, and of the choices that change the evaluated images."""
         choices: dict[str, object] = {"max_level": self._max_level, "binarization": self.binarization}
         if self.binarization == "threshold":
             choices["cut"] = self._cut
@@ -247,7 +247,7 @@ class Dataset:
         flip_seed: int | None = None,
         composition_seed: int | None = None,
     ) -> Batch:
-        """Gather or compose, mirror, convert to floats and binarise, on the device.
+        """Return a batch: gather or compose images, mirror, convert to floats and binarise, on the device.
 
         Args:
             split: Name of the split.
@@ -270,7 +270,7 @@ class Dataset:
         return Batch(images=self._images(levels, positions, seed), labels=labels)
 
     def store_on(self, split: Split, device: torch.device) -> Store:
-        """Return the store of a split, on the device when it fits there; moved once."""
+        """Return the store of a split, which is moved to the device once if it fits there."""
         key = (split, device)
         if key not in self._placed:
             self._placed[key] = self._stores[split].placed(device)
@@ -296,7 +296,7 @@ class Dataset:
 
 
 class BatchStream:
-    """Training batches without end, a pure function of the seed and the batch's index: there is no state to save.
+    """An endless stream of training batches, a pure function of the seed and the batch's index, without state.
 
     The stream is the concatenation of one random permutation of the training images per epoch. Batch i holds positions
     i * batch_size up to (i + 1) * batch_size of it, so every batch has the same size, a batch may span two epochs, and

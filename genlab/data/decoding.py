@@ -1,4 +1,4 @@
-"""From an image file of any kind to the levels of a picture of one size, by rules that docs/datasets.md states.
+"""Decoding of image files into the levels of pictures of one size, by the rules of docs/datasets.md.
 
 A file that breaks a rule is refused with its reason; what a file loses (further frames) is said.
 """
@@ -19,7 +19,7 @@ from genlab.data.containers import RefusedImage, picture_in
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PILLOW_MAX_PIXELS = 89_478_485
-"""Above this Pillow itself warns of a decompression bomb."""
+"""Number of pixels above which Pillow itself warns of a decompression bomb."""
 
 Size = int | tuple[int, int]
 _WHITE = 255
@@ -57,13 +57,13 @@ class PictureRules:
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """The height and width in pixels."""
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A decoded file: channels x height x width bytes in that order, and the number of frames; it is the first one."""
+    """The first frame of a file as bytes in the order channels x height x width, and the number of frames."""
 
     levels: bytes
     num_frames: int
@@ -71,7 +71,7 @@ class Picture:
 
 @contextmanager
 def bombs_refused() -> Iterator[None]:
-    """Turn Pillow's warning of a decompression bomb into a refusal, and leave its other warnings out.
+    """Turn Pillow's warning of a decompression bomb into a refusal, and ignore its other warnings.
 
     Filters of warnings belong to the whole process, so this is entered once, around all threads that decode.
     """
@@ -146,7 +146,7 @@ def _channels_first(image: Image.Image) -> UInt8[np.ndarray, "C H W"]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF says, and take it as it lies where that is damaged, as viewers do."""
+    """Rotate an image by its EXIF orientation; a damaged EXIF is ignored, as in viewers."""
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -156,7 +156,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _flatten(image: Image.Image, *, channels: Literal[1, 3], background: int) -> Image.Image:
-    """Eight bits per channel, opaque, with the channels asked for."""
+    """Convert to eight bits per channel, opaque, with the requested channels."""
     if image.mode.startswith("I"):
         image = _to_eight_bits(image)
     if image.has_transparency_data:
@@ -170,7 +170,7 @@ def _flatten(image: Image.Image, *, channels: Literal[1, 3], background: int) ->
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey to the nearest of 256 levels; Pillow's own conversion clips everything above 255 to white."""
+    """Round 16-bit grey to the nearest of 256 levels; Pillow's own conversion clips everything above 255 to white."""
     if image.has_transparency_data:
         raise RefusedImage("is 16-bit grey with a transparent level, for which there is no rule")
     levels = np.asarray(image).astype(np.int64)
@@ -178,7 +178,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _scale(image: Image.Image, rules: PictureRules) -> Image.Image:
-    """To the size of the rules, antialiased bicubic; images that have the size already keep their bytes."""
+    """Scale to the size of the rules, antialiased bicubic; images of that size keep their bytes."""
     width, height = image.size
     tall, wide = rules.sides
     if rules.crop == "none" and (height, width) != (tall, wide):

@@ -79,7 +79,7 @@ def _embedded() -> tuple[UInt8[Tensor, "N 1 8 8"], Int64[Tensor, " N"]]:
 
 
 def _enlarge(native: UInt8[Tensor, "N 1 8 8"], size: int) -> UInt8[Tensor, "N 1 S S"]:
-    """Return levels 0 .. 16 as they are at native size; else bicubic (Keys' a = -1/2), as levels 0 .. 255."""
+    """Return levels 0 .. 16 unchanged at native size; else enlarged (bicubic, a = -1/2), as levels 0 .. 255."""
     if size == NATIVE_SIZE:
         return native
     grey = native.to(torch.float64) / NATIVE_MAX_LEVEL

@@ -1,4 +1,4 @@
-"""Files that are either whole and verified or absent."""
+"""Downloads that are either complete and verified or absent."""
 
 import errno
 import fcntl
@@ -28,32 +28,32 @@ class DownloadError(Exception):
 
 
 class _NoDowngrade(urllib.request.BaseHandler):
-    """Refuses http once https was asked for: torchvision would try the same address, or another mirror, over http."""
+    """Handler that refuses http after https: torchvision falls back to http."""
 
     def __init__(self) -> None:
         self._is_secure = False
 
     def https_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        """Called by urllib before each request over https."""
+        """Note a request over https; called by urllib."""
         self._is_secure = True
         return request
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        """Called by urllib before each request over http."""
+        """Refuse http after https; called by urllib."""
         if self._is_secure:
             raise urllib.error.URLError("not asked for over http, as https was tried")
         return request
 
 
 def file_md5(path: Path) -> str:
-    """Return the MD5 of a file, hex: the sum that data sets of that time were published with."""
+    """Return the MD5 of a file in hex, with which older data sets were published."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextmanager
 def exclusive_access(folder: Path, name: str) -> Iterator[None]:
-    """Let one process at a time (of a sweep, of torchrun) build in a folder, which is made if need be.
+    """Let one process at a time (of a sweep, of torchrun) build in a folder, which is made if missing.
 
     The lock is a file in the folder, for others may share the folder and not this user's cache; it is removed again.
 
@@ -127,7 +127,7 @@ def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
 
 
 def fetch(url: str, path: Path, *, md5: str) -> None:
-    """Download a file; it appears under its name only when its bytes are the published ones.
+    """Download a file, which gets its name only after its digest is verified.
 
     Args:
         url: Address of the file.
@@ -170,7 +170,7 @@ def _download(url: str, part: Path) -> None:
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
-    """Read on; apart from writing, whose failure is another error."""
+    """Read the next bytes of a download, with its errors separate from those of writing."""
     try:
         return response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:

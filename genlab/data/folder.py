@@ -101,7 +101,7 @@ def folder(
 
 
 def _split(store: Store, split_of: Sequence[Split], fractions: Mapping[Split, float], seed: int) -> dict[Split, Store]:
-    """Return the store of each split: its own images and, of the training images, the fraction that it is given."""
+    """Return the store of each split: its own images, or a fraction of the training images."""
     rows = {
         split: torch.tensor([row for row, own in enumerate(split_of) if own == split], dtype=torch.int64)
         for split in SPLITS

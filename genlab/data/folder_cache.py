@@ -1,4 +1,4 @@
-"""The decoded bytes of a folder: written once, whole, under a name that identifies their source."""
+"""Cache of the decoded bytes of a folder, written once under a name that identifies their source."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ class FolderCache:
     """Decodes a folder the first time, and afterwards maps the bytes into memory."""
 
     def __init__(self, place: Path, *, rules: PictureRules, max_skipped: int, num_workers: int) -> None:
-        """Choose the place and the rules.
+        """Choose the location and the rules.
 
         Args:
             place: Folder that holds the caches of all folders.
@@ -62,7 +62,7 @@ class FolderCache:
         self._num_workers = num_workers
 
     def read(self, top: Path, files: Sequence[FileIdentity]) -> DecodedFolder:
-        """Return the pictures of these files, decoded now if they or the rules are new.
+        """Return the pictures of these files, which are decoded if they or the rules are new.
 
         Raises:
             DataError: More files than allowed cannot be used; all are listed with their reasons.
@@ -90,7 +90,7 @@ class FolderCache:
         return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
 
     def _report_or_refuse(self, top: Path, skipped: Mapping[str, str]) -> None:
-        """Accept the files that cannot be used, aloud, or refuse the folder."""
+        """Skip unusable files with a warning, or refuse the folder."""
         if len(skipped) > self._max_skipped:
             scaling = "; dataset.crop=center or stretch scale" if self._rules.crop == "none" else ""
             raise DataError(
@@ -110,7 +110,7 @@ class FolderCache:
         return manifest if manifest.get("num_bytes") == num_bytes else None
 
     def _write(self, top: Path, names: Sequence[str], home: Path) -> dict[str, Any]:
-        """Decode all files into a folder beside the final one, and rename it when it is whole."""
+        """Decode all files into a temporary folder, and rename it when it is complete."""
         part = home.with_name(f"{home.name}.part")
         try:
             for leftover in (part, home):  # of an interrupted run; a damaged cache

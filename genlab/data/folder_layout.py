@@ -1,4 +1,4 @@
-"""The meaning of the folders of images: the splits on top, where there are any, and the classes."""
+"""The meaning of folders of images: the splits at the top, if any, and the classes."""
 
 import re
 from collections import Counter, defaultdict
@@ -25,7 +25,7 @@ _IN_ROOT = ""
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The place of each file among the classes and splits.
+    """The class and the split of each file.
 
     Attributes:
         class_names: In natural order; empty where there are no labels.
@@ -41,7 +41,7 @@ class Layout:
 
 
 def layout_of(names: Sequence[str], *, labels: Labels, splits: Splits, top: Path) -> Layout:
-    """Return the meaning of the folders that files lie in.
+    """Return the classes and splits of files, from their folders.
 
     Args:
         names: Of the files, relative, with forward slashes.
@@ -73,13 +73,13 @@ def layout_of(names: Sequence[str], *, labels: Labels, splits: Splits, top: Path
 
 
 def natural_order(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Return a key to sort by that takes digits as numbers: 2 before 10."""
+    """Return a sort key in which digits are numbers: 2 before 10."""
     parts = re.split(r"([0-9]+)", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
 def _split_folders(folders: Sequence[tuple[str, ...]], top: Path) -> dict[Split, str]:
-    """Return the folder of each split, where folders on top are named like splits."""
+    """Return the folder of each split, if top-level folders are named like splits."""
     on_top = Counter(folder[0] if folder else _IN_ROOT for folder in folders)
     found: dict[Split, list[str]] = defaultdict(list)
     for name in sorted(on_top):
@@ -106,7 +106,7 @@ def _split_folders(folders: Sequence[tuple[str, ...]], top: Path) -> dict[Split,
 
 
 def _refuse_splits_inside(folders: Sequence[tuple[str, ...]], top: Path) -> None:
-    """Refuse splits below the top, which would be put together and divided anew."""
+    """Refuse splits below the top level, which would be merged and divided anew."""
     inside: dict[tuple[str, ...], dict[Split, str]] = defaultdict(dict)
     for folder in folders:
         for depth in range(1, len(folder)):

@@ -1,4 +1,4 @@
-"""Pictures that a user names, read as the data of a run are, so that their likelihoods compare with those of the run.
+"""Pictures of the user, read like the data of a run, so that their likelihoods are comparable with those of the run.
 
 If the run's data were pictures in files (`dataset=folder`), its own rules turn these into images. Elsewhere a file
 is refused when that would take scaling or lose its colours, and a likelihood would be of another picture than the file.
@@ -26,7 +26,7 @@ from genlab.printing import printable
 from genlab.types import UNLABELLED, ImageSpec
 
 THRESHOLD = 0.5
-"""Grey value at which files become black and white for a run whose data have no threshold of their own."""
+"""Grey value at which files are binarised for a run whose data have no threshold."""
 _MAX_REASONS_LISTED = 5
 
 
@@ -134,7 +134,7 @@ def read_images(path: Path, reading: Reading, *, key: str = "images") -> GivenIm
 
 
 def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C H W"], int]:
-    """Return the levels 0 .. 255 of all files, and how many files hold more pictures than the one that was taken."""
+    """Return the levels 0 .. 255 of all files, and the number of files with more than one picture."""
     shape = (reading.rules.channels, *reading.rules.sides)
     levels, num_animated = [], 0
     refused = defaultdict[str, list[str]](list)  # names by reason

@@ -1,4 +1,4 @@
-"""IDX, the file format of the MNIST family: a header that says everything, then the bytes.
+"""IDX, the file format of the MNIST family: a header with type and shape, then the bytes.
 
 Two zero bytes, the type (8 is unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit integer,
 then the values, the last dimension fastest (Y. LeCun, the MNIST page).

@@ -1,4 +1,4 @@
-"""The image files below a folder: entries that are ignored, and the treatment of links."""
+"""Search for the image files below a folder: ignored entries, and the treatment of links."""
 
 import os
 import stat
@@ -25,7 +25,7 @@ _log = getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
-    """The identity of a file, by which a change is noticed.
+    """The identity of a file, from which a change is detected.
 
     Attributes:
         name: Relative to the folder, with forward slashes.
@@ -39,7 +39,7 @@ class ImageFile:
 
 
 def scan(top: Path, *, key: str) -> list[ImageFile]:
-    """Return the image files below a folder, sorted by name; files that are passed over are logged.
+    """Return the image files below a folder, sorted by name; ignored files are logged.
 
     Args:
         top: The folder.
@@ -61,7 +61,7 @@ def scan(top: Path, *, key: str) -> list[ImageFile]:
 
 
 def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
-    """Each real folder is read once, by its own name rather than by that of a link, so that circles end."""
+    """Yield the images below a folder; each real folder is read once, so that circular links end."""
     seen: set[tuple[int, int]] = set()
     around = {_identity(place) for place in top.resolve().parents}
     folders, links = [top], deque[Path]()
@@ -87,7 +87,7 @@ def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
 
 
 def _kind_passed_over(entry: "os.DirEntry[str]", *, is_folder: bool) -> str | None:
-    """Return the kind, in the plural, of an entry that is neither an image nor a folder of images; else None."""
+    """Return the kind, in the plural, of an ignored entry; None for an image or a folder of images."""
     if entry.name.startswith("."):
         return "hidden folders" if is_folder else "hidden files"
     if entry.name.lower() in _SYSTEM_NAMES:

@@ -1,4 +1,4 @@
-"""Images of files as they are, unscaled: the samples of any program, and real ones to compare them with.
+"""Images of files, unscaled: the samples of any program, and real ones to compare them with.
 
 Dimensions: N images, C channels, H height, W width.
 """
@@ -53,7 +53,7 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, hex, of the images."""
+        """The SHA-256 of the images, in hex."""
         digest = hashlib.sha256(str(tuple(self.levels.shape)).encode())
         for part in torch.split(self.levels, _CHUNK):
             digest.update(part.contiguous().numpy().data)
@@ -61,12 +61,12 @@ class ImageSet:
 
     @property
     def has_classes(self) -> bool:
-        """True if each image has a label or lies in a folder."""
+        """True if each image has a label or is in a folder."""
         return self.numbers is not None or self.class_names is not None
 
     @property
     def form(self) -> str:
-        """Size and colour of the images in words."""
+        """Description of the size and colour of the images."""
         return form_of(self.levels.shape[1:])
 
     def labels_among(self, names: Sequence[str]) -> Int[Tensor, " N"] | None:
@@ -96,7 +96,7 @@ class ImageSet:
 
 
 def form_of(shape: Sequence[int]) -> str:
-    """Return channels, height and width in words."""
+    """Return a description of channels, height and width."""
     channels, height, width = shape
     colour = {1: "grey", 3: "in colour"}.get(channels, f"with {channels} channels")
     return f"{height}x{width}, {colour}"
@@ -216,7 +216,7 @@ def _read_npz(path: Path, key: str) -> ImageSet:
 
 
 def _without_needless_colour(levels: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N _ H W"]:
-    """Return one channel of images whose channels are all equal, as evaluators have grey ones."""
+    """Return one channel of images whose channels are all equal, as evaluators store grey images."""
     is_grey = all(torch.equal(levels[:, 0], levels[:, other]) for other in range(1, levels.shape[1]))
     return levels[:, :1] if is_grey else levels
 

@@ -20,7 +20,7 @@ def resolve_root(root: str | None) -> Path:
 
 
 def existing_root(root: str | None) -> Path:
-    """Return the folder of the data sets, which exists where the user has named it: a misspelt one is not made.
+    """Return the folder of the data sets; one that the user named must exist, so that a misspelt one is not made.
 
     Raises:
         DataError: It does not exist.
@@ -33,7 +33,7 @@ def existing_root(root: str | None) -> Path:
 
 
 def require_folder(path: Path, *, key: str, hint: str | None = None) -> None:
-    """Refuse a path that is no folder.
+    """Refuse a path that is not a folder.
 
     Args:
         path: Absolute.
@@ -63,7 +63,7 @@ def describe_root(root: str | None) -> str:
 
 
 def _named(root: str | None) -> tuple[str, str | None]:
-    """Return the setting that names the folder, and the text of it."""
+    """Return the setting that names the folder, and its value."""
     return (ROOT_KEY, root) if root else (ROOT_VARIABLE, os.environ.get(ROOT_VARIABLE))
 
 

@@ -81,7 +81,7 @@ KMNIST = IdxSource(
 
 @prepared
 def mnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 digits, 28x28, 256 levels.
+    """Return MNIST (LeCun, Cortes, Burges): 60,000 + 10,000 digits, 28x28, 256 levels.
 
     Args:
         root: Folder that holds ``MNIST/raw``; see `existing_root`.
@@ -96,7 +96,7 @@ def mnist(*, root: str | None, download: bool, num_validation: int) -> RawDatase
 
 @prepared
 def fashion_mnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, 1708.07747): 60,000 + 10,000 pictures of clothes, 28x28, 256 levels.
+    """Return Fashion-MNIST (Xiao et al. 2017, 1708.07747): 60,000 + 10,000 pictures of clothes, 28x28, 256 levels.
 
     Arguments and errors are those of `mnist`; the folder is ``FashionMNIST/raw``.
     """
@@ -105,7 +105,7 @@ def fashion_mnist(*, root: str | None, download: bool, num_validation: int) -> R
 
 @prepared
 def kmnist(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """Kuzushiji-MNIST (Clanuwat et al. 2018, 1812.01718): 60,000 + 10,000 cursive Japanese characters, 28x28.
+    """Return Kuzushiji-MNIST (Clanuwat et al. 2018, 1812.01718): 60,000 + 10,000 cursive characters, 28x28.
 
     Arguments and errors are those of `mnist`; the folder is ``KMNIST/raw``.
     """
@@ -114,7 +114,7 @@ def kmnist(*, root: str | None, download: bool, num_validation: int) -> RawDatas
 
 @prepared
 def emnist(*, variant: EmnistSplit, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """EMNIST (Cohen et al. 2017, 1702.05373): handwritten letters and digits, 28x28, turned upright.
+    """Return EMNIST (Cohen et al. 2017, 1702.05373): handwritten letters and digits, 28x28, upright.
 
     The other arguments and the errors are those of `mnist`; the folder is ``EMNIST/raw``.
 
@@ -128,7 +128,7 @@ def emnist(*, variant: EmnistSplit, root: str | None, download: bool, num_valida
 
 
 def emnist_source(variant: EmnistSplit) -> IdxSource:
-    """Return the files and classes of one selection; 15 letters whose cases look alike are merged in two of them."""
+    """Return the files and classes of a variant; two of them merge the 15 letters whose cases look alike."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     names = {
         "byclass": (*DIGIT_NAMES, *letters, *letters.lower()),
@@ -152,7 +152,7 @@ def emnist_source(variant: EmnistSplit) -> IdxSource:
 
 
 def read_source(source: IdxSource, *, root: str | None, download: bool) -> tuple[Store, Store]:
-    """Return the training and the test file, verified, and repaired where that is allowed.
+    """Return the training and the test file, verified, and repaired if allowed.
 
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
@@ -198,7 +198,7 @@ def _find_problem(path: Path, num_dimensions: int, md5: str | None) -> str | Non
 
 
 def _repair(source: IdxSource, root: Path, problems: Mapping[str, str]) -> str:
-    """Fetch the files that have problems; returns why it failed, or that it did not.
+    """Fetch the damaged and missing files; return the reason of a failure, if any.
 
     torchvision fetches only what does not exist, so damaged files step aside; nothing of the user's is deleted, and
     they come back when the download fails.

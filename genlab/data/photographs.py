@@ -1,4 +1,4 @@
-"""Small colour photographs: CIFAR-10 and SVHN, through torchvision, which verifies their md5 at every reading."""
+"""Small colour photographs: CIFAR-10 and SVHN, through torchvision, which verifies their md5 at each read."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 @prepared
 def cifar10(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs, 32x32 in colour, 256 levels.
+    """Return CIFAR-10 (Krizhevsky 2009): 50,000 + 10,000 photographs, 32x32 in colour, 256 levels.
 
     Args:
         root: Folder that holds ``cifar-10-batches-py``; see `existing_root`.
@@ -43,7 +43,7 @@ def cifar10(*, root: str | None, download: bool, num_validation: int) -> RawData
 
 @prepared
 def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset:
-    """Street View House Numbers (Netzer et al. 2011): 73,257 + 26,032 cropped digits, 32x32 in colour, 256 levels.
+    """Return SVHN (Netzer et al. 2011): 73,257 + 26,032 cropped digits, 32x32 in colour, 256 levels.
 
     Arguments and errors are those of `cifar10`; the files are ``train_32x32.mat`` and ``test_32x32.mat``.
     """
@@ -60,7 +60,7 @@ def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset
 
 
 def _read(class_name: str, title: str, root: str | None, download: bool, **options: object) -> Any:
-    """torchvision's data set, fetched where that is needed and allowed."""
+    """Return torchvision's data set, downloaded if necessary and allowed."""
     folder = existing_root(root)
     try:
         return torchvision_dataset(class_name, folder, download=False, **options)

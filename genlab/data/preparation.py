@@ -1,4 +1,4 @@
-"""From the images of a source to a data set: the preparation that every source shares."""
+"""Preparation of the images of a source as a data set; every source shares it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ class Preparation:
     num_training: int | None = None  # likewise
 
     def apply(self, raw: RawDataset) -> Dataset:
-        """Choose classes and training images, hide labels, and measure.
+        """Return the data set, with classes and training images chosen and labels hidden.
 
         Raises:
             ConfigurationError: A class does not exist, is named twice or has too few images, or there are too few
@@ -182,7 +182,7 @@ def hide_labels(
 
 
 def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
-    """Return the first images to train on and the last `num_validation` to validate on, as file order has them.
+    """Return the first images for training and the last `num_validation` for validation, in file order.
 
     Raises:
         ConfigurationError: Validation would leave no training image.

@@ -23,7 +23,7 @@ _SHIFT = 15
 
 
 def permutation(num_items: int, *, seed: int) -> Int[Tensor, " N"]:
-    """Return a random order of 0 .. num_items - 1, on the CPU so that it does not depend on the device of the run."""
+    """Return a random permutation of 0 .. num_items - 1, made on the CPU to be independent of the run's device."""
     return torch.randperm(num_items, generator=torch.Generator().manual_seed(seed))
 
 
@@ -68,7 +68,7 @@ def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 
 
 def _hash_words_in_place(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Return the same hash of int32 words, wrapping; half the memory traffic, which is the whole cost.
+    """Return the same hash of wrapping int32 words, with half the memory traffic.
 
     A right shift of int32 drags the sign along, hence the masks.
     """

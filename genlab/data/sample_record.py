@@ -1,4 +1,4 @@
-"""The record of a folder of samples, with their settings and their number, and the names of an NPZ."""
+"""The record of a folder of samples: their settings and number; and the array names of an NPZ."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stacked MNIST: three digits as the channels of one colour picture, a thousand modes to cover.
+"""Stacked MNIST: three digits as the channels of one colour picture, with a thousand modes.
 
 Metz et al. (2016, 1611.02163); 128,000 training pictures as in PacGAN (Lin et al. 2017, 1712.04086).
 """
@@ -22,7 +22,7 @@ def stacked_mnist(
     num_test: int,
     seed: int,
 ) -> RawDataset:
-    """Three independent digits, drawn with replacement; class 100 r + 10 g + b for digits r, g, b in red, green, blue.
+    """Return stacked MNIST: three digits r, g, b drawn with replacement, of class 100 r + 10 g + b.
 
     Args:
         root: Folder that holds ``MNIST/raw``; see `existing_root`.

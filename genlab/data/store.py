@@ -11,7 +11,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 DEVICE_MEMORY_SHARE = 0.25
-"""A store moves to an accelerator when it fills at most this share of the memory that is free there."""
+"""Largest share of an accelerator's free memory that a store may fill to be moved there."""
 
 
 class Store:
@@ -41,7 +41,7 @@ class Store:
 
     @property
     def num_bytes(self) -> int:
-        """Size of the images in view, in bytes."""
+        """The size of the images in view, in bytes."""
         return len(self) * self.images[0].numel() if len(self) else 0
 
     def select(self, rows: Int[Tensor, " K"]) -> "Store":
@@ -53,11 +53,11 @@ class Store:
         return Store(self.images, labels, rows=self.rows)
 
     def original_rows(self, indices: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-        """Return the numbers that some images of the view have in the source."""
+        """Return the indices of some images of the view in the source."""
         return indices if self.rows is None else self.rows.index_select(0, indices)
 
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
-        """Return the levels and labels of some images of the view, on the device where the store lies."""
+        """Return the levels and labels of some images of the view, on the device of the store."""
         rows = indices if self.rows is None else self.rows.index_select(0, indices)
         return self.images.index_select(0, rows), self.labels.index_select(0, indices)
 
@@ -73,7 +73,7 @@ class Store:
         return to_device(levels, device), to_device(labels, device)
 
     def placed(self, device: torch.device) -> "Store":
-        """Return this store on the device if it fits there (DEVICE_MEMORY_SHARE), else unchanged, on the CPU."""
+        """Return this store on the device if it fits there (DEVICE_MEMORY_SHARE), else unchanged on the CPU."""
         if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
             return self
         images = self.images if self.rows is None else self.images.index_select(0, self.rows)
@@ -93,7 +93,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Return the free memory of an accelerator in bytes; infinite where the platform does not tell."""
+    """Return the free memory of an accelerator in bytes; infinite if it is unknown."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":

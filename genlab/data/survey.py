@@ -21,7 +21,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSurvey:
-    """One split.
+    """Statistics of one split.
 
     Attributes:
         num_images: Number of images.
@@ -39,7 +39,7 @@ class SplitSurvey:
 
 
 def survey(dataset: Dataset, split: Split) -> SplitSurvey:
-    """Look at every image of a split."""
+    """Return the statistics of all images of a split."""
     spec = dataset.spec
     pixels_of_image = spec.channels * spec.height * spec.width
     total = total_of_squares = 0.0
@@ -64,7 +64,7 @@ def survey(dataset: Dataset, split: Split) -> SplitSurvey:
 
 
 def describe(dataset: Dataset) -> Iterator[str]:
-    """Yield the survey of a data set for a terminal, block by block as it is made."""
+    """Yield the survey of a data set for a terminal, block by block."""
     spec = dataset.spec
     yield dataset.provenance
     size = f"{spec.height}x{spec.width} pixels, channels {spec.channels}"
@@ -82,7 +82,7 @@ def describe(dataset: Dataset) -> Iterator[str]:
 
 
 def numbered(names: Sequence[str], *, most: int = MAX_LISTED_CLASSES) -> str:
-    """Return the label and name of each class on one line; of many the first and the last."""
+    """Return the label and name of each class on one line; of many classes only the first and the last ones."""
     listed = [f"{label} = {printable(name)}" for label, name in enumerate(names)]
     return ", ".join(listed if len(listed) <= most else [*listed[: most - 1], "...", listed[-1]])
 

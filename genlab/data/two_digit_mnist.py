@@ -12,7 +12,7 @@ from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
 PAIRS = tuple(combinations_with_replacement(range(10), 2))
-"""The classes: which two digits there are, in whatever order."""
+"""The classes: unordered pairs of digits."""
 
 
 @prepared
@@ -27,7 +27,7 @@ def two_digit_mnist(
     num_test: int,
     seed: int,
 ) -> RawDataset:
-    """Two independent digits at independent places where they fit; intensities add up, clipped at 1.
+    """Return two independent digits at independent valid positions; intensities add up, clipped at 1.
 
     Args:
         size: Side of the canvas in pixels; 60 in the paper.

@@ -1,4 +1,4 @@
-"""Euclidean distances between many points, a piece at a time.
+"""Euclidean distances between many points, computed in pieces.
 
 Dimensions: N points, M other points, P pairs, D coordinates, k neighbours.
 """
@@ -14,7 +14,7 @@ _MAX_ENTRIES = 2**22
 
 
 def squared_distances(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
-    """|x - y|^2 of all pairs, in float64: the difference of large squares leaves few digits of float32."""
+    """Return |x - y|^2 of all pairs, in float64, because the difference of large squares leaves few digits."""
     points, others = points.double(), others.double()
     squares = points.square().sum(1).unsqueeze(1) + others.square().sum(1)  # (N, M)
     return squares.addmm_(points, others.t(), alpha=-2).clamp_min_(0)
@@ -51,7 +51,7 @@ def rounding_of(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> f
 def nearest_others(
     points: Float[Tensor, "N D"], *, num_neighbours: int
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-    """Return squared distances from each point to its k nearest other points, nearest first, and their numbers.
+    """Return squared distances from each point to its k nearest other points, nearest first, and their indices.
 
     Raises:
         ValueError: There are not k other points.
@@ -74,7 +74,7 @@ def nearest_others(
 def nearest(
     points: Float[Tensor, "N D"], candidates: Iterable[Float[Tensor, "_ D"]], *, num_neighbours: int
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
-    """Return the distance to the nearest candidates of each point and their number in the stream, nearest first.
+    """Return the distance of each point to its nearest candidates, nearest first, and their index in the stream.
 
     Args:
         points: Points whose neighbours are found.

@@ -1,4 +1,4 @@
-"""Feature extractors of sample measures: images to features and class probabilities, under an identity.
+"""Feature extractors of sample measures: features and class probabilities of images, with an identity.
 
 Two values of one measure compare only if the extractor's identity is the same: the same network, the same weights.
 
@@ -27,7 +27,7 @@ class Description(NamedTuple):
 
 @runtime_checkable
 class FeatureExtractor(Protocol):
-    """A network that gives features of images to measures."""
+    """A network that computes features of images for measures."""
 
     name: str
     """Suffix of every measure's name."""

@@ -1,4 +1,4 @@
-"""Frechet distance between two sets of features, each taken for a Gaussian (Heusel et al. 2017, arXiv:1706.08500).
+"""Frechet distance between Gaussian approximations of two sets of features (Heusel et al. 2017, arXiv:1706.08500).
 
     |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))                                                            (eq. 6)
 
@@ -46,7 +46,7 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 
 
 def trace_of_root(first: Float[Tensor, "F F"], second: Float[Tensor, "F F"]) -> Float[Tensor, ""]:
-    """tr((S_1 S_2)^(1/2)) of two positive semi-definite matrices.
+    """Return tr((S_1 S_2)^(1/2)) of two positive semi-definite matrices.
 
     S_1 S_2 has the eigenvalues of the symmetric A^T S_2 A for every A with A A^T = S_1, and the trace is the sum of
     their roots. The Cholesky factor is such an A and cheap; a singular S_1 has none and takes its symmetric root.

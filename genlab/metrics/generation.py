@@ -1,4 +1,4 @@
-"""Images of a model, to be measured: the same for the same seed, whatever else the measuring does.
+"""Samples of a model for measures: a function of the seed, independent of other computations.
 
 Dimensions: N images, C channels, H height, W width, K classes.
 """
@@ -34,7 +34,7 @@ def draw_images(
     device: torch.device,
     shows_progress: bool = True,
 ) -> Float[Tensor, "N C H W"]:
-    """Return samples in [0, 1], on the CPU; several processes draw them in turn, and all ranks get all of them.
+    """Return samples in [0, 1], on the CPU; processes draw batches in turn, and all ranks get all samples.
 
     Args:
         model: In evaluation mode, on the device.
@@ -91,7 +91,7 @@ def draw_batches(
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Images to be measured, and the classes that they were drawn for; None without classes."""
+    """Generated images to measure, and their requested classes; None without classes."""
 
     levels: UInt8[Tensor, "N C H W"]
     labels: Int[Tensor, " N"] | None
@@ -100,7 +100,7 @@ class Generated:
 def generated_images(
     model: GenerativeModel, dataset: Dataset, num_images: int, *, seed: int, device: torch.device
 ) -> Generated:
-    """Return samples of a model as files store them, of classes as frequent as in training.
+    """Return samples of a model, rounded as in files, with the class frequencies of the training data.
 
     Args:
         model: In evaluation mode, on the device.
@@ -120,7 +120,7 @@ def generated_images(
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:
-    """Return the number of labelled training images in each class; None where there are no classes."""
+    """Return the number of labelled training images in each class; None if there are no classes."""
     if dataset.spec.num_classes == 0:
         return None
     labels = dataset.store_on("train", torch.device("cpu")).labels

@@ -1,4 +1,4 @@
-"""The features of Inception-v3 from a weights file: as used by published FID, KID and Inception scores.
+"""Features of Inception-v3 from a weights file, as used by published FID, KID and Inception scores.
 
 The network is TensorFlow's of December 2015, whose weights circulate converted for PyTorch as
 ``pt_inception-2015-12-05-6726825d.pth`` (pytorch-fid) and ``weights-inception-2015-12-05-6726825d.pth``
@@ -32,7 +32,7 @@ _HINT = (
 
 
 class InceptionFeatures:
-    """Inception-v3 as an extractor of features and (bias-free, as published scores have them) logits.
+    """Inception-v3 as an extractor of features and of logits without bias, as in published scores.
 
     Args:
         weights: A file of one of the two names above.
@@ -60,7 +60,7 @@ class InceptionFeatures:
 
 
 def resize_as_tensorflow(images: Float[Tensor, "B C H W"], *, side: int = SIDE) -> Float[Tensor, "B C S S"]:
-    """Bilinear, with pixel i of the result at i * H / S of the image: no half-pixel offset, unlike torch's."""
+    """Resize bilinearly without torch's half-pixel offset: pixel i of the result is at i * H / S of the image."""
     return _interpolation(images.shape[2], side, images) @ images @ _interpolation(images.shape[3], side, images).t()
 
 
@@ -97,7 +97,7 @@ def _network(content: bytes, path: Path) -> nn.Module:
 
 
 class _Repooled(nn.Module):
-    """A block of torchvision's whose last branch pools in another way before its convolution."""
+    """A block of torchvision with another pooling in its last branch."""
 
     def __init__(self, block: nn.Module, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Repooled(nn.Module):
 
 
 class _UpToFeatures(nn.Module):
-    """The network without its last layer, which is kept beside."""
+    """The network without its last layer, which is kept as an attribute."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Inception-style score: are samples of a clear class, and of all classes alike?
+"""Inception-style score: confidence of the class of each sample, and uniformity of the classes.
 
 Salimans et al. 2016, arXiv:1606.03498, section 4:
 

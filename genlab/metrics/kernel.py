@@ -25,7 +25,7 @@ from torch import Tensor
 from genlab.metrics.distances import pieces
 
 LEAST_IMAGES = 4
-"""On a side: with fewer the second-order terms cannot be estimated."""
+"""Least number of points of each set, to estimate the second-order terms."""
 
 
 def cubic_kernel(points: Float[Tensor, "N F"], others: Float[Tensor, "M F"]) -> Float[Tensor, "N M"]:
@@ -64,7 +64,7 @@ def kernel_distance(first: Float[Tensor, "N F"], second: Float[Tensor, "M F"]) -
 
 
 class _Sums(NamedTuple):
-    """Sums over a matrix of the kernel less an origin; of one set with itself without its diagonal."""
+    """Sums over a kernel matrix minus an origin; without the diagonal for one set with itself."""
 
     of_rows: Float[Tensor, " N"]
     of_columns: Float[Tensor, " M"]
@@ -95,7 +95,7 @@ def _across(points: Float[Tensor, "N F"], others: Float[Tensor, "M F"], origin: 
 
 
 def _interaction_within(sums: _Sums) -> float:
-    """Estimate the variance of k(x, x') - E k(x, .) - E k(., x'), of two points of one set, without bias.
+    """Return an unbiased estimate of the variance of k(x, x') - E k(x, .) - E k(., x') for two points of one set.
 
     The sum of squares of the U-centred matrix (Szekely & Rizzo 2014, section 2), written in sums over the matrix.
     """
@@ -106,7 +106,7 @@ def _interaction_within(sums: _Sums) -> float:
 
 
 def _interaction_across(sums: _Sums) -> float:
-    """Estimate the same of a point of each set: the mean square of the interaction in a two-way layout."""
+    """Return the estimate for one point of each set: the mean square of the interaction in a two-way layout."""
     num_rows, num_columns = len(sums.of_rows), len(sums.of_columns)
     of_rows = float(sums.of_rows.square().sum()) / num_columns
     of_columns = float(sums.of_columns.square().sum()) / num_rows

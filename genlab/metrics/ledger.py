@@ -1,4 +1,4 @@
-"""The ledger: numbers together with everything that two of them must share to be compared."""
+"""The ledger: numbers with the facts that must be equal for a comparison."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ Weights = Literal["trained", "averaged", "none", "unknown"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The identity of images that something is measured on."""
+    """The identity of measured images."""
 
     name: str
     """Of the data set, the folder or the file."""
@@ -42,9 +42,9 @@ class Estimate:
     protocol: str
     """The choices of the measure itself, such as "k=5"; "" if there are no choices."""
     features: str | None
-    """Identity of the extractor; None where the images themselves were looked at."""
+    """Identity of the extractor; None if the images themselves were measured."""
     num_generated: int
-    """Images of the model, or of the real images that take their place in a baseline."""
+    """Number of images of the model, or of the real images in a baseline."""
     num_reference: int
     """Images of the reference split; 0 if no reference image is used."""
 
@@ -76,12 +76,12 @@ class Entry:
 
     @property
     def unit(self) -> str:
-        """Of the value, as it is declared."""
+        """The declared unit of the value."""
         return NOT_DECLARED if self.measure is None else self.measure.unit
 
     @property
     def kind(self) -> str:
-        """Exact, a bound, or an estimate, as it is declared."""
+        """The declared kind of the value: exact, a bound, or an estimate."""
         return NOT_DECLARED if self.measure is None else self.measure.kind
 
 
@@ -132,7 +132,7 @@ def entries_from(
 
 
 def _as_measured(declared: Measure | None, protocol: str | None) -> Measure | None:
-    """Declare a measure that depends on how images were put together as the estimate that it is."""
+    """Return the declaration of a measure as an estimate if it depends on the composition of batches."""
     if declared is None or protocol is None or declared.kind != "exact":
         return declared
     return replace(declared, kind="estimate")
@@ -217,7 +217,7 @@ def format_table(measures: Sequence[Entry], baselines: Sequence[Entry] = ()) -> 
 
 
 def _notes_on_protocols(entries: Sequence[Entry]) -> list[str]:
-    """Say of given images how they were measured, below their table: most measures have nothing to say here."""
+    """Return notes on the protocols of measures of given images, to print below their table."""
     names: dict[str, list[str]] = {}
     for entry in entries:
         if entry.num_generated is None and entry.protocol:
@@ -226,7 +226,7 @@ def _notes_on_protocols(entries: Sequence[Entry]) -> list[str]:
 
 
 def _columns_of_samples(real: Mapping[str, Entry]) -> tuple[Column, ...]:
-    """The last of the numbers is that of real images, by name in `real`, in the place of the samples."""
+    """Return the columns of a measure of samples; the last number is that of real images, by name in `real`."""
 
     def of_real(entry: Entry) -> str:
         found = real.get(f"{OF_REAL_IMAGES}{entry.name}")

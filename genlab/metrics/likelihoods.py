@@ -1,4 +1,4 @@
-"""Likelihoods of single images that a user names, of which the ledger holds averages."""
+"""Likelihoods of single images of the user; the ledger holds averages."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -27,30 +27,30 @@ class Likelihood:
 
     @property
     def mean(self) -> float:
-        """Over the images."""
+        """The mean over the images."""
         return self.values.mean().item()
 
     @property
     def standard_error(self) -> float | None:
-        """Standard error of the mean; None for a single image."""
+        """The standard error of the mean; None for a single image."""
         count = len(self.values)
         return self.values.std().item() / math.sqrt(count) if count > 1 else None
 
     @property
     def head(self) -> tuple[str, str, str]:
-        """Name, unit (with the number of importance samples where there is one) and kind."""
+        """The name, the unit (with the number of importance samples, if any) and the kind."""
         samples = "" if self.num_importance_samples is None else f" (K={self.num_importance_samples})"
         return self.name, self.measure.unit + samples, self.measure.kind
 
 
 def has_likelihood(model: Model) -> bool:
-    """Return True where a model declares a measure of the probability of an image, or of a bound on it."""
+    """Return True if a model declares a likelihood of an image, or a bound on it."""
     return any(declared.quantity in LIKELIHOODS for declared in model.measures.values())
 
 
 @torch.no_grad()
 def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_samples: int) -> list[Likelihood]:
-    """Return the measures of each image that are declared as likelihoods, under the names that the ledger has for them.
+    """Return the measures of each image that are declared as likelihoods, under their names in the ledger.
 
     Several processes take the batches in turn, and all get all.
 
@@ -118,7 +118,7 @@ def likelihoods_as_json(names: Sequence[str], measures: Sequence[Likelihood]) ->
 
 
 def rounded(measure: Likelihood, value: float | None) -> str:
-    """Return a value with the digits of its unit; nothing for None."""
+    """Return a value with the digits of its unit; "" for None."""
     if value is None:
         return ""
     return f"{value:.2f}" if measure.measure.unit == "nats/image" else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""Fidelity apart from diversity: how much of each set lies where the other one is dense.
+"""Precision, recall, density and coverage: fidelity and diversity measured separately.
 
 A set's manifold is the union of balls around its points, each reaching to its k-th nearest other point of the set.
 
@@ -40,7 +40,7 @@ NEIGHBOURS_OF_DENSITY = 5
 
 _NUM_DIVISIONS = 32
 _RESERVE = 24
-"""Neighbours beyond 2 k that are kept: so many practically always hold k of the same half."""
+"""Number of neighbours beyond 2 k that are kept, so that nearly always k of them belong to the same half."""
 _ROUNDING_OF_SUMS = 1e-12
 _ROUNDINGS_OF_FEATURES = 4.0
 
@@ -53,11 +53,11 @@ class ManifoldScores(NamedTuple):
     density: Float[Tensor, " M"]
     coverage: Float[Tensor, " N"]
     standard_errors: Mapping[str, float]
-    """Of the four averages, by name, over draws of both sets."""
+    """Standard errors of the four averages, by name, over draws of both sets."""
 
 
 class _Counts(NamedTuple):
-    """Counts per image of the balls that hold it, or of the images in its ball; row 0 for all, then for each half."""
+    """Counts per image of the balls that contain it, or of the images in its ball; row 0 for all, then each half."""
 
     in_small: Float[Tensor, "R M"]
     in_large: Float[Tensor, "R M"]
@@ -118,7 +118,7 @@ def manifold_scores(
 def precision_and_recall(
     real: Float[Tensor, "N F"], generated: Float[Tensor, "M F"], *, num_neighbours: int = NEIGHBOURS_OF_PRECISION
 ) -> tuple[float, float]:
-    """Return precision and recall alone, which cost a fraction of all scores with their standard errors.
+    """Return precision and recall only, at a fraction of the cost of all scores with their standard errors.
 
     Raises:
         ValueError: A set has no k-th neighbour.
@@ -134,7 +134,7 @@ def precision_and_recall(
 
 
 def _divisions(num_points: int, *, seed: int) -> Bool[Tensor, "D N"]:
-    """Divide points into random halves, D times; their own order may be that of classes."""
+    """Divide points into random halves, D times, because their order may be that of classes."""
     order = torch.rand(_NUM_DIVISIONS, num_points, generator=Generator().manual_seed(seed)).argsort(1)
     return order < num_points // 2
 
@@ -156,7 +156,7 @@ def _radii(
 
 
 def _grow(radii: Float[Tensor, "R N"], *, by: float) -> None:
-    """Let a point that is as far as the k-th neighbour, but for rounding, be inside: duplicates make many ties."""
+    """Enlarge radii by the rounding error, so that a point at the distance of the k-th neighbour is inside."""
     radii.sqrt_().mul_(1 + _ROUNDING_OF_SUMS).add_(by).square_()
 
 
@@ -173,7 +173,7 @@ def _count(
     halves_of_real: Bool[Tensor, "D N"],
     halves_of_generated: Bool[Tensor, "D M"],
 ) -> _Counts:
-    """Count who lies in whose balls, among the few pairs that a matrix of distances leaves."""
+    """Count the points in each ball, among the few candidate pairs."""
     counts = _Counts(*(torch.zeros_like(radii, dtype=torch.float32) for radii in (around, around, small, small)))
     slack = rounding_of(generated, real)
     reach_of_real = torch.maximum(small, large).amax(0) + slack

@@ -29,10 +29,10 @@ CODE_MEASURES = {f"code_error_{matching}": Measure(unit="1", kind="exact", direc
 
 @runtime_checkable
 class CodePredictor(Protocol):
-    """A model that may read a categorical code off an image."""
+    """A model that may predict a categorical code of an image."""
 
     def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
-        """Return the likeliest category of each image, from 0; None where the model as configured has no such code."""
+        """Return the most likely category of each image, from 0; None if the model has no such code."""
 
 
 def match_codes(codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching: Matching) -> Int[Tensor, " Q"]:
@@ -58,7 +58,7 @@ def match_codes(codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching
 def code_errors(
     codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, classes: Int[Tensor, " Q"]
 ) -> Float[Tensor, " N"]:
-    """1 where the class of an image's code is not the image's, else 0.
+    """Return 1 for each image whose code has another class than the image, else 0.
 
     Args:
         codes: The code of each image; one that the matching never saw is an error.
@@ -79,7 +79,7 @@ def code_averages(
     seed: int,
     device: torch.device,
 ) -> dict[str, Average]:
-    """Errors of a model's code on a split, its categories matched on up to 10,000 training images.
+    """Return the errors of a model's code on a split, after matching on up to 10,000 training images.
 
     Nothing where the model has no code.
 

@@ -31,7 +31,7 @@ def modes_covered(predictions: Int[Tensor, " N"], *, num_modes: int) -> int:
 
 
 def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K"] | None = None) -> float:
-    """Return KL(generated || reference) in nats, infinite where a class occurs that the reference lacks.
+    """Return KL(generated || reference) in nats, infinite if a class is missing in the reference.
 
     Args:
         counts: Images in each class, at least one in all.

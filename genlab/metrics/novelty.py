@@ -27,7 +27,7 @@ class Auroc:
 
     value: float
     standard_error: float | None
-    """None where a set has one image only."""
+    """None if a set has one image only."""
 
 
 def auroc(familiar: Float[Tensor, " M"], novel: Float[Tensor, " N"]) -> Auroc:
@@ -45,7 +45,7 @@ def auroc(familiar: Float[Tensor, " M"], novel: Float[Tensor, " N"]) -> Auroc:
 
 
 def _shares_below(values: Float[Tensor, " M"], others: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """Return the share of the values that are below each of the others, ties counted as one half."""
+    """Return the share of the values below each of the others, with ties counted as one half."""
     ordered = values.double().sort().values
     below, not_above = (torch.searchsorted(ordered, others.double(), right=right) for right in (False, True))
     return (below + not_above).double() / (2 * len(values))

@@ -62,7 +62,7 @@ def parzen_estimate(
 def parzen_log_densities(
     samples: Float[Tensor, "M ..."], images: Float[Tensor, "N ..."], *, bandwidths: Sequence[float]
 ) -> Float[Tensor, "S N"]:
-    """log (1/M) sum_m N(x; x_m, sigma^2 I) of each image, in nats, for each sigma."""
+    """Return log (1/M) sum_m N(x; x_m, sigma^2 I) of each image, in nats, for each sigma."""
     centres, points = samples.flatten(1), images.flatten(1)
     num_dimensions = points.shape[1]
     densities = []

@@ -1,4 +1,4 @@
-"""Every measure of a model's samples, from drawing them to the entries of the ledger.
+"""The measures of a model's samples, from drawing to the entries of the ledger.
 
 Dimensions: N images, C channels, H height, W width, F features, K classes.
 """
@@ -37,7 +37,7 @@ from genlab.randomness import derive_seed
 from genlab.sampling.comparisons import beside, with_neighbours
 
 LEAST_IMAGES = 50
-"""Below it a measure of samples says nothing."""
+"""Least number of images for a measure of samples."""
 # Splits of the baseline's real images; the first that is not the reference is used. The classifier has learned the
 # training images by heart, so they look better to it than a perfect model's samples would.
 _SPLITS_FOR_THE_BASELINE: tuple[Split, ...] = ("validation", "test", "train")
@@ -68,14 +68,14 @@ class Reference:
 
     @classmethod
     def of_split(cls, dataset: Dataset, split: Split, num_images: int | None, *, seed: int) -> "Reference":
-        """Return a random choice of so many images of a split; None takes all."""
+        """Return a random choice of images of a split; all images for None."""
         levels = list(_real(dataset, split, num_images, seed))
         empty = torch.zeros(0, dataset.spec.channels, dataset.spec.height, dataset.spec.width, dtype=torch.uint8)
         return cls(levels=torch.cat([empty, *levels]), source=Source.of(dataset), split=split)
 
     @classmethod
     def of_files(cls, images: ImageSet, num_images: int | None, *, seed: int) -> "Reference":
-        """Return a random choice of so many images; None takes all."""
+        """Return a random choice of images; all images for None."""
         levels = images.levels
         if num_images is not None and num_images < len(levels):
             levels = levels[permutation(len(levels), seed=derive_seed(seed, "reference"))[:num_images].sort().values]
@@ -88,7 +88,7 @@ class Report:
 
     estimates: list[Estimate] = field(default_factory=list)
     baselines: list[Estimate] = field(default_factory=list)
-    """The same measures of real images of another split in the place of the generated ones."""
+    """The same measures of real images of another split instead of the generated ones."""
     histogram: Int[Tensor, " K"] | None = None
     """Samples in each class of the classifier; None without one."""
     pictures: dict[str, Float[Tensor, "C h w"]] = field(default_factory=dict)
@@ -102,11 +102,11 @@ class _Look:
     reference: Description
     generated: Description
     real: Description | None
-    """Of real images in the place of the generated ones; None if there are too few."""
+    """Output for real images instead of the generated ones; None if there are too few."""
 
 
 class Comparison:
-    """Generated images and the real ones that they are held against, all with the 256 levels of files.
+    """Generated images and the real images to compare them with, all with the 256 levels of files.
 
     Several processes make one together and share the looking through extractors. Any of them can then report alone.
 
@@ -152,7 +152,7 @@ class Comparison:
         ]
 
     def report(self) -> Report:
-        """Measure everything, in this process alone."""
+        """Return all measures, computed in this process only."""
         with alone():
             return self._report()
 
@@ -183,14 +183,14 @@ class Comparison:
             report.baselines.extend(as_baseline(estimate) for estimate in baselines)
 
     def _other_real_images(self, dataset: Dataset) -> UInt8[Tensor, "N C H W"] | None:
-        """At most as many real images as were generated, from another split than the reference; None if too few."""
+        """Return real images of another split than the reference, at most as many as generated; None if too few."""
         for split in _SPLITS_FOR_THE_BASELINE:
             if split != self.reference.split and dataset.num_images(split) >= LEAST_IMAGES:
                 return self._real(dataset, split, len(self.generated.levels))
         return None
 
     def _measure(self, look: _Look, report: Report) -> None:
-        """Compute every measure that one extractor gives."""
+        """Compute every measure on the features of one extractor."""
         extractor = look.extractor
         report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
         if look.real is not None:
@@ -235,7 +235,7 @@ class Comparison:
                 report.baselines.append(as_baseline(of_real))
 
     def _find_neighbours(self, report: Report, dataset: Dataset) -> None:
-        """Distances to the nearest training images, by pixels and by the classifier's features, and a picture."""
+        """Compute distances to the nearest training images, by pixels and by classifier features, and a picture."""
         looks: list[FeatureExtractor | None] = [None]
         looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
         generated = self.generated.levels

@@ -1,4 +1,4 @@
-"""The quality of a model's samples while it trains, for models whose losses order nothing, such as GANs.
+"""The quality of samples during training, for models whose losses do not order models, such as GANs.
 
 At each look the averaged model draws the same noise, and its images are compared with the same validation images, in
 one space of features: Frechet and kernel distance, precision and recall, each beside the value of real images that
@@ -122,7 +122,7 @@ class QualityObserver(Observer):
         return {"features": self.extractor.identity, "num_images": self.num_images}
 
     def load_state_dict(self, state: Any) -> None:
-        """Start to choose anew where the values of before do not compare with those to come."""
+        """Restore the state; reset the selection if earlier values are not comparable with new ones."""
         if dict(state) != self.state_dict():
             _log.warning(
                 "quality was measured on %s images by %s and goes on with %s by %s: the best checkpoint is chosen anew",

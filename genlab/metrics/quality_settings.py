@@ -1,11 +1,11 @@
-"""The settings of the quality that a model's samples have while it trains."""
+"""The settings of the sample quality during training."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 LEAST_IMAGES = 10
-"""Validation images below which nothing is measured."""
+"""Least number of validation images for a measurement."""
 
 FeaturesName = Literal["auto", "classifier", "random_network", "inception"]
 
@@ -19,9 +19,9 @@ class QualitySettings:
     """
 
     interval: int | None
-    """Steps from one look to the next; None looks with each validation."""
+    """Steps between two measurements; None measures with each validation."""
     num_samples: int
-    """Images to draw, and validation images to compare them with; fewer where the split has fewer."""
+    """Number of samples and of validation images; fewer if the split has fewer."""
     features: FeaturesName
     """``auto`` takes Inception's where its file is given, else the classifier's of these data where the cache has it,
     else a random network's; a run folder keeps the choice."""

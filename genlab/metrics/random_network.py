@@ -52,6 +52,6 @@ class RandomNetworkFeatures:
         self.network = network.to(device).eval().requires_grad_(False)
 
     def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
-        """Return the features of images in [0, 1]; the one class that it knows is every image's."""
+        """Return the features of images in [0, 1], with a single class for all."""
         features: Tensor = self.network(2 * images - 1)
         return Description(features, features.new_zeros(len(features), 1))

@@ -1,4 +1,4 @@
-"""Estimates of the quality of samples from what an extractor says of them, under names and declarations.
+"""Estimates of sample quality from the features of an extractor, with names and declarations.
 
 Dimensions: N images, K classes.
 """
@@ -22,7 +22,7 @@ from genlab.metrics.modes import class_histogram, histogram_divergence, modes_co
 def distribution_estimates(
     extractor: FeatureExtractor, reference: Description, generated: Description
 ) -> list[Estimate]:
-    """Frechet and kernel distance, precision, recall, density and coverage; a score where there are several classes."""
+    """Return Frechet and kernel distance, precision, recall, density and coverage; a score if there are classes."""
 
     def estimate(name: str, value: float, error: float | None, protocol: str = "") -> Estimate:
         return Estimate(
@@ -96,7 +96,7 @@ def class_estimates(
 def conditional_accuracy(
     extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], labels: Int[Tensor, " N"]
 ) -> Estimate:
-    """Return the share of the images whose class, by the classifier, is the one they were drawn for."""
+    """Return the share of the images that the classifier assigns to their requested class."""
     return Estimate(
         name=f"conditional_accuracy_{extractor.name}",
         measure=estimated("higher"),
@@ -118,7 +118,7 @@ def _mean_and_error(values: Float[Tensor, " N"]) -> dict[str, float]:
 
 
 def as_baseline(estimate: Estimate) -> Estimate:
-    """Return a measure of real images in the samples' place under its own name."""
+    """Return a measure of real images instead of samples, under its own name."""
     return replace(estimate, name=f"{OF_REAL_IMAGES}{estimate.name}")
 
 

@@ -29,7 +29,7 @@ class SampleMeasure(ABC):
     of_features: bool = False
     """True to measure the features of each extractor, whose name ends that of the measure, instead of the pixels."""
     protocol: str = ""
-    """The choices of the measure, such as "k=5", without which two values do not compare."""
+    """The choices of the measure, such as "k=5", which must be equal for a comparison."""
 
     @abstractmethod
     def compute(self, generated: Float[Tensor, "N *D"], reference: Float[Tensor, "M *D"]) -> float:

@@ -46,7 +46,7 @@ from genlab.types import Batch, Phase
 
 
 class Model(nn.Module, ABC):
-    """Anything the generic loop can train: generative models and the classifiers that measure them."""
+    """Base class of everything that the trainer trains: generative models and classifiers."""
 
     selection_measure: ClassVar[str | None] = None
     """The key of :meth:`evaluate` by which the best checkpoint is chosen and early stopping decides, lower is better
@@ -74,19 +74,19 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Measures per example, not reduced, by the names of :attr:`measures`.
+        """Return the measures of each example, not reduced, by the names of :attr:`measures`.
 
         A value of shape (B,) is a measure; one of shape (B, K) is a curve of K points (nats per step, say).
         """
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the parameters, to which images and noise are converted at the model's own door."""
+        """The type of the parameters, to which a model converts images and noise."""
         return next(self.parameters()).dtype
 
     @property
     def group_size(self) -> int:
-        """Images that a training step takes together: the number of images of a batch must be a multiple of it."""
+        """Number of images that a training step combines; the batch size must be a multiple of it."""
         return 1
 
     @property
@@ -99,7 +99,7 @@ class Model(nn.Module, ABC):
         return any(coupling_layer(child) is not None for child in self.children())
 
     def warnings(self) -> tuple[str, ...]:
-        """Return one line for each doubt about this combination of parts; they are logged when training starts."""
+        """Return warnings about this combination of parts, one line each; they are logged when training starts."""
         return ()
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
@@ -113,14 +113,14 @@ class Model(nn.Module, ABC):
         return self.evaluate(batch)
 
     def initialize(self, batch: Batch) -> None:
-        """Set data-dependent initial values, once, on a fresh model; the batch is a sample of the training images."""
+        """Set data-dependent initial values, once, on a new model; the batch is a sample of the training images."""
 
     def compilable(self) -> tuple[nn.Module, ...]:
         """Return the modules to compile, in place, when the user asks for it."""
         return ()
 
     def shardable(self) -> tuple[nn.Module, ...]:
-        """Modules whose parameters may be divided among processes, inner ones first; together all that it has.
+        """Return modules whose parameters may be sharded, inner ones first; together they have all parameters.
 
         Their forward passes alone may use their parameters in a loss, and none is differentiated twice. Empty where
         this does not hold.
@@ -169,7 +169,7 @@ class GenerativeModel(Model):
     """A model that draws images."""
 
     num_classes: int = 0
-    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+    """Number of classes that :meth:`sample` takes as labels; 0 without labels."""
 
     @abstractmethod
     def sample(
@@ -219,7 +219,7 @@ def require_labels_of_samples(labels: Tensor | None, num_samples: int, model: Ge
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Every module in evaluation mode for a while, whatever mode each was in."""
+    """Put every module in evaluation mode in the context, and restore the mode of each."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -30,11 +30,11 @@ class Latent:
     """A group of latent variables in one evaluation: of a glimpse, or of a level of a hierarchy."""
 
     posterior: Distribution
-    """q(z | x); of z given the groups before it, where there are any."""
+    """q(z | x); for a later group, the distribution given the groups before it."""
     prior: Distribution
     """p(z), of any shape that broadcasts to that of the posterior."""
     value: Float[Tensor, "B *Z"]
-    """The draw from the posterior that the decoder was given."""
+    """The draw from the posterior, which is the input of the decoder."""
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class HasKL(Protocol):
     """Key of ``evaluate`` with KL(q(z | x) || p(z)) of each image, summed over all latent variables, in nats."""
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """As :meth:`genlab.models.base.Model.evaluate`."""
+        """See :meth:`genlab.models.base.Model.evaluate`."""
 
     def latents(self, batch: Batch) -> Sequence[Latent]:
         """Return all groups of latent variables of one evaluation.
@@ -56,7 +56,7 @@ class HasKL(Protocol):
 
 @runtime_checkable
 class HasPosteriorLayers(HasKL, Protocol):
-    """A model whose posterior is the prior where the outputs of some layers are zero."""
+    """A model whose posterior equals the prior if the outputs of some layers are zero."""
 
     def posterior_layers(self) -> tuple[nn.Module, ...]:
         """Return the layers: for a prior N(0, 1), those of the mean and of log sigma."""
@@ -64,13 +64,13 @@ class HasPosteriorLayers(HasKL, Protocol):
 
 @runtime_checkable
 class HasScores(Protocol):
-    """A model with a discriminator or a critic, trained in a phase of its own."""
+    """A model with a discriminator or a critic, which has its own phase."""
 
     score_measure: ClassVar[str]
     """Key of ``evaluate`` with the score of each given image."""
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        """As :meth:`genlab.models.base.Model.evaluate`."""
+        """See :meth:`genlab.models.base.Model.evaluate`."""
 
     def score_layers(self) -> tuple[nn.Module, ...]:
         """Return the last layers of the discriminator; a constant added to their outputs is added to the score."""
@@ -84,7 +84,7 @@ class IsCausal(Protocol):
     """Values of a symbol, K."""
 
     def to_symbols(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, "B S h w"]:
-        """Return the symbols of images in [0, 1]: their levels, where a symbol is a sub-pixel."""
+        """Return the symbols of images in [0, 1]: their levels, if a symbol is a sub-pixel."""
 
     def to_images(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B C H W"]:
         """Return the images that :meth:`to_symbols` maps to these symbols."""
@@ -98,7 +98,7 @@ class SamplesIncrementally(IsCausal, Protocol):
     """A causal model with a sampler that computes the logits of one symbol after another."""
 
     num_classes: int
-    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+    """Number of classes that :meth:`sample` takes as labels; 0 without labels."""
 
     def decoder(self, labels: Int[Tensor, " N"], *, dtype: torch.dtype) -> Decoder:
         """Return a fresh decoder, whose logits equal those of :meth:`logits`."""
@@ -109,15 +109,15 @@ class SamplesIncrementally(IsCausal, Protocol):
     def sample(
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """As :meth:`genlab.models.base.GenerativeModel.sample`."""
+        """See :meth:`genlab.models.base.GenerativeModel.sample`."""
 
 
 @runtime_checkable
 class Completes(Protocol):
-    """A model that draws the rest of an image of which the first rows are given."""
+    """A model that completes images from their first rows."""
 
     num_classes: int
-    """Classes that :meth:`sample` takes as labels; 0 where it takes none."""
+    """Number of classes that :meth:`sample` takes as labels; 0 without labels."""
 
     def complete(
         self,
@@ -132,7 +132,7 @@ class Completes(Protocol):
     def sample(
         self, num_samples: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N C H W"]:
-        """As :meth:`genlab.models.base.GenerativeModel.sample`."""
+        """See :meth:`genlab.models.base.GenerativeModel.sample`."""
 
 
 @runtime_checkable
@@ -156,13 +156,13 @@ class RendersInputs(Protocol):
     def draw_inputs(
         self, num: int, *, labels: Int[Tensor, " N"] | None = None, generator: Generator | None = None
     ) -> Float[Tensor, "N I"]:
-        """Return random inputs, of given classes where the model has classes."""
+        """Return random inputs, for given classes if the model has classes."""
 
     def render(self, inputs: Float[Tensor, "N I"]) -> Float[Tensor, "N C H W"]:
         """Return the images in [0, 1] of inputs, differentiable by them."""
 
     def confine(self, noise: Float[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
-        """Return the nearest noise in the region where draws lie."""
+        """Return the nearest noise in the region of the prior's draws."""
 
 
 @runtime_checkable

@@ -36,7 +36,7 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"])
 
 
 def classification_measures(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
-    """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
+    """Return the cross-entropy of each image in nats, and its error: 1 if the predicted class is wrong, else 0."""
     return {
         "cross_entropy_nats": F.cross_entropy(logits, labels, reduction="none"),
         "error": (logits.argmax(1) != labels).to(logits.dtype),

@@ -1,4 +1,4 @@
-"""A small convolutional classifier that gives sample measures the class and the features of an image.
+"""A small convolutional classifier whose classes and features are used by sample measures.
 
 No paper: blocks of convolution, batch normalisation (Ioffe & Szegedy 2015, arXiv:1502.03167), ReLU and maximum
 pooling, each block twice as wide on half the side, then one hidden layer. The activations of the hidden layer are
@@ -26,7 +26,7 @@ _LEAST_MAP: Final = 4
 
 
 class Classifier(Model):
-    """Convolutions, one hidden layer, classes.
+    """A classifier with convolutions and one hidden layer.
 
     Args:
         spec: Properties of the images, measured by the dataset; at least 8x8 pixels and two classes.
@@ -105,7 +105,7 @@ class Classifier(Model):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
+        """Return the cross-entropy of each image in nats, and its error: 1 if the predicted class is wrong, else 0."""
         return classification_measures(self.logits(batch.images), batch.labels)
 
     def features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B F"]:
@@ -128,7 +128,7 @@ class Classifier(Model):
         return _joint_logits(logits.view(len(features), -1, logits.shape[1])) if self.per_channel else logits
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"]:
-        """Return the likeliest class of each image."""
+        """Return the most likely class of each image."""
         return self.logits(images).argmax(1)
 
 
@@ -142,7 +142,7 @@ def _block(in_channels: int, out_channels: int) -> nn.Module:
 
 
 def _joint_logits(logits: Float[Tensor, "B C L"]) -> Float[Tensor, "B K"]:
-    """log p of every tuple of classes, the first channel's class leading: a sum, as the channels are independent."""
+    """Return log p of every tuple of classes, the sum over independent channels; the first channel's class leads."""
     first, *others = logits.log_softmax(2).unbind(1)
     joint = first
     for log_probabilities in others:

@@ -1,9 +1,9 @@
-"""Range checks of constructor arguments, in the one sentence that users read."""
+"""Range checks of constructor arguments, with their error messages."""
 
 from genlab.types import ImageSpec
 
 MAX_GLIMPSES = 1000
-"""Far beyond any use; memory grows with each, which the weights, shared by all, do not show."""
+"""Largest number of glimpses; memory grows with it, although all share the weights."""
 
 
 def require_between(key: str, value: float | int, low: float | int, high: float | int, *, because: str = "") -> None:

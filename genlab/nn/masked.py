@@ -41,7 +41,7 @@ def group_of_channel(num_channels: int, num_groups: int) -> Tensor:
 def causal_mask(
     in_channels: int, out_channels: int, kernel_size: tuple[int, int], *, num_groups: int, mask_type: MaskType
 ) -> Bool[Tensor, "C_out C_in K_h K_w"]:
-    """True where a weight may be used: rows above, pixels to the left, and earlier groups of the same pixel."""
+    """Return True for each usable weight: rows above, pixels to the left, earlier groups of the same pixel."""
     height, width = kernel_size
     mask = torch.zeros(out_channels, in_channels, height, width, dtype=torch.bool)
     mask[:, :, : height // 2] = True
@@ -90,7 +90,7 @@ class MaskedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
 
     def effective_weight(self) -> Float[Tensor, "C_out C_in rows K_w"]:
-        """Return the weight as it acts: masked, and without the rows below the centre."""
+        """Return the effective weight: masked, and without the rows below the centre."""
         weight = self.weight[:, :, : self.num_rows]
         return weight * self.mask[:, :, : self.num_rows] if self.is_masked else weight
 
@@ -142,7 +142,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class PixelNorm(nn.Module):
-    """Normalises the channels of each group at each pixel by themselves: a layer norm that leaks nothing."""
+    """Causal layer normalisation over the channels of each group at each pixel."""
 
     EPSILON = 1e-5
 

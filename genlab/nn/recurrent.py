@@ -1,4 +1,4 @@
-"""Long short-term memory with all gates in one matrix product, and one product for the weight's gradient of all steps.
+"""Long short-term memory with all gates in one matrix product, and the weight's gradient of all steps in one more.
 
 Dimensions: T steps, B batch, I inputs, U units, J = I + U inputs of the gates with the hidden state, G = 4 U gates.
 """

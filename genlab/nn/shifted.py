@@ -1,4 +1,4 @@
-"""Weight-normalised convolutions whose output sees above, or above and to the left, by where they are padded.
+"""Weight-normalised convolutions over pixels above, or above and to the left, by asymmetric padding.
 
 Papers: PixelCNN++, arXiv:1701.05517, section 2.3 and figure 2; Weight Normalization, arXiv:1602.07868, sections 2
 (equation 2) and 3 (data-dependent initialisation).
@@ -90,6 +90,6 @@ class WeightNormUpsample2d(nn.Module):
 
 
 def data_dependent_initialization(network: nn.Module) -> AbstractContextManager[None]:
-    """Normalise, in a forward pass within it, the outputs of every layer above to `initial_scale`."""
+    """Let a forward pass in the context normalise the outputs of these layers to `initial_scale`."""
     layers = [m for m in network.modules() if isinstance(m, WeightNormConv2d | WeightNormUpsample2d)]
     return weight_norm.data_dependent_initialization([(layer, layer.gain, layer.initial_scale) for layer in layers])

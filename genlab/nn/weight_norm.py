@@ -36,7 +36,7 @@ class WeightLength(nn.Module):
 
 
 def normalize_weight(layer: nn.Linear | nn.Conv2d, *, learns_scale: bool, direction_std: float | None = None) -> None:
-    """Express the weight of a layer by a length and a direction.
+    """Parametrise the weight of a layer by a length and a direction.
 
     Args:
         layer: Gets ``parametrizations.weight``.
@@ -57,7 +57,7 @@ def scale_of(layer: nn.Module) -> Tensor:
 
 @contextmanager
 def data_dependent_initialization(layers: Sequence[tuple[nn.Module, Tensor, float]]) -> Iterator[None]:
-    """Within it, a forward pass sets the lengths and the bias of each layer so that its output is normalised.
+    """Let a forward pass in the context set lengths and biases so that the output of each layer is normalised.
 
     Each output channel gets mean 0 and a given standard deviation on that batch, from the first layer to the last in
     the order in which they run (section 3, equations 5 and 6). A layer without a bias keeps its means.

@@ -105,7 +105,7 @@ class CheckpointFolder:
         self._copy_to_best(LAST)
 
     def agree_on_best(self, step: int | None, *, newest_step: int) -> None:
-        """Make the best checkpoint the one that the resumed checkpoint knows; call it after `newest` and `prepare`.
+        """Make the best checkpoint that of the resumed checkpoint's record; call it after `newest` and `prepare`.
 
         After a kill between the saves of the last and of the best checkpoint, the best one is older or missing: it is
         made of the last one. A checkpoint that is older than the best one does not know it, so the best one is renamed.
@@ -126,7 +126,7 @@ class CheckpointFolder:
         replace_atomically(self.path / BEST, read_content(self.path, name))
 
     def newest(self, *, device: torch.device) -> dict[str, Any]:
-        """Return the last checkpoint, or where it does not verify the previous one; nothing is changed.
+        """Return the last checkpoint, or the previous one if it does not verify; no file is changed.
 
         Args:
             device: Where the tensors go.
@@ -193,7 +193,7 @@ class CheckpointFolder:
 
 
 def _state(tensors: dict[str, Tensor], metadata: Mapping[str, str], device: torch.device) -> dict[str, Any]:
-    """Return the state out of a file's parts.
+    """Return the state from a file's parts.
 
     Raises:
         ValueError: It is not that of a run.

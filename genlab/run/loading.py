@@ -44,7 +44,7 @@ class TrainedModel:
 
 
 def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
-    """Rebuild a model with the weights of a checkpoint; the averaged weights if there are any.
+    """Rebuild a model with the weights of a checkpoint, averaged if the run kept an average.
 
     Args:
         folder: A run, or an export, which contains the weights of one checkpoint.
@@ -80,7 +80,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
 
 
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> Model:
-    """Return the run's model with these weights, averaged where an average was kept."""
+    """Return the run's model with these weights, averaged if the run kept an average."""
     try:
         model = run.build_model()
         require_compatible(weights, model)

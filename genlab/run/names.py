@@ -1,4 +1,4 @@
-"""Lookup of runs by name: a folder, ``last``, or the beginning of a name.
+"""Lookup of runs by name: a folder, ``last``, or a prefix of a name.
 
 A run is named by its path, by its folder below ``outputs/`` (``mnist-dcgan/0007-lr-1e-3``), by a unique beginning of
 either, or as a pretrained model (:mod:`genlab.run.pretrained`). ``last`` is the run that was started or resumed last,
@@ -55,7 +55,7 @@ def find_run(name: str | Path) -> Path:
 
 
 def named_run(name: str) -> Path | None:
-    """Return the run of a name that is not a path, None where no run has it.
+    """Return the run of a name that is not a path; None if no run has it.
 
     Raises:
         ConfigurationError: Several runs have names that begin like this, or there is no last run.
@@ -86,7 +86,7 @@ def runs_under(root: Path) -> Iterator[Path]:
 
 
 def is_export(folder: Path) -> bool:
-    """Return True if a folder holds exported weights in the place of checkpoints."""
+    """Return True if a folder holds exported weights instead of checkpoints."""
     return (folder / WEIGHTS_NAME).exists()
 
 
@@ -100,7 +100,7 @@ def _last_below(place: str) -> Path:
 
 
 def _time_of_start(run: Path) -> float:
-    """Return when a run was started or resumed: both write its configuration."""
+    """Return the time of a run's last start or resumption, which writes its configuration."""
     return (run / CONFIG_NAME).stat().st_mtime
 
 

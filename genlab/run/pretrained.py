@@ -30,12 +30,12 @@ def overrides_of(name: str) -> list[str]:
 
 
 def known_names() -> list[str]:
-    """Return the names that a pretrained model can have: the digits of DRAW, and every quick twin."""
+    """Return the names of all pretrained models: the digits of DRAW, and every quick experiment."""
     return [_DIGITS, *sorted(path.stem for path in (config_directory() / "experiment").glob(f"*{_QUICK}.yaml"))]
 
 
 def own_folder() -> Path:
-    """Return the folder that pretrained models are made in.
+    """Return the folder of the user's pretrained models.
 
     Raises:
         ConfigurationError: The home folder is unknown.
@@ -45,7 +45,7 @@ def own_folder() -> Path:
 
 
 def find_pretrained(name: str) -> Path | None:
-    """Return the folder of a pretrained model; None where there is none of this name.
+    """Return the folder of a pretrained model; None if it does not exist.
 
     Raises:
         CheckpointError: Its digest is not that of the index.
@@ -65,7 +65,7 @@ def find_pretrained(name: str) -> Path | None:
 
 
 def require_made(name: str) -> None:
-    """Refuse the name of a pretrained model that is not there with the command that makes it.
+    """Refuse the name of a missing pretrained model, with the command that makes it.
 
     Raises:
         ConfigurationError: As said.

@@ -59,7 +59,7 @@ class SavedRun:
         return build_model(self.configuration, self.spec)
 
     def require_same_data(self, dataset: Dataset, *, allows_other: bool) -> None:
-        """Refuse data that are not those of training.
+        """Refuse other data than those of training.
 
         Args:
             dataset: Read by the run's configuration, perhaps from another place.
@@ -93,7 +93,7 @@ def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
 
 
 def load_run(folder: str | Path) -> SavedRun:
-    """Read and check a run folder. Its data are read from where it says, and nothing is written there.
+    """Read and check a run folder. Its data are read from the folder that it names, which is not written to.
 
     Raises:
         ConfigurationError: There is no such run, or its configuration is damaged or refused.
@@ -119,7 +119,7 @@ def load_run(folder: str | Path) -> SavedRun:
 
 
 def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the node of a data set of genlab's that writes to the user's own folders only and reads the same files.
+    """Return the node of a data set that reads the same files and writes only to the user's own folders.
 
     An untrusted run could otherwise decode images, or download data, to any folder.
     """
@@ -249,7 +249,7 @@ def save_evaluation(
 
 
 def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -> Path:
-    """Write likelihoods.json: of the images that were given last, which replace the previous ones.
+    """Write likelihoods.json for the last given images, in place of the previous ones.
 
     Args:
         folder: The run, or another, which is made if need be.

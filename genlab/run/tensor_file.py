@@ -114,7 +114,7 @@ def read_metadata(folder: Path, name: str) -> dict[str, str]:
 
 
 def encode(value: object, name: str, tensors: dict[str, Tensor]) -> Any:
-    """Return a nested state as JSON values; its tensors are put among others under dotted names.
+    """Return a nested state as JSON values; its tensors are added to a mapping under dotted names.
 
     Strings, numbers, None, lists and dictionaries with strings for keys stand for themselves. The rest
     are objects with one key: ``$tensor`` (its name), ``$tuple``, ``$items`` (any dictionary), ``$counter``, ``$float``.
@@ -152,7 +152,7 @@ def encode(value: object, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def decode(text: str, tensors: Mapping[str, Tensor]) -> Any:
-    """Return a nested state out of JSON text, with its tensors in their places.
+    """Return a nested state from JSON text and its tensors.
 
     Raises:
         ValueError: It is not what `encode` makes.

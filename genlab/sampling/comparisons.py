@@ -15,7 +15,7 @@ _COLUMNS_A_SIDE = 8
 
 
 def beside(left: Float[Tensor, "N C H W"], right: Float[Tensor, "M C H W"]) -> Float[Tensor, "C h w"]:
-    """Two grids of eight columns with a gap between them.
+    """Return two grids of eight columns with a gap between them.
 
     Args:
         left: Images in [0, 1]; what does not fill a row of eight on both sides is left out.
@@ -39,7 +39,7 @@ def with_neighbours(
 
 
 def _in_groups(groups: Sequence[Float[Tensor, "N _ C H W"]]) -> Float[Tensor, "C h w"]:
-    """Return rows of images whose groups stand apart by the width of an image, in the grey of the padding."""
+    """Return rows of images whose groups are separated by the width of an image, in the grey of the padding."""
     gap = torch.full_like(groups[0][:, :1], 0.5)
     columns = [part for group in groups for part in (gap, group)][1:]
     rows = torch.cat(columns, 1)

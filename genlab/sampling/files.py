@@ -43,7 +43,7 @@ class SampleFiles(ABC):
 
     @abstractmethod
     def write(self, start: int, levels: UInt8[Tensor, "B C H W"]) -> None:
-        """Write a batch whose first image has the index `start`, the missing ones in their order.
+        """Write a batch whose first image has the index `start`, the missing batches in order.
 
         Raises:
             StorageError: The disk is full.
@@ -51,7 +51,7 @@ class SampleFiles(ABC):
 
     @abstractmethod
     def finish(self) -> Path:
-        """Complete the files and return the path of them, after the last batch or again later.
+        """Complete the files and return their path, after the last batch or again later.
 
         Raises:
             StorageError: The disk is full.

@@ -25,7 +25,7 @@ from genlab.parallel.collectives import share_rows
 
 NUM_STEPS = 300
 NUM_DRAWS = 256
-"""Random images of which the nearest are the starts of the descent."""
+"""Number of random images, the nearest of which are the starts of the descent."""
 _NUM_STARTS = 4
 _LEARNING_RATE = 0.1
 """Of Adam, whose first steps have this length in each dimension of the noise: a tenth of a standard deviation."""

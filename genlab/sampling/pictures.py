@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 def grid(
     images: Float[Tensor, "N C H W"], *, num_columns: int | None = None, padding: int = 2
 ) -> Float[Tensor, "C h w"]:
-    """Lay images out in rows, as square as their number allows, small ones enlarged by pixel repetition.
+    """Arrange images in a nearly square grid; small ones are enlarged by pixel repetition.
 
     Args:
         images: In [0, 1]; N may not fill the last row.
@@ -57,7 +57,7 @@ def grid(
 
 
 def captioned(picture: Float[Tensor, "C h w"], caption: str) -> Float[Tensor, "C H W"]:
-    """Write a line of text under a picture, which gets a margin on its right where the text is wider."""
+    """Write a line of text below a picture, which gets a right margin if the text is wider."""
     width = max(picture.shape[2], math.ceil(ImageFont.load_default().getlength(caption)) + 4)
     line = Image.new("L", (width, _CAPTION_HEIGHT))
     ImageDraw.Draw(line).text((2, 2), caption, fill=255)
@@ -67,13 +67,13 @@ def captioned(picture: Float[Tensor, "C h w"], caption: str) -> Float[Tensor, "C
 
 
 def strip(film: Float[Tensor, "T N C H W"], *, num_rows: int) -> Float[Tensor, "C h w"]:
-    """Time from left to right, one row for each of the first images."""
+    """Return a film as a picture: time from left to right, one row for each of the first images."""
     frames = film[:, :num_rows].transpose(0, 1)  # (N, T, C, H, W)
     return grid(frames.flatten(0, 1), num_columns=film.shape[0])
 
 
 def save_picture(picture: Float[Tensor, "C H W"], path: Path, *, description: str = "") -> None:
-    """Write a PNG, with a text inside under the keyword that its standard has for that."""
+    """Write a PNG, with a text under the keyword of the standard."""
     text = PngInfo()
     if description:
         text.add_text("Description", description)
@@ -187,7 +187,7 @@ def _read_grid(path: Path) -> tuple[tuple[int, int], Image.Image] | None:
 
 
 def _above_curve(frame: Image.Image, curve: Mapping[int, float], *, step: int, name: str) -> Image.Image:
-    """Return a frame above the curve of a measure, bright as far as the step, with its value there in words."""
+    """Return a frame above the curve of a measure, which is bright up to the step, with its value as text."""
     width, height = max(frame.width, _CURVE_SIZE[0]), _CURVE_SIZE[1]
     drawn = Image.new("L", (width, height))
     pen = ImageDraw.Draw(drawn)

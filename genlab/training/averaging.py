@@ -1,4 +1,4 @@
-"""Exponential average of the weights, evaluated and sampled in place of the raw ones."""
+"""Exponential average of the weights, evaluated and sampled instead of the trained ones."""
 
 import copy
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from genlab.training.compatibility import require_compatible
 
 
 class WeightAverage:
-    """A copy of the model whose parameters follow the trained ones with a decay, and whose buffers are the model's own.
+    """A copy of the model with exponentially averaged parameters and the model's own buffers.
 
     The decay warms up as (1 + step) / (10 + step): a long average would otherwise remember the initial weights
     for its whole horizon. Buffers have no mean (counters, codebooks) or are one already (running statistics). They are
@@ -28,29 +28,29 @@ class WeightAverage:
         self.collect()
 
     def collect(self) -> None:
-        """Find the parameters; once more after sharding has put others in their places."""
+        """Find the parameters; call it again after sharding, which replaces them."""
         self._averaged: list[Tensor] = list(self.model.parameters())
         self._trained: list[Tensor] = list(self._source.parameters())
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the trained weights after the update of ``step`` (counted from 0)."""
+        """Update the average after the update of ``step`` (counted from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged parameters alone; the buffers are those of the trained model's state."""
+        """Return the averaged parameters only; the buffers are those of the trained model's state."""
         state, names = self.model.state_dict(), parameter_names(self.model)
         return {name: value for name, value in state.items() if name in names}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the parameters of a state that has them all; its buffers, if any, are passed over."""
+        """Load the parameters of a state that has them all; its buffers, if any, are ignored."""
         names = parameter_names(self.model)
         self.model.load_state_dict({name: value for name, value in state.items() if name in names}, strict=False)
 
 
 def parameter_names(model: nn.Module) -> set[str]:
-    """Return the names of the parameters in the model's state, each of a shared one's."""
+    """Return the names of the parameters in the model's state, including all names of a shared one."""
     return {name for name, _ in model.named_parameters(remove_duplicate=False)}
 
 

@@ -1,4 +1,4 @@
-"""The updates of a step as CUDA graphs: a few steps as written, then one recording of each phase, then replays.
+"""The updates of a step as CUDA graphs: a few eager steps, then one recording of each phase, then replays.
 
 A replay does what the update does, with the same random numbers: it is bitwise the same step wherever the kernels are.
 """
@@ -53,7 +53,7 @@ class StepCapture:
         self._num_steps += 1
 
     def refuse(self, what: str, reason: str) -> None:
-        """Say once why something stays as it is.
+        """Log once the reason for which updates are not captured.
 
         Raises:
             ConfigurationError: The user asked for the recording.
@@ -64,7 +64,7 @@ class StepCapture:
 
 
 def step_capture(setting: CudaGraph, device: torch.device, *, obstacle: str | None) -> StepCapture | None:
-    """Return the capture that ``trainer.cuda_graph`` asks for on this device; None if absent.
+    """Return the capture of ``trainer.cuda_graph`` on this device; None without one.
 
     Args:
         setting: Of the user; ``auto`` captures wherever it is possible.

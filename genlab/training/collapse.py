@@ -1,4 +1,4 @@
-"""A watch for mode collapse, the failure of a generator that no loss of its own reports.
+"""Detection of mode collapse, a failure of a generator that its losses do not show.
 
 Two measures of N images that the model draws, always from the same noise:
 
@@ -40,14 +40,14 @@ _STATE = ("is_alarmed", "first_step", "diversity_ratio", "modes_covered")
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPredictor:
-    """A classifier as the watch sees it."""
+    """A classifier for the collapse watch."""
 
     name: str
     """Origin of the classifier, for messages and summary.json."""
     num_modes: int
-    """Classes it tells apart."""
+    """Number of its classes."""
     predict: Callable[[Float[Tensor, "N C H W"]], Int[Tensor, " N"]]
-    """Images in [0, 1] to class indices."""
+    """Function of images in [0, 1] to class indices."""
 
 
 def mean_pairwise_distance(images: Float[Tensor, "N C H W"]) -> float:
@@ -64,7 +64,7 @@ def num_modes_covered(classes: Int[Tensor, " N"]) -> int:
 
 
 class CollapseWatch(Observer):
-    """The diversity of the images that a model draws, with an alarm below the stated bounds.
+    """Observer of the diversity of a model's samples, with an alarm below the given bounds.
 
     It draws from a generator of its own, so that it does not change the training.
 
@@ -153,7 +153,7 @@ class CollapseWatch(Observer):
         return {**values, "watch/collapse_alarm": float(self.is_alarmed)}
 
     def description(self) -> str:
-        """Return the newest measures beside their bounds, in words."""
+        """Return the newest measures with their bounds as text."""
         settings = self._settings
         text = f"{self.diversity_ratio:.3g} of the training images' diversity"
         if settings.min_diversity_ratio is not None:
@@ -165,7 +165,7 @@ class CollapseWatch(Observer):
         return text
 
     def report(self) -> dict[str, Any]:
-        """Return the state of the watch for summary.json; measures are null before the first look."""
+        """Return the state of the watch for summary.json; measures are null before the first check."""
         report: dict[str, Any] = {
             "alarm": self.is_alarmed,
             "first_step": self.first_step,

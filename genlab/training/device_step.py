@@ -15,7 +15,7 @@ def can_stay_on_device(optimizer: Optimizer) -> bool:
 
 
 class DeviceStep:
-    """Steps an optimiser, or withholds the step, without reading a value on the host.
+    """Optimiser step that can be withheld without reading a value on the host.
 
     The optimiser's own settings change for the time of a step only: schedules and checkpoints see numbers, and a run
     that was saved on one kind of device resumes on another.
@@ -32,21 +32,21 @@ class DeviceStep:
         self._rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
 
     def load_rates(self) -> None:
-        """Bring the learning rates to the device, where a schedule has changed them."""
+        """Copy the learning rates to the device if a schedule has changed them."""
         for index, group in enumerate(self._optimizer.param_groups):
             if self._given[index] != group["lr"]:
                 self._given[index] = group["lr"]
                 self._rates[index].fill_(group["lr"])
 
     def load_state(self) -> None:
-        """Bring counts of steps to the device, after a checkpoint of another one."""
+        """Copy step counts to the device, after a checkpoint of another device."""
         for state in self._optimizer.state.values():
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.dim() == 0:
                     state[name] = value.to(self._device)
 
     def step(self, is_bad: Tensor) -> None:
-        """Step; where the flag is set, leave parameters and state as they are.
+        """Step the optimiser; if the flag is set, leave parameters and state unchanged.
 
         Args:
             is_bad: A tensor of bool without dimensions.

@@ -9,7 +9,7 @@ from genlab.training.settings import TrainerSettings
 
 
 def diverged(what: str, *, step: int, checkpoints: CheckpointFolder) -> NonFiniteError:
-    """Something that is not finite.
+    """Return the error for a value that is not finite.
 
     Args:
         what: The value that is not finite, and the action that was skipped.
@@ -41,7 +41,7 @@ def explained(
 def memory_exhausted(
     error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, run_folder: Path
 ) -> MemoryExhaustedError:
-    """Return the error for a shortage of memory. Nothing is made smaller unasked, as that would change the run.
+    """Return the error for a shortage of memory. No setting is changed automatically, as that would change the run.
 
     Args:
         error: As torch tells it.

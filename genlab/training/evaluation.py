@@ -38,7 +38,7 @@ class Batching:
 
     @property
     def protocol(self) -> str | None:
-        """The ledger's note on the batches; None where they do not matter."""
+        """The ledger's note on the batches; None if the measures do not depend on them."""
         return f"in random batches of {self.size}" if self.couples_images else None
 
 
@@ -68,7 +68,7 @@ def evaluation_batch_size(model: Model, batch_size: int) -> int:
 def with_noise_of_their_own(
     batches: Iterable[Batch], *, seed: int, purpose: str, device: torch.device, first: int = 0, stride: int = 1
 ) -> Iterator[Batch]:
-    """Seed the default generators for each batch by its place in the pass.
+    """Yield batches, and seed the default generators for each by its index.
 
     The noise of an evaluation is then the same at each step of a run, so that curves over time compare like with like,
     and however many processes share the pass.
@@ -96,7 +96,7 @@ def averages_of_split(
     device: torch.device,
     limit: int | None = None,
 ) -> dict[str, Average]:
-    """Average measures over a split; several processes take its batches in turn, and all get the averages.
+    """Return averages of measures over a split; processes take batches in turn, and all get the averages.
 
     Args:
         evaluate: Measures of a batch, per example.
@@ -129,7 +129,7 @@ def averages_of_split(
 def _filled_up(
     evaluate: Callable[[Batch], Mapping[str, Tensor]], batch_size: int, company: Batch
 ) -> Callable[[Batch], Mapping[str, Tensor]]:
-    """Measure each batch beside as many further images as it lacks, and drop the measures of these."""
+    """Fill incomplete batches with further images, and drop the measures of these."""
 
     def measure(batch: Batch) -> dict[str, Tensor]:
         num_own, num_further = len(batch.images), batch_size - len(batch.images)
@@ -145,7 +145,7 @@ def _filled_up(
 def average_measures(
     evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch], *, is_shared: bool = False
 ) -> dict[str, Average]:
-    """Average the measures of ``evaluate`` over the examples of all batches, in float64, in whatever batches they come.
+    """Return the averages of the measures of ``evaluate`` over all examples, in float64, for any batch sizes.
 
     Args:
         evaluate: Measures of a batch, per example.
@@ -191,6 +191,6 @@ def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
 
 
 def as_written() -> AbstractContextManager[object]:
-    """Run compiled modules eagerly: evaluation has other batch sizes, each of which would be compiled once more."""
+    """Run compiled modules eagerly, because each batch size of an evaluation would be compiled anew."""
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance

@@ -1,4 +1,4 @@
-"""The interface of a logger: a view of a run's scalars and pictures beside the record, which is metrics.jsonl.
+"""The interface of a logger, which displays a run's scalars and pictures; the record is metrics.jsonl.
 
 A logger of your own is a class and a YAML file, ``logger/mine.yaml``, whose keys are its arguments; the line
 ``genlab train logger=[tensorboard,mine]`` adds it to a run. Only rank 0 logs.
@@ -62,7 +62,7 @@ class LoggedRun:
 
 
 class Logger(ABC):
-    """A view of a run. An exception of any method but the first two is a warning, and the logger is left out then."""
+    """Base class of loggers. After an exception of any method but the first two, it is switched off with a warning."""
 
     def require(self) -> None:  # noqa: B027 - most have nothing to check
         """Check, before a run folder is made, that the logger can be used.
@@ -87,7 +87,7 @@ class Logger(ABC):
         """Show the measures of a finished run: of its test, and of its best checkpoint."""
 
     def flush(self) -> None:  # noqa: B027 - most write at once
-        """Hand everything to the operating system."""
+        """Write all buffered data."""
 
     @abstractmethod
     def close(self, *, succeeded: bool) -> None:

@@ -89,7 +89,7 @@ class RunLog:
         self._show("conclude", measures)
 
     def flush(self) -> None:
-        """Hand everything to the operating system; before each checkpoint, so that no saved step lacks its numbers."""
+        """Write all buffered data, before each checkpoint, so that the numbers of saved steps are not lost."""
         self._file.flush()
         self._show("flush")
 
@@ -107,7 +107,7 @@ class RunLog:
         self.close(succeeded=kind is None)
 
     def _show(self, method: str, *arguments: object, **named: object) -> None:
-        """Call a method of each logger. A logger is a view, and no reason to stop: after a failure it is left out."""
+        """Call a method of each logger; a logger that fails is switched off with a warning."""
         for name, logger in list(self._loggers.items()):
             try:
                 getattr(logger, method)(*arguments, **named)
@@ -116,7 +116,7 @@ class RunLog:
                 _warn(name, error)
 
     def _leave_to_next_call(self, arguments: threading.ExceptHookArgs) -> None:
-        """TensorBoard writes in a thread, whose failure it raises again at the next call: no traceback meanwhile."""
+        """Suppress the traceback of TensorBoard's writer thread, whose failure the next call raises again."""
         if not isinstance(arguments.exc_value, OSError):
             self._previous_hook(arguments)
 
@@ -126,7 +126,7 @@ def _warn(name: str, error: Exception) -> None:
 
 
 def _cut_after(path: Path, step: int) -> set[str]:
-    """Drop the lines of steps that the checkpoint does not know, and a last line that a kill left half written.
+    """Drop the lines of steps after the checkpoint, and an incomplete last line.
 
     Returns:
         The tags that stand at the step itself.

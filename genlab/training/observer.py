@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # it imports TensorBoard, which takes a second
 
 
 class Observer(ABC):
-    """Something that is due now and then between two training steps.
+    """Base class of observers: work that is due periodically between training steps.
 
     It may draw random numbers: every step seeds the default generators anew. Several processes make the same calls, and
     the first one writes.
@@ -58,7 +58,7 @@ class Observer(ABC):
 
     @abstractmethod
     def observe(self, step: int) -> StopReason | None:
-        """Look at the run after a step; a reason, of any process, stops all of them."""
+        """Observe the run after a step; a returned reason, of any process, stops all of them."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return its state for the checkpoint: tensors and plain values. Empty by default."""
@@ -70,4 +70,4 @@ class Observer(ABC):
 
 
 ObserverFactory = Callable[..., Observer]
-"""Makes an observer of ``run``, an argument that it takes by name."""
+"""Function that makes an observer of ``run``, a keyword argument."""

@@ -28,7 +28,7 @@ def observers_of(
     class_predictor: ClassPredictor | None,
     own: Mapping[str, ObserverFactory],
 ) -> dict[str, Observer]:
-    """Return the observers of a run by name, in the order in which they look.
+    """Return the observers of a run by name, in the order of their calls.
 
     Args:
         run: To observe.
@@ -54,7 +54,7 @@ def observers_of(
 
 
 class TrainingMetrics(Observer):
-    """The means of the phases' metrics since the last log line, with the learning rates and the speed."""
+    """Observer of the means of the phases' metrics since the last log line, the learning rates and the speed."""
 
     def __init__(self, run: TrainingRun) -> None:
         super().__init__(run, interval=run.settings.log_interval)
@@ -66,7 +66,7 @@ class TrainingMetrics(Observer):
             self._pending.setdefault(f"train/{phase}/{name}", []).append(value.reshape(1))
 
     def take(self) -> dict[str, float]:
-        """Return the means by tag, and begin anew."""
+        """Return the means by tag, and reset them."""
         values = {tag: float(torch.cat(kept).mean()) for tag, kept in self._pending.items()}
         self._pending.clear()
         return values
@@ -93,7 +93,7 @@ class TrainingMetrics(Observer):
 
 
 class Validation(Observer):
-    """The model's own measures on the validation split, by which most models choose their best checkpoint."""
+    """Observer of the model's own measures on the validation split, which select the best checkpoint."""
 
     def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - the run knows it
         averages = self.run.evaluate("validation", limit=self.run.settings.validation_images)
@@ -101,7 +101,7 @@ class Validation(Observer):
 
 
 class Pictures(Observer):
-    """Grids and films from noise that stays the same through the run; several processes share the samples."""
+    """Observer that draws grids and films from the same noise throughout the run; processes share the samples."""
 
     def observe(self, step: int) -> None:
         run = self.run
@@ -125,7 +125,7 @@ class Pictures(Observer):
 
 
 class TimeLimit(Observer):
-    """A stop, from which the run can be resumed, after so many minutes of this start."""
+    """Observer that stops the run, resumably, after some minutes of this start."""
 
     def __init__(self, run: TrainingRun, *, max_minutes: float) -> None:
         super().__init__(run, interval=1)

@@ -35,7 +35,7 @@ _AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Equal consecutive parts of a batch, as views."""
+    """Return equal consecutive parts of a batch, as views."""
     if parts == 1:
         yield batch
         return
@@ -101,7 +101,7 @@ class PhaseUpdate:
         self._device_step = DeviceStep(self.optimizer, self._device)
 
     def capture(self, capture: StepCapture, source: CapturedWork | None) -> CapturedWork | None:
-        """Have the update recorded after a few steps; None, with a line that says why, where it cannot be.
+        """Capture the update after a few steps; if impossible, log the reason and return None.
 
         Args:
             capture: Shared with the other phases.
@@ -200,7 +200,7 @@ class PhaseUpdate:
             raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
 
     def _require_finite_everywhere(self, batch: Batch) -> None:
-        """Skip a batch with a bad image in all processes at once: one that left alone would be waited for."""
+        """Skip a batch with a bad image on all ranks, because the others would wait for a rank that skips alone."""
         if num_processes() == 1 or self._settings.on_non_finite == "stop":
             return
         with one_batch():
@@ -252,7 +252,7 @@ class PhaseUpdate:
         return norm.detach(), is_bad if is_flagged else None
 
     def take_num_bad(self) -> int:
-        """Updates withheld on the device since the last call; a host read, so call it only now and then."""
+        """Return the number of updates withheld on the device since the last call; it synchronises with the device."""
         if self._device_step is None:
             return 0
         num_bad = int(self._num_bad.item())
@@ -276,7 +276,7 @@ class PhaseUpdate:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state.
+        """Load a saved state.
 
         Raises:
             ValueError: It is that of another optimiser, or of parameters of other shapes: torch itself would notice
@@ -306,7 +306,7 @@ class PhaseUpdate:
 
 
 class FrozenOutside:
-    """Switches gradients on for one phase's parameters and off for all others of the model.
+    """Switch that enables gradients for one phase's parameters and disables them for all others.
 
     A frozen network still passes gradients through, but collects none. With a single phase that trains everything
     there is nothing to switch and nothing is spent.

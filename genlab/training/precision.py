@@ -1,4 +1,4 @@
-"""The type of numbers in the matrix products of training: reduced where the hardware computes with it.
+"""The type of the matrix products of training: reduced if the hardware supports it.
 
 A CPU without instructions for a reduced type converts every operand and every result.
 """
@@ -27,14 +27,14 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def resolved(precision: Precision, device: torch.device) -> Precision:
-    """Return the type that a setting stands for on a device."""
+    """Return the type of a setting on a device."""
     if precision != "auto":
         return precision
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
 def precision_of_all_ranks(precision: Precision, device: torch.device) -> Precision:
-    """Return the type that a setting stands for on the devices of all ranks, and warn where it is slow.
+    """Return the type of a setting on the devices of all ranks, and warn if it is slow there.
 
     The run folder keeps the type and not ``auto``, so that a run resumes in the same type on any machine.
     """
@@ -45,7 +45,7 @@ def precision_of_all_ranks(precision: Precision, device: torch.device) -> Precis
 
 
 def slowness(precision: Precision, device: torch.device) -> str | None:
-    """Return the warning that a reduced precision is slow on a device, or None where it is not."""
+    """Return the warning that a reduced precision is slow on a device; None if it is not."""
     if device.type != "cpu" or precision not in _CPU_INSTRUCTIONS or _has_instructions(precision):
         return None
     return (

@@ -67,7 +67,7 @@ class Progress:
         self._bar.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell the newest values by tag: of held-out images in a line that is kept, others as often as is readable.
+        """Show the newest values by tag: measures of held-out images in a lasting line, others at a readable rate.
 
         Args:
             step: Of the values.
@@ -152,7 +152,7 @@ def _phase(tag: str) -> str:
 
 
 def texts_that_fit(texts: Sequence[str], width: int) -> str:
-    """Return as many texts as fit into a line, from the first on; the first is cut where it alone is too long."""
+    """Return as many texts as fit into a line, from the first on; a first text that is too long is cut."""
     line = ""
     for text in texts:
         longer = f"{line}  {text}" if line else text
@@ -173,7 +173,7 @@ def _is_terminal() -> bool:
 
 
 class Speedometer:
-    """Steps and seconds of training alone, since the last restart.
+    """Counter of steps and seconds of training since the last restart.
 
     Args:
         step: The first step to count from.
@@ -192,7 +192,7 @@ class Speedometer:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time of the block."""
+        """Exclude the time of the block."""
         pause = time.monotonic()
         yield
         self._start += time.monotonic() - max(pause, self._start)  # it may have been restarted meanwhile

@@ -1,4 +1,4 @@
-"""One run in training: the model and its optimisers, the data, the log and the summary; all but the loop."""
+"""The state of a run in training without the loop: model, optimisers, data, log and summary."""
 
 import logging
 import math
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrainingRun:
-    """A run as the trainer changes it and as its observers see it.
+    """A run in training, for the trainer and its observers.
 
     Args:
         model: On any device; it is moved.
@@ -103,14 +103,14 @@ class TrainingRun:
         self._started = time.monotonic()
 
     def select_by(self, tag: str | None, *, direction: Direction) -> None:
-        """Choose the best checkpoint, and stop early, by a measure."""
+        """Select the best checkpoint, and stop early, by a measure."""
         patience = self.settings.early_stopping_patience
         self.selection = Selection(self.summary, tag=tag, direction=direction, patience=patience)
 
     # Measuring ------------------------------------------------------------------------------------------------------
 
     def evaluated_model(self) -> Model:
-        """Return the model to measure and to draw from: with averaged weights where there are some, in evaluation mode.
+        """Return the model for measures and samples, with averaged weights if there are any, in evaluation mode.
 
         Raises:
             NonFiniteError: The device has withheld an update since somebody asked last.
@@ -126,7 +126,7 @@ class TrainingRun:
         return batching_for(self.model, training_size=settings.num_images_at_once, size=size)
 
     def evaluate(self, split: Split, *, limit: int | None = None) -> dict[str, Average]:
-        """Average the model's measures over a split; several processes take its batches in turn, and all get the means.
+        """Return the averages of the model's measures over a split; processes share its batches.
 
         Args:
             split: Not empty.
@@ -152,7 +152,7 @@ class TrainingRun:
             self.log.scalars(values, step=self.step, images_seen=images_seen, seconds=self.seconds)
 
     def report(self, values: Mapping[str, float]) -> StopReason | None:
-        """Write the measures of a look at held-out images, keep a line of them, and choose the best checkpoint by them.
+        """Write the measures of held-out images, print them in a lasting line, and select the best checkpoint by them.
 
         Returns:
             A reason to stop when early stopping says so.
@@ -181,14 +181,14 @@ class TrainingRun:
 
     @property
     def seconds(self) -> float:
-        """Training time over all starts of the run."""
+        """The training time over all starts of the run."""
         return self.seconds_before + time.monotonic() - self._started
 
     # Faults ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def failure_in_summary(self) -> Iterator[None]:
-        """Note in summary.json, as far as the disk takes it, any error that ends the block.
+        """Write any error that ends the block to summary.json, if the disk allows it.
 
         Raises:
             MemoryExhaustedError: In the place of another library's error.
@@ -223,11 +223,11 @@ class TrainingRun:
         raise self.diverged(f"not finite, nothing updated ({error})") from error
 
     def notice_withheld(self) -> None:
-        """Ask for the updates that the device has withheld since somebody asked last."""
+        """Report the updates that the device has withheld since the last call."""
         for update in self.state.updates:
             for _ in range(update.take_num_bad()):
                 self.tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device by now"))
 
     def diverged(self, fault: str) -> NonFiniteError:
-        """Return the error for something that is not finite."""
+        """Return the error for a value that is not finite."""
         return diverged(fault, step=self.step, checkpoints=self.checkpoints)

@@ -1,4 +1,4 @@
-"""Learning rates over time, as factors of the optimiser's own rate and pure functions of the step.
+"""Learning-rate schedules: factors of the optimiser's own rate, pure functions of the step.
 
 Fractions lie in [0, 1]. The steps of a run are 0, ..., num_steps - 1; the factor of the last one is
 ``final_fraction``, and no step has the factor 0 unless ``final_fraction`` is 0.
@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 class Constant(LambdaLR):
-    """A schedule that keeps the optimiser's own learning rate: a step counts, and sets nothing."""
+    """A schedule that keeps the optimiser's own learning rate and only counts steps."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(optimizer, _one)
@@ -31,7 +31,7 @@ def constant(optimizer: Optimizer) -> LambdaLR:
 
 
 def warmup_cosine(optimizer: Optimizer, *, num_steps: int, warmup_fraction: float, final_fraction: float) -> LambdaLR:
-    """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, without restarts).
+    """Return a linear warm-up, then half a cosine (Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5).
 
     Args:
         optimizer: Its current learning rates are the peak.
@@ -46,14 +46,14 @@ def warmup_cosine(optimizer: Optimizer, *, num_steps: int, warmup_fraction: floa
 
 
 def warmup_linear(optimizer: Optimizer, *, num_steps: int, warmup_fraction: float, final_fraction: float) -> LambdaLR:
-    """Linear warm-up, then a straight line; the arguments and errors of :func:`warmup_cosine`."""
+    """Return a linear warm-up, then a linear decay; arguments and errors as of :func:`warmup_cosine`."""
     return LambdaLR(optimizer, _warmed_up(num_steps, warmup_fraction, final_fraction, _line))
 
 
 def warmup_stable_decay(
     optimizer: Optimizer, *, num_steps: int, num_warmup_updates: int, decay_fraction: float, final_fraction: float
 ) -> LambdaLR:
-    """Linear warm-up, then the optimiser's own rate, then a straight line (Hu et al. 2024, arXiv:2404.06395).
+    """Return a linear warm-up, then the optimiser's own rate, then a linear decay (Hu et al. 2024, arXiv:2404.06395).
 
     Made for runs that are lengthened: before the decay no rate depends on the length of the run, so that a lengthened
     one continues at the rate that it had.
@@ -84,7 +84,7 @@ def warmup_stable_decay(
 
 
 def change_of_rate(schedule: LRScheduler) -> tuple[float, float] | None:
-    """Bring a schedule whose state was loaded to the rate that its own arguments ask for at that step.
+    """Set a schedule with a loaded state to the rate of its own arguments at that step; return both rates.
 
     A state keeps the rate that was due under the arguments of the run that saved it, and a schedule that depends on
     ``num_steps`` is another one in a run that was lengthened.

@@ -1,4 +1,4 @@
-"""The choice of the best step of a run, and early stopping: both by one measure of held-out images."""
+"""Selection of the best step of a run, and early stopping, by one measure of held-out images."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from genlab.training.summary import StopReason, Summary
 
 
 class Selection:
-    """The best step so far by one measure, and the number of looks since.
+    """The best step so far by one measure, and the number of measurements since.
 
     Args:
         summary: Of the run; its ``best`` holds the values of the best step.
@@ -27,11 +27,11 @@ class Selection:
 
     @property
     def best_step(self) -> int | None:
-        """The step of the best weights; None where no measure has chosen one."""
+        """The step of the best weights; None if no measure has selected one."""
         return int(self.summary.best["step"]) if self.summary.best else None
 
     def consider(self, values: Mapping[str, float], step: int) -> StopReason | None:
-        """Compare the values of a look with the best ones; return a reason when patience is over.
+        """Compare new values with the best ones; return a stop reason when patience is exhausted.
 
         Args:
             values: By tag; without the measure, nothing happens.
@@ -50,7 +50,7 @@ class Selection:
         return StopReason(f"{self.tag} has not improved for {self._patience} validations", is_final=True)
 
     def take_is_best(self) -> bool:
-        """Return True once for a look that was the best so far."""
+        """Return True once for a measurement that was the best so far."""
         is_best, self.is_best = self.is_best, False
         return is_best
 

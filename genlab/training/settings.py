@@ -10,7 +10,7 @@ from genlab.training.capture import CudaGraph
 from genlab.training.precision import Precision
 
 MAX_WATCH_IMAGES = 1024
-"""All pairs of so many images are compared in a fraction of a second (28x28: 0.04 s on one core)."""
+"""Largest number of images whose pairs are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
 Sharding = Literal["none", "fsdp2"]
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
@@ -25,16 +25,16 @@ class TrainerSettings:
     """
 
     num_steps: int
-    """Training steps in all; 0 evaluates only. Derived from :attr:`num_epochs` where that is set."""
+    """Number of training steps; 0 evaluates only. Derived from :attr:`num_epochs` if that is set."""
     num_epochs: float | None
-    """Passes over the training images in all; null leaves the length to :attr:`num_steps`, from which it is derived."""
+    """Number of passes over the training images; null derives it from :attr:`num_steps`."""
     batch_size: int
     """Images per update, over all gradient-accumulation parts."""
     labelled_fraction: float | None
     """For semi-supervised models: this share of each batch keeps its labels, the others come without; null delivers
     every label there is."""
     gradient_accumulation: int
-    """Parts that one batch is split into, for batches that do not fit."""
+    """Number of parts that a batch is split into, for batches that do not fit into memory."""
     max_gradient_norm: float | None
     """Clip each phase's gradient to this global norm; null does not clip."""
     ema_decay: float | None
@@ -58,7 +58,7 @@ class TrainerSettings:
     num_sample_images: int
     checkpoint_interval: int
     max_minutes: float | None
-    """Stop, resumable, after this much time in this process."""
+    """Stop, resumably, after this time in this process."""
     early_stopping_patience: int | None
     """Stop after so many validations without a better selection measure."""
     overfit_one_batch: bool
@@ -72,7 +72,7 @@ class TrainerSettings:
     watch_interval: int
     """Steps between two checks for collapse of a generative model (see :mod:`genlab.training.collapse`)."""
     watch_images: int
-    """Images drawn each time; each look costs their sampling and at most a tenth of a second."""
+    """Images of each check, which costs their sampling and at most a tenth of a second."""
     watch_classifier: str | None
     """The classifier that counts modes: a run folder; ``auto`` takes that of the data from the cache or trains it; null
     counts none."""
@@ -83,7 +83,7 @@ class TrainerSettings:
     on_collapse: Literal["warn", "stop"]
     test_at_end: bool
     num_initialization_images: int
-    """Training images that a fresh model may look at to set its data-dependent initial values."""
+    """Number of training images from which a new model may set data-dependent initial values."""
     devices: int
     """Processes of this machine that train together, one for each GPU or as many as wished on the CPU."""
     max_restarts: int
@@ -160,7 +160,7 @@ class TrainerSettings:
 
     @property
     def num_images_at_once(self) -> int:
-        """Images of one forward pass of training, over all processes."""
+        """Number of images of one forward pass of training, over all processes."""
         return self.batch_size // self.gradient_accumulation
 
     @property
@@ -170,13 +170,13 @@ class TrainerSettings:
 
     @property
     def num_labelled(self) -> int | None:
-        """Images of a batch that keep their labels: one at least, and one at least does not."""
+        """Number of images of a batch that keep their labels: at least one, and fewer than all."""
         if self.labelled_fraction is None:
             return None
         return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
 
     def require_equal_shares(self, num_processes: int, *, group_size: int = 1) -> None:
-        """Refuse batches that several processes cannot share equally, in each of their parts, as whole groups.
+        """Refuse batches whose parts cannot be divided equally among processes in whole groups.
 
         Args:
             num_processes: Of the run.

@@ -1,4 +1,4 @@
-"""Stopping on request: a signal sets a flag; ``Trainer.fit`` ends the step, saves, and raises ``StoppedBySignal``."""
+"""Stopping by signals: a signal sets a flag; ``Trainer.fit`` ends the step, saves, and raises ``StoppedBySignal``."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ class StopRequest:
 
     @contextmanager
     def waiting_for_nothing(self) -> Iterator[None]:
-        """Let a signal end the block at once, in which nothing is left to save; several processes end it together.
+        """Let a signal end the block at once, because nothing is left to save; several processes end it together.
 
         Raises:
             StoppedBySignal: There was one.
@@ -69,7 +69,7 @@ class StopRequest:
             self._waits_for_nothing = False
 
     def take_save_request(self) -> bool:
-        """True once for each SIGUSR1."""
+        """Return True once for each SIGUSR1."""
         requested, self.save_requested = self.save_requested, False
         return requested
 

@@ -1,4 +1,4 @@
-"""A warning for a run that has become far slower than it was, as beside another program on the same cores."""
+"""Warning of a run that has become far slower, for example beside another program on the same cores."""
 
 import logging
 
@@ -10,20 +10,20 @@ from genlab.training.run import TrainingRun
 _log = logging.getLogger(__name__)
 
 _FIRST_SECONDS = 120.0
-"""The fastest window of this beginning is what later ones are held against: compilation makes the very first slow."""
+"""Length of the beginning, whose fastest window is the reference; compilation makes the first window slow."""
 _WINDOW_SECONDS = 20.0
 _FACTOR = 3.0
 
 
 def hint_for(device: torch.device) -> str:
-    """Return the advice for a device: the threads of a CPU wait for one another at every operation."""
+    """Return the hint for a device: on a CPU, a smaller number of threads."""
     if device.type != "cpu" or torch.get_num_threads() == 1:
         return ""
     return "; num_threads=1 suffers less from them: stop, then genlab train resume=RUN num_threads=1"
 
 
 class SlowdownWatch(Observer):
-    """A comparison of the speed of training with that of its first minutes, which warns once.
+    """Observer that compares the speed of training with that of its first minutes, and warns once.
 
     Args:
         run: To observe.
@@ -44,7 +44,7 @@ class SlowdownWatch(Observer):
         self.add(*self.run.speedometer.read(step))
 
     def add(self, steps: int, seconds: float) -> None:
-        """Count steps and the time that they took, pauses left out."""
+        """Count steps and their time, without pauses."""
         self._window_steps += steps
         self._window_seconds += seconds
         if self._window_seconds < _WINDOW_SECONDS:

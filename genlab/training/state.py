@@ -32,7 +32,7 @@ _UNITS = {"num_processes": ("process", "processes"), "num_threads": ("thread", "
 
 
 class TrainingState:
-    """One model in training, with the average of its weights and an update for each of its phases.
+    """The state of a model in training: its weights, their average, and an update for each phase.
 
     Args:
         model: On the device.
@@ -86,7 +86,7 @@ class TrainingState:
             self._equal_for["num_threads"] = torch.get_num_threads()
 
     def capture(self, graphs: Graphs | None, settings: TrainerSettings) -> StepCapture | None:
-        """Have the updates recorded after a few steps; return None where they stay as written.
+        """Capture the updates after a few steps; return None if they run eagerly.
 
         Args:
             graphs: The recorder; None leaves it to ``trainer.cuda_graph``.
@@ -106,7 +106,7 @@ class TrainingState:
         return capture
 
     def initialize(self) -> None:
-        """Set the initial values of a fresh model that depend on data, and those that come from another training.
+        """Set initial values of a new model that depend on data, or that come from another run.
 
         A sharded model got the first kind before it was divided.
         """
@@ -123,7 +123,7 @@ class TrainingState:
             self.average.load_state_dict(self.model.state_dict())
 
     def broadcast(self) -> None:
-        """Give every process the weights of the first one; shares are each process's own."""
+        """Broadcast the weights of rank 0, unless they are sharded."""
         for model in self._models():
             broadcast(value for value in (*model.parameters(), *model.buffers()) if not is_share(value))
 
@@ -180,7 +180,7 @@ class TrainingState:
         return {number: names.get(id(parameter), str(number)) for number, parameter in enumerate(parameters)}
 
     def load_weights(self, state: Mapping[str, Any]) -> None:
-        """Take over the weights and their average alone, which is all that evaluation needs.
+        """Load only the weights and their average, for evaluation.
 
         Raises:
             CheckpointError: They are of another model.
@@ -200,7 +200,7 @@ class TrainingState:
             self.average.collect()
 
     def _models(self) -> list[Model]:
-        """Return the model, and its average where there is one."""
+        """Return the model, and its average if there is one."""
         return [self.model] if self.average is None else [self.model, self.average.model]
 
     def _warn_of_inequality(self, before: Mapping[str, int]) -> None:
@@ -217,7 +217,7 @@ class TrainingState:
             )
 
     def warn_of_rates(self, step: int) -> None:
-        """Say where a schedule that depends on the length of the run makes the learning rate jump.
+        """Warn of jumps of the learning rate, by a schedule that depends on the length of the run.
 
         Args:
             step: That was restored.

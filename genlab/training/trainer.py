@@ -42,7 +42,7 @@ from genlab.types import Batch
 
 
 class Trainer(TrainingRun):
-    """Trains, observes, saves and resumes one model on one dataset in one run folder.
+    """Training loop of one model on one data set in one run folder, which observes, saves and resumes.
 
     Several processes (:mod:`genlab.parallel.processes`) do the same step at the same time, each with its share of the
     batch, and have equal weights after it. They share evaluation; the first one alone writes.
@@ -235,7 +235,7 @@ class Trainer(TrainingRun):
             self._save()
 
     def _observe(self, request: StopRequest) -> bool:
-        """Call the observers that are due, save where it is time; return True when training stops here."""
+        """Call the observers that are due, and save if it is time; return True if training stops here."""
         for observer in self.observers.values():
             if observer.due(self.step):
                 self._stop_reason = observer.observe(self.step) or self._stop_reason
@@ -258,7 +258,7 @@ class Trainer(TrainingRun):
     # A step ---------------------------------------------------------------------------------------------------------
 
     def _training_step(self) -> None:
-        """Every phase, ``repeats`` times; a pure function of the weights, the seed and the step."""
+        """Run every phase ``repeats`` times; a pure function of the weights, the seed and the step."""
         seed_training_step(self.seed, self.step, self.device)
         if (
             not self.model.training

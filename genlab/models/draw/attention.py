@@ -110,7 +110,7 @@ class FilterGrid(nn.Module):
 
 
 class ReadAttention(nn.Module):
-    """Read an N by N patch of an image through a window that a recurrent state chooses (eq. 27).
+    """Layer that reads an N by N patch of an image through a window, which a recurrent state chooses (eq. 27).
 
     Args:
         num_units: U, size of that state.
@@ -135,7 +135,7 @@ class ReadAttention(nn.Module):
     def forward(
         self, images: tuple[Float[Tensor, "B H C A"], ...], hidden: Float[Tensor, "B U"]
     ) -> tuple[Float[Tensor, "B P"], ...]:
-        """gamma F_y x F_x^T of every channel of every image, flattened in the order (N, C, N) to P = N C N values."""
+        """Return gamma F_y x F_x^T of every channel of every image, flattened as (N, C, N) to P = N C N values."""
         # Positions in bfloat16 would be off by up to a tenth of a pixel: no autocast here.
         with torch.autocast(hidden.device.type, enabled=False):
             filters_y, filters_x, gamma = self.grid(self.parameters_of(hidden))
@@ -147,7 +147,7 @@ class ReadAttention(nn.Module):
 
 
 class WriteAttention(nn.Module):
-    """Write an N by N patch into an image through a window; patch and window are chosen by a state (eqs. 28, 29).
+    """Layer that writes an N by N patch into an image through a window, both chosen by a state (eqs. 28, 29).
 
     Args:
         num_units: U, size of that state.
@@ -174,7 +174,7 @@ class WriteAttention(nn.Module):
         return self.grid.window(self.patch_and_parameters(hidden)[:, self.num_patch_values :])
 
     def forward(self, hidden: Float[Tensor, "B U"]) -> Float[Tensor, "B H C A"]:
-        """1/gamma F_y^T w F_x, the same filters for every channel."""
+        """Return 1/gamma F_y^T w F_x, with the same filters for every channel."""
         with torch.autocast(hidden.device.type, enabled=False):
             patch, parameters = self.patch_and_parameters(hidden).split_with_sizes([self.num_patch_values, 5], 1)
             filters_y, filters_x, gamma = self.grid(parameters)
@@ -186,5 +186,5 @@ class WriteAttention(nn.Module):
 
 @torch.no_grad()
 def start_window(layer: nn.Linear, bias: AttentionBias) -> None:
-    """Centre the window that the last five outputs of a layer describe, and set its variance, stride and intensity."""
+    """Initialise the window of a layer's last five outputs: centred, with this variance, stride and intensity."""
     layer.bias[-5:] = layer.bias.new_tensor((0.0, 0.0, *bias))

@@ -34,7 +34,7 @@ class ClassifierState(NamedTuple):
 
 
 class ReadStep(nn.Module):
-    """One glimpse of the classifier: read through the window that the state chooses, then update the state.
+    """One glimpse of the classifier: read through the state's window, then update the state.
 
     Args:
         spec: Size and channels of the images.
@@ -68,7 +68,7 @@ class ReadStep(nn.Module):
 
 
 class DRAWClassifier(Model):
-    """Recurrent attention that ends in a class.
+    """A classifier with recurrent attention.
 
     Args:
         spec: Properties of the images, measured by the dataset; it must have classes.
@@ -133,7 +133,7 @@ class DRAWClassifier(Model):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the cross-entropy of each image in nats, and its error: 1 if the likeliest class is wrong, else 0."""
+        """Return the cross-entropy of each image in nats, and its error: 1 if the predicted class is wrong, else 0."""
         return classification_measures(self.logits(batch.images), batch.labels)
 
     def logits(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:

@@ -240,7 +240,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         return measures
 
     def _log_weights(self, images: Float[Tensor, "B H C A"], num_samples: int) -> Float[Tensor, "K B"]:
-        """log p(x, z_k) / q(z_k | x) of K draws of all latents, in passes of about _ROWS_PER_PASS rows."""
+        """Return log p(x, z_k) / q(z_k | x) of K draws of all latents, in passes of about _ROWS_PER_PASS rows."""
         per_pass = max(1, _ROWS_PER_PASS // len(images))
         passes = []
         for first in range(0, num_samples, per_pass):
@@ -270,7 +270,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
     @torch.no_grad()
     def sample_canvases(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "F N C H W"]:
-        """Return every canvas on the way to a sample, sigmoid(c_0) to sigmoid(c_T), as images."""
+        """Return the canvases of samples after each glimpse, sigmoid(c_0) to sigmoid(c_T), as images."""
         states = list(self._generate(self._noise(num_samples, generator)))
         return self._canvas_images(num_samples, states)
 
@@ -316,7 +316,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
     def _pictures_of(
         self, images: Float[Tensor, "N C H W"], generator: Generator | None
     ) -> tuple[dict[str, Tensor], Float[Tensor, "T N Z"]]:
-        """Return the pictures of :meth:`visualize_given`, and the latents that they were made of."""
+        """Return the pictures of :meth:`visualize_given`, and their latents."""
         lines = self._to_lines(images)
         steps = list(self._unroll(lines, self._noise(len(lines), generator)))
         states = [state for state, _ in steps]
@@ -356,14 +356,14 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
     def _film_of_writes(
         self, canvases: Float[Tensor, "F N C H W"], states: list[State]
     ) -> Float[Tensor, "F N 3 FH FW"]:
-        """Frame 0 is the canvas before the first glimpse; frame t the canvas after the t-th, with its window."""
+        """Return a film: frame 0 is the canvas before the first glimpse, frame t after the t-th, with its window."""
         frames = [enlarge(canvases[0])]
         for canvas, state in zip(canvases[1:], states, strict=True):
             frames.append(self._outlined(enlarge(canvas), self.glimpse.write, state, RED))
         return torch.stack(frames)
 
     def _film_of_reads(self, images: Float[Tensor, "N C H W"], states: list[State]) -> Float[Tensor, "F N 3 FH FW"]:
-        """Frame t is the input with the window through which the t-th glimpse read; frame 0 has no window."""
+        """Return a film: frame t is the input with the window of the t-th glimpse's read; frame 0 has no window."""
         picture = enlarge(images)
         frames = [picture]
         # The window of a read is chosen by the decoder's state before the glimpse.
@@ -372,7 +372,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         return torch.stack(frames)
 
     def _noise(self, num_rows: int, generator: Generator | None = None) -> Float[Tensor, "T B Z"]:
-        """Return standard normal noise for all glimpses, from one draw; no number is used for two glimpses."""
+        """Return independent standard normal noise for all glimpses, from one draw."""
 
         def draw(num: int) -> Tensor:
             shape = (self.num_glimpses, num, self.latent_size)

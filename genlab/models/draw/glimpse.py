@@ -94,7 +94,7 @@ class Glimpse(nn.Module):
         self.decoder = LSTMCell(num_inputs=latent_size, num_units=num_units, forget_bias=forget_bias)
 
     def encoder_weights(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, "G J"], Float[Tensor, "... G"]]:
-        """Weight and bias of the encoder's gates inside the loop, without the constant part of their product.
+        """Return weight and bias of the encoder's gates inside the loop, without the constant part of their product.
 
         Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c): the first
         half is the same at every glimpse, and only half of the largest product is left inside.

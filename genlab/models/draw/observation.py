@@ -35,10 +35,10 @@ class ObservationModel(nn.Module, ABC):
 
     @abstractmethod
     def nll(self, canvas: Float[Tensor, "B H C A"], images: Float[Tensor, "B H C A"]) -> Float[Tensor, " B"]:
-        """-log p(images | canvas) of each image, in nats."""
+        """Return -log p(images | canvas) of each image, in nats."""
 
     def mean(self, canvas: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return the image in (0, 1) that a canvas stands for."""
+        """Return the mean image in (0, 1) of a canvas."""
         return torch.sigmoid(canvas)
 
     def initialize(self, images: Float[Tensor, "B H C A"]) -> None:
@@ -98,7 +98,7 @@ class DiscretizedLogistic(ObservationModel):
 
 
 def default_observation(spec: ImageSpec) -> ObservationModel:
-    """Bernoulli for 2 levels, binomial up to 32 (digits have 17), discretised logistic above (8-bit images)."""
+    """Return a Bernoulli for 2 levels, a binomial up to 32 (digits have 17), a discretised logistic above."""
     if spec.num_levels == 2:
         return Bernoulli(spec)
     return Binomial(spec) if spec.num_levels <= _MOST_BINOMIAL_LEVELS else DiscretizedLogistic(spec)

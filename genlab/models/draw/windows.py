@@ -19,7 +19,7 @@ RED: Final[Color] = (0.95, 0.15, 0.1)
 
 _LEAST_SIDE = 112
 _WIDEST_LINE = 0.04
-"""Of the picture's side: a blurred window would otherwise hide what it looks at."""
+"""Maximum width of the line, as a share of the picture's side, so that it does not hide the pixels of a window."""
 
 
 def enlargement(height: int, width: int) -> int:

@@ -43,12 +43,12 @@ class Sizes:
 
 
 class Conditioning(nn.Module, ABC):
-    """Base class of conditionings: the information that a GAN has beside images and noise."""
+    """Base class of conditionings: the information of a GAN besides images and noise."""
 
     num_classes: int = 0
     """Number of classes that samples can be drawn from; 0 without classes."""
     reads_single_images: bool = False
-    """True if something is read in the discriminator's features or outputs of one image."""
+    """True if the discriminator's features or outputs of a single image are used, for example to predict a class."""
     game_weight: float = 1.0
     """Weight of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
@@ -77,7 +77,7 @@ class Conditioning(nn.Module, ABC):
         return torch.empty(len(labels), 0, device=labels.device)
 
     def divided(self, batch: Batch) -> tuple[Rows, Rows] | None:
-        """Return the rows of the training images that the adversarial game uses, and of those that it leaves out.
+        """Return the rows of the training images of the adversarial loss, and of the other ones.
 
         None if the game uses all of them.
         """
@@ -130,7 +130,7 @@ def require_classes(spec: ImageSpec) -> int:
 
 
 class Unconditional(Conditioning):
-    """Images and noise only."""
+    """No conditioning: images and noise only."""
 
     def sizes(self, spec: ImageSpec) -> Sizes:
         del spec
@@ -179,7 +179,7 @@ class ClassProjection(ClassLabels):
 
 
 class ClassPrediction(Conditioning):
-    """The discriminator names one of K classes, or fake: semi-supervised learning (arXiv:1606.03498, section 5).
+    """Semi-supervised learning: the discriminator predicts one of K classes or fake (arXiv:1606.03498, section 5).
 
     The logit of the class "fake" is fixed at zero, so that D(x) = Z(x) / (Z(x) + 1) with Z the sum of the exponentials
     of the K logits: the score log Z is the logit of D. Images with a label serve the classifier alone; those without

@@ -36,7 +36,7 @@ _KERNEL, _STRIDE, _PADDING = 4, 2, 1
 
 
 class DCGANGenerator(GeneratorNetwork):
-    """A projection to a small map, then transposed convolutions that double it; ReLU.
+    """Generator with a projection to a small map, then transposed convolutions that double its sides; ReLU.
 
     Args:
         spec: The images.
@@ -86,7 +86,7 @@ class DCGANGenerator(GeneratorNetwork):
 
 
 class DCGANDiscriminator(DiscriminatorNetwork):
-    """Strided convolutions with leaky ReLUs; no pooling, and in the paper no hidden fully connected layer.
+    """Discriminator of strided convolutions with leaky ReLUs; no pooling, optionally a fully connected layer.
 
     Args:
         spec: The images.

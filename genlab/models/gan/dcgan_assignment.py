@@ -29,7 +29,7 @@ _SMALLEST_UNPADDED_SIDE = 16
 
 
 class AssignmentGenerator(GeneratorNetwork):
-    """FC 1024, FC 128 maps of a quarter of the side, two transposed 4x4 convolutions of stride 2.
+    """Generator: FC 1024, FC 128 maps of a quarter of the side, two transposed 4x4 convolutions of stride 2.
 
     Args:
         spec: The images.
@@ -71,7 +71,7 @@ class AssignmentGenerator(GeneratorNetwork):
 
 
 class AssignmentDiscriminator(DiscriminatorNetwork):
-    """32 and 64 5x5 convolutions with max-pooling, then FC 1024; leaky ReLUs.
+    """Discriminator: 32 and 64 5x5 convolutions with max-pooling, then FC 1024; leaky ReLUs.
 
     Args:
         spec: The images.

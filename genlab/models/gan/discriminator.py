@@ -25,7 +25,7 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """Features, then the layers that techniques add, then one linear layer and the projection.
+    """A discriminator: features, then the layers that techniques add, then one linear layer and the projection.
 
     Args:
         network: From images to features.

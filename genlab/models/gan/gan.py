@@ -1,4 +1,4 @@
-"""Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661): two networks and a game.
+"""Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661): two networks and an objective.
 
 A GAN is its parts: noise, a generator, a discriminator, an objective, conditioning, and techniques by name. Every
 preset of the literature is a choice of these in YAML. Inside, images are in the range of the output function.
@@ -38,7 +38,7 @@ from genlab.types import Batch, ImageSpec, Loss, Phase
 
 @dataclass(frozen=True, kw_only=True)
 class Generated:
-    """Images of the generator and the inputs that they were drawn from."""
+    """Images of the generator and their inputs."""
 
     images: Float[Tensor, "B C H W"]
     extra_inputs: Float[Tensor, "B E"]
@@ -47,7 +47,7 @@ class Generated:
 
 
 class RealBatch(NamedTuple):
-    """Training images as the discriminator sees them."""
+    """Training images in the form of the discriminator's inputs."""
 
     images: Float[Tensor, "packs C H W"]
     conditions: Float[Tensor, "packs K"]
@@ -252,7 +252,7 @@ class GAN(GenerativeModel, HasScores):
         return self.objective.with_terms(adversarial, extra, weight=weight)
 
     def _split(self, batch: Batch) -> tuple[RealBatch, RealBatch | None]:
-        """Return the real images of the game, and the images that it leaves out; None if it uses all of them."""
+        """Return the real images of the adversarial loss, and the other ones; None if it uses all of them."""
         images = self._seen(self._to_network(batch.images))
         every = RealBatch(images, packed(self._conditions(batch.labels), self.pack), batch.labels)
         divided = self.conditioning.divided(batch)
@@ -262,7 +262,7 @@ class GAN(GenerativeModel, HasScores):
         return real, left_out
 
     def _seen(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "packs joint H W"]:
-        """Return images as the discriminator sees them in training: changed by techniques with fresh draws, packed."""
+        """Return the discriminator's inputs in training: images changed by techniques with fresh draws, and packed."""
         return packed(self.techniques.transform(images, black=self.output.black), self.pack)
 
     def _step_tensors(
@@ -298,7 +298,7 @@ class GAN(GenerativeModel, HasScores):
         return torch.cat((noise, extra), 1), extra
 
     def _generate_for(self, labels: Int[Tensor, " B"]) -> Generated:
-        """Draw as many images as there are real ones, of the same classes, so that a pair differs in nothing else."""
+        """Draw one image for each real one, of the same class, so that a pair has one class."""
         given = labels if self.num_classes else None
         inputs, extra = self._inputs(len(labels), labels=given, generator=None, device=self._device)
         return Generated(images=self._draw(inputs), extra_inputs=extra, conditions=self._conditions(labels))
@@ -314,7 +314,7 @@ class GAN(GenerativeModel, HasScores):
 
     @property
     def num_noise(self) -> int:
-        """Z: the first inputs of the generator, behind which stand those that conditioning adds."""
+        """Z, the number of noise inputs of the generator, which precede those of the conditioning."""
         return self.latent.size
 
     def draw_inputs(
@@ -329,7 +329,7 @@ class GAN(GenerativeModel, HasScores):
         return self.output.to_unit(at_least_float32(self._draw(inputs)))
 
     def confine(self, noise: Float[Tensor, "N Z"]) -> Float[Tensor, "N Z"]:
-        """Return the nearest noise in the region where draws lie."""
+        """Return the nearest noise in the region of the prior's draws."""
         return self.latent.confine(noise)
 
     @torch.no_grad()
@@ -376,7 +376,7 @@ class GAN(GenerativeModel, HasScores):
 
     @torch.no_grad()
     def predict_code(self, images: Float[Tensor, "B C H W"]) -> Int[Tensor, " B"] | None:
-        """Return the category that the code head reads in each image; None where the model has no categorical code."""
+        """Return the category that the code head predicts for each image; None without a categorical code."""
         if not isinstance(self.conditioning, HiddenCodes):
             return None
         with evaluation_mode(self):

@@ -1,4 +1,4 @@
-"""Hidden codes that the generator is made to express (InfoGAN, Chen et al. 2016, arXiv:1606.03657).
+"""Hidden codes with mutual information with the images (InfoGAN, Chen et al. 2016, arXiv:1606.03657).
 
 The codes are one categorical and some continuous ones, uniform on (-1, 1); a head Q on the discriminator's features
 reads them back. The variational lower bound of the mutual information (equation 5) is
@@ -30,7 +30,7 @@ _LARGEST_LOG_STD = 5.0
 
 
 class CodeHead(nn.Module):
-    """Q: a hidden layer, then logits of the categorical code and mean and log std of each continuous one.
+    """The network Q: a hidden layer, then logits of the categorical code and mean and log std of each continuous one.
 
     Args:
         num_features: F.
@@ -159,6 +159,6 @@ class HiddenCodes(Conditioning):
         return Loss(value=value, metrics=metrics)
 
     def read_category(self, features: Float[Tensor, "B F"]) -> Int[Tensor, " B"]:
-        """Return the likeliest category of each image."""
+        """Return the most likely category of each image."""
         logits: Tensor = self.head(features)[0]
         return logits.argmax(1)

@@ -31,11 +31,11 @@ class Latent(ABC):
 
     @abstractmethod
     def draw(self, num: int, *, generator: Generator | None, device: torch.device) -> Float[Tensor, "N Z"]:
-        """Independent draws, made on the generator's device where one is given."""
+        """Return independent draws, made on the generator's device if one is given."""
 
     @abstractmethod
     def confine(self, noise: Float[Tensor, "*shape Z"]) -> Float[Tensor, "*shape Z"]:
-        """Return the nearest noise in the region where draws lie."""
+        """Return the nearest noise in the region of the prior's draws."""
 
     @abstractmethod
     def between(

@@ -26,7 +26,7 @@ Activation = Callable[[], nn.Module]
 
 
 class MLPGenerator(GeneratorNetwork):
-    """Hidden layers with a normalisation and an activation each, then one output per sub-pixel.
+    """Fully connected generator: layers with a normalisation and an activation each, then one output per sub-pixel.
 
     Args:
         spec: The images.
@@ -69,7 +69,7 @@ class MLPGenerator(GeneratorNetwork):
 
 
 class MLPDiscriminator(DiscriminatorNetwork):
-    """Hidden layers with leaky ReLUs on the flattened image.
+    """Fully connected discriminator: hidden layers with leaky ReLUs on the flattened image.
 
     Args:
         spec: The images.

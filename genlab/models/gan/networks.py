@@ -22,7 +22,7 @@ Normalization = Callable[[int], nn.Module]
 
 
 class GeneratorNetwork(nn.Module, ABC):
-    """From noise and the inputs of conditioning to images before the output function (``model/output``)."""
+    """Base class of generators: noise and conditions to images before the output function (``model/output``)."""
 
     @abstractmethod
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
@@ -30,7 +30,7 @@ class GeneratorNetwork(nn.Module, ABC):
 
 
 class DiscriminatorNetwork(nn.Module, ABC):
-    """From images and the inputs of conditioning to features; the score is a linear function of these.
+    """Base class of discriminators: images and conditions to features; the score is a linear function of these.
 
     Attributes:
         num_features: F.
@@ -46,7 +46,7 @@ class DiscriminatorNetwork(nn.Module, ABC):
 
 
 class Unnormalized(nn.Identity):
-    """The place of a normalisation, which a technique may put here.
+    """Placeholder of a normalisation, which a technique may replace.
 
     Args:
         num_features: Features, or channels, that pass.
@@ -108,7 +108,7 @@ def noise_like(x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
 
 
 class GaussianNoiseLayer(nn.Module):
-    """Adds N(0, std) in training, nothing in evaluation (arXiv:1606.03498, the code of its MNIST experiments)."""
+    """Layer that adds N(0, std) in training only (arXiv:1606.03498, the code of its MNIST experiments)."""
 
     def __init__(self, std: float) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def with_planes(images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K
 
 
 def require_divisible_by_four(spec: ImageSpec) -> None:
-    """Refuse images that two halvings do not fit.
+    """Refuse images whose sides are not divisible by four.
 
     Raises:
         ValueError: The height or the width is no multiple of 4.
@@ -158,7 +158,7 @@ def num_halvings(spec: ImageSpec, *, smallest: int = 4) -> int:
 
 
 def initialize_normal(network: nn.Module, *, std: float) -> None:
-    """Weights of all linear and convolutional layers from N(0, std), as in arXiv:1511.06434; biases zero."""
+    """Draw the weights of linear and convolutional layers from N(0, std), as in arXiv:1511.06434; biases zero."""
     for module in _weighted(network):
         init.normal_(module.weight, 0.0, std)
         if module.bias is not None:
@@ -166,12 +166,12 @@ def initialize_normal(network: nn.Module, *, std: float) -> None:
 
 
 def lay_out_for_convolutions(network: nn.Module) -> None:
-    """Keep convolution weights in the memory order that activations have: otherwise each pass reorders them."""
+    """Keep convolution weights in the memory order of the activations: otherwise each pass reorders them."""
     network.to(memory_format=torch.channels_last)
 
 
 def initialize_xavier(network: nn.Module) -> None:
-    """Xavier-uniform weights of all linear and convolutional layers (Glorot & Bengio 2010); biases zero."""
+    """Draw Xavier-uniform weights of linear and convolutional layers (Glorot & Bengio 2010); biases zero."""
     for module in _weighted(network):
         init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -41,18 +41,18 @@ GAME_MEASURES = MappingProxyType(
 
 
 def pair_differences(scores: Float[Tensor, " R"], others: Float[Tensor, " B"]) -> Float[Tensor, " P"]:
-    """Return the difference of the i-th score to the i-th other one, as far as both go."""
+    """Return the differences of the i-th scores of two batches, up to the length of the shorter one."""
     num_pairs = min(len(scores), len(others))
     return scores[:num_pairs] - others[:num_pairs]
 
 
 class Objective(ABC):
-    """The losses of a two-player game."""
+    """Base class of objectives: the losses of both networks."""
 
     unit: ClassVar[str]
     """Unit of the losses, which is the last part of their names."""
     decision_threshold: ClassVar[float | None]
-    """The score above which an image is taken for real; None for a critic, whose scores have no such point."""
+    """Threshold of the score above which an image counts as real; None for a critic."""
     compares_pairs: ClassVar[bool] = False
     """True if the discriminator's loss is E[real(D(x) - D(G(z)))], and the generator's that of D(G(z)) - D(x)."""
 
@@ -69,7 +69,7 @@ class Objective(ABC):
         """Return the generator's loss for the scores of its images."""
 
     def discriminator_loss(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Float[Tensor, ""]:
-        """Return both terms, each averaged over its own images; of pairs, the one term."""
+        """Return the sum of both terms, each averaged over its images; for pairs, the single term."""
         if self.compares_pairs:
             return self.real(pair_differences(real_scores, fake_scores)).mean()
         return self.real(real_scores).mean() + self.fake(fake_scores).mean()
@@ -81,7 +81,7 @@ class Objective(ABC):
         return None if self.decision_threshold is None else real_scores - self.decision_threshold
 
     def with_terms(self, adversarial: Float[Tensor, ""], terms: Sequence[Loss | None], *, weight: float) -> Loss:
-        """Return the weighted loss of this objective and further terms; one that does not count is still logged."""
+        """Return the weighted loss of this objective and further terms; a term of weight zero is still logged."""
         metrics = {f"adversarial_{self.unit}": adversarial.detach()}
         value = weight * adversarial if weight else torch.zeros_like(adversarial)
         for term in terms:
@@ -91,7 +91,7 @@ class Objective(ABC):
         return Loss(value=value, metrics=metrics)
 
     def game_metrics(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> dict[str, Float[Tensor, "..."]]:
-        """Return the scores, and with a threshold 1 for each that is on its right side and 0 for the others."""
+        """Return the scores, and with a threshold the accuracy: 1 for each on its correct side, else 0."""
         metrics = {"score_real": real_scores, "score_fake": fake_scores}
         if self.decision_threshold is not None:
             metrics["accuracy_real"] = (real_scores > self.decision_threshold).to(real_scores.dtype)
@@ -142,7 +142,7 @@ class Minimax(NonSaturating):
 
 
 class Relativistic(NonSaturating):
-    """Cross-entropy of which image of a pair is the real one (Jolicoeur-Martineau 2018, arXiv:1807.00734: RSGAN).
+    """Cross-entropy of the real image of each pair (Jolicoeur-Martineau 2018, arXiv:1807.00734: RSGAN).
 
     D minimises E[softplus(-(D(x) - D(G(z))))] and G the same with the two exchanged (arXiv:2501.05441).
     Under label smoothing the two are exchanged with probability 1 - t.
@@ -201,7 +201,7 @@ class Hinge(Objective):
 
 
 class SmoothedObjective(Objective):
-    """Another objective whose real images count as real with a weight below one, and as fake with the rest.
+    """Wrapper of an objective in which real images count as real with a weight below one, and as fake with the rest.
 
     For cross-entropy this is the target `real_target` in place of 1; for least squares it is the same up to a constant.
 

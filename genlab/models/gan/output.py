@@ -1,4 +1,4 @@
-"""The function that ends a generator, and with it the range of the images that both networks see."""
+"""Output activations of a generator, which define the range of the images of both networks."""
 
 from abc import ABC, abstractmethod
 
@@ -50,7 +50,7 @@ class Sigmoid(ImageOutput):
 
 
 class Softplus(ImageOutput):
-    """Images from 0 on, without an upper end: a white sub-pixel never loses its gradient. Drawn clipped at 1."""
+    """Images from 0 on without an upper bound, so that white sub-pixels keep their gradient; drawn clipped at 1."""
 
     black = 0.0
 

@@ -24,7 +24,7 @@ def packed(values: Float[Tensor, "B C ..."], size: int) -> Float[Tensor, "packs 
 
 
 def rows_of_whole_packs(num: int, size: int, *, device: torch.device) -> Int[Tensor, " rows"] | slice:
-    """Return an index of `num` images that fills the last pack up with the first images."""
+    """Return an index of `num` images that fills the last pack with the first images."""
     if size == 1:
         return slice(None)
     return torch.arange(-(-num // size) * size, device=device) % num

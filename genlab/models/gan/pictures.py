@@ -1,4 +1,4 @@
-"""Inputs of the generator that make a picture: paths between draws, a class in each row, codes that grow.
+"""Inputs of the generator for pictures: paths between draws, a class in each row, traversals of codes.
 
 Each function returns the noise with the extra inputs of the conditioning behind it, one row for an image of the
 picture, from the first row of images to the last.

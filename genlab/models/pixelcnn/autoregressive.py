@@ -1,4 +1,4 @@
-"""The base of autoregressive image models: p(x) = prod_i p(x_i | x_<i), in an order that the model states.
+"""Base class of autoregressive image models: p(x) = prod_i p(x_i | x_<i), in an order that the model defines.
 
 Each factor is a categorical distribution over the values of one symbol: a sub-pixel for most models, a block of
 pixels for :class:`genlab.models.pixelcnn.blocks.PixelCNNBlocks`. A model gives the logits of all symbols at once
@@ -39,7 +39,7 @@ UNSEEN_GREY = 0.5
 
 
 class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
-    """Exact likelihood, sampling, completion and their pictures, from a network's logits.
+    """Base class with exact likelihood, sampling, completion and their pictures, from a network's logits.
 
     Args:
         spec: The images.
@@ -91,7 +91,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
 
     @property
     def num_dimensions(self) -> int:
-        """Sub-pixels of an image."""
+        """The number of sub-pixels of an image."""
         return self.spec.channels * self.spec.height * self.spec.width
 
     def phases(self) -> tuple[Phase, ...]:
@@ -366,7 +366,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         return {"completions": completions, "entropy": torch.stack((images, entropies), 1).flatten(0, 1)}
 
     def _film(self, images: Tensor) -> Tensor:
-        """A drawn site never changes, so every frame is a part of the finished image."""
+        """Return the film of a sample: a drawn site never changes, so every frame is a part of the final image."""
         rows = self.grid[0]
         num_frames = min(rows, MOST_FILM_FRAMES) + 1
         seen = torch.linspace(0, rows, num_frames, device=images.device).round() * (self.spec.height // rows)

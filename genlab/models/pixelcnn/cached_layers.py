@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class RowBiases:
-    """A bias for each place of an image, a row at a time. The number of the next row lies on the device.
+    """A bias for each position of an image, returned row by row; the row counter is on the device.
 
     Args:
         biases: (C, H, W); None gives None for each row.
@@ -69,13 +69,13 @@ class RowConvolution:
         self._current = self._rows[:, -1, left : left + width]
 
     def push(self, row: Float[Tensor, "n W C_in"]) -> None:
-        """Take the next row in."""
+        """Append the next row."""
         if self._rows.shape[1] > 1:
             self._rows[:, :-1] = self._rows[:, 1:].clone()
         self._current.copy_(row)
 
     def output(self) -> Float[Tensor, "n W_out C_out"]:
-        """Return the output row that belongs to the last row taken in."""
+        """Return the output row of the last appended row."""
         channels_first = self._rows.permute(0, 3, 1, 2)
         return F.conv2d(channels_first, self._weight, self._bias, self._stride).squeeze(2).transpose(1, 2)
 

@@ -35,7 +35,7 @@ from genlab.types import ImageSpec
 
 
 class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
-    """Gated PixelCNN, class-conditional where asked.
+    """Gated PixelCNN, optionally class-conditional.
 
     Args:
         spec: The images.

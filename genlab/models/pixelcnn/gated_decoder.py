@@ -61,7 +61,7 @@ class _LayerDecoder:
         return gate(v if self._vertical_class is None else v + self._vertical_class, 1, dim=2)
 
     def step(self, column: int, group: int, following: Tensor) -> None:
-        """One colour group of one pixel; the result goes to `following`, (n, p / G)."""
+        """Compute one colour group of one pixel; the result goes to `following`, (n, p / G)."""
         self._gated[group].copy_(gate(self.horizontal.output(column, group), 1))
         torch.addmm(self._output.biases[group], self._seen[group], self._output.weights[group], out=following)
         if self._is_residual:
@@ -69,7 +69,7 @@ class _LayerDecoder:
 
 
 class GatedDecoder:
-    """Keeps, per layer, the rows that the vertical kernel reaches and the current row of the horizontal stack.
+    """Decoder that keeps, per layer, the rows of the vertical kernel and the current row of the horizontal stack.
 
     Args:
         network: In evaluation mode.

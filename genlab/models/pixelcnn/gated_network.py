@@ -33,7 +33,7 @@ def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
 
 
 class GatedLayer(nn.Module):
-    """Figure 2: one step of both stacks.
+    """One layer of both stacks (figure 2).
 
     Args:
         in_channels: Of the vertical and of the horizontal input; p, or the image's channels in the first layer.
@@ -94,7 +94,7 @@ class GatedLayer(nn.Module):
 
 
 class GatedNetwork(nn.Module):
-    """Gated layers, then 1x1 convolutions on the horizontal stack, then logits.
+    """Network of gated layers, then 1x1 convolutions on the horizontal stack, then logits.
 
     Args:
         in_channels: Of the images, and the number of colour groups.

@@ -44,7 +44,7 @@ class MixtureParameters:
 
 
 def num_mixture_parameters(num_channels: int, num_components: int) -> int:
-    """Numbers per pixel that describe a mixture: 10 M for three channels, 3 M for one."""
+    """Return the number of parameters of a pixel's mixture: 10 M for three channels, 3 M for one."""
     num_pairs = num_channels * (num_channels - 1) // 2
     return num_components * (1 + 2 * num_channels + num_pairs)
 

@@ -1,4 +1,4 @@
-"""Fixed-point decoding: the images of the incremental sampler from full passes of the network alone.
+"""Fixed-point decoding: the images of the incremental sampler, from full passes of the network only.
 
 Paper: Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving, Song, Meng, Liao, Ermon,
 arXiv:2002.03629, section 3 (algorithms 1 and 3).
@@ -37,7 +37,7 @@ class FixedPoint(NamedTuple):
 
     symbols: Int[Tensor, "n S h w"]
     num_passes: int
-    """Calls of the function that redraws."""
+    """Number of calls of the function that redraws."""
 
 
 @torch.no_grad()

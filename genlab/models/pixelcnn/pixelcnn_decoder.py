@@ -81,7 +81,7 @@ class _BlockDecoder:
 
 
 class MaskedResidualDecoder:
-    """Keeps, per block, as many rows of the spatial convolution's input as its kernel reaches above a pixel.
+    """Decoder that keeps, per block, the input rows above a pixel that its spatial kernel covers.
 
     Args:
         network: In evaluation mode.

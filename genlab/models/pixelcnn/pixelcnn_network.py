@@ -22,7 +22,7 @@ Normalization = Callable[..., nn.Module]
 
 
 class ResidualBlock(nn.Module):
-    """Figure 5, left: 1x1 to half the channels, masked 3x3, 1x1 back, added to the stream.
+    """Residual block (figure 5, left): 1x1 to half the channels, masked 3x3, 1x1 back, added to the stream.
 
     Args:
         stream_channels: 2h in the paper.
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
 
 class MaskedResidualNetwork(nn.Module):
-    """Table 1, PixelCNN: a mask-A convolution, residual blocks, 1x1 convolutions, logits.
+    """Network of PixelCNN (table 1): a mask-A convolution, residual blocks, 1x1 convolutions, logits.
 
     Args:
         in_channels: Input features per site.

@@ -43,7 +43,7 @@ INITIALIZATION_IMAGES = 64
 
 
 class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
-    """PixelCNN++, class-conditional where asked.
+    """PixelCNN++, optionally class-conditional.
 
     Args:
         spec: The images; height and width divisible by 2 ** (number of scales - 1).
@@ -93,7 +93,7 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
         )
 
     def initialize(self, batch: Batch) -> None:
-        """Gains and biases from a batch, arXiv:1602.07868, section 3; dropout stays on, as in training."""
+        """Set gains and biases from a batch, arXiv:1602.07868, section 3; dropout stays on, as in training."""
         images, labels = batch.images[:INITIALIZATION_IMAGES], batch.labels[:INITIALIZATION_IMAGES]
         with data_dependent_initialization(self.network):
             self.network(2 * images.to(self.dtype) - 1, labels)
@@ -127,7 +127,7 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
         rows: slice,
         temperature: float,
     ) -> Int[Tensor, "B C r W"]:
-        """Return symbols of some rows; the channels of a pixel one after another, which needs no further pass."""
+        """Return symbols of some rows, drawn channel after channel of a pixel without a further pass."""
         raw = self.network(2 * self.to_images(symbols) - 1, labels)[:, :, rows]
         parameters = split_mixture_parameters(raw.movedim(1, -1), self.spec.channels)
         levels = symbols[:, :, rows].movedim(1, -1).clone()  # (B, r, W, C)

@@ -97,7 +97,7 @@ class _PixelBlock:
         self._skip_ul = torch.cat((positive[:, filters:], negative[:, filters:]), 1).t().contiguous()  # (2F or 0, F)
 
     def begin_row(self, u: Tensor) -> None:
-        """Take in the row (n, W, F) of the stream u that the skip connection reads."""
+        """Store the row (n, W, F) of the stream u for the skip connection."""
         self._first.begin_row(F.linear(concat_elu(u, -1), self._skip_u, self._skip_bias))
         self._second.begin_row(self._class_bias)
 
@@ -112,7 +112,7 @@ class _PixelBlock:
 
 
 class _Scale:
-    """One resolution and all below it.
+    """The blocks of one resolution and of all below it.
 
     Args:
         network: In evaluation mode.
@@ -198,7 +198,7 @@ class _Scale:
 
 
 class TwoStreamDecoder:
-    """Keeps, per layer, the one row above that its kernel of two rows reaches, and the row in progress.
+    """Decoder that keeps, per layer, the row above that its kernel covers, and the current row.
 
     Args:
         network: In evaluation mode.

@@ -20,24 +20,24 @@ RESIDUAL_SCALE = 0.1
 
 
 def concat_elu(x: Tensor, dim: int = 1) -> Tensor:
-    """ELU of x and of -x, doubling the channels."""
+    """Return ELU of x and of -x, which doubles the channels."""
     return F.elu(torch.cat((x, -x), dim))
 
 
 def down_shifted(in_filters: int, out_filters: int, *, stride: int = 1, initial_scale: float = 1.0) -> WeightNormConv2d:
-    """2x3: the row above and its own, a column to each side."""
+    """Return a 2x3 convolution over the row above and the pixel's own, with a column on each side."""
     return WeightNormConv2d(in_filters, out_filters, (2, 3), padding=(1, 1), stride=stride, initial_scale=initial_scale)
 
 
 def down_right_shifted(
     in_filters: int, out_filters: int, *, stride: int = 1, initial_scale: float = 1.0
 ) -> WeightNormConv2d:
-    """2x2: the row above and its own, the column to the left and its own."""
+    """Return a 2x2 convolution over the row above and its own, and the column to the left and its own."""
     return WeightNormConv2d(in_filters, out_filters, (2, 2), padding=(1, 0), stride=stride, initial_scale=initial_scale)
 
 
 class GatedResidualBlock(nn.Module):
-    """Section 2.3: x + a * sigmoid(b), (a, b) from two convolutions, the first joined by a skip connection.
+    """Residual block x + a * sigmoid(b), with (a, b) from two convolutions and a skip connection (section 2.3).
 
     Args:
         filters: F.
@@ -59,7 +59,7 @@ class GatedResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def class_bias(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out"] | None:
-        """Added to (a, b); UNLABELLED is the last row."""
+        """Return the class's bias of (a, b); UNLABELLED is the last row."""
         if self.classes is None:
             return None
         bias: Tensor = self.classes(labels % self.classes.num_embeddings)
@@ -78,7 +78,7 @@ class GatedResidualBlock(nn.Module):
 
 
 class TwoStreamNetwork(nn.Module):
-    """Figure 2. The stream u sees all rows above; the stream ul sees, through u, these and the pixels to the left.
+    """Network of two streams (figure 2): u depends on all rows above, ul also on the pixels to the left.
 
     Args:
         in_channels: Of the images.

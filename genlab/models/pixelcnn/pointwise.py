@@ -18,12 +18,12 @@ PixelMap = Callable[[Tensor, int], Tensor]
 
 
 def prefixes(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """Group g -> the channels up to and including group g, views of a buffer (n, channels) or (channels,)."""
+    """Return for each group the channels up to and including it, as views of a buffer (n, channels) or (channels,)."""
     return [buffer[..., :high] for high in bounds[1:]]
 
 
 def parts(buffer: Tensor, bounds: Sequence[int]) -> list[Tensor]:
-    """Group g -> the channels of group g, views."""
+    """Return for each group its channels, as views."""
     return [buffer[..., low:high] for low, high in pairwise(bounds)]
 
 
@@ -91,7 +91,7 @@ class PointwiseHead:
         self.num_values = len(offset) // len(self.inputs)
 
     def logits(self, group: int) -> Float[Tensor, "n K"]:
-        """Of the group whose features have been written last."""
+        """Return the logits of the group whose features were written last."""
         for (linear, _, seen), (_, following, _) in zip(self._layers, self._layers[1:], strict=False):
             torch.addmm(linear.biases[group], seen[group], linear.weights[group], out=following[group])
             following[group].relu_()

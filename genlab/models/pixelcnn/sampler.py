@@ -24,28 +24,28 @@ _MEMORY_SHARE = 0.5
 
 @runtime_checkable
 class Decoder(Protocol):
-    """A network that is fed the symbols one by one and keeps the activations it still needs."""
+    """Protocol of a network that takes the symbols one by one and caches its activations."""
 
     def begin_row(self, row: int) -> None:
-        """Everything that depends on the rows above only."""
+        """Compute the part of a row that depends on the rows above only."""
 
     def advance(self, column: int, channel: int) -> None:
-        """The features that belong to the next symbol, from the symbols before it."""
+        """Compute the features of the next symbol from the symbols before it."""
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
         """Return the unnormalised log-probabilities of the next symbol, fp32."""
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
-        """Take in the symbol that was drawn or given."""
+        """Store the drawn or given symbol."""
 
 
 @runtime_checkable
 class RepeatingDecoder(Decoder, Protocol):
-    """A decoder of which a row can be recorded: the state of a row lies in tensors that it overwrites."""
+    """A decoder whose rows can be captured, because the state of a row is in tensors that it overwrites."""
 
     @property
     def row_period(self) -> int:
-        """The operations of a row depend on its number modulo this alone."""
+        """The period of the rows: the operations of a row depend only on its number modulo this."""
 
 
 @runtime_checkable
@@ -116,7 +116,7 @@ def draw_symbols(
     progress: bool = False,
     graphs: Graphs | None = None,
 ) -> Int[Tensor, "n S h w"]:
-    """Draw every symbol of n images, the given sites excepted.
+    """Draw every symbol of n images, except for the given sites.
 
     Args:
         decoder: Fresh: nothing has been written to it.
@@ -146,7 +146,7 @@ def draw_symbols(
 
 
 class _Rows:
-    """Draws one row after another. The place of the next one lies on the device, so that a recorded row moves on."""
+    """Loop over the rows; the row counter is on the device, so that a captured row advances it."""
 
     def __init__(self, decoder: Decoder, uniforms: Tensor, given: Tensor | None, *, temperature: float) -> None:
         self._decoder = decoder
@@ -160,7 +160,7 @@ class _Rows:
         self._place = torch.zeros(1, dtype=torch.long, device=uniforms.device)
 
     def draw(self, row: int, num_given: int) -> None:
-        """Draw the next row but for its first sites, of which the symbols are there."""
+        """Draw the next row except for its first, given sites."""
         self._decoder.begin_row(row)
         uniforms = self._uniforms.index_select(0, self._place)[0]  # (w, S, n)
         symbols = self.symbols.index_select(0, self._place)[0]

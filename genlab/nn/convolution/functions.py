@@ -33,7 +33,7 @@ class WindowGrid(NamedTuple):
 
     @property
     def num_pixels(self) -> int:
-        """K."""
+        """The number K of pixels of a window."""
         return self.kernel_size[0] * self.kernel_size[1]
 
     def shape(self, height: int, width: int) -> Pair:
@@ -52,12 +52,12 @@ class WindowGrid(NamedTuple):
         return rows, columns
 
     def cut(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C K L"]:
-        """Return every window of every channel, zeros where it hangs over the edge (im2col)."""
+        """Return every window of every channel, with zeros outside of the image (im2col)."""
         columns = F.unfold(images, self.kernel_size, padding=self.padding, stride=self.stride)  # (B, C K, L)
         return columns.view(*images.shape[:2], self.num_pixels, columns.shape[2])
 
     def paste(self, windows: Float[Tensor, "B C K L"], size: Pair) -> Float[Tensor, "B C H W"]:
-        """Windows added into images of the given size (col2im); the transpose of :meth:`cut`."""
+        """Add windows into images of the given size (col2im); the transpose of :meth:`cut`."""
         return F.fold(windows.flatten(1, 2), size, self.kernel_size, padding=self.padding, stride=self.stride)
 
 
@@ -164,7 +164,7 @@ class WindowShare(torch.autograd.Function):
 
 
 class Pick(torch.autograd.Function):
-    """The pixels of x (B, C, H, W) at given positions of the flattened image, both (B, C, P, Q)."""
+    """Selection of the pixels of x (B, C, H, W) at positions in the flattened image, both (B, C, P, Q)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, positions: Tensor) -> Tensor:

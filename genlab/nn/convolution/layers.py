@@ -1,4 +1,4 @@
-"""Layers that compute with functions.py and are otherwise PyTorch's own, and the family a network is built from.
+"""Layers of PyTorch that compute with functions.py, and families of layers from which networks are built.
 
 The layers inherit from PyTorch's: the same shapes, the same initial weights from the same seed, the same state_dict.
 A layer refuses, at construction, every argument that the derivation does not cover.
@@ -114,7 +114,7 @@ class ConvolutionLayers(NamedTuple):
     avg_pool2d: type[nn.AvgPool2d]
 
     def exchange_in(self, network: nn.Module) -> None:
-        """Put this family in the place of PyTorch's layers in a network, with the same parameters and state_dict keys.
+        """Replace PyTorch's layers in a network by this family, with the same parameters and state_dict keys.
 
         Raises:
             ValueError: The family does not cover what a layer does, or there is no layer to exchange.
@@ -143,7 +143,7 @@ class ConvolutionLayers(NamedTuple):
 
 
 def builtin_layers() -> ConvolutionLayers:
-    """PyTorch's own."""
+    """Return PyTorch's own layers."""
     return ConvolutionLayers(nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d)
 
 

@@ -15,7 +15,7 @@ Mode = Literal["max", "average"]
 
 
 def zero_pad(X: Float[np.ndarray, "m H W C"], pad: int) -> Float[np.ndarray, "m H_pad W_pad C"]:
-    """Surround every image with `pad` rows and columns of zeros."""
+    """Return the images with `pad` rows and columns of zeros on each side."""
     return np.pad(X, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
 
@@ -31,7 +31,7 @@ def num_positions(size: int, f: int, *, stride: int, pad: int = 0) -> int:
 
 
 def window_at(h: int, w: int, *, f: int, stride: int) -> tuple[slice, slice]:
-    """Return the rows and columns of the (padded) input that output pixel (h, w) sees."""
+    """Return the rows and columns of the (padded) input on which output pixel (h, w) depends."""
     top, left = h * stride, w * stride
     return slice(top, top + f), slice(left, left + f)
 
@@ -99,7 +99,7 @@ def conv_backward(
 
 
 def create_mask_from_window(x: Float[np.ndarray, "f_h f_w"]) -> Bool[np.ndarray, "f_h f_w"]:
-    """True at the maximum; of several equal ones, at the first in reading order, as in PyTorch.
+    """Return True at the maximum; of several equal ones, at the first in reading order, as in PyTorch.
 
     `x == x.max()` would be true at all of them and multiply the gradient by their number.
     """

@@ -1,4 +1,4 @@
-"""MLflow. Its own variables hold: MLFLOW_TRACKING_URI=sqlite:///FILE or https://SERVER, ..."""
+"""Logger for MLflow, which reads MLflow's variables: MLFLOW_TRACKING_URI=sqlite:///FILE or https://SERVER, ..."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""TensorBoard: one event file for each start of a run, in the run folder."""
+"""Logger for TensorBoard: one event file for each start of a run, in the run folder."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ _EVENTS = "events.out.tfevents."
 
 
 class TensorBoard(Logger):
-    """The logger that every run has unless ``logger=`` leaves it out."""
+    """Logger for TensorBoard, the default of ``logger=``."""
 
     _writer: SummaryWriter
     _has_layout = False

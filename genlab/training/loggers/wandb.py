@@ -1,4 +1,4 @@
-"""Weights & Biases. Its own variables hold: WANDB_MODE=offline, WANDB_PROJECT, WANDB_ENTITY, WANDB_DIR, ..."""
+"""Logger for Weights & Biases, which reads its variables: WANDB_MODE=offline, WANDB_PROJECT, WANDB_DIR, ..."""
 
 import os
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Techniques for any GAN, one per file; ``base`` says where they act, ``compatibility`` which go together."""
+"""Techniques for any GAN, one per file; ``base`` has their places, ``compatibility`` their valid combinations."""

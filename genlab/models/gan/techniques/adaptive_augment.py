@@ -35,7 +35,7 @@ _BATCHES = 4
 
 
 class AdaptiveAugment(ImageTechnique):
-    """Each transformation happens with a probability that grows while the discriminator knows its real images by heart.
+    """Augmentation with a probability that grows while the discriminator overfits its real images.
 
     r = E[sign D(x)] over the last four batches of real images. Above the target, the probability rises by
     the share of `images_to_one` that has been seen since; below it, it falls by as much. The probability and what it is

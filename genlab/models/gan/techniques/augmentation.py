@@ -1,4 +1,4 @@
-"""Transformations of images, each image by numbers of its own, for techniques that change the discriminator's images.
+"""Transformations of images by separate numbers for each image, for techniques that augment images.
 
 Every function is differentiable by the images. Images are in [-1, 1], so that zero is grey.
 
@@ -17,7 +17,7 @@ Pixels = Int[Tensor, " B"]
 
 
 def per_pixel(values: Shaped[Tensor, " B"]) -> Shaped[Tensor, "B 1 1 1"]:
-    """Return one number per image in a shape that meets its pixels."""
+    """Return one number per image in a shape that broadcasts over its pixels."""
     return values[:, None, None, None]
 
 
@@ -76,7 +76,7 @@ def cut_out(images: Images, rows: Pixels, columns: Pixels, *, height: int, width
 
 
 def turned(images: Images, quarters: Pixels) -> Images:
-    """Turn each image by so many quarters, from 0 to 3; images that are not square by even numbers alone."""
+    """Rotate each image by a number of quarters, from 0 to 3; images that are not square need even numbers."""
     is_square = images.shape[2] == images.shape[3]
     for number in (1, 2, 3) if is_square else (2,):
         images = torch.where(per_pixel(quarters == number), torch.rot90(images, number, (2, 3)), images)

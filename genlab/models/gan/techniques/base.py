@@ -35,7 +35,7 @@ class Parts:
     """Draws inputs of the generator."""
 
     def append_features(self, layer: nn.Module, *, num_features: int) -> None:
-        """Put a layer behind the features, and behind the layers that other techniques have put there.
+        """Append a layer after the features and after the layers of other techniques.
 
         Args:
             layer: From (B, ``self.num_features``) to (B, num_features).
@@ -64,13 +64,13 @@ class StepTensors:
 
     @cached_property
     def real_features(self) -> Float[Tensor, "R F"]:
-        """Of the discriminator, without a graph: the generator's phase does not train it."""
+        """The discriminator's features of the real images, without a graph, for the generator's phase."""
         with torch.no_grad():
             return self.discriminator.features(self.real, self.real_conditions)
 
 
 Slope = Literal["free", "bounded", "one", "undeclared"]
-"""The largest slope of the score by the image: anything; at most some number; at most one, or pulled to it."""
+"""Bound of the score's slope: unbounded; bounded by some number; at most one, or pulled to one."""
 
 
 class Technique(nn.Module):
@@ -83,7 +83,7 @@ class Technique(nn.Module):
     couples_images: bool | None = False
     """True if the score of an image then depends on the other images of its batch; None is undeclared."""
     needs_uncoupled_images: bool = False
-    """True if it takes the score of an image for a function of that image alone."""
+    """True if it assumes that the score of an image is a function of that image only."""
     slope: Slope = "undeclared"
     """The slope of the discriminator's score by the image with this technique."""
     bounds_layers_alone: bool = False
@@ -91,15 +91,15 @@ class Technique(nn.Module):
     replaces_objective: bool = False
     """True if the generator's loss is a term of this technique instead of the objective's."""
     needs_grey_levels: bool = False
-    """True if it makes values that binarised images do not have."""
+    """True if it produces values other than those of binarised images."""
     needs_margins: bool = False
-    """True if it asks on which side of the objective's threshold a real image lies."""
+    """True if it uses the side of the objective's threshold on which a real image is."""
     uses_bare_weights: bool = True
     """True if it uses weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
 
 
 class LayerTechnique(Technique, ABC):
-    """Changes the layers of a network, once."""
+    """Technique that changes the layers of a network, once."""
 
     couples_images: bool | None = None
 
@@ -113,7 +113,7 @@ class LayerTechnique(Technique, ABC):
 
 
 class ObjectiveTechnique(Technique, ABC):
-    """Changes the objective, once. The properties of the changed objective are computed, not declared."""
+    """Technique that changes the objective, once. Its properties are then computed, not declared."""
 
     slope: Slope = "free"
     uses_bare_weights = False
@@ -124,7 +124,7 @@ class ObjectiveTechnique(Technique, ABC):
 
 
 class ImageTechnique(Technique, ABC):
-    """Changes the images that the discriminator sees in training.
+    """Technique that changes the discriminator's images in training.
 
     Real and generated images, in both phases, pass the same random transformation with fresh draws: equal distributions
     stay equal. Its draws come from :mod:`genlab.parallel.collectives`, so that several processes train as one.
@@ -138,7 +138,7 @@ class ImageTechnique(Technique, ABC):
         """Change images in [-1, 1], differentiably, each one alone."""
 
     def observe(self, margins: Float[Tensor, " R"] | None) -> Mapping[str, Float[Tensor, ""]]:
-        """Follow an update of the discriminator.
+        """Observe an update of the discriminator, and return scalars to log.
 
         Args:
             margins: Distance of each real image to the threshold, positive on the right side; None without a threshold.
@@ -151,10 +151,10 @@ class ImageTechnique(Technique, ABC):
 
 
 class TermTechnique(Technique):
-    """Adds a term to the loss of one phase or of both."""
+    """Technique that adds a term to the loss of one phase or of both."""
 
     def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        """Look at the finished networks, once: allocate buffers, refuse networks that do not fit.
+        """Prepare for the finished networks, once: allocate buffers, refuse incompatible networks.
 
         Raises:
             ValueError: The technique does not fit the networks.
@@ -183,10 +183,10 @@ class TermTechnique(Technique):
 
 
 class WeightTechnique(Technique):
-    """Constrains the discriminator's weights: by a parametrisation, or by bringing them back after each update."""
+    """Technique that constrains the discriminator's weights by a parametrisation, or by a projection after updates."""
 
     def parametrize(self, discriminator: Discriminator) -> None:
-        """Express the weights by others, once, on the finished discriminator.
+        """Parametrise the weights, once, on the finished discriminator.
 
         Raises:
             ValueError: The technique does not fit the weights.
@@ -202,10 +202,10 @@ class WeightTechnique(Technique):
 
     @property
     def reparametrizes(self) -> bool:
-        """True if the stored weights are no longer those that act."""
+        """True if the stored weights are no longer the effective ones."""
         return type(self).parametrize is not WeightTechnique.parametrize
 
     @property
     def needs_stored_weights(self) -> bool:
-        """True if it takes the stored weights for those that act, to parametrise or to change them."""
+        """True if it assumes that the stored weights are the effective ones, to parametrise or to change them."""
         return self.reparametrizes or type(self).project is not WeightTechnique.project

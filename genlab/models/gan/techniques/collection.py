@@ -49,7 +49,7 @@ class Techniques(nn.ModuleDict):
                 technique.rebuild(parts)
 
     def prepare(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        """Express the discriminator's weights by others, then look at the finished networks.
+        """Parametrise the discriminator's weights, then prepare each technique for the finished networks.
 
         Raises:
             ValueError: A technique does not fit the networks.

@@ -25,7 +25,7 @@ _NORMALIZATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class Remark:
-    """A reason why parts of a GAN do not go together, or do so badly."""
+    """A reason for which parts of a GAN exclude each other, or draw a warning."""
 
     is_refusal: bool
     message: str
@@ -47,13 +47,13 @@ class Combination:
 
     @cached_property
     def game(self) -> Objective:
-        """The objective as the techniques leave it."""
+        """The objective after the changes of the techniques."""
         changing = (part for part in self.techniques.values() if isinstance(part, ObjectiveTechnique))
         return reduce(lambda objective, technique: technique.wrap(objective), changing, self.objective)
 
     @property
     def normalization(self) -> nn.Module | None:
-        """A layer of the network that divides by statistics of the images; None if absent."""
+        """A normalisation layer of the network that uses statistics of the images; None if absent."""
         return next((layer for layer in self.network.modules() if isinstance(layer, _NORMALIZATIONS)), None)
 
     def with_slope(self, *slopes: Slope) -> list[str]:
@@ -62,7 +62,7 @@ class Combination:
 
 
 def remarks(parts: Combination) -> list[Remark]:
-    """Return all that is to be said against a combination, refusals first; nothing where it works."""
+    """Return the remarks on a combination, refusals first; empty if it is valid."""
     rules = (
         *(_scores_are_of_single_images, _stored_weights_act, _a_constant_gains_nothing, _slopes_are_bounded),
         *(_images_have_levels, _real_images_have_a_side, _bounds_hold, _bounds_agree, _the_generator_hears),
@@ -71,7 +71,7 @@ def remarks(parts: Combination) -> list[Remark]:
 
 
 def _scores_are_of_single_images(parts: Combination) -> Iterator[Remark]:
-    """Refuse to mix a batch where a technique takes the score of an image for a function of that image."""
+    """Refuse to couple the images of a batch if a technique needs scores of single images."""
     for name, technique in parts.techniques.items():
         if not technique.needs_uncoupled_images:
             continue
@@ -94,7 +94,7 @@ def _scores_are_of_single_images(parts: Combination) -> Iterator[Remark]:
 
 
 def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
-    """Refuse to parametrise weights twice, and to change stored weights in place of those that act."""
+    """Refuse to parametrise weights twice, and to change stored weights that are not the effective ones."""
     weights = {name: part for name, part in parts.techniques.items() if isinstance(part, WeightTechnique)}
     names = [name for name, technique in weights.items() if technique.needs_stored_weights]
     for index, name in enumerate(names):
@@ -113,7 +113,7 @@ def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
 
 
 def _a_constant_gains_nothing(parts: Combination) -> Iterator[Remark]:
-    """Refuse a loss that falls without bound as all scores drift together, which tells nothing apart."""
+    """Refuse a loss that falls without bound as a constant is added to all scores."""
     if not parts.game.rewards_a_constant:
         return
     fault = "adding a constant to all scores would lower the loss without end"
@@ -164,7 +164,7 @@ def _images_have_levels(parts: Combination) -> Iterator[Remark]:
 
 
 def _real_images_have_a_side(parts: Combination) -> Iterator[Remark]:
-    """Refuse to be steered by the sign of scores that have no zero."""
+    """Refuse a technique that uses the sign of scores without a threshold."""
     zeros = torch.zeros(1, device="cpu")
     for name, technique in parts.techniques.items():
         if technique.needs_margins and parts.game.margins(zeros, zeros) is None:
@@ -176,7 +176,7 @@ def _real_images_have_a_side(parts: Combination) -> Iterator[Remark]:
 
 
 def _bounds_hold(parts: Combination) -> Iterator[Remark]:
-    """Warn of bounds of single layers beside a normalisation, which divides by numbers that may be small."""
+    """Warn of bounds of single layers with a normalisation, which divides by numbers that may be small."""
     for name in parts.techniques:
         if _is_undone(name, parts):
             yield Remark(
@@ -187,7 +187,7 @@ def _bounds_hold(parts: Combination) -> Iterator[Remark]:
 
 
 def _bounds_agree(parts: Combination) -> Iterator[Remark]:
-    """Warn of a slope that shall be one and that small weights may never reach."""
+    """Warn of a target slope of one that clipped weights may not reach."""
     for one in parts.with_slope("one"):
         for bounded in parts.with_slope("bounded"):
             yield Remark(
@@ -196,7 +196,7 @@ def _bounds_agree(parts: Combination) -> Iterator[Remark]:
 
 
 def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
-    """Warn of scores that compare images when the generator does not learn from scores."""
+    """Warn of scores that compare images if the generator does not learn from scores."""
     for name in (name for name, technique in parts.techniques.items() if technique.replaces_objective):
         for other in (name for name, technique in parts.techniques.items() if technique.couples_images):
             yield Remark(
@@ -207,7 +207,7 @@ def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
 
 
 def _is_parametrized(layer: nn.Module) -> bool:
-    """Return True if a layer makes its weights of stored ones, by torch's parametrisations or by its older hooks."""
+    """Return True if a layer's weights are parametrised, by torch's parametrisations or by its older hooks."""
     return is_parametrized(layer) or hasattr(layer, "weight_orig") or hasattr(layer, "weight_g")
 
 

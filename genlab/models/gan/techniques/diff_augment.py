@@ -24,7 +24,7 @@ _NUM_DRAWS = 7
 
 
 class DiffAugment(ImageTechnique):
-    """Every image that the discriminator sees gets a random colour and place and loses a random square.
+    """Random changes of colour and place of each image of the discriminator, and a random square cut out.
 
     A value of zero leaves a transformation out.
 

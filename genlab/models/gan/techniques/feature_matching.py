@@ -8,7 +8,7 @@ from genlab.types import Loss
 
 
 class FeatureMatching(TermTechnique):
-    """The generator matches the mean of the discriminator's features over a batch, || E f(x) - E f(G(z)) ||^2.
+    """Distance between mean features of the discriminator over a batch, || E f(x) - E f(G(z)) ||^2.
 
     The batch's mean is matched, never one image's features with another's.
 

@@ -17,7 +17,7 @@ from genlab.types import Loss
 
 
 class GradientPenalty(TermTechnique):
-    """lambda E[(|| grad D(x) || - 1)^2] at points on straight lines between real and generated images.
+    """Penalty lambda E[(|| grad D(x) || - 1)^2] at points on straight lines between real and generated images.
 
     One point per pair of images, so one mixing coefficient per pair, shape (B, 1, 1, 1). The penalty is computed in
     fp32 under autocast, because its gradient is a second derivative, and outside of compiled code, which cannot be

@@ -10,7 +10,7 @@ from genlab.types import Loss
 
 
 class HistoricalAveraging(TermTechnique):
-    """Each network pays for its distance from its own past, || theta - (1 / t) sum_i theta[i] ||^2.
+    """Penalty on the distance of parameters to their past average, || theta - (1 / t) sum_i theta[i] ||^2.
 
     theta are the parameters that are trained; under a parametrisation the weights that act are made of them. The
     averages are buffers: they are in every checkpoint, and a resumed run continues from them.

@@ -12,7 +12,7 @@ from genlab.models.ranges import require_between
 
 
 class InstanceNoise(ImageTechnique):
-    """Gaussian noise on all pixels that the discriminator sees, so that real and generated images overlap.
+    """Gaussian noise on all images of the discriminator, so that the two distributions overlap.
 
     Args:
         std: Standard deviation, in units of [-1, 1].

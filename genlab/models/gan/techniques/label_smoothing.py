@@ -6,7 +6,7 @@ from genlab.models.ranges import require_between
 
 
 class LabelSmoothing(ObjectiveTechnique):
-    """Real images count as real with a weight below 1; generated ones stay fake, or D would reward its own mistakes.
+    """Smoothed targets of real images; those of generated images stay 0, or D would reward its own mistakes.
 
     Args:
         real_target: Between 0.5 and 1; 0.9 in the paper.

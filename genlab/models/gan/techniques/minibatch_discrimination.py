@@ -14,7 +14,7 @@ from genlab.parallel.collectives import gather_rows
 
 
 class MinibatchFeatures(nn.Module):
-    """Joins to an image's features how close they are to those of the other images of its batch.
+    """Layer that appends to an image's features their similarity to those of the other images of its batch.
 
     With M = f(x) T of shape (K, D), the k-th new feature of image i is sum over j != i of
     exp(-|| M_ik - M_jk ||_1). The paper's sum has j = i as well, which adds the constant 1.
@@ -42,7 +42,7 @@ class MinibatchFeatures(nn.Module):
 
 
 class MinibatchDiscrimination(LayerTechnique):
-    """The discriminator also sees how alike the images of a batch are, and so sees a collapse.
+    """Features of the similarity of the images of a batch, with which the discriminator detects a collapse.
 
     Args:
         num_kernels: 100 in the paper's code.

@@ -9,7 +9,7 @@ from genlab.models.ranges import require_count
 
 
 class SpectralNormalization(WeightTechnique):
-    """Divides each weight matrix of the discriminator by its largest singular value, tracked by power iteration.
+    """Division of each weight matrix of the discriminator by its largest singular value, from power iteration.
 
     The singular vectors are buffers: they are in every checkpoint, and a resumed run uses them. A convolution's
     matrix is its kernel with the output channels as rows, as in the paper.

@@ -16,7 +16,7 @@ _EPSILON = 1e-5
 
 
 class VirtualBatchNorm(nn.Module):
-    """Normalises each example by the statistics of a reference batch and of the example itself.
+    """Layer that normalises each example by the statistics of a reference batch and of the example itself.
 
     The first R rows are the reference batch. Row i is normalised by the mean and variance of the reference batch
     joined by row i, R + 1 examples in all; a reference row by those of the reference batch. No row depends on any
@@ -61,7 +61,7 @@ class VirtualBatchNorm(nn.Module):
 
 
 class ReferencedGenerator(nn.Module):
-    """A generator that sees the reference inputs in front of every batch.
+    """A generator that puts the reference inputs in front of every batch.
 
     Args:
         network: With virtual batch normalisation inside.
@@ -81,7 +81,7 @@ class ReferencedGenerator(nn.Module):
 
 
 class VirtualBatchNormalization(LayerTechnique):
-    """Every normalisation of the generator, and every place of one, becomes a virtual one.
+    """Replacement of every normalisation of the generator, or placeholder of one, by a virtual one.
 
     The generator only, as in the paper, because the reference batch makes every pass larger.
 

@@ -9,7 +9,7 @@ from genlab.models.ranges import require_between
 
 
 class WeightClipping(WeightTechnique):
-    """Keeps every parameter of the critic within [-bound, bound], which bounds its Lipschitz constant.
+    """Clipping of the critic's parameters to [-bound, bound], which bounds its Lipschitz constant.
 
     Args:
         bound: c in the paper, 0.01 there.

@@ -10,7 +10,7 @@ from genlab.nn.weight_norm import data_dependent_initialization, normalize_weigh
 
 
 class WeightNormalization(WeightTechnique):
-    """Each row of a weight matrix, or each filter, as a length and a direction, with a data-dependent start.
+    """Parametrisation of each row or filter by a length and a direction, with data-dependent initialisation.
 
     Args:
         direction_std: Standard deviation of the initial directions. A learning rate turns long ones less: 0.05 in the

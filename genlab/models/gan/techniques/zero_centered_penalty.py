@@ -21,7 +21,7 @@ from genlab.types import Loss
 
 
 class _ZeroCenteredPenalty(TermTechnique):
-    """gamma / 2 E || grad D ||^2 at images of one kind.
+    """Penalty gamma / 2 E || grad D ||^2 at images of one kind.
 
     Args:
         weight: gamma.
@@ -67,7 +67,7 @@ class _ZeroCenteredPenalty(TermTechnique):
 
 
 class R1Penalty(_ZeroCenteredPenalty):
-    """gamma / 2 E || grad D(x) ||^2 at real images."""
+    """Penalty gamma / 2 E || grad D(x) ||^2 at real images."""
 
     name = "r1_penalty"
 
@@ -76,7 +76,7 @@ class R1Penalty(_ZeroCenteredPenalty):
 
 
 class R2Penalty(_ZeroCenteredPenalty):
-    """gamma / 2 E || grad D(G(z)) ||^2 at generated images."""
+    """Penalty gamma / 2 E || grad D(G(z)) ||^2 at generated images."""
 
     name = "r2_penalty"
 
