@@ -4,21 +4,134 @@ L_C = E[log P(C = c | x)] + E[log P(C = c | G(z, c))] (equation 3): the discrimi
 generator L_C - L_S, where L_S is the objective. Each part has a weight; the conditional program of WGAN-GP
 (arXiv:1704.00028, gan_cifar_resnet.py) has 1 for real images, 0 for generated ones, and 0.1 in the generator's loss.
 
-Differs from the papers: images without a label have no part in L_C.
+The networks are those of its appendix for CIFAR-10, for any image size divisible by 4.
 
-Dimensions: B batch, L labelled images, E extra inputs of the generator, O outputs of the discriminator.
+Differs from the papers:
+- images without a label have no part in L_C;
+- the number of halvings follows the image, as in DCGAN;
+- the discriminator has no noise between its layers, which the paper chose from three values by experiment.
+
+Dimensions: B batch, L labelled images, E extra inputs of the generator, O outputs of the discriminator, C channels,
+H height, W width, I inputs of the generator, F features, K conditions.
 """
+
+import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_loss, classification_measures
 from genlab.models.gan.conditioning import ClassInputs, Labels, Sizes
 from genlab.models.gan.discriminator import DiscriminatorOutput
-from genlab.models.ranges import require_between
+from genlab.models.gan.networks import (
+    DiscriminatorNetwork,
+    GeneratorNetwork,
+    Normalization,
+    initialize_normal,
+    lay_out_for_convolutions,
+    normalized,
+    num_halvings,
+    require_divisible_by_four,
+    with_planes,
+)
+from genlab.models.ranges import require_between, require_count
 from genlab.types import UNLABELLED, ImageSpec, Loss
+
+# Weights from N(0, 0.02).
+_WEIGHT_STD = 0.02
+# Of the discriminator's last map, relative to the first: 512 and 16 channels.
+_LARGEST_GROWTH = 32
+
+
+class ACGANGenerator(GeneratorNetwork):
+    """A projection to a small map, then transposed 5x5 convolutions that double it; ReLU.
+
+    Args:
+        spec: The images.
+        num_inputs: I.
+        channels: Of the largest hidden map, 96 in the paper; each smaller one has twice as many.
+        normalization: Normalisation of the hidden convolutions; None for no normalisation.
+
+    Raises:
+        ValueError: An argument is out of range, or the image size is not divisible by 4.
+    """
+
+    def __init__(self, *, spec: ImageSpec, num_inputs: int, channels: int, normalization: Normalization | None) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        require_count("model.generator.channels", channels)
+        halvings = num_halvings(spec)
+        widths = [channels * 2**index for index in reversed(range(halvings))]
+        self.shape = (widths[0], spec.height >> halvings, spec.width >> halvings)
+        self.project = nn.Sequential(nn.Linear(num_inputs, math.prod(self.shape)), nn.ReLU())
+        hidden: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            convolution = nn.ConvTranspose2d(before, after, 5, 2, 2, output_padding=1, bias=normalization is None)
+            hidden += [convolution, normalized(normalization, after), nn.ReLU()]
+        output = nn.ConvTranspose2d(widths[-1], spec.channels, 5, 2, 2, output_padding=1)
+        self.layers = nn.Sequential(*hidden, output)
+        initialize_normal(self, std=_WEIGHT_STD)
+        lay_out_for_convolutions(self)
+
+    def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
+        x = torch.unflatten(self.project(inputs), 1, self.shape)
+        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
+        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return images
+
+
+class ACGANDiscriminator(DiscriminatorNetwork):
+    """3x3 convolutions, every other one of stride 2, with leaky ReLUs and dropout.
+
+    Args:
+        spec: The images.
+        num_conditions: K, joined to the image as constant channels.
+        channels: Of the first map, 16 in the paper; each further one has twice as many, up to 32 times as many.
+        normalization: Normalisation of every layer but the first; None for no normalisation.
+        leak: Slope of the leaky ReLUs below zero, in [0, 1).
+        dropout: Probability of a zero, behind every leaky ReLU; 0.5 in the paper.
+
+    Raises:
+        ValueError: An argument is out of range, or the image size is not divisible by 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ImageSpec,
+        num_conditions: int,
+        channels: int,
+        normalization: Normalization | None,
+        leak: float,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        require_divisible_by_four(spec)
+        require_count("model.discriminator.channels", channels)
+        require_between("model.discriminator.leak", leak, 0.0, 0.99)
+        require_between("model.discriminator.dropout", dropout, 0.0, 0.99)
+        halvings = num_halvings(spec)
+        widths = [channels * min(2**index, _LARGEST_GROWTH) for index in range(2 * halvings)]
+        layers: list[nn.Module] = []
+        for index, (before, after) in enumerate(pairwise((spec.channels + num_conditions, *widths))):
+            normalization_here = normalization if index else None
+            stride = 1 + (index + 1) % 2
+            layers.append(nn.Conv2d(before, after, 3, stride, 1, bias=normalization_here is None))
+            if normalization_here is not None:
+                layers.append(normalization_here(after))
+            layers += [nn.LeakyReLU(leak), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
+        initialize_normal(self, std=_WEIGHT_STD)
+        lay_out_for_convolutions(self)
+
+    def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
+        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.layers(x).flatten(1)
+        return features
 
 
 class AuxiliaryClassifier(ClassInputs):

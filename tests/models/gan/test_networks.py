@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from genlab.models.gan.acgan import ACGANDiscriminator, ACGANGenerator
 from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.models.gan.dcgan_assignment import AssignmentDiscriminator, AssignmentGenerator
 from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
@@ -34,6 +35,7 @@ GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
     "dcgan": functools.partial(DCGANGenerator, channels=2, normalization=BatchNorm2d),
     "plain dcgan": functools.partial(DCGANGenerator, channels=2, normalization=None),
     "assignment": functools.partial(AssignmentGenerator, channels=4, weight_std=0.02),
+    "acgan": functools.partial(ACGANGenerator, channels=2, normalization=BatchNorm2d),
     "resnet": functools.partial(
         ResNetGenerator, channels=2, normalization=BatchNorm2d, class_conditional=False, attention_side=None
     ),
@@ -43,6 +45,7 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2),
     "plain dcgan": functools.partial(DCGANDiscriminator, channels=2, num_hidden=5, normalization=None, leak=0.2),
     "assignment": functools.partial(AssignmentDiscriminator, leak=0.01),
+    "acgan": functools.partial(ACGANDiscriminator, channels=8, normalization=None, leak=0.2, dropout=0.5),
     "resnet": functools.partial(
         ResNetDiscriminator,
         channels=6,
@@ -125,7 +128,7 @@ def test_every_discriminator_fits_every_size_and_batch(name: str, channels: int,
     assert one.shape == (1, network.num_features)
 
 
-@pytest.mark.parametrize("name", ["dcgan", "assignment", "resnet"])
+@pytest.mark.parametrize("name", ["dcgan", "assignment", "acgan", "resnet"])
 def test_a_size_that_is_not_divisible_by_four_is_refused(name: str) -> None:
     spec = make_spec(height=30, width=32)
     for make in (
@@ -149,9 +152,9 @@ def test_no_discriminator_ends_in_a_sigmoid(name: str) -> None:
     images = torch.randn(5, 1, 4, 4)
     outputs = discriminator(images, torch.empty(5, 0)).outputs
     with torch.no_grad():
-        discriminator.output.weight.mul_(1e6)
+        discriminator.output.weight.mul_(1e9)
     larger = discriminator(images, torch.empty(5, 0)).outputs
-    torch.testing.assert_close(larger, 1e6 * outputs, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(larger, 1e9 * outputs, rtol=1e-4, atol=1e-2)
     assert larger.abs().max() > 100
     assert not any(isinstance(module, nn.Sigmoid) for module in discriminator.modules())
 

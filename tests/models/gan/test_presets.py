@@ -153,6 +153,10 @@ CIFAR = ImageSpec(channels=3, height=32, width=32, num_levels=256, num_classes=1
             {"generator": 256, "discriminator": 128},
             {"discriminator": 1_053_825 + 1_280, "generator": 4_276_739 + 27_648},
         ),
+        # The appendix's tables for CIFAR-10. G: 110 * 6144 + 6144; 384 * 192 * 25 + 2 * 192; 192 * 96 * 25 + 2 * 96;
+        # 96 * 3 * 25 + 3. D: 3 * 16 * 9 + 16; five convolutions from 16 to 512 channels, each 9 * 2 * c * c + 4 * c of
+        # c channels; 8192 * 11 + 11.
+        ("acgan", CIFAR, {}, {"discriminator": 1_663_883, "generator": 2_993_763}),
     ],
 )
 def test_networks_of_a_paper_have_its_counts_of_parameters(
@@ -239,7 +243,7 @@ def test_what_each_preset_is_made_of() -> None:
         "wgan_gp": ("GaussianNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "sngan": ("GaussianNoise", "DCGANGenerator", "Hinge", "Unconditional", 1),
         "r3gan": ("GaussianNoise", "DCGANGenerator", "Relativistic", "Unconditional", 1),
-        "acgan": ("UniformNoise", "DCGANGenerator", "NonSaturating", "AuxiliaryClassifier", 1),
+        "acgan": ("UniformNoise", "ACGANGenerator", "NonSaturating", "AuxiliaryClassifier", 1),
         "wgan_gp_resnet": ("GaussianNoise", "ResNetGenerator", "Wasserstein", "Unconditional", 5),
         "sngan_resnet": ("GaussianNoise", "ResNetGenerator", "Hinge", "Unconditional", 5),
         "projection_gan": ("GaussianNoise", "ResNetGenerator", "Hinge", "ClassProjection", 5),
