@@ -186,7 +186,7 @@ usage: genlab <command> [group=choice ...] [key=value ...] [options of Hydra]
 {commands}
 
 first steps:
-  genlab sample run=digits_draw            seconds: a model that is included
+  genlab sample run=digits_draw            seconds: an included model
   genlab train model=draw                  minutes on two CPU cores, no download
   genlab train model=draw trainer=smoke    seconds
   genlab train --help                      every key with its meaning

@@ -130,7 +130,7 @@ def reference_classifier(
     if _status(home) != "finished":  # else nothing is written, since the folder may be read-only
         with exclusive_access(cache, name):
             if _status(home) != "finished":
-                tell(f"training a classifier on {dataset.name} to measure with, once; kept in {home}")
+                tell(f"training a classifier on {dataset.name} to measure samples, once; cached in {home}")
                 _train_into(home, configuration, train)
     found = load_classifier(home, spec=dataset.spec, device=device)
     error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
@@ -165,7 +165,7 @@ def cached_classifier(
     try:
         return load_classifier(home, spec=dataset.spec, device=device)
     except GenlabError as error:
-        _log.warning("the classifier in the cache is passed over: %s", error)
+        _log.warning("the cached classifier is ignored: %s", error)
         return None
 
 

@@ -204,7 +204,7 @@ def opened_within(folder: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises:
         OSError: It cannot be opened.
-        ValueError: It lies outside the folder or is no ordinary file.
+        ValueError: It lies outside the folder or is not an ordinary file.
     """
     path = folder / name
     if leads_out(path, folder):
@@ -212,7 +212,7 @@ def opened_within(folder: Path, name: str) -> Iterator[BinaryIO]:
     with open(path, "rb", opener=_open_at_once) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no ordinary file")
+            raise ValueError("it is not an ordinary file")
         yield file
 
 
@@ -225,7 +225,7 @@ def read_within(folder: Path, name: str) -> bytes:
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It lies outside the folder or is no ordinary file.
+        ValueError: It lies outside the folder or is not an ordinary file.
     """
     with opened_within(folder, name) as file:
         # Python allocates as much memory as it is asked to read.
@@ -246,7 +246,7 @@ def require_contained(folder: Path) -> None:
                     f"{folder} is refused: {path.relative_to(folder)} leads out of it; put the files themselves there"
                 )
             if not (path.is_file() or path.is_dir() or path.is_symlink()) and path.exists():
-                raise ConfigurationError(f"{folder} is refused: {path.relative_to(folder)} is no ordinary file")
+                raise ConfigurationError(f"{folder} is refused: {path.relative_to(folder)} is not an ordinary file")
 
 
 def leads_out(path: Path, folder: Path) -> bool:

@@ -140,14 +140,14 @@ def completion_keeps_what_is_given(subject: Subject) -> Finding:
     free = model.sample(3, labels=labels, generator=torch.Generator().manual_seed(1))
     checked: dict[str, Callable[[], bool]] = {
         "given pixels were changed": lambda: torch.equal(one[:, :, :rows], images[:, :, :rows]),
-        "hidden pixels were looked at": lambda: torch.equal(one, other),
+        "hidden pixels were used": lambda: torch.equal(one, other),
         "an image given whole was changed": lambda: torch.equal(complete(images, subject.spec.height), images),
-        "with nothing given it is no sample": lambda: torch.equal(complete(images, 0), free),
+        "without given rows it is not a sample": lambda: torch.equal(complete(images, 0), free),
     }
     for complaint, holds in checked.items():
         if not holds():
             return held_if(False, complaint)
-    return held_if(True, f"{rows} of {subject.spec.height} rows given and kept, the rest drawn without a look at it")
+    return held_if(True, f"{rows} of {subject.spec.height} rows given and kept, the hidden rest not used")
 
 
 def _models(subject: Subject, capability: type[C]) -> Iterator[tuple[C, ImageSpec]]:

@@ -108,10 +108,10 @@ def _owner_of(settings: BoardSettings, refused: OSError) -> str:
         with build_opener(ProxyHandler({})).open(f"{address}/data/environment", timeout=_ANSWER_SECONDS) as answer:
             shown = str(json.loads(answer.read(_MAX_ANSWER_BYTES))["data_location"])
     except (OSError, ValueError, LookupError, TypeError, HTTPException):
-        return "another program has it"
+        return "another program uses it"
     if Path(shown).resolve() == Path(settings.folder).resolve():
         return f"a TensorBoard shows this folder at {address} already"
-    return f"another TensorBoard has it, on {printable(shown)}"
+    return f"another TensorBoard uses it, for {printable(shown)}"
 
 
 def tensorboard_command(settings: BoardSettings) -> list[str]:

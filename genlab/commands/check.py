@@ -69,7 +69,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
         if override.key_or_group.partition(".")[0] in _OF_TRAINING:
             raise ConfigurationError(
                 f"{override.key_or_group} has no effect here: a model is checked on small images of noise; "
-                "channels, height, width, num_levels and num_classes say which"
+                "channels, height, width, num_levels and num_classes choose them"
             )
     # The files of models choose a recipe, and some of them a data set, so these are in the composition.
     of_model = {key: value for key, value in values.items() if key not in _OF_TRAINING}

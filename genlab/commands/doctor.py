@@ -100,7 +100,7 @@ def _data(root: str | None) -> Iterator[str]:
     yield f"looked for in {describe_root(root)}"
     folder = resolve_root(root)
     found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    yield f"found: {', '.join(found)}" if found else "nothing there; dataset=digits needs nothing"
+    yield f"found: {', '.join(found)}" if found else "nothing found; dataset=digits is embedded"
 
 
 def _disk(root: str | None) -> Iterator[str]:

@@ -90,7 +90,7 @@ def _require_likelihood_of_files(trained: TrainedModel) -> None:
         raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
     if isinstance(model, GenerativeModel) and model.num_classes > 0:
         raise ConfigurationError(
-            f"images must be null for a class-conditional {type(model).__name__}: files do not tell the class on which "
+            f"images must be null for a class-conditional {type(model).__name__}: files have no class, on which "
             "their likelihood depends"
         )
     if model.couples_images:

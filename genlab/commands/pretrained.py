@@ -40,7 +40,7 @@ class PretrainedSettings:
             if name not in known:
                 raise ValueError(f"names has no '{name}'; {suggestion(name, known, kind='names')}")
         if self.names and self.all:
-            raise ValueError("all must be false with names, which are the ones to make")
+            raise ValueError("all must be false with names")
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> PretrainedSettings:
@@ -68,7 +68,7 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
     num_made = 0
     for name in settings.names or known_names():
         if (place / name).exists():
-            print(f"{name} is there already: {from_here(place / name)}")
+            print(f"{name} exists already: {from_here(place / name)}")
             continue
         found = _finished(name)
         if found is None and settings.all:
@@ -82,7 +82,7 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
         write_index(place)
         num_made += 1
     if settings.all and not num_made:
-        print(f"no further run in {RUNS_ROOT}/ is a finished quick twin; to train one: genlab pretrained NAME")
+        print(f"no further finished run of a quick experiment in {RUNS_ROOT}/; to train one: genlab pretrained NAME")
 
 
 def _list() -> Iterator[str]:

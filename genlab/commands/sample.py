@@ -72,7 +72,7 @@ class SampleSettings:
         if self.out is not None and self.out.endswith(".npz"):
             raise ValueError(f"out must be a folder, got {self.out}; format=npz writes samples.npz into it")
         if self.fill is not None and self.given_rows is not None:
-            raise ValueError("given_rows must be null with fill, which says what is given, too")
+            raise ValueError("given_rows must be null with fill, which also defines the given pixels")
         if self.latent_steps is not None and self.images is None:
             raise ValueError("latent_steps must be null without images=FOLDER, whose latents it finds")
         for key in ("num_samples", "devices"):
@@ -92,7 +92,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
         if settings.format != "grid" and key in _KEYS_OF_GRIDS:
             raise ConfigurationError(f"{key} has no effect with format={settings.format}")
         if settings.images is not None and key in _KEYS_OF_DATA:
-            raise ConfigurationError(f"{key} has no effect with images, which take the place of the run's data")
+            raise ConfigurationError(f"{key} has no effect with images, which replace the run's data")
     return settings
 
 
@@ -258,7 +258,7 @@ def _label_named(name: str, run_folder: Path) -> int:
     """
     names = saved_class_names(run_folder)
     if name not in names:
-        hint = suggestion(name, names, kind="classes") if names else "this folder keeps no names of classes"
+        hint = suggestion(name, names, kind="classes") if names else "this folder has no class names"
         raise ConfigurationError(f"label must be the number or the name of a class, got {name}; {hint}")
     return names.index(name)
 

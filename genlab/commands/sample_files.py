@@ -149,7 +149,7 @@ def draw_files(
             if is_first():
                 path = files.finish()
                 _save_record(folder, {**record, "is_finished": True})
-                before = f" ({counter.num_before:,} of them were there before)" if counter.num_before else ""
+                before = f" ({counter.num_before:,} of them existed before)" if counter.num_before else ""
                 print(f"{sampling.num_samples:,} images{before}: {printable(str(path))}")
 
 
@@ -208,7 +208,7 @@ def _class_counts(trained: TrainedModel, sampling: Sampling, *, allow_other_data
     try:
         counts = training_classes(build_dataset(trained.run, allows_other=allow_other_data))
     except DataError as error:
-        print(f"all classes equally often, and not as often as in training: {error}")
+        print(f"classes are drawn uniformly, and not as often as in training: {error}")
         counts = None
     return [1] * len(sampling.class_folders) if counts is None else counts.tolist()
 

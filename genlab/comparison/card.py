@@ -33,7 +33,7 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
         "## Use",
         _block("python", 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'),
         "On the command line: `genlab sample run=THIS_FOLDER`, `genlab evaluate run=THIS_FOLDER`. Nothing in this "
-        f"folder is code. `sha256sum --check {DIGESTS_NAME}` tells whether the weights are whole.",
+        f"folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
         "people, nor to pass its images off as real.",
         "## Limits",

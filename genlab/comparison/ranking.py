@@ -15,7 +15,7 @@ from genlab.run.hyperparameters import Scalar
 # Conditions implied by the others, which are named only if none of the others differs.
 _IMPLIED = ("fingerprint of the data", "number of images")
 _MAX_LISTED = 4  # quantities that a shared line lists by name
-_UNDECLARED = "not declared by the model, whose `measures` would tell unit, kind and direction"
+_UNDECLARED = "not declared: the `measures` of the model lack its unit, kind and direction"
 _OF_THE_DATA = ("dataset", "binarisation", "split")
 
 
@@ -187,7 +187,7 @@ def _refusals(
         lines.append(f"{_numbered(members)} not ranked with {_numbered(first)}: {'; '.join(reasons)}")
     if unknown and len(unknown) + len(ordered) > 1:
         way = f"genlab evaluate run={runs[unknown[0]].folder}" if len(unknown) == 1 else "genlab evaluate run=RUN"
-        lines.append(f"{_numbered(unknown)} not ranked: no evaluation.json says on which images and how; {way}")
+        lines.append(f"{_numbered(unknown)} not ranked: no evaluation.json has the images and the protocol; {way}")
     return lines
 
 
@@ -213,8 +213,8 @@ def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> 
         seeds = Counter(records[index].seed for index in members if not records[index].monitored)
         if len(seeds) > 1:
             lines.append(
-                f"measured with the seeds {', '.join(map(str, seeds))}, which draw other noise, other samples "
-                "and another stochastic binarisation"
+                f"measured with the seeds {', '.join(map(str, seeds))}, which differ in noise, samples "
+                "and stochastic binarisation"
             )
     return lines
 

@@ -65,7 +65,7 @@ def legend(columns: Sequence[Column]) -> list[str]:
     words = {word for cell in cells for word in cell.record.words}
     lines = []
     if any(cell.is_best for cell in cells):
-        lines.append("*: the best of those it is ranked with; whether lower or higher is better stands beside the name")
+        lines.append("*: the best of its group; the direction of better values is beside the name")
     if any(column.num_groups > 1 for column in columns):
         lines.append("a, b, ...: only values with the same letter in a column are ranked with each other")
     if "bound" in words:
@@ -80,7 +80,7 @@ def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
     lines = unique_remarks(columns)
     left_out = [column.quantity for column in columns if column.direction == "neither"]
     if left_out:
-        lines.append(f"left out, for they order no models (--csv and --json hold them): {', '.join(left_out)}")
+        lines.append(f"left out, because they do not order models (--csv and --json have them): {', '.join(left_out)}")
     for number, run in enumerate(runs, start=1):
         if run.reason is not None:
             lines.append(f"#{number} {run.status}: {shown(run.reason)[:MAX_REASON]}")

@@ -25,7 +25,7 @@ def remarks(choices: Mapping[str, str], overrides: Sequence[str], folders: Seque
     if made_for and optimizer not in made_for:
         found.append(
             f"recipe={recipe} was made for optimizer={' or '.join(sorted(made_for))}; "
-            f"with optimizer={optimizer} its settings of the optimizer are left out"
+            f"with optimizer={optimizer} its settings of the optimiser are not applied"
         )
     return found
 

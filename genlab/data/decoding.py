@@ -172,7 +172,7 @@ def _flatten(image: Image.Image, *, channels: Literal[1, 3], background: int) ->
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Round 16-bit grey to the nearest of 256 levels; Pillow's own conversion clips everything above 255 to white."""
     if image.has_transparency_data:
-        raise RefusedImage("is 16-bit grey with a transparent level, for which there is no rule")
+        raise RefusedImage("is 16-bit grey with a transparent level, which is not supported")
     levels = np.asarray(image).astype(np.int64)
     return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
 

@@ -41,7 +41,7 @@ class _NoDowngrade(urllib.request.BaseHandler):
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
         """Refuse http after https; called by urllib."""
         if self._is_secure:
-            raise urllib.error.URLError("not asked for over http, as https was tried")
+            raise urllib.error.URLError("http is refused after https")
         return request
 
 

@@ -86,7 +86,7 @@ class FolderCache:
             _log.warning("of %d animated files only the first frame is used: %s", len(animated), names)
         shape = (len(files) - len(skipped), self._rules.channels, *self._rules.sides)
         if shape[0] == 0:
-            raise DataError(f"not one file below {printable(str(top))} can be used:{_list(skipped)}")
+            raise DataError(f"no file below {printable(str(top))} can be used:{_list(skipped)}")
         return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
 
     def _report_or_refuse(self, top: Path, skipped: Mapping[str, str]) -> None:

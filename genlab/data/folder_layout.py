@@ -125,7 +125,7 @@ def _refuse_splits_inside(folders: Sequence[tuple[str, ...]], top: Path) -> None
 def _ambiguous(found: str, top: Path, way: str) -> DataError:
     return DataError(
         f"dataset.root must hold either splits or classes, got {found} in {printable(str(top))}: {way}; "
-        "if all are classes or mean nothing, set dataset.splits=none"
+        "if all are classes or plain folders, set dataset.splits=none"
     )
 
 
@@ -150,7 +150,7 @@ def _require_same_classes(classes: Sequence[str], splits: Sequence[Split], split
             if missing := sorted(here - there, key=natural_order):
                 raise DataError(
                     f"all splits must have the same classes, got no {_listed(missing)} in {printable(lacking)}/: add "
-                    "images of them, move them away elsewhere, or set dataset.labels=none"
+                    "images of them, remove them from the other splits, or set dataset.labels=none"
                 )
 
 

@@ -56,7 +56,7 @@ def scan(top: Path, *, key: str) -> list[ImageFile]:
         found = f" (it holds {listed})" if listed else ""
         raise DataError(f"{key} must hold PNG, JPEG or WebP files, {printable(str(top))} has none{found}")
     if listed:
-        _log.warning("%s: passed over: %s", printable(str(top)), listed)
+        _log.warning("%s: ignored: %s", printable(str(top)), listed)
     return files
 
 

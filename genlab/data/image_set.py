@@ -121,7 +121,7 @@ def read_image_set(path: Path, *, key: str) -> ImageSet:
     record = read_record(path)
     if record is not None and not record["is_finished"]:
         raise DataError(
-            f"{key} must be a finished sampling, got {printable(str(path))}; the command that began it draws the rest"
+            f"{key} must be a finished sampling, got {printable(str(path))}; the same command draws the rest"
         )
     if record is not None and (path / NPZ_NAME).is_file():
         return replace(_read_npz(path / NPZ_NAME, key), name=_name(path))
@@ -185,7 +185,7 @@ def _read_npz(path: Path, key: str) -> ImageSet:
     shown = printable(str(path))
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no whole .npz file")
+            raise ValueError("it is not a complete .npz file")
         with np.load(path) as arrays:
             if IMAGES_KEY not in arrays:
                 raise DataError(

@@ -217,7 +217,7 @@ def _repair(source: IdxSource, root: Path, problems: Mapping[str, str]) -> str:
             if aside.exists() and not (raw / filename).exists():
                 aside.replace(raw / filename)
         return str(error)
-    return "what was downloaded is not what was published"
+    return "the downloaded file is not the published one"
 
 
 def _read_split(source: IdxSource, raw: Path, prefix: str) -> Store:

@@ -26,5 +26,5 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{folder / RECORD_NAME} cannot be read; name another folder") from error
     if not isinstance(record, dict) or not isinstance(record.get("is_finished"), bool):
-        raise ConfigurationError(f"{folder / RECORD_NAME} describes no sampling; name another folder")
+        raise ConfigurationError(f"{folder / RECORD_NAME} is not the record of a sampling; name another folder")
     return record

@@ -31,8 +31,8 @@ def processes_on(device: str, *, num: int, key: str, max_restarts: int = 0) -> P
             raise ConfigurationError(f"device must be auto, cpu or cuda with {key}={num}, got {device}")
         if found.type == "cuda" and num > torch.cuda.device_count():
             raise ConfigurationError(
-                f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; with "
-                "device=cpu there may be any number"
+                f"{key} must be at most {torch.cuda.device_count()}, the CUDA devices of this machine, got {num}; "
+                "device=cpu allows any number"
             )
     return Processes(num=num, max_restarts=max_restarts, key=key, visible_devices=visible)
 

@@ -109,7 +109,7 @@ def preflight(
 def _require_working_directory(composed: Composed) -> None:
     if composed.hydra.job.get("chdir"):
         raise ConfigurationError(
-            "hydra.job.chdir must be false, for paths are relative to the working directory, got true; "
+            "hydra.job.chdir must be false, because paths are relative to the working directory, got true; "
             "hydra.run.dir chooses the run folder"
         )
 

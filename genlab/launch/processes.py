@@ -126,7 +126,7 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
         return CONSEQUENCE.get(kind, 0), failed
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        hint = ", as when memory is short" if failure.exitcode == -signal.SIGKILL else ""
+        hint = ", possibly for lack of memory" if failure.exitcode == -signal.SIGKILL else ""
         text = f"process {rank} of {num} was killed by {name}{hint}"
         is_told = failure.exitcode == -signal.SIGTERM
         return CONSEQUENCE["StoppedBySignal"] if is_told else WITHOUT_A_WORD, ProcessLostError(text)

@@ -56,7 +56,7 @@ class _Guarded:
                 raise SystemExit(_EXIT_CODES[error.errno]) from None
             raise StorageError(f"the standard output cannot be written: {error.strerror}") from error
         if self._is_missed:
-            sys.stderr.write(f"genlab: the standard output is gone ({error.strerror}); the work goes on\n")
+            sys.stderr.write(f"genlab: the standard output is gone ({error.strerror}); the command continues\n")
 
 
 @contextmanager

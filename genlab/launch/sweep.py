@@ -134,7 +134,7 @@ def refuse_without_sweep(overrides: Sequence[str]) -> None:
     for override in parse_overrides(overrides):
         key = override.key_or_group
         if key.startswith((f"{SWEEP_NODE}.", *_OF_SWEEP)) and not override.is_sweep_override():
-            raise ConfigurationError(f"{key} is about a sweep; add -m")
+            raise ConfigurationError(f"{key} is a setting of sweeps; add -m")
 
 
 def refuse_with_sweep(overrides: Sequence[str]) -> None:
@@ -148,7 +148,7 @@ def refuse_with_sweep(overrides: Sequence[str]) -> None:
     """
     keys = [override.key_or_group for override in parse_overrides(overrides)]
     if "hydra.run.dir" in keys:
-        raise ConfigurationError("hydra.run.dir is about a single run; hydra.sweep.dir places a sweep")
+        raise ConfigurationError("hydra.run.dir is for a single run; hydra.sweep.dir places a sweep")
     if _RESUME in keys and "hydra.sweep.dir" in keys:
         raise ConfigurationError(f"hydra.sweep.dir must be left out with {_RESUME}, which names the folder")
 
@@ -299,7 +299,7 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
         raise ConfigurationError(
             "sweep.measure must be given: this model has no measure of its own, and quality=off measures no samples"
             if draws
-            else "sweep.measure must be given, for this model selects by no measure of its own"
+            else "sweep.measure must be given: this model has no selection measure"
         )
     if settings.minimize is not None:
         return settings
@@ -312,7 +312,7 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
     if tag == f"validation/{selected}":
         return replace(settings, minimize=True)
     raise ConfigurationError(
-        f"sweep.minimize must be true or false for {tag}, of which the model declares no direction"
+        f"sweep.minimize must be true or false for {tag}, whose direction the model does not declare"
     )
 
 
@@ -347,7 +347,7 @@ def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
                 return
             raise KeyboardInterrupt
         sweep.ask_to_stop(number)
-        tell("stopping: jobs that run will save first; once more ends them at once")
+        tell("stopping: running jobs save first; a second signal ends them at once")
 
     with handling({number: ask for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}):
         yield

@@ -225,13 +225,9 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
         )
     measures = sorted({str(row.measure) for row in competing})
     if len(measures) == 1:
-        return (
-            f"best: not chosen, for no direction of {measures[0]} is declared; sweep.minimize=true or false gives one"
-        )
+        return f"best: not chosen, {measures[0]} has no declared direction; sweep.minimize=true or false gives one"
     kinds = ", ".join(measures)
-    return (
-        f"best: not chosen, for the runs select by different measures ({kinds}); sweep.measure=... names one they share"
-    )
+    return f"best: not chosen, the runs select by different measures ({kinds}); sweep.measure=... names a common one"
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -104,7 +104,7 @@ class Worker:
                 known.append((CONSEQUENCE.get(account["extraInfo"]["kind"], 0), account["message"]))
             except OSError:
                 name = f"process {pid.parent.name} of this machine"
-                known.append((WITHOUT_A_WORD, f"{name} died without a word, as when memory is short"))
+                known.append((WITHOUT_A_WORD, f"{name} died without an error report, possibly for lack of memory"))
         return min(known, key=lambda cause: cause[0])[1]
 
     def speaks_of(self, error: BaseException) -> bool:

@@ -81,7 +81,7 @@ def _network(content: bytes, path: Path) -> nn.Module:
         weights=None, num_classes=NUM_CLASSES, aux_logits=False, transform_input=False, init_weights=False
     )
     # The messages of torch are many lines, and advise to run what an untrusted file says.
-    reason = "it is cut, or no file of weights"
+    reason = "it is truncated, or not a file of weights"
     try:
         weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         reason = "it is of another network"

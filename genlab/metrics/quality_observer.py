@@ -125,7 +125,7 @@ class QualityObserver(Observer):
         """Restore the state; reset the selection if earlier values are not comparable with new ones."""
         if dict(state) != self.state_dict():
             _log.warning(
-                "quality was measured on %s images by %s and goes on with %s by %s: the best checkpoint is chosen anew",
+                "quality was measured on %s images by %s, and now on %s by %s: the best checkpoint is selected anew",
                 state["num_images"],
                 state["features"],
                 self.num_images,
@@ -183,9 +183,9 @@ class QualityObserver(Observer):
         if self._began is not None and step > self._began[0]:
             training = (before - self._began[1]) / (step - self._began[0]) * self.interval
             share = f", {100 * seconds / (training + seconds):.1f} % of the time"
-        few = "; of so few images distances are too large, and compare at this number alone"
+        few = "; with so few images distances are too large, and comparable only at this number"
         _log.info(
-            "quality: %d samples beside as many validation images every %d steps, by %s; a look takes %.2g s%s%s",
+            "quality: %d samples and as many validation images every %d steps, by %s; a measurement takes %.2g s%s%s",
             self.num_images,
             self.interval,
             self.extractor.identity,

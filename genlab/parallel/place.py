@@ -41,7 +41,7 @@ def stray_place_warning() -> str | None:
         return None
     missing = [name for name in _VARIABLES if not os.environ.get(name)]
     reason = f"without {', '.join(missing)} they" if missing else "they"
-    return f"RANK={rank} and WORLD_SIZE={num} are ignored, for {reason} are no place that a launcher gives"
+    return f"RANK={rank} and WORLD_SIZE={num} are ignored, because {reason} are not a valid rank of a launcher"
 
 
 def require_launcher() -> None:

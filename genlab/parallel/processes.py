@@ -82,7 +82,7 @@ def _meeting() -> Iterator[None]:
     place = _place()
     assert place is not None
     where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    account = f"RANK={place.rank} and WORLD_SIZE={place.num_processes} promise other processes at {where}"
+    account = f"RANK={place.rank} and WORLD_SIZE={place.num_processes} announce other processes at {where}"
     is_of_torch = "TORCHELASTIC_RUN_ID" in os.environ
     # In the background of a shell an interruption is ignored.
     stopping = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
@@ -100,7 +100,7 @@ def _meeting() -> Iterator[None]:
     except ProcessLostError as error:
         if is_of_torch:
             raise
-        raise ConfigurationError(f"{account}, and they did not come; {TO_RUN_ALONE}") from error
+        raise ConfigurationError(f"{account}, which did not connect; {TO_RUN_ALONE}") from error
     finally:
         telling.cancel()
 

@@ -205,7 +205,7 @@ def _state(tensors: dict[str, Tensor], metadata: Mapping[str, str], device: torc
     }
     rest = {key: decode(text, placed) for key, text in metadata.items() if key not in ("format", "sha256")}
     if not _is_step(rest.get("step")):
-        raise ValueError("it has no step, so it is no checkpoint of a run")
+        raise ValueError("it has no step, so it is not a checkpoint of a run")
     if "model" in rest or rest.get("average") is not None:
         raise ValueError("its weights are not tensors")
     return {**weights, **rest}

@@ -123,14 +123,14 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
     compatible, others = compatible_part(trained.model.state_dict(), model)
     if not compatible:
         raise ConfigurationError(
-            f"init_from must be a run with weights that fit, got {from_here(folder)}, a run of "
+            f"init_from must be a run with compatible weights, got {from_here(folder)}, a run of "
             f"{type(trained.model).__name__} without a tensor of the same name and shape: choose another run"
         )
     place = (
         f"{printable(str(from_here(folder)))} ({trained.checkpoint}, step {trained.step}, {trained.weights} weights)"
     )
-    rest = f"; these do not, and begin anew: {printable(', '.join(others))}" if others else ""
-    _log.info("init_from: %d tensors of %s fit%s", len(compatible), place, rest)
+    rest = f"; these are not, and get new initial values: {printable(', '.join(others))}" if others else ""
+    _log.info("init_from: %d tensors of %s are compatible%s", len(compatible), place, rest)
     facts = {"checkpoint": trained.checkpoint, "step": trained.step, "weights": trained.weights}
     origin = {"run": str(folder), **facts, "num_tensors": len(compatible), "not_fitting": others}
     return InitialWeights(compatible=compatible, origin=origin)

@@ -36,7 +36,7 @@ def find_run(name: str | Path) -> Path:
     if (path / CONFIG_NAME).is_file():
         return path
     if (path / _STARTED_NAME).is_dir():
-        raise ConfigurationError(f"the run in {text} ended before it began (no {CONFIG_NAME}): give its line again")
+        raise ConfigurationError(f"the run in {text} ended before training (no {CONFIG_NAME}): repeat its command")
     if (found := named_run(text)) is not None:
         return found
     for above in path.parents:

@@ -54,7 +54,7 @@ def incompatible_refused() -> Iterator[None]:
         raise
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the checkpoint does not fit this run: {reason}") from error
+        raise CheckpointError(f"the checkpoint is incompatible with this run: {reason}") from error
 
 
 def _described(state: Mapping[str, Tensor]) -> dict[str, str]:

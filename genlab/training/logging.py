@@ -122,7 +122,7 @@ class RunLog:
 
 
 def _warn(name: str, error: Exception) -> None:
-    _log.warning("logger.%s cannot be written (%s); metrics.jsonl goes on", name, one_line(str(error)))
+    _log.warning("logger.%s cannot be written (%s); metrics.jsonl continues", name, one_line(str(error)))
 
 
 def _cut_after(path: Path, step: int) -> set[str]:

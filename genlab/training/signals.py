@@ -43,7 +43,7 @@ class StopRequest:
         if self._waits_for_nothing:
             raise StoppedBySignal(f"stopped by {signal_text(number)}", number)
         if number == signal.SIGINT and sys.stderr.isatty():
-            _write("\nstopping: this step is finished and saved; Ctrl-C once more leaves at once\n")
+            _write("\nstopping after this step, which is saved; a second Ctrl-C exits at once\n")
 
     def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         # A terminal that vanishes tells it twice, through its shell and by itself: never a demand to leave at once.

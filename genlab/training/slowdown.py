@@ -19,7 +19,7 @@ def hint_for(device: torch.device) -> str:
     """Return the hint for a device: on a CPU, a smaller number of threads."""
     if device.type != "cpu" or torch.get_num_threads() == 1:
         return ""
-    return "; num_threads=1 suffers less from them: stop, then genlab train resume=RUN num_threads=1"
+    return "; num_threads=1 is less affected: stop, then genlab train resume=RUN num_threads=1"
 
 
 class SlowdownWatch(Observer):

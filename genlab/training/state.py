@@ -212,7 +212,7 @@ class TrainingState:
         ]
         if changes:
             _log.warning(
-                "the checkpoint is of a run with %s: the results go on alike but not bitwise equal",
+                "the checkpoint is of a run with %s: the results are no longer bitwise equal",
                 " and ".join(changes),
             )
 
@@ -229,7 +229,7 @@ class TrainingState:
         )
         if changes:
             _log.warning(
-                "the learning rate jumps at step %d (%s), for the schedule now ends at trainer.num_steps=%d; "
+                "the learning rate jumps at step %d (%s), because the schedule now ends at trainer.num_steps=%d; "
                 "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
                 step,
                 ", ".join(changes),

@@ -49,10 +49,13 @@ ANSWERS: list[tuple[Callable[[Path], bytes], str]] = [
         lambda place: json.dumps({"data_location": str(place)}).encode(),
         "a TensorBoard shows this folder at http://localhost:",
     ),
-    (lambda place: json.dumps({"data_location": "/x/\x1b[2J"}).encode(), r"another TensorBoard has it, on /x/\x1b[2J;"),
-    (lambda place: b"<html>", "another program has it;"),
-    (lambda place: b"[1]", "another program has it;"),
-    (lambda place: b"", "another program has it;"),
+    (
+        lambda place: json.dumps({"data_location": "/x/\x1b[2J"}).encode(),
+        r"another TensorBoard uses it, for /x/\x1b[2J;",
+    ),
+    (lambda place: b"<html>", "another program uses it;"),
+    (lambda place: b"[1]", "another program uses it;"),
+    (lambda place: b"", "another program uses it;"),
 ]
 
 
@@ -89,7 +92,7 @@ def test_a_program_that_does_not_answer_is_not_waited_for(
     with socket.create_server(("localhost", 0)) as deaf:
         outcome = genlab("board", ".", f"port={deaf.getsockname()[1]}")
     assert outcome.code == 2
-    assert "another program has it" in outcome.errors
+    assert "another program uses it" in outcome.errors
 
 
 def test_a_port_that_is_free_again_is_taken(

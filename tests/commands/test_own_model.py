@@ -121,8 +121,8 @@ def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callab
     text = outcome.output
     assert "nll_nats (lower)" in text  # the bounds of both models in one column
     assert f"nll_of_something_nats ({NOT_DECLARED})" in text
-    assert "#1 not ranked: not declared by the model" in text
-    left_out = next(line for line in text.splitlines() if line.startswith("left out, for they order no models"))
+    assert "#1 not ranked: not declared: the `measures` of the model lack" in text
+    left_out = next(line for line in text.splitlines() if line.startswith("left out, because they do not order models"))
     assert {"on_share", "kl_nats"} <= set(left_out.replace(",", "").split())
     assert f"nll_of_something_nats ({NOT_DECLARED})" in Path("page.html").read_text()
     own, draw = json.loads(Path("all.json").read_text())["runs"]

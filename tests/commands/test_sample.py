@@ -155,7 +155,7 @@ def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
         (
             ("fill=[6,1,8,8]",),
             2,
-            "hidden at row 6, column 1 cannot depend on what is given behind it, at row 7, column 0",
+            "hidden pixel at row 6, column 1 cannot depend on the given one behind it, at row 7, column 0",
         ),
         (("fill=[6,0,9,8]",), 2, "fill must be [top, left, bottom, right] within 8 rows and 8 columns"),
         ((f"fill={folder / '0.png'}",), 2, "fill must have white pixels"),

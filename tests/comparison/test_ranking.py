@@ -99,7 +99,7 @@ def test_a_test_without_an_evaluation_is_shown_and_refused_with_the_suggestion(
     assert ranks(found) == [None, 1, 2]
     assert found.cells[0].record.value == 70.0
     assert found.refusals == (
-        f"#1 not ranked: no evaluation.json says on which images and how; genlab evaluate run={folder}",
+        f"#1 not ranked: no evaluation.json has the images and the protocol; genlab evaluate run={folder}",
     )
 
 

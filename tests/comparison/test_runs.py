@@ -127,7 +127,7 @@ def test_what_is_no_ordinary_file_of_the_folder_is_named_and_not_read(
         os.mkfifo(path)
 
     assert problems(link) == f"{name} cannot be read: it leads out of the folder"
-    assert problems(pipe) == f"{name} cannot be read: it is no ordinary file"
+    assert problems(pipe) == f"{name} cannot be read: it is not an ordinary file"
 
 
 @pytest.mark.parametrize("content", ["a: " + "[" * 40_000 + "]" * 40_000, "? " * 40_000])

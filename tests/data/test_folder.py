@@ -380,7 +380,7 @@ def test_empty_missing_and_useless_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"it holds 1 \.txt, 1 hidden files"):
         folder(**_settings(tmp_path))
     (tmp_path / "images" / "bad.png").write_bytes(b"")
-    with pytest.raises(DataError, match="not one file below"):
+    with pytest.raises(DataError, match="no file below"):
         folder(**_settings(tmp_path, on_error="skip"))
     with pytest.raises(ConfigurationError, match=r"dataset\.root must name the folder"):
         folder(**_settings(tmp_path, root=None))

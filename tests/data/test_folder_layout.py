@@ -32,7 +32,7 @@ def test_hidden_and_system_folders_are_passed_over_at_any_depth(tmp_path, name, 
     _touch(tmp_path / "cats" / "a.png", tmp_path / name / "b.png", tmp_path / "cats" / name / "deep" / "c.png")
     with caplog.at_level(logging.WARNING):
         assert [file.name for file in scan(tmp_path, key="dataset.root")] == ["cats/a.png"]
-    assert f"passed over: 2 {'hidden' if name.startswith('.') else 'system'} folders" in caplog.text
+    assert f"ignored: 2 {'hidden' if name.startswith('.') else 'system'} folders" in caplog.text
 
 
 def test_files_of_systems_are_passed_over(tmp_path, caplog):
@@ -40,7 +40,7 @@ def test_files_of_systems_are_passed_over(tmp_path, caplog):
     os.mkfifo(tmp_path / "pipe.png")
     with caplog.at_level(logging.WARNING):
         assert [file.name for file in scan(tmp_path, key="dataset.root")] == ["a.png"]
-    assert "passed over: 1 .gif, 2 hidden files, 1 pipes and devices, 2 system files" in caplog.text
+    assert "ignored: 1 .gif, 2 hidden files, 1 pipes and devices, 2 system files" in caplog.text
 
 
 def test_linked_folders_are_read_and_circles_end(tmp_path, caplog):
@@ -56,7 +56,7 @@ def test_linked_folders_are_read_and_circles_end(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         names = [file.name for file in scan(top, key="dataset.root")]
     assert names == ["cats/b.png", "dogs/a.png", "z.png"]
-    found = "passed over: 2 dangling links, 1 links to folders around them, 2 links to folders read already"
+    found = "ignored: 2 dangling links, 1 links to folders around them, 2 links to folders read already"
     assert found in caplog.text
     (tmp_path / "link").symlink_to(top)  # the root itself may be one
     assert [file.name for file in scan(tmp_path / "link", key="dataset.root")] == names

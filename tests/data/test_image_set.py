@@ -77,7 +77,7 @@ def test_images_in_colour_that_are_grey_are_grey_and_grey_fits_colour(tmp_path: 
         ({"arr_0": np.zeros((2, 3, 4, 3), np.uint8), "arr_1": np.zeros(3, int)}, "each of 2 images, got int64, 3 in"),
         ({"arr_0": np.array([{}], dtype=object)}, "cannot be read from .*: Object arrays cannot be loaded"),
         ({}, "got no array in"),
-        (None, "cannot be read from .*: it is no whole .npz file"),
+        (None, "cannot be read from .*: it is not a complete .npz file"),
     ],
 )
 def test_an_npz_of_something_else_is_one_line(tmp_path: Path, arrays: dict[str, Any] | None, message: str) -> None:
@@ -114,5 +114,5 @@ def test_a_folder_of_something_else_is_one_line(tmp_path: Path, files: dict[str,
 
 def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sampling.json").write_text(json.dumps([1]))
-    with pytest.raises(ConfigurationError, match="describes no sampling"):
+    with pytest.raises(ConfigurationError, match="is not the record of a sampling"):
         read_image_set(tmp_path, key="samples")

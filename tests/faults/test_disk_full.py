@@ -152,7 +152,7 @@ def test_tensorboards_failure_is_a_warning(
         outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={folder}")
         assert outcome.code == 0, outcome.errors
         assert "Traceback" not in outcome.errors
-        warning = "logger.tensorboard cannot be written ([Errno 28] No space left on device); metrics.jsonl goes on"
+        warning = "logger.tensorboard cannot be written ([Errno 28] No space left on device); metrics.jsonl continues"
         assert outcome.output.count(warning) == 1
         assert checkpoint_of(folder)["step"] == 40
         assert len((folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()) >= 8

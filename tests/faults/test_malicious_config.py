@@ -206,4 +206,4 @@ def test_a_sweep_with_a_pipe_is_refused_at_once(genlab: Callable[..., Outcome], 
     with tally.trying(FAULT, "sweep folders"):
         outcome = genlab("train", "-m", "sweep.resume=theirs")
         assert (outcome.code, outcome.errors.count("\n")) == (2, 1), outcome.errors
-        assert "no ordinary file" in outcome.errors
+        assert "not an ordinary file" in outcome.errors

@@ -196,7 +196,7 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         assert processes_of(folder) == []
         assert process.returncode == 143, output
         assert f"saved; to resume: {resume_command(folder)}" in output
-        message = "started again, from the last checkpoint: process 1 of this machine died without a word"
+        message = "started again, from the last checkpoint: process 1 of this machine died without an error report"
         assert output.count(message) == 1
         assert (folder / "train.log").read_text().count(message) == 1
         summary = summary_of(folder)

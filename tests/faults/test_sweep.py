@@ -60,7 +60,7 @@ JOBS = {
     "none": ("finished", "0", ""),
     "raise": ("failed", "1", "LookupError: a fault of the user's own"),
     "exit": ("failed", "3", "exit code 3"),
-    "kill": ("killed", "-9", "signal 9, as when memory is short"),
+    "kill": ("killed", "-9", "signal 9, possibly for lack of memory"),
     "memory": ("failed", "6", "out of memory at step 5 with trainer.batch_size=16"),
     "not_a_number": ("diverged", "5", "step 5: not finite, nothing updated"),
     "none_either": ("finished", "0", ""),

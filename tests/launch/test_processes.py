@@ -36,7 +36,7 @@ GONE = (1, "another process is gone", "ProcessLostError")
 HUNG = (1, "no answer in time", "ProcessHungError")
 STOPPED = (143, "stopped by signal 15", "StoppedBySignal")
 CAUSES: list[tuple[dict[int, tuple[Any, ...]], str, int]] = [
-    ({0: GONE, 1: (-9,)}, "process 1 of 2 was killed by SIGKILL, as when memory is short", 1),
+    ({0: GONE, 1: (-9,)}, "process 1 of 2 was killed by SIGKILL, possibly for lack of memory", 1),
     ({1: (-11,), 0: GONE}, "process 1 of 2 was killed by SIGSEGV", 1),
     ({0: HUNG, 1: (-9,)}, "no answer in time", 1),  # the agent killed the one that hung
     ({0: GONE, 1: (5, "step 3: not finite", "NonFiniteError")}, "step 3: not finite", 5),

@@ -64,7 +64,7 @@ def test_one_line_says_that_the_output_is_gone(
         for _ in range(3):
             sys.stdout.write(CHAPTER)
         monkeypatch.undo()
-    assert capsys.readouterr().err == "genlab: the standard output is gone (Broken pipe); the work goes on\n"
+    assert capsys.readouterr().err == "genlab: the standard output is gone (Broken pipe); the command continues\n"
 
 
 def test_streams_are_put_back() -> None:

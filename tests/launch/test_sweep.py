@@ -169,10 +169,10 @@ def test_the_documented_commands_pass_every_check_before_the_first_job(
 
 REFUSED = [
     (["-m", "sweep.resume=nowhere"], "sweep.resume must be a folder of a sweep"),
-    (["sweep.measure=test/x"], "sweep.measure is about a sweep; add -m"),
-    (["hydra/launcher=local"], "hydra/launcher is about a sweep; add -m"),
-    (["hydra.sweep.dir=x"], "hydra.sweep.dir is about a sweep; add -m"),
-    (["-m", "seed=0,1", "hydra.run.dir=x"], "hydra.run.dir is about a single run; hydra.sweep.dir places a sweep"),
+    (["sweep.measure=test/x"], "sweep.measure is a setting of sweeps; add -m"),
+    (["hydra/launcher=local"], "hydra/launcher is a setting of sweeps; add -m"),
+    (["hydra.sweep.dir=x"], "hydra.sweep.dir is a setting of sweeps; add -m"),
+    (["-m", "seed=0,1", "hydra.run.dir=x"], "hydra.run.dir is for a single run; hydra.sweep.dir places a sweep"),
     (["-m", "sweep.resume=x", "hydra.sweep.dir=x"], "hydra.sweep.dir must be left out with sweep.resume"),
     (["-m", "seed=0,1", "sweep.measure=x"], "sweep.measure must be a tag"),
     (["-m", "seed=0,1", "sweep.mesure=test/x"], "did you mean 'sweep.measure'?"),
@@ -297,7 +297,7 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_resumes(start: Sta
     assert sweep_process.returncode == 130, output
     sweep = only_sweep(tmp_path)
     assert [(row["status"], row["reason"], row["exit_code"]) for row in table(sweep)] == [
-        ("killed", "signal 9, as when memory is short", "-9"),
+        ("killed", "signal 9, possibly for lack of memory", "-9"),
         ("interrupted", table(sweep)[1]["reason"], "143"),
         ("interrupted", "the sweep was stopped", "143"),
     ]

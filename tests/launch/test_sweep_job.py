@@ -44,7 +44,7 @@ ENDS = [
     ("import sys; print('genlab: error: no data', file=sys.stderr); sys.exit(3)", "failed", "no data", 3),
     ("import sys; print('genlab: error: step 7: nan'); sys.exit(5)", "diverged", "step 7: nan", 5),
     ("import sys; print('genlab: error: out of memory'); sys.exit(6)", "failed", "out of memory", 6),
-    ("import os; os.kill(os.getpid(), 9)", "killed", "signal 9, as when memory is short", -9),
+    ("import os; os.kill(os.getpid(), 9)", "killed", "signal 9, possibly for lack of memory", -9),
     ("import os; os.kill(os.getpid(), 6)", "killed", "signal 6", -6),
     ("raise SystemExit(143)", "interrupted", "signal 15", 143),
 ]

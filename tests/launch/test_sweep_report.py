@@ -128,7 +128,7 @@ def test_what_is_better_is_asked_where_no_direction_is_declared(
     chosen = settings(measure="test/nll_nats", minimize=None)
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
-    assert "no direction of test/nll_nats is declared; sweep.minimize=true or false gives one" in report(
+    assert "test/nll_nats has no declared direction; sweep.minimize=true or false gives one" in report(
         rows, chosen, program="genlab"
     )
     by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower

@@ -65,7 +65,9 @@ def test_other_files_are_refused_in_one_line(weights: Path, tmp_path: Path) -> N
     (tmp_path / "b.pth").write_bytes(b"no file of torch's")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:200])
     for name in ("b.pth", "cut.pth"):
-        with pytest.raises(CheckpointError, match=r"does not hold .*: it is cut, or no file of weights; take [^\n]*$"):
+        with pytest.raises(
+            CheckpointError, match=r"does not hold .*: it is truncated, or not a file of weights; take [^\n]*$"
+        ):
             InceptionFeatures(tmp_path / name, device=CPU)
 
 

@@ -172,7 +172,7 @@ def test_other_features_than_before_choose_anew(
     assert trainer.summary.best
     trainer.observers["quality"].load_state_dict({"features": "classifier 0", "num_images": 20})
     assert trainer.summary.best == {}
-    assert "measured on 20 images by classifier 0 and goes on" in caplog.text
+    assert "measured on 20 images by classifier 0, and now on" in caplog.text
 
 
 def test_the_random_network_is_fixed_and_orders_what_the_eye_orders() -> None:
@@ -232,8 +232,8 @@ def test_few_images_are_measured_with_their_bias_said(
         measured(run_folder("a"), dataset=make_dataset(num_images=12), num_steps=10).fit(resume=False)
     told = [record.getMessage() for record in caplog.records if record.name == QualityObserver.__module__]
     assert len(told) == 1
-    assert told[0].startswith("quality: 12 samples beside as many validation images every 5 steps, by random_network ")
-    assert "% of the time; of so few images distances are too large" in told[0]
+    assert told[0].startswith("quality: 12 samples and as many validation images every 5 steps, by random_network ")
+    assert "% of the time; with so few images distances are too large" in told[0]
 
 
 def test_auto_takes_the_cached_classifier_but_for_one_that_is_younger_than_the_sweep(

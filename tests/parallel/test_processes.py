@@ -64,8 +64,8 @@ def test_who_waits_in_vain_says_for_whom_and_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], port_without_others: int
 ) -> None:
     monkeypatch.setattr(processes, "_SECONDS_BEFORE_TELLING", 0.0)
-    account = f"RANK=0 and WORLD_SIZE=2 promise other processes at localhost:{port_without_others}"
-    with pytest.raises(ConfigurationError, match=f"^{account}, and they did not come; to run alone"), joined(CPU):
+    account = f"RANK=0 and WORLD_SIZE=2 announce other processes at localhost:{port_without_others}"
+    with pytest.raises(ConfigurationError, match=f"^{account}, which did not connect; to run alone"), joined(CPU):
         pass
     assert f"genlab: {account}: waiting for them; to run alone" in capfd.readouterr().err
 
@@ -106,8 +106,8 @@ STRAY = [
     ({"RANK": "0", "WORLD_SIZE": "1"}, None),
     (PLACE, None),
     ({"RANK": "0", "WORLD_SIZE": "4"}, "without LOCAL_RANK, MASTER_ADDR, MASTER_PORT they"),
-    (PLACE | {"RANK": "7"}, "RANK=7 and WORLD_SIZE=2 are ignored, for they"),
-    (PLACE | {"RANK": "x"}, "RANK=x and WORLD_SIZE=2 are ignored, for they"),
+    (PLACE | {"RANK": "7"}, "RANK=7 and WORLD_SIZE=2 are ignored, because they"),
+    (PLACE | {"RANK": "x"}, "RANK=x and WORLD_SIZE=2 are ignored, because they"),
 ]
 
 

@@ -98,7 +98,7 @@ def test_finished_runs_are_exported_and_others_are_not(
     monkeypatch.setattr(command, "known_names", lambda: ["digits_draw"])
     assert genlab("train", *overrides, "trainer.num_steps=2").code == 0
     outcome = genlab("pretrained", "--all")
-    assert "no further run in outputs/ is a finished quick twin" in outcome.output
+    assert "no further finished run of a quick experiment in outputs/" in outcome.output
     assert genlab("train", *overrides, "num_threads=1").code == 0
     outcome = genlab("pretrained", "--all")
     assert (outcome.code, outcome.errors) == (0, "")

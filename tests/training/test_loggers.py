@@ -60,7 +60,7 @@ def test_a_logger_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path, ca
         log.conclude({"test/a": 1.0})
     assert failing.calls == ["open", "scalars"]
     assert whole.calls == ["open", "scalars", "scalars", "conclude", "close"]
-    assert caplog.messages == ["logger.failing cannot be written (gone); metrics.jsonl goes on"]
+    assert caplog.messages == ["logger.failing cannot be written (gone); metrics.jsonl continues"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 

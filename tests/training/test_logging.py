@@ -106,7 +106,7 @@ def test_a_full_disk_under_tensorboard_does_not_end_a_run(tmp_path: Path, caplog
     log.scalars({"a": 2.0}, step=2, images_seen=16, seconds=0.2)
     log.close(succeeded=True)
     writer.close()
-    assert "metrics.jsonl goes on" in caplog.text
+    assert "metrics.jsonl continues" in caplog.text
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 

@@ -35,7 +35,7 @@ def num_given_sites(given: Bool[Tensor, "H W"], grid: tuple[int, int]) -> int:
         grid: Rows and columns of sites.
 
     Raises:
-        ValueError: A site is given in part, or behind a hidden one.
+        ValueError: A site is partly given, or behind a hidden one.
     """
     height, width = grid
     tall, wide = given.shape[0] // height, given.shape[1] // width
@@ -47,11 +47,11 @@ def num_given_sites(given: Bool[Tensor, "H W"], grid: tuple[int, int]) -> int:
         if late == num_sites:
             raise ValueError(
                 f"given pixels must be whole {tall}x{wide} blocks, the symbols of this model: the block at {at} is "
-                "given in part"
+                "partly given"
             )
         raise ValueError(
-            "given pixels must come before all hidden ones in the model's order, which is raster order: what is "
-            f"hidden at {at} cannot depend on what is given behind it, at {at_late}; "
+            "given pixels must come before all hidden ones in the model's order, which is raster order: the hidden "
+            f"pixel at {at} cannot depend on the given one behind it, at {at_late}; "
             f"given_rows={num_sites // width * tall} hides all rows from there on"
         )
     return num_sites

@@ -160,7 +160,7 @@ def _require(layer: nn.Module, **expected: object) -> None:
 
 def _refuse(layer: nn.Module, name: str, rule: str, value: object) -> NoReturn:
     builtin = type(layer).__name__.removeprefix("Reference")
-    raise ValueError(f"{name} of a reference layer must be {rule}, got {value!r}; torch.nn.{builtin} knows more")
+    raise ValueError(f"{name} of a reference layer must be {rule}, got {value!r}; torch.nn.{builtin} supports more")
 
 
 def _pooling_grid(layer: nn.MaxPool2d | nn.AvgPool2d) -> WindowGrid:

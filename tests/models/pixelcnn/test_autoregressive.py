@@ -148,12 +148,12 @@ def test_completion_takes_any_prefix_of_the_order_and_nothing_else():
     prefix = torch.arange(16).view(4, 4) < 6
     assert torch.equal(model.complete(images, prefix)[:, :, prefix], images[:, :, prefix])
     with pytest.raises(
-        ValueError, match=r"raster order: what is hidden at row 0, column 0 .* at row 1, column 2; given_rows=0"
+        ValueError, match=r"raster order: the hidden pixel at row 0, column 0 .* at row 1, column 2; given_rows=0"
     ):
         model.complete(images, ~prefix)
     with pytest.raises(ValueError, match="between 0 and 4 rows"):
         model.complete(images, 5)
-    with pytest.raises(ValueError, match=r"whole 2x2 blocks.* at row 0, column 0 is given in part"):
+    with pytest.raises(ValueError, match=r"whole 2x2 blocks.* at row 0, column 0 is partly given"):
         make(PixelCNNBlocks).complete(images, 1)
 
 
