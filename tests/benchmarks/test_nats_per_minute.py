@@ -1,0 +1,54 @@
+"""The benchmark of nats against CPU minutes, with stand-ins for the trainings."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.nats_per_minute import EXPERIMENTS, main
+from genlab.config.catalogue import config_directory
+
+START, A_STEP = 6.0, 0.25
+
+
+class Trainings:
+    """Carries out nothing: a training takes six seconds and a quarter of one a step, and reaches 100 - steps / 100."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __call__(self, words: Sequence[str]) -> float:
+        values = dict(word.split("=", 1) for word in words[1:])
+        if words[0] == "train":
+            folder = Path(values["hydra.run.dir"])
+            folder.mkdir()
+            environment = {"cpu": "a CPU", "cpu_capability": "AVX2", "num_threads": 1, "git": None}
+            (folder / "environment.json").write_text(json.dumps(environment))
+            self.steps.append(int(values["trainer.num_steps"]))
+            return START + A_STEP * self.steps[-1]
+        measure = {"name": "nll_nats", "value": 100 - self.steps[-1] / 100}
+        (Path(values["run"]) / "evaluation.json").write_text(json.dumps({"measures": [measure]}))
+        return 1e9  # of the test, which is not counted
+
+
+def test_steps_are_fitted_to_the_minutes_and_what_is_there_is_not_trained_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainings = Trainings()
+    words = ["--out", str(tmp_path), "--models", "pixelcnn", "--minutes"]
+    main([*words, "1", "0.05"], run=trainings)
+    fitted = trainings.steps[-1]
+    assert START + A_STEP * fitted == pytest.approx(60, abs=2)
+    assert "too few for pixelcnn" in capsys.readouterr().out
+    count = len(trainings.steps)
+    main([*words, "1", "2"], run=trainings)
+    assert len(trainings.steps) == count + 3
+    assert START + A_STEP * trainings.steps[-1] == pytest.approx(120, abs=4)
+    row = f"| `pixelcnn` | exact | {100 - fitted / 100:.2f} ({fitted:,} steps) |"
+    assert row in (tmp_path / "results.md").read_text()
+
+
+def test_the_experiments_are_there() -> None:
+    for name in EXPERIMENTS.values():
+        assert (config_directory() / "experiment" / f"{name}.yaml").is_file()
