@@ -14,6 +14,7 @@ from typing import Any
 
 import genlab
 from genlab.errors import ConfigurationError, StorageError
+from genlab.launch.allocator import keep_freed_memory
 from genlab.launch.openmp import shorten_spin
 from genlab.launch.streams import guarded_streams, outlive_readers
 from genlab.launch.syntax import Flag, Syntax, expanded
@@ -97,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     shorten_spin()
+    keep_freed_memory()
     with guarded_streams():
         try:
             code = _dispatch(given)
