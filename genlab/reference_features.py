@@ -12,7 +12,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.launch.sweep_folder import PLAN_NAME
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
-from genlab.metrics.inception import InceptionFeatures
+from genlab.metrics.inception import InceptionFeatures, weights_file
 from genlab.metrics.quality_observer import QualityObserver, is_measured_by_samples
 from genlab.metrics.quality_settings import LEAST_IMAGES
 from genlab.metrics.random_network import RandomNetworkFeatures
@@ -85,8 +85,8 @@ def _extractor(
 ) -> FeatureExtractor:
     settings, num_threads = configuration.quality_settings, configuration.num_threads
     assert settings is not None
-    if settings.inception_weights is not None:
-        return InceptionFeatures(settings.inception_weights, device=device)
+    if settings.inception_weights is not None or settings.features == "inception":
+        return InceptionFeatures(weights_file(settings.inception_weights), device=device)
     found = None
     if settings.features == "auto":
         before = _began(run_folder.parent / PLAN_NAME)

@@ -14,7 +14,7 @@ from genlab.data.sample_record import read_record
 from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.generation import IMAGES_AT_ONCE, Generated
-from genlab.metrics.inception import InceptionFeatures
+from genlab.metrics.inception import DOWNLOADED, InceptionFeatures, weights_file
 from genlab.metrics.ledger import Entry, Estimate, Source, Weights, entries_of_samples, format_table
 from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Reference, Report
@@ -43,7 +43,7 @@ class SamplesSettings:
         reference_split: Split of the data set that is the reference where no files are.
         num_images: A random choice of so many reference images; None takes all.
         classifier: A run of a classifier to look through.
-        inception_weights: File of the weights of Inception-v3.
+        inception_weights: File of the weights of Inception-v3, or :data:`~genlab.metrics.inception.DOWNLOADED`.
         parzen: True to estimate the Parzen window too.
         measures: Further measures by name.
         out: Folder of evaluation.json and the pictures.
@@ -184,7 +184,7 @@ def feature_extractors(
         node: Configuration that they were built from.
         spec: Of the images.
         classifier: A run of a classifier.
-        inception_weights: File of Inception's weights.
+        inception_weights: File of Inception's weights, or :data:`DOWNLOADED`.
         device: Where they go.
         num_threads: Of the training of a classifier.
 
@@ -194,7 +194,8 @@ def feature_extractors(
     """
     extractors: list[FeatureExtractor] = []
     if inception_weights is not None:
-        extractors.append(InceptionFeatures(Path(inception_weights), device=device))
+        given = None if inception_weights == DOWNLOADED else Path(inception_weights)
+        extractors.append(InceptionFeatures(weights_file(given), device=device))
     reason = "there is no dataset=NAME with labels" if dataset is None else why_no_classifier(dataset)
     if classifier is not None:
         found = load_classifier(Path(classifier), spec=spec, device=device)
@@ -205,7 +206,7 @@ def feature_extractors(
             extractors.append(RandomNetworkFeatures(spec, device=device))
         print(
             f"on the features of {extractors[0].identity}, not of a classifier: {reason}; classifier=RUN names one, "
-            "inception_weights=FILE gives Inception's"
+            f"inception_weights={DOWNLOADED} takes Inception's"
         )
         return None, extractors
     return _about(found), [ClassifierFeatures(found.classifier, weights_id=found.weights_id), *extractors]

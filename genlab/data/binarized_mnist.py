@@ -86,7 +86,7 @@ def _verified_file(filename: str, md5: str, *, root: str | None, download: bool)
         try:
             with exclusive_download(folder, FOLDER):
                 if not (home.is_file() and file_md5(home) == md5):  # another process may have fetched it meanwhile
-                    fetch(URL + filename, home, md5=md5)
+                    fetch(URL + filename, home, digest=md5)
             return home
         except DownloadError as error:
             reason = f"{URL + filename}: {error}"

@@ -47,8 +47,12 @@ class _NoDowngrade(urllib.request.BaseHandler):
 
 def file_md5(path: Path) -> str:
     """Return the MD5 of a file in hex, with which older data sets were published."""
+    return _digest(path, "md5")
+
+
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 @contextmanager
@@ -126,13 +130,14 @@ def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:
         socket.setdefaulttimeout(patience)
 
 
-def fetch(url: str, path: Path, *, md5: str) -> None:
+def fetch(url: str, path: Path, *, digest: str, algorithm: str = "md5") -> None:
     """Download a file, which gets its name only after its digest is verified.
 
     Args:
         url: Address of the file.
         path: Destination; its folder is created.
-        md5: The published sum, hex.
+        digest: The published sum, hex.
+        algorithm: Of the sum.
 
     Raises:
         DownloadError: No answer, a cut connection, or other bytes than published.
@@ -143,9 +148,9 @@ def fetch(url: str, path: Path, *, md5: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(url, part)
-        found = file_md5(part)
-        if found != md5:
-            raise DownloadError(f"the file received has md5 {found} instead of {md5}")
+        found = _digest(part, algorithm)
+        if found != digest:
+            raise DownloadError(f"the file received has {algorithm} {found} instead of {digest}")
         part.replace(path)
     except OSError as error:
         raise storage_error(path, error) from error

@@ -3,7 +3,7 @@
 The network is TensorFlow's of December 2015, whose weights circulate converted for PyTorch as
 ``pt_inception-2015-12-05-6726825d.pth`` (pytorch-fid) and ``weights-inception-2015-12-05-6726825d.pth``
 (torch-fidelity). torchvision's network has the same layers and names; it pools otherwise in the last branch of nine of
-its blocks, which is set right here. Nothing is downloaded.
+its blocks, which is set right here.
 
 Dimensions: B batch, C channels, H height, W width, F = 2,048 features, K = 1,008 classes.
 """
@@ -19,16 +19,44 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genlab.data.download import DownloadError, exclusive_download, fetch
 from genlab.errors import CheckpointError
 from genlab.metrics.features import Description
+from genlab.paths import user_cache
 
 SIDE = 299
 NUM_CLASSES = 1008
 _BLOCKS_OF_AVERAGES = ("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7b")
 _BLOCK_OF_MAXIMA = "Mixed_7c"
-_HINT = (
-    "take https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
-)
+URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+NUM_BYTES = 95_628_359
+DOWNLOADED = "auto"
+"""Setting that stands for the file of :func:`weights_file`."""
+_HINT = f"take {URL}"
+
+
+def weights_file(given: Path | None) -> Path:
+    """Return the file of weights that is given, or else that of the cache, which is downloaded once.
+
+    Raises:
+        CheckpointError: The file is not in the cache and cannot be downloaded.
+        StorageError: The disk is full or the cache cannot be written.
+    """
+    if given is not None:
+        return given
+    path = user_cache() / "inception" / URL.rsplit("/", 1)[1]
+    try:
+        if not path.is_file():
+            with exclusive_download(path.parent, path.name):
+                if not path.is_file():
+                    fetch(URL, path, digest=SHA256, algorithm="sha256")
+    except DownloadError as error:
+        raise CheckpointError(
+            f"Inception's weights ({NUM_BYTES / 1e6:.0f} MB) cannot be downloaded from {URL}: {error}; put that file "
+            f"at {path}, or name one with inception_weights=FILE"
+        ) from error
+    return path
 
 
 class InceptionFeatures:

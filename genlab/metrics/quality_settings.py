@@ -26,14 +26,13 @@ class QualitySettings:
     """``auto`` takes Inception's where its file is given, else the classifier's of these data where the cache has it,
     else a random network's; a run folder keeps the choice."""
     inception_weights: Path | None
-    """The file of :class:`genlab.metrics.inception.InceptionFeatures`."""
+    """The file of :class:`genlab.metrics.inception.InceptionFeatures`; None, with ``features=inception``, downloads
+    it."""
 
     def __post_init__(self) -> None:
         if self.interval is not None and self.interval < 1:
             raise ValueError(f"quality.interval must be null or at least 1, got {self.interval}")
         if self.num_samples < LEAST_IMAGES:
             raise ValueError(f"quality.num_samples must be at least {LEAST_IMAGES}, got {self.num_samples}")
-        if self.features == "inception" and self.inception_weights is None:
-            raise ValueError("quality.inception_weights must name a file for quality.features=inception, got null")
         if self.features not in ("auto", "inception") and self.inception_weights is not None:
             raise ValueError(f"quality.inception_weights must be null for quality.features={self.features}")

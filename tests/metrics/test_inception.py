@@ -1,13 +1,15 @@
 """Inception-v3 from a file of random weights, against torch-fidelity's own network reading the same file."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from genlab.errors import CheckpointError
+from genlab.metrics import inception
 from genlab.metrics.features import describe_all
-from genlab.metrics.inception import InceptionFeatures, resize_as_tensorflow
+from genlab.metrics.inception import InceptionFeatures, resize_as_tensorflow, weights_file
 
 CPU = torch.device("cpu")
 
@@ -52,6 +54,25 @@ def test_the_identity_tells_weights_apart(weights: Path, tmp_path: Path) -> None
     first, second = InceptionFeatures(weights, device=CPU), InceptionFeatures(tmp_path / "other.pth", device=CPU)
     assert first.identity.startswith("inception ")
     assert first.identity != second.identity
+
+
+def test_the_file_of_published_values_is_downloaded_once_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, cache = tmp_path / "served.pth", tmp_path / "genlab/inception/served.pth"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(inception, "URL", served.as_uri())
+    assert weights_file(served) == served
+    with pytest.raises(CheckpointError, match=rf"cannot be downloaded from file:.*; put that file at {cache}, or name"):
+        weights_file(None)
+    served.write_bytes(b"other weights")
+    with pytest.raises(CheckpointError, match="the file received has sha256"):
+        weights_file(None)
+    assert not list(cache.parent.iterdir())
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"other weights").hexdigest())
+    assert weights_file(None) == cache
+    served.unlink()
+    assert weights_file(None).read_bytes() == b"other weights"
 
 
 def test_other_files_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:

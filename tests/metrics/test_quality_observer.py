@@ -278,7 +278,6 @@ def test_a_run_folder_keeps_the_features_that_auto_stood_for(run_folder: Callabl
     [
         ({"interval": 0}, r"quality\.interval must be null or at least 1, got 0"),
         ({"num_samples": 9}, r"quality\.num_samples must be at least 10, got 9"),
-        ({"features": "inception"}, r"quality\.inception_weights must name a file .*inception, got null"),
         (
             {"features": "classifier", "inception_weights": Path("a.pth")},
             r"inception_weights must be null for .*=classifier",
