@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.measures import VALIDATION, Record
+from genlab.comparison.records import VALIDATION, Record
 from genlab.comparison.runs import Run, describe_seconds, read_runs
 from genlab.comparison.table import rounded
 from genlab.config.fields import check_fields

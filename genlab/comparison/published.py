@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genlab.comparison.measures import Record
+from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
 from genlab.config.catalogue import with_inherited

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from genlab.comparison.measures import UNKNOWN, Record
+from genlab.comparison.records import UNKNOWN, Record
 from genlab.comparison.runs import Run
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError

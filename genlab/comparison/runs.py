@@ -16,7 +16,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from genlab.comparison.charts import thinned
-from genlab.comparison.measures import (
+from genlab.comparison.records import (
     Record,
     is_number,
     records_of_evaluation,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from genlab.comparison.measures import Record
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, unique_remarks
+from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.run.hyperparameters import Scalar
 
