@@ -85,6 +85,7 @@ def commands() -> list[str]:
             spans = re.findall(r"`(?:\w+=\S+ )*(genlab [^`]+)`", line)
             block = re.match(r"\s*(?:\$ )?(genlab [^`]+)$", line)
             for text in [*spans, *([re.split(r"\s{3,}|\s+#", block[1])[0]] if block else [])]:
+                text = text.replace("run=last", "run=RUN")  # there may be no run
                 if not PLACEHOLDER.search(re.sub(r"\b(RUN|FOLDER|FILE|PICTURES|OTHER)\b", "x", text)):
                     found[text] = None
     return [text for text in found if text.split()[1] in COMMANDS]

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from genlab import train
 from genlab.data.dataset import BatchStream
+from genlab.launch import resumption
 from genlab.models.draw.draw import DRAW
 from genlab.run import checkpoint
 from genlab.run.checkpoint import CheckpointFolder
@@ -266,4 +266,4 @@ def seeded_once() -> None:
 
 def beginning_anew_in_any_case() -> None:
     """A resumption without a checkpoint is a fresh start, wrong here: what became of the checkpoints is not asked."""
-    train.never_saved = lambda _: True
+    resumption.never_saved = lambda _: True

@@ -18,6 +18,7 @@ from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import StoppedBySignal
+from genlab.models.base import Model
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.loading import load
 from genlab.run.record import build_model, save_configuration
@@ -142,7 +143,7 @@ def test_measures_are_equal_to_the_last_bit(
     assert genlab("export", "run=run").code == 0
     for folder in ("run", "run/export"):
         loaded = averages_of_split(
-            load(folder).evaluate, trainer.dataset, "test", batching=trainer.batching, seed=3, device=CPU
+            load(folder, kind=Model).evaluate, trainer.dataset, "test", batching=trainer.batching, seed=3, device=CPU
         )
         assert {name: average.mean for name, average in loaded.items()} == in_memory
         outcome = genlab("evaluate", f"run={folder}", "samples=false", "num_importance_samples=0")
@@ -162,7 +163,7 @@ def test_a_real_kill(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     tested = json.loads((folder / "summary.json").read_text())["test"]
     state = CheckpointFolder(folder / "checkpoints").load("last.safetensors", device=CPU)
-    model = load(folder)
+    model = load(folder, kind=Model)
     assert all(
         torch.equal(model.state_dict()[name], value)
         for name, value in averaged_weights(state["model"], state["average"], model).items()
