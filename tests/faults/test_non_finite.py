@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from genlab.data.dataset import BatchStream
-from genlab.training import state, trainer
+from genlab.training import optimization, state, trainer
 from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
@@ -191,6 +192,7 @@ def test_the_wrong_variants_are_noticed(
     tally.wrong_variant_noticed(FAULT, "running means of a skipped batch stay")
     with monkeypatch.context() as patch:
         patch.setattr(torch, "isfinite", lambda values: torch.ones((), dtype=torch.bool))
+        patch.setattr(optimization, "math", SimpleNamespace(isfinite=lambda value: True))
         assert genlab("train", *TINY["gan"], "quality=off", "hydra.run.dir=poisoned").code == 0
     bad = bad_numbers_of_checkpoints(tmp_path / "poisoned")
     assert any(name.startswith("last.safetensors.model.") for name in bad)
