@@ -50,6 +50,8 @@ FAMILIES = {
     ),
     "improved_gan": ("model=improved_gan", "technique=[feature_matching,historical_averaging]", *SMALL_NETWORKS),
     "wgan_gp": ("model=wgan_gp", "model.n_critic=2", "technique=[diff_augment,r1_penalty,r2_penalty]", *SMALL_NETWORKS),
+    "projection_gan": ("model=projection_gan", "model.n_critic=2", *SMALL_NETWORKS),
+    "acgan": ("model=acgan", *SMALL_NETWORKS),
     "infogan": (  # Adam divides by gradients that its own start and sigmoid leave near the rounding
         *("model=infogan", "model/output=tanh", "model.generator.channels=4", "model.generator.weight_std=null"),
         *("model.discriminator.channels=4", "model.discriminator.num_hidden=16"),
