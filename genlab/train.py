@@ -1,6 +1,5 @@
 """`genlab train`: from a configuration to a trained model. This is the only module that combines all parts."""
 
-import logging
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -33,20 +32,11 @@ from genlab.run.folder import clear, locked, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
-from genlab.run.record import (
-    build_model,
-    load_run,
-    resumed,
-    save_configuration,
-    with_absolute_paths,
-    with_one_length,
-)
+from genlab.run.record import build_model, load_run, resumed, save_configuration, with_absolute_paths, with_one_length
 from genlab.training.precision import precision_of_all_ranks
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
-
-_log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguration:
@@ -86,16 +76,11 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
     try:
         with joined(own_device(choose_device(configuration.device))), ExitStack() as locks:
             # Several processes share one run folder; rank 0 names it, and locks it for all.
-            begins_anew = False
+            is_resumed = configuration.resume is not None or context.is_restarted
             if is_first():
-                is_resumed = configuration.resume is not None or context.is_restarted
                 locks.enter_context(locked(context.run_folder, is_resumed=is_resumed))
                 if is_resumed:
                     configuration = from_checkpoint(configuration, context)
-                    begins_anew = configuration.resume is None
-                    if worker is not None and context.is_restarted:
-                        place = "beginning" if begins_anew else "last checkpoint"
-                        _log.warning("started again, from the %s: %s", place, worker.previous_failure())
             origin = origin_of(context)
             folder, resume = gathered((str(context.run_folder), configuration.resume))[0]
             if worker is not None:
@@ -107,7 +92,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 command=context.command,
                 origin=origin,
                 is_restarted=context.is_restarted,
-                begins_anew=begins_anew,
+                begins_anew=is_resumed and resume is None,
             )
     except BaseException as error:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
@@ -145,7 +130,6 @@ def train(
     if configuration.num_threads is not None:
         torch.set_num_threads(configuration.num_threads)
     seed_everything(configuration.seed)
-
     trainer = build_trainer(configuration, run_folder, device, origin)
     configuration = configuration.changed(trainer=asdict(trainer.settings))
     dataset = trainer.dataset
@@ -192,14 +176,13 @@ def build_trainer(
     model = build_model(configuration, dataset.spec)
     repeats = {phase.name: phase.repeats for phase in model.phases()}
     require_phases(configuration.optimizer, tuple(repeats))
-    num_images = dataset.num_images("train")
-    settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=max(repeats.values()))
+    num_images, most = dataset.num_images("train"), max(repeats.values())
+    settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most)
     configuration = configuration.changed(trainer=asdict(settings))
     with first_before_others():  # a classifier trained once
         predictor = class_predictor(configuration, dataset, device=device, train=train)
-    quality = quality_observers(
-        *(configuration, model, dataset), run_folder=run_folder, device=device, typed=origin.overrides, train=train
-    )
+    measured = (configuration, model, dataset)
+    quality = quality_observers(*measured, run_folder=run_folder, device=device, typed=origin.overrides, train=train)
     return Trainer(
         model=model,
         dataset=dataset,

@@ -8,6 +8,7 @@ from genlab.config.schema import RunConfiguration
 from genlab.config.targets import to_trust
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.launch.contract import JobContext
+from genlab.launch.worker import this_worker
 from genlab.paths import from_here, resume_command
 from genlab.run.folder import has_checkpoint, never_saved, read_summary
 from genlab.run.hyperparameters import Origin, read_origin
@@ -26,7 +27,11 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
     folder, resume = context.run_folder, configuration.resume
     if resume is not None and not folder.samefile(resume):
         raise ConfigurationError(f"hydra.run.dir must be left out with resume={resume}, got {folder}")
-    if has_checkpoint(folder):
+    is_saved = has_checkpoint(folder)
+    if context.is_restarted and (worker := this_worker()) is not None:
+        place = "last checkpoint" if is_saved else "beginning"
+        _log.warning("started again, from the %s: %s", place, worker.previous_failure())
+    if is_saved:
         return configuration.changed(resume=str(folder))
     if not context.is_restarted:  # else the processes that died here have checked
         if not never_saved(folder):
