@@ -50,9 +50,8 @@ check: setup-dev ## lint, format, types, import contracts, the site of docs/, kn
 docs: setup-dev ## the documentation as a site in docs/_build; a warning is an error
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
-bench: setup-dev ## every benchmark program, one thread: ours beside the straightforward way
-	@for program in $$(grep -l '^def main() -> None' benchmarks/*.py); do name=$$(basename $$program .py); \
-		echo "== $$name"; OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name || exit 1; done
+bench: setup-dev ## a table of ratios, one thread: ours beside the straightforward way; ONLY="loop gan", WRITE=FILE
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ONLY) $(if $(WRITE),--write $(WRITE))
 
 gpu: setup-dev ## what only a CUDA device shows, within eight minutes: a report in benchmarks/reports
 	@$(BIN)/python -m benchmarks.gpu

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
+from benchmarks.rows import keep_row
 from genlab.data.dataset import Dataset
 from genlab.data.location import resolve_root
 from genlab.data.mnist import mnist
@@ -87,6 +88,11 @@ def main() -> None:
         wanted = RATIOS.get(name.rpartition("=")[2])
         goal = f"  (must {wanted[0]}, aim {wanted[1]})" if wanted else ""
         print(f"{name:<34} {median(times) * 1e6:9.1f} us a batch  {baseline / median(times):6.1f} x{goal}")
+        if wanted:
+            work = f"batch, {name.rpartition('=')[2]}"
+            keep_row(f"{work}, DataLoader", baseline, median(times), must=wanted[0], aim=wanted[1])
+            plain = median(seconds["images[rows].float() / 255"])
+            keep_row(f"{work}, images[rows].float() / 255", plain, median(times), must=0.5, aim=1.0)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from benchmarks.draw_step import SETTINGS, SIDE, build, report, time_interleaved
+from benchmarks.draw_step import SETTINGS, SIDE, build, keep_medians, report, time_interleaved
 from genlab.training.evaluation import average_measures, evaluation_batch_size
 from genlab.types import Batch
 
@@ -19,7 +19,7 @@ TRAINING_SIZE = 64
 NUM_IMAGES = 512
 
 
-def measure(name: str, setting: dict[str, int], num_samples: int, rounds: int) -> dict[str, list[float]]:
+def measure(setting: dict[str, int], num_samples: int, rounds: int) -> dict[str, list[float]]:
     torch.manual_seed(0)
     model = build(setting)
     images = (torch.rand(NUM_IMAGES, 1, SIDE, SIDE) < 0.2).float()
@@ -47,7 +47,9 @@ def main() -> None:
     for name, setting in SETTINGS.items():
         if arguments.setting in (name, "all"):
             for num in arguments.samples:
-                report(f"{name}, K={num}", measure(name, setting, num, arguments.rounds))
+                seconds = measure(setting, num, arguments.rounds)
+                report(f"{name}, K={num}", seconds)
+                keep_medians(f"evaluation of DRAW, T={setting['num_glimpses']}, K={num}", seconds, 1.3)
 
 
 if __name__ == "__main__":

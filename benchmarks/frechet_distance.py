@@ -16,6 +16,7 @@ import scipy.linalg
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.rows import keep_row
 from genlab.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 MUST, AMBITIOUS = 3, 7
@@ -62,6 +63,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {machine}, {arguments.features} features, {arguments.threads} thread(s)")
     for name, value in medians.items():
         print(f"{name:<20} {value:8.3f} s")
+    keep_row(f"Frechet distance, {arguments.features}", *medians.values(), must=MUST, aim=AMBITIOUS)
     print(f"ratio {medians['scipy.linalg.sqrtm'] / medians['genlab']:.1f} (must {MUST}, ambitious {AMBITIOUS})")
 
 

@@ -8,15 +8,18 @@ anything is timed (with `reuse` those of the discriminator, as the generator the
 its precision). The rounds are interleaved, so that other load on the machine falls on both; the ratio of the medians of
 process time is the result. The port is the document's loop with its mistakes corrected: networks one after the other,
 real and generated images in two passes, gradients of the discriminator collected in the generator's step as well, and
-Adam as it comes. Ours is what `genlab train model=gan` and `model=dcgan_assignment` do in a step. With `--data` each
-fetches its batches as well, of the same 8-bit images: the port from a DataLoader with ToTensor, as the document does.
+Adam as it comes. Ours is all that `genlab train model=gan` and `model=dcgan_assignment` do in a step: seeds, delivery,
+checks, metrics. The port has its images at hand, or with `--data` fetches them from a DataLoader with ToTensor, as the
+document does.
 """
 
 import argparse
 import itertools
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +29,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import to_tensor
 
+from benchmarks.processes import QUIET, our_step
+from benchmarks.rows import keep_row
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
-from genlab.config.schema import read_run_configuration
+from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
 from genlab.models.base import Model
@@ -43,6 +48,10 @@ CPU = torch.device("cpu")
 SPEC = ImageSpec(channels=1, height=28, width=28, num_levels=256, num_classes=0)
 MODELS = {"mlp": "gan", "dcgan": "dcgan_assignment"}
 WAYS = ("same", "reuse", "bf16")
+TARGETS = {
+    "mlp": {"same": (1.25, 1.3), "reuse": (1.55, 1.7), "bf16": (2.3, 2.6)},
+    "dcgan": {"same": (1.05, 1.2), "reuse": (1.3, 1.45), "bf16": (2.3, 2.6)},
+}  # ratios of must and aim
 
 
 class View(nn.Module):
@@ -108,11 +117,12 @@ def plain_step(kind: str, model: Model) -> Callable[[Tensor], tuple[Tensor, Tens
     return step
 
 
-def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Return the trainer's step of a model built from its own configuration."""
+def our_updates(kind: str, way: str) -> tuple[RunConfiguration, Model, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Return a model's own configuration, the model, and the updates of its phases on given images."""
     with open_composer("train", config_dir=None) as composer:
         overrides = [f"model={MODELS[kind]}", f"model.reuses_generated={str(way == 'reuse').lower()}"]
-        overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}"]
+        overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}", "device=cpu"]
+        overrides += [f"trainer.batch_size={BATCH_SIZE}", *(f"trainer.{name}_interval=0" for name in QUIET)]
         configuration = read_run_configuration(plain(composer.compose(overrides)))
     torch.manual_seed(0)
     model = build_model(configuration, SPEC)
@@ -139,7 +149,7 @@ def our_step(kind: str, way: str) -> tuple[Model, Callable[[Tensor], tuple[Tenso
             losses.append(metrics["adversarial_nats"])
         return losses[0], losses[1]
 
-    return model, step
+    return configuration, model, step
 
 
 class Pictures(TorchDataset[Tensor]):
@@ -156,10 +166,8 @@ class Pictures(TorchDataset[Tensor]):
         return picture
 
 
-def batches(images: Tensor, *, with_data: bool) -> dict[str, Callable[[int], Tensor]]:
-    """Return, for each side, the function that gets the images of a step."""
-    if not with_data:
-        return {"port": lambda index: images, "ours": lambda index: images}
+def data(images: Tensor, *, with_data: bool) -> tuple[Dataset, Callable[[], Tensor]]:
+    """Return 8-bit images, and a function that gets the port its images of a step."""
     levels = torch.randint(256, (20_000, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
     store = Store(levels, torch.full((len(levels),), -1))
     dataset = Dataset(
@@ -171,14 +179,15 @@ def batches(images: Tensor, *, with_data: bool) -> dict[str, Callable[[int], Ten
         threshold=None,
         source="noise",
     )
-    stream = dataset.stream(batch_size=BATCH_SIZE, seed=0, device=CPU)
+    if not with_data:
+        return dataset, lambda: images
     loader = DataLoader(Pictures(levels), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)
     endless = itertools.chain.from_iterable(itertools.repeat(loader))
-    return {"port": lambda index: next(endless), "ours": lambda index: stream.batch(index).images}
+    return dataset, lambda: next(endless)
 
 
 def compare(kind: str, way: str, *, rounds: int, steps: int, with_data: bool) -> None:
-    model, ours = our_step(kind, way)
+    configuration, model, ours = our_updates(kind, way)
     port = plain_step(kind, model)
     images = torch.rand(BATCH_SIZE, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     losses = []
@@ -190,14 +199,20 @@ def compare(kind: str, way: str, *, rounds: int, steps: int, with_data: bool) ->
     if way != "reuse":
         torch.testing.assert_close(losses[1][1], losses[0][1], rtol=tolerance, atol=tolerance)
     seconds: dict[str, list[float]] = {"port": [], "ours": []}
-    fetch = batches(images, with_data=with_data)
-    for turn in range(rounds):
-        for name, step in (("port", port), ("ours", ours)):
-            start = time.process_time()
-            for index in range(steps):
-                step(fetch[name](turn * steps + index))
-            seconds[name].append((time.process_time() - start) / steps * 1e3)
+    dataset, fetch = data(images, with_data=with_data)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = our_step(configuration, dataset, Path(folder))
+        for turn in range(rounds + 1):
+            for name, step in (("port", lambda: port(fetch())), ("ours", trained)):
+                start = time.process_time()
+                for _ in range(steps):
+                    step()
+                if turn > 0:  # the first warms up
+                    seconds[name].append((time.process_time() - start) / steps * 1e3)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    if way in TARGETS[kind]:
+        must, aim = TARGETS[kind][way]
+        keep_row(f"GAN step, {kind}, {way}", medians["port"] / 1e3, medians["ours"] / 1e3, must=must, aim=aim)
     print(
         f"{kind:5} {way:5}: port {medians['port']:7.2f} ms, ours {medians['ours']:7.2f} ms a step, "
         f"ratio of medians {medians['port'] / medians['ours']:.2f}",

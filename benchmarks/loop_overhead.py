@@ -26,6 +26,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.rows import keep_row
 from genlab.config.location import config_directory
 from genlab.data.dataset import Dataset
 from genlab.data.store import Store
@@ -201,6 +202,8 @@ def main() -> None:
             f"{name:5} bare {bare:.3f} ms, genlab {ours:.3f} ms a step, ratio {ours / bare:.3f} "
             f"(must be at most {size.must}, aim {size.aim})"
         )
+        work = f"loop, {name} GAN"
+        keep_row(work, bare / 1e3, ours / 1e3, must=size.must, aim=size.aim, lower_is_better=True)
 
 
 if __name__ == "__main__":

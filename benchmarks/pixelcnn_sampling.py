@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
+from benchmarks.rows import keep_row
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 
 # Least and aimed-for ratio at batch sizes 1, 16, 64.
@@ -45,6 +46,7 @@ def main() -> None:
         mine = sorted(pair[1] for pair in rounds)[len(rounds) // 2]
         least, aim = TARGETS.get(batch, (0, 0))
         ratio = f"{theirs / mine:7.0f} x (must {least}, aim {aim})"
+        keep_row(f"PixelCNN sampling, batch {batch}", theirs, mine, must=least, aim=aim)
         print(f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {ratio}")
 
 

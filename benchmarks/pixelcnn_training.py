@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
+from benchmarks.rows import keep_row
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.types import Batch
 
@@ -44,6 +45,8 @@ def main() -> None:
     for name, median in medians.items():
         least, aim = TARGETS.get(name, (0, 0))
         ratio = f"{medians['plain port'] / median:5.2f} x (must {least}, aim {aim})"
+        if least:
+            keep_row("PixelCNN training step", medians["plain port"], median, must=least, aim=aim)
         print(f"{name:18s} {median:7.3f} s a step  {ratio}  first loss {losses[name]:.4f} nats a pixel")
 
 

@@ -1,7 +1,8 @@
 """Deep convolutional GAN (Radford, Metz, Chintala 2015, arXiv:1511.06434), for any image size divisible by 4.
 
 Differs from the paper:
-- the number of halvings follows the image: down to a side of at most 4 or an odd one (28 -> 7, 64 -> 4);
+- the number of halvings follows the image: down to a side of at most 4 or an odd one (28 -> 7, 64 -> 4); channels
+  double with each as in the paper, up to its 8 times, and stay there in images of more than 64 pixels a side;
 - the discriminator's normalisation can be left out, as gradient penalties need;
 - the discriminator's last, linear layer starts Xavier-uniform, as in every GAN here.
 
@@ -33,6 +34,12 @@ from genlab.types import ImageSpec
 _WEIGHT_STD = 0.02
 # One pixel more on each side, stride 2: each layer exactly halves or doubles.
 _KERNEL, _STRIDE, _PADDING = 4, 2, 1
+_MOST_WIDENING = 8  # figure 1: 128 channels at the largest map, 1,024 at the smallest
+
+
+def _channels_of_maps(channels: int, num_maps: int) -> list[int]:
+    """Return the channels of each map, the largest map first."""
+    return [channels * min(2**index, _MOST_WIDENING) for index in range(num_maps)]
 
 
 class DCGANGenerator(GeneratorNetwork):
@@ -41,7 +48,7 @@ class DCGANGenerator(GeneratorNetwork):
     Args:
         spec: The images.
         num_inputs: I.
-        channels: Of the largest hidden map; each smaller one has twice as many.
+        channels: Of the largest hidden map; each smaller one has twice as many, up to 8 times.
         normalization: Normalisation of every layer but the last; None for no normalisation.
 
     Raises:
@@ -60,7 +67,7 @@ class DCGANGenerator(GeneratorNetwork):
         require_divisible_by_four(spec)
         require_count("model.generator.channels", channels)
         halvings = num_halvings(spec)
-        widths = [channels * 2**index for index in reversed(range(halvings))]
+        widths = _channels_of_maps(channels, halvings)[::-1]
         self.shape = (widths[0], spec.height >> halvings, spec.width >> halvings)
         has_bias = normalization is None
         self.project = nn.Linear(num_inputs, widths[0] * self.shape[1] * self.shape[2], bias=has_bias)
@@ -91,7 +98,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
     Args:
         spec: The images.
         num_conditions: K, joined to the image as constant channels.
-        channels: Of the first map; each smaller one has twice as many.
+        channels: Of the first map; each smaller one has twice as many, up to 8 times.
         num_hidden: Units of a fully connected layer behind the maps, 1024 in InfoGAN (arXiv:1606.03657, appendix C.1);
             None leaves it out.
         normalization: Normalisation of every layer but the first; None for no normalisation.
@@ -116,7 +123,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         require_count("model.discriminator.channels", channels)
         require_between("model.discriminator.leak", leak, 0.0, 0.99)
         halvings = num_halvings(spec)
-        widths = [spec.channels + num_conditions, *(channels * 2**index for index in range(halvings))]
+        widths = [spec.channels + num_conditions, *_channels_of_maps(channels, halvings)]
         hidden: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             # The first layer stays unnormalised (section 3): it would otherwise lose the images' contrast.

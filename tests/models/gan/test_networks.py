@@ -167,6 +167,17 @@ def test_halvings_end_at_a_small_or_an_odd_side() -> None:
         assert num_halvings(make_spec(height=side, width=side), smallest=8) == expected, side
 
 
+def test_dcgans_channels_grow_to_eight_times_as_in_the_paper_and_no_further() -> None:
+    spec = make_spec(height=256, width=256, channels=3)
+    generator = DCGANGenerator(spec=spec, num_inputs=2, channels=2, normalization=BatchNorm2d)
+    discriminator = DCGANDiscriminator(
+        spec=spec, num_conditions=0, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2
+    )
+    assert generator.shape == (16, 4, 4)
+    assert [m.out_channels for m in generator.layers if isinstance(m, nn.ConvTranspose2d)] == [16, 16, 8, 4, 2, 3]
+    assert [m.out_channels for m in discriminator.layers if isinstance(m, nn.Conv2d)] == [2, 4, 8, 16, 16, 16]
+
+
 def test_dcgans_five_rules() -> None:
     """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
     spec = make_spec(height=64, width=64, channels=3)

@@ -1,0 +1,80 @@
+"""The step of ``genlab train`` against a bare loop over the same network, on grey and on colour images.
+
+    python -m benchmarks.training_step [--models gated_pixelcnn pixelcnn_pp ...] [--rounds 5] [--steps 2]
+
+The bare loop is that of ``benchmarks/processes.py``: an index into the images, each phase's loss, its gradient and an
+optimiser's step. Images are noise, 28x28 grey, and 32x32 in colour for the names that end in ``/colour``. Rounds are
+interleaved in one process on one thread; ratios are of medians of process CPU time.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.processes import QUIET, bare_step, our_step
+from benchmarks.rows import keep_row
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.schema import read_run_configuration
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
+
+MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
+MUST, AIM = 1.05, 1.02
+
+
+def noise(*shape: int) -> Dataset:
+    levels = torch.randint(256, (1000, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    store = Store(levels, torch.full((len(levels),), -1))
+    return Dataset(
+        name="noise",
+        stores={"train": store, "validation": store, "test": store},
+        num_levels=256,
+        class_names=(),
+        binarization="none",
+        threshold=None,
+        source="noise",
+    )
+
+
+def measure(name: str, rounds: int, steps: int) -> tuple[float, float]:
+    """Return the median seconds of a step, of the bare loop and of ours."""
+    model, _, kind = name.partition("/")
+    words = [f"model={model}", "device=cpu", *(f"trainer.{action}_interval=0" for action in QUIET)]
+    words += ["model.channels=24"] if kind == "colour" and model == "gated_pixelcnn" else []
+    with open_composer("train", config_dir=None) as composer:
+        configuration = read_run_configuration(plain(composer.compose(words)))
+    dataset = noise(3, 32, 32) if kind == "colour" else noise(1, 28, 28)
+    seconds: dict[str, list[float]] = {"bare": [], "genlab": []}
+    with tempfile.TemporaryDirectory() as folder:
+        ways = {"bare": bare_step(configuration, dataset), "genlab": our_step(configuration, dataset, Path(folder))}
+        for turn in range(rounds + 1):
+            for way, step in ways.items():
+                start = time.process_time()
+                for _ in range(steps):
+                    step()
+                if turn > 0:  # the first warms up
+                    seconds[way].append((time.process_time() - start) / steps)
+    return statistics.median(seconds["bare"]), statistics.median(seconds["genlab"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    register_resolvers()
+    for name in arguments.models:
+        bare, ours = measure(name, arguments.rounds, arguments.steps)
+        print(f"{name:22} bare {bare * 1e3:7.1f} ms, genlab {ours * 1e3:7.1f} ms a step, ratio {ours / bare:.3f}")
+        keep_row(f"step of genlab train, {name}", bare, ours, must=MUST, aim=AIM, lower_is_better=True)
+
+
+if __name__ == "__main__":
+    main()
