@@ -3,9 +3,9 @@
     python -m benchmarks [ONLY ...] [--write FILE]
     make bench [ONLY="loop gan"]
 
-Each program runs in a process of its own on one thread, with few rounds, so that all of them take a quarter of an hour
-on a quiet machine; started by itself it takes more. Ratios are of medians of CPU time, ours and the straightforward way
-in turns. A program that fails costs its own rows.
+Each program runs in a process of its own on one thread, with few rounds; all take an estimated quarter of an hour
+on a quiet machine. Started by itself a program takes more rounds. Ratios are of medians of CPU time, ours and the
+straightforward way in turns. A program that fails costs its own rows.
 """
 
 import argparse

@@ -207,7 +207,7 @@ PHASES = [
         "stopped by Ctrl-C after step 2; saved; to resume: {resume}",
     ),
     (
-        "genlab.training.trainer.Trainer._test",
+        "genlab.training.trainer.Trainer.test",
         130,
         "stopped by Ctrl-C after the last step; to resume from the last checkpoint: {resume}",
     ),

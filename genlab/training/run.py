@@ -14,7 +14,8 @@ from genlab.errors import NonFiniteError, StoppedBySignal
 from genlab.measures import Direction
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first
-from genlab.run.checkpoint import CheckpointFolder
+from genlab.parallel.processes import wait_for_all
+from genlab.run.checkpoint import BEST, LAST, CheckpointFolder
 from genlab.training.error_messages import diverged, explained
 from genlab.training.evaluation import (
     Average,
@@ -23,6 +24,7 @@ from genlab.training.evaluation import (
     averages_of_split,
     batching_for,
     evaluation_batch_size,
+    scalar_means,
 )
 from genlab.training.logging import RunLog
 from genlab.training.optimization import OptimizerFactory, ScheduleFactory
@@ -83,6 +85,10 @@ class TrainingRun:
         )
         self.images_per_step = settings.batch_size * self.draws_per_step
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
+        self.test_averages: dict[str, Average] = {}
+        """Of the test after training; empty before it."""
+        self.tested = (LAST, 0)
+        """The checkpoint that the test measured, and its step."""
         self.summary = Summary(
             num_parameters=sum(parameter.numel() for parameter in model.parameters()), measures=dict(model.measures)
         )
@@ -167,6 +173,17 @@ class TrainingRun:
         if math.isnan(values.get(self.selection.tag or "", 0.0)):
             raise self.diverged(f"{self.selection.tag} is nan, nothing saved")
         return self.selection.consider(values, self.step)
+
+    def test(self) -> None:
+        """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
+        wait_for_all()  # until it is written
+        self.tested = (LAST, self.step)
+        if self.selection.best_step is not None and self.checkpoints.has(BEST):
+            self.state.load_weights(self.checkpoints.load(BEST, device=self.device))
+            self.tested = (BEST, self.selection.best_step)
+        self.test_averages = self.evaluate("test")
+        self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
+        self.write(self.summary.test)
 
     def write_summary(self, status: Status, reason: object = None) -> None:
         """Write summary.json, in the first process."""

@@ -16,16 +16,15 @@ from genlab.errors import NonFiniteError, StoppedBySignal
 from genlab.graphs import Graphs
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first, num_processes, rank
-from genlab.parallel.processes import first_before_others, gathered, largest, wait_for_all
+from genlab.parallel.processes import first_before_others, gathered, largest
 from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
-from genlab.run.checkpoint import BEST, LAST, PREVIOUS, first_not_finite, model_fingerprint
+from genlab.run.checkpoint import LAST, PREVIOUS, first_not_finite, model_fingerprint
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
 from genlab.training.compatibility import incompatible_refused
 from genlab.training.compilation import compile_networks
-from genlab.training.evaluation import Average, scalar_means
 from genlab.training.logger import HyperParameters, Logger
 from genlab.training.logging import RunLog
 from genlab.training.observer import ObserverFactory
@@ -105,10 +104,6 @@ class Trainer(TrainingRun):
             device=device,
             seed=seed,
         )
-        self.test_averages: dict[str, Average] = {}
-        """Of the test after training; empty before it."""
-        self.tested = (LAST, 0)
-        """The checkpoint that the test measured, and its step."""
         self._hyperparameters = hyperparameters
         self._loggers = loggers
         self._resume_command = resume_command
@@ -192,7 +187,7 @@ class Trainer(TrainingRun):
                         name = tag.rpartition("/")[2]
                         save_training_film(self.run_folder / "samples", curve=curve, name=name)
                     if self.settings.test_at_end and finished:
-                        self._test()
+                        self.test()
                     if self.log is not None:
                         best = {f"best/{tag}": value for tag, value in self.summary.best.items()}
                         self.log.conclude({**best, **self.summary.test})
@@ -260,9 +255,7 @@ class Trainer(TrainingRun):
     def _training_step(self) -> None:
         """Run every phase ``repeats`` times; a pure function of the weights, the seed and the step."""
         seed_training_step(self.seed, self.step, self.device)
-        if (
-            not self.model.training
-        ):  # as an observer leaves it; the walk over all modules costs as much as a phase's norm
+        if not self.model.training:  # as an observer leaves it; the walk over all modules is slow
             self.model.train()
         if self._capture is not None:
             self._capture.begin_step()
@@ -301,17 +294,6 @@ class Trainer(TrainingRun):
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
             return f"to resume from the last checkpoint: {self._resume_command}"
         return "nothing was saved"
-
-    def _test(self) -> None:
-        """Measure the best checkpoint (the last one where no measure chooses) on the test split."""
-        wait_for_all()  # until it is written
-        self.tested = (LAST, self.step)
-        if self.selection.best_step is not None and self.checkpoints.has(BEST):
-            self.state.load_weights(self.checkpoints.load(BEST, device=self.device))
-            self.tested = (BEST, self.selection.best_step)
-        self.test_averages = self.evaluate("test")
-        self.summary.test = {f"test/{name}": mean for name, mean in scalar_means(self.test_averages).items()}
-        self.write(self.summary.test)
 
     # State ----------------------------------------------------------------------------------------------------------
 
