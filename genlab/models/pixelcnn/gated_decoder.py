@@ -15,6 +15,7 @@ from torch import Tensor
 from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowBiases, RowConvolution
 from genlab.models.pixelcnn.gated_network import GatedLayer, GatedNetwork, gate
 from genlab.models.pixelcnn.pointwise import PixelLinear, PointwiseHead, parts, prefixes
+from genlab.models.pixelcnn.position_bias import biases_of
 
 
 class _LayerDecoder:
@@ -98,7 +99,7 @@ class GatedDecoder:
         self._image_row = no_offset.new_zeros((len(labels), width, len(self._head.inputs)), dtype=dtype)
         # Added in fp32, as in the full pass.
         self._stream_biases = RowBiases(network.stream_position)
-        self._logit_biases = RowBiases(network.logit_position)
+        self._logit_biases = RowBiases(biases_of(network.logit_position))
         self._stream_position: tuple[Tensor, ...] | None = None  # group -> (W, p / G) of the row
         self._logit_position: tuple[Tensor, ...] | None = None  # group -> (W, K)
 

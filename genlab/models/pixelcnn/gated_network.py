@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
+from genlab.models.pixelcnn.position_bias import biases_of, logit_bias
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 
 # PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
@@ -143,10 +144,9 @@ class GatedNetwork(nn.Module):
             MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B") for before, after in pairwise(widths)
         )
         self.stream_position: nn.Parameter | None = None
-        self.logit_position: nn.Parameter | None = None
+        self.logit_position = logit_bias(out_channels, position_grid)
         if position_grid is not None:
             self.stream_position = nn.Parameter(torch.zeros(channels, *position_grid))
-            self.logit_position = nn.Parameter(torch.zeros(out_channels, *position_grid))
 
     def forward(self, x: Float[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out H W"]:
         vertical = horizontal = x
@@ -158,4 +158,5 @@ class GatedNetwork(nn.Module):
         for convolution in self.head:
             x = convolution(F.relu(x))
         x = at_least_float32(x)
-        return x if self.logit_position is None else x + self.logit_position
+        biases = biases_of(self.logit_position)
+        return x if biases is None else x + biases

@@ -19,6 +19,7 @@ from torch import Tensor
 from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowBiases
 from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, ResidualBlock
 from genlab.models.pixelcnn.pointwise import PixelLinear, PixelMap, PointwiseHead, fold, parts, prefixes
+from genlab.models.pixelcnn.position_bias import biases_of
 
 
 class _BlockDecoder:
@@ -124,7 +125,7 @@ class MaskedResidualDecoder:
         self._head = PointwiseHead(network.head, offset, num_samples, dtype)
         # Added in fp32, as in the full pass.
         self._stream_biases = RowBiases(network.stream_position)
-        self._logit_biases = RowBiases(network.logit_position)
+        self._logit_biases = RowBiases(biases_of(network.logit_position))
         self._stream_position: Tensor | None = None  # (w, C_out) of the row
         self._logit_position: Tensor | None = None
         self._num_values = self._head.num_values

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
+from genlab.models.pixelcnn.position_bias import biases_of, logit_bias
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d
 
@@ -131,10 +132,9 @@ class MaskedResidualNetwork(nn.Module):
             MaskedConv2d(before, after, 1, num_groups=num_groups, mask_type="B") for before, after in pairwise(widths)
         )
         self.stream_position: nn.Parameter | None = None
-        self.logit_position: nn.Parameter | None = None
+        self.logit_position = logit_bias(out_channels, position_grid)
         if position_grid is not None:
             self.stream_position = nn.Parameter(torch.zeros(stream_channels, *position_grid))
-            self.logit_position = nn.Parameter(torch.zeros(out_channels, *position_grid))
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H W"]:
         x = self.input_norm(self.input(x))
@@ -147,4 +147,5 @@ class MaskedResidualNetwork(nn.Module):
         for convolution in self.head:
             x = convolution(F.relu(x))
         x = at_least_float32(x)
-        return x if self.logit_position is None else x + self.logit_position
+        biases = biases_of(self.logit_position)
+        return x if biases is None else x + biases

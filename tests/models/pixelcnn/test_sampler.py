@@ -40,6 +40,15 @@ def check(model, *, num_samples=2):
     torch.testing.assert_close(incremental, full, atol=1e-4 * max(1.0, float(full.abs().max())), rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [PixelCNN, GatedPixelCNN])
+def test_many_logits_share_a_bias_per_row_and_one_per_column(kind):
+    model = make(kind, make_spec(channels=3, num_levels=12, height=3, width=5))
+    bias = model.network.logit_position
+    assert sum(parameter.numel() for parameter in bias.parameters()) == 3 * 12 * (3 + 5)
+    torch.testing.assert_close(bias()[7, 1, 4], bias.rows[7, 1] + bias.columns[7, 4])
+    check(model)
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("facts", [{}, {"channels": 2, "num_classes": 3}], ids=str)
 def test_the_same_uniforms_give_the_same_image(kind, facts):
