@@ -27,6 +27,14 @@ PRESETS = sorted(
     if "genlab.models.gan.gan.GAN" in path.read_text() or "  - gan\n" in path.read_text()
 )
 TECHNIQUES = sorted(path.stem for path in (config_directory() / "technique").glob("*.yaml"))
+# Every other preset, with one technique and one way to reuse images each: together all networks and conditionings.
+EVERY = 2
+COMBINATIONS = [
+    (preset, TECHNIQUES[(number + shift) % len(TECHNIQUES)])
+    for number, preset in enumerate(PRESETS)
+    for shift in range(len(TECHNIQUES))
+]
+REUSES = [(preset, reuses) for number, preset in enumerate(PRESETS) for reuses in (number % 4 == 0, number % 4 != 0)]
 EXCLUDED = "exclude each other"
 WASSERSTEIN = ("wgan", "wgan_gp", "wgan_gp_resnet")
 REFUSED = {
@@ -114,51 +122,50 @@ def test_the_presets_and_the_techniques_are_seen() -> None:
     assert len(PRESETS) >= 16
     assert len(TECHNIQUES) >= 14
     assert len(PRESETS) * len(TECHNIQUES) - len(REFUSED) >= 180
-    assert all(not make(preset).warnings() for preset in PRESETS)
 
 
 MNIST = ImageSpec(channels=1, height=28, width=28, num_levels=256, num_classes=10)
 CIFAR = ImageSpec(channels=3, height=32, width=32, num_levels=256, num_classes=10)
 
 
-@pytest.mark.parametrize(
-    ("preset", "spec", "channels", "counts"),
-    [
-        # Of the authors' program: 784-1000-500-250-250-250-10 with the lengths of the outputs; 100-500-500-784 with a
-        # shift per hidden unit, and a length and a bias per pixel.
-        ("semi_supervised_gan", MNIST, {}, {"discriminator": 1_538_770, "generator": 694_568, "conditioning": 0}),
-        # Appendix C.1, without the biases that batch normalisation would take away again, but for Q's.
-        ("infogan", MNIST, {}, {"discriminator": 6_558_017, "generator": 6_652_481, "conditioning": 133_262}),
-        # Appendix F and gan_cifar_resnet.py of the authors, layer by layer. G: 128 * 2048 + 2048; 3 blocks of
-        # 2 * (128 * 128 * 9 + 128) + 128 * 128 + 128 + 2 * 256; 256; 128 * 3 * 9 + 3. D: 3 * 128 * 9 + 128 +
-        # 128 * 128 * 9 + 128 + 3 * 128 + 128; one block that halves; two of 2 * (128 * 128 * 9 + 128); 128 + 1.
-        (
-            "wgan_gp_resnet",
-            CIFAR,
-            {"generator": 128, "discriminator": 128},
-            {"discriminator": 1_053_825, "generator": 1_204_483},
-        ),
-        # Table 4 and gen_models/resnet_32.py, dis_models/snresnet_32.py of the authors: as above, 256 channels in G.
-        # The last layer of their discriminator has no bias: 1,053,824 there.
-        (
-            "sngan_resnet",
-            CIFAR,
-            {"generator": 256, "discriminator": 128},
-            {"discriminator": 1_053_825, "generator": 4_276_739},
-        ),
-        # The same files with ten classes: 6 * 2 * 10 * 256 in the place of 6 * 2 * 256; 10 * 128 in the embedding.
-        (
-            "projection_gan",
-            CIFAR,
-            {"generator": 256, "discriminator": 128},
-            {"discriminator": 1_053_825 + 1_280, "generator": 4_276_739 + 27_648},
-        ),
-        # The appendix's tables for CIFAR-10. G: 110 * 6144 + 6144; 384 * 192 * 25 + 2 * 192; 192 * 96 * 25 + 2 * 96;
-        # 96 * 3 * 25 + 3. D: 3 * 16 * 9 + 16; five convolutions from 16 to 512 channels, each 9 * 2 * c * c + 4 * c of
-        # c channels; 8192 * 11 + 11.
-        ("acgan", CIFAR, {}, {"discriminator": 1_663_883, "generator": 2_993_763}),
-    ],
-)
+COUNTS: list[tuple[str, ImageSpec, dict[str, int], dict[str, int]]] = [
+    # Of the authors' program: 784-1000-500-250-250-250-10 with the lengths of the outputs; 100-500-500-784 with a
+    # shift per hidden unit, and a length and a bias per pixel.
+    ("semi_supervised_gan", MNIST, {}, {"discriminator": 1_538_770, "generator": 694_568, "conditioning": 0}),
+    # Appendix C.1, without the biases that batch normalisation would take away again, but for Q's.
+    ("infogan", MNIST, {}, {"discriminator": 6_558_017, "generator": 6_652_481, "conditioning": 133_262}),
+    # Appendix F and gan_cifar_resnet.py of the authors, layer by layer. G: 128 * 2048 + 2048; 3 blocks of
+    # 2 * (128 * 128 * 9 + 128) + 128 * 128 + 128 + 2 * 256; 256; 128 * 3 * 9 + 3. D: 3 * 128 * 9 + 128 +
+    # 128 * 128 * 9 + 128 + 3 * 128 + 128; one block that halves; two of 2 * (128 * 128 * 9 + 128); 128 + 1.
+    (
+        "wgan_gp_resnet",
+        CIFAR,
+        {"generator": 128, "discriminator": 128},
+        {"discriminator": 1_053_825, "generator": 1_204_483},
+    ),
+    # Table 4 and gen_models/resnet_32.py, dis_models/snresnet_32.py of the authors: as above, 256 channels in G.
+    # The last layer of their discriminator has no bias: 1,053,824 there.
+    (
+        "sngan_resnet",
+        CIFAR,
+        {"generator": 256, "discriminator": 128},
+        {"discriminator": 1_053_825, "generator": 4_276_739},
+    ),
+    # The same files with ten classes: 6 * 2 * 10 * 256 in the place of 6 * 2 * 256; 10 * 128 in the embedding.
+    (
+        "projection_gan",
+        CIFAR,
+        {"generator": 256, "discriminator": 128},
+        {"discriminator": 1_053_825 + 1_280, "generator": 4_276_739 + 27_648},
+    ),
+    # The appendix's tables for CIFAR-10. G: 110 * 6144 + 6144; 384 * 192 * 25 + 2 * 192; 192 * 96 * 25 + 2 * 96;
+    # 96 * 3 * 25 + 3. D: 3 * 16 * 9 + 16; five convolutions from 16 to 512 channels, each 9 * 2 * c * c + 4 * c of
+    # c channels; 8192 * 11 + 11.
+    ("acgan", CIFAR, {}, {"discriminator": 1_663_883, "generator": 2_993_763}),
+]
+
+
+@pytest.mark.parametrize(("preset", "spec", "channels", "counts"), thinned(COUNTS, 5))
 def test_networks_of_a_paper_have_its_counts_of_parameters(
     preset: str, spec: ImageSpec, channels: dict[str, int], counts: dict[str, int]
 ) -> None:
@@ -171,8 +178,7 @@ def test_networks_of_a_paper_have_its_counts_of_parameters(
     assert found == counts
 
 
-@pytest.mark.parametrize("technique", thinned(TECHNIQUES, 5))
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "technique"), thinned(COMBINATIONS, EVERY * len(TECHNIQUES)))
 def test_every_preset_trains_with_every_technique(preset: str, technique: str) -> None:
     if (preset, technique) in REFUSED:
         with pytest.raises(ConfigurationError, match=REFUSED[preset, technique]) as refused:
@@ -191,8 +197,7 @@ def test_every_preset_trains_with_every_technique(preset: str, technique: str) -
     assert torch.isfinite(model.sample(2)).all()
 
 
-@pytest.mark.parametrize("reuses", [False, True])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("preset", "reuses"), thinned(REUSES, EVERY * 2))
 def test_a_phase_changes_its_own_parameters_and_nothing_else(preset: str, reuses: bool) -> None:
     model = make(preset)
     model.reuses_generated = reuses
@@ -214,7 +219,7 @@ def test_a_phase_changes_its_own_parameters_and_nothing_else(preset: str, reuses
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", thinned(PRESETS, EVERY))
 def test_a_constant_added_to_all_scores_gains_a_discriminator_nothing(preset: str) -> None:
     model, batch = make(preset), make_batch()
     losses = []
@@ -226,13 +231,14 @@ def test_a_constant_added_to_all_scores_gains_a_discriminator_nothing(preset: st
     assert min(losses) > losses[0] - 1
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", thinned(PRESETS, EVERY))
 def test_no_preset_ends_in_a_sigmoid(preset: str) -> None:
     model = make(preset)
     assert not any(isinstance(module, nn.Sigmoid) for module in model.modules())
     assert isinstance(model.discriminator.output, nn.Linear)
 
 
+@pytest.mark.slow
 def test_what_each_preset_is_made_of() -> None:
     expected = {
         "gan": ("UniformNoise", "MLPGenerator", "NonSaturating", "Unconditional", 1),
@@ -255,5 +261,6 @@ def test_what_each_preset_is_made_of() -> None:
     assert expected.keys() == set(PRESETS)
     for preset, parts in expected.items():
         model = make(preset)
+        assert not model.warnings()
         kinds = (model.latent, model.generator, model.objective, model.conditioning)
         assert (*(type(part).__name__ for part in kinds), model.n_critic) == parts, preset
