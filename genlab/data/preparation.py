@@ -171,6 +171,11 @@ def hide_labels(
     kept = torch.full_like(labels, UNLABELLED)
     for index in range(num_classes):
         members = (labels == index).nonzero().squeeze(1)
+        if len(members) == 0:
+            raise ConfigurationError(
+                f"dataset.num_labels_per_class needs training images of every class, and class {index} has none: "
+                "choose more images (dataset.num_training) or other classes (dataset.classes)"
+            )
         if not 1 <= num_labels_per_class <= len(members):
             raise ConfigurationError(
                 f"dataset.num_labels_per_class must be between 1 and {len(members)} (the training images of class "

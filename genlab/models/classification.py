@@ -3,6 +3,7 @@
 Dimensions: B batch, K classes.
 """
 
+import math
 from types import MappingProxyType
 
 import torch.nn.functional as F
@@ -36,8 +37,14 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"])
 
 
 def classification_measures(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, " B"]]:
-    """Return the cross-entropy of each image in nats, and its error: 1 if the predicted class is wrong, else 0."""
+    """Return the cross-entropy of each image in nats, and its error: 1 if the predicted class is wrong, else 0.
+
+    Both are NaN for an image without a label.
+    """
+    is_labelled = labels != UNLABELLED
+    cross_entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="none")
+    error = (logits.argmax(1) != labels).to(logits.dtype)
     return {
-        "cross_entropy_nats": F.cross_entropy(logits, labels, reduction="none"),
-        "error": (logits.argmax(1) != labels).to(logits.dtype),
+        "cross_entropy_nats": cross_entropy.where(is_labelled, math.nan),
+        "error": error.where(is_labelled, math.nan),
     }

@@ -20,8 +20,8 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         num_keys, num_values = max(channels // 8, 1), channels // 2
-        self.query = nn.Conv2d(channels, num_keys, 1)  # f
-        self.key = nn.Conv2d(channels, num_keys, 1)  # g
+        self.query = nn.Conv2d(channels, num_keys, 1)  # g
+        self.key = nn.Conv2d(channels, num_keys, 1)  # f
         self.value = nn.Conv2d(channels, num_values, 1)  # h
         self.output = nn.Conv2d(num_values, channels, 1)  # v
         self.residual_weight = nn.Parameter(torch.zeros(()))  # gamma
@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))  # (B, K, P)
         # Written out, because the fused kernels have no second derivative, which gradient penalties need.
-        weights = (query.transpose(1, 2) @ key).softmax(2)  # (B, P, P), eq. 1: rows are the positions that look
+        weights = (query.transpose(1, 2) @ key).softmax(2)  # (B, P, P), eq. 1: a row for each query
         attended = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])  # (B, C/2, H, W), eq. 2
         y: Tensor = x + self.residual_weight * self.output(attended)  # eq. 3
         return y

@@ -150,6 +150,10 @@ def test_the_last_images_validate():
         ({"num_labels_per_class": 0}, "got 0"),
         ({"num_training": 0}, r"dataset\.num_training must be between 1 and 7 .*, got 0"),
         ({"num_training": 8}, "got 8"),
+        (
+            {"num_training": 2, "num_labels_per_class": 1},
+            r"class \d has none: choose more images \(dataset\.num_training",
+        ),
     ],
 )
 def test_impossible_choices_are_refused(choices, message):

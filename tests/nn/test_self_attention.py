@@ -22,13 +22,13 @@ def test_each_position_adds_the_weighted_values_of_all() -> None:
     layer, x = make()
     with torch.no_grad():
         layer.residual_weight.fill_(0.7)
-    f, g, h = (part(x).flatten(2) for part in (layer.query, layer.key, layer.value))
+    f, g, h = (part(x).flatten(2) for part in (layer.key, layer.query, layer.value))
     attended = torch.zeros(2, 8, 6, dtype=torch.float64)
     for image in range(2):
-        for i in range(6):
-            energies = [(f[image, :, i] * g[image, :, j]).sum() for j in range(6)]
+        for j in range(6):
+            energies = [(f[image, :, i] * g[image, :, j]).sum() for i in range(6)]
             total = sum(energy.exp() for energy in energies)
-            attended[image, :, i] = sum(energies[j].exp() / total * h[image, :, j] for j in range(6))
+            attended[image, :, j] = sum(energies[i].exp() / total * h[image, :, i] for i in range(6))
     expected = x + 0.7 * layer.output(attended.unflatten(2, (2, 3)))
     torch.testing.assert_close(layer(x), expected)
 

@@ -142,6 +142,11 @@ class ClassInputs(Conditioning):
 
     def sizes(self, spec: ImageSpec) -> Sizes:
         self.num_classes = require_classes(spec)
+        if self.num_classes == 1:
+            raise ValueError(
+                "model.conditioning needs images of at least two classes, and these have one: set "
+                "model/conditioning=none"
+            )
         return Sizes(num_inputs=spec.num_classes)
 
     def draw(

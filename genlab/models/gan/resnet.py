@@ -135,11 +135,6 @@ class ResNetGenerator(GeneratorNetwork):
                 "model.generator.class_conditional must be false for a generator without classes, got true: set it to "
                 "false, or model/conditioning to class_projection, auxiliary_classifier or class_labels"
             )
-        if class_conditional and normalization is None:
-            raise ValueError(
-                "model.generator.class_conditional must be false without normalisation, got true: set it to false, or "
-                "leave model.generator.normalization as it is in model/generator=resnet"
-            )
         halvings = num_halvings(spec)
         self.num_classes = spec.num_classes if class_conditional else 0
         self.shape = (channels, spec.height >> halvings, spec.width >> halvings)
@@ -153,6 +148,11 @@ class ResNetGenerator(GeneratorNetwork):
         sides = [min(spec.height, spec.width) >> halvings - 1 - index for index in range(halvings)]
         self.attention = _attention(channels, sides, attention_side, key="model.generator.attention_side")
         self.output_norm = normalized(normalization, channels)
+        if class_conditional and not isinstance(self.output_norm, nn.BatchNorm2d):
+            raise ValueError(
+                "model.generator.class_conditional must be false without batch normalisation, got true: set it to "
+                "false, or leave model.generator.normalization as it is in model/generator=resnet"
+            )
         self.output = nn.Conv2d(channels, spec.channels, 3, padding=1)
         _initialize(self)
 

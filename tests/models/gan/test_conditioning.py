@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from genlab.models.gan.acgan import AuxiliaryClassifier
 from genlab.models.gan.conditioning import (
+    ClassInputs,
     ClassLabels,
     ClassPrediction,
     ClassProjection,
@@ -99,6 +100,23 @@ def test_classes_are_drawn_uniformly_where_none_are_given() -> None:
 def test_images_without_labels_are_refused(conditioning: Conditioning) -> None:
     with pytest.raises(ValueError, match=r"model\.conditioning needs images with labels.*use model=gan"):
         make_gan(make_spec(num_classes=0), conditioning=conditioning)
+    if isinstance(conditioning, ClassInputs):  # the semi-supervised classes are one class and fake
+        with pytest.raises(ValueError, match=r"model\.conditioning needs images of at least two classes"):
+            make_gan(make_spec(num_classes=1), conditioning=conditioning)
+
+
+@pytest.mark.parametrize(
+    "conditioning",
+    [ClassPrediction(game_weight=1.0), AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0)],
+)
+def test_an_image_without_a_label_has_no_class_error_and_changes_that_of_no_other(conditioning: Conditioning) -> None:
+    """As training images do that fill a batch of evaluation up."""
+    model = make_gan(SPEC, conditioning=conditioning)
+    batch = with_labels([0, UNLABELLED, 2, 1])
+    whole, labelled = model.evaluate(batch), model.evaluate(replace(batch, labels=torch.tensor([0, 0, 2, 1])))
+    for name in ("cross_entropy_nats", "error"):
+        assert whole[name].isnan().tolist() == [False, True, False, False]
+        assert torch.equal(whole[name][[0, 2, 3]], labelled[name][[0, 2, 3]])
 
 
 def test_a_score_is_the_logit_of_not_being_the_last_of_k_plus_one_classes() -> None:

@@ -181,11 +181,15 @@ def test_dcgans_channels_grow_to_eight_times_as_in_the_paper_and_no_further() ->
 def test_dcgans_five_rules() -> None:
     """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
     spec = make_spec(height=64, width=64, channels=3)
-    with torch.device("meta"):
-        generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
-        discriminator = DCGANDiscriminator(
-            spec=spec, num_conditions=0, channels=128, num_hidden=None, normalization=BatchNorm2d, leak=0.2
-        )
+    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
+    discriminator = DCGANDiscriminator(
+        spec=spec,
+        num_conditions=0,
+        channels=128,
+        num_hidden=None,
+        normalization=BatchNorm2d,
+        leak=0.2,
+    )
     modules = [*generator.modules(), *discriminator.modules()]
     assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
     assert not any(isinstance(module, nn.Linear) for module in discriminator.modules())
@@ -321,7 +325,16 @@ def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matche
             lambda: GENERATORS["resnet"](
                 spec=mnist(num_classes=2), num_inputs=3, class_conditional=True, normalization=None
             ),
-            "class_conditional must be false without normalisation",
+            "class_conditional must be false without batch normalisation",
+        ),
+        (
+            lambda: GENERATORS["resnet"](
+                spec=mnist(num_classes=2),
+                num_inputs=3,
+                class_conditional=True,
+                normalization=functools.partial(nn.GroupNorm, 1),
+            ),
+            "class_conditional must be false without batch normalisation",
         ),
         (
             lambda: GENERATORS["resnet"](spec=mnist(), num_inputs=3, attention_side=8),
