@@ -46,8 +46,7 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
         head_channels: Widths of the 1x1 convolutions before the logits.
         class_conditional: True if the class is an input; images marked UNLABELLED have a row of their own.
         dropout: On the gated features of the horizontal stack, in training.
-        position_bias: True if a bias per position is learned (:mod:`~genlab.models.pixelcnn.position_bias`); without
-            it, a border looks like black pixels.
+        position_bias: True if a bias per position is learned; without it, a border looks like black pixels.
 
     Raises:
         ValueError: An argument is out of range, or classes were asked for and the images have none.

@@ -45,8 +45,7 @@ class PixelCNN(AutoregressiveModel, SamplesIncrementally):
         head_channels: Widths of the 1x1 convolutions before the logits.
         normalization: Called with a number of channels and num_groups, after every convolution but the head's.
         dropout: In the blocks, in training.
-        position_bias: True if a bias per position is learned (:mod:`~genlab.models.pixelcnn.position_bias`); without
-            it, a border looks like black pixels.
+        position_bias: True if a bias per position is learned; without it, a border looks like black pixels.
 
     Raises:
         ValueError: A width is smaller than the number of channels, a kernel is even, or a number is out of range.
