@@ -6,8 +6,8 @@
 One row is one run of `genlab train experiment=...`. Its number of steps, and with it the schedule of the learning rate,
 is fitted to the minutes: two short runs on the same machine measure what a step costs. A minute is one of CPU time of
 the whole training process, with its start and compilation. The test on the 10,000 images is not counted. A run that
-exists is not repeated, so the list of minutes can be extended. `OUT/results.json` and `OUT/results.md` hold the
-results; with matplotlib `OUT/results.svg` shows them.
+exists is not repeated, so the list of minutes can be extended; other threads or overrides need another folder.
+`OUT/results.json` and `OUT/results.md` hold the results; with matplotlib `OUT/results.svg` shows them.
 """
 
 import argparse
