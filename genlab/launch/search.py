@@ -158,15 +158,15 @@ class Search:
 
     def run(self, launch: Launch) -> None:
         """Propose and launch trials, and report their results, until ``n_trials`` have been made."""
-        study = self._open_study()
-        for trials in self._unfinished(study):
-            self._try(trials, launch)
-            if self._is_stopped():
-                return
-        space = self._space.distributions()
-        while not self._is_stopped() and (num_left := self._num_left(study)) > 0:
-            num = min(num_left, self._settings.n_jobs)
-            self._try([study.ask(space) for _ in range(num)], launch)
+        with self._opened_study() as study:
+            for trials in self._unfinished(study):
+                self._try(trials, launch)
+                if self._is_stopped():
+                    return
+            space = self._space.distributions()
+            while not self._is_stopped() and (num_left := self._num_left(study)) > 0:
+                num = min(num_left, self._settings.n_jobs)
+                self._try([study.ask(space) for _ in range(num)], launch)
 
     def _num_left(self, study: "Study") -> int:
         return self._settings.n_trials - len(study.get_trials(deepcopy=False))
@@ -174,24 +174,30 @@ class Search:
     def _is_stopped(self) -> bool:
         return self._sweep.stop_signal() is not None
 
-    def _open_study(self) -> "Study":
+    @contextmanager
+    def _opened_study(self) -> "Iterator[Study]":
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         settings = self._settings
-        study = optuna.create_study(
-            storage=f"sqlite:///{self._sweep.path / STORAGE_NAME}",
-            study_name=_STUDY_NAME,
-            direction="minimize" if self._comparison.minimize else "maximize",
-            load_if_exists=True,
-        )
-        # A resumed search must not draw the numbers of its first start again.
-        seed = settings.seed + len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=settings.n_startup_trials)
-        study.pruner = optuna.pruners.MedianPruner(
-            n_startup_trials=settings.n_finished_before_pruning, n_warmup_steps=settings.n_warmup_steps
-        )
-        return study
+        storage = optuna.storages.RDBStorage(f"sqlite:///{self._sweep.path / STORAGE_NAME}")
+        try:
+            study = optuna.create_study(
+                storage=storage,
+                study_name=_STUDY_NAME,
+                direction="minimize" if self._comparison.minimize else "maximize",
+                load_if_exists=True,
+            )
+            # A resumed search must not draw the numbers of its first start again.
+            seed = settings.seed + len(study.get_trials(deepcopy=False))
+            study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=settings.n_startup_trials)
+            study.pruner = optuna.pruners.MedianPruner(
+                n_startup_trials=settings.n_finished_before_pruning, n_warmup_steps=settings.n_warmup_steps
+            )
+            yield study
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
 
     def _unfinished(self, study: "Study") -> "Iterator[list[Trial]]":
         """Yield the trials that a stop has left without a result, as many at once as are launched together."""

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -74,6 +74,23 @@ def test_an_impossible_space_is_refused(arguments: list[str], message: str) -> N
         search_space(parse_overrides(arguments))
 
 
+_STORAGES: list[optuna.storages.RDBStorage] = []
+
+
+def storage_of(sweep: SweepFolder) -> optuna.storages.RDBStorage:
+    _STORAGES.append(optuna.storages.RDBStorage(f"sqlite:///{sweep.path / 'study.db'}"))
+    return _STORAGES[-1]
+
+
+@pytest.fixture(autouse=True)
+def closed_storages() -> Iterator[None]:
+    yield
+    while _STORAGES:
+        storage = _STORAGES.pop()
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 class Bench:
     """Jobs that are a formula: each writes the curve, the summary and the record of a run, at once."""
 
@@ -120,7 +137,7 @@ class Bench:
         return self.study()
 
     def study(self) -> Any:
-        return optuna.load_study(study_name="sweep", storage=f"sqlite:///{self.sweep.path / 'study.db'}")
+        return optuna.load_study(study_name="sweep", storage=storage_of(self.sweep))
 
 
 def bowl(values: dict[str, str]) -> dict[str, Any]:
@@ -268,7 +285,7 @@ def test_a_search_improves_a_gan_by_the_quality_of_its_samples_and_prunes_by_it(
 def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
     """study.db is untrusted too: it may contain a value that was never proposed."""
     bench = Bench(tmp_path / "s", bowl)
-    study = optuna.create_study(study_name="sweep", storage=f"sqlite:///{bench.sweep.path / 'study.db'}")
+    study = optuna.create_study(study_name="sweep", storage=storage_of(bench.sweep))
     theirs = search_space(parse_overrides(["a=tag(log, interval(10, 100))", SPACE[1]]))
     study.ask(theirs.distributions())
     ended = bench.search(*SPACE, n_trials=3)
