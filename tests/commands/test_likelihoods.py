@@ -122,7 +122,7 @@ def test_models_that_give_files_no_likelihood_are_refused(
     small = ("model.num_layers=2", "model.channels=4", "model.class_conditional=true")
     reasons = {
         train_tiny(tmp_path_factory, "gan"): "GAN, which declares no likelihood",
-        train_tiny(tmp_path_factory, "gated_pixelcnn", *small): "a class-conditional GatedPixelCNN: files do not tell",
+        train_tiny(tmp_path_factory, "gated_pixelcnn", *small): "a class-conditional GatedPixelCNN: files have",
     }
     for run, reason in reasons.items():
         outcome = genlab("evaluate", f"run={run}", f"images={pictures[0]}")

@@ -262,7 +262,7 @@ def test_another_number_of_processes_resumes_with_a_warning(
         caplog.clear()
         resumed = train(tmp_path / "run", arguments, {}, resumes=True)
         assert "a run with 2 processes, now 1: the results" in caplog.text
-        assert "not bitwise" in caplog.text
+        assert "no longer bitwise" in caplog.text
     else:
         train(tmp_path / "run", (*arguments, *SHORT), {})
         resumed = pair.run(train, tmp_path / "run", arguments, {}, True)[0]
