@@ -29,13 +29,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import to_tensor
 
+from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, our_step
 from benchmarks.rows import keep_row
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
-from genlab.data.store import Store
 from genlab.models.base import Model
 from genlab.run.record import build_model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
@@ -168,17 +168,8 @@ class Pictures(TorchDataset[Tensor]):
 
 def data(images: Tensor, *, with_data: bool) -> tuple[Dataset, Callable[[], Tensor]]:
     """Return 8-bit images, and a function that gets the port its images of a step."""
-    levels = torch.randint(256, (20_000, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    store = Store(levels, torch.full((len(levels),), -1))
-    dataset = Dataset(
-        name="noise",
-        stores={"train": store, "validation": store, "test": store},
-        num_levels=256,
-        class_names=(),
-        binarization="none",
-        threshold=None,
-        source="noise",
-    )
+    levels = random_levels(20_000, 1, 28, 28)
+    dataset = noise_dataset(levels)
     if not with_data:
         return dataset, lambda: images
     loader = DataLoader(Pictures(levels), batch_size=BATCH_SIZE, shuffle=True, drop_last=True)

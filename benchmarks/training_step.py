@@ -15,30 +15,15 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, bare_step, our_step
 from benchmarks.rows import keep_row
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import read_run_configuration
-from genlab.data.dataset import Dataset
-from genlab.data.store import Store
 
 MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
 MUST, AIM = 1.05, 1.02
-
-
-def noise(*shape: int) -> Dataset:
-    levels = torch.randint(256, (1000, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    store = Store(levels, torch.full((len(levels),), -1))
-    return Dataset(
-        name="noise",
-        stores={"train": store, "validation": store, "test": store},
-        num_levels=256,
-        class_names=(),
-        binarization="none",
-        threshold=None,
-        source="noise",
-    )
 
 
 def measure(name: str, rounds: int, steps: int) -> tuple[float, float]:
@@ -48,7 +33,7 @@ def measure(name: str, rounds: int, steps: int) -> tuple[float, float]:
     words += ["model.channels=24"] if kind == "colour" and model == "gated_pixelcnn" else []
     with open_composer("train", config_dir=None) as composer:
         configuration = read_run_configuration(plain(composer.compose(words)))
-    dataset = noise(3, 32, 32) if kind == "colour" else noise(1, 28, 28)
+    dataset = noise_dataset(random_levels(1000, *((3, 32, 32) if kind == "colour" else (1, 28, 28))))
     seconds: dict[str, list[float]] = {"bare": [], "genlab": []}
     with tempfile.TemporaryDirectory() as folder:
         ways = {"bare": bare_step(configuration, dataset), "genlab": our_step(configuration, dataset, Path(folder))}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
@@ -17,12 +18,11 @@ from genlab.config.schema import (
     read_run_configuration,
 )
 from genlab.data.dataset import Dataset
-from genlab.data.store import Store
 from genlab.models.base import Model
 from genlab.run.record import build_model
 from genlab.training.compilation import compile_networks
 from genlab.training.trainer import Trainer
-from genlab.types import UNLABELLED, ImageSpec
+from genlab.types import ImageSpec
 
 _QUIET = (
     *("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.test_at_end=false"),
@@ -47,17 +47,8 @@ class Subject:
 def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
     """Return a dataset of random levels that do not repeat."""
     shape = (num_images, subject.channels, subject.side, subject.side)
-    levels = torch.randint(subject.num_levels, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    store = Store(levels, torch.full((num_images,), UNLABELLED))
-    return Dataset(
-        name="noise",
-        stores={"train": store, "validation": store, "test": store},
-        num_levels=subject.num_levels,
-        class_names=(),
-        binarization=subject.binarization,
-        threshold=None,
-        source="noise",
-    )
+    levels = random_levels(*shape, num_levels=subject.num_levels)
+    return noise_dataset(levels, num_levels=subject.num_levels, binarization=subject.binarization)
 
 
 @functools.cache

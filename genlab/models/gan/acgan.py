@@ -30,6 +30,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
     Normalization,
+    as_maps,
     initialize_normal,
     lay_out_for_convolutions,
     normalized,
@@ -77,9 +78,7 @@ class ACGANGenerator(GeneratorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
-        x = torch.unflatten(self.project(inputs), 1, self.shape)
-        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        images: Tensor = self.layers(as_maps(self.project(inputs), self.shape))
         return images
 
 
@@ -129,8 +128,7 @@ class ACGANDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.layers(x).flatten(1)
+        features: Tensor = self.layers(with_planes(images, conditions)).flatten(1)
         return features
 
 

@@ -11,7 +11,6 @@ Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F
 
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
     Normalization,
+    as_maps,
     initialize_normal,
     lay_out_for_convolutions,
     normalized,
@@ -84,9 +84,7 @@ class DCGANGenerator(GeneratorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
-        x = torch.unflatten(self.project(inputs), 1, self.shape)
-        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = as_maps(self.project(inputs), self.shape)
         x = F.relu(self.project_norm(x))
         images: Tensor = self.layers(x)
         return images
@@ -146,6 +144,5 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.layers(x).flatten(1)
+        features: Tensor = self.layers(with_planes(images, conditions)).flatten(1)
         return features

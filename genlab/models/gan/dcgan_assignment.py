@@ -8,13 +8,13 @@ Differs from the assignment:
 Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
+    as_maps,
     initialize_normal,
     initialize_xavier,
     lay_out_for_convolutions,
@@ -64,9 +64,7 @@ class AssignmentGenerator(GeneratorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
-        x = torch.unflatten(self.project(inputs), 1, self.shape)
-        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        images: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        images: Tensor = self.layers(as_maps(self.project(inputs), self.shape))
         return images
 
 
@@ -101,6 +99,5 @@ class AssignmentDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.hidden(self.layers(x).flatten(1))
+        features: Tensor = self.hidden(self.layers(with_planes(images, conditions)).flatten(1))
         return features

@@ -129,11 +129,16 @@ def normalized(normalization: Normalization | None, num_features: int) -> nn.Mod
 
 
 def with_planes(images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B channels H W"]:
-    """Return each condition as one more channel, constant over the image."""
-    if conditions.shape[1] == 0:
-        return images
-    planes = conditions[:, :, None, None].expand(-1, -1, *images.shape[2:])
-    return torch.cat((images, planes), 1)  # (B, C + K, H, W)
+    """Return each condition as one more channel, constant over the image, channels last."""
+    if conditions.shape[1] > 0:
+        planes = conditions[:, :, None, None].expand(-1, -1, *images.shape[2:])
+        images = torch.cat((images, planes), 1)  # (B, C + K, H, W)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def as_maps(features: Float[Tensor, "B F"], shape: tuple[int, int, int]) -> Float[Tensor, "B M H W"]:
+    """Return features as maps, channels last: convolutions on the CPU and tensor cores are faster so, and keep it."""
+    return torch.unflatten(features, 1, shape).contiguous(memory_format=torch.channels_last)
 
 
 def require_divisible_by_four(spec: ImageSpec) -> None:

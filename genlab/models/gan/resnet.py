@@ -28,6 +28,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
     Normalization,
+    as_maps,
     initialize_xavier,
     lay_out_for_convolutions,
     normalized,
@@ -158,9 +159,7 @@ class ResNetGenerator(GeneratorNetwork):
 
     def forward(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         noise, classes = torch.tensor_split(inputs, [inputs.shape[1] - self.num_classes], 1)
-        x = torch.unflatten(self.project(noise), 1, self.shape)
-        # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = as_maps(self.project(noise), self.shape)
         for block, attention in zip(self.blocks, self.attention, strict=True):
             x = attention(block(x, classes))
         images: Tensor = self.output(F.relu(self.output_norm(x)))
@@ -216,7 +215,7 @@ class ResNetDiscriminator(DiscriminatorNetwork):
         _initialize(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        x = with_planes(images, conditions).contiguous(memory_format=torch.channels_last)
+        x = with_planes(images, conditions)
         for block, attention in zip(self.blocks, self.attention, strict=True):
             x = attention(block(x))
         x = F.relu(x)

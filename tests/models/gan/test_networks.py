@@ -269,8 +269,10 @@ def test_a_hidden_layer_of_dcgan_is_normalised_per_unit() -> None:
 
 
 def test_conditions_become_constant_channels() -> None:
-    images, conditions = torch.rand(2, 3, 4, 5), torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    images = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    conditions = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
     joined = with_planes(images, conditions)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(joined[:, :3], images)
     assert torch.equal(joined[1, 4], torch.full((4, 5), 2.0))
     assert joined.shape == (2, 5, 4, 5)
