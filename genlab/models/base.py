@@ -53,8 +53,9 @@ class Model(nn.Module, ABC):
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 
     evaluated_together: ClassVar[int] = 1
-    """Images of a batch of evaluation, where it is faster with more of them than training has; never more than four
-    times as many, which need no more memory than a batch of training with its gradients."""
+    """Images of a batch of evaluation, where it is faster with more of them than training has; at most four times
+    ``trainer.batch_size``, which need about the memory of a training batch with its gradients. It does not shrink with
+    ``trainer.gradient_accumulation`` or more processes, which must not change what is measured."""
 
     training_counts: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of buffers that count steps or average over the training so far. They are reset in a run
