@@ -35,10 +35,12 @@ class DiscriminatorNetwork(nn.Module, ABC):
     Attributes:
         num_features: F.
         output_noise: Standard deviation of the noise between the features and the outputs, in training.
+        has_zero_weights: True if all weights of a layer start at zero, which leaves nothing to divide by their norm.
     """
 
     num_features: int
     output_noise: float = 0.0
+    has_zero_weights: bool = False
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:

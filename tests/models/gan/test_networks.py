@@ -23,6 +23,7 @@ from genlab.models.gan.networks import (
     num_halvings,
     with_planes,
 )
+from genlab.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from genlab.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
 from genlab.types import ImageSpec
 from tests.models.gan.tiny import make_discriminator
@@ -40,6 +41,7 @@ GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
     "resnet": functools.partial(
         ResNetGenerator, channels=2, normalization=BatchNorm2d, class_conditional=False, attention_side=None
     ),
+    "r3gan": functools.partial(R3GANGenerator, channels=2, group_size=2, blocks_per_stage=1),
 }
 DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "mlp": functools.partial(MLPDiscriminator, hidden=[8, 6], leak=0.01, input_noise=0.1, hidden_noise=0.2),
@@ -55,6 +57,7 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
         normalization=None,
         attention_side=None,
     ),
+    "r3gan": functools.partial(R3GANDiscriminator, channels=6, group_size=3, blocks_per_stage=1),
 }
 SIZES = [(12, 8), (4, 4), (8, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 SHAPES = [(channels, *size) for channels in (3, 1) for size in SIZES]
@@ -128,7 +131,7 @@ def test_every_discriminator_fits_every_size_and_batch(name: str, channels: int,
     assert one.shape == (1, network.num_features)
 
 
-@pytest.mark.parametrize("name", ["dcgan", "assignment", "acgan", "resnet"])
+@pytest.mark.parametrize("name", ["dcgan", "assignment", "acgan", "resnet", "r3gan"])
 def test_a_size_that_is_not_divisible_by_four_is_refused(name: str) -> None:
     spec = make_spec(height=30, width=32)
     for make in (

@@ -54,6 +54,7 @@ REFUSED = {
         for preset in ("projection_gan", "sngan", "sngan_resnet")
         for other in ("weight_clipping", "weight_normalization")
     },
+    ("r3gan", "spectral_normalization"): "layers of R3GANDiscriminator start at zero",
     ("semi_supervised_gan", "spectral_normalization"): EXCLUDED,
     ("semi_supervised_gan", "weight_clipping"): EXCLUDED,
     ("wgan", "spectral_normalization"): EXCLUDED,
@@ -72,7 +73,7 @@ WARNED = {
 # Values at which a step costs milliseconds and moves something. Every other value is the preset's.
 TINY: dict[str, dict[str, Any]] = {
     "latent": {"size": 4},
-    "generator": {"channels": 2, "hidden": [6, 6]},
+    "generator": {"channels": 2, "group_size": 4, "hidden": [6, 6]},
     "discriminator": {"channels": 8, "hidden": [7, 6], "num_hidden": None},
     "conditioning": {"num_hidden": 5},
     "minibatch_discrimination": {"num_kernels": 3, "kernel_size": 2},
@@ -162,6 +163,9 @@ COUNTS: list[tuple[str, ImageSpec, dict[str, int], dict[str, int]]] = [
     # 96 * 3 * 25 + 3. D: 3 * 16 * 9 + 16; five convolutions from 16 to 512 channels, each 9 * 2 * c * c + 4 * c of
     # c channels; 8192 * 11 + 11.
     ("acgan", CIFAR, {}, {"discriminator": 1_663_883, "generator": 2_993_763}),
+    # R3GAN/Networks.py and the CIFAR10 preset of the authors' train.py. Eight blocks of 768 * 1536 * 2 +
+    # 1536 * 16 * 9 + 2 * 1536. G: 768 * 16 + 64 * 768; 768 * 3. D: 3 * 768; 768 * 16; 768 + 1 (theirs: no bias).
+    ("r3gan", CIFAR, {"generator": 768, "discriminator": 768}, {"discriminator": 20_683_777, "generator": 20_732_160}),
 ]
 
 
@@ -172,6 +176,8 @@ def test_networks_of_a_paper_have_its_counts_of_parameters(
     node = copy.deepcopy(composed(f"model={preset}"))
     for network, number in channels.items():
         node[network]["channels"] = number
+        if preset == "r3gan":
+            node[network] |= {"group_size": 16, "blocks_per_stage": 2}
     with torch.device("meta"):
         model = build(node, "model", expects=Model, spec=spec)
     found = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in counts}
@@ -202,7 +208,9 @@ def test_a_phase_changes_its_own_parameters_and_nothing_else(preset: str, reuses
     model = make(preset)
     model.reuses_generated = reuses
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    changed = training_step(model, make_updates(model), make_batch())
+    updates = make_updates(model)
+    training_step(model, updates, make_batch())  # layers before one that starts at zero move from the second step on
+    changed = training_step(model, updates, make_batch())
     own = {
         phase.name: {
             name
@@ -248,7 +256,7 @@ def test_what_each_preset_is_made_of() -> None:
         "wgan": ("UniformNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "wgan_gp": ("GaussianNoise", "DCGANGenerator", "Wasserstein", "Unconditional", 5),
         "sngan": ("GaussianNoise", "DCGANGenerator", "Hinge", "Unconditional", 1),
-        "r3gan": ("GaussianNoise", "DCGANGenerator", "Relativistic", "Unconditional", 1),
+        "r3gan": ("GaussianNoise", "R3GANGenerator", "Relativistic", "Unconditional", 1),
         "acgan": ("UniformNoise", "ACGANGenerator", "NonSaturating", "AuxiliaryClassifier", 1),
         "wgan_gp_resnet": ("GaussianNoise", "ResNetGenerator", "Wasserstein", "Unconditional", 5),
         "sngan_resnet": ("GaussianNoise", "ResNetGenerator", "Hinge", "Unconditional", 5),

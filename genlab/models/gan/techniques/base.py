@@ -185,6 +185,9 @@ class TermTechnique(Technique):
 class WeightTechnique(Technique):
     """Technique that constrains the discriminator's weights by a parametrisation, or by a projection after updates."""
 
+    divides_by_norm: bool = False
+    """True if it divides the initial weights of a layer by a norm of these, which must not be zero."""
+
     def parametrize(self, discriminator: Discriminator) -> None:
         """Parametrise the weights, once, on the finished discriminator.
 

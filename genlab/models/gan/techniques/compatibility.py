@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.utils.parametrize import is_parametrized
 
 from genlab.models.base import coupling_layer
+from genlab.models.gan.networks import DiscriminatorNetwork
 from genlab.models.gan.objectives import Objective
 from genlab.models.gan.techniques.base import ObjectiveTechnique, Slope, Technique, WeightTechnique
 
@@ -64,8 +65,9 @@ class Combination:
 def remarks(parts: Combination) -> list[Remark]:
     """Return the remarks on a combination, refusals first; empty if it is valid."""
     rules = (
-        *(_scores_are_of_single_images, _stored_weights_act, _a_constant_gains_nothing, _slopes_are_bounded),
-        *(_images_have_levels, _real_images_have_a_side, _bounds_hold, _bounds_agree, _the_generator_hears),
+        *(_scores_are_of_single_images, _stored_weights_act, _norms_are_positive, _a_constant_gains_nothing),
+        *(_slopes_are_bounded, _images_have_levels, _real_images_have_a_side, _bounds_hold, _bounds_agree),
+        _the_generator_hears,
     )
     return sorted((remark for rule in rules for remark in rule(parts)), key=lambda remark: not remark.is_refusal)
 
@@ -110,6 +112,19 @@ def _stored_weights_act(parts: Combination) -> Iterator[Remark]:
                     f"{_KEY}: {name} and {other} exclude each other, because the weights that one changes are not "
                     "those that act under the other: set one to null",
                 )
+
+
+def _norms_are_positive(parts: Combination) -> Iterator[Remark]:
+    """Refuse to divide weights by a norm of zero."""
+    if not (isinstance(parts.network, DiscriminatorNetwork) and parts.network.has_zero_weights):
+        return
+    for name, technique in parts.techniques.items():
+        if isinstance(technique, WeightTechnique) and technique.divides_by_norm:
+            yield Remark(
+                True,
+                f"{_KEY}.{name} divides weights by their norm, and layers of {_name(parts.network)} start at zero: set "
+                f"{_KEY}.{name}=null, or choose another model/discriminator",
+            )
 
 
 def _a_constant_gains_nothing(parts: Combination) -> Iterator[Remark]:

@@ -23,6 +23,7 @@ class SpectralNormalization(WeightTechnique):
 
     slope = "one"
     bounds_layers_alone = True
+    divides_by_norm = True
 
     def __init__(self, *, num_power_iterations: int) -> None:
         super().__init__()
