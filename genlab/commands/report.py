@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genlab.comparison.numerics import marked
 from genlab.comparison.published import (
     as_markdown,
     read_experiments,
@@ -15,6 +16,7 @@ from genlab.comparison.runs import read_runs
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
+from genlab.run.environment import ancestors
 from genlab.storage import replace_atomically
 
 
@@ -43,6 +45,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
 def run(settings: ReportSettings, context: JobContext) -> None:
     """Print the table, or write it between the markers of a file and keep the file's results of other experiments.
 
+    Values from before a change of numerics that concerns them are marked.
+
     Raises:
         ConfigurationError: There are no runs, a header is incomplete, the file has no markers, or no run is one
             of an experiment.
@@ -50,13 +54,13 @@ def run(settings: ReportSettings, context: JobContext) -> None:
     experiments = read_experiments(context.config_folders)
     runs = read_runs(map(Path, settings.runs))
     if settings.write is None:
-        print(as_markdown(experiments, runs, {}))
+        print(marked(as_markdown(experiments, runs, {}), ancestors))
         return
     if not any(run.experiment is not None for run in runs):
         raise ConfigurationError(f"no run of an experiment in {', '.join(settings.runs)}; nothing written")
     path = Path(settings.write)
     text = path.read_text(encoding="utf-8")
-    table = as_markdown(experiments, runs, results_between_markers(text))
+    table = marked(as_markdown(experiments, runs, results_between_markers(text)), ancestors)
     text = replaced_between_markers(text, table, where=settings.write)
     replace_atomically(path, text.encode())
     print(f"written to {path}")

@@ -129,6 +129,11 @@ def git_state() -> dict[str, Any] | None:
     return None if commit is None else {"commit": commit, "is_dirty": status is None or bool(status)}
 
 
+def ancestors(commit: str) -> list[str]:
+    """Return a commit of the clone that genlab runs from and all before it; empty if it is not in the history."""
+    return (_git(Path(genlab.__file__).resolve().parent.parent, "rev-list", commit, "--") or "").split()
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         result = subprocess.run(

@@ -1,0 +1,91 @@
+"""Changes of genlab's numerics, and the published rows that are older than one that concerns them."""
+
+import fnmatch
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+MARK = "†"
+LEGEND = (
+    f"{MARK} A later commit changed the numerics of this value (Numerics in CHANGELOG.md): a new run may differ by "
+    "more than the seed does."
+)
+_EXPERIMENT, _MEASURE, _OURS, _COMMIT = 0, 1, 4, 9  # columns of the table of results
+
+
+@dataclass(frozen=True)
+class Change:
+    """A line under Numerics in CHANGELOG.md.
+
+    Attributes:
+        line: Its first words.
+        commit: The commit that made the change.
+        experiments: Patterns of the names of experiments whose values it may move; empty if it moves none.
+        measures: Patterns of the measures that it may move.
+    """
+
+    line: str
+    commit: str
+    experiments: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ("*",)
+
+    def concerns(self, experiment: str, measure: str) -> bool:
+        """Return True if it may move this measure of this experiment."""
+        return _matches(experiment, self.experiments) and _matches(measure, self.measures)
+
+
+_GANS = ("*gan_*",)
+_OF_SAMPLES = ("*_classifier", "*_inception")
+_BOUNDS = ("nll_upper_bound_nats", "nll_importance_weighted_nats", "bits_per_dim")
+
+CHANGES = (
+    Change("PixelCNN and gated PixelCNN with more than 32 logits", "7518923", ("*pixelcnn_cifar10",)),
+    Change("A GAN is tested, sampled from and evaluated at its best", "e1f1e71", _GANS),
+    Change("`optimizer=` with another option", "6a2ba6a"),
+    Change("PixelCNN++ draws at temperature 1", "dfaf13f"),
+    Change("`model=semi_supervised_gan` and `model=infogan`", "77f76a2", ("semi_supervised_gan_*", "infogan_*")),
+    Change("Models compute in the type of their parameters", "ca7b775"),
+    Change("InfoGAN's standard deviations and PixelCNN++'s scales", "ca7b775", ("infogan_*", "pixelcnn_pp_*")),
+    Change("Runs of several processes with a model of one's own", "ee8b221"),
+    Change("The recipes of `pixelcnn`, `gated_pixelcnn`", "cacf1c5", (*_GANS, "draw_classifier_*")),
+    Change("Standard errors: of precision, recall", "58238b7"),
+    Change("The Inception-style score and the nearest neighbours", "58238b7", _GANS, ("inception_style_score_*",)),
+    Change("Temperatures near 0 and very large ones", "58238b7"),
+    Change("Measures of a model that couples the images", "0f1ae5f", ("improved_gan_*",), ("score_*", "accuracy_*")),
+    Change("First version", "29cb17a"),
+    Change("The noise of an evaluation belongs to (seed, split", "2b0b878", ("draw_*",), _BOUNDS),
+    Change("Logged metrics of reduced precision", "6adc5dc"),
+    Change("On CUDA TF32 is off", "fc2d5bd"),
+    Change("On CUDA the learning rate is a float32 tensor", "6adc5dc"),
+    Change("With several processes the watch for collapse", "7b7861f"),
+    Change("`genlab evaluate` rounds samples", "fde1d17", _GANS, _OF_SAMPLES),
+    Change("The noise of `dataset.binarization=stochastic`", "f5e4a77", ("*_dynamic_mnist*",)),
+    Change("DCGAN's channels stop growing", "a843083"),
+    Change("The noise of DRAW's evaluation", "daf49a6", ("draw_*",), _BOUNDS),
+)
+
+
+def marked(table: str, ancestors: Callable[[str], Collection[str]]) -> str:
+    """Return a table of results with a mark at each value that is older than a change concerning it, and a legend.
+
+    Args:
+        table: Of :func:`genlab.comparison.published.as_markdown`; its kept rows may be marked already.
+        ancestors: From a commit to it and all commits before it, in full; empty where the history does not hold it.
+    """
+    experiment, known, result = "", frozenset[str](), list[str]()
+    for line in table.splitlines():
+        cells = line.split(" | ")
+        experiment = cells[_EXPERIMENT].strip("| `") or experiment
+        if len(cells) > _COMMIT and cells[_COMMIT].strip():
+            known = frozenset(commit[:7] for commit in ancestors(cells[_COMMIT].partition(",")[0].rstrip("+")))
+        ours = cells[_OURS].removesuffix(MARK) if len(cells) > _OURS else ""
+        if ours.startswith("**") and known:
+            measure = cells[_MEASURE].strip("`")
+            is_old = any(change.commit not in known and change.concerns(experiment, measure) for change in CHANGES)
+            cells[_OURS] = ours + (MARK if is_old else "")
+        result.append(" | ".join(cells))
+    text = "\n".join(result)
+    return f"{text}\n\n{LEGEND}" if MARK in text else text
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
