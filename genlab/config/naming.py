@@ -24,16 +24,16 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
     """Return a short summary of command-line overrides that is safe in a shell; empty without overrides.
 
-    Each override shortens to the last part of its key and the last part of a path; overrides of ``hydra``, ``sweep``
-    and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder
+    Each override shortens to the last part of its key and the last part of a path, an experiment to its name; overrides
+    of ``hydra``, ``sweep`` and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder
     makes its name unique, not the slug.
 
     Args:
         overrides: Of the command line.
         left_out: Keys that are not named.
 
-    >>> slug(["trainer.num_steps=10", "optimizer.default.lr=4e-4"])
-    'num_steps-10-lr-4e-4'
+    >>> slug(["experiment=draw_mnist", "trainer.num_steps=10"])
+    'draw_mnist-num_steps-10'
     """
     parts = [
         part
@@ -61,6 +61,8 @@ def _short(override: str) -> str:
     key, _, value = override.lstrip("+~").partition("=")
     last_key = re.split(r"[./@]", key)[-1]
     last_value = value.strip("'\"").rstrip("/").rsplit("/", 1)[-1]
+    if key == "experiment" and last_value:
+        return _safe(last_value)
     return f"{_safe(last_key)}-{_safe(last_value)}" if last_value else _safe(last_key)
 
 

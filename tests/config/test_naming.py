@@ -20,6 +20,7 @@ from genlab.errors import ConfigurationError
         (["dataset.root='/a b/ünï/c d'"], "root-c-d"),
         (["resume=outputs/x/y"], "resume-y"),
         (["~experiment"], "experiment"),
+        (["seed=0", "experiment=packed_dcgan_stacked_mnist_quick"], "seed-0-packed_dcgan_stacked_mnist_quick"),
         (["optimizer.default.lr=1e-3", f"model.a={'x' * 50}", "seed=1"], "lr-1e-3"),
         ([f"model.a={'x' * 50}"], "a-" + "x" * 38),
     ],
