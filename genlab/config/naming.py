@@ -25,8 +25,8 @@ def slug(overrides: Sequence[str], *, left_out: Collection[str] = ()) -> str:
     """Return a short summary of command-line overrides that is safe in a shell; empty without overrides.
 
     Each override shortens to the last part of its key and the last part of a path, an experiment to its name; overrides
-    of ``hydra``, ``sweep`` and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too: the number of a folder
-    makes its name unique, not the slug.
+    of ``hydra``, ``sweep`` and ``logger`` are left out. Overrides that do not fit into 40 characters are left out too:
+    the number of a folder makes its name unique, not the slug.
 
     Args:
         overrides: Of the command line.
