@@ -35,7 +35,11 @@ PROGRAMS = {
     "bound": (("importance_weighted_bound", "--rounds", "1", "--samples", "50"),),
     "gan": (("gan_step", "--way", "same", "--rounds", "7"), ("gan_step", "--way", "reuse", "--rounds", "7")),
     "step": (("training_step", "--rounds", "4"),),
-    "pixelcnn": (("pixelcnn_training", "--rounds", "2"),),
+    "pixelcnn": (
+        ("pixelcnn_training", "--networks", "document", "--rounds", "2"),
+        ("pixelcnn_training", "--networks", "gated", "--rounds", "7", "--compile"),
+        ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "7"),
+    ),
     "sampling": (("pixelcnn_sampling", "--rounds", "1", "--pixels", "1", "--batches", "1", "16"),),
     "frechet": (("frechet_distance", "--rounds", "1"),),
 }

@@ -51,8 +51,7 @@ class WeightNormConv2d(nn.Module):
 
     def weight(self) -> Float[Tensor, "C_out C_in K_h K_w"]:
         """Return the normalised weight (eq. 2)."""
-        length: Tensor = torch.linalg.vector_norm(self.direction.flatten(1), dim=1)
-        return self.direction * (self.gain / length)[:, None, None, None]
+        return torch._weight_norm(self.direction, self.gain[:, None, None, None], 0)
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H_out W_out"]:
         rows, columns = self.direction.shape[2:]
@@ -80,8 +79,7 @@ class WeightNormUpsample2d(nn.Module):
 
     def weight(self) -> Float[Tensor, "C_in C_out 2 K_w"]:
         """Return the normalised weight (eq. 2); the norm runs over all but the output channel."""
-        length: Tensor = torch.linalg.vector_norm(self.direction.transpose(0, 1).flatten(1), dim=1)
-        return self.direction * (self.gain / length)[:, None, None]
+        return torch._weight_norm(self.direction, self.gain[:, None, None], 1)
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out 2*H 2*W"]:
         x_up = F.conv_transpose2d(x, self.weight(), self.bias, stride=2)

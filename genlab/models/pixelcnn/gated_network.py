@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
-from genlab.models.pixelcnn.position_bias import biases_of, logit_bias
+from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 
 # PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
@@ -152,11 +152,9 @@ class GatedNetwork(nn.Module):
         vertical = horizontal = x
         for index, layer in enumerate(self.layers):
             vertical, horizontal = layer(vertical, horizontal, labels)
-            if index == 0 and self.stream_position is not None:
-                horizontal = horizontal + self.stream_position.to(horizontal.dtype)
+            if index == 0:
+                horizontal = add_positions(horizontal, self.stream_position)
         x = horizontal
         for convolution in self.head:
             x = convolution(F.relu(x))
-        x = at_least_float32(x)
-        biases = biases_of(self.logit_position)
-        return x if biases is None else x + biases
+        return add_positions(at_least_float32(x), biases_of(self.logit_position))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
-from genlab.models.pixelcnn.position_bias import biases_of, logit_bias
+from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.masked import MaskedConv2d
 
@@ -138,14 +138,10 @@ class MaskedResidualNetwork(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H W"]:
         x = self.input_norm(self.input(x))
-        if self.stream_position is not None:
-            x = x + self.stream_position.to(x.dtype)
         # Convolutions on the CPU and tensor cores are faster on channels-last memory, and keep it.
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = add_positions(x.contiguous(memory_format=torch.channels_last), self.stream_position)
         for block in self.blocks:
             x = block(x)
         for convolution in self.head:
             x = convolution(F.relu(x))
-        x = at_least_float32(x)
-        biases = biases_of(self.logit_position)
-        return x if biases is None else x + biases
+        return add_positions(at_least_float32(x), biases_of(self.logit_position))

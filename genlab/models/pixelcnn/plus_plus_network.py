@@ -2,10 +2,11 @@
 
 Paper and departures: :mod:`genlab.models.pixelcnn.plus_plus`.
 
-Dimensions: B batch, C channels, H height, W width, F filters, M components.
+Dimensions: B batch, C channels, H height, W width, F filters, E = 2 F activated ones, S those of a skip input.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,29 @@ from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
 RESIDUAL_SCALE = 0.1
 
 
+class _ConcatELU(torch.autograd.Function):
+    """ELU of x and of -x with one exponential, as one of the two is positive; its gradient needs none."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        negative = -x
+        tail = torch.minimum(x, negative).exp_().sub_(1)  # exp(-|x|) - 1, at least the negative one of x and -x
+        result = torch.cat((torch.maximum(x, tail), torch.maximum(negative, tail)), dim)
+        ctx.save_for_backward(result)
+        ctx.dim = dim
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (result,) = ctx.saved_tensors
+        of_x, of_negative = torch.ops.aten.elu_backward(gradients[0], 1.0, 1.0, 1.0, True, result).chunk(2, ctx.dim)
+        return of_x - of_negative, None
+
+
 def concat_elu(x: Tensor, dim: int = 1) -> Tensor:
     """Return ELU of x and of -x, which doubles the channels."""
-    return F.elu(torch.cat((x, -x), dim))
+    result: Tensor = _ConcatELU.apply(x, dim)
+    return result
 
 
 def down_shifted(in_filters: int, out_filters: int, *, stride: int = 1, initial_scale: float = 1.0) -> WeightNormConv2d:
@@ -66,11 +87,23 @@ class GatedResidualBlock(nn.Module):
         return bias
 
     def forward(
-        self, x: Float[Tensor, "B F H W"], skip: Float[Tensor, "B S H W"] | None, labels: Int[Tensor, " B"]
+        self,
+        x: Float[Tensor, "B F H W"],
+        active: Float[Tensor, "B E H W"],
+        skip: Float[Tensor, "B S H W"] | None,
+        labels: Int[Tensor, " B"],
     ) -> Float[Tensor, "B F H W"]:
-        y = self.first(concat_elu(x))
+        """Return the block's output.
+
+        Args:
+            x: The input.
+            active: ``concat_elu(x)``, which the caller also hands to other blocks.
+            skip: ``concat_elu`` of the skip input.
+            labels: Classes, or UNLABELLED.
+        """
+        y = self.first(active)
         if self.skip is not None and skip is not None:
-            y = y + self.skip(concat_elu(skip))
+            y = y + self.skip(skip)
         y = self.second(self.dropout(concat_elu(y)))  # (B, 2F, H, W)
         bias = self.class_bias(labels)
         a, b = torch.chunk(y if bias is None else y + bias[:, :, None, None], 2, 1)
@@ -138,27 +171,41 @@ class TwoStreamNetwork(nn.Module):
         u = self.u_input(above).contiguous(memory_format=torch.channels_last)
         ul = self.ul_input_above(above) + self.ul_input_left(left)
         ul = ul.contiguous(memory_format=torch.channels_last)
-        skips = [(u, ul)]
+        # Every output is activated once and used up to three times: by the next block and as skip inputs.
+        u_active, ul_active = concat_elu(u), concat_elu(ul)
+        skips = [(u_active, ul_active)]
         for scale, (u_blocks, ul_blocks) in enumerate(zip(self.u_down, self.ul_down, strict=True)):
             if scale:
                 u, ul = self.u_downsample[scale - 1](u), self.ul_downsample[scale - 1](ul)
-                skips.append((u, ul))
+                u_active, ul_active = concat_elu(u), concat_elu(ul)
+                skips.append((u_active, ul_active))
             for u_block, ul_block in zip(modules_of(u_blocks), modules_of(ul_blocks), strict=True):
-                u = u_block(u, None, labels)
-                ul = ul_block(ul, u, labels)
-                skips.append((u, ul))
+                u = u_block(u, u_active, None, labels)
+                u_active = concat_elu(u)
+                ul = ul_block(ul, ul_active, u_active, labels)
+                ul_active = concat_elu(ul)
+                skips.append((u_active, ul_active))
         # The lowest scale's last output is where the way up begins.
-        u, ul = skips.pop()
+        skips.pop()
         for step, (u_blocks, ul_blocks) in enumerate(zip(self.u_up, self.ul_up, strict=True)):
             if step:
                 u, ul = self.u_upsample[step - 1](u), self.ul_upsample[step - 1](ul)
+                u_active, ul_active = concat_elu(u), concat_elu(ul)
             for u_block, ul_block in zip(modules_of(u_blocks), modules_of(ul_blocks), strict=True):
                 u_skip, ul_skip = skips.pop()
-                u = u_block(u, u_skip, labels)
-                ul = ul_block(ul, torch.cat((u, ul_skip), 1), labels)
+                u = u_block(u, u_active, u_skip, labels)
+                u_active = concat_elu(u)
+                ul = ul_block(ul, ul_active, _join(u_active, ul_skip), labels)
+                ul_active = concat_elu(ul)
         assert not skips
-        raw: Tensor = self.output(F.elu(ul))
+        raw: Tensor = self.output(ul_active.chunk(2, 1)[0])  # of ELU(ul)
         return at_least_float32(raw)
+
+
+def _join(first: Float[Tensor, "B E H W"], second: Float[Tensor, "B E H W"]) -> Float[Tensor, "B S H W"]:
+    """Return ``concat_elu`` of two maps together from that of each."""
+    halves = zip(first.chunk(2, 1), second.chunk(2, 1), strict=True)  # of the maps, then of their negatives
+    return torch.cat([half for pair in halves for half in pair], 1)
 
 
 def modules_of(blocks: nn.Module) -> list[nn.Module]:

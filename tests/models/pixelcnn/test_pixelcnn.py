@@ -11,6 +11,7 @@ from genlab.models.pixelcnn.gated_network import gate
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.models.pixelcnn.pixelcnn_network import ResidualBlock
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
+from genlab.models.pixelcnn.position_bias import RowAndColumnBias, add_positions
 from genlab.nn.masked import BatchNorm
 from tests.models.pixelcnn.tiny_autoregressive import RESIDUAL, make
 from tests.models.tiny import make_batch, make_spec
@@ -167,3 +168,17 @@ def test_a_compiled_network_is_the_trunk_and_logits_stay_in_fp32_under_autocast(
     assert loss.value.dtype == nats.dtype == torch.float32
     loss.value.backward()
     torch.testing.assert_close(nats, model.evaluate(batch)["nll_nats"], atol=0.2, rtol=0.05)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bias_per_position_and_its_gradient_are_those_of_a_broadcast_sum(memory_format):
+    bias = RowAndColumnBias(6, (3, 4)).double()
+    x = torch.randn(5, 6, 3, 4, dtype=torch.float64).to(memory_format=memory_format)
+    for parameter in bias.parameters():
+        torch.nn.init.normal_(parameter)
+    weights, expected = torch.randn_like(x), x + (bias.rows[:, :, None] + bias.columns[:, None])
+    torch.testing.assert_close(add_positions(x, bias()), expected)
+    ours, theirs = (
+        torch.autograd.grad((y * weights).sum(), tuple(bias.parameters())) for y in (add_positions(x, bias()), expected)
+    )
+    torch.testing.assert_close(ours, theirs)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
+from genlab.models.pixelcnn.plus_plus_network import concat_elu
 from genlab.nn.shifted import WeightNormConv2d
 from tests.models.pixelcnn.tiny_autoregressive import TWO_STREAM, make
 from tests.models.tiny import make_batch, make_spec
@@ -57,3 +58,12 @@ def test_binary_images_have_a_bernoulli_likelihood():
     symbols = model.to_symbols(make_batch(model.spec, 3).images)
     logits = model.logits(symbols, torch.full((3,), -1))
     torch.testing.assert_close(logits.exp().sum(2), torch.ones(3, 1, 4, 4), atol=1e-5, rtol=0)
+
+
+def test_concatenated_elu_is_that_of_both_signs_and_its_gradient():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.elu(torch.cat((x, -x), 1))
+    torch.testing.assert_close(concat_elu(x), expected)
+    weights = torch.randn_like(expected)
+    (ours,), (theirs,) = (torch.autograd.grad((y * weights).sum(), x) for y in (concat_elu(x), expected))
+    torch.testing.assert_close(ours, theirs)
