@@ -58,10 +58,10 @@ NUM_DRAWN = 5000
 QUIET = ("validation", "sample", "checkpoint")  # periodic actions, which are not part of a step
 
 
-def configured(model: str) -> tuple[RunConfiguration, Dataset]:
-    """Return the configuration and dataset of `genlab train model=NAME`, or of an override, for steps alone."""
+def configured(model: str, *overrides: str) -> tuple[RunConfiguration, Dataset]:
+    """Return the configuration and dataset of `genlab train model=NAME`, or of overrides, for steps alone."""
     words = [
-        model if "=" in model else f"model={model}",
+        *(model if "=" in model else f"model={model}", *overrides),
         "device=cpu",
         *(f"trainer.{name}_interval=0" for name in QUIET),
     ]

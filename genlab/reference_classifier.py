@@ -32,7 +32,10 @@ from genlab.types import ImageSpec
 
 _log = logging.getLogger(__name__)
 
-OVERRIDES: tuple[str, ...] = ("model=classifier", "trainer.sample_interval=0", "trainer.precision=float32")
+OVERRIDES: tuple[str, ...] = (
+    *("model=classifier", "trainer.sample_interval=0"),
+    *("trainer.precision=float32", "trainer.compile=false"),
+)
 """Overrides of `genlab train`; the classifier is trained in the same precision on every machine."""
 _UNPREPARED: Mapping[str, Any] = {
     "num_labels_per_class": None,

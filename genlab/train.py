@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import build_model, load_run, resumed, save_configuration, with_absolute_paths, with_one_length
+from genlab.training.compilation import is_compiled
 from genlab.training.precision import precision_of_all_ranks
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
@@ -178,6 +179,7 @@ def build_trainer(
     require_phases(configuration.optimizer, tuple(repeats))
     num_images, most = dataset.num_images("train"), max(repeats.values())
     settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most)
+    settings = replace(settings, compile=is_compiled(model, settings, device))
     configuration = configuration.changed(trainer=asdict(settings))
     with first_before_others():  # a classifier trained once
         predictor = class_predictor(configuration, dataset, device=device, train=train)

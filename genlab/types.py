@@ -65,3 +65,18 @@ class Phase:
     receives: bool = False
     """True if the loss takes, as a second argument, the ``handed_on`` of the last update of the previous phase, or None
     if that update was skipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilationCost:
+    """Cost and gain of compiling a model's networks for the CPU, as measured on one thread.
+
+    On another CPU both change by about the same factor, so that the choice between them holds.
+    """
+
+    seconds: float
+    """Time of the compilation, with an empty cache."""
+    milliseconds_per_image: float
+    """Time of an eager training step for each image of its batch."""
+    speedup: float
+    """Time of an eager step divided by that of a compiled one."""

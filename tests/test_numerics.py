@@ -61,7 +61,7 @@ def test_likelihoods_samples_and_entropies_never_round(monkeypatch: pytest.Monke
     [
         (
             {"compile_mode": "max-autotune"},
-            r"trainer\.compile_mode must be default with trainer\.compile=false, got m",
+            r"trainer\.compile_mode must be default without trainer\.compile=true, got m",
         ),
         (
             {"compile": True, "compile_mode": "reduce-overhead", "cuda_graph": True},

@@ -46,11 +46,11 @@ def fit(value: Any, hint: Any, key: str) -> Any:
         return adapter(hint).validate_json(json.dumps(value))
     except (ValidationError, TypeError):
         pass
-    choices = _literal_choices(hint)
+    choices, written = _literal_choices(hint), _as_written(value, hint)
     # A number in place of a name, as precision=16, is answered with the names.
-    if choices and isinstance(value, str | int) and all(isinstance(choice, str) for choice in choices):
+    if choices and not written and isinstance(value, str | int) and all(isinstance(choice, str) for choice in choices):
         raise ConfigurationError(f"{key} has no choice '{value}'; {suggestion(str(value), choices, kind='choices')}")
-    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{_as_written(value, hint)}")
+    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{written}")
 
 
 def _as_written(value: Any, hint: Any) -> str:
@@ -133,5 +133,6 @@ def _require_finite(value: Any, key: str) -> None:
 
 def _literal_choices(hint: Any) -> tuple[Any, ...]:
     if get_origin(hint) in (Union, UnionType):
-        return tuple(choice for part in get_args(hint) for choice in _literal_choices(part))
+        names = tuple(choice for part in get_args(hint) for choice in _literal_choices(part))
+        return (*names, "true", "false") if names and bool in get_args(hint) else names
     return get_args(hint) if get_origin(hint) is Literal else ()

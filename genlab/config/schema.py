@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from genlab.compiler import keep_out_of_optimizers
 from genlab.config.build import TARGET, Bound, bind, parameters_of
 from genlab.config.devices import require_device_name
 from genlab.config.fields import check_fields
@@ -207,6 +208,8 @@ def bind_optimizer(node: Node, key: str, *, is_trusted: bool = True) -> Bound:
         ConfigurationError: The node does not bind, or torch refuses a number.
     """
     bound = bind(node, key, run_time=("params",), expects=Optimizer, is_trusted=is_trusted)
+    if isinstance(bound.target, type):
+        keep_out_of_optimizers(bound.target)
     rate = node.get("lr")
     if isinstance(rate, int | float) and not rate > 0:
         raise ConfigurationError(f"{key}.lr must be positive, got {rate}")

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.compiler import uncompiled
 from genlab.functional import from_bytes, to_bytes
 from genlab.measures import OF_REAL_IMAGES, QUALITY_MEASURES
 from genlab.metrics.distances import nearest
@@ -33,7 +34,6 @@ from genlab.parallel.processes import gathered
 from genlab.run.checkpoint import first_not_finite
 from genlab.sampling.comparisons import with_neighbours
 from genlab.sampling.pictures import captioned, grid, save_picture
-from genlab.training.evaluation import as_written
 from genlab.training.logging import RunLog
 from genlab.training.observer import Observer
 from genlab.training.run import TrainingRun
@@ -99,7 +99,7 @@ class QualityObserver(Observer):
         run, before = self.run, time.monotonic()
         model = run.evaluated_model()
         assert isinstance(model, GenerativeModel)
-        with as_written():
+        with uncompiled():
             images = self._draw(model, self.num_images, self._labels)
             classes = self._class_grid(model)
         if first_not_finite(images) is not None:

@@ -42,7 +42,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.measures import Measure
-from genlab.types import Batch, Phase
+from genlab.types import Batch, CompilationCost, Phase
 
 
 class Model(nn.Module, ABC):
@@ -117,8 +117,13 @@ class Model(nn.Module, ABC):
         """Set data-dependent initial values, once, on a new model; the batch is a sample of the training images."""
 
     def compilable(self) -> tuple[nn.Module, ...]:
-        """Return the modules to compile, in place, when the user asks for it."""
+        """Return the modules to compile, in place, when ``trainer.compile`` asks for it."""
         return ()
+
+    def compilation_cost(self) -> CompilationCost | None:
+        """Return what compiling costs and gains at this model's size; None, by default, if it does not pay or nobody
+        has measured it. ``trainer.compile=auto`` compiles by it."""
+        return None
 
     def shardable(self) -> tuple[nn.Module, ...]:
         """Return modules whose parameters may be sharded, inner ones first; together they have all parameters.

@@ -70,6 +70,8 @@ def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[
     if num_processes() > 1:
         yield f"{num_processes()} processes"
     yield configuration.settings.precision
+    if configuration.settings.compile is True:
+        yield "compiled"
     num_threads = torch.get_num_threads()
     yield f"{num_threads} thread{'' if num_threads == 1 else 's'}"
 

@@ -21,13 +21,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from genlab.compiler import uncompiled
 from genlab.errors import ConfigurationError, DataError
 from genlab.measures import WATCH_MEASURES
 from genlab.models.base import GenerativeModel, Model
 from genlab.parallel.collectives import shared_work
 from genlab.parallel.processes import gathered
 from genlab.randomness import derive_seed
-from genlab.training.evaluation import as_written
 from genlab.training.observer import Observer
 from genlab.training.randomness import generator_for
 from genlab.training.run import TrainingRun
@@ -106,7 +106,7 @@ class CollapseWatch(Observer):
         run.summary.collapse = self.report()
 
     def observe(self, step: int) -> StopReason | None:
-        with as_written():
+        with uncompiled():
             values = self.look(self.run.evaluated_model(), step=step)
         self.run.write(values)
         self.run.summary.final |= values

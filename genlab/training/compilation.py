@@ -1,8 +1,29 @@
-"""Compilation of a model's networks."""
+"""Compilation of a model's networks, and the choice of ``trainer.compile=auto``.
+
+The choice follows from the configuration and what was measured of the model (:meth:`Model.compilation_cost`), never
+from times of the run itself: compiled steps differ from eager ones in their last digits, and a repeated run must
+choose alike.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 import torch
 
+from genlab.errors import ConfigurationError
 from genlab.models.base import Model
+from genlab.parallel.collectives import num_processes
+from genlab.parallel.processes import gathered
+from genlab.training.settings import TrainerSettings
+
+_log = logging.getLogger(__name__)
+
+_COMPILERS = {"darwin": "clang++", "win32": "cl"}
+"""The C++ compiler of torch.compile by platform, unless the variable CXX names one; elsewhere g++."""
 
 
 def compile_networks(model: Model, *, mode: str = "default") -> None:
@@ -15,6 +36,70 @@ def compile_networks(model: Model, *, mode: str = "default") -> None:
     _guard_frozen_parameters()
     for module in model.compilable():
         module.compile(mode=mode)
+
+
+def is_compiled(model: Model, settings: TrainerSettings, device: torch.device) -> bool:
+    """Return ``trainer.compile`` for the model on the devices of all ranks, and log the reason where it is ``auto``.
+
+    The run folder keeps the choice and not ``auto``, so that a resumed run is bitwise equal on any machine.
+
+    Args:
+        model: To be trained.
+        settings: With its number of steps.
+        device: Of this process.
+
+    Raises:
+        ConfigurationError: The user asked for what this machine cannot compile.
+    """
+    missing: str | None = next(filter(None, gathered(missing_part() if device.type == "cpu" else None)), None)
+    if settings.compile is True and model.compilable() and missing is not None:
+        raise ConfigurationError(f"trainer.compile must be auto or false here, got true: there is no {missing}")
+    if isinstance(settings.compile, bool):
+        return settings.compile
+    chooses, reason = choice(model, settings, device, num_ranks=num_processes(), missing=missing)
+    _log.info("trainer.compile=auto: %s, %s", "compiled" if chooses else "eager", reason)
+    return chooses
+
+
+def choice(
+    model: Model, settings: TrainerSettings, device: torch.device, *, num_ranks: int, missing: str | None
+) -> tuple[bool, str]:
+    """Return True if compilation is earned back within the run, and the reason.
+
+    Args:
+        model: To be trained.
+        settings: With its number of steps.
+        device: Of the run.
+        num_ranks: Processes that share a batch; each compiles for itself.
+        missing: A part of the machine without which nothing is compiled.
+    """
+    if device.type != "cpu":
+        return False, f"which is chosen on {device.type}; trainer.compile=true compiles"
+    if settings.sharding != "none":
+        return False, f"as trainer.sharding={settings.sharding} excludes compilation"
+    if (cost := model.compilation_cost()) is None:
+        return False, f"as {type(model).__name__} is not known to gain; trainer.compile=true compiles"
+    num_steps = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
+    num_images = num_steps * max(phase.repeats for phase in model.phases()) * settings.batch_size / num_ranks
+    seconds = num_images * cost.milliseconds_per_image / 1e3
+    length = f"{num_steps:,} steps"
+    if settings.max_minutes is not None and seconds > 60 * settings.max_minutes:
+        seconds, length = 60 * settings.max_minutes, f"{settings.max_minutes:g} minutes"
+    saved = seconds * (1 - 1 / cost.speedup)
+    pays = saved > cost.seconds
+    if pays and missing is not None:
+        return False, f"as there is no {missing}"
+    tense = "saves" if pays else "would save"
+    return pays, f"which takes about {cost.seconds:.0f} s and {tense} about {saved:.0f} s in {length}"
+
+
+def missing_part() -> str | None:
+    """Return what this machine lacks to compile for the CPU; None if it has everything."""
+    compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
+    if shutil.which(compiler) is None:
+        return f"C++ compiler ({compiler})"
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return None if header.exists() else f"{header.name} (of Python's development package)"
 
 
 def _guard_frozen_parameters() -> None:

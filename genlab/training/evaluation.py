@@ -1,7 +1,6 @@
 """Averages of per-example measures over a split, right on the last partial batch."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -188,9 +187,3 @@ def _average(values: Float[Tensor, "N ..."]) -> Average:
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:
     """Return the measures that are one number, without the curves."""
     return {name: average.mean for name, average in averages.items() if isinstance(average.mean, float)}
-
-
-def as_written() -> AbstractContextManager[object]:
-    """Run compiled modules eagerly, because each batch size of an evaluation would be compiled anew."""
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance

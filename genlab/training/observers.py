@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.compiler import uncompiled
 from genlab.data.dataset import Split
 from genlab.parallel.collectives import shared_work
 from genlab.run.checkpoint import first_not_finite
 from genlab.sampling.pictures import save_pictures, sheet
 from genlab.training.collapse import ClassPredictor, CollapseWatch
-from genlab.training.evaluation import as_written, scalar_means
+from genlab.training.evaluation import scalar_means
 from genlab.training.observer import Observer, ObserverFactory
 from genlab.training.randomness import generator_for
 from genlab.training.run import TrainingRun
@@ -109,7 +110,7 @@ class Pictures(Observer):
         split: Split = "validation" if run.dataset.num_images("validation") else "train"
         batch = run.dataset.subset(split, num_images, seed=run.seed, device=run.device)
         model = run.evaluated_model()
-        with torch.no_grad(), as_written(), shared_work():
+        with torch.no_grad(), uncompiled(), shared_work():
             pictures = model.visualize(
                 batch, num_samples=num_images, generator=generator_for(run.seed, "pictures", device=run.device)
             )

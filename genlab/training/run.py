@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from genlab.compiler import uncompiled
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import NonFiniteError, StoppedBySignal
 from genlab.measures import Direction
@@ -20,7 +21,6 @@ from genlab.training.error_messages import diverged, explained
 from genlab.training.evaluation import (
     Average,
     Batching,
-    as_written,
     averages_of_split,
     batching_for,
     evaluation_batch_size,
@@ -138,7 +138,7 @@ class TrainingRun:
             split: Not empty.
             limit: Evaluate a random choice of so many images; None takes all.
         """
-        with as_written():
+        with uncompiled():
             return averages_of_split(
                 self.evaluated_model().evaluate,
                 self.dataset,

@@ -13,6 +13,7 @@ MAX_WATCH_IMAGES = 1024
 """Largest number of images whose pairs are compared in a fraction of a second (28x28: 0.04 s on one core)."""
 
 Sharding = Literal["none", "fsdp2"]
+Compile = Literal["auto"] | bool
 CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
@@ -42,7 +43,9 @@ class TrainerSettings:
     precision: Precision
     """Type of the matrix products in training; evaluation is always float32. ``auto`` is bfloat16 where the hardware
     has it, else float32 (:mod:`genlab.training.precision`), and is resolved before training."""
-    compile: bool
+    compile: Compile
+    """Compile the networks with torch.compile. ``auto`` compiles if that is earned back within the run, by what was
+    measured of the model (:mod:`genlab.training.compilation`), and is resolved before training."""
     compile_mode: CompileMode
     """Of torch.compile. ``reduce-overhead`` and ``max-autotune`` make graphs of their own in place of
     ``cuda_graph``."""
@@ -126,11 +129,11 @@ class TrainerSettings:
             bounds = (self.min_diversity_ratio, self.min_modes_covered)
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
         if self.compile_mode != "default":
-            self._require("compile_mode", self.compile, "default with trainer.compile=false")
+            self._require("compile_mode", self.compile is True, "default without trainer.compile=true")
         if self.cuda_graph is True:
             self._require("cuda_graph", not self.makes_own_graphs, f"auto or false with {self.compile_mode}")
         if self.sharding != "none":
-            self._require("compile", not self.compile, f"false with trainer.sharding={self.sharding}")
+            self._require("compile", self.compile is not True, f"auto or false with trainer.sharding={self.sharding}")
             self._require("precision", self.precision != "float16", f"no float16 with trainer.sharding={self.sharding}")
         if self.devices == 1:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")

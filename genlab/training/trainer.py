@@ -153,7 +153,7 @@ class Trainer(TrainingRun):
             else:
                 self.state.initialize()
         self.state.broadcast()
-        if self.settings.compile:
+        if self.settings.compile is True:
             compile_networks(self.model, mode=self.settings.compile_mode)
         with ExitStack() as opened, listen_for_signals(self._last_line) as request, self.failure_in_summary():
 

@@ -174,7 +174,8 @@ AS_WRITTEN = [
     ("trainer.num_steps=1e3", "must be a whole number, got 1000.0; write 1000"),
     ("trainer.batch_size=32.0", "must be a whole number, got 32.0; write 32"),
     ("trainer.ema_decay=None", "must be a number or null, got 'None'; write null"),
-    ("trainer.compile=yes", "must be true or false, got 'yes'; write true"),
+    ("trainer.compile=yes", "must be auto or true or false, got 'yes'; write true"),
+    ("trainer.compile=aut", "has no choice 'aut'; did you mean 'auto'? (choices: auto, false, true)"),
     ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each, or write [0,1] for a list"),
 ]
 

@@ -31,7 +31,7 @@ from genlab.models.pixelcnn.gated_decoder import GatedDecoder
 from genlab.models.pixelcnn.gated_network import GatedNetwork
 from genlab.models.pixelcnn.sampler import Decoder
 from genlab.models.ranges import require_between, require_count
-from genlab.types import ImageSpec
+from genlab.types import CompilationCost, ImageSpec
 
 
 class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
@@ -76,6 +76,7 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
             grid=(spec.height, spec.width),
             class_conditional=class_conditional,
         )
+        self._size = num_layers * channels * spec.height * spec.width
         self.network = GatedNetwork(
             in_channels=spec.channels,
             out_channels=spec.channels * spec.num_levels,
@@ -102,6 +103,11 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
 
     def compilable(self) -> tuple[nn.Module, ...]:
         return (self.network,)
+
+    def compilation_cost(self) -> CompilationCost:
+        """Return the figures for 6 layers of 24 channels and 28x28 pixels, in proportion to their product."""
+        size = self._size / (6 * 24 * 28 * 28)
+        return CompilationCost(seconds=31.0, milliseconds_per_image=11.6 * size, speedup=1.15)
 
     def shardable(self) -> tuple[nn.Module, ...]:
         return (*self.network.layers, self.network)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.compiler import uncompiled
 from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.base import StepTensors, TermTechnique
 from genlab.models.ranges import require_between
@@ -68,6 +69,6 @@ def gradient_norms(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C
 
 def score_gradients(score: Callable[[Tensor], Tensor], points: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Return the gradient of each image's score by the image, as :func:`gradient_norms` does."""
-    with torch.autocast(points.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+    with torch.autocast(points.device.type, enabled=False), uncompiled():
         (gradients,) = torch.autograd.grad(score(points).sum(), points, create_graph=True)
     return gradients
