@@ -14,7 +14,7 @@ from genlab.launch.sweep_folder import PLAN_NAME
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.inception import InceptionFeatures, weights_file
 from genlab.metrics.quality_observer import QualityObserver, is_measured_by_samples
-from genlab.metrics.quality_settings import LEAST_IMAGES
+from genlab.metrics.quality_settings import DOWNLOADED, LEAST_IMAGES
 from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.models.base import Model
 from genlab.parallel.processes import first_before_others, gathered
@@ -86,7 +86,7 @@ def _extractor(
     settings, num_threads = configuration.quality_settings, configuration.num_threads
     assert settings is not None
     if settings.inception_weights is not None or settings.features == "inception":
-        return InceptionFeatures(weights_file(settings.inception_weights), device=device)
+        return InceptionFeatures(weights_file(settings.inception_weights or DOWNLOADED), device=device)
     found = None
     if settings.features == "auto":
         before = _began(run_folder.parent / PLAN_NAME)

@@ -14,10 +14,11 @@ from genlab.data.sample_record import read_record
 from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.generation import IMAGES_AT_ONCE, Generated
-from genlab.metrics.inception import DOWNLOADED, InceptionFeatures, weights_file
+from genlab.metrics.inception import InceptionFeatures, weights_file
 from genlab.metrics.ledger import Entry, Estimate, Source, Weights, entries_of_samples, format_table
 from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Reference, Report
+from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.metrics.sample_measure import SampleMeasure
 from genlab.parallel.collectives import is_first
@@ -43,7 +44,7 @@ class SamplesSettings:
         reference_split: Split of the data set that is the reference where no files are.
         num_images: A random choice of so many reference images; None takes all.
         classifier: A run of a classifier to look through.
-        inception_weights: File of the weights of Inception-v3, or :data:`~genlab.metrics.inception.DOWNLOADED`.
+        inception_weights: File of the weights of Inception-v3, or :data:`DOWNLOADED`.
         parzen: True to estimate the Parzen window too.
         measures: Further measures by name.
         out: Folder of evaluation.json and the pictures.
@@ -194,8 +195,7 @@ def feature_extractors(
     """
     extractors: list[FeatureExtractor] = []
     if inception_weights is not None:
-        given = None if inception_weights == DOWNLOADED else Path(inception_weights)
-        extractors.append(InceptionFeatures(weights_file(given), device=device))
+        extractors.append(InceptionFeatures(weights_file(inception_weights), device=device))
     reason = "there is no dataset=NAME with labels" if dataset is None else why_no_classifier(dataset)
     if classifier is not None:
         found = load_classifier(Path(classifier), spec=spec, device=device)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from genlab.data.download import DownloadError, exclusive_download, fetch
 from genlab.errors import CheckpointError
 from genlab.metrics.features import Description
+from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.paths import user_cache
 
 SIDE = 299
@@ -31,20 +32,18 @@ _BLOCK_OF_MAXIMA = "Mixed_7c"
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 NUM_BYTES = 95_628_359
-DOWNLOADED = "auto"
-"""Setting that stands for the file of :func:`weights_file`."""
 _HINT = f"take {URL}"
 
 
-def weights_file(given: Path | None) -> Path:
-    """Return the file of weights that is given, or else that of the cache, which is downloaded once.
+def weights_file(named: str) -> Path:
+    """Return the named file of weights, or that of the cache, which is downloaded once, for DOWNLOADED.
 
     Raises:
         CheckpointError: The file is not in the cache and cannot be downloaded.
         StorageError: The disk is full or the cache cannot be written.
     """
-    if given is not None:
-        return given
+    if named != DOWNLOADED:
+        return Path(named)
     path = user_cache() / "inception" / URL.rsplit("/", 1)[1]
     try:
         if not path.is_file():

@@ -1,11 +1,12 @@
 """The settings of the sample quality during training."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 LEAST_IMAGES = 10
 """Least number of validation images for a measurement."""
+DOWNLOADED = "auto"
+"""Value of ``inception_weights``, in every command, that stands for the downloaded file."""
 
 FeaturesName = Literal["auto", "classifier", "random_network", "inception"]
 
@@ -23,11 +24,10 @@ class QualitySettings:
     num_samples: int
     """Number of samples and of validation images; fewer if the split has fewer."""
     features: FeaturesName
-    """``auto`` takes Inception's where its file is given, else the classifier's of these data where the cache has it,
-    else a random network's; a run folder keeps the choice."""
-    inception_weights: Path | None
-    """The file of :class:`genlab.metrics.inception.InceptionFeatures`; None, with ``features=inception``, downloads
-    it."""
+    """``auto`` takes Inception's where ``inception_weights`` is given, else the classifier's of these data where the
+    cache has it, else a random network's; a run folder keeps the choice."""
+    inception_weights: str | None
+    """A file for :class:`genlab.metrics.inception.InceptionFeatures`, or DOWNLOADED, as null is for ``inception``."""
 
     def __post_init__(self) -> None:
         if self.interval is not None and self.interval < 1:

@@ -19,6 +19,7 @@ from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.ledger import Entry, as_json
+from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.models.base import Model
 from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.paths import absolute
@@ -158,9 +159,9 @@ def with_absolute_paths(configuration: RunConfiguration) -> RunConfiguration:
     if watched not in (None, "auto"):
         found = find_run(watched) if is_watched else Path(watched)
         nodes["trainer"]["watch_classifier"] = str(absolute(found))
-    if configuration.quality is not None and configuration.quality["inception_weights"] is not None:
-        weights = str(absolute(configuration.quality["inception_weights"]))
-        nodes["quality"] = {**configuration.quality, "inception_weights": weights}
+    quality = configuration.quality
+    if quality is not None and quality["inception_weights"] not in (None, DOWNLOADED):
+        nodes["quality"] = {**quality, "inception_weights": str(absolute(quality["inception_weights"]))}
     changed = {name: node for name, node in nodes.items() if node != getattr(configuration, name)}
     if configuration.init_from is not None and configuration.resume is None:
         changed["init_from"] = str(absolute(find_run(configuration.init_from)))

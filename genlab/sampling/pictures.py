@@ -109,8 +109,8 @@ def save_training_film(
     frames = []
     for path, size, picture in grids:
         if size != grids[-1][1]:
-            name = printable(str(path))
-            _log.warning("%s is left out of the film of training: it has another size than the last grid", name)
+            where = printable(str(path))
+            _log.warning("%s is left out of the film of training: it has another size than the last grid", where)
             continue
         frames.append(_above_curve(picture, curve, step=int(path.stem[5:]), name=name) if len(curve) > 1 else picture)
     if len(frames) < 2:
@@ -208,7 +208,7 @@ def _above_curve(frame: Image.Image, curve: Mapping[int, float], *, step: int, n
     if until:
         pen.line(points[: len(until)], fill=255, width=2)
         pen.circle(points[len(until) - 1], 2, fill=255)
-        text += f": {name} {curve[until[-1]]:.4g}"
+        text += f": {name} = {curve[until[-1]]:.4g}"  # a space of this font is two pixels wide
     pen.text((3, 2), text, fill=255)
     whole = Image.new(frame.mode, (width, frame.height + height))
     whole.paste(frame)

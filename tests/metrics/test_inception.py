@@ -10,6 +10,7 @@ from genlab.errors import CheckpointError
 from genlab.metrics import inception
 from genlab.metrics.features import describe_all
 from genlab.metrics.inception import InceptionFeatures, resize_as_tensorflow, weights_file
+from genlab.metrics.quality_settings import DOWNLOADED
 
 CPU = torch.device("cpu")
 
@@ -62,17 +63,17 @@ def test_the_file_of_published_values_is_downloaded_once_and_verified(
     served, cache = tmp_path / "served.pth", tmp_path / "genlab/inception/served.pth"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(inception, "URL", served.as_uri())
-    assert weights_file(served) == served
+    assert weights_file(str(served)) == served
     with pytest.raises(CheckpointError, match=rf"cannot be downloaded from file:.*; put that file at {cache}, or name"):
-        weights_file(None)
+        weights_file(DOWNLOADED)
     served.write_bytes(b"other weights")
     with pytest.raises(CheckpointError, match="the file received has sha256"):
-        weights_file(None)
+        weights_file(DOWNLOADED)
     assert not list(cache.parent.iterdir())
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"other weights").hexdigest())
-    assert weights_file(None) == cache
+    assert weights_file(DOWNLOADED) == cache
     served.unlink()
-    assert weights_file(None).read_bytes() == b"other weights"
+    assert weights_file(DOWNLOADED).read_bytes() == b"other weights"
 
 
 def test_other_files_are_refused_in_one_line(weights: Path, tmp_path: Path) -> None:

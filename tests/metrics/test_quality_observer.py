@@ -14,9 +14,11 @@ from PIL import Image
 from torch.nn import functional as F
 
 from genlab import reference_classifier, reference_features
+from genlab.commands import samples
 from genlab.config.schema import RunConfiguration
 from genlab.data.digits import digits
 from genlab.errors import StoppedBySignal
+from genlab.metrics import inception
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
 from genlab.metrics.generation import draw_images
 from genlab.metrics.kernel import kernel_distance
@@ -190,6 +192,9 @@ def test_the_random_network_is_fixed_and_orders_what_the_eye_orders() -> None:
     assert distances[1] > 1.5 * distances[0]
 
 
+SPEC = make_dataset().spec
+
+
 def choose(configuration: Any, dataset: Any, folder: Path, *typed: str, model: Any = None) -> Any:
     return quality_observers(
         *(configuration, model or Sampling(), dataset), run_folder=folder, device=CPU, typed=typed, train=pytest.fail
@@ -223,6 +228,31 @@ def test_runs_whose_samples_cannot_be_measured_say_so_where_it_was_asked_for(
     assert choose(configuration_of(), dataset, tmp_path, "quality.num_samples=99") == {}
     message = "quality.num_samples=99 has no effect: dataset noise has 9 validation images, and 10 are the fewest"
     assert [record.getMessage() for record in caplog.records] == [message]
+
+
+@pytest.mark.parametrize(("value", "file"), [("auto", "downloaded.pth"), ("own.pth", "own.pth")])
+def test_inception_weights_are_read_alike_in_training_and_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, file: str
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(inception, "URL", "file:///downloaded.pth")
+    (tmp_path / "genlab/inception").mkdir(parents=True)
+    (tmp_path / "genlab/inception/downloaded.pth").touch()
+
+    def features(weights: Path, *, device: torch.device) -> RandomNetworkFeatures:
+        taken.append(weights.name)
+        return RandomNetworkFeatures(SPEC, device=device)
+
+    for module in (reference_features, samples):
+        monkeypatch.setattr(module, "InceptionFeatures", features)
+    configuration = configuration_of()
+    asked = configuration.changed(quality={**(configuration.quality or {}), "inception_weights": value})
+    choose(asked, make_dataset(), tmp_path)
+    samples.feature_extractors(
+        *(None, None), spec=SPEC, classifier=None, inception_weights=value, device=CPU, num_threads=None
+    )
+    assert taken == [file, file]
 
 
 def test_few_images_are_measured_with_their_bias_said(
@@ -279,7 +309,7 @@ def test_a_run_folder_keeps_the_features_that_auto_stood_for(run_folder: Callabl
         ({"interval": 0}, r"quality\.interval must be null or at least 1, got 0"),
         ({"num_samples": 9}, r"quality\.num_samples must be at least 10, got 9"),
         (
-            {"features": "classifier", "inception_weights": Path("a.pth")},
+            {"features": "classifier", "inception_weights": "a.pth"},
             r"inception_weights must be null for .*=classifier",
         ),
     ],

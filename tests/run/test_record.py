@@ -241,6 +241,13 @@ def test_paths_are_kept_absolute(
     for watched, kept in (("auto", "auto"), (None, None), (str(run_folder), str(tmp_path / run_folder))):
         trainer = configuration.trainer | {"watch_interval": 1, "watch_classifier": watched}
         assert with_absolute_paths(replace(configuration, trainer=trainer)).trainer["watch_classifier"] == kept
+    assert configuration.quality is not None
+    for weights, kept in (("auto", "auto"), (None, None), ("w.pth", str(tmp_path / "w.pth"))):
+        changed = with_absolute_paths(
+            replace(configuration, quality={**configuration.quality, "inception_weights": weights})
+        )
+        assert changed.quality is not None
+        assert changed.quality["inception_weights"] == kept
 
 
 def spread(folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from genlab.sampling.pictures import (
     MAX_FILM_SIDE,
@@ -116,6 +116,17 @@ def test_the_film_of_training_carries_a_curve_as_far_as_its_step(tmp_path: Path)
         assert (curve[:, 5] > 200).nonzero().min() < (curve[:, 390] > 200).nonzero().min()  # falls
     with Image.open(save_training_film(tmp_path, curve={100: 8.0})) as image:
         assert image.size == (400, 20)
+
+
+def test_the_text_of_a_frame_names_the_measure_also_after_a_grid_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda pen, place, text, **_: texts.append(text))
+    write_grids(tmp_path, [0, 1, 2])
+    Image.new("L", (50, 50)).save(tmp_path / "step_00000100.png")
+    save_training_film(tmp_path, curve={100: 8.0, 200: 2.5}, name="nll_nats")
+    assert texts == ["step 0", "step 200: nll_nats = 2.5"]
 
 
 def test_a_caption_widens_a_narrow_picture() -> None:
