@@ -8,6 +8,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.config.build import bind
+from genlab.config.catalogue import options_of
 from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
@@ -29,6 +30,13 @@ def resolvers() -> None:
 def composed(*overrides: str) -> dict[str, object]:
     with open_composer("train", config_dir=None) as composer:
         return plain(composer.compose([*overrides]))
+
+
+def test_the_lists_of_models_data_sets_and_experiments_show_whole_sentences() -> None:
+    for group in ("dataset", "experiment", "model"):
+        shown = options_of(group, [config_directory()])
+        assert {name: text for name, text in shown.items() if not text.endswith(".")} == {}
+    assert shown["pixelcnn_pp"].count(". ") == 1, "of 'et al. 2017'"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`genlab datasets`: every option of ``dataset=`` with the first line of its file; or a summary of one data set.
+"""`genlab datasets`: every option of ``dataset=`` with the first sentence of its file; or a summary of one data set.
 
 The summary reads the data as training would, so that errors in them are reported before a run is started.
 """
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genlab.config.catalogue import describe_options
+from genlab.config.catalogue import options_of
 from genlab.config.fields import check_fields
 from genlab.launch.contract import JobContext
+from genlab.tables import described
 
 # Data sets bring torch, which the list does without: they are imported only where one is read.
 
@@ -45,8 +46,7 @@ def run(settings: DatasetsSettings, context: JobContext) -> None:
         DataError: The data set cannot be used; the message names every file at fault.
     """
     if settings.dataset is None:
-        for line in describe_options("dataset", context.config_folders):
-            print(line)
+        print(described(list(options_of("dataset", context.config_folders).items()), indent=""))
         return
     from genlab.config.build import build
     from genlab.data.dataset import Dataset

@@ -1,7 +1,8 @@
-"""`genlab experiments`: every option of ``experiment=`` with the first line of its file; or one in full."""
+"""`genlab experiments`: every option of ``experiment=`` with the first sentence of its file; or one in full."""
 
-from genlab.config.catalogue import NamedSettings, describe_options, read_name
+from genlab.config.catalogue import NamedSettings, options_of, read_name
 from genlab.launch.contract import JobContext
+from genlab.tables import described
 
 read = read_name
 
@@ -13,8 +14,7 @@ def run(settings: NamedSettings, context: JobContext) -> None:
         ConfigurationError: There is no such experiment, or its header is incomplete.
     """
     if settings.name is None:
-        for line in describe_options("experiment", context.config_folders):
-            print(line)
+        print(described(list(options_of("experiment", context.config_folders).items()), indent=""))
         return
     from genlab.comparison.presets import experiment_in_full  # it brings torch, which the list does without
 

@@ -1,7 +1,8 @@
-"""`genlab models`: every option of ``model=``, ours and the user's, with the first line of its file; or one in full."""
+"""`genlab models`: every option of ``model=``, ours and the user's, with a sentence of its file; or one in full."""
 
-from genlab.config.catalogue import NamedSettings, describe_options, read_name
+from genlab.config.catalogue import NamedSettings, options_of, read_name
 from genlab.launch.contract import JobContext
+from genlab.tables import described
 
 read = read_name
 
@@ -13,8 +14,7 @@ def run(settings: NamedSettings, context: JobContext) -> None:
         ConfigurationError: There is no such model.
     """
     if settings.name is None:
-        for line in describe_options("model", context.config_folders):
-            print(line)
+        print(described(list(options_of("model", context.config_folders).items()), indent=""))
         return
     from genlab.comparison.presets import model_in_full  # it brings torch, which the list does without
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.records import VALIDATION, Record
+from genlab.comparison.records import QUALITY, VALIDATION, Record
 from genlab.comparison.runs import Run, describe_seconds, read_runs
 from genlab.comparison.table import rounded
 from genlab.config.fields import check_fields
@@ -22,7 +22,8 @@ from genlab.tables import aligned
 
 _REMOVE = "rm"
 _HEADER = ("name", "model", "data", "status", "step", "measure", "age", "size")
-_LEAST_NAME_WIDTH = 16
+_MEASURE = _HEADER.index("measure")
+_INDENT = "  "
 _KILO = 1000
 
 
@@ -74,15 +75,29 @@ def table(runs: Sequence[Run], *, width: int = 0) -> str:
 
     Args:
         runs: Of :func:`genlab.comparison.runs.read_runs`.
-        width: Columns of the terminal; 0 leaves long names whole. A name that is cut short can still be typed: its
-            beginning names the run as long as it is the only one.
+        width: Columns of the terminal; 0 is no limit. In a table that is too wide, each name has a line of its own,
+            whole, since it is there to be typed.
     """
     rows = [_row(run) for run in runs]
-    excess = max(map(len, aligned([_HEADER], rows).splitlines())) - width
-    if width and excess > 0:
-        most = max(max(len(row[0]) for row in rows) - excess, _LEAST_NAME_WIDTH)
-        rows = [(row[0] if len(row[0]) <= most else f"{row[0][: most - 3]}...", *row[1:]) for row in rows]
-    return aligned([_HEADER], rows)
+    table = aligned([_HEADER], rows, width=0)
+    if not width or _width(table) <= width:
+        return table
+    excess = _width(aligned([_HEADER[1:]], [row[1:] for row in rows], width=0)) + len(_INDENT) - width
+    most = max(len(row[_MEASURE]) for row in rows) - max(excess, 0)
+    rows = [(*row[:_MEASURE], _shortened(row[_MEASURE], most), *row[_MEASURE + 1 :]) for row in rows]
+    head, rule, *lines = aligned([_HEADER[1:]], [row[1:] for row in rows], width=0).splitlines()
+    named = [text for row, line in zip(rows, lines, strict=True) for text in (row[0], f"{_INDENT}{line}")]
+    return "\n".join((_HEADER[0], f"{_INDENT}{head}", f"{_INDENT}{rule}", *named))
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.splitlines()))
+
+
+def _shortened(measure: str, most: int) -> str:
+    """Return a measure with its value whole and its name cut to fit."""
+    name, _, value = measure.rpartition(" ")
+    return measure if len(measure) <= most else f"{name[: max(most - len(value) - 4, 1)]}... {value}"
 
 
 def _row(run: Run) -> tuple[str, ...]:
@@ -95,7 +110,7 @@ def _row(run: Run) -> tuple[str, ...]:
         run.dataset or "",
         run.status,
         step,
-        "" if record is None else f"{record.name.removeprefix(VALIDATION)} {rounded(record)}",
+        "" if record is None else f"{record.name.removeprefix(VALIDATION).removeprefix(QUALITY)} {rounded(record)}",
         describe_seconds(max(time.time() - _time_of_change(run), 0)),
         _bytes(size),
     )

@@ -16,6 +16,7 @@ UNKNOWN = "unknown"
 MAX_NUMBER = 1e100
 """Upper limit of the size of a number, above any measure; whole numbers in JSON have no limit of their own."""
 VALIDATION = "validation/"
+QUALITY = "quality/"
 _DIGITS_OF_A_HASH = 8
 _TEXTS = (
     *("name", "split", "weights", "dataset"),
@@ -136,7 +137,8 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
 def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[Record]:
     """Return the measure that chose the best checkpoint, or those of the last validation if no checkpoint was chosen.
 
-    The data are identified by their configuration.
+    The data are identified by their configuration. A measure of samples that chose it is ranked with no other: its
+    features are not known.
     """
     values = _numbers(summary.get("best"), VALIDATION) or _numbers(summary.get("final"), VALIDATION)
     trainer, dataset = configuration.get("trainer"), configuration.get("dataset")
@@ -145,7 +147,19 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
     seed, limit = configuration.get("seed"), trainer.get("validation_images")
     facts = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
     identity = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    chosen = str(summary.get("selected_by"))
     return [
+        Record(
+            name=name,
+            value=value,
+            **_declared(name, summary, {}),
+            split="validation",
+            weights=_weights(configuration),
+            monitored=True,
+        )
+        for name, value in _numbers(summary.get("best"), "").items()
+        if name == chosen and name.startswith(QUALITY)
+    ] + [
         Record(
             name=f"{VALIDATION}{name}",
             value=value,

@@ -11,6 +11,7 @@ from genlab.comparison.ranking import Cell, Column, columns_of, differing, uniqu
 from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.run.hyperparameters import Scalar
+from genlab.tables import parts_within
 
 WIDTH = 120
 MAX_REASON = 200
@@ -212,15 +213,7 @@ def _aligned(rows: Rows, *, width: int) -> str:
     if not rows:
         return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    parts: list[list[int]] = []
-    used = 0
-    for column in range(1, len(widths)):
-        needed = len(_GAP) + widths[column]
-        if not parts or used + needed > width:
-            parts.append([0])
-            used = widths[0]
-        parts[-1].append(column)
-        used += needed
+    parts = parts_within(widths, range(len(widths)), width=width)
     return "\n\n".join("\n".join(_lines(rows, part, widths)) for part in parts)
 
 

@@ -11,6 +11,7 @@ from genlab.config.location import config_directory
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<rest>.*)$")
 _INHERITED = re.compile(r"^  - (\w+)(?: .*)?$", re.MULTILINE)
+_AFTER_SENTENCE = re.compile(r"(?<=\.)(?<!\bal\.) (?=[A-Z])")
 _NOT_SHOWN = ("defaults", "hydra")
 
 
@@ -33,7 +34,7 @@ def read_name(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSetti
 
 
 def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
-    """Return each option of a group with the first line of its file, sorted.
+    """Return each option of a group with the first sentence of its file, sorted.
 
     Args:
         group: Name of the group.
@@ -44,19 +45,6 @@ def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
         for path in (folder / group).glob("*.yaml"):
             files.setdefault(path.stem, path)
     return {name: headline(files[name]) for name in sorted(files)}
-
-
-def describe_options(group: str, folders: Sequence[Path]) -> Iterator[str]:
-    """Return ``name  first sentence of its file`` for each option of a group, sorted.
-
-    Args:
-        group: Name of the group.
-        folders: Configuration trees, in order of precedence.
-    """
-    options = options_of(group, folders)
-    width = max(map(len, options), default=0)
-    for name, first_sentence in options.items():
-        yield f"{name:<{width}}  {first_sentence}"
 
 
 def settings_of(command: str) -> str:
@@ -71,8 +59,10 @@ def settings_of(command: str) -> str:
 
 
 def headline(path: Path) -> str:
-    """Return the first line of the comment at the head of a YAML file; "" if absent."""
-    return next(iter(head_of(path)), "")
+    """Return the first sentence of the comment at the head of a YAML file, or else its first line; "" if absent."""
+    lines = head_of(path)
+    ends = (number for number, line in enumerate(lines, start=1) if line.endswith("."))
+    return _AFTER_SENTENCE.split(" ".join(lines[: next(ends, 1)]), maxsplit=1)[0]
 
 
 def description(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Runs by name: a unique beginning, the last one, a list, a removal."""
 
+import json
 import os
 from pathlib import Path
 
@@ -70,10 +71,20 @@ def test_a_name_of_none_or_of_several_is_refused(typed: str, message: str) -> No
         find_run(typed)
 
 
-def test_the_list_is_cut_to_the_terminal() -> None:
+def test_the_list_fits_the_terminal_with_whole_names(outputs: Path) -> None:
+    measure = {"direction": "lower", "unit": "1", "kind": "estimate", "quantity": None}
+    tag = "quality/frechet_distance_random_network"
+    summary = {"selected_by": tag, "best": {tag: 12.5, "step": 7}, "measures": {tag: measure}, "status": "finished"}
+    (outputs / NAMES[0] / "summary.json").write_text(json.dumps(summary))
+    (outputs / NAMES[0] / "config.yaml").write_text("seed: 1\ntrainer: {}\ndataset: {}\n")
     runs = read_runs([Path("outputs")])
-    assert max(map(len, table(runs, width=80).splitlines())) <= 80
+    assert "frechet_distance_random_network 12.5" in table(runs)
     assert all(f"{name} " in table(runs) for name in NAMES)
+    lines = table(runs, width=80).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {*NAMES} < {*lines}
+    assert " 12.5" in table(runs, width=60)
+    assert max(map(len, table(runs, width=60).splitlines())) <= 60
     assert find_run(table(read_runs([Path("outputs/digits-draw")])).splitlines()[-1].split()[0]) == runs[0].folder
 
 
