@@ -16,6 +16,11 @@ def shows_progress() -> bool:
     return logging.getLogger(_PROGRESS).level < logging.WARNING
 
 
+def hides_bar() -> bool | None:
+    """Return the ``disable`` of a tqdm bar: True under ``-q``, else None, which shows it on a terminal only."""
+    return None if shows_progress() else True
+
+
 def hide_progress(hidden: bool) -> None:
     """Set the value of :func:`shows_progress`, in a process that does not configure a job's log."""
     logging.getLogger(_PROGRESS).setLevel(logging.WARNING if hidden else logging.NOTSET)

@@ -10,16 +10,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from genlab.errors import StorageError
-from genlab.terminal import shows_progress
+from genlab.terminal import hides_bar
 
 TIMEOUT_SECONDS = 30.0  # of silence, not of the whole download
 _CHUNK_BYTES = 1 << 20
+_log = getLogger(__name__)
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -160,6 +162,7 @@ def fetch(url: str, path: Path, *, digest: str, algorithm: str = "md5") -> None:
 
 
 def _download(url: str, part: Path) -> None:
+    _log.info("downloading %s", url)
     try:
         response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
     except (OSError, http.client.HTTPException) as error:
@@ -168,7 +171,7 @@ def _download(url: str, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = int(length) if length else None
         name = url.rsplit("/", 1)[-1]
-        with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=not shows_progress()) as bar:
+        with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=hides_bar()) as bar:
             while chunk := _read(response):
                 file.write(chunk)
                 bar.update(len(chunk))

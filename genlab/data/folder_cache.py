@@ -21,7 +21,7 @@ from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
-from genlab.terminal import shows_progress
+from genlab.terminal import hides_bar
 
 _FORMAT = 2  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
@@ -128,9 +128,10 @@ class FolderCache:
         skipped: dict[str, str] = {}
         animated: dict[str, int] = {}
         shown = f"decoding {printable(top.name)}"
+        _log.info("%s: %s files, once", shown, f"{len(names):,}")
         with (
             path.open("wb") as file,
-            tqdm(total=len(names), desc=shown, unit="image", disable=not shows_progress()) as bar,
+            tqdm(total=len(names), desc=shown, unit="image", disable=hides_bar()) as bar,
             bombs_refused(),
             ThreadPoolExecutor(self._num_workers) as pool,
         ):

@@ -144,7 +144,8 @@ def _rewritten(argument: str, positional: str | None) -> str:
     argument = _with_home(argument)
     run = _RUN_NAME.fullmatch(argument)
     if run and (found := named_run(run["value"])) is not None:
-        return f"{run['key']}={quoted(str(found))}"
+        text = str(found)  # a text with a slash is no number and no null
+        return f"{run['key']}={text if '/' in text and _UNQUOTED.fullmatch(text) else quoted(text)}"
     path = _PATH_KEY.fullmatch(argument)
     if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
         return f"{path['key']}={quoted(path['value'])}"

@@ -340,7 +340,7 @@ def test_folders_of_splits_are_the_splits_and_what_is_missing_is_taken_from_trai
     assert f"folder images 8x8, splits {names}, 256 levels, " in data.provenance
 
 
-def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):
+def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch, capsys):
     for index in range(6):
         _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
     first = folder(**_settings(tmp_path)).fingerprint
@@ -367,6 +367,7 @@ def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch):
     assert folder(**_settings(tmp_path)).fingerprint != first
     assert folder(**_settings(tmp_path, size=4)).spec.height == 4
     assert not list((tmp_path / "cache").glob("*.part"))
+    assert capsys.readouterr().err == "", "a bar belongs to a terminal"
 
 
 def test_empty_missing_and_useless_folders_are_refused(tmp_path):

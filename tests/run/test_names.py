@@ -55,7 +55,7 @@ def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> 
     assert find_run(typed) == expected
     for key in ("run", "resume"):
         (override,) = parse_command_line([f"{key}={typed}"], positional=None).overrides
-        assert override.replace("'", "") == f"{key}={expected}"
+        assert override == f"{key}={expected}", "without quotes, since it is recorded to be read"
 
 
 @pytest.mark.parametrize(
