@@ -30,7 +30,10 @@ PROGRAMS = {
         ("draw_step", "--setting", "small", "--rounds", "7"),
         ("draw_step", "--setting", "paper", "--rounds", "2"),
     ),
-    "compiled": (("draw_step", "--setting", "small", "--compile", "--rounds", "7"),),
+    "compiled": (
+        ("draw_step", "--setting", "small", "--compile", "--rounds", "7"),
+        ("draw_step", "--setting", "paper", "--compile", "--rounds", "3"),
+    ),
     "evaluation": (("evaluation", "--rounds", "2", "--samples", "0", "10"),),
     "bound": (("importance_weighted_bound", "--rounds", "1", "--samples", "50"),),
     "gan": (("gan_step", "--way", "same", "--rounds", "7"), ("gan_step", "--way", "reuse", "--rounds", "7")),
@@ -40,7 +43,10 @@ PROGRAMS = {
         ("pixelcnn_training", "--networks", "gated", "--rounds", "7", "--compile"),
         ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "7"),
     ),
-    "sampling": (("pixelcnn_sampling", "--rounds", "1", "--pixels", "1", "--batches", "1", "16"),),
+    "sampling": (
+        ("pixelcnn_sampling", "--rounds", "1", "--pixels", "1", "--batches", "1", "16"),
+        ("pixelcnn_sampling", "--plus-plus", "--rounds", "1", "--batches", "16", "64"),
+    ),
     "frechet": (("frechet_distance", "--rounds", "1"),),
 }
 """Name for ONLY, and the programs with their arguments."""

@@ -1,24 +1,30 @@
 """Seconds for a batch of 28x28 samples: the tutorial's sampler (a full pass per pixel) against ours, same weights.
 
-    python -m benchmarks.pixelcnn_sampling --threads 1 --batches 1 16 64
+    python -m benchmarks.pixelcnn_sampling --threads 1 --batches 1 16 64 [--plus-plus]
 
 The tutorial's sampler costs the same for every pixel, so it is timed on a few and extrapolated to 784 (--pixels 784
 runs it in full). Both are interleaved in one process. With one thread, times are CPU seconds of the process, which
-other load on the machine disturbs least; with more, they are wall seconds.
+other load on the machine disturbs least; with more, they are wall seconds. With --plus-plus it is PixelCNN++ in its
+default size instead: the probabilities of all 256 levels of every pixel against the search in their cumulative one.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
+from benchmarks.pixelcnn_training import PLUS_PLUS, SPEC
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
 from benchmarks.rows import keep_row
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
+from genlab.models.pixelcnn.plus_plus import PixelCNNPP
+from genlab.models.pixelcnn.plus_plus_decoder import TwoStreamDecoder
 
 # Least and aimed-for ratio at batch sizes 1, 16, 64.
 TARGETS = {1: (50, 120), 16: (400, 800), 64: (900, 1400)}
+PLUS_PLUS_TARGETS = {16: 1.6, 64: 3.2}
 
 
 def main() -> None:
@@ -28,9 +34,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pixels", type=int, default=1, help="pixels of the tutorial's sampler timed per round")
     parser.add_argument("--bf16", action="store_true", help="ours in bfloat16: another distribution, not the same")
+    parser.add_argument("--plus-plus", action="store_true", help="PixelCNN++ and its search")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
+    if arguments.plus_plus:
+        measure_plus_plus(arguments.batches, arguments.rounds, clock)
+        return
     plain, ours = same_networks()
     print(f"torch {torch.__version__}, {arguments.threads} thread(s), {clock.__name__}")
     print(f"incremental against full pass, greatest relative difference of logits: {logit_difference(ours):.1e}")
@@ -48,6 +58,39 @@ def main() -> None:
         ratio = f"{theirs / mine:7.0f} x (must {least}, aim {aim})"
         keep_row(f"PixelCNN sampling, batch {batch}", theirs, mine, must=least, aim=aim)
         print(f"batch {batch:4d}: plain {theirs:9.1f} s, ours {mine:7.3f} s, {ratio}")
+
+
+class AllLevelsDecoder(TwoStreamDecoder):
+    """The decoder without its search, so that the sampler asks for the logits of all levels."""
+
+    invert_cdf = None  # type: ignore[assignment]
+
+
+class AllLevelsPixelCNNPP(PixelCNNPP):
+    def decoder(self, labels: torch.Tensor, *, dtype: torch.dtype) -> AllLevelsDecoder:
+        return AllLevelsDecoder(self.network, spec=self.spec, labels=labels, dtype=dtype)
+
+
+def measure_plus_plus(batches: list[int], rounds: int, clock: Callable[[], float]) -> None:
+    torch.manual_seed(0)
+    options = {"spec": SPEC, "class_conditional": False, "dropout": 0.0, **PLUS_PLUS}
+    plain, ours = AllLevelsPixelCNNPP(**options).eval(), PixelCNNPP(**options).eval()
+    ours.load_state_dict(plain.state_dict())
+    for batch in batches:
+        seconds: dict[str, list[float]] = {"all levels": [], "search": []}
+        for _ in range(rounds):
+            drawn = []
+            for name, model in (("all levels", plain), ("search", ours)):
+                start = clock()
+                drawn.append(model.sample(batch, generator=torch.Generator().manual_seed(1)))
+                seconds[name].append(clock() - start)
+        assert (drawn[0] == drawn[1]).float().mean() > 0.99
+        theirs, mine = (statistics.median(values) for values in seconds.values())
+        must = PLUS_PLUS_TARGETS.get(batch, 0)
+        keep_row(f"PixelCNN++ sampling, batch {batch}", theirs, mine, must=must)
+        print(
+            f"batch {batch:4d}: all levels {theirs:6.2f} s, search {mine:6.2f} s, {theirs / mine:5.2f} x (must {must})"
+        )
 
 
 def timed(clock: Callable[[], float], work: Callable[..., object], *arguments: object) -> float:
