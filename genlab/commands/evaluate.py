@@ -295,7 +295,12 @@ def _prepared_comparison(
             device=device,
             num_threads=settings.num_threads,
         )
-    protocol = Protocol(seed=seed, batch_size=evaluation.batch_size, parzen=settings.parzen)
+    protocol = Protocol(
+        seed=seed,
+        batch_size=evaluation.batch_size,
+        parzen=settings.parzen,
+        nearest_training=settings.nearest_training,
+    )
 
     def compare() -> Comparison:
         generated = generated_images(model, dataset, settings.num_generated, seed=seed, device=device)

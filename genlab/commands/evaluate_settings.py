@@ -24,7 +24,7 @@ _KEYS_OF_GIVEN_IMAGES = frozenset(
 _KEYS_OF_GIVEN_SAMPLES = frozenset(
     {
         *("samples", "reference", "dataset", "reference_split", "num_images", "classifier", "inception_weights"),
-        *("measure", "parzen", "out", "batch_size", "seed", "device", "devices", "num_threads"),
+        *("measure", "parzen", "nearest_training", "out", "batch_size", "seed", "device", "devices", "num_threads"),
     }
 )
 
@@ -50,6 +50,7 @@ class EvaluateSettings:
     classifier: str | None
     inception_weights: str | None
     parzen: bool
+    nearest_training: bool
     images: str | None
     against: str | None
     dataset: Mapping[str, Any]

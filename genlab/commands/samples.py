@@ -46,6 +46,7 @@ class SamplesSettings:
         classifier: A run of a classifier to look through.
         inception_weights: File of the weights of Inception-v3, or :data:`DOWNLOADED`.
         parzen: True to estimate the Parzen window too.
+        nearest_training: True to find the nearest training images too.
         measures: Further measures by name.
         out: Folder of evaluation.json and the pictures.
         batch_size: Images at once.
@@ -61,6 +62,7 @@ class SamplesSettings:
     classifier: str | None
     inception_weights: str | None
     parzen: bool
+    nearest_training: bool
     measures: Mapping[str, SampleMeasure]
     out: str
     batch_size: int | None
@@ -110,7 +112,12 @@ def measure_given_samples(settings: SamplesSettings, device: torch.device, comma
             device=device,
             num_threads=settings.num_threads,
         )
-    protocol = Protocol(seed=seed, batch_size=settings.batch_size or IMAGES_AT_ONCE, parzen=settings.parzen)
+    protocol = Protocol(
+        seed=seed,
+        batch_size=settings.batch_size or IMAGES_AT_ONCE,
+        parzen=settings.parzen,
+        nearest_training=settings.nearest_training,
+    )
     generated = Generated(levels=samples.levels, labels=labels)
     comparison = Comparison(
         generated, reference, extractors, protocol, dataset=dataset, device=device, measures=settings.measures

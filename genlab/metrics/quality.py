@@ -55,6 +55,8 @@ class Protocol:
     seed: int
     batch_size: int
     parzen: bool
+    nearest_training: bool
+    """True to look through all training images for the nearest ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +167,8 @@ class Comparison:
         if self.dataset is not None:
             if self.protocol.parzen:
                 self._add_parzen(report, self.dataset)
-            self._find_neighbours(report, self.dataset)
+            if self.protocol.nearest_training:
+                self._find_neighbours(report, self.dataset)
         shown = from_bytes(self._some_of_reference(_IMAGES_SHOWN_BESIDE))
         report.pictures["real_beside_generated"] = beside(
             shown, from_bytes(self.generated.levels[:_IMAGES_SHOWN_BESIDE])

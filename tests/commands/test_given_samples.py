@@ -120,7 +120,7 @@ def test_nearest_training_images_are_those_of_the_data_set() -> None:
     levels = (dataset.subset("train", 60, seed=0, device=CPU).images * 255).byte()
     reference = Reference(levels=levels, source=Source.of(dataset), split=None)
     extractors = [RandomNetworkFeatures(dataset.spec, device=CPU)]
-    protocol = Protocol(seed=0, batch_size=100, parzen=False)
+    protocol = Protocol(seed=0, batch_size=100, parzen=False, nearest_training=True)
     generated = Generated(levels=255 - levels, labels=None)
     report = Comparison(generated, reference, extractors, protocol, dataset=dataset, device=CPU).report()
     values = {entry.name: entry.value for entry in [*report.estimates, *report.baselines]}
@@ -178,6 +178,7 @@ def test_the_folder_of_a_run_keeps_its_own_ledger(cgan_run: Path, tmp_path: Path
         classifier=None,
         inception_weights=None,
         parzen=False,
+        nearest_training=True,
         measures={},
         out=str(cgan_run),
         batch_size=None,

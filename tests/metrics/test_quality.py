@@ -82,11 +82,12 @@ def measure(
     measures: Mapping[str, SampleMeasure] | None = None,
     **changes: object,
 ) -> tuple[Report, dict[str, float]]:
-    settings = {"num_generated": 300, "reference_split": "test", "num_reference": None, "parzen": False, **changes}
+    settings = {"num_generated": 300, "reference_split": "test", "num_reference": None, "parzen": False} | changes
     reference = Reference.of_split(data, settings["reference_split"], settings["num_reference"], seed=0)
     generated = generated_images(model, data, settings["num_generated"], seed=0, device=CPU)
     extractors = [] if classifier is None else [ClassifierFeatures(classifier, weights_id="0")]
-    protocol = Protocol(seed=0, batch_size=100, parzen=settings["parzen"])
+    nearest_training = bool(settings.get("nearest_training", True))
+    protocol = Protocol(seed=0, batch_size=100, parzen=settings["parzen"], nearest_training=nearest_training)
     report = Comparison(
         generated, reference, extractors, protocol, dataset=data, device=CPU, measures=measures or {}
     ).report()
@@ -96,6 +97,9 @@ def measure(
 def test_a_parrot_is_good_a_collapsed_one_is_not(data, classifier: Classifier) -> None:
     _, good = measure(data, classifier, Parrot(data), parzen=True)
     report, collapsed = measure(data, classifier, Parrot(data, only=3), parzen=True)
+    shorter, fewer = measure(data, classifier, Parrot(data), parzen=True, nearest_training=False)
+    assert fewer == {name: value for name, value in good.items() if "nearest_training" not in name}
+    assert "nearest_neighbours" not in shorter.pictures
     assert good["frechet_distance_classifier"] < collapsed["frechet_distance_classifier"] / 5
     assert good["kernel_distance_classifier"] < collapsed["kernel_distance_classifier"] / 5
     for name in ("recall", "coverage", "inception_style_score"):
