@@ -1,6 +1,7 @@
 """The default of threads and of compilation against each explicit choice: whole runs, from the time of a step.
 
-    python -m benchmarks.defaults [FAMILY ...] [--busy 0] [--seconds 4] [--threads 1 2] [--cold]
+    python -m benchmarks.defaults [FAMILY ...] [--busy 0] [--seconds 4] [--threads 1 2]
+                                  [--ways eager compiled] [--cold]
 
 A family is a model of ``genlab train model=NAME``, with overrides. Each is measured in a process of its own, with the
 environment that the program sets; its choices take turns there. Figures are the least time, of CPU for one thread and
@@ -56,20 +57,23 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 EAGER, COMPILED = "eager", "compiled"
 
 
-def measured(family: str, seconds: float, threads: Sequence[int], *, is_quiet: bool) -> dict[str, float]:
+def measured(
+    family: str, seconds: float, threads: Sequence[int], *, ways: Sequence[str], is_quiet: bool
+) -> dict[str, float]:
     """Return the seconds of a step of each choice, those of its compilation, and the losses of the default.
 
     Args:
         family: Of :data:`FAMILIES`.
         seconds: About how long each choice is timed.
         threads: The numbers to try.
+        ways: ``eager``, ``compiled`` or both.
         is_quiet: True to take the least time, and CPU time of one thread; else medians of time on the wall.
     """
     steps: dict[str, Callable[[], None]] = {}
     first: dict[str, float] = {}
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in (EAGER, COMPILED):
+        for way in ways:
             trainer = our_trainer(*configured(*FAMILIES[family], "trainer.precision=float32"), Path(folder))
             trainer.state.initialize()
             if way == COMPILED:
@@ -81,7 +85,7 @@ def measured(family: str, seconds: float, threads: Sequence[int], *, is_quiet: b
                 first[f"{way} {number}"] = timed(step, 1, cpu_of_all)
                 timed(step, 2)
         start = time.perf_counter()
-        while len(times) < len(first) or time.perf_counter() - start < seconds * len(first):
+        while not times or time.perf_counter() - start < seconds * len(first):
             for number in threads:
                 torch.set_num_threads(number)
                 clock = time.process_time if is_quiet and number == 1 else time.perf_counter
@@ -98,7 +102,7 @@ def measured(family: str, seconds: float, threads: Sequence[int], *, is_quiet: b
         settings = replace(trainer.settings, num_steps=round(trainer.settings.num_steps * factor), compile="auto")
         chooses, _ = choice(trainer.model, settings, CPU, num_ranks=1, missing=None)
         runs = {name: compilation[name] + value * settings.num_steps for name, value in a_step.items()}
-        default = f"{COMPILED if chooses else EAGER} {max(threads)}"
+        default = f"{COMPILED if chooses and COMPILED in ways else EAGER} {max(threads)}"
         best = min(runs, key=runs.__getitem__)
         found[f"{settings.num_steps} steps {default}, best {best}"] = runs[default] / runs[best]
     return found
@@ -144,6 +148,7 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--ways", nargs="+", choices=[EAGER, COMPILED], default=[EAGER, COMPILED])
     parser.add_argument("--cold", action="store_true", help="compile into an empty cache")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -153,11 +158,11 @@ def main() -> None:
         keep_freed_memory()
         register_resolvers()
         (family,) = arguments.families
-        found = measured(family, arguments.seconds, arguments.threads, is_quiet=not arguments.busy)
-        print(json.dumps(found))
+        kinds = {"ways": arguments.ways, "is_quiet": not arguments.busy}
+        print(json.dumps(measured(family, arguments.seconds, arguments.threads, **kinds)))
         return
     options = ["--busy", str(arguments.busy), "--seconds", str(arguments.seconds)]
-    options += ["--threads", *map(str, arguments.threads)]
+    options += ["--threads", *map(str, arguments.threads), "--ways", *arguments.ways]
     program = [sys.executable, "-W", "ignore", "-m", "benchmarks.defaults", "--child"]
     with busy(arguments.busy):
         for family in arguments.families or FAMILIES:

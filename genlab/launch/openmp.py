@@ -9,7 +9,7 @@ import os
 import sys
 
 SPIN_SETTINGS = {
-    "GOMP_SPINCOUNT": "1000",  # GNU, of torch's wheels for Linux: iterations, some tens of microseconds
+    "GOMP_SPINCOUNT": "300",  # GNU, of torch's wheels for Linux: iterations, some ten microseconds
     "KMP_BLOCKTIME": "1",  # LLVM and Intel, of macOS and conda: milliseconds, 200 by default
 }
 """Variable to value, one for each runtime; each ignores those of the others."""

@@ -34,6 +34,8 @@ def compile_networks(model: Model, *, mode: str = "default") -> None:
         mode: Of :func:`torch.compile`.
     """
     _guard_frozen_parameters()
+    # Its warning that a toolkit of CUDA has no device to compile for.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     for module in model.compilable():
         module.compile(mode=mode)
 
@@ -89,8 +91,10 @@ def choice(
     pays = saved > cost.seconds
     if pays and missing is not None:
         return False, f"as there is no {missing}"
-    tense = "saves" if pays else "would save"
-    return pays, f"which takes about {cost.seconds:.0f} s and {tense} about {saved:.0f} s in {length}"
+    takes = f"takes about {cost.seconds:.0f} s and"
+    if pays:
+        return True, f"which {takes} saves about {saved:.0f} s in {length}"
+    return False, f"as compiling {takes} would save about {saved:.0f} s in {length}"
 
 
 def missing_part() -> str | None:
