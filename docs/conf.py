@@ -16,6 +16,7 @@ html_show_copyright = False
 exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
+html_sidebars: dict[str, list[str]] = {"**": []}  # all pages are in the bar at the top
 html_theme_options = {"secondary_sidebar_items": ["page-toc"], "navigation_with_keys": False}
 
 
