@@ -33,7 +33,7 @@ from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import build_model, load_run, resumed, save_configuration, with_absolute_paths, with_one_length
-from genlab.training.compilation import is_compiled
+from genlab.training.compilation import choose
 from genlab.training.precision import precision_of_all_ranks
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
@@ -179,13 +179,14 @@ def build_trainer(
     require_phases(configuration.optimizer, tuple(repeats))
     num_images, most = dataset.num_images("train"), max(repeats.values())
     settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most)
-    settings = replace(settings, compile=is_compiled(model, settings, device))
+    compiles, why = choose(model, settings, device)
+    settings = replace(settings, compile=compiles)
     configuration = configuration.changed(trainer=asdict(settings))
     with first_before_others():  # a classifier trained once
         predictor = class_predictor(configuration, dataset, device=device, train=train)
     measured = (configuration, model, dataset)
     quality = quality_observers(*measured, run_folder=run_folder, device=device, typed=origin.overrides, train=train)
-    return Trainer(
+    trainer = Trainer(
         model=model,
         dataset=dataset,
         optimizers={phase: configuration.bound_optimizer(phase).factory() for phase in repeats},
@@ -200,3 +201,5 @@ def build_trainer(
         observers={**quality, **{key: bound.factory() for key, bound in configuration.bound_observers.items()}},
         resume_command=resume_command(run_folder, to_trust(configuration.as_dict())),
     )
+    trainer.why_compiled = why
+    return trainer

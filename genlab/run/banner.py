@@ -58,6 +58,7 @@ def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) ->
         ("data", f"{run.dataset.provenance} images (training/validation/test)"),
         ("device", ", ".join(_devices(configuration, run.device))),
         ("length", f"{settings.num_steps:,} steps of {run.images_per_step:,} images, {settings.num_epochs:.4g} epochs"),
+        ("compile", run.why_compiled),
         ("changed", shlex.join(typed)),
         *(("note", remark) for remark in remarks(origin.choices, origin.overrides, origin.folders)),
         ("folder", f"{from_here(run.run_folder)}{' (resumed)' if is_resumed else ''}"),

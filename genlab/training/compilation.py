@@ -20,8 +20,6 @@ from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import gathered
 from genlab.training.settings import TrainerSettings
 
-_log = logging.getLogger(__name__)
-
 _COMPILERS = {"darwin": "clang++", "win32": "cl"}
 """The C++ compiler of torch.compile by platform, unless the variable CXX names one; elsewhere g++."""
 
@@ -40,8 +38,8 @@ def compile_networks(model: Model, *, mode: str = "default") -> None:
         module.compile(mode=mode)
 
 
-def is_compiled(model: Model, settings: TrainerSettings, device: torch.device) -> bool:
-    """Return ``trainer.compile`` for the model on the devices of all ranks, and log the reason where it is ``auto``.
+def choose(model: Model, settings: TrainerSettings, device: torch.device) -> tuple[bool, str]:
+    """Return ``trainer.compile`` for the model on the devices of all ranks, and the reason where it is ``auto``.
 
     The run folder keeps the choice and not ``auto``, so that a resumed run is bitwise equal on any machine.
 
@@ -57,16 +55,14 @@ def is_compiled(model: Model, settings: TrainerSettings, device: torch.device) -
     if settings.compile is True and model.compilable() and missing is not None:
         raise ConfigurationError(f"trainer.compile must be auto or false here, got true: there is no {missing}")
     if isinstance(settings.compile, bool):
-        return settings.compile
-    chooses, reason = choice(model, settings, device, num_ranks=num_processes(), missing=missing)
-    _log.info("trainer.compile=auto: %s, %s", "compiled" if chooses else "eager", reason)
-    return chooses
+        return settings.compile, ""
+    return choice(model, settings, device, num_ranks=num_processes(), missing=missing)
 
 
 def choice(
     model: Model, settings: TrainerSettings, device: torch.device, *, num_ranks: int, missing: str | None
 ) -> tuple[bool, str]:
-    """Return True if compilation is earned back within the run, and the reason.
+    """Return True if compilation is earned back within the run, and the reason; "" where nothing is weighed.
 
     Args:
         model: To be trained.
@@ -75,26 +71,21 @@ def choice(
         num_ranks: Processes that share a batch; each compiles for itself.
         missing: A part of the machine without which nothing is compiled.
     """
-    if device.type != "cpu":
-        return False, f"which is chosen on {device.type}; trainer.compile=true compiles"
-    if settings.sharding != "none":
-        return False, f"as trainer.sharding={settings.sharding} excludes compilation"
-    if (cost := model.compilation_cost()) is None:
-        return False, f"as {type(model).__name__} is not known to gain; trainer.compile=true compiles"
+    cost = model.compilation_cost()
+    if device.type != "cpu" or settings.sharding != "none" or cost is None:
+        return False, ""
     num_steps = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
     num_images = num_steps * max(phase.repeats for phase in model.phases()) * settings.batch_size / num_ranks
-    seconds = num_images * cost.milliseconds_per_image / 1e3
-    length = f"{num_steps:,} steps"
+    seconds, length = num_images * cost.milliseconds_per_image / 1e3, f"{num_steps:,} steps"
     if settings.max_minutes is not None and seconds > 60 * settings.max_minutes:
         seconds, length = 60 * settings.max_minutes, f"{settings.max_minutes:g} minutes"
     saved = seconds * (1 - 1 / cost.speedup)
-    pays = saved > cost.seconds
-    if pays and missing is not None:
-        return False, f"as there is no {missing}"
     takes = f"takes about {cost.seconds:.0f} s and"
-    if pays:
-        return True, f"which {takes} saves about {saved:.0f} s in {length}"
-    return False, f"as compiling {takes} would save about {saved:.0f} s in {length}"
+    if saved <= cost.seconds:
+        return False, f"no, it {takes} would save about {saved:.0f} s in {length}"
+    if missing is not None:
+        return False, f"no, there is no {missing}"
+    return True, f"yes, it {takes} saves about {saved:.0f} s in {length}"
 
 
 def missing_part() -> str | None:

@@ -71,6 +71,8 @@ class TrainingRun:
         self.run_folder = run_folder
         self.device = device
         self.seed = seed
+        self.why_compiled = ""
+        """The choice of ``trainer.compile=auto`` with its reason, if there was one."""
         self.step = 0
         """Training steps so far."""
         self.last_step = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
