@@ -6,6 +6,11 @@
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 
+# torch.compile builds kernels with it, as experiment=draw_mnist_quick and trainer=gpu ask for.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+
 ARG PIP_EXTRA_INDEX_URL
 WORKDIR /opt/genlab
 COPY pyproject.toml README.md LICENSE constraints.txt ./

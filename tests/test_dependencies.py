@@ -53,3 +53,15 @@ def test_every_dependency_has_one_version() -> None:
     found = needed(declared, (), set()) - NOT_PINNED
     assert len(found) > 50
     assert found - pinned == set()
+
+
+def test_the_image_is_given_what_its_instructions_copy_and_a_compiler() -> None:
+    instructions = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"}
+    copied = {word for line in re.findall(r"^COPY (.*) \S+$", instructions, re.MULTILINE) for word in line.split()}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {project["project"]["readme"], *project["project"]["license-files"], "constraints.txt"} < copied
+    installed = re.findall(r"apt-get install (.*?)&&", instructions)
+    assert any("g++" in packages.split() for packages in installed), "trainer.compile=true needs it"
