@@ -210,7 +210,8 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> st
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
-        command = shlex.join([program, "train", *best.record.line])
+        arguments = [argument for argument in best.record.line if not argument.startswith("name=")]  # the sweep's own
+        command = shlex.join([program, "train", *arguments])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:

@@ -65,7 +65,7 @@ def require_fresh(folder: Path) -> None:
     if folder.is_dir() and not is_untouched(folder):
         is_run = (folder / "config.yaml").is_file()
         way_on = f"to resume it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
-        raise ConfigurationError(f"hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
+        raise ConfigurationError(f"name or hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
 
 
 def require_free(folder: Path) -> None:

@@ -87,6 +87,12 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     text = report(rows, SETTINGS, program="genlab")
     assert "best: job 3, validation/nll_nats 1, the lowest of 4\n  genlab train model=b seed=0 num_threads=1" in text
     assert "signal 9" in text
+    named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
+    sweep.write_record(named)  # a name is of the sweep, and was of no run
+    assert "\n  genlab train model=b seed=0 num_threads=1" in report(
+        rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
+    )
+    assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS, program="genlab")
 
 
 @pytest.mark.parametrize(
