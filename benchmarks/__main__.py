@@ -3,8 +3,8 @@
     python -m benchmarks [ONLY ...] [--write FILE]
     make bench [ONLY="loop gan"]
 
-Each program runs in a process of its own on one thread, with few rounds; all take an estimated quarter of an hour
-on a quiet machine. Started by itself a program takes more rounds. Ratios are of medians of CPU time, ours and the
+Each program runs in a process of its own on one thread, with few rounds; all take about ten minutes on a quiet
+machine. Started by itself a program takes more rounds. Ratios are of medians of CPU time, ours and the
 straightforward way in turns. A program that fails costs its own rows.
 """
 
@@ -24,24 +24,24 @@ from benchmarks.rows import VARIABLE
 from genlab.run.environment import describe_cpu
 
 PROGRAMS = {
-    "loop": (("loop_overhead", "--networks", "mlp", "tiny", "--repeats", "12", "--steps", "40"),),
-    "data": (("data_path", "--rounds", "10"),),
+    "loop": (("loop_overhead", "--networks", "mlp", "tiny", "--repeats", "10", "--steps", "30"),),
+    "data": (("data_path", "--rounds", "6"),),
     "draw": (
         ("draw_step", "--setting", "small", "--rounds", "7"),
         ("draw_step", "--setting", "paper", "--rounds", "2"),
     ),
     "compiled": (
         ("draw_step", "--setting", "small", "--compile", "--rounds", "7"),
-        ("draw_step", "--setting", "paper", "--compile", "--rounds", "3"),
+        ("draw_step", "--setting", "paper", "--compile", "--rounds", "2"),
     ),
-    "evaluation": (("evaluation", "--rounds", "2", "--samples", "0", "10"),),
+    "evaluation": (("evaluation", "--rounds", "1", "--samples", "0", "10"),),
     "bound": (("importance_weighted_bound", "--rounds", "1", "--samples", "50"),),
-    "gan": (("gan_step", "--way", "same", "--rounds", "7"), ("gan_step", "--way", "reuse", "--rounds", "7")),
-    "step": (("training_step", "--rounds", "4"),),
+    "gan": (("gan_step", "--way", "same", "--rounds", "5"), ("gan_step", "--way", "reuse", "--rounds", "5")),
+    "step": (("training_step", "--rounds", "3", "--steps", "1"),),
     "pixelcnn": (
         ("pixelcnn_training", "--networks", "document", "--rounds", "2"),
-        ("pixelcnn_training", "--networks", "gated", "--rounds", "7", "--compile"),
-        ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "7"),
+        ("pixelcnn_training", "--networks", "gated", "--rounds", "5", "--compile"),
+        ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "5"),
     ),
     "sampling": (
         ("pixelcnn_sampling", "--rounds", "1", "--pixels", "1", "--batches", "1", "16"),
