@@ -11,8 +11,8 @@ The seconds of a compilation are CPU time, of the compiler's processes too: a fi
 compiled step; ``--cold`` compiles into an empty cache, which takes the longest.
 
 A run of N steps takes the compilation, if there is one, and N steps. Its default is ``trainer.compile=auto`` with the
-largest number of threads; the loss is that of the default over the best of all choices, for a tenth of the recipe's
-steps, for the recipe, and for ten times as many.
+recipe's number of threads, else the largest; the loss is that of the default over the best of all choices, for a tenth
+of the recipe's steps, for the recipe, and for ten times as many.
 """
 
 import argparse
@@ -74,7 +74,8 @@ def measured(
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for way in ways:
-            trainer = our_trainer(*configured(*FAMILIES[family], "trainer.precision=float32"), Path(folder))
+            configuration, dataset = configured(*FAMILIES[family], "trainer.precision=float32")
+            trainer = our_trainer(configuration, dataset, Path(folder))
             trainer.state.initialize()
             if way == COMPILED:
                 compile_networks(trainer.model)
@@ -94,6 +95,7 @@ def measured(
                     name = f"{way} {number}"
                     count = max(1, round(0.3 / min(times[name]))) if name in times else 1
                     times.setdefault(name, []).append(timed(step, count, clock))
+    num_threads = min(configuration.num_threads or max(threads), max(threads))
     a_step = {name: min(values) if is_quiet else statistics.median(values) for name, values in times.items()}
     compilation = {name: first[name] - a_step[name] if name.startswith(COMPILED) else 0.0 for name in a_step}
     found = {f"{name} ms": value * 1e3 for name, value in a_step.items()}
@@ -102,7 +104,7 @@ def measured(
         settings = replace(trainer.settings, num_steps=round(trainer.settings.num_steps * factor), compile="auto")
         chooses, _ = choice(trainer.model, settings, CPU, num_ranks=1, missing=None)
         runs = {name: compilation[name] + value * settings.num_steps for name, value in a_step.items()}
-        default = f"{COMPILED if chooses and COMPILED in ways else EAGER} {max(threads)}"
+        default = f"{COMPILED if chooses and COMPILED in ways else EAGER} {num_threads}"
         best = min(runs, key=runs.__getitem__)
         found[f"{settings.num_steps} steps {default}, best {best}"] = runs[default] / runs[best]
     return found
