@@ -61,7 +61,10 @@ CHANGES = (
     Change("The noise of `dataset.binarization=stochastic`", "f5e4a77", ("*_dynamic_mnist*",)),
     Change("DCGAN's channels stop growing", "a843083"),
     Change("The noise of DRAW's evaluation", "daf49a6", ("draw_*",), _BOUNDS),
-    Change("Training steps of PixelCNN++ (1.13 times faster)", "4c9c6e7"),
+    Change("PixelCNN, gated PixelCNN and PixelCNN++ compute", "4c9c6e7"),
+    Change("DRAW's gradients of the recurrent weights", "bfa774a"),
+    Change("On a CPU, runs of DRAW", "554a7f4"),
+    Change("DRAW with attention and its classifier train", "11e2db3"),
 )
 
 
