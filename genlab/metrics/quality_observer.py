@@ -51,8 +51,8 @@ _log = logging.getLogger(__name__)
 
 
 def is_measured_by_samples(model: Model) -> bool:
-    """Return True if a model draws images and has no measure of held-out images that orders models."""
-    return isinstance(model, GenerativeModel) and model.selection_measure is None
+    """Return True if a model draws images and has, as every model of its class, no measure of held-out images."""
+    return isinstance(model, GenerativeModel) and type(model).selection_measure is None
 
 
 class QualityObserver(Observer):

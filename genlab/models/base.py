@@ -48,7 +48,7 @@ from genlab.types import Batch, CompilationCost, Phase
 class Model(nn.Module, ABC):
     """Base class of everything that the trainer trains: generative models and classifiers."""
 
-    selection_measure: ClassVar[str | None] = None
+    selection_measure: str | None = None
     """The key of :meth:`evaluate` by which the best checkpoint is chosen and early stopping decides, lower is better
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 

@@ -53,6 +53,8 @@ class Conditioning(nn.Module, ABC):
     """Weight of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
     """Declarations of the measures that :meth:`measures` returns."""
+    selection_measure: str | None = None
+    """The one of these by which the best checkpoint is chosen; None leaves it to the quality of samples."""
 
     @abstractmethod
     def sizes(self, spec: ImageSpec) -> Sizes:
@@ -199,6 +201,7 @@ class ClassPrediction(Conditioning):
     """
 
     declarations = CLASSIFICATION_MEASURES
+    selection_measure = "error"
     reads_single_images = True
 
     def __init__(self, *, game_weight: float) -> None:

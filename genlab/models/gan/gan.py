@@ -123,6 +123,7 @@ class GAN(GenerativeModel, HasScores):
         sizes = conditioning.sizes(spec)
         self.num_classes = conditioning.num_classes
         self.measures = {**GAME_MEASURES, **conditioning.declarations}
+        self.selection_measure = conditioning.selection_measure
         used = {name: technique for name, technique in techniques.items() if technique is not None}
         self.techniques = Techniques(used)
 

@@ -14,7 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         ValueError: Class conditioning was asked for and the images have no labels.
     """
 
-    selection_measure: ClassVar[str | None] = "nll_nats"
+    selection_measure = "nll_nats"
     picture_groups = MappingProxyType({"completions": 4, "entropy": 2})
     measures = MappingProxyType({"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")})
 

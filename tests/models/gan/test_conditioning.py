@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from genlab.metrics.quality_observer import is_measured_by_samples
 from genlab.models.gan.acgan import AuxiliaryClassifier
 from genlab.models.gan.conditioning import (
     ClassInputs,
@@ -198,6 +199,13 @@ def test_measures_are_those_of_a_classifier() -> None:
     assert torch.equal(measures["error"], (logits.argmax(1) != batch.labels).float())
     with pytest.raises(ValueError, match="not class-conditional"):
         model.sample(2, labels=torch.zeros(2, dtype=torch.long))
+
+
+def test_a_semi_supervised_gan_is_chosen_by_its_error_and_others_by_their_samples() -> None:
+    semi_supervised, plain = supervised_gan(), make_gan()
+    assert (semi_supervised.selection_measure, plain.selection_measure) == ("error", None)
+    assert is_measured_by_samples(semi_supervised)
+    assert is_measured_by_samples(plain)
 
 
 def test_without_conditioning_the_networks_see_images_and_noise_alone() -> None:
