@@ -135,7 +135,7 @@ def test_every_model_names_a_recipe_and_every_recipe_is_named() -> None:
     assert {name for [name] in named} == recipes
     for recipe in recipes:  # what depends on the optimizer stands in a file of its name
         file = config_directory() / "recipe" / f"{recipe}.yaml"
-        assert set(yaml.safe_load(file.read_text(encoding="utf-8"))) <= {"defaults", "trainer"}
+        assert set(yaml.safe_load(file.read_text(encoding="utf-8"))) <= {"defaults", "trainer", "num_threads"}
         settings = list((config_directory() / "recipe" / recipe).glob("*.yaml"))
         assert settings
         assert {path.stem for path in settings} <= set(options("optimizer"))
