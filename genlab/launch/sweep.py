@@ -294,7 +294,7 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
 
     draws = isinstance(model, type) and issubclass(model, GenerativeModel)
     if tag is None and draws and whole.get("quality") is not None:
-        return replace(settings, minimize=True)  # of the Frechet distance, on the features that the jobs will find
+        return replace(settings, minimize=True)  # of the measure that chooses the best checkpoint of each job
     if tag is None:
         raise ConfigurationError(
             "sweep.measure must be given: this model has no measure of its own, and quality=off measures no samples"
