@@ -135,7 +135,7 @@ def agreement(what: str, value: float, most: float) -> Row:
         "table": "agreement",
         "what": what,
         "value": float(f"{value:.3g}"),
-        "rule": f"at most {most:g}",
+        "rule": f"at most {most:.3g}",
         "holds": value <= most,
     }
 
@@ -232,12 +232,19 @@ def _evaluated(trainer: Any, source: Any) -> list[Tensor]:
 
 
 def _same_gradients_compiled(name: str, subject: Subject, device: torch.device) -> Iterator[Row]:
-    eager, compiled = (trainer_of(subject, device, captured=False, compiled=choice) for choice in (False, True))
+    """Gradients of compiled networks may be no further from those in float64 than twice the eager ones.
+
+    Rounding grows with each batch normalisation: through the 45 of a PixelCNN eager gradients are 0.5 % off as well.
+    """
+    eager, exact, compiled = (trainer_of(subject, device, captured=False, compiled=i == 2) for i in range(3))
+    exact.model.double()
     start = time.monotonic()
     gradients = gradients_of(compiled)
     synchronize(device)
     seconds = round(time.monotonic() - start, 1)
-    yield agreement(f"{name}: gradients, compiled against eager", relative_error(gradients, gradients_of(eager)), 1e-3)
+    reference = gradients_of(exact)
+    most = max(2 * relative_error(gradients_of(eager), reference), 1e-4)
+    yield agreement(f"{name}: gradients, compiled against float64", relative_error(gradients, reference), most)
     yield {"table": "machine", "what": f"{name}: compilation, s", "value": seconds}
 
 
