@@ -19,39 +19,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def convolve_rows(
-    rows: Float[Tensor, "n rows W C_in"],
-    weight: Float[Tensor, "C_out C_in rows columns"],
-    bias: Float[Tensor, " C_out"] | None,
-    *,
-    stride: int,
-) -> Float[Tensor, "n W_out C_out"]:
-    """Return the one row of a convolution whose kernel is as high as its input.
-
-    Args:
-        rows: Padded on the left and on the right.
-        weight: Channels last in memory.
-        bias: Added to each output.
-        stride: Between output columns.
-    """
-    if rows.is_cuda:  # cuDNN takes up to ten times as long for so flat an image
-        return multiply_windows(rows, weight, bias, stride=stride)
-    return F.conv2d(rows.permute(0, 3, 1, 2), weight, bias, (1, stride)).squeeze(2).transpose(1, 2)
-
-
-def multiply_windows(
-    rows: Float[Tensor, "n rows W C_in"],
-    weight: Float[Tensor, "C_out C_in rows columns"],
-    bias: Float[Tensor, " C_out"] | None,
-    *,
-    stride: int,
-) -> Float[Tensor, "n W_out C_out"]:
-    """Do the work of :func:`convolve_rows` as one matrix product with copies of the windows."""
-    windows = rows.unfold(2, weight.shape[3], stride).permute(0, 2, 1, 4, 3)  # (n, W_out, rows, columns, C_in)
-    matrix = weight.permute(0, 2, 3, 1).flatten(1)  # (C_out, rows * columns * C_in), as the weight lies in memory
-    return F.linear(windows.flatten(2), matrix, bias)
-
-
 class RowBiases:
     """A bias for each position of an image, returned row by row; the row counter is on the device.
 
@@ -96,7 +63,7 @@ class RowConvolution:
     ) -> None:
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._bias = bias
-        self._stride = stride
+        self._stride = (1, stride)
         left, right = padding
         self._rows = weight.new_zeros(num_samples, weight.shape[2], left + width + right, weight.shape[1])
         self._current = self._rows[:, -1, left : left + width]
@@ -109,7 +76,8 @@ class RowConvolution:
 
     def output(self) -> Float[Tensor, "n W_out C_out"]:
         """Return the output row of the last appended row."""
-        return convolve_rows(self._rows, self._weight, self._bias, stride=self._stride)
+        channels_first = self._rows.permute(0, 3, 1, 2)
+        return F.conv2d(channels_first, self._weight, self._bias, self._stride).squeeze(2).transpose(1, 2)
 
 
 class PixelConvolution:
@@ -146,7 +114,7 @@ class PixelConvolution:
         pixel_weight = weight[:, :, -1, : left + 1].permute(2, 1, 0).reshape(-1, out_channels)
         self.weights = [pixel_weight[:, part].contiguous() for part in self._group_slices]
         self._rows_above = weight[:, :, :-1].contiguous(memory_format=torch.channels_last)
-        self._stride = stride
+        self._stride = (1, stride)
         self._bias = bias
         right = columns - 1 - left
         buffer = weight.new_zeros(num_samples, max(rows - 1, 1), left + width + right, in_channels)
@@ -170,7 +138,8 @@ class PixelConvolution:
         """
         above = self._bias.expand(self._rows.shape[0], self._num_outputs, -1)
         if self._rows_above.shape[2]:
-            above = convolve_rows(self._rows, self._rows_above, self._bias, stride=self._stride)
+            channels_first = self._rows.permute(0, 3, 1, 2)
+            above = F.conv2d(channels_first, self._rows_above, self._bias, self._stride).squeeze(2).transpose(1, 2)
         if extra is not None:
             above = above + extra
         columns = above.unbind(1)

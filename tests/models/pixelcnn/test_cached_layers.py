@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowConvolution, convolve_rows, multiply_windows
+from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowConvolution
 from genlab.nn.masked import MaskedConv2d
 
 SIDES = st.integers(1, 7)
@@ -21,16 +21,6 @@ def test_rows_equal_the_whole(rows, reach, height, width, batch):
     for row in range(height):
         layer.push(x[:, :, row].transpose(1, 2))
         torch.testing.assert_close(layer.output().transpose(1, 2), whole[:, :, row], atol=1e-5, rtol=1e-5)
-
-
-@settings(deadline=None, max_examples=30)
-@given(rows=st.integers(1, 3), columns=st.integers(1, 5), width=st.integers(5, 9), stride=st.integers(1, 2))
-def test_a_row_as_one_matrix_product_equals_the_convolution(rows, columns, width, stride):
-    """CUDA takes the product, the CPU the convolution."""
-    pixels, bias = torch.randn(2, rows, width, 3), torch.randn(4)
-    weight = torch.randn(4, 3, rows, columns).contiguous(memory_format=torch.channels_last)
-    expected = convolve_rows(pixels, weight, bias, stride=stride)
-    torch.testing.assert_close(multiply_windows(pixels, weight, bias, stride=stride), expected, atol=1e-5, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=30)
