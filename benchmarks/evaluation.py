@@ -49,7 +49,8 @@ def main() -> None:
             for num in arguments.samples:
                 seconds = measure(setting, num, arguments.rounds)
                 report(f"{name}, K={num}", seconds)
-                keep_medians(f"evaluation of DRAW, T={setting['num_glimpses']}, K={num}", seconds, 1.3)
+                targets = (1.0, 1.3) if num else (1.3, None)
+                keep_medians(f"evaluation of DRAW, T={setting['num_glimpses']}, K={num}", seconds, *targets)
 
 
 if __name__ == "__main__":

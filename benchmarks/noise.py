@@ -15,15 +15,20 @@ def random_levels(*shape: int, num_levels: int = 256) -> UInt8[Tensor, "..."]:
 
 
 def noise_dataset(
-    levels: UInt8[Tensor, "N C H W"], *, num_levels: int = 256, binarization: Binarization = "none"
+    levels: UInt8[Tensor, "N C H W"],
+    *,
+    num_levels: int = 256,
+    binarization: Binarization = "none",
+    num_classes: int = 0,
 ) -> Dataset:
-    """Return a data set whose three splits are these images, unlabelled."""
-    store = Store(levels, torch.full((len(levels),), UNLABELLED))
+    """Return a data set whose three splits are these images, of one class after the other, or unlabelled."""
+    count = len(levels)
+    store = Store(levels, torch.arange(count) % num_classes if num_classes else torch.full((count,), UNLABELLED))
     return Dataset(
         name="noise",
         stores={"train": store, "validation": store, "test": store},
         num_levels=num_levels,
-        class_names=(),
+        class_names=tuple(str(index) for index in range(num_classes)),
         binarization=binarization,
         threshold=None,
         source="noise",

@@ -39,6 +39,7 @@ class Subject:
     side: int = 28
     num_levels: int = 256
     binarization: Any = "none"
+    num_classes: int = 0
 
     def spec(self) -> ImageSpec:
         return noise_images(self, num_images=1).spec
@@ -48,14 +49,17 @@ def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
     """Return a dataset of random levels that do not repeat."""
     shape = (num_images, subject.channels, subject.side, subject.side)
     levels = random_levels(*shape, num_levels=subject.num_levels)
-    return noise_dataset(levels, num_levels=subject.num_levels, binarization=subject.binarization)
+    return noise_dataset(
+        levels, num_levels=subject.num_levels, binarization=subject.binarization, num_classes=subject.num_classes
+    )
 
 
 @functools.cache
-def configuration_of(*overrides: str) -> RunConfiguration:
+def configuration_of(*overrides: str, quiet: bool = True) -> RunConfiguration:
+    """Compose a run's configuration; a quiet one has no end and nothing but steps."""
     register_resolvers()
     with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose([*overrides, *_QUIET])))
+        return read_run_configuration(plain(composer.compose([*overrides, *(_QUIET if quiet else ())])))
 
 
 def build_on(subject: Subject, device: torch.device, *overrides: str) -> Model:

@@ -41,8 +41,13 @@ def update_cell(
     num_units = cell.shape[1]
     squashed, candidate = gates.to(cell.dtype).split_with_sizes([3 * num_units, num_units], 1)
     input_gate, forget_gate, output_gate = torch.sigmoid(squashed).chunk(3, 1)
-    cell = torch.addcmul(forget_gate * cell, input_gate, torch.tanh(candidate))
-    return output_gate * torch.tanh(cell), cell
+    cell = torch.addcmul(forget_gate * cell, input_gate, tanh(candidate))
+    return output_gate * tanh(cell), cell
+
+
+def tanh(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Return tanh x; in a compiled function as 2 sigmoid(2 x) - 1, which takes a third of the time there."""
+    return 2 * torch.sigmoid(2 * x) - 1 if torch.compiler.is_compiling() else torch.tanh(x)
 
 
 class Unrolled:
