@@ -175,6 +175,8 @@ def parameter_text(run: Run, key: str) -> str:
     value = run.configuration[key]
     if isinstance(value, str) and _TARGET.fullmatch(value):
         return value.rpartition(".")[2]
+    if isinstance(value, float):
+        return f"{value:.10g}"
     return "null" if value is None else shown(value)
 
 

@@ -288,7 +288,7 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
         ConfigurationError: The model has no measure to select by, or no direction is declared.
     """
     model = find_target(whole.model.get(TARGET), "model")
-    selected: str | None = getattr(model, "selection_measure", None)
+    selected = selection_measure(whole.model)
     tag = settings.measure or (None if selected is None else f"validation/{selected}")
     from genlab.models.base import GenerativeModel  # it brings torch, which commands that list do without
 
@@ -314,6 +314,13 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
     raise ConfigurationError(
         f"sweep.minimize must be true or false for {tag}, whose direction the model does not declare"
     )
+
+
+def selection_measure(node: Mapping[str, Any]) -> str | None:
+    """Return what the model of this node is selected by; a part may decide it, as a GAN's conditioning does."""
+    parts = [part for part in node.values() if isinstance(part, Mapping) and TARGET in part]
+    found = (getattr(find_target(part[TARGET], "model"), "selection_measure", None) for part in (node, *parts))
+    return next((measure for measure in found if isinstance(measure, str)), None)
 
 
 def _require_packages(whole: Composed) -> None:

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from genlab.config.compose import open_composer
+from genlab.config.naming import register_resolvers
 from genlab.launch import sweep_job as jobs_module
+from genlab.launch.sweep import selection_measure
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 from tests.thinning import thinned
@@ -413,3 +416,13 @@ def test_a_search_prunes_real_runs_and_names_the_best(start: Start, tmp_path: Pa
     ], output
     assert "best: job" in output
     assert "optimizer.default.lr=0.01" in output.split("best: job")[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "measure"),
+    [("draw", "nll_upper_bound_nats"), ("dcgan", None), ("semi_supervised_gan", "error"), ("acgan", None)],
+)
+def test_what_a_search_asks_for_is_what_a_model_or_its_conditioning_selects_by(model: str, measure: str | None) -> None:
+    register_resolvers()
+    with open_composer("train", config_dir=None) as composer:
+        assert selection_measure(composer.compose([f"model={model}"]).model) == measure
