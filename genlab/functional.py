@@ -55,6 +55,11 @@ class _Bounded(torch.autograd.Function):
         return gradient.masked_fill(leads_out, 0), None, None
 
 
+def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return tanh x; in a compiled function as 2 sigmoid(2 x) - 1, which takes a third of the time there."""
+    return 2 * torch.sigmoid(2 * x) - 1 if torch.compiler.is_compiling() else torch.tanh(x)
+
+
 def kl_to_standard_normal(mu: Float[Tensor, "*shape"], log_sigma: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return KL(N(mu, sigma^2) || N(0, 1)) of every latent dimension, in nats.
 

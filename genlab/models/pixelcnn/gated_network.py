@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genlab.functional import at_least_float32
+from genlab.functional import at_least_float32, tanh
 from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 
@@ -30,7 +30,7 @@ def gate(x: Tensor, num_groups: int, dim: int = 1) -> Tensor:
     # Gathered, not viewed: on the CPU tanh and sigmoid of channels-last slices would fall back to scalar code, and
     # the gradient of a view over five dimensions would leave the channels-last format.
     signal, opening = torch.cat(pieces[0::2], dim), torch.cat(pieces[1::2], dim)  # (B, p, ...)
-    return signal.tanh() * opening.sigmoid()
+    return tanh(signal) * opening.sigmoid()
 
 
 class GatedLayer(nn.Module):
