@@ -37,6 +37,8 @@ def bounded(values: Float[Tensor, "*shape"], low: float, high: float = math.inf)
 
     The gradient of a plain clamp is zero there: a value that has once passed a bound would never return.
     """
+    if not (torch.is_grad_enabled() and values.requires_grad):
+        return values.clamp(low, high)
     result: Tensor = _Bounded.apply(values, low, high)
     return result
 

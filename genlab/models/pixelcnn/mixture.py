@@ -58,7 +58,7 @@ def split_mixture_parameters(raw: Float[Tensor, "*B N"], num_channels: int) -> M
         log_weights=logits.squeeze(-2).log_softmax(-1),
         means=means,
         log_scales=bounded(log_scales, LEAST_LOG_SCALE),
-        coefficients=coefficients.tanh(),
+        coefficients=coefficients.tanh() if num_pairs else coefficients,
     )
 
 
@@ -119,43 +119,59 @@ def channel_log_probs(
     return (log_weights[..., None, :] + log_probs).logsumexp(-1)
 
 
+def upper_edges(num_levels: int, *, like: Tensor) -> Float[Tensor, "G G"]:
+    """Return the upper edges of the K levels in rows of G, about sqrt(K); infinite from the highest level on.
+
+    Args:
+        num_levels: K.
+        like: Has their dtype and device.
+    """
+    size = math.isqrt(num_levels - 1) + 1
+    levels = torch.arange(size * size, device=like.device)
+    edges = level_positions(levels, num_levels, like.dtype) + 1 / (num_levels - 1)
+    edges[num_levels - 1 :] = math.inf
+    return edges.view(size, size)
+
+
 def invert_channel_cdf(
     parameters: MixtureParameters,
     levels: Int[Tensor, "*B C"],
     channel: int,
     uniforms: Float[Tensor, "*B"],
     *,
+    edges: Float[Tensor, "G G"],
     num_levels: int,
 ) -> Int[Tensor, "*B"]:
     """Return the lowest level at which the cumulative probability of a channel exceeds the uniform.
 
     The cumulative probability of a level is that of its upper edge, a mixture of sigmoids, so no other level has to be
-    evaluated. Two looks at about sqrt(K) levels find it: the first at the last level of every group, the second at the
-    levels of one group.
+    evaluated. Two looks at G levels find it: the first at the last level of every row, the second at the levels of one.
 
     Args:
         parameters: One mixture per pixel.
         levels: Of the earlier channels; the others are not looked at.
         channel: Index of the channel to draw.
         uniforms: In [0, 1).
+        edges: Of :func:`upper_edges`.
         num_levels: K.
     """
-    positions = level_positions(levels, num_levels, parameters.means.dtype)
-    weights = _remaining_log_weights(parameters, levels, channel, num_levels=num_levels).exp()[..., None, :]
-    means = parameters.shifted_means(positions, channel)[..., None, :]
-    inverse_scales = torch.exp(-parameters.log_scales[..., channel, None, :])
+    # (*B, M, G): a sum along M is faster where G is the last dimension.
+    weights = _remaining_log_weights(parameters, levels, channel, num_levels=num_levels).exp()[..., None]
+    means = parameters.means[..., channel, :]
+    if channel:
+        means = parameters.shifted_means(level_positions(levels, num_levels, means.dtype), channel)
+    means = means[..., None]
+    inverse_scales = torch.exp(-parameters.log_scales[..., channel, :, None])
+    thresholds = uniforms[..., None]
 
     def num_below(candidates: Tensor) -> Tensor:
-        """Count the candidate levels (*B, G) whose cumulative probability does not exceed the uniform."""
-        edges = level_positions(candidates, num_levels, means.dtype) + 1 / (num_levels - 1)
-        cumulative = (weights * torch.sigmoid((edges[..., None] - means) * inverse_scales)).sum(-1)
-        is_below = (cumulative <= uniforms[..., None]) & (candidates < num_levels - 1)
-        return is_below.sum(-1)
+        """Count the upper edges (*B, G) whose cumulative probability does not exceed the uniform."""
+        shares = candidates[..., None, :].sub(means).mul_(inverse_scales).sigmoid_().mul_(weights)
+        return (shares.sum(-2) <= thresholds).sum(-1)
 
-    size = math.isqrt(num_levels - 1) + 1
-    offsets = torch.arange(size, device=levels.device)
-    first = size * num_below(size * offsets + size - 1)
-    return first + num_below(first[..., None] + offsets)
+    size = len(edges)
+    row = num_below(edges[:, -1]).clamp_(max=size - 1)
+    return (size * row + num_below(edges[row])).clamp_(max=num_levels - 1)
 
 
 def _remaining_log_weights(

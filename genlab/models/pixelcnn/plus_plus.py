@@ -30,6 +30,7 @@ from genlab.models.pixelcnn.mixture import (
     mixture_log_prob,
     num_mixture_parameters,
     split_mixture_parameters,
+    upper_edges,
 )
 from genlab.models.pixelcnn.plus_plus_decoder import TwoStreamDecoder
 from genlab.models.pixelcnn.plus_plus_network import TwoStreamNetwork, modules_of
@@ -132,9 +133,12 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
         raw = self.network(2 * self.to_images(symbols) - 1, labels)[:, :, rows]
         parameters = split_mixture_parameters(raw.movedim(1, -1), self.spec.channels)
         levels = symbols[:, :, rows].movedim(1, -1).clone()  # (B, r, W, C)
+        edges = upper_edges(self.num_values, like=raw)
         for channel, thresholds in enumerate(uniforms.unbind(1)):
             if temperature == 1.0:
-                drawn = invert_channel_cdf(parameters, levels, channel, thresholds, num_levels=self.num_values)
+                drawn = invert_channel_cdf(
+                    parameters, levels, channel, thresholds, edges=edges, num_levels=self.num_values
+                )
             else:
                 log_probs = channel_log_probs(parameters, levels, channel, num_levels=self.num_values)
                 drawn = invert_cdf(log_probs.flatten(0, 2), thresholds.flatten(), temperature=temperature)

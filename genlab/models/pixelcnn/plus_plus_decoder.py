@@ -24,6 +24,7 @@ from genlab.models.pixelcnn.mixture import (
     invert_channel_cdf,
     level_positions,
     split_mixture_parameters,
+    upper_edges,
 )
 from genlab.models.pixelcnn.plus_plus_network import GatedResidualBlock, TwoStreamNetwork, concat_elu
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
@@ -62,6 +63,19 @@ def _concat_elu(x: Float[Tensor, "n F"]) -> Float[Tensor, "n E"]:
     return F.elu(torch.cat((x, -x), 1))
 
 
+class _ConcatELUInputs:
+    """Writes that function of a pixel's features into the input of a convolution."""
+
+    def __init__(self, convolution: PixelConvolution) -> None:
+        self._columns = [(whole, *whole.chunk(2, 1)) for whole in convolution.inputs[0]]
+
+    def write(self, column: int, x: Float[Tensor, "n F"]) -> None:
+        whole, positive, negative = self._columns[column]
+        positive.copy_(x)
+        torch.neg(x, out=negative)
+        F.elu(whole, inplace=True)
+
+
 class _RowBlock:
     """A gated residual block of the stream u."""
 
@@ -91,6 +105,7 @@ class _PixelBlock:
     def __init__(self, block: GatedResidualBlock, labels: Tensor, width: int, dtype: torch.dtype) -> None:
         self._first = _pixel_convolution(block.first, len(labels), width, dtype)
         self._second = _pixel_convolution(block.second, len(labels), width, dtype)
+        self._first_inputs, self._second_inputs = _ConcatELUInputs(self._first), _ConcatELUInputs(self._second)
         class_bias = block.class_bias(labels)
         self._class_bias = None if class_bias is None else class_bias[:, None].to(dtype)
         assert block.skip is not None
@@ -108,11 +123,11 @@ class _PixelBlock:
 
     def step(self, column: int, x: Tensor, skip: Tensor | None) -> Tensor:
         """(n, F) to (n, F)."""
-        self._first.inputs[0][column].copy_(_concat_elu(x))
+        self._first_inputs.write(column, x)
         y = self._first.output(column)
         if skip is not None:
             y.addmm_(_concat_elu(skip), self._skip_ul)
-        self._second.inputs[0][column].copy_(_concat_elu(y))
+        self._second_inputs.write(column, y)
         return _gate(x, self._second.output(column))
 
 
@@ -236,6 +251,7 @@ class TwoStreamDecoder:
         self._parameters = split_mixture_parameters(
             at_least_float32(self._output_bias).expand(num_samples, -1), spec.channels
         )
+        self._edges = upper_edges(spec.num_levels, like=self._parameters.means)
         self._row = 0
         self._num_scales = len(network.u_down)
 
@@ -262,7 +278,9 @@ class TwoStreamDecoder:
 
     def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
         del column
-        return invert_channel_cdf(self._parameters, self._levels, channel, uniforms, num_levels=self._num_levels)
+        return invert_channel_cdf(
+            self._parameters, self._levels, channel, uniforms, edges=self._edges, num_levels=self._num_levels
+        )
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         self._levels[:, channel] = symbols

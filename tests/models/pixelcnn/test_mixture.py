@@ -15,6 +15,7 @@ from genlab.models.pixelcnn.mixture import (
     mixture_log_prob,
     num_mixture_parameters,
     split_mixture_parameters,
+    upper_edges,
 )
 
 
@@ -148,8 +149,9 @@ def test_the_inverted_cumulative_probability_is_that_of_all_levels(num_levels: i
     levels = torch.randint(num_levels, (500, 3), generator=generator)
     uniforms = torch.rand(500, generator=generator, dtype=torch.float64)
     uniforms[:2] = torch.tensor([0.0, 1 - 1e-16])
+    edges = upper_edges(num_levels, like=raw)
     for channel in range(3):
-        found = invert_channel_cdf(parameters, levels, channel, uniforms, num_levels=num_levels)
+        found = invert_channel_cdf(parameters, levels, channel, uniforms, edges=edges, num_levels=num_levels)
         cumulative = channel_log_probs(parameters, levels, channel, num_levels=num_levels).exp().cumsum(-1)
         expected = (cumulative <= uniforms[:, None]).sum(-1).clamp(max=num_levels - 1)
         assert found.tolist() == expected.tolist()
