@@ -27,6 +27,7 @@ EXPERIMENTS: Mapping[str, str] = {
     "pixelcnn": "pixelcnn_mnist_quick",
     "gated_pixelcnn": "gated_pixelcnn_mnist_quick",
     "pixelcnn_blocks": "pixelcnn_blocks_mnist_quick",
+    "pixelcnn_pp": "pixelcnn_pp_mnist_quick",
 }
 MEASURES = ("nll_nats", "nll_upper_bound_nats")
 """The first one that a run has is its value; the first is exact, the second a bound."""
