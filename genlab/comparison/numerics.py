@@ -66,7 +66,8 @@ CHANGES = (
     Change("On a CPU, runs of DRAW", "554a7f4"),
     Change("DRAW with attention and its classifier train", "11e2db3"),
     Change("A semi-supervised GAN is tested and evaluated", "8195095", ("semi_supervised_gan_*",)),
-    Change("Compiled DRAW and its classifier compute tanh", "f18c0e5"),
+    Change("Compiled DRAW, its classifier and gated PixelCNN", "f18c0e5"),
+    Change("PixelCNN++ adds the components of its mixture", "7a3dd05"),
 )
 
 
