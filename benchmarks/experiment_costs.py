@@ -28,8 +28,6 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "binarized_mnist": {"num_levels": 2},
 }
 """Images of a data set, by the last part of its ``_target_``."""
-
-
 LONGEST_STEP = 30.0
 """Seconds of a step that is still measured whole."""
 

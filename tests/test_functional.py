@@ -18,6 +18,7 @@ from genlab.functional import (
     kl_to_standard_normal,
     log_normal_ratio,
     spherical_interpolation,
+    tanh,
 )
 
 finite = st.floats(-5, 5)
@@ -159,3 +160,12 @@ def test_a_value_behind_a_bound_comes_back_where_the_loss_wants_it_and_drifts_no
 def test_only_half_precision_is_raised(dtype: torch.dtype) -> None:
     raised = at_least_float32(torch.ones(2, dtype=dtype)).dtype
     assert raised == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_tanh_is_the_same_in_a_compiled_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.tensor([-200.0, -3.0, -1e-3, 0.0, 1e-3, 0.5, 3.0, 200.0], dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(torch.tanh(x).sum(), x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(tanh(x), torch.tanh(x), rtol=0, atol=1e-15)
+    (found,) = torch.autograd.grad(tanh(x).sum(), x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)

@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from benchmarks import experiment_costs
+from benchmarks.gpu.subjects import configuration_of
+from genlab.comparison.published import read_experiments
+from genlab.config.location import config_directory
 
 CPU = torch.device("cpu")
 
@@ -21,10 +24,6 @@ def test_a_short_step_is_measured_whole(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_every_experiment_that_was_not_run_has_known_images() -> None:
-    from benchmarks.gpu.subjects import configuration_of
-    from genlab.comparison.published import read_experiments
-    from genlab.config.location import config_directory
-
     for experiment in read_experiments([config_directory()]):
         if experiment.ours.startswith("not run"):
             target = configuration_of(f"experiment={experiment.name}", quiet=False).dataset["_target_"]
