@@ -4,8 +4,9 @@
                                          [--data FOLDER] [--out outputs/nats_per_minute]
 
 One row is one run of `genlab train experiment=...`. Its number of steps, and with it the schedule of the learning rate,
-is fitted to the minutes: two short runs on the same machine measure what a step costs. A minute is one of CPU time of
-the whole training process, with its start and compilation. The test on the 10,000 images is not counted. A run that
+is fitted to the minutes: short runs on the same machine measure what a step costs. A minute is one of CPU time of the
+whole training process, with its start; what is compiled was compiled before. The test on the 10,000 images is not
+counted. A run that
 exists is not repeated, so the list of minutes can be extended; other threads or overrides need another folder.
 `OUT/results.json` and `OUT/results.md` hold the results; with matplotlib `OUT/results.svg` shows them.
 """
@@ -32,7 +33,10 @@ EXPERIMENTS: Mapping[str, str] = {
 MEASURES = ("nll_nats", "nll_upper_bound_nats")
 """The first one that a run has is its value; the first is exact, the second a bound."""
 LEAST_MINUTES_TO_COMPILE = 5.0
-_PROBE_STEPS = (20, 60)
+_FEWEST_STEPS = 20
+"""Of the shorter of the two runs whose difference gives the cost of a step."""
+_LEAST_DIFFERENCE = 0.02
+"""Between the two, of the budget; and at least the cost of the shorter, most of which is the start."""
 _MARGIN = 0.98
 """Of the minutes, because a step of a short run does not cost exactly what one of a long run does."""
 _ONLY_STEPS = ("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.test_at_end=false")
@@ -87,11 +91,16 @@ def measure(model: str, minutes: float, *, out: Path, run: Run, words: Sequence[
         shutil.rmtree(folder, ignore_errors=True)
         return run([*train, f"trainer.num_steps={steps}", f"hydra.run.dir={folder}"])
 
-    few, more = _PROBE_STEPS
+    few = more = _FEWEST_STEPS
     probe = out / "probe"
-    cost_of_few, cost_of_more = (train_for(steps, probe) for steps in (few, more))
+    if not compiling:
+        train_for(few, probe)  # compiles, which the next runs find done
+    cost_of_few = cost_of_more = train_for(few, probe)
+    while cost_of_more - cost_of_few < max(cost_of_few, _LEAST_DIFFERENCE * 60 * minutes):
+        more *= 3
+        cost_of_more = train_for(more, probe)
     shutil.rmtree(probe, ignore_errors=True)
-    a_step = max((cost_of_more - cost_of_few) / (more - few), 1e-6)
+    a_step = (cost_of_more - cost_of_few) / (more - few)
     steps = int((_MARGIN * 60 * minutes - cost_of_few) / a_step) + few
     if steps < 1:
         raise ValueError(f"{minutes:g} minutes are too few for {model}, whose start takes {cost_of_few:.0f} s")
