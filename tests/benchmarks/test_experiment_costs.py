@@ -4,23 +4,31 @@ import pytest
 import torch
 
 from benchmarks import experiment_costs
-from benchmarks.gpu.subjects import configuration_of
+from benchmarks.gpu.subjects import Subject, configuration_of
 from genlab.comparison.published import read_experiments
 from genlab.config.location import config_directory
 
 CPU = torch.device("cpu")
 
 
-def test_a_short_step_is_measured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps, batch, seconds = experiment_costs.estimate("pixelcnn_pp_dynamic_mnist_quick", device=CPU, batch=2, steps=1)
-    assert (steps, batch) == (6_000, 16)
-    assert 0 < seconds < experiment_costs.LONGEST_STEP
-    monkeypatch.setattr(experiment_costs, "LONGEST_STEP", 0.0)
+@pytest.mark.parametrize(("milliseconds", "measured", "seconds"), [(500.0, [2, 16], 0.5), (8e3, [2], 64.0)])
+def test_a_short_step_is_measured_whole_and_a_long_one_extrapolated(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: float, measured: list[int], seconds: float
+) -> None:
     sizes: list[int] = []
-    monkeypatch.setattr(experiment_costs, "trainer_of", lambda subject, *_, **__: sizes.append(subject.overrides[1]))
-    monkeypatch.setattr(experiment_costs, "median_ms", lambda *_, **__: 500.0)
-    assert experiment_costs.estimate("pixelcnn_pp_dynamic_mnist_quick", device=CPU, batch=2, steps=1)[2] == 4.0
-    assert sizes == ["trainer.batch_size=2"]
+
+    def build(subject: Subject, *_: object, **__: object) -> None:
+        sizes.append(int(subject.overrides[1].removeprefix("trainer.batch_size=")))
+
+    monkeypatch.setattr(experiment_costs, "trainer_of", build)
+    monkeypatch.setattr(experiment_costs, "median_ms", lambda *_, **__: milliseconds)
+    found = experiment_costs.estimate("pixelcnn_pp_dynamic_mnist_quick", device=CPU, batch=2, steps=1)
+    assert found == (6_000, 16, seconds)
+    assert sizes == measured
+
+
+def test_a_step_of_an_experiment_is_taken() -> None:
+    assert experiment_costs.estimate("pixelcnn_blocks_mnist_quick", device=CPU, batch=2, steps=1)[2] > 0
 
 
 def test_every_experiment_that_was_not_run_has_known_images() -> None:
