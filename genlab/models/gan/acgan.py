@@ -31,6 +31,7 @@ from genlab.models.gan.networks import (
     GeneratorNetwork,
     Normalization,
     as_maps,
+    flattened,
     initialize_normal,
     lay_out_for_convolutions,
     normalized,
@@ -128,8 +129,7 @@ class ACGANDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        features: Tensor = self.layers(with_planes(images, conditions)).flatten(1)
-        return features
+        return flattened(self.layers(with_planes(images, conditions)))
 
 
 class AuxiliaryClassifier(ClassInputs):

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from genlab.models.gan.networks import (
     DiscriminatorNetwork,
+    Flatten,
     GeneratorNetwork,
     Normalization,
     as_maps,
+    flattened,
     initialize_normal,
     lay_out_for_convolutions,
     normalized,
@@ -134,7 +136,7 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
         if num_hidden is not None:
             require_count("model.discriminator.num_hidden", num_hidden)
-            hidden += [nn.Flatten(), nn.Linear(self.num_features, num_hidden, bias=normalization is None)]
+            hidden += [Flatten(), nn.Linear(self.num_features, num_hidden, bias=normalization is None)]
             if normalization is not None:  # of one value per unit and image
                 hidden += [nn.Unflatten(1, (num_hidden, 1, 1)), normalization(num_hidden)]
             hidden.append(nn.LeakyReLU(leak))
@@ -144,5 +146,4 @@ class DCGANDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        features: Tensor = self.layers(with_planes(images, conditions)).flatten(1)
-        return features
+        return flattened(self.layers(with_planes(images, conditions)))

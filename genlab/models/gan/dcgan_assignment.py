@@ -15,6 +15,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GeneratorNetwork,
     as_maps,
+    flattened,
     initialize_normal,
     initialize_xavier,
     lay_out_for_convolutions,
@@ -99,5 +100,5 @@ class AssignmentDiscriminator(DiscriminatorNetwork):
         lay_out_for_convolutions(self)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> Float[Tensor, "B F"]:
-        features: Tensor = self.hidden(self.layers(with_planes(images, conditions)).flatten(1))
+        features: Tensor = self.hidden(flattened(self.layers(with_planes(images, conditions))))
         return features

@@ -18,6 +18,7 @@ from genlab.models.gan.networks import (
     DiscriminatorNetwork,
     GaussianNoiseLayer,
     GeneratorNetwork,
+    flattened,
     initialize_normal,
     initialize_xavier,
     num_halvings,
@@ -354,3 +355,19 @@ def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matche
 def test_arguments_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_gradient_of_flattened_maps_lies_as_the_maps_do() -> None:
+    maps = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    orders: list[bool] = []
+    inner = maps * 1  # the hook of `flattened` comes first
+    vectors = flattened(inner)
+    assert torch.equal(vectors, maps.reshape(2, -1))
+    inner.register_hook(  # type: ignore[no-untyped-call]
+        lambda gradient: orders.append(gradient.is_contiguous(memory_format=torch.channels_last))
+    )
+    weights = torch.randn(2, 60)
+    (gradient,) = torch.autograd.grad((vectors * weights).sum(), maps)
+    assert orders == [True]
+    assert torch.equal(gradient, weights.view(2, 3, 4, 5))
+    assert torch.autograd.gradgradcheck(lambda x: flattened(x * x), maps.detach().double().requires_grad_())
