@@ -68,6 +68,7 @@ CHANGES = (
     Change("A semi-supervised GAN is tested and evaluated", "8195095", ("semi_supervised_gan_*",)),
     Change("Compiled DRAW, its classifier and gated PixelCNN", "f18c0e5"),
     Change("PixelCNN++ adds the components of its mixture", "7a3dd05"),
+    Change("`trainer.compile=auto` reckons with new", "9141505"),
 )
 
 
