@@ -6,8 +6,8 @@
 One row is one run of `genlab train experiment=...`. Its number of steps, and with it the schedule of the learning rate,
 is fitted to the minutes: short runs on the same machine measure what a step costs. A minute is one of CPU time of the
 whole training process, with its start; what is compiled was compiled before. The test on the 10,000 images is not
-counted. A run that
-exists is not repeated, so the list of minutes can be extended; other threads or overrides need another folder.
+counted. A run that exists is not repeated, so the list of minutes can be extended; other threads or overrides need
+another folder.
 `OUT/results.json` and `OUT/results.md` hold the results; with matplotlib `OUT/results.svg` shows them.
 """
 
@@ -33,6 +33,8 @@ EXPERIMENTS: Mapping[str, str] = {
 MEASURES = ("nll_nats", "nll_upper_bound_nats")
 """The first one that a run has is its value; the first is exact, the second a bound."""
 LEAST_MINUTES_TO_COMPILE = 5.0
+COMPILED = frozenset({"draw", "draw_no_attention", "gated_pixelcnn", "pixelcnn_pp"})
+"""The models that gain by it. The choice is the same for the short runs and the long one, whatever their steps."""
 _FEWEST_STEPS = 20
 """Of the shorter of the two runs whose difference gives the cost of a step."""
 _LEAST_DIFFERENCE = 0.02
@@ -84,8 +86,9 @@ def measure(model: str, minutes: float, *, out: Path, run: Run, words: Sequence[
         ValueError: The minutes do not suffice for one step.
     """
     folder = out / f"{model}_{minutes:g}"
-    compiling = () if minutes >= LEAST_MINUTES_TO_COMPILE else ("trainer.compile=false",)
-    train = ["train", f"experiment={EXPERIMENTS[model]}", *_ONLY_STEPS, *compiling, *words]
+    compiles = minutes >= LEAST_MINUTES_TO_COMPILE and model in COMPILED
+    choice = f"trainer.compile={str(compiles).lower()}"
+    train = ["train", f"experiment={EXPERIMENTS[model]}", *_ONLY_STEPS, choice, *words]
 
     def train_for(steps: int, folder: Path) -> float:
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,7 +96,7 @@ def measure(model: str, minutes: float, *, out: Path, run: Run, words: Sequence[
 
     few = more = _FEWEST_STEPS
     probe = out / "probe"
-    if not compiling:
+    if compiles:
         train_for(few, probe)  # compiles, which the next runs find done
     cost_of_few = cost_of_more = train_for(few, probe)
     while cost_of_more - cost_of_few < max(cost_of_few, _LEAST_DIFFERENCE * 60 * minutes):
