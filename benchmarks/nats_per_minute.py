@@ -158,6 +158,9 @@ def draw(results: Sequence[Result], path: Path) -> bool:
         if own:
             kind = "exact" if own[0][2] == MEASURES[0] else "bound"
             axes.plot([each[0] for each in own], [each[1] for each in own], marker="o", label=f"{model} ({kind})")
+    minutes = sorted({result.minutes for result in results})
+    axes.set_xticks(minutes, [f"{each:g}" for each in minutes])
+    axes.minorticks_off()
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.savefig(path)
