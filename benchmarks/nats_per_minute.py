@@ -108,7 +108,7 @@ def measure(model: str, minutes: float, *, out: Path, run: Run, words: Sequence[
     if steps < 1:
         raise ValueError(f"{minutes:g} minutes are too few for {model}, whose start takes {cost_of_few:.0f} s")
     seconds = train_for(steps, folder)
-    run(["evaluate", f"run={folder}", *words])
+    run(["evaluate", f"run={folder}", "num_importance_samples=0", *words])
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     values = {entry["name"]: entry["value"] for entry in evaluation["measures"]}
