@@ -127,7 +127,7 @@ class PlainAutograd(DRAW):
         state = self._initial_state(len(images))
         for step_noise in noise:
             given = Given(images, step_noise, encoder_weight, encoder_bias, decoder.weight, decoder.bias)
-            state, posterior, _ = self.glimpse(given, state)
+            ((state, posterior, _),) = self.glimpse([given], state)
             yield state, posterior
 
 
@@ -277,7 +277,7 @@ def keep_medians(work: str, seconds: dict[str, list[float]], must: float, aim: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="compile one glimpse of our model")
+    parser.add_argument("--compile", action="store_true", help="compile the glimpses of our model")
     parser.add_argument("--bf16", action="store_true", help="run our model under bfloat16 autocast")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--setting", choices=[*SETTINGS, "all"], default="all")

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compile", action="store_true", help="compile one glimpse of our model")
+    parser.add_argument("--compile", action="store_true", help="compile the glimpses of our model")
     parser.add_argument("--setting", choices=[*SETTINGS, "all"], default="small")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -94,7 +94,7 @@ class _GradientOfAllSteps(torch.autograd.Function):
         ctx.inputs = inputs
         ctx.dtype = dtype
         ctx.shares_bias = bias.dim() == 1
-        return bias.expand(*steps, -1).contiguous()  # (T, B, G)
+        return bias.expand(*steps, -1)  # (T, B, G)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:

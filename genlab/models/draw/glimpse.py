@@ -107,7 +107,15 @@ class Glimpse(nn.Module):
         from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, G)
         return torch.cat((-of_error, of_states), 1), from_image
 
-    def forward(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
+    def forward(self, given: Sequence[Given], state: State) -> list[tuple[State, Posterior, Taken]]:
+        """Return what :meth:`step` returns, for each of several glimpses; compiled, they are one function."""
+        results = []
+        for given_step in given:
+            results.append(self.step(given_step, state))
+            state = results[-1][0]
+        return results
+
+    def step(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
         """Return the next state, the posterior with its draw mu + sigma * noise, and the inputs of the weights."""
         mean = torch.sigmoid(state.canvas)
         if self.read is None:
