@@ -69,6 +69,7 @@ CHANGES = (
     Change("Compiled DRAW, its classifier and gated PixelCNN", "f18c0e5"),
     Change("PixelCNN++ adds the components of its mixture", "7a3dd05"),
     Change("`trainer.compile=auto` reckons with new", "9141505"),
+    Change("Compiled DRAW runs up to five glimpses", "d3bf26c"),
 )
 
 
