@@ -1,7 +1,7 @@
-"""The default of threads and of compilation against each explicit choice: whole runs, from the time of a step.
+"""The defaults of threads, precision and compilation against each explicit choice: whole runs, from the time of a step.
 
     python -m benchmarks.defaults [FAMILY ...] [--busy 0] [--seconds 4] [--threads 1 2]
-                                  [--ways eager compiled] [--cold]
+                                  [--ways eager compiled] [--precisions float32 bfloat16] [--cold]
 
 A family is a model of ``genlab train model=NAME``, with overrides. Each is measured in a process of its own, with the
 environment that the program sets; its choices take turns there. Figures are the least time, of CPU for one thread and
@@ -11,11 +11,12 @@ The seconds of a compilation are CPU time, of the compiler's processes too: a fi
 compiled step; ``--cold`` compiles into an empty cache, which takes the longest.
 
 A run of N steps takes the compilation, if there is one, and N steps. Its default is ``trainer.compile=auto`` with the
-recipe's number of threads, else the largest; the loss is that of the default over the best of all choices, for a tenth
+recipe's number of threads, else the largest, and the type of ``trainer.precision=auto``; the loss is that of the default over the best of all choices, for a tenth
 of the recipe's steps, for the recipe, and for ten times as many.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -36,6 +37,7 @@ from genlab.config.naming import register_resolvers
 from genlab.launch.allocator import keep_freed_memory
 from genlab.launch.openmp import SPIN_SETTINGS
 from genlab.training.compilation import choice, compile_networks
+from genlab.training.precision import Precision, resolved
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "draw_10": ("model=draw",),
@@ -58,7 +60,13 @@ EAGER, COMPILED = "eager", "compiled"
 
 
 def measured(
-    family: str, seconds: float, threads: Sequence[int], *, ways: Sequence[str], is_quiet: bool
+    family: str,
+    seconds: float,
+    threads: Sequence[int],
+    *,
+    ways: Sequence[str],
+    precisions: Sequence[Precision],
+    is_quiet: bool,
 ) -> dict[str, float]:
     """Return the seconds of a step of each choice, those of its compilation, and the losses of the default.
 
@@ -67,34 +75,37 @@ def measured(
         seconds: About how long each choice is timed.
         threads: The numbers to try.
         ways: ``eager``, ``compiled`` or both.
+        precisions: Types of the products.
         is_quiet: True to take the least time, and CPU time of one thread; else medians of time on the wall.
     """
     steps: dict[str, Callable[[], None]] = {}
     first: dict[str, float] = {}
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in ways:
-            configuration, dataset = configured(*FAMILIES[family], "trainer.precision=float32")
+        for way, precision in itertools.product(ways, precisions):
+            configuration, dataset = configured(*FAMILIES[family], f"trainer.precision={precision}")
             trainer = our_trainer(configuration, dataset, Path(folder))
             trainer.state.initialize()
             if way == COMPILED:
                 compile_networks(trainer.model)
-            steps[way] = _step_of(trainer)
+            steps[f"{way} {precision}"] = _step_of(trainer)
         for number in threads:  # each number of threads is compiled for itself
             torch.set_num_threads(number)
-            for way, step in steps.items():
-                first[f"{way} {number}"] = timed(step, 1, cpu_of_all)
+            for kind, step in steps.items():
+                first[f"{kind} {number}"] = timed(step, 1, cpu_of_all)
                 timed(step, 2)
         start = time.perf_counter()
         while not times or time.perf_counter() - start < seconds * len(first):
             for number in threads:
                 torch.set_num_threads(number)
                 clock = time.process_time if is_quiet and number == 1 else time.perf_counter
-                for way, step in steps.items():
+                for kind, step in steps.items():
                     timed(step, 1)
-                    name = f"{way} {number}"
+                    name = f"{kind} {number}"
                     count = max(1, round(0.3 / min(times[name]))) if name in times else 1
                     times.setdefault(name, []).append(timed(step, count, clock))
+    chosen = resolved("auto", CPU)
+    default_precision = chosen if chosen in precisions else precisions[0]
     num_threads = min(configuration.num_threads or max(threads), max(threads))
     a_step = {name: min(values) if is_quiet else statistics.median(values) for name, values in times.items()}
     compilation = {name: first[name] - a_step[name] if name.startswith(COMPILED) else 0.0 for name in a_step}
@@ -104,7 +115,7 @@ def measured(
         settings = replace(trainer.settings, num_steps=round(trainer.settings.num_steps * factor), compile="auto")
         chooses, _ = choice(trainer.model, settings, CPU, num_ranks=1, missing=None)
         runs = {name: compilation[name] + value * settings.num_steps for name, value in a_step.items()}
-        default = f"{COMPILED if chooses and COMPILED in ways else EAGER} {num_threads}"
+        default = f"{COMPILED if chooses and COMPILED in ways else EAGER} {default_precision} {num_threads}"
         best = min(runs, key=runs.__getitem__)
         found[f"{settings.num_steps} steps {default}, best {best}"] = runs[default] / runs[best]
     return found
@@ -151,6 +162,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--ways", nargs="+", choices=[EAGER, COMPILED], default=[EAGER, COMPILED])
+    parser.add_argument("--precisions", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     parser.add_argument("--cold", action="store_true", help="compile into an empty cache")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -160,11 +172,12 @@ def main() -> None:
         keep_freed_memory()
         register_resolvers()
         (family,) = arguments.families
-        kinds = {"ways": arguments.ways, "is_quiet": not arguments.busy}
+        kinds = {"ways": arguments.ways, "precisions": arguments.precisions, "is_quiet": not arguments.busy}
         print(json.dumps(measured(family, arguments.seconds, arguments.threads, **kinds)))
         return
     options = ["--busy", str(arguments.busy), "--seconds", str(arguments.seconds)]
     options += ["--threads", *map(str, arguments.threads), "--ways", *arguments.ways]
+    options += ["--precisions", *arguments.precisions]
     program = [sys.executable, "-W", "ignore", "-m", "benchmarks.defaults", "--child"]
     with busy(arguments.busy):
         for family in arguments.families or FAMILIES:
