@@ -11,8 +11,8 @@ The seconds of a compilation are CPU time, of the compiler's processes too: a fi
 compiled step; ``--cold`` compiles into an empty cache, which takes the longest.
 
 A run of N steps takes the compilation, if there is one, and N steps. Its default is ``trainer.compile=auto`` with the
-recipe's number of threads, else the largest, and the type of ``trainer.precision=auto``; the loss is that of the default over the best of all choices, for a tenth
-of the recipe's steps, for the recipe, and for ten times as many.
+recipe's number of threads, else the largest, and the type of ``trainer.precision=auto``; the loss is that of the
+default over the best of all choices, for a tenth of the recipe's steps, for the recipe, and for ten times as many.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Evaluation of DRAW in its own batches against batches of the training's size, side by side.
+"""Evaluation of DRAW as genlab does it against batches of the training's size, side by side.
 
     python -m benchmarks.evaluation [--threads 1] [--setting small|paper|all] [--samples 0 1 10] [--rounds 3]
 
 Both measure the same 512 images, with K importance samples where K is not 0; the base 64 at a time, ours as many as
-``genlab train`` and ``genlab evaluate`` take. Rounds are interleaved in one process on the same weights; ratios are of
+``genlab train`` and ``genlab evaluate`` take, without subnormal numbers (genlab.numerics), as they do. Rounds are interleaved in one process on the same weights; ratios are of
 medians of process CPU time.
 """
 
@@ -25,13 +25,17 @@ def measure(setting: dict[str, int], num_samples: int, rounds: int) -> dict[str,
     images = (torch.rand(NUM_IMAGES, 1, SIDE, SIDE) < 0.2).float()
     labels = torch.full((NUM_IMAGES,), -1)
 
-    def evaluate(size: int) -> None:
+    def evaluate(size: int, *, flushes: bool) -> None:
+        torch.set_flush_denormal(flushes)
         batches = (Batch(images=i, labels=j) for i, j in zip(images.split(size), labels.split(size), strict=True))
         average_measures(lambda batch: model.diagnose(batch, num_importance_samples=num_samples), batches)
 
     own = evaluation_batch_size(model, TRAINING_SIZE)
     return time_interleaved(
-        {f"batches of {TRAINING_SIZE}": lambda: evaluate(TRAINING_SIZE), f"of {own}": lambda: evaluate(own)},
+        {
+            f"batches of {TRAINING_SIZE}": lambda: evaluate(TRAINING_SIZE, flushes=False),
+            f"of {own}": lambda: evaluate(own, flushes=True),
+        },
         rounds=rounds,
     )
 

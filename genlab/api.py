@@ -27,6 +27,7 @@ from genlab.launch.command import launch
 from genlab.launch.failures import explain
 from genlab.launch.sweep_job import QUIET
 from genlab.models.base import GenerativeModel
+from genlab.numerics import has_subnormals
 from genlab.paths import absolute, from_here
 from genlab.run.folder import read_summary
 from genlab.run.loading import load
@@ -220,7 +221,7 @@ def _restored() -> Iterator[None]:
     known: list[Any] = vars(logging)["_handlerList"]
     to_close = list(known)
     hydra, job = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
-    streams, num_threads = (sys.stdout, sys.stderr), torch.get_num_threads()
+    streams, num_threads, subnormals = (sys.stdout, sys.stderr), torch.get_num_threads(), has_subnormals()
     of_python, of_numpy = random.getstate(), np.random.get_state()
     known.clear()
     try:
@@ -237,5 +238,6 @@ def _restored() -> Iterator[None]:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = hydra, job
         sys.stdout, sys.stderr = streams
         torch.set_num_threads(num_threads)
+        torch.set_flush_denormal(not subnormals)
         random.setstate(of_python)
         np.random.set_state(of_numpy)

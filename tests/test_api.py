@@ -22,6 +22,7 @@ from genlab.api import Run
 from genlab.errors import ConfigurationError, DataError, StorageError
 from genlab.models.base import GenerativeModel
 from genlab.models.draw.draw import DRAW
+from genlab.numerics import has_subnormals
 from genlab.run.names import find_run
 from genlab.training.signals import listen_for_signals
 
@@ -92,6 +93,7 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
     root.addHandler(mine)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(num_threads + 1)
+    torch.set_flush_denormal(False)
 
     def state() -> tuple[object, ...]:
         loggers = [logging.getLogger(name) for name in (None, "genlab", "genlab.progress")]
@@ -103,6 +105,7 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
             (sys.stdout, sys.stderr),
             (torch.get_num_threads(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist()),  # type: ignore[union-attr]
             GlobalHydra.instance().hydra,
+            has_subnormals(),
         )
 
     before = state()

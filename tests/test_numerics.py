@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
-from genlab.numerics import float32_products, make_explicit
+from genlab.numerics import float32_products, has_subnormals, make_explicit
 from genlab.training.capture import step_capture
 from tests.models.pixelcnn.tiny_autoregressive import make
 from tests.models.tiny import make_batch
@@ -19,8 +19,9 @@ def is_rounded() -> tuple[bool, bool]:
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    before, subnormals = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32), has_subnormals()
     yield
+    torch.set_flush_denormal(not subnormals)
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
 
@@ -35,7 +36,19 @@ def test_rounding_is_set_within_and_restored(outside: bool, inside: bool) -> Non
     assert is_rounded() == (outside, outside)
 
 
-def test_the_cpu_is_left_as_it_is() -> None:
+def test_numbers_too_small_for_a_float32_are_zero_on_every_thread() -> None:
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot flush them")
+    factors = torch.full((1_000_000,), 1e-30), torch.full((1_000_000,), 1e-10)
+    assert has_subnormals()
+    assert torch.mul(*factors).all()
+    make_explicit(torch.device("cpu"))
+    assert not has_subnormals()
+    assert not torch.mul(*factors).any()
+    assert torch.tensor(1e-37).mul(1).item() == pytest.approx(1e-37)
+
+
+def test_the_rest_of_the_cpu_is_left_as_it_is() -> None:
     before = is_rounded(), torch.backends.cudnn.deterministic
     make_explicit(torch.device("cpu"))
     assert (is_rounded(), torch.backends.cudnn.deterministic) == before
