@@ -3,8 +3,8 @@
     python -m benchmarks.evaluation [--threads 1] [--setting small|paper|all] [--samples 0 1 10] [--rounds 3]
 
 Both measure the same 512 images, with K importance samples where K is not 0; the base 64 at a time, ours as many as
-``genlab train`` and ``genlab evaluate`` take, without subnormal numbers (genlab.numerics), as they do. Rounds are interleaved in one process on the same weights; ratios are of
-medians of process CPU time.
+``genlab train`` and ``genlab evaluate`` take, without subnormal numbers (genlab.numerics), as they do. Rounds are
+interleaved in one process on the same weights; ratios are of medians of process CPU time.
 """
 
 import argparse
