@@ -41,7 +41,7 @@ PROGRAMS = {
     "pixelcnn": (
         ("pixelcnn_training", "--networks", "document", "--rounds", "2"),
         ("pixelcnn_training", "--networks", "gated", "--rounds", "5", "--compile"),
-        ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "5"),
+        ("pixelcnn_training", "--networks", "plus_plus", "--rounds", "5", "--compile"),
     ),
     "sampling": (
         ("pixelcnn_sampling", "--rounds", "1", "--pixels", "1", "--batches", "1", "16"),

@@ -79,4 +79,6 @@ class CompilationCost:
     milliseconds_per_image: float
     """Time of an eager training step for each image of its batch."""
     speedup: float
-    """Time of an eager step divided by that of a compiled one."""
+    """Time of an eager step divided by that of a compiled one; 1 where compilation gains nothing."""
+    speedup_in_bfloat16: float | None = None
+    """The same with ``trainer.precision=bfloat16``; None where it differs little."""

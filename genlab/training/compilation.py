@@ -74,12 +74,17 @@ def choice(
     cost = model.compilation_cost()
     if device.type != "cpu" or settings.sharding != "none" or cost is None:
         return False, ""
+    speedup = cost.speedup
+    if settings.precision == "bfloat16" and cost.speedup_in_bfloat16 is not None:
+        speedup = cost.speedup_in_bfloat16
+    if speedup <= 1:
+        return False, ""
     num_steps = min(settings.num_steps, 2) if settings.dry_run else settings.num_steps
     num_images = num_steps * max(phase.repeats for phase in model.phases()) * settings.batch_size / num_ranks
     seconds, length = num_images * cost.milliseconds_per_image / 1e3, f"{num_steps:,} steps"
     if settings.max_minutes is not None and seconds > 60 * settings.max_minutes:
         seconds, length = 60 * settings.max_minutes, f"{settings.max_minutes:g} minutes"
-    saved = seconds * (1 - 1 / cost.speedup)
+    saved = seconds * (1 - 1 / speedup)
     takes = f"takes about {cost.seconds:.0f} s and"
     if saved <= cost.seconds:
         return False, f"no, it {takes} would save about {saved:.0f} s in {length}"

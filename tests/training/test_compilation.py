@@ -26,7 +26,7 @@ class Measured(TinyGAN):
     """A step takes 2 batches; 1 ms an image, half of it when compiled."""
 
     def compilation_cost(self) -> CompilationCost:
-        return CompilationCost(seconds=10.0, milliseconds_per_image=1.0, speedup=2.0)
+        return CompilationCost(seconds=10.0, milliseconds_per_image=1.0, speedup=2.0, speedup_in_bfloat16=1.25)
 
     def compilable(self) -> tuple[torch.nn.Module, ...]:
         return (self.generator,)
@@ -46,6 +46,11 @@ class Measured(TinyGAN):
         ),
         ({"num_steps": 9999, "max_minutes": 0.4}, 1, "yes, it takes about 10 s and saves about 12 s in 0.4 minutes"),
         ({"num_steps": 10**6, "sharding": "fsdp2"}, 2, ""),
+        (
+            {"num_steps": 2000, "precision": "bfloat16"},
+            1,
+            "no, it takes about 10 s and would save about 6 s in 2,000 steps",
+        ),
     ],
 )
 def test_compilation_is_chosen_where_the_run_earns_it_back(
@@ -55,6 +60,16 @@ def test_compilation_is_chosen_where_the_run_earns_it_back(
     chooses, reason = choice(Measured(), settings, CPU, num_ranks=num_ranks, missing=None)
     assert reason == expected
     assert chooses == expected.startswith("yes")
+
+
+class Slower(Measured):
+    def compilation_cost(self) -> CompilationCost:
+        return CompilationCost(seconds=10.0, milliseconds_per_image=1.0, speedup=1.0)
+
+
+def test_nothing_is_said_where_compilation_gains_nothing() -> None:
+    settings = make_settings(compile="auto", num_steps=10**6)
+    assert choice(Slower(), settings, CPU, num_ranks=1, missing=None) == (False, "")
 
 
 def test_models_that_nobody_has_measured_and_other_devices_stay_eager() -> None:
