@@ -3,8 +3,8 @@
     python -m benchmarks [ONLY ...] [--write FILE]
     make bench [ONLY="loop gan"]
 
-Each program runs in a process of its own on one thread, with few rounds; all took four minutes on a quiet AMD
-EPYC. Started by itself a program takes more rounds. Ratios are of medians of CPU time, ours and the
+Each program runs in a process of its own on one thread, with few rounds; all take about five minutes on a quiet
+machine. Started by itself a program takes more rounds. Ratios are of medians of CPU time, ours and the
 straightforward way in turns. A program that fails costs its own rows.
 """
 
