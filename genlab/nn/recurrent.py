@@ -90,17 +90,19 @@ class _GradientOfAllSteps(torch.autograd.Function):
     def forward(
         ctx: Any, weight: Tensor, bias: Tensor, inputs: list[Tensor], steps: tuple[int, int], dtype: torch.dtype
     ) -> Tensor:
-        del weight  # an argument only so that it receives a gradient
         ctx.inputs = inputs
-        ctx.dtype = dtype
+        ctx.dtypes = weight.dtype, bias.dtype
         ctx.shares_bias = bias.dim() == 1
-        return bias.expand(*steps, -1)  # (T, B, G)
+        # In the type of the product, which autocast would convert it to at every step, and its gradient back.
+        return bias.to(dtype).expand(*steps, -1)  # (T, B, G)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         gradient = gradients[0]
-        rows = gradient.flatten(0, 1).to(ctx.dtype)  # (T B, G)
-        inputs = torch.cat(ctx.inputs).to(ctx.dtype)  # (T B, J)
+        rows = gradient.flatten(0, 1)  # (T B, G)
+        inputs = torch.cat(ctx.inputs).to(rows.dtype)  # (T B, J)
+        weight_dtype, bias_dtype = ctx.dtypes
         # Not (G, T B) by (T B, J): on the CPU that takes up to half as long again, unless J is a multiple of 8.
-        of_weight = (inputs.t() @ rows).t().to(gradient.dtype)  # (G, J)
-        return of_weight, gradient.sum((0, 1)) if ctx.shares_bias else gradient.sum(0), None, None, None
+        of_weight = (inputs.t() @ rows).t().to(weight_dtype)  # (G, J)
+        of_bias = gradient.sum((0, 1) if ctx.shares_bias else 0, dtype=bias_dtype)
+        return of_weight, of_bias, None, None, None
