@@ -10,6 +10,7 @@ them, and arithmetic with them takes several times as long on some processors.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -18,6 +19,8 @@ def make_explicit(device: torch.device) -> None:
 
     A device with a number becomes the current one, whose generator and streams are used from then on.
     """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # NumPy before 2.4 warns where it first looks for subnormal numbers and there are none
     torch.set_flush_denormal(True)
     if device.type != "cuda":
         return
