@@ -34,8 +34,9 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_initial_weights_in_any_order_of_the_tests() -> None:
+def same_start_in_any_order_of_the_tests() -> None:
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)  # hypothesis refuses a process that a command has told to flush
 
 
 @pytest.fixture(scope="session")
