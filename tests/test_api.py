@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -205,7 +206,8 @@ def test_a_type_checker_knows_what_comes_back(tmp_path: Path, monkeypatch: pytes
         "genlab.trian": "has no attribute",
         "genlab.train(3)": "incompatible type",
     }
-    program = tmp_path / "program.py"
+    # A name of its own: mypy tells of a cached module of this name with the path that it had then.
+    program = tmp_path / f"program_{time.time_ns()}.py"
     program.write_text("\n".join(lines))
     monkeypatch.setenv("MYPYPATH", str(ROOT))
     output, errors, _ = check(["--strict", f"--cache-dir={ROOT / '.mypy_cache'}", str(program)])
