@@ -94,7 +94,6 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
     root.addHandler(mine)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(num_threads + 1)
-    torch.set_flush_denormal(False)
 
     def state() -> tuple[object, ...]:
         loggers = [logging.getLogger(name) for name in (None, "genlab", "genlab.progress")]

@@ -19,9 +19,8 @@ def is_rounded() -> tuple[bool, bool]:
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    before, subnormals = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32), has_subnormals()
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     yield
-    torch.set_flush_denormal(not subnormals)
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cudnn.allow_tf32 = before[1]
 

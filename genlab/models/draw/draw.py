@@ -420,11 +420,10 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         together = next(count for count in range(_MOST_TOGETHER, 0, -1) if num_steps % count == 0)
         for first in range(0, num_steps, together):
             results = self.glimpse(given[first : first + together], state)
-            for result_state, posterior, taken in results:
+            for state, posterior, taken in results:
                 encoder.record(taken.encoder_inputs)
                 decoder.record(taken.decoder_inputs)
-                yield result_state, posterior
-            state = results[-1][0]
+                yield state, posterior
 
     def _generate(self, latents: Float[Tensor, "T B Z"]) -> Iterator[State]:
         """Run the decoder alone, on given latents, and yield its states."""

@@ -111,8 +111,9 @@ class Glimpse(nn.Module):
         """Return what :meth:`step` returns, for each of several glimpses; compiled, they are one function."""
         results = []
         for given_step in given:
-            results.append(self.step(given_step, state))
-            state = results[-1][0]
+            result = self.step(given_step, state)
+            state = result[0]
+            results.append(result)
         return results
 
     def step(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
