@@ -76,6 +76,7 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
             grid=(spec.height, spec.width),
             class_conditional=class_conditional,
         )
+        self._channels = channels
         self._size = num_layers * channels * spec.height * spec.width
         self.network = GatedNetwork(
             in_channels=spec.channels,
@@ -105,9 +106,15 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
         return (self.network,)
 
     def compilation_cost(self) -> CompilationCost:
-        """Return the figures for 6 layers of 24 channels and 28x28 pixels, in proportion to their product."""
+        """Return the figures for 6 layers of 24 channels and 28x28 pixels, in proportion to their product.
+
+        In bfloat16, networks of 32 to 64 channels gain 1.44 to 1.75, one of 24 only 1.03 to 1.09.
+        """
         size = self._size / (6 * 24 * 28 * 28)
-        return CompilationCost(seconds=25.0, milliseconds_per_image=9.0 * size, speedup=1.16, speedup_in_bfloat16=1.03)
+        in_bfloat16 = 1.4 if self._channels >= 32 else 1.03
+        return CompilationCost(
+            seconds=25.0, milliseconds_per_image=9.0 * size, speedup=1.16, speedup_in_bfloat16=in_bfloat16
+        )
 
     def shardable(self) -> tuple[nn.Module, ...]:
         return (*self.network.layers, self.network)
