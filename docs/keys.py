@@ -5,7 +5,10 @@ from pathlib import Path
 from genlab.config.catalogue import description, keys_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-COMMANDS = ("train", "sample", "evaluate", "compare", "export", "check", "board", "datasets", "report")
+COMMANDS = (
+    *("train", "sample", "evaluate", "compare", "export", "check", "board", "datasets", "report"),
+    *("runs", "pretrained", "doctor", "schema"),
+)
 GROUPS = {
     "trainer": "Training",
     "model": "Models and their parts",
@@ -13,6 +16,7 @@ GROUPS = {
     "optimizer": "Optimizers",
     "schedule": "Learning-rate schedules",
     "technique": "GAN techniques",
+    "quality": "Quality of samples in training",
     "logger": "Loggers",
 }
 
