@@ -30,7 +30,7 @@ def updates_of(model: Model) -> list[PhaseUpdate]:
 
 
 def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dict[str, set[str]]:
-    """Return every phase as the trainer runs it.
+    """Run every phase as the trainer does.
 
     Returns:
         Of each phase, the names of the parameters that it changed in any bit.

@@ -53,7 +53,7 @@ from genlab.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The measures of a run, and the settings and environment in which they were taken."""
+    """What an evaluation measures, and the settings and the environment in which it does."""
 
     settings: EvaluateSettings
     trained: TrainedModel
@@ -155,7 +155,7 @@ def _settings_of_samples(settings: EvaluateSettings) -> SamplesSettings:
 
 
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:
-    """Return the ledger of a split, including measures of samples."""
+    """Print and write the ledger of a split, including measures of samples."""
     with first_before_others():  # a download, or images decoded once
         dataset = build_dataset(trained.run, allows_other=settings.allow_other_data)
     batch_size, seed = _batch_size_and_seed(settings, trained)

@@ -57,7 +57,7 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
     """List the pretrained models, or make some: exports of finished runs of ``outputs/``, trained first if missing.
 
     Raises:
-        ConfigurationError: Everything is asked for, and no run is a quick twin's.
+        ConfigurationError: A training was stopped before its end.
         SystemExit: A training failed.
         StorageError: The folder cannot be written.
     """
@@ -116,7 +116,7 @@ def _train(name: str) -> None:
     unfinished = next((each for each in _runs(name) if each.folder.name == name), None)
     words = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
     # In a session of its own, so that Ctrl-C reaches it once: by this process, which waits until it has saved.
-    with subprocess.Popen([sys.executable, "-m", "genlab", "train", *words], start_new_session=True) as training:
+    with subprocess.Popen([sys.executable, "-P", "-m", "genlab", "train", *words], start_new_session=True) as training:
         forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         with handling({number: lambda number, _: training.send_signal(number) for number in forwarded}):
             code = training.wait()

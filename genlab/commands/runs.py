@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunsSettings:
     """Return the checked settings.
 
     Raises:
-        ConfigurationError: Something in them does not fit, or a run to delete is unknown.
+        ConfigurationError: Something in them does not fit.
     """
     del overrides
     return check_fields(RunsSettings, values, "")
@@ -57,7 +58,7 @@ def run(settings: RunsSettings, context: JobContext) -> None:
     """Print the list, or delete the named runs.
 
     Raises:
-        ConfigurationError: There are no runs, or nobody is there to be asked.
+        ConfigurationError: There are no runs, a run to delete is unknown, or nobody is there to be asked.
         FolderInUseError: A run to delete is running.
         StorageError: A run cannot be deleted.
     """
@@ -103,7 +104,6 @@ def _shortened(measure: str, most: int) -> str:
 def _row(run: Run) -> tuple[str, ...]:
     record = main_measure(run)
     step = "" if run.step is None else f"{run.step:,}"
-    size = sum(file.stat().st_size for file in run.folder.rglob("*") if file.is_file())
     return (
         _name(run),
         run.model or "",
@@ -112,8 +112,17 @@ def _row(run: Run) -> tuple[str, ...]:
         step,
         "" if record is None else f"{record.name.removeprefix(VALIDATION).removeprefix(QUALITY)} {rounded(record)}",
         describe_seconds(max(time.time() - _time_of_change(run), 0)),
-        _bytes(size),
+        _bytes(_size(run.folder)),
     )
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of a folder; a file that a running training renames meanwhile does not count."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _name(run: Run) -> str:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.published import Experiment, read_experiments
+from genlab.comparison.published import Experiment, read_experiment
 from genlab.config.build import TARGET
-from genlab.config.catalogue import head_of, keys_of, with_inherited
+from genlab.config.catalogue import files_of, head_of, keys_of, with_inherited
 from genlab.config.compose import open_composer, plain
 from genlab.config.key_help import comments_of, leaves, shown
 from genlab.config.location import config_directory
@@ -34,7 +35,7 @@ def model_in_full(name: str, folders: Sequence[Path]) -> str:
         ConfigurationError: There is no such model.
     """
     path = _file("model", name, folders)
-    experiments = [each for each in read_experiments(folders) if each.model == name]
+    experiments = [each for each in _described(folders) if each.model == name]
     with _composer(folders) as composer:
         composed = composer.compose([f"model={name}"])
         values, comments = plain(composed), comments_of(composed)
@@ -69,7 +70,7 @@ def experiment_in_full(name: str, folders: Sequence[Path]) -> str:
         ConfigurationError: There is no such experiment.
     """
     path = _file("experiment", name, folders)
-    (experiment,) = (each for each in read_experiments(folders) if each.name == name)
+    experiment = read_experiment(path)
     with _composer(folders) as composer:
         composed = composer.compose([f"experiment={name}"])
         values, comments = plain(composed), comments_of(composed)
@@ -91,10 +92,17 @@ def experiment_in_full(name: str, folders: Sequence[Path]) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
+def _described(folders: Sequence[Path]) -> Iterator[Experiment]:
+    """Yield the experiments whose header is complete; one of the user's own may have none."""
+    for path in files_of("experiment", folders).values():
+        with suppress(ConfigurationError):
+            yield read_experiment(path)
+
+
 def _file(group: str, name: str, folders: Sequence[Path]) -> Path:
-    files = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+    files = files_of(group, folders)
     if name not in files:
-        raise ConfigurationError(f"there is no {group} '{name}'; {suggestion(name, sorted(files), kind=f'{group}s')}")
+        raise ConfigurationError(f"there is no {group} '{name}'; {suggestion(name, list(files), kind=f'{group}s')}")
     return files[name]
 
 

@@ -21,14 +21,14 @@ tolerance, in the form of ``published``; ``twin`` is the experiment that stands 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
-from genlab.config.catalogue import with_inherited
+from genlab.config.catalogue import files_of, with_inherited
 from genlab.errors import ConfigurationError
 
 BEGIN = "<!-- genlab report: begin -->"
@@ -99,17 +99,13 @@ class Experiment:
     """Path of a picture in the repository that a run of it has made."""
 
 
-def read_experiments(folders: Iterable[Path]) -> list[Experiment]:
+def read_experiments(folders: Sequence[Path]) -> list[Experiment]:
     """Return the experiments of configuration trees by name; the first tree takes precedence.
 
     Raises:
         ConfigurationError: A header is incomplete.
     """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        for path in (folder / "experiment").glob("*.yaml"):
-            found.setdefault(path.stem, path)
-    return [read_experiment(found[name]) for name in sorted(found)]
+    return [read_experiment(path) for path in files_of("experiment", folders).values()]
 
 
 def read_experiment(path: Path) -> Experiment:

@@ -8,7 +8,7 @@ import shlex
 import statistics
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
 
 
 def folders_of_runs(place: Path) -> Iterator[Path]:
-    """Return the sorted run folders at or below a folder, including those of failed starts."""
+    """Yield the sorted run folders at or below a folder, including those of failed starts."""
     if any((place / mark).exists() for mark in _MARKS):
         yield place
     elif place.is_dir():
@@ -122,11 +122,11 @@ def read_run(folder: Path, *, name: str) -> Run:
     """
     problems: list[str] = []
     has_evaluation = (folder / "evaluation.json").exists()
-    evaluation = _read_json(folder, "evaluation.json", problems) if has_evaluation else {}
+    evaluation = _read(folder, "evaluation.json", problems) if has_evaluation else {}
     samples = _node(evaluation, "samples")  # of a program that may not be genlab, of which nothing else is known
     problems_of_run = [] if samples else problems
-    summary = _read_json(folder, "summary.json", problems_of_run)
-    environment = _read_json(folder, "environment.json", problems_of_run)
+    summary = _read(folder, "summary.json", problems_of_run)
+    environment = _read(folder, "environment.json", problems_of_run)
     configuration = _read_yaml(folder, "config.yaml", problems_of_run)
     origin = _origin(folder)
     step = _whole(summary.get("step"))
@@ -249,24 +249,11 @@ def _speed(folder: Path, problems: list[str]) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def _read_json(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
+def _read(
+    folder: Path, name: str, problems: list[str], *, parse: Callable[[bytes], Any] = json.loads
+) -> dict[str, Any]:
     try:
-        content = json.loads(read_within(folder, name))
-    except FileNotFoundError:
-        problems.append(f"no {name}")
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(_cannot_be_read(name, error))
-        return {}
-    if isinstance(content, dict):
-        return content
-    problems.append(f"{name} holds no keys and values")
-    return {}
-
-
-def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
-    try:
-        content = load_plain(read_within(folder, name).decode())
+        content = parse(read_within(folder, name))
     except FileNotFoundError:
         problems.append(f"no {name}")
         return {}
@@ -277,6 +264,10 @@ def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
         return {str(key): value for key, value in content.items()}
     problems.append(f"{name} holds no keys and values")
     return {}
+
+
+def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
+    return _read(folder, name, problems, parse=lambda content: load_plain(content.decode()))
 
 
 def _cannot_be_read(name: str, error: Exception) -> str:
@@ -301,7 +292,7 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
 def _status_in_sweep(folder: Path) -> str | None:
     """Return the status that a sweep recorded for a run that could not write its own: killed or stopped."""
     number = re.match(r"\d{1,9}", folder.name, re.ASCII)
-    job = _read_json(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
+    job = _read(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
     status = _text(job.get("status"))
     return status if job.get("folder") == folder.name and status in ("killed", "failed", "pruned") else None
 

@@ -33,6 +33,17 @@ def read_name(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSetti
     return check_fields(NamedSettings, values, "")
 
 
+def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """Return the file of each option of a group, sorted by name.
+
+    Args:
+        group: Name of the group.
+        folders: Configuration trees, in order of precedence.
+    """
+    files = {path.stem: path for folder in reversed(folders) for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(files.items()))
+
+
 def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
     """Return each option of a group with the first sentence of its file, sorted.
 
@@ -40,11 +51,7 @@ def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
         group: Name of the group.
         folders: Configuration trees, in order of precedence.
     """
-    files: dict[str, Path] = {}
-    for folder in folders:
-        for path in (folder / group).glob("*.yaml"):
-            files.setdefault(path.stem, path)
-    return {name: headline(files[name]) for name in sorted(files)}
+    return {name: headline(path) for name, path in files_of(group, folders).items()}
 
 
 def settings_of(command: str) -> str:

@@ -1,6 +1,6 @@
 """Composition by Hydra before the run, with one-line error messages that name the nearest valid name.
 
-This is the one file that knows Hydra's internals: its public ``compose`` takes no ``--config-dir`` and lists no groups.
+Most of what depends on Hydra's internals is here: its public ``compose`` takes no ``--config-dir`` and lists no groups.
 """
 
 import copy
@@ -101,21 +101,13 @@ class Composer:
         """Return the groups of which a command takes several options."""
         return [group for group in _GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
 
-    def parse(self, overrides: Sequence[str]) -> list[Override]:
-        """Return command-line overrides as parsed by Hydra.
-
-        Raises:
-            ConfigurationError: An override is not of the form key=value.
-        """
-        return parse_overrides(overrides)
-
     def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
         """Return the configuration with its ``hydra`` node, interpolations not yet resolved.
 
         Raises:
             ConfigurationError: Something does not exist or does not fit.
         """
-        parsed = self.parse(overrides)
+        parsed = parse_overrides(overrides)
         try:
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
@@ -145,7 +137,7 @@ class Composer:
         Raises:
             ConfigurationError: Something does not exist or does not fit.
         """
-        parsed = self.parse(overrides)
+        parsed = parse_overrides(overrides)
         if not any(override.is_sweep_override() or override.key_or_group == MODE for override in parsed):
             return False  # else a chosen configuration may ask for it
         return bool(self.compose(overrides, is_sweep=True).hydra.mode == RunMode.MULTIRUN)
@@ -357,7 +349,7 @@ def select_resolved(configuration: Composed, key: str) -> Any:
 
 
 def keys_of(node: Any, parent: str = "") -> Iterator[str]:
-    """Return the dotted names of all keys of plain nested data, including inner nodes."""
+    """Yield the dotted names of all keys of plain nested data, including inner nodes."""
     if isinstance(node, dict):
         for name, value in node.items():
             key = join(parent, str(name))

@@ -40,7 +40,6 @@ _TITLES = {
     "observer": "Observers",
     "sweep": "A sweep (-m)",
 }
-_OPTIONAL_GROUPS = ("experiment", "logger", "observer", "technique")
 _HIDDEN_GROUPS = ("recipe", "dataset/preparation")
 
 

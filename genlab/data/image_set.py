@@ -42,6 +42,7 @@ class ImageSet:
             names, in whatever folder they lie.
         class_names: The folder of each image; None where no image lies in a folder.
         numbers: The label of each image, from an NPZ; None without labels.
+        binarization: As of a dataset; the images have all their levels.
     """
 
     key: str

@@ -138,7 +138,7 @@ def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:
 def select_classes(store: Store, classes: Sequence[int]) -> Store:
     """Return a view of the images of some classes, labelled by position in `classes`."""
     highest = max(int(store.labels.max()), *classes) if len(store) else max(classes)
-    numbers = torch.full((highest + 1,), UNLABELLED)
+    numbers = torch.full((highest + 2,), UNLABELLED)  # the last for images without a label, which are numbered -1
     numbers[list(classes)] = torch.arange(len(classes))
     labels = numbers[store.labels]
     rows = (labels != UNLABELLED).nonzero().squeeze(1)
@@ -197,11 +197,10 @@ def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
             f"dataset.num_validation must be between 0 and {len(store) - 1} (the training file's images less one), "
             f"got {num_validation}"
         )
-    rows = torch.arange(len(store))
     boundary = len(store) - num_validation
     # Slices of the tensor rather than views by rows: they gather without an indirection.
-    train = Store(store.images[:boundary], store.labels[rows[:boundary]])
-    return train, Store(store.images[boundary:], store.labels[rows[boundary:]])
+    train = Store(store.images[:boundary], store.labels[:boundary])
+    return train, Store(store.images[boundary:], store.labels[boundary:])
 
 
 def _checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:

@@ -297,7 +297,7 @@ def _context() -> JobContext:
 
 
 def _targets(node: Any) -> Iterator[str]:
-    """Return the targets that a configuration names, without those of Hydra's node."""
+    """Yield the targets that a configuration names, without those of Hydra's node."""
     if isinstance(node, Mapping):
         for name, value in node.items():
             if name == TARGET and isinstance(value, str):

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from genlab.config.build import TARGET
-from genlab.config.compose import Composed, Composer, plain, select_resolved
+from genlab.config.compose import Composed, Composer, parse_overrides, plain, select_resolved
 from genlab.config.consequences import differing_data
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import CommandModule, SpreadModule
@@ -114,9 +114,9 @@ def _require_working_directory(composed: Composed) -> None:
         )
 
 
-def _of_every_job(composer: Composer, overrides: Sequence[str]) -> tuple[str, ...]:
+def _of_every_job(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return Hydra's setting for the overrides that all jobs of a sweep share and that no job's folder name repeats."""
-    keys = [override.key_or_group for override in composer.parse(overrides) if not override.is_sweep_override()]
+    keys = [override.key_or_group for override in parse_overrides(overrides) if not override.is_sweep_override()]
     shared = ",".join(key for key in keys if not key.startswith("hydra"))
     return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
 
@@ -153,7 +153,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     if settings is not None and (note := differing_data(choices, overrides)) is not None:
         print(f"genlab: {note}", file=sys.stderr)  # noqa: T201
     folder = _folder_of(whole, "hydra.sweep.dir")
-    of_every_job = _of_every_job(composer, overrides)
+    of_every_job = _of_every_job(overrides)
     parallel = None
     if settings is not None:
         parallel = num_parallel(whole, None if jobs is None else len(jobs))

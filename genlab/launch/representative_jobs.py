@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 
-from genlab.config.compose import Composed, Composer
+from genlab.config.compose import Composed, Composer, parse_overrides
 from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.launch.search import interval_ends
@@ -34,7 +34,7 @@ def in_fixed_order(composer: Composer, overrides: Sequence[str], *, is_search: b
     """
     arguments: list[str] = []
     num_values: dict[str, int] = {}
-    for argument, override in zip(overrides, composer.parse(overrides), strict=True):
+    for argument, override in zip(overrides, parse_overrides(overrides), strict=True):
         if not override.is_discrete_sweep():
             arguments.append(argument)
             continue
@@ -85,15 +85,15 @@ def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Itera
 
     Options of groups are composed; another plain value is put into the configuration of the first job.
     """
-    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, composer.parse(overrides), strict=True)]
+    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, parse_overrides(overrides), strict=True)]
     first = [alternatives[0] for alternatives in values]
     composed = composer.compose(first)
     yield first, composed
     changes = [(position, value) for position, values_of_one in enumerate(values) for value in values_of_one[1:]]
     for position, value in changes[: MAX_CHECKED_AHEAD - 1]:
         job = [*first[:position], value, *first[position + 1 :]]
-        others = [override for n, override in enumerate(composer.parse(first)) if n != position]
-        (override,) = composer.parse([value])
+        others = [override for n, override in enumerate(parse_overrides(first)) if n != position]
+        (override,) = parse_overrides([value])
         is_plain = _is_plain_value(composer, override, others)
         yield job, composer.with_value(composed, override) if is_plain else composer.compose(job)
 

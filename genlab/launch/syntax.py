@@ -69,21 +69,15 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
         flag = flags.get(name)
         if flag is None:
             line.append(argument)
+        elif flag.suffix is None:
+            line.append(f"{flag.key}={value if has_value else flag.default}")
         elif has_value:
             line.append(_override(flag, value))
-        elif flag.suffix is None:
-            line.append(f"{flag.key}={flag.default}")
-        elif _is_value(remaining, flag):
+        elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
             line.append(_override(flag, remaining.pop(0)))
         else:
             line.append(_override(flag, flag.default or ""))
     return line
-
-
-def _is_value(arguments: Sequence[str], flag: Flag) -> bool:
-    if not arguments or flag.suffix is None:
-        return False
-    return arguments[0].endswith(flag.suffix) and (flag.default is None or "=" not in arguments[0])
 
 
 def _gathered(arguments: Sequence[str], key: str) -> list[str]:

@@ -58,8 +58,6 @@ class Worker:
 
     rank: int
     num_workers: int
-    local_rank: int
-    """Rank among the processes of this machine."""
     account: Path | None
     """File of the error report of this process; None if the launcher keeps no files."""
 
@@ -167,7 +165,6 @@ def this_worker() -> Worker | None:
     return Worker(
         rank=place.rank,
         num_workers=place.num_processes,
-        local_rank=place.local_rank,
         account=account if account.name and account.parent.is_dir() else None,
     )
 

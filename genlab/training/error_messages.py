@@ -34,12 +34,12 @@ def explained(
     """
     run_folder = checkpoints.path.parent
     if is_out_of_memory(error):
-        return memory_exhausted(error, step=step, settings=settings, checkpoints=checkpoints, run_folder=run_folder)
+        return memory_exhausted(error, step=step, settings=settings, checkpoints=checkpoints)
     return disk_full(error, run_folder) if is_disk_full(error) else None
 
 
 def memory_exhausted(
-    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, run_folder: Path
+    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder
 ) -> MemoryExhaustedError:
     """Return the error for a shortage of memory. No setting is changed automatically, as that would change the run.
 
@@ -48,14 +48,13 @@ def memory_exhausted(
         step: In which it came.
         settings: Batch size and gradient accumulation of the step.
         checkpoints: Of the run.
-        run_folder: Folder to resume from.
     """
     size, parts = settings.batch_size, settings.gradient_accumulation
     more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
     smaller = "a smaller trainer.batch_size"
     if more is not None and settings.labelled_fraction is None:
         smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
-    start = "the same line" if checkpoints.last_step is None else f"genlab train resume={run_folder}"
+    start = "the same line" if checkpoints.last_step is None else f"genlab train resume={checkpoints.path.parent}"
     return MemoryExhaustedError(
         f"out of memory at step {step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
         f"({str(error) or type(error).__name__}); try again: {start} with {smaller}"

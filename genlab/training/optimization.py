@@ -35,7 +35,7 @@ _AUTOCAST_TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def split_batch(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Return equal consecutive parts of a batch, as views."""
+    """Yield equal consecutive parts of a batch, as views."""
     if parts == 1:
         yield batch
         return

@@ -173,14 +173,10 @@ def _is_terminal() -> bool:
 
 
 class Speedometer:
-    """Counter of steps and seconds of training since the last restart.
+    """Counter of steps and seconds of training since the last restart."""
 
-    Args:
-        step: The first step to count from.
-    """
-
-    def __init__(self, step: int) -> None:
-        self.restart(step)
+    def __init__(self) -> None:
+        self.restart(0)
 
     def restart(self, step: int) -> None:
         """Count from this step on."""

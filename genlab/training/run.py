@@ -103,7 +103,7 @@ class TrainingRun:
         self.log: RunLog | None = None
         """Of the first process once it writes; None in the others."""
         self.progress: Progress | None = None
-        self.speedometer = Speedometer(0)
+        self.speedometer = Speedometer()
         self.seconds_before = 0.0
         """Those of the starts before this one."""
         self.has_begun = False

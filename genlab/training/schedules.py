@@ -1,7 +1,7 @@
 """Learning-rate schedules: factors of the optimiser's own rate, pure functions of the step.
 
 Fractions lie in [0, 1]. The steps of a run are 0, ..., num_steps - 1; the factor of the last one is
-``final_fraction``, and no step has the factor 0 unless ``final_fraction`` is 0.
+``final_fraction`` if at least two steps decay, and no step has the factor 0 unless ``final_fraction`` is 0.
 """
 
 import math

@@ -39,6 +39,21 @@ def test_an_experiment_in_full_without_its_data(
     assert rows["trainer.num_steps=17000"].startswith("training steps")
 
 
+def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(
+    genlab: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    own = tmp_path / "experiment" / "mine.yaml"
+    own.parent.mkdir()
+    own.write_text("# @package _global_\nseed: 1\n")
+    for words in (("experiments", "draw_mnist_quick"), ("models", "draw")):
+        outcome = genlab(*words, "--config-dir", str(tmp_path))
+        assert (outcome.code, outcome.errors) == (0, ""), words
+        assert "reached" in outcome.output
+    outcome = genlab("experiments", "mine", "--config-dir", str(tmp_path))
+    assert outcome.code == 2
+    assert "the header lacks" in outcome.errors
+
+
 def test_a_typo_is_answered_with_the_nearest_name(genlab: Callable[..., Outcome]) -> None:
     outcome = genlab("experiments", "draw_mnist_quik")
     assert outcome.code == 2

@@ -78,6 +78,11 @@ def test_classes_are_numbered_in_the_order_given():
     assert labels.tolist() == [1, 0, 0, 1, 0]
 
 
+def test_an_image_without_a_label_is_of_no_chosen_class():
+    chosen = select_classes(_store([UNLABELLED, 0, 1]), [0, 1])
+    assert chosen.gather(torch.arange(len(chosen)))[1].tolist() == [0, 1]
+
+
 def test_choice_of_classes_holds_in_every_split_and_is_measured():
     data = _assemble(classes=[2])
     assert data.spec.num_classes == 1

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from genlab.config.compose import Composer, open_composer
+from genlab.config.compose import Composer, open_composer, parse_overrides
 from genlab.errors import ConfigurationError
 from genlab.launch.representative_jobs import in_fixed_order
 
@@ -61,7 +61,7 @@ def test_of_two_values_for_a_key_the_last_counts(composer: Composer) -> None:
 def test_a_shuffled_sweep_has_one_order(composer: Composer) -> None:
     """Job n is known by its number on resumption, so no launcher may draw another order."""
     (word,) = in_fixed_order(composer, ["+seed=shuffle(range(40))"], is_search=False)
-    (override,) = composer.parse([word])
+    (override,) = parse_overrides([word])
     values = list(override.sweep_iterator())
     assert override.get_key_element() == "+seed"
     assert sorted(values) == list(range(40)) != values

@@ -24,7 +24,7 @@ from genlab.launch.worker import ERROR_FILE_VARIABLE, LAUNCHER_VARIABLE, Worker,
 def worker(notes: Path, rank: int = 0, *, attempt: int = 0) -> Worker:
     folder = notes / f"attempt_{attempt}" / str(rank)
     folder.mkdir(parents=True, exist_ok=True)
-    return Worker(rank=rank, num_workers=2, local_rank=rank, account=folder / "error.json")
+    return Worker(rank=rank, num_workers=2, account=folder / "error.json")
 
 
 def test_a_process_knows_its_place_only_from_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_a_process_knows_its_place_only_from_a_launcher(tmp_path: Path, monkeypa
     for name, value in place.items():
         assert this_worker() is None  # some schedulers set a part of them
         monkeypatch.setenv(name, value)
-    assert this_worker() == Worker(rank=3, num_workers=4, local_rank=1, account=None)
+    assert this_worker() == Worker(rank=3, num_workers=4, account=None)
     account = tmp_path / "attempt_0" / "1" / "error.json"
     monkeypatch.setenv(ERROR_FILE_VARIABLE, str(account))
     found = this_worker()
@@ -51,7 +51,7 @@ def test_those_started_again_know_the_run_folder(tmp_path: Path) -> None:
     worker(tmp_path).remember(tmp_path / "run")
     for rank in (0, 1):
         assert worker(tmp_path, rank, attempt=1).remembered() == tmp_path / "run"
-    nowhere = Worker(rank=0, num_workers=2, local_rank=0, account=None)
+    nowhere = Worker(rank=0, num_workers=2, account=None)
     nowhere.remember(tmp_path / "run")
     assert nowhere.remembered() is None
 
@@ -133,7 +133,7 @@ from pathlib import Path
 from genlab.launch.worker import Worker
 stopped = []
 signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-Worker(rank=0, num_workers=2, local_rank=0, account=None).enter()
+Worker(rank=0, num_workers=2, account=None).enter()
 print(os.getpid(), flush=True)
 while not stopped:
     time.sleep(0.02)

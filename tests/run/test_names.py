@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from genlab.cli import COMMANDS
 from genlab.commands.runs import RunsSettings, run, table
 from genlab.comparison.runs import read_runs
 from genlab.errors import ConfigurationError, FolderInUseError
 from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import JobContext
+from genlab.launch.syntax import expanded
 from genlab.run.folder import locked
 from genlab.run.names import find_run
 
@@ -34,6 +36,28 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         config.write_text("seed: 1\n")
         os.utime(config, (1000 - age, 1000 - age))
     return tmp_path / "outputs"
+
+
+def test_the_list_is_made_beside_a_training_that_renames_its_files(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outputs / NAMES[0] / "model.tmp").write_text("renamed while the sizes are summed")
+    is_file = Path.is_file
+
+    def renamed_afterwards(path: Path, **options: bool) -> bool:
+        found = is_file(path, **options)
+        if path.name == "model.tmp":
+            path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", renamed_afterwards)
+    assert "mnist-dcgan/0001-lr-1e-3" in table(read_runs([outputs]), width=0)
+
+
+@pytest.mark.parametrize("flag", ["--yes", "--yes=true"])
+def test_a_flag_without_a_value_may_be_given_one(flag: str) -> None:
+    _, syntax = COMMANDS["runs"]
+    assert "sure=true" in expanded(["rm", "digits", flag], syntax)
 
 
 @pytest.mark.parametrize(

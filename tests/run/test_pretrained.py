@@ -89,6 +89,16 @@ def test_the_list_names_every_quick_twin(place: Path, genlab: Callable[..., Outc
     assert "names has no 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?" in outcome.errors
 
 
+def test_a_training_does_not_import_from_the_working_directory(
+    place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("typing.py").write_text("raise SystemExit('imported from the working directory')")
+    monkeypatch.setattr(command, "overrides_of", lambda name: ["model=no_such_model"])
+    outcome = genlab("pretrained", "draw_mnist_quick")
+    assert outcome.code == 2
+    assert "no_such_model" in outcome.errors
+
+
 @pytest.mark.slow
 def test_finished_runs_are_exported_and_others_are_not(
     place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch

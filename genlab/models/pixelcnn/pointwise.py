@@ -56,6 +56,7 @@ class PixelLinear:
         bias: (C_out,).
         offset: Vector to add to the input, (C_in,); folded into the bias.
         convolution: The convolution whose groups are used.
+        dtype: Of the products.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, offset: Tensor, convolution: MaskedConv2d, dtype: torch.dtype):
