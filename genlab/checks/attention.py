@@ -5,6 +5,7 @@ Dimensions: N filters of a bank, L pixels along the axis.
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -37,22 +38,29 @@ def paper_bank(center: float, variance: float, stride: float, num_filters: int, 
 def rows_sum_to_one(subject: Subject) -> Finding:
     """Check that each filter sums to one over the pixels, even far outside of the image."""
     banks = _banks(subject, [*_WINDOWS, (50.0, -50.0, -5.0, 0.3, 0.0)])
-    error = max(float((bank.sum(-1) - 1).abs().max()) for bank, *_ in banks)
+    error = _largest((bank.sum(-1) - 1).abs().max() for bank, *_ in banks)
     return held_if(error < _TOLERANCE, f"largest |sum of a row - 1| {error:.1e} in {len(banks)} filter banks")
 
 
 def filters_are_centred(subject: Subject) -> Finding:
     """Check that the filters are centred on the window, and equal those of the paper."""
     banks = _banks(subject, _WINDOWS)
-    offset = error = 0.0
-    for bank, window, expected in banks:
-        if not any(window):  # zeros centre the window in the image
-            length = bank.shape[1]
-            position = torch.arange(1, length + 1, dtype=bank.dtype)
-            offset = max(offset, abs(float((bank @ position).mean()) - (length + 1) / 2))
-        error = max(error, float((bank - expected).abs().max()))
+    offset = _largest(_distance_from_centre(bank) for bank, window, _ in banks if not any(window))
+    error = _largest((bank - expected).abs().max() for bank, _, expected in banks)
     seen = f"centre off by {offset:.1e} pixels, largest difference from eqs. 19 to 26 {error:.1e}"
-    return held_if(max(offset, error) < _TOLERANCE, seen)
+    return held_if(offset < _TOLERANCE and error < _TOLERANCE, seen)
+
+
+def _distance_from_centre(bank: Float[Tensor, "N L"]) -> Float[Tensor, ""]:
+    """Return the distance of the filters' mean position from the centre of the image, in pixels."""
+    length = bank.shape[1]
+    position = torch.arange(1, length + 1, dtype=bank.dtype)
+    return ((bank @ position).mean() - (length + 1) / 2).abs()
+
+
+def _largest(numbers: Iterable[Tensor]) -> float:
+    """Return the largest number; NaN if there is one, which Python's `max` may pass over."""
+    return float(torch.stack(tuple(numbers)).max())
 
 
 Bank = tuple[Tensor, tuple[float, ...], Tensor]

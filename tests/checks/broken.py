@@ -28,6 +28,50 @@ class ShiftedFilters(DRAW):
                 module.offsets += 0.5
 
 
+class OtherFilters(DRAW):
+    """Filters of another class of grids."""
+
+    grid: type[FilterGrid]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, FilterGrid):
+                module.__class__ = self.grid
+
+
+class DividedGrid(FilterGrid):
+    """The sum of the paper, which underflows to zero far outside of the image."""
+
+    def forward(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        centers, (variance, stride, gamma) = self._decode(parameters)
+        means_x, means_y = torch.addcmul(centers.t().unsqueeze(2), self.offsets, stride).unsqueeze(3).unbind(0)
+        precision = (-0.5 / variance).unsqueeze(2)
+        filters_x = torch.exp((self.columns - means_x).square() * precision)
+        filters_y = torch.exp((self.rows - means_y).square() * precision)
+        return filters_y / filters_y.sum(-1, keepdim=True), filters_x / filters_x.sum(-1, keepdim=True), gamma
+
+
+class DividedFilters(OtherFilters):
+    """Filters that are NaN far outside of the image."""
+
+    grid = DividedGrid
+
+
+class UnnormalizedGrid(FilterGrid):
+    """Filters that sum to 1.01."""
+
+    def forward(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        filters_y, filters_x, gamma = super().forward(parameters)
+        return 1.01 * filters_y, filters_x, gamma
+
+
+class UnnormalizedFilters(OtherFilters):
+    """Filters that sum to 1.01."""
+
+    grid = UnnormalizedGrid
+
+
 class StretchedPenalty(GradientPenalty):
     """(|w| - 1)^2 with the mean instead of the sum over pixels in the norm."""
 

@@ -166,6 +166,11 @@ def test_images_are_the_smallest_that_the_model_takes() -> None:
 
 BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
     "shifted filters": (draw(broken.ShiftedFilters), {"filters are centred"}),
+    "filters divided by their sum": (draw(broken.DividedFilters), {"filter rows sum to one"}),
+    "filters that sum to more than one": (
+        draw(broken.UnnormalizedFilters),
+        {"filter rows sum to one", "filters are centred"},
+    ),
     "wrong KL constant": (
         draw(broken.WrongConstant),
         {

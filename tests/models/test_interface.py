@@ -31,6 +31,9 @@ SPECS = {
 }
 
 
+REFUSED = {("pixelcnn_blocks", "colour"): "needs at most 1296"}
+
+
 def test_the_models_are_seen() -> None:
     assert len(MODELS) >= 9
 
@@ -56,11 +59,11 @@ def make(name: str, spec: ImageSpec) -> tuple[Model, Batch]:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
     spec = SPECS[kind]
-    try:
-        model, batch = make(name, spec)
-    except ConfigurationError as refusal:
-        assert kind != "binary"
-        pytest.skip(str(refusal))
+    if (name, kind) in REFUSED:
+        with pytest.raises(ConfigurationError, match=REFUSED[name, kind]):
+            make(name, spec)
+        return
+    model, batch = make(name, spec)
     phases = model.phases()
     assert len({phase.name for phase in phases}) == len(phases)
     trained = set()

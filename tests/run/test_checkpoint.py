@@ -20,6 +20,7 @@ import torch
 
 from genlab import storage
 from genlab.errors import CheckpointError, StorageError
+from genlab.run import checkpoint
 from genlab.run.checkpoint import BEST, FORMAT_VERSION, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.tensor_file import seal
 
@@ -164,13 +165,28 @@ def test_kills_in_two_saves_running_leave_good_checkpoints(tmp_path: Path, monke
             assert 2 <= folder.load(BEST, device=CPU)["step"] <= max(newest, step), (first, second)
 
 
-def test_plain_writing_would_fail_that_test(folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same kill in the middle of a write on the final name leaves a torn file."""
+def test_a_kill_within_a_write_on_the_final_name_leaves_no_checkpoint(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kills of the tests above would find it if a checkpoint were written in place."""
+
+    def write_in_place(path: Path, *parts: Any, **_: Any) -> None:
+        content = b"".join(parts)
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            os.fsync(file.fileno())
+            file.write(content[len(content) // 2 :])
+
     save(folder, 1)
-    content = (folder.path / LAST).read_bytes()
-    (folder.path / LAST).write_bytes(content[: len(content) // 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "replace_atomically", write_in_place)
+        kill_at(patch, 0)
+        with pytest.raises(Killed):
+            save(folder, 2)
+    folder.prepare()
     with pytest.raises(CheckpointError):
-        folder.load(LAST, device=CPU)
+        folder.newest(device=CPU)
 
 
 def test_a_write_that_fails_leaves_the_old_bytes_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

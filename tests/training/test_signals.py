@@ -46,15 +46,17 @@ def test_nohup_counts() -> None:
         assert request.signal_number is None
 
 
-def test_a_second_interruption_after_a_hangup_leaves_at_once(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_leaves_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], first: signal.Signals, second: signal.Signals
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     with listen_for_signals(last_line):
-        os.kill(os.getpid(), signal.SIGHUP)
-        os.kill(os.getpid(), signal.SIGINT)
-    assert codes == [130]
+        os.kill(os.getpid(), first)
+        os.kill(os.getpid(), second)
+    assert codes == [128 + second]
     assert capfd.readouterr().err == "genlab: to resume: this way\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from genlab.metrics.quality_observer import is_measured_by_samples
 from genlab.models.gan.acgan import AuxiliaryClassifier
@@ -270,7 +270,13 @@ def test_the_embedding_is_spectrally_normalised_as_every_layer_is() -> None:
 def test_feature_matching_takes_the_features_that_no_class_has_moved() -> None:
     matching = {"matching": FeatureMatching(weight=1.0, replaces_objective=True)}
     model = make_gan(SPEC, conditioning=ClassProjection(), techniques=matching)
-    assert torch.isfinite(model.phases()[1].loss(make_batch(SPEC, 4)).value)
+    batch = make_batch(SPEC, 4)
+    values = []
+    for scale in (0.0, 100.0):
+        nn.init.constant_(model.discriminator.embedding.weight, scale)
+        torch.manual_seed(1)
+        values.append(model.phases()[1].loss(batch).value)
+    assert torch.equal(*values)
 
 
 # ---- auxiliary classifier (arXiv:1610.09585)

@@ -131,12 +131,6 @@ def test_an_untrained_deep_network_starts_near_the_uniform_distribution():
     torch.testing.assert_close(nats, torch.full((4,), 784 * math.log(2)), atol=300, rtol=0)
 
 
-def test_completion_and_sampling_exist():
-    """A library's `pixel_cnn` turned out to hold a network without a distribution: here it is generative."""
-    model = make(PixelCNN)
-    assert model.sample(2).shape == (2, 1, 4, 4)
-
-
 def test_unusable_choices_are_named():
     with pytest.raises(ValueError, match=r"model\.num_blocks must be an integer of at least 0"):
         make(PixelCNN, num_blocks=-1)
