@@ -3,9 +3,10 @@
     python -m benchmarks.defaults [FAMILY ...] [--busy 0] [--seconds 4] [--threads 1 2]
                                   [--ways eager compiled] [--precisions float32 bfloat16] [--cold]
 
-A family is a model of ``genlab train model=NAME``, with overrides. Each is measured in a process of its own, with the
-environment that the program sets; its choices take turns there. Figures are the least time, of CPU for one thread and
-on the wall for more. ``--busy`` starts so many processes that only count; figures are then medians on the wall.
+A family is a model of ``genlab train model=NAME``, with overrides, or an experiment on the embedded digits. Each is
+measured in a process of its own, with the environment that the program sets; its choices take turns there. Figures are
+the least time, of CPU for one thread and on the wall for more. ``--busy`` starts so many processes that only count;
+figures are then medians on the wall.
 
 The seconds of a compilation are CPU time, of the compiler's processes too: a first step in which it happens, less a
 compiled step; ``--cold`` compiles into an empty cache, which takes the longest.
@@ -42,12 +43,21 @@ from genlab.training.precision import Precision, resolved
 FAMILIES: dict[str, tuple[str, ...]] = {
     "draw_10": ("model=draw",),
     "draw_16": ("model=draw", "model.num_glimpses=16"),
+    "draw_long": ("experiment=draw_mnist_long", "dataset=digits"),
     "draw_64": ("model=draw", "model.num_glimpses=64", "model.read_size=2", "model.latent_size=100"),
     "draw_no_attention": ("model=draw_no_attention",),
     "draw_classifier": ("model=draw_classifier",),
     "pixelcnn": ("model=pixelcnn",),
     "pixelcnn_blocks": ("model=pixelcnn_blocks",),
     "gated_pixelcnn": ("model=gated_pixelcnn",),
+    "gated_pixelcnn_32": ("model=gated_pixelcnn", "model.channels=32"),
+    "gated_pixelcnn_48": ("model=gated_pixelcnn", "model.channels=48"),
+    "gated_pixelcnn_64": ("model=gated_pixelcnn", "model.channels=64"),
+    "gated_pixelcnn_long": ("experiment=gated_pixelcnn_mnist_long", "dataset=digits"),
+    "gated_pixelcnn_long_without_dropout": (
+        *("experiment=gated_pixelcnn_mnist_long", "dataset=digits"),
+        "model.dropout=0",
+    ),
     "pixelcnn_pp": ("model=pixelcnn_pp",),
     "gan": ("model=gan",),
     "wgan_gp": ("model=wgan_gp",),

@@ -16,6 +16,7 @@ from genlab.config.fields import check_fields
 from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
+from genlab.launch.processes import GENLAB
 from genlab.paths import from_here
 from genlab.run.names import RUNS_ROOT, WEIGHTS_NAME
 from genlab.run.pretrained import digests, find_pretrained, known_names, overrides_of, own_folder, write_index
@@ -116,7 +117,7 @@ def _train(name: str) -> None:
     unfinished = next((each for each in _runs(name) if each.folder.name == name), None)
     words = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
     # In a session of its own, so that Ctrl-C reaches it once: by this process, which waits until it has saved.
-    with subprocess.Popen([sys.executable, "-P", "-m", "genlab", "train", *words], start_new_session=True) as training:
+    with subprocess.Popen([sys.executable, *GENLAB, "train", *words], start_new_session=True) as training:
         forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         with handling({number: lambda number, _: training.send_signal(number) for number in forwarded}):
             code = training.wait()

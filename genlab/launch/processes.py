@@ -20,6 +20,8 @@ from genlab.signals import signal_text
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+GENLAB = ("-P", "-m", "genlab")
+"""Arguments with which Python starts genlab; with -m alone it would import from the working directory."""
 _LEAVING_SECONDS = "120"
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
@@ -92,8 +94,7 @@ def launch_processes(command: str, arguments: Sequence[str], processes: Processe
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
             signal.signal(signal.SIGHUP, hang_up)
         try:
-            # -P, for with -m alone Python would import from the working directory.
-            elastic_launch(config, sys.executable)("-P", "-m", "genlab", command, *arguments)
+            elastic_launch(config, sys.executable)(*GENLAB, command, *arguments)
         except SignalException as stop:
             _signal_all(Path(notes), signal.SIGKILL)  # processes that a second signal left no time to end
             raise StoppedBySignal(f"stopped by {signal_text(int(stop.sigval))}", int(stop.sigval)) from None

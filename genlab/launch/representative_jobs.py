@@ -87,12 +87,13 @@ def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Itera
     """
     values = [_alternatives(line, parsed) for line, parsed in zip(overrides, parse_overrides(overrides), strict=True)]
     first = [alternatives[0] for alternatives in values]
+    parsed_first = parse_overrides(first)
     composed = composer.compose(first)
     yield first, composed
     changes = [(position, value) for position, values_of_one in enumerate(values) for value in values_of_one[1:]]
     for position, value in changes[: MAX_CHECKED_AHEAD - 1]:
         job = [*first[:position], value, *first[position + 1 :]]
-        others = [override for n, override in enumerate(parse_overrides(first)) if n != position]
+        others = [override for n, override in enumerate(parsed_first) if n != position]
         (override,) = parse_overrides([value])
         is_plain = _is_plain_value(composer, override, others)
         yield job, composer.with_value(composed, override) if is_plain else composer.compose(job)

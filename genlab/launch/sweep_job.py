@@ -21,6 +21,7 @@ from genlab.config.compose import SWEEP_NODE, Composed, quoted
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
 from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.metrics_follower import MetricsFollower
+from genlab.launch.processes import GENLAB
 from genlab.launch.sweep_folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
 from genlab.launch.sweep_report import write_tables
 from genlab.launch.sweep_settings import SweepSettings
@@ -108,8 +109,7 @@ def _run_and_record(
     sweep.write_record(record)
     output = from_here(run_folder / OUTPUT_NAME)
     tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {output}", is_progress=True)
-    # -P, for with -m alone Python would import from the working directory.
-    ended = _run([sys.executable, "-P", "-m", "genlab", command, *arguments], record, sweep, variables)
+    ended = _run([sys.executable, *GENLAB, command, *arguments], record, sweep, variables)
     sweep.write_record(ended)
     write_tables(sweep, settings)
     reason = "" if ended.reason is None else f": {ended.reason}"

@@ -18,14 +18,17 @@ from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import Batch, Loss, Phase
 
 
+def _grids_of(model: DRAW) -> list[FilterGrid]:
+    return [module for module in model.modules() if isinstance(module, FilterGrid)]
+
+
 class ShiftedFilters(DRAW):
     """Filters that stand half a stride beside the centre: i - N/2 for i - N/2 - 0.5 (eq. 19)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, FilterGrid):
-                module.offsets += 0.5
+        for grid in _grids_of(self):
+            grid.offsets += 0.5
 
 
 class OtherFilters(DRAW):
@@ -35,9 +38,8 @@ class OtherFilters(DRAW):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for module in self.modules():
-            if isinstance(module, FilterGrid):
-                module.__class__ = self.grid
+        for grid in _grids_of(self):
+            grid.__class__ = self.grid
 
 
 class DividedGrid(FilterGrid):
