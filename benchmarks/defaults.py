@@ -49,6 +49,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "draw_classifier": ("model=draw_classifier",),
     "pixelcnn": ("model=pixelcnn",),
     "pixelcnn_blocks": ("model=pixelcnn_blocks",),
+    "pixelcnn_blocks_long": ("experiment=pixelcnn_blocks_mnist_long", "dataset=digits"),
     "gated_pixelcnn": ("model=gated_pixelcnn",),
     "gated_pixelcnn_32": ("model=gated_pixelcnn", "model.channels=32"),
     "gated_pixelcnn_48": ("model=gated_pixelcnn", "model.channels=48"),

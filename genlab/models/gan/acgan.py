@@ -40,6 +40,7 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between, require_count
+from genlab.nn.dropout import Dropout
 from genlab.types import UNLABELLED, ImageSpec, Loss
 
 # Weights from N(0, 0.02).
@@ -122,7 +123,7 @@ class ACGANDiscriminator(DiscriminatorNetwork):
             layers.append(nn.Conv2d(before, after, 3, stride, 1, bias=normalization_here is None))
             if normalization_here is not None:
                 layers.append(normalization_here(after))
-            layers += [nn.LeakyReLU(leak), nn.Dropout(dropout)]
+            layers += [nn.LeakyReLU(leak), Dropout(dropout)]
         self.layers = nn.Sequential(*layers)
         self.num_features = widths[-1] * (spec.height >> halvings) * (spec.width >> halvings)
         initialize_normal(self, std=_WEIGHT_STD)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from genlab.functional import at_least_float32, tanh
 from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
+from genlab.nn.dropout import Dropout
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
 
 # PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
@@ -69,7 +70,7 @@ class GatedLayer(nn.Module):
         with torch.no_grad():
             for convolution in (self.vertical, self.vertical_to_horizontal, self.horizontal, self.output):
                 convolution.weight.mul_(_INITIAL_GAIN)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.classes = nn.Embedding(num_classes + 1, 4 * channels) if num_classes else None
         if self.classes is not None:
             nn.init.zeros_(self.classes.weight)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genlab.functional import at_least_float32
 from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
 from genlab.models.ranges import require_between, require_count
+from genlab.nn.dropout import Dropout
 from genlab.nn.masked import MaskedConv2d
 
 Normalization = Callable[..., nn.Module]
@@ -60,7 +61,7 @@ class ResidualBlock(nn.Module):
         self.spread_norm = normalize(block_channels)
         self.expand = MaskedConv2d(block_channels, stream_channels, 1, num_groups=num_groups, mask_type="B")
         self.expand_norm = normalize(stream_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "B stream H W"]) -> Float[Tensor, "B stream H W"]:
         y: Tensor = F.relu(x)

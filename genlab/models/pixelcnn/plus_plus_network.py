@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
+from genlab.nn.dropout import Dropout
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
 
 # Data-dependent initialisation leaves the residual branches small, so that the network starts near the identity.
@@ -77,7 +78,7 @@ class GatedResidualBlock(nn.Module):
         self.classes = nn.Embedding(num_classes + 1, 2 * filters) if num_classes else None
         if self.classes is not None:
             nn.init.zeros_(self.classes.weight)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def class_bias(self, labels: Int[Tensor, " B"]) -> Float[Tensor, "B C_out"] | None:
         """Return the class's bias of (a, b); UNLABELLED is the last row."""
