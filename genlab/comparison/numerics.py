@@ -73,6 +73,7 @@ CHANGES = (
     Change("On the CPU numbers below 1.2e-38", "d853661"),
     Change("With bfloat16 products `trainer.compile=auto` reckons", "d90e4e2"),
     Change("With bfloat16 products `trainer.compile=auto` takes", "1807de9", ("gated_pixelcnn_*",)),
+    Change("On the CPU dropout draws 16 random bits", "1cfe7e5"),
 )
 
 
