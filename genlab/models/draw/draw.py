@@ -280,12 +280,6 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
         return share_rows(draw, num_samples)
 
-    @torch.no_grad()
-    def sample_canvases(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "F N C H W"]:
-        """Return the canvases of samples after each glimpse, sigmoid(c_0) to sigmoid(c_T), as images."""
-        states = list(self._generate(self._noise(num_samples, generator)))
-        return self._canvas_images(num_samples, states)
-
     def _canvas_images(self, num_rows: int, states: list[State]) -> Float[Tensor, "F N C H W"]:
         canvases = [self._initial_state(num_rows).canvas, *(state.canvas for state in states)]
         return _to_images(self.observation.mean(torch.stack(canvases)))

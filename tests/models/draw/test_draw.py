@@ -296,9 +296,9 @@ def test_samples_are_the_last_canvases_and_follow_the_generator() -> None:
     model = make_draw(make_spec(channels=3))
     randomize(model, 0.5)
     first = model.sample(4, generator=torch.Generator().manual_seed(7))
-    canvases = model.sample_canvases(4, generator=torch.Generator().manual_seed(7))
-    assert canvases.shape == (4, 4, 3, 4, 4)
-    assert torch.equal(canvases[-1], first)
+    pictures = model.visualize(None, num_samples=4, generator=torch.Generator().manual_seed(7))
+    assert first.shape == (4, 3, 4, 4)
+    assert torch.equal(pictures["samples"], first)
     assert not torch.equal(first, model.sample(4, generator=torch.Generator().manual_seed(8)))
     with pytest.raises(ValueError, match="not class-conditional"):
         model.sample(2, labels=torch.zeros(2, dtype=torch.int64))
