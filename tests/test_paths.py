@@ -91,6 +91,13 @@ def test_a_home_folder_on_the_line_is_read_as_hydra_could_not(home, word, read):
     assert parse_command_line(["--config-dir=~/own"], positional=None).flags == [f"--config-dir={home}/own"]
 
 
+@pytest.mark.parametrize("key", ["images", "samples", "reference", "against", "fill"])
+def test_a_path_that_exists_needs_no_quotes(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p (1)").mkdir()
+    assert parse_command_line([f"{key}=p (1)"], positional=None).overrides == [f"{key}='p (1)'"]
+
+
 def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatch):
     """Every key of a training run, and the folders that Hydra makes."""
     own = home / "own" / "experiment" / "mine.yaml"

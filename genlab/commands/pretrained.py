@@ -109,7 +109,8 @@ def _runs(name: str) -> Iterator[Run]:
     for folder in folders_of_runs(Path(RUNS_ROOT)):
         each = read_run(folder, name=folder.name)
         choices = (f"experiment={each.experiment}",) if each.experiment else (f"model={each.model}", "dataset=digits")
-        if overrides_of(name)[0] in choices and set(changes(each)) <= {*choices, *overrides_of(name)}:
+        is_seeded = any(override.startswith("seed=") for override in each.overrides)
+        if overrides_of(name)[0] in choices and set(changes(each)) <= {*choices, *overrides_of(name)} and not is_seeded:
             yield each
 
 

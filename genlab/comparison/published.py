@@ -21,6 +21,7 @@ tolerance, in the form of ``published``; ``twin`` is the experiment that stands 
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ _MODEL = re.compile(r"^  - override /model: (\w+)$", re.MULTILINE)
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = (
     *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
-    *("name=", "logger=", "logger."),
+    *("name=", "logger=", "logger.", "resume="),
     *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped has not finished
 )
 _HEADER = (
@@ -300,8 +301,11 @@ def _settings(run: Run) -> str:
 
 
 def changes(run: Run) -> list[str]:
-    """Return the overrides that change the training of an experiment's run."""
-    return [override for override in run.overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
+    """Return the overrides that change the training of an experiment's run, those of its resumptions too."""
+    resumptions = [shlex.split(command) for command in run.commands if "resume=" in command]
+    later = [word for words in resumptions for word in words if "=" in word and not word.startswith("-")]
+    overrides = dict.fromkeys((*run.overrides, *later))
+    return [override for override in overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
 
 
 def _in_cell(text: str) -> str:

@@ -136,8 +136,10 @@ def read_run(folder: Path, *, name: str) -> Run:
     speed = _speed(folder, problems)
     at = _whole(evaluation.get("step"))
     is_of_last = str(evaluation.get("checkpoint")).startswith("last.")
-    if measured and at is not None and step is not None and is_of_last and at < step:
-        problems.append(f"evaluation.json is of step {at:,}, the run is at step {step:,}: genlab evaluate run={folder}")
+    newest = step if is_of_last else _number(_node(summary, "best").get("step"))
+    if measured and at is not None and newest is not None and at < newest:
+        where = "the run is at" if is_of_last else "the best checkpoint is of"
+        problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,.0f}: genlab evaluate run={folder}")
     return Run(
         folder=folder,
         name=name,
@@ -277,7 +279,10 @@ def _cannot_be_read(name: str, error: Exception) -> str:
 
 
 def _status(folder: Path, summary: Mapping[str, Any]) -> str:
-    status = _status_in_sweep(folder) or _text(summary.get("status"))
+    status, in_sweep = _text(summary.get("status")), _status_in_sweep(folder)
+    # A run that was resumed by hand and has ended tells of itself.
+    if in_sweep is not None and (status in (None, "running") or (status, in_sweep) == ("interrupted", "pruned")):
+        return in_sweep
     if status is None:
         return "unknown"
     if status != "running":

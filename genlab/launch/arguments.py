@@ -17,7 +17,7 @@ from genlab.run.names import named_run
 
 _PATH_NAMES = (
     *("resume", "init_from", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
-    *("samples", "reference"),
+    *("samples", "reference", "against", "fill"),
     *("classifier", "watch_classifier", "inception_weights", "write", "csv", "json", "html"),
 )
 _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)

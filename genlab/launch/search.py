@@ -188,6 +188,7 @@ class Search:
                 direction="minimize" if self._comparison.minimize else "maximize",
                 load_if_exists=True,
             )
+            self._require_same_measure(study)
             # A resumed search must not draw the numbers of its first start again.
             seed = settings.seed + len(study.get_trials(deepcopy=False))
             study.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=settings.n_startup_trials)
@@ -198,6 +199,17 @@ class Search:
         finally:
             storage.remove_session()
             storage.engine.dispose()
+
+    def _require_same_measure(self, study: "Study") -> None:
+        """Refuse a resumption whose values and those of the earlier trials are not comparable."""
+        now = {"measure": self._comparison.measure, "minimize": self._comparison.minimize}
+        known = study.user_attrs.get("comparison", now)
+        if known != now:
+            given = "sweep.measure={measure} sweep.minimize={minimize}"
+            raise ConfigurationError(
+                f"a search keeps its measure and direction ({given.format(**known)}), got {given.format(**now)}"
+            )
+        study.set_user_attr("comparison", now)
 
     def _unfinished(self, study: "Study") -> "Iterator[list[Trial]]":
         """Yield the trials that a stop has left without a result, as many at once as are launched together."""

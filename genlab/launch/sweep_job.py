@@ -97,12 +97,12 @@ def _run_and_record(
         tell(f"job {record.number}: failed: {holder}")
         return
     previous = sweep.record(record.number)
-    if previous is not None and previous.status == "running":
+    if previous is not None and previous.status not in DONE and _has_ended_unrecorded(sweep, previous):
         previous = sweep.finalise(previous)
     if previous is not None and previous.status in DONE:
         tell(f"job {record.number}: {previous.status} before", is_progress=True)
         return
-    is_resumed = has_checkpoint(run_folder) and (previous is None or previous.exit_code != CheckpointError.exit_code)
+    is_resumed = has_checkpoint(run_folder) and not _has_lost_checkpoints(previous, run_folder)
     if is_resumed and previous is not None:
         record = replace(record, num_threads=previous.num_threads)
     arguments = _arguments_of_job(record, run_folder, is_resumed=is_resumed)
@@ -114,6 +114,20 @@ def _run_and_record(
     write_tables(sweep, settings)
     reason = "" if ended.reason is None else f": {ended.reason}"
     tell(f"job {record.number}: {ended.status}{reason}", is_progress=not ended.has_failed)
+
+
+def _has_ended_unrecorded(sweep: SweepFolder, record: JobRecord) -> bool:
+    """Return True if the job lost its parent process, or if its run was finished by hand."""
+    return record.status == "running" or sweep.run_summary(record).get("status") == "finished"
+
+
+def _has_lost_checkpoints(previous: JobRecord | None, run_folder: Path) -> bool:
+    """Return True if the last start was refused because every checkpoint of the run is damaged."""
+    if previous is None or previous.exit_code != CheckpointError.exit_code:
+        return False
+    from genlab.run.checkpoint import CheckpointFolder  # imports torch
+
+    return CheckpointFolder(run_folder / "checkpoints").is_lost()
 
 
 @contextmanager

@@ -119,19 +119,23 @@ class QualityObserver(Observer):
         return run.report(values)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"features": self.extractor.identity, "num_images": self.num_images}
+        about = {"features": self.extractor.identity, "num_images": self.num_images}
+        return {**about, "data": self.run.dataset.fingerprint}
 
     def load_state_dict(self, state: Any) -> None:
         """Restore the state; reset the selection if earlier values are not comparable with new ones."""
-        if dict(state) != self.state_dict():
-            _log.warning(
-                "quality was measured on %s images by %s, and now on %s by %s: the best checkpoint is selected anew",
-                state["num_images"],
-                state["features"],
-                self.num_images,
-                self.extractor.identity,
-            )
-            self.run.summary.best = {}
+        now = self.state_dict()
+        if {**now, **state} == now or self.run.selection.tag != self.selects:  # older states lack the data
+            return
+        _log.warning(
+            "quality was measured on %s images by %s, and now on %s%s by %s: the best checkpoint is selected anew",
+            state["num_images"],
+            state["features"],
+            self.num_images,
+            " of other data" if state.get("data", now["data"]) != now["data"] else "",
+            self.extractor.identity,
+        )
+        self.run.selection.forget()
 
     def _tag(self, name: str, *, of_real: bool = False) -> str:
         return f"quality/{OF_REAL_IMAGES * of_real}{name}_{self.extractor.name}"

@@ -111,6 +111,9 @@ class CollapseWatch(Observer):
         self.run.write(values)
         self.run.summary.final |= values
         self.run.summary.collapse = self.report()
+        return self.stop_reason()
+
+    def stop_reason(self) -> StopReason | None:
         if self._settings.on_collapse == "warn" or not self.is_alarmed:
             return None
         return StopReason(f"collapsed: {self.description()}", is_final=True)

@@ -60,6 +60,10 @@ class Observer(ABC):
     def observe(self, step: int) -> StopReason | None:
         """Observe the run after a step; a returned reason, of any process, stops all of them."""
 
+    def stop_reason(self) -> StopReason | None:
+        """Return the reason that a restored state still has to stop the run; None by default."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """Return its state for the checkpoint: tensors and plain values. Empty by default."""
         return {}

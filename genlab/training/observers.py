@@ -1,5 +1,6 @@
 """The observers of every run, in their order: metrics, validation, pictures, collapse, the user's own, limits."""
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from genlab.training.randomness import generator_for
 from genlab.training.run import TrainingRun
 from genlab.training.slowdown import SlowdownWatch, hint_for
 from genlab.training.summary import StopReason
+
+_log = logging.getLogger(__name__)
 
 
 def observers_of(
@@ -100,6 +103,15 @@ class Validation(Observer):
         averages = self.run.evaluate("validation", limit=self.run.settings.validation_images)
         return self.run.report({f"validation/{name}": mean for name, mean in scalar_means(averages).items()})
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"data": self.run.dataset.fingerprint, "num_images": self.run.settings.validation_images}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state; reset the selection if earlier values are not comparable with new ones."""
+        if dict(state) != self.state_dict() and (self.run.selection.tag or "").startswith("validation/"):
+            _log.warning("the validation images are others than before: the best checkpoint is selected anew")
+            self.run.selection.forget()
+
 
 class Pictures(Observer):
     """Observer that draws grids and films from the same noise throughout the run; processes share the samples."""
@@ -133,8 +145,8 @@ class TimeLimit(Observer):
         self._max_minutes = max_minutes
         self._started = time.monotonic()
 
-    def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - its clock is another
-        if time.monotonic() - self._started <= 60 * self._max_minutes:
+    def observe(self, step: int) -> StopReason | None:
+        if step == self.run.last_step or time.monotonic() - self._started <= 60 * self._max_minutes:
             return None
         hint = "" if self.run.settings.dry_run else "; resume to continue"
         return StopReason(f"trainer.max_minutes={self._max_minutes:g} is over{hint}")

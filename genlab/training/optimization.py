@@ -299,7 +299,8 @@ class PhaseUpdate:
             self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])
         self.change_of_rate = change_of_rate(self.schedule)
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty if the run had another precision
+            self._scaler.load_state_dict(state["scaler"])
 
     def _kind(self) -> str:
         return type(self.optimizer).__qualname__

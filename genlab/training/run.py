@@ -239,7 +239,9 @@ class TrainingRun:
         if settings.on_non_finite == "skip" and self.summary.num_skipped_steps <= settings.max_skipped_steps:
             _log.warning("step %d: %s; update skipped", self.step, error)
             return
-        raise self.diverged(f"not finite, nothing updated ({error})") from error
+        allowed = f" after {settings.max_skipped_steps} skipped updates (trainer.max_skipped_steps)"
+        after = allowed if settings.on_non_finite == "skip" else ""
+        raise self.diverged(f"not finite{after}, nothing updated ({error})") from error
 
     def notice_withheld(self) -> None:
         """Report the updates that the device has withheld since the last call."""

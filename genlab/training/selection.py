@@ -45,9 +45,18 @@ class Selection:
             self.is_best = True
             return None
         self.num_without_gain += 1
+        return self.exhausted()
+
+    def exhausted(self) -> StopReason | None:
+        """Return a stop reason if patience is exhausted."""
         if self._patience is None or self.num_without_gain < self._patience:
             return None
         return StopReason(f"{self.tag} has not improved for {self._patience} validations", is_final=True)
+
+    def forget(self) -> None:
+        """Forget the best step: earlier values are not comparable with new ones."""
+        self.summary.best = {}
+        self.num_without_gain = 0
 
     def take_is_best(self) -> bool:
         """Return True once for a measurement that was the best so far."""

@@ -3,6 +3,7 @@
 Nothing in this file knows which model it trains, or what is observed.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from genlab.data.dataset import Dataset
-from genlab.errors import NonFiniteError, StoppedBySignal
+from genlab.errors import ConfigurationError, NonFiniteError, StoppedBySignal
 from genlab.graphs import Graphs
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first, num_processes, rank
@@ -124,6 +125,11 @@ class Trainer(TrainingRun):
             self.summary.measures |= observer.measures
             if (tag := observer.selects) is not None and self.selection.tag is None:
                 self.select_by(tag, direction=observer.measures[tag].direction)
+        if settings.early_stopping_patience is not None and self.selection.tag is None:
+            raise ConfigurationError(
+                "trainer.early_stopping_patience must be null without a measure to stop by (quality=default gives a "
+                f"GAN one, on 10 validation images or more), got {settings.early_stopping_patience}"
+            )
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
 
@@ -214,7 +220,7 @@ class Trainer(TrainingRun):
         bar = Progress(total=self.last_step, start=self.step, steps_per_epoch=steps_per_epoch)
         with trace as profiler, bar as self.progress:
             self.speedometer.restart(self.step)
-            is_stopped = False
+            is_stopped = self._stop_reason is not None
             while self.step < self.last_step and not is_stopped:
                 self._training_step()
                 if not self.has_begun:
@@ -233,7 +239,9 @@ class Trainer(TrainingRun):
         """Call the observers that are due, and save if it is time; return True if training stops here."""
         for observer in self.observers.values():
             if observer.due(self.step):
-                self._stop_reason = observer.observe(self.step) or self._stop_reason
+                reason = observer.observe(self.step)
+                if reason is not None and (self._stop_reason is None or reason.is_final):
+                    self._stop_reason = reason
         is_stopped, save_requested = self._agree(request, self._stop_reason is not None, request.take_save_request())
         if is_stopped:
             self._stop_reason = next(reason for reason in gathered(self._stop_reason) if reason is not None)
@@ -331,6 +339,7 @@ class Trainer(TrainingRun):
             "best": dict(self.summary.best),
             "validations_without_gain": self.selection.num_without_gain,
             "num_skipped_steps": self.summary.num_skipped_steps,
+            "final": {tag: value for tag, value in self.summary.final.items() if math.isfinite(value)},
             "seconds": self.seconds,
         }
 
@@ -346,5 +355,8 @@ class Trainer(TrainingRun):
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
             _ = self.selection.best_step  # refused where it is no number
             self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
+            self.summary.final = {str(tag): float(value) for tag, value in kept.get("final", {}).items()}
             for name in self.observers.keys() & kept["observers"].keys():
                 self.observers[name].load_state_dict(kept["observers"][name])
+            reasons = [self.selection.exhausted(), *(observer.stop_reason() for observer in self.observers.values())]
+            self._stop_reason = next((reason for reason in reasons if reason is not None), None)

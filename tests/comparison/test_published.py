@@ -1,5 +1,6 @@
 """Headers of experiments, and the table of them beside runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from genlab.comparison.published import (
     END,
     Experiment,
     as_markdown,
+    changes,
     read_experiment,
     read_experiments,
     replaced_between_markers,
     results_between_markers,
 )
-from genlab.comparison.runs import read_runs
+from genlab.comparison.runs import read_run, read_runs
 from genlab.config.location import config_directory
 from genlab.errors import ConfigurationError
 from tests.comparison.conftest import RunMaker, entry
@@ -216,6 +218,15 @@ def test_a_run_of_the_very_experiment_is_held_against_what_is_expected(
     measures = [entry("nll_upper_bound_nats", value, kind="upper bound")]
     make_run("a", choices={"experiment": "x"}, overrides=overrides, measures=measures)
     assert rows(as_markdown([experiment], read_runs([tmp_path]), {}))[0][4] == f"**{value:.2f}** ± 0.1{told}"
+
+
+def test_a_run_that_was_changed_when_it_was_resumed_is_no_run_of_the_very_experiment(make_run: RunMaker) -> None:
+    folder = make_run("a", choices={"experiment": "x"}, overrides=("experiment=x",))
+    environment = json.loads((folder / "environment.json").read_text())
+    for words, changed in (("device=cpu", []), ("-q 'trainer.num_steps=9'", ["trainer.num_steps=9"])):
+        commands = ["genlab train experiment=x", f"genlab train resume=a {words}"]
+        (folder / "environment.json").write_text(json.dumps(environment | {"commands": commands}))
+        assert changes(read_run(folder, name="a")) == changed
 
 
 def test_only_what_stands_between_the_markers_is_replaced() -> None:

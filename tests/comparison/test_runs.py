@@ -181,12 +181,41 @@ def test_a_job_of_a_sweep_that_was_killed_is_not_running(make_run: RunMaker) -> 
     assert read_run(folder, name="a").status == "running"
 
 
+@pytest.mark.parametrize(
+    ("own", "in_sweep", "shown"),
+    [
+        ("finished", "failed", "finished"),
+        ("finished", "killed", "finished"),
+        ("finished", "pruned", "finished"),
+        ("interrupted", "pruned", "pruned"),
+        ("interrupted", "failed", "interrupted"),
+        (None, "failed", "failed"),
+    ],
+)
+def test_a_job_that_was_resumed_by_hand_tells_of_itself(
+    make_run: RunMaker, own: str | None, in_sweep: str, shown: str
+) -> None:
+    folder = make_run("sweep/3_seed-3", summary={"status": own})
+    (folder.parent / "jobs").mkdir()
+    job = {"number": 3, "folder": "3_seed-3", "status": in_sweep, "exit_code": 6}
+    (folder.parent / "jobs" / "3.json").write_text(json.dumps(job))
+    assert read_run(folder, name="a").status == shown
+
+
 def test_an_evaluation_of_earlier_weights_is_reported(make_run: RunMaker) -> None:
     folder = make_run("a", measures=[entry("nll_nats", 1.0)])
     record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.safetensors"}
     (folder / "evaluation.json").write_text(json.dumps(record))
     (problem,) = read_run(folder, name="a").problems
     assert "evaluation.json is of step 90, the run is at step 100" in problem
+
+
+def test_an_evaluation_of_an_earlier_best_checkpoint_is_reported(make_run: RunMaker) -> None:
+    for best, problems in ((90.0, 0), (95.0, 1)):
+        folder = make_run(f"a{best}", summary={"best": {"step": best}}, measures=[entry("nll_nats", 1.0)])
+        found = read_run(folder, name="a").problems
+        assert len(found) == problems, found
+    assert "evaluation.json is of step 90, the best checkpoint is of step 95" in found[0]
 
 
 def test_curves_keep_gaps_and_leave_out_half_written_lines(make_run: RunMaker) -> None:

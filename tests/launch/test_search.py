@@ -298,6 +298,15 @@ def test_curves_are_reported_step_by_step(tmp_path: Path) -> None:
     assert study.trials[0].intermediate_values == {1: 3.0, 2: 2.0, 4: 1.0}
 
 
+def test_a_search_keeps_its_direction(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "s", bowl)
+    bench.search(*SPACE, n_trials=1)
+    message = r"keeps its measure and direction \(sweep.measure=None sweep.minimize=True\), got .*sweep.minimize=False"
+    with pytest.raises(ConfigurationError, match=message):
+        bench.search(*SPACE, n_trials=2, minimize=False)
+    assert len(bench.search(*SPACE, n_trials=2).trials) == 2
+
+
 def test_a_stopped_search_resumes_with_what_was_left_open_and_then_with_new_trials(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "s", bowl)
     plain_launch = bench.launch

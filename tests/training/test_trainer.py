@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from genlab.checks.training import differences, leaves
 from genlab.data.store import Store
-from genlab.errors import CheckpointError, DataError, NonFiniteError, StoppedBySignal
+from genlab.errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StoppedBySignal
 from genlab.measures import Direction, Measure
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.training.trainer import Trainer
@@ -182,7 +183,7 @@ def test_a_huge_learning_rate_never_reaches_a_checkpoint(run_folder: Callable[[s
 def test_skipping_leaves_the_phase_untouched_and_has_a_limit(run_folder: Callable[[str], Path]) -> None:
     trainer = make_trainer(run_folder("skip"), PoisonAt(7), on_non_finite="skip", max_skipped_steps=1)
     assert trainer.fit(resume=False).num_skipped_steps == 1
-    with pytest.raises(NonFiniteError):
+    with pytest.raises(NonFiniteError, match=r"after 0 skipped updates \(trainer.max_skipped_steps\)"):
         make_trainer(run_folder("none"), PoisonAt(7), on_non_finite="skip", max_skipped_steps=0).fit(resume=False)
 
 
@@ -309,11 +310,96 @@ def test_early_stopping_counts_validations_without_gain(run_folder: Callable[[st
     assert summary.test
 
 
+class Flat(TinyGAN):
+    """Never improves on its first validation; its test may be stopped by a signal."""
+
+    stops_test = False
+
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        if self.stops_test:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"gap_nats": torch.ones(len(batch.images))}
+
+
+def test_a_run_that_had_stopped_early_is_tested_where_it_stopped(
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_folder("a")
+    trainer = make_trainer(folder, Flat(), early_stopping_patience=2, num_steps=100)
+    test = trainer.test
+
+    def stopped_test() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Flat, "stops_test", True)
+            test()
+
+    trainer.test = stopped_test  # type: ignore[method-assign]
+    with pytest.raises(StoppedBySignal):
+        trainer.fit(resume=False)
+    resumed = make_trainer(folder, Flat(), early_stopping_patience=2, num_steps=100).fit(resume=True)
+    assert (resumed.status, resumed.step) == ("finished", 15)
+    assert "has not improved" in str(resumed.reason)
+    assert resumed.test
+    more = make_trainer(folder, Flat(), early_stopping_patience=3, num_steps=100).fit(resume=True)
+    assert (more.status, more.step) == ("finished", 20)
+
+
+def test_early_stopping_needs_a_measure(run_folder: Callable[[str], Path]) -> None:
+    class Unmeasured(TinyGAN):
+        selection_measure = None
+
+    with pytest.raises(ConfigurationError, match="early_stopping_patience must be null without a measure"):
+        make_trainer(run_folder("a"), Unmeasured(), early_stopping_patience=2)
+
+
 def test_time_limit_leaves_a_resumable_run(run_folder: Callable[[str], Path]) -> None:
     folder = run_folder("a")
     summary = make_trainer(folder, max_minutes=1e-9).fit(resume=False)
     assert (summary.status, summary.step) == ("interrupted", 1)
     assert make_trainer(folder).fit(resume=True).step == 20
+
+
+def test_a_time_limit_does_not_interrupt_a_run_that_has_ended(run_folder: Callable[[str], Path]) -> None:
+    ended = make_trainer(run_folder("a"), max_minutes=1e-9, num_steps=1).fit(resume=False)
+    assert (ended.status, ended.step, ended.reason) == ("finished", 1, None)
+    assert ended.test
+    changes: dict[str, Any] = {"early_stopping_patience": 1, "validation_interval": 1}
+    make_trainer(run_folder("b"), Flat(), num_steps=1, **changes).fit(resume=False)
+    stopped = make_trainer(run_folder("b"), Flat(), max_minutes=1e-9, **changes).fit(resume=True)
+    assert (stopped.status, stopped.step) == ("finished", 2)
+    assert "has not improved" in str(stopped.reason)
+
+
+def test_a_resumption_without_a_step_keeps_what_the_run_measured(run_folder: Callable[[str], Path]) -> None:
+    first = make_trainer(run_folder("a")).fit(resume=False)
+    again = make_trainer(run_folder("a")).fit(resume=True)
+    assert {"validation/gap_nats", "train/generator/learning_rate"} < again.final.keys()
+    assert again.final == first.final
+
+
+def test_other_validation_images_select_the_best_step_anew(
+    run_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Constant(TinyGAN):
+        gap = 1.0
+
+        def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+            return {"gap_nats": torch.full((len(batch.images),), self.gap)}
+
+    assert make_trainer(run_folder("a"), Constant(), num_steps=10).fit(resume=False).best["step"] == 5
+    Constant.gap = 2.0
+    for changes, step in (({}, 5), ({"validation_images": 9}, 15)):
+        folder = shutil.copytree(run_folder("a"), run_folder("b") / str(step))
+        caplog.clear()
+        assert make_trainer(folder, Constant(), **changes).fit(resume=True).best["step"] == step
+        assert ("selected anew" in caplog.text) == bool(changes)
+
+
+def test_a_run_goes_on_in_another_precision(run_folder: Callable[[str], Path]) -> None:
+    make_trainer(run_folder("a"), num_steps=5).fit(resume=False)
+    for precision in ("float16", "bfloat16", "float32"):
+        folder = shutil.copytree(run_folder("a"), run_folder("b") / precision)
+        assert make_trainer(folder, precision=precision, num_steps=6).fit(resume=True).step == 6
 
 
 def test_metrics_average_the_whole_window(run_folder: Callable[[str], Path]) -> None:
