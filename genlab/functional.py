@@ -161,6 +161,6 @@ def spherical_interpolation(
     a, b = start.flatten(), end.flatten()
     cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(torch.finfo(a.dtype).tiny)
     angle = torch.acos(cosine.clamp(-1, 1))
-    if angle < 1e-4:  # parallel: the arc is the line
+    if min(angle, math.pi - angle) < 1e-4:  # parallel: the arc is the line, or opposite: there is no one arc
         return torch.lerp(start, end, fraction)
     return (torch.sin((1 - fraction) * angle) * start + torch.sin(fraction * angle) * end) / torch.sin(angle)

@@ -132,6 +132,9 @@ def test_spherical_interpolation_keeps_the_norm_and_meets_its_ends() -> None:
     torch.testing.assert_close(spherical_interpolation(start, end, 1.0), end)
     torch.testing.assert_close(spherical_interpolation(start, end, 0.3).norm(), start.norm())
     torch.testing.assert_close(spherical_interpolation(start, start, 0.3), start)
+    # Of opposite vectors, as two numbers often are, no arc is the only one.
+    torch.testing.assert_close(spherical_interpolation(start, -start, 0.25), 0.5 * start)
+    torch.testing.assert_close(spherical_interpolation(torch.ones(1), -torch.ones(1), 0.5), torch.zeros(1))
 
 
 def test_bounded_values_are_clamped_and_a_gradient_that_leads_back_passes() -> None:

@@ -43,7 +43,8 @@ class AdaptiveAugment(ImageTechnique):
 
     Args:
         target: Of r; 0.6 in the paper.
-        images_to_one: Real images in which the probability could go from 0 to 1; 500,000 in the paper.
+        images_to_one: Real images, or packs of them, in which the probability could go from 0 to 1; 500,000 in the
+            paper.
         max_probability: Upper limit of the probability; 0.8 in the paper.
 
     Raises:
