@@ -249,7 +249,7 @@ def _row(experiment: Experiment, measure: str, run: Run | None, *, is_first: boo
     return (
         *text,
         _state(run) if record is None else f"**{rounded(record)}**{_error(record)}{_outcome(record, expected, run)}",
-        "" if record is None or published is None else _gap(record.value, published.value),
+        "" if record is None or published is None or _is_of_other_data(run) else _gap(record.value, published.value),
         "" if record is None else _protocol(record),
         _in_cell(_settings(run)) if is_first else "",
         describe_seconds(run.seconds) if is_first and run.seconds is not None else "",
@@ -274,6 +274,11 @@ def _outcome(record: Record, expected: Published | None, run: Run) -> str:
     if expected is None or expected.deviation is None or run.status != "finished" or changes(run):
         return ""
     return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
+
+
+def _is_of_other_data(run: Run) -> bool:
+    """Return True if the run was made on other data, or with other labels, than those of the published value."""
+    return any(override.lstrip("+~").startswith("dataset") for override in changes(run))
 
 
 def _gap(ours: float, published: float) -> str:

@@ -229,6 +229,16 @@ def test_a_run_that_was_changed_when_it_was_resumed_is_no_run_of_the_very_experi
         assert changes(read_run(folder, name="a")) == changed
 
 
+def test_a_run_on_other_data_has_no_gap_to_what_was_published(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 83.0, kind="upper bound")]
+    for override, has_gap in (("trainer.precision=float32", True), ("dataset.num_training=9", False)):
+        place = tmp_path / override
+        folder = make_run("a", choices={"experiment": "x"}, overrides=("experiment=x", override), measures=measures)
+        folder.rename(place)
+        assert bool(rows(as_markdown([experiment], read_runs([place]), {}))[0][5]) == has_gap
+
+
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
     text = f"# Results\n{BEGIN}\nold | table\n{END}\nand more\n"
     once = replaced_between_markers(text, "| new |", where="x.md")
