@@ -87,7 +87,8 @@ def advance(
         is_due = measured_by is not None and _summary(folder).get("status") == "finished"
         if is_due and not (folder / "evaluated").exists() and until > time.monotonic():
             found[name]["code"] = run(["evaluate", f"run={folder}", *measured_by], until - time.monotonic())
-            (folder / "evaluated").touch()
+            if found[name]["code"] == 0:
+                (folder / "evaluated").touch()
         found[name]["summary"] = _summary(folder)
     return found
 

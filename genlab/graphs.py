@@ -7,6 +7,7 @@ nor depend on one that changes: what changes lies in tensors that are filled bef
 import gc
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -75,14 +76,19 @@ class CudaGraphs:
         # Device memory that Python's garbage collector frees meanwhile would invalidate the recording.
         collects = gc.isenabled()
         gc.disable()
-        graph = torch.cuda.CUDAGraph()
-        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-        with torch.cuda.stream(self._stream):
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            try:
-                result = work()
-            finally:
+        try:
+            graph = torch.cuda.CUDAGraph()
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+            with torch.cuda.stream(self._stream):
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    result = work()
+                except BaseException:
+                    with suppress(RuntimeError):  # that the recording is invalid, by the error itself
+                        graph.capture_end()
+                    raise
                 graph.capture_end()
-                if collects:
-                    gc.enable()
+        finally:
+            if collects:
+                gc.enable()
         return result, graph.replay

@@ -1,5 +1,6 @@
 """Times, launches and memory of work on a device; on the CPU the same calls give the CPU's own figures."""
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -70,6 +71,8 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, float | None]]:
     """Largest allocation on the device within, in MB; of the CPU unknown."""
     found: dict[str, float | None] = {"peak_mb": None}
     if device.type == "cuda":
+        gc.collect()  # a trainer and its observers refer to each other
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     yield found
     if device.type == "cuda":

@@ -104,6 +104,9 @@ class CapturedWork:
         self._capture = capture
         self._receives = receives
         self._source = source
+        self._receiver: CapturedWork | None = None
+        if receives and source is not None:
+            source._receiver = self
         self._is_refused = False
         self._replay: Callable[[], None] | None = None
         self._batch: Batch
@@ -134,12 +137,15 @@ class CapturedWork:
             return graphs.warm_up(lambda: self._work(batch, received))
         result, wait = graphs.find_wait(lambda: self._work(batch, received))
         if wait is not None:
-            self._refuse(wait)
+            self.refuse(wait)
         return result
 
     def _record(self, batch: Batch, received: Sequence[object]) -> bool:
         if self._receives and not (self._source is not None and self._source.is_captured):
-            self._refuse("the phase before, whose graph it continues, is not")
+            self.refuse("the phase before, whose graph it continues, is not")
+            return False
+        if self._receiver is not None and self._receiver._is_refused:
+            self.refuse("the phase after, which continues its graph, is not")
             return False
         self._batch = replace(batch, images=batch.images.clone(), labels=batch.labels.clone())
 
@@ -150,12 +156,23 @@ class CapturedWork:
         try:
             (metrics, self._metrics, self._handed_on), replay = self._capture.graphs.record(work)
         except RuntimeError as error:
-            self._refuse(str(error).partition("\n")[0])
+            reason = str(error).partition("\n")[0]
+            if self._receives:  # a graph that is recorded cannot be continued by a step that is not
+                raise ConfigurationError(
+                    f"trainer.cuda_graph must be false here: phase {self._name} continues a captured graph, and cannot "
+                    f"be captured itself: {reason}"
+                ) from error
+            self.refuse(reason)
             return False
         self._metric_names = list(metrics)
         self._replay = replay
         return True
 
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Run the work as written from now on.
+
+        Raises:
+            ConfigurationError: The user asked for its capture.
+        """
         self._is_refused = True
         self._capture.refuse(f"phase {self._name}", reason)

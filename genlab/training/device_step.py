@@ -14,6 +14,11 @@ def can_stay_on_device(optimizer: Optimizer) -> bool:
     return all("capturable" in group for group in optimizer.param_groups) or type(optimizer) is SGD
 
 
+def makes_no_state(optimizer: Optimizer) -> bool:
+    """Return True if the optimiser keeps nothing from one step to the next."""
+    return type(optimizer) is SGD and all(group["momentum"] == 0 for group in optimizer.param_groups)
+
+
 class DeviceStep:
     """Optimiser step that can be withheld without reading a value on the host.
 

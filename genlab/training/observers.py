@@ -71,9 +71,15 @@ class TrainingMetrics(Observer):
 
     def take(self) -> dict[str, float]:
         """Return the means by tag, and reset them."""
-        values = {tag: float(torch.cat(kept).mean()) for tag, kept in self._pending.items()}
+        values = {tag: self._mean(torch.cat(kept)) for tag, kept in self._pending.items()}
         self._pending.clear()
         return values
+
+    def _mean(self, values: Float[Tensor, " n"]) -> float:
+        # A device records the metrics of an update that it withholds, too; the host does not.
+        finite = values[values.isfinite()]
+        skips = self.run.settings.on_non_finite == "skip"
+        return float((finite if skips and len(finite) else values).mean())
 
     def observe(self, step: int) -> None:
         run = self.run

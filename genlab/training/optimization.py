@@ -22,7 +22,7 @@ from genlab.parallel.collectives import mean_over_processes, num_processes, one_
 from genlab.parallel.processes import average
 from genlab.parallel.sharding import is_share, share_like, total_norm
 from genlab.training.capture import CapturedWork, StepCapture
-from genlab.training.device_step import DeviceStep, can_stay_on_device
+from genlab.training.device_step import DeviceStep, can_stay_on_device, makes_no_state
 from genlab.training.precision import resolved
 from genlab.training.schedules import change_of_rate
 from genlab.training.settings import TrainerSettings
@@ -237,7 +237,8 @@ class PhaseUpdate:
         # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
         total = value if self._scaler.is_enabled() else value + norm
         # An optimiser makes its state in its first step, before which there is nothing to go back to.
-        is_flagged = self._device_step is not None and bool(self.optimizer.state)
+        has_state = bool(self.optimizer.state) or makes_no_state(self.optimizer)
+        is_flagged = self._device_step is not None and has_state
         if not is_flagged and not math.isfinite(total.item()):
             raise NonFiniteError(self._describe(value, norm))
         if self._settings.max_gradient_norm is not None:

@@ -20,7 +20,7 @@ from genlab.parallel.processes import broadcast
 from genlab.parallel.sharding import is_share, shard, shares_like, whole
 from genlab.randomness import derive_seed
 from genlab.training.averaging import WeightAverage, averaged_weights
-from genlab.training.capture import StepCapture, step_capture
+from genlab.training.capture import CapturedWork, StepCapture, step_capture
 from genlab.training.compatibility import require_compatible
 from genlab.training.optimization import OptimizerFactory, PhaseUpdate, ScheduleFactory
 from genlab.training.randomness import seed_default_generators
@@ -100,9 +100,11 @@ class TrainingState:
                 obstacle = f"trainer.compile_mode={settings.compile_mode} makes graphs of its own"
             capture = step_capture(settings.cuda_graph, self._device, obstacle=obstacle)
         if capture is not None:
-            source = None
+            source: CapturedWork | None = None
             for update in self.updates:
-                source = update.capture(capture, source)
+                before, source = source, update.capture(capture, source)
+                if source is None and before is not None and update.phase.receives:
+                    before.refuse("the phase after, which continues its graph, is not")
         return capture
 
     def initialize(self) -> None:

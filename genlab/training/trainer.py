@@ -229,11 +229,19 @@ class Trainer(TrainingRun):
                 self.progress.advance()
                 if profiler is not None:
                     profiler.step()
+                self._await_device()
                 with self.speedometer.paused():
                     is_stopped = self._observe(request)
             if not self.has_begun:  # there was no step left
                 start()
             self._save()
+
+    def _await_device(self) -> None:
+        """Wait for a CUDA device before it is observed: the time of the steps in its queue is theirs."""
+        if self.device.type != "cuda":
+            return
+        if any(observer.due(self.step) for name, observer in self.observers.items() if name != "time_limit"):
+            torch.cuda.synchronize(self.device)
 
     def _observe(self, request: StopRequest) -> bool:
         """Call the observers that are due, and save if it is time; return True if training stops here."""

@@ -71,3 +71,21 @@ def test_a_slice_that_fails_is_reported_and_the_next_one_begins(
     assert main(["--out", str(tmp_path), "--minutes", "0.1"], run=run) == 1
     assert begun[:4] == [f"experiment={name}" for name in EXPERIMENTS]
     assert "| pixelcnn_mnist | not begun (exit code 5) |" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_fails_is_repeated_by_the_next_slice(tmp_path: Path) -> None:
+    name = "dcgan_stacked_mnist"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "summary.json").write_text(json.dumps({"status": "finished"}))
+    codes = [-1, 0]  # the first one runs out of time
+    begun: list[Sequence[str]] = []
+
+    def run(words: Sequence[str], seconds: float) -> int:
+        assert seconds > 0
+        begun.append(words)
+        return codes[len(begun) - 1]
+
+    for code in (-1, 0, None):
+        found = gpu_results.advance([name], minutes=1, out=tmp_path, run=run, overrides={name: ()})
+        assert found[name]["code"] == code
+    assert [words[0] for words in begun] == ["evaluate"] * 2

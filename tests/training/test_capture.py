@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.errors import ConfigurationError, NonFiniteError
-from genlab.training.capture import WARM_UP_STEPS, step_capture
+from genlab.training.capture import WARM_UP_STEPS, StepCapture, step_capture
+from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
 from tests.training.conftest import TinyGAN, cosine, make_dataset, make_settings
@@ -22,6 +23,7 @@ OPTIMIZERS = {
     "adam": functools.partial(torch.optim.Adam, lr=1e-2, betas=(0.5, 0.9), fused=True),
     "adamw": functools.partial(torch.optim.AdamW, lr=1e-2, fused=True),
     "sgd": functools.partial(torch.optim.SGD, lr=1e-2, momentum=0.9),
+    "sgd_without_momentum": functools.partial(torch.optim.SGD, lr=1e-2),
 }
 
 
@@ -114,6 +116,7 @@ def assert_equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
         (TinyGAN, "adam", {}),
         (TinyGAN, "adamw", {"on_non_finite": "skip"}),
         (TinyGAN, "sgd", {"precision": "bfloat16"}),
+        (TinyGAN, "sgd_without_momentum", {}),
         (ReusingGAN, "adam", {"gradient_accumulation": 2}),
     ],
 )
@@ -176,6 +179,36 @@ def test_a_phase_that_continues_an_unrecorded_one_is_not_recorded(tmp_path: Path
     assert_equal(weights(written), weights(captured))
 
 
+class ChoosyReceiver(ReusingGAN):
+    """Looks at a value on the host in the phase that continues a graph."""
+
+    def reused_generator_loss(self, batch: Batch, received: torch.Tensor) -> Loss:
+        loss = super().reused_generator_loss(batch, received)
+        return loss if bool(loss.value > -1) else Loss(value=-loss.value, metrics=loss.metrics)
+
+
+@pytest.mark.parametrize("keeps_to_host", [False, True])
+def test_a_phase_whose_graph_an_unrecorded_one_continues_is_not_recorded(
+    tmp_path: Path, keeps_to_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its recorded graph could be continued once only."""
+    model = ReusingGAN if keeps_to_host else ChoosyReceiver
+    if keeps_to_host:
+
+        def stays(update: PhaseUpdate) -> bool:
+            return update.phase.name != "generator"
+
+        monkeypatch.setattr(PhaseUpdate, "can_stay_on_device", property(stays))
+        monkeypatch.setattr(StepCapture, "refuse", lambda *_: None)
+    written = as_written(tmp_path / "written", model())
+    graphs = RecordedGraphs()
+    captured = make(tmp_path / "captured", model(), graphs=graphs)
+    captured._capture._is_required = False
+    captured.fit(resume=False)
+    assert graphs.num_recorded == 0
+    assert_equal(weights(written), weights(captured))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_bad_update_is_withheld_without_a_read_and_leaves_no_trace(tmp_path: Path, optimizer: str) -> None:
     """Updates 12 and 13 are those of the discriminator in step 6; the host hears of them at the log line after it."""
@@ -195,6 +228,9 @@ def test_a_bad_update_is_withheld_without_a_read_and_leaves_no_trace(tmp_path: P
     trainer._training_step = watched  # type: ignore[method-assign]
     trainer.fit(resume=False)
     assert trainer.summary.num_skipped_steps == 2
+    logged = (tmp_path / "skip" / "metrics.jsonl").read_text()
+    assert "train/discriminator/gradient_norm" in logged
+    assert "null" not in logged, "a withheld update has no part in the means"
     assert all(bool(value.isfinite().all()) for value in weights(trainer))
 
 

@@ -402,6 +402,19 @@ def test_a_run_goes_on_in_another_precision(run_folder: Callable[[str], Path]) -
         assert make_trainer(folder, precision=precision, num_steps=6).fit(resume=True).step == 6
 
 
+def test_a_device_is_awaited_before_it_is_observed(
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue of the steps would else be counted as time of the observers."""
+    trainer = make_trainer(run_folder("a"), max_minutes=60.0)
+    trainer.device = torch.device("cuda")
+    awaited: list[int] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: awaited.append(trainer.step))
+    for trainer.step in range(1, 11):
+        trainer._await_device()
+    assert awaited == [3, 5, 6, 9, 10]  # log lines and validations
+
+
 def test_metrics_average_the_whole_window(run_folder: Callable[[str], Path]) -> None:
     recorded: list[float] = []
 

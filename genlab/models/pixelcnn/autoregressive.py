@@ -398,16 +398,13 @@ def _draw_incrementally(
     device = labels.device
     with torch.autocast(device.type, enabled=False):
         size = images_that_fit(lambda num: make_decoder(labels[:num]), len(labels), device)
-        parts = zip(*(torch.split(x, size) for x in (labels, uniforms, given)), strict=True)
-        return torch.cat(
-            [
-                draw_symbols(
-                    make_decoder(classes),
-                    thresholds,
-                    given=known,
-                    graphs=CudaGraphs(device) if device.type == "cuda" else None,
-                    **options,
-                )
-                for classes, thresholds, known in parts
-            ]
-        )
+        drawn = []
+        for part in zip(*(torch.split(x, size) for x in (labels, uniforms, given)), strict=True):
+            classes, thresholds, known = part
+            graphs = None
+            if device.type == "cuda":
+                # The memory of earlier recordings is given back here alone: a recording itself cannot ask for it.
+                torch.cuda.empty_cache()
+                graphs = CudaGraphs(device)
+            drawn.append(draw_symbols(make_decoder(classes), thresholds, given=known, graphs=graphs, **options))
+        return torch.cat(drawn)
