@@ -8,6 +8,8 @@ pipe never ends.
 import errno
 import fcntl
 import glob
+import json
+import math
 import os
 import shutil
 import stat
@@ -15,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 
@@ -218,6 +220,19 @@ def opened_within(folder: Path, name: str) -> Iterator[BinaryIO]:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return content as JSON; numbers that are not finite become null, which JSON has no other word for."""
+    return json.dumps(_finite(content), indent=1).encode()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(kept) for key, kept in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(kept) for kept in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_within(folder: Path, name: str) -> bytes:

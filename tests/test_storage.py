@@ -1,13 +1,14 @@
 """Reading from an untrusted folder, and making a complete one."""
 
 import fcntl
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from genlab.errors import StorageError
-from genlab.storage import read_within, remove_temporaries, whole_folder
+from genlab.storage import json_bytes, read_within, remove_temporaries, whole_folder
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
@@ -15,6 +16,12 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as refusal:
         read_within(tmp_path, "config.yaml")
     assert refusal.value.filename == str(tmp_path / "config.yaml")
+
+
+def test_json_has_no_other_numbers_than_finite_ones() -> None:
+    content = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (2, float("inf")), "d": "NaN"}
+    assert json.loads(json_bytes(content)) == {"a": [1.5, None, {"b": None}], "c": [2, None], "d": "NaN"}
+    json.loads(json_bytes(content), parse_constant=pytest.fail)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ class CompareSettings:
             raise ValueError("runs must name at least one run or folder of runs")
         if self.html == _STANDARD_OUTPUT:
             raise ValueError("html must be a file, got -")
+        places = [place for place in (self.csv, self.json, self.html) if place is not None]
+        if len(set(places)) < len(places):
+            raise ValueError(f"csv, json and html must be different files, got {', '.join(places)}")
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CompareSettings:

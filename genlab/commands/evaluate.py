@@ -125,6 +125,8 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
     device = own_device(choose_device(settings.device))
     with joined(device, is_patient=True):
         if settings.run is None:
+            if settings.num_threads is not None:
+                torch.set_num_threads(settings.num_threads)
             measure_given_samples(_settings_of_samples(settings), device, context.command)
             return
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
@@ -263,12 +265,14 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
             ("samples must be null or false", settings.samples),
             ("reference must be null", settings.reference),
             ("measure must be empty", settings.measure),
+            ("classifier must be null", settings.classifier),
+            ("inception_weights must be null", settings.inception_weights),
+            ("parzen must be false", settings.parzen),
         ):
             if is_given:
                 raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
         return None
-    is_asked = bool(settings.samples or settings.reference or settings.measure)
-    if not is_asked and has_likelihood(model):
+    if not settings.asks_for_samples and has_likelihood(model):
         return None
     return None if settings.samples is False else model
 

@@ -73,11 +73,21 @@ class EvaluateSettings:
             if node is not None
         }
 
+    @property
+    def asks_for_samples(self) -> bool:
+        """Return True if samples are measured of a model with a likelihood, too."""
+        return bool(
+            self.samples or self.reference or self.measure or self.classifier or self.inception_weights or self.parzen
+        )
+
     def __post_init__(self) -> None:
         if self.measure and self.samples is False:
             raise ValueError(f"measure must be empty with samples=false, got {', '.join(self.measure)}")
-        if self.reference is not None and self.samples is False:
-            raise ValueError(f"reference must be null with samples=false, got {self.reference}")
+        for key in ("reference", "classifier", "inception_weights"):
+            if getattr(self, key) is not None and self.samples is False:
+                raise ValueError(f"{key} must be null with samples=false, got {getattr(self, key)}")
+        if self.parzen and self.samples is False:
+            raise ValueError("parzen must be false with samples=false")
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
         if not isinstance(self.samples, str):

@@ -13,6 +13,7 @@ from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.run.checkpoint import model_fingerprint
+from genlab.run.environment import save_class_names, saved_class_names
 from genlab.run.exported import Origin, save_weights
 from genlab.run.loading import load_trained
 from genlab.run.names import WEIGHTS_NAME, find_run, is_export
@@ -80,6 +81,8 @@ def run(settings: ExportSettings, context: JobContext) -> None:
             trained.run.spec,
             dataset_fingerprint=trained.run.dataset_fingerprint,
         )
+        if getattr(trained.model, "num_classes", 0) and (class_names := saved_class_names(trained.run.folder)):
+            save_class_names(folder, class_names)  # by which samples are asked for
     size = (target / WEIGHTS_NAME).stat().st_size
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

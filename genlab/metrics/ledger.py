@@ -113,7 +113,7 @@ def entries_from(
         Entry(
             name=name,
             value=average.mean,
-            standard_error=average.standard_error,
+            standard_error=average.standard_error if average.num_examples > 1 else None,
             measure=(declared := _as_measured(declarations.get(name), protocol)),
             split=split,
             num_examples=average.num_examples,
@@ -186,7 +186,7 @@ Column = tuple[str, Callable[[Entry], str]]
 _COLUMNS: tuple[Column, ...] = (
     ("measure", lambda entry: _with_importance_samples(entry)),
     ("value", lambda entry: _rounded(entry)),
-    ("+- s.e.", lambda entry: f"{entry.standard_error:.3f}"),
+    ("+- s.e.", lambda entry: "" if entry.standard_error is None else f"{entry.standard_error:.3f}"),
     ("unit", lambda entry: entry.unit),
     ("kind", lambda entry: entry.kind),
     ("split", lambda entry: entry.split),

@@ -60,6 +60,13 @@ def save_environment(
     replace_atomically(run_folder / ENVIRONMENT_NAME, f"{json.dumps(content, indent=2)}\n".encode())
 
 
+def save_class_names(folder: Path, class_names: Sequence[str]) -> None:
+    """Write an environment.json that holds the names of the classes alone, for an export."""
+    replace_atomically(
+        folder / ENVIRONMENT_NAME, f"{json.dumps({_CLASS_NAMES: list(class_names)}, indent=2)}\n".encode()
+    )
+
+
 def saved_class_names(run_folder: Path) -> list[str]:
     """Return the names of the classes of a run's data, in the order of the labels; empty where no names are kept."""
     names = _previous(run_folder).get(_CLASS_NAMES)

@@ -1,6 +1,5 @@
 """Runs on disk: their configuration as plain data, which is untrusted."""
 
-import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from genlab.paths import absolute
 from genlab.printing import one_line
 from genlab.run.environment import git_state
 from genlab.run.names import CONFIG_NAME, find_run, is_export
-from genlab.storage import read_within, replace_atomically, require_contained
+from genlab.storage import json_bytes, read_within, replace_atomically, require_contained
 from genlab.training import schedules
 from genlab.types import ImageSpec
 
@@ -262,7 +261,7 @@ def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -
 
 def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_atomically(path, f"{json.dumps(record, indent=1)}\n".encode())
+    replace_atomically(path, json_bytes(record) + b"\n")
     return path
 
 

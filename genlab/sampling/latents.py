@@ -74,12 +74,14 @@ def find_latents(
     labels = None if label is None else torch.full((NUM_DRAWS,), label, device=images.device)
     with evaluation_mode(model), torch.no_grad():
         draws = model.draw_inputs(NUM_DRAWS, labels=labels, generator=generator)
-        distances = torch.cdist(images.flatten(1).double(), model.render(draws).flatten(1).double())  # (N, D)
-        nearest = distances.topk(_NUM_STARTS, largest=False)
+        device = "cpu" if images.device.type == "mps" else images.device  # which has no float64
+        given, rendered = (each.flatten(1).to(device, torch.float64) for each in (images, model.render(draws)))
+        nearest = torch.cdist(given, rendered).topk(_NUM_STARTS, largest=False)  # of distances (N, D)
+        indices = nearest.indices.to(images.device)
         draw_errors = nearest.values[:, 0] / math.sqrt(images[0].numel())
 
         def search(rows: slice) -> Tensor:
-            targets, starts = images[rows], draws[nearest.indices[rows]]  # (N, S, I)
+            targets, starts = images[rows], draws[indices[rows]]  # (N, S, I)
             parts = zip(torch.split(targets, _IMAGES_AT_ONCE), torch.split(starts, _IMAGES_AT_ONCE), strict=True)
             return torch.cat([_descend(model, *part, num_steps=num_steps, progress=progress) for part in parts])
 

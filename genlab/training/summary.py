@@ -1,13 +1,11 @@
 """The status of a run, kept in summary.json."""
 
-import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from genlab.measures import Measure
-from genlab.storage import replace_atomically
+from genlab.storage import json_bytes, replace_atomically
 
 Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
@@ -39,7 +37,7 @@ class Summary:
 
     def write(self, path: Path) -> None:
         """Write atomically; a value that is not finite becomes null, as JSON has no NaN."""
-        replace_atomically(path, json.dumps(_finite(asdict(self)), indent=1).encode())
+        replace_atomically(path, json_bytes(asdict(self)))
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,3 @@ class StopReason:
 
     def __str__(self) -> str:
         return self.text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(kept) for key, kept in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -59,6 +59,19 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "some runs", "t.csv", "t.json"]
 
 
+def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+    del two_runs
+    results = Path("some runs") / "results"
+    results.mkdir()
+    (results / "evaluation.json").write_text(json.dumps({"measures": []}))
+    outcome = genlab("runs", "some runs")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert len(outcome.output.splitlines()) == 4, outcome.output  # a head, its line and two runs
+    assert "results" not in outcome.output
+    alone = genlab("runs", str(results))
+    assert (alone.code, alone.errors) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -71,6 +84,7 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
             "html must be a file in an existing folder, got nowhere/page.html",
         ),
         (["runs=[]"], "runs must name at least one"),
+        (["some runs", "--csv", "--json"], "csv, json and html must be different files, got -, -"),
     ],
 )
 def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, arguments: list[str], told: str) -> None:

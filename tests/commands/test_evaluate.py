@@ -89,6 +89,11 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
         (["samples=true", "reference_split=train", "num_images=20"], 3, "at least 50 images, got 20"),
         (["samples=true", "num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
         (["samples=true", "num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
+        # Each asks for samples of a model with a likelihood, too.
+        (["num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
+        (["num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
+        (["samples=false", "inception_weights=auto"], 2, "inception_weights must be null with samples=false, got auto"),
+        (["samples=false", "parzen=true"], 2, "parzen must be false with samples=false"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -63,6 +63,17 @@ def test_the_commands_take_an_export_for_a_run(genlab: Genlab, trained_run: Path
     assert first == second
 
 
+def test_an_export_of_a_model_with_classes_keeps_their_names(genlab: Genlab, cgan_run: Path, tmp_path: Path) -> None:
+    assert genlab("export", f"run={cgan_run}", f"out={tmp_path / 'given'}").code == 0
+    environment = json.loads((cgan_run / "environment.json").read_text())
+    kept = json.loads((tmp_path / "given" / "environment.json").read_text())
+    assert kept == {"class_names": environment["class_names"]}
+    arguments = ("sample", f"run={tmp_path / 'given'}", "num_samples=4", "num_threads=1")
+    assert genlab(*arguments, "label=three").code == 2
+    (tmp_path / "given" / "environment.json").write_text(json.dumps({"class_names": list("abcdefghij")}))
+    assert genlab(*arguments, "label=c").code == 0
+
+
 def test_the_configuration_is_plain_and_complete(trained_run: Path, exported: Path) -> None:
     text = (exported / "config.yaml").read_text()
     assert "${" not in text

@@ -110,3 +110,11 @@ def test_measures_of_images_keep_no_field_of_samples() -> None:
     averages = {"nll_nats": Average(mean=1.0, standard_error=0.1, num_examples=3)}
     (entry,) = as_json(entries_from(averages, {}, dataset=tiny, split="test", seed=0, weights="trained"))
     assert entry["features"] is entry["num_generated"] is entry["protocol"] is None
+
+
+def test_one_image_has_no_standard_error() -> None:
+    tiny = dataset(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), 2)
+    averages = {"nll_nats": Average(mean=1.0, standard_error=0.0, num_examples=1)}
+    entries = entries_from(averages, {}, dataset=tiny, split="test", seed=0, weights="trained")
+    assert as_json(entries)[0]["standard_error"] is None
+    assert "0.000" not in format_table(entries, [])
