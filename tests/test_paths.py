@@ -157,6 +157,8 @@ def test_a_sweep_has_paths_that_mean_the_same_from_elsewhere(tmp_path, monkeypat
         "trainer.watch_classifier=auto",
     ]
     swept = parse_command_line(["-m", *arguments], positional=None).overrides
+    by_key = parse_command_line(["hydra.mode=MULTIRUN", *arguments], positional=None).overrides
+    assert by_key == ["hydra.mode=MULTIRUN", *swept]
     assert swept == [f"dataset.root={tmp_path}/a", f"dataset.root={tmp_path}/a,{tmp_path}/b", *swept[2:]]
     assert swept[2] == f"dataset.root='{tmp_path}/a b'"
     assert swept[3:] == arguments[3:]

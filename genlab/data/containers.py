@@ -31,6 +31,10 @@ class RefusedImage(Exception):  # noqa: N818 - the file is at fault, not the pro
     """A file that cannot be used; the message is the reason alone."""
 
 
+class UnreadableImage(RefusedImage):
+    """A file that the system did not let us read, which may change without a change of the file."""
+
+
 def picture_in(content: bytes) -> bytes:
     """Return the complete first picture of a file, without parts that decoders do not need; other formats unchanged.
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from genlab.data.containers import RefusedImage, picture_in
+from genlab.data.containers import RefusedImage, UnreadableImage, picture_in
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 PILLOW_MAX_PIXELS = 89_478_485
@@ -23,6 +23,7 @@ PILLOW_MAX_PIXELS = 89_478_485
 
 Size = int | tuple[int, int]
 _WHITE = 255
+_PLACE_OF_BIT_DEPTH = 24  # in a PNG file: behind the signature, and the length, type, width and height of IHDR
 
 Crop = Literal["center", "stretch", "none"]
 _TURNS = {
@@ -116,7 +117,7 @@ def _opened(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RefusedImage(f"cannot be read ({error.strerror or error})") from error
+        raise UnreadableImage(f"cannot be read ({error.strerror or error})") from error
     if not content:
         raise RefusedImage("is empty")
     try:
@@ -124,15 +125,22 @@ def _opened(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
             width, height = image.size
             if width * height > max_pixels:
                 raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {max_pixels:,}")
+            _scale_transparent_grey(image, content)
             yield image
     except UnidentifiedImageError as error:
         raise RefusedImage(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise RefusedImage(f"has too many pixels (more than {PILLOW_MAX_PIXELS:,})") from error
-    except RefusedImage:
+    except (RefusedImage, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise RefusedImage(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def _scale_transparent_grey(image: Image.Image, content: bytes) -> None:
+    """Scale the transparent level of a grey PNG of 2 or 4 bits as Pillow scales its pixels, to 8 bits."""
+    if image.format == "PNG" and image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= {2: 85, 4: 17}.get(content[_PLACE_OF_BIT_DEPTH], 1)
 
 
 def _num_frames(image: Image.Image) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.data.containers import RefusedImage
+from genlab.data.containers import RefusedImage, UnreadableImage
 from genlab.data.decoding import Picture, PictureRules, bombs_refused, decode
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
@@ -23,7 +23,7 @@ from genlab.errors import DataError
 from genlab.printing import printable
 from genlab.terminal import hides_bar
 
-_FORMAT = 2  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
+_FORMAT = 3  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
 _log = getLogger(__name__)
 
@@ -72,10 +72,10 @@ class FolderCache:
         identity = json.dumps([_FORMAT, str(top), asdict(self._rules), list(files)])
         key = hashlib.sha256(identity.encode()).hexdigest()[:32]
         home = self._place / key
-        manifest = self._valid_manifest(home)
+        manifest = self._valid_manifest(top, home)
         if manifest is None:  # else nothing is written, for the place may be read-only
             with exclusive_access(self._place, key):
-                manifest = self._valid_manifest(home)
+                manifest = self._valid_manifest(top, home)
                 if manifest is None:
                     manifest = self._write(top, [name for name, _, _ in files], home)
         skipped: dict[str, str] = manifest["skipped"]
@@ -100,14 +100,16 @@ class FolderCache:
         if skipped:
             _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))
 
-    def _valid_manifest(self, home: Path) -> dict[str, Any] | None:
+    def _valid_manifest(self, top: Path, home: Path) -> dict[str, Any] | None:
         """Return the manifest of a cache; None if the cache is missing, incomplete or of an older format."""
         try:
             manifest: dict[str, Any] = json.loads((home / "manifest.json").read_text())
             num_bytes = (home / "images.u8").stat().st_size
         except (OSError, ValueError):
             return None
-        return manifest if manifest.get("num_bytes") == num_bytes else None
+        # A file may have become readable without a change of its name, size or time.
+        is_outdated = any(_can_be_read(top / name) for name in manifest.get("unreadable", ()))
+        return manifest if manifest.get("num_bytes") == num_bytes and not is_outdated else None
 
     def _write(self, top: Path, names: Sequence[str], home: Path) -> dict[str, Any]:
         """Decode all files into a temporary folder, and rename it when it is complete."""
@@ -126,6 +128,7 @@ class FolderCache:
 
     def _decode_all(self, top: Path, names: Sequence[str], path: Path) -> dict[str, Any]:
         skipped: dict[str, str] = {}
+        unreadable: list[str] = []
         animated: dict[str, int] = {}
         shown = f"decoding {printable(top.name)}"
         _log.info("%s: %s files, once", shown, f"{len(names):,}")
@@ -140,6 +143,8 @@ class FolderCache:
                 for name, result in zip(chunk, pool.map(lambda name: self._attempt(top / name), chunk), strict=True):
                     if isinstance(result, RefusedImage):
                         skipped[name] = str(result)
+                        if isinstance(result, UnreadableImage):
+                            unreadable.append(name)
                     else:
                         file.write(result.levels)
                         if result.num_frames > 1:
@@ -148,13 +153,22 @@ class FolderCache:
             file.flush()
             os.fsync(file.fileno())
             num_bytes = file.tell()
-        return {"num_bytes": num_bytes, "skipped": skipped, "animated": animated}
+        return {"num_bytes": num_bytes, "skipped": skipped, "unreadable": unreadable, "animated": animated}
 
     def _attempt(self, path: Path) -> Picture | RefusedImage:
         try:
             return decode(path, self._rules)
         except RefusedImage as refusal:
             return refusal
+
+
+def _can_be_read(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True
 
 
 def _list(skipped: Mapping[str, str]) -> str:

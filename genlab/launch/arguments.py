@@ -22,7 +22,7 @@ _PATH_NAMES = (
 )
 _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
-_PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+\.\w+=")
+_PHASE_KEY = re.compile(r"optimizer\.(?!default\b)\w+(\.\w+=|=\{)")
 _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
 _KEPT_KEYS = r"init_from|dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
 _KEPT_PATH = re.compile(rf"(?P<key>[+]{{0,2}}({_KEPT_KEYS}))=(?P<value>.+)", re.DOTALL)
@@ -57,7 +57,8 @@ def parse_command_line(
     arguments = [_with_home(argument) if argument.startswith("-") else argument for argument in arguments]
     options = _parse(arguments, own_flags)
     _refuse_without_effect(options)
-    given = [_absolute(argument) for argument in options.overrides] if options.multirun else options.overrides
+    is_sweep = options.multirun or "hydra.mode=MULTIRUN" in options.overrides
+    given = [_absolute(argument) for argument in options.overrides] if is_sweep else options.overrides
     overrides = [_rewritten(argument, positional) for argument in given]
     if any(override.startswith("resume=") for override in overrides):
         # The overrides are composed with the default data set and schedule, not with those of the run.

@@ -19,7 +19,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.contract import CommandModule, SpreadModule
 from genlab.launch.processes import Processes
 from genlab.launch.representative_jobs import in_fixed_order, jobs_one_change_apart
-from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse_without_sweep
+from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse_without_sweep, require_same_jobs
 from genlab.launch.sweep_folder import SweepFolder
 from genlab.launch.sweep_placement import are_numbered, require_separate_folders
 from genlab.launch.sweep_settings import SweepSettings, settings_of
@@ -137,6 +137,8 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     fixed = [argument for argument in arguments[: len(parameters)] if argument not in parameters]
     overrides = [*fixed, *arguments[len(parameters) :]]
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
+    if settings is not None and settings.resume is not None:
+        require_same_jobs(Path(settings.resume), jobs)
     examples = list(jobs_one_change_apart(composer, arguments))
     devices: tuple[str, ...] = ()
     choices = []

@@ -1,6 +1,7 @@
 """A sweep from its command to its table: planned before it starts, run by Hydra, and reported however it ends."""
 
 import importlib.util
+import itertools
 import re
 import shlex
 import signal
@@ -179,6 +180,28 @@ def planned_jobs(
     if settings.aggregate_seeds and len(seeds) < 2:
         raise ConfigurationError("sweep.aggregate_seeds=true needs more than one seed: seed=0,1,2")
     return tuple(tuple(job) for job in jobs)
+
+
+def require_same_jobs(folder: Path, jobs: Sequence[tuple[str, ...]] | None) -> None:
+    """Refuse a resumption whose jobs are others than those of the sweep, as after a change of what a glob finds.
+
+    Args:
+        folder: Of the sweep.
+        jobs: Of :func:`planned_jobs`.
+
+    Raises:
+        ConfigurationError: They differ.
+    """
+    before = SweepFolder(folder).read_plan().jobs
+    if before is None or jobs is None:
+        return
+    for number, (was, would_be) in enumerate(itertools.zip_longest(before, jobs)):
+        if was != would_be:
+            was, would_be = (shlex.join(job) if job is not None else "no job" for job in (was, would_be))
+            raise ConfigurationError(
+                f"the jobs of this sweep have changed: job {number} was {was}, and would be {would_be}; what glob(...) "
+                "finds must stay as it was, or start a new sweep"
+            )
 
 
 def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> Search:

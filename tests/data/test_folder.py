@@ -5,6 +5,7 @@ import io
 import logging
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from genlab.data.containers import RefusedImage
+from genlab.data.dataset import SPLITS
 from genlab.data.decoding import PictureRules, bombs_refused, decode
 from genlab.data.folder import folder
 from genlab.errors import ConfigurationError, DataError
@@ -141,6 +143,37 @@ def test_palettes_transparent_colours_and_single_bits(tmp_path):
     assert (_levels(_save(tmp_path / "c.png", grey, transparency=9), background=7) == 7).all()
     bits = Image.fromarray(np.eye(8, dtype=bool))
     assert np.array_equal(_levels(_save(tmp_path / "d.png", bits))[0], 255 * np.eye(8, dtype=int))
+
+
+@pytest.mark.parametrize(("depth", "scale"), [(1, 255), (2, 85), (4, 17), (8, 1)])
+def test_a_transparent_level_of_a_grey_png_of_few_bits(tmp_path, depth, scale):
+    """Pillow scales the pixels to 8 bits and not the level."""
+    levels = np.arange(64).reshape(8, 8) % min(2**depth, 200)
+    packed = np.packbits((levels[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1).tobytes()
+    rows = [b"\0" + packed[start : start + depth] for start in range(0, 8 * depth, depth)]
+    header = struct.pack(">IIBBBBB", 8, 8, depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(b"".join(rows)))]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in (*chunks, (b"IEND", b"")))
+    (tmp_path / "a.png").write_bytes(content)
+    expected = np.where(levels == 1, 7, levels * scale)
+    assert np.array_equal(_levels(tmp_path / "a.png", background=7)[0], expected)
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
+    for index in range(3):
+        _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.name == "1.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(DataError, match=r"cannot be read \(Permission denied"):
+            folder(**_settings(tmp_path))
+    assert sum(folder(**_settings(tmp_path)).num_images(split) for split in SPLITS) == 3
 
 
 def test_cmyk_is_converted(tmp_path):

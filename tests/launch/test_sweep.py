@@ -17,8 +17,9 @@ import yaml
 
 from genlab.config.compose import open_composer
 from genlab.config.naming import register_resolvers
+from genlab.errors import ConfigurationError
 from genlab.launch import sweep_job as jobs_module
-from genlab.launch.sweep import selection_measure
+from genlab.launch.sweep import require_same_jobs, selection_measure
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from tests.conftest import Outcome
 from tests.thinning import thinned
@@ -119,6 +120,23 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
     assert "job 0: finished before" in again.output
     assert (sweep / done["folder"] / "train.log").read_bytes() == before
     assert table(sweep)[0]["measure"] == "test/nll_upper_bound_nats"
+
+
+def test_a_resumption_whose_glob_finds_something_else_is_refused(tmp_path: Path) -> None:
+    sweep = SweepFolder(tmp_path)
+    before = (("experiment=a",), ("experiment=c",))
+    sweep.write_plan(SweepPlan(overrides=("experiment=glob(*)",), config_dir=None, jobs=before), command="genlab")
+    require_same_jobs(tmp_path, before)
+    require_same_jobs(tmp_path, None)  # a search
+    for jobs, told in (
+        (
+            (("experiment=a",), ("experiment=b",), ("experiment=c",)),
+            "job 1 was experiment=c, and would be experiment=b",
+        ),
+        ((("experiment=a",),), "job 1 was experiment=c, and would be no job"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            require_same_jobs(tmp_path, jobs)
 
 
 def documented() -> list[list[str]]:
