@@ -91,6 +91,12 @@ def test_a_home_folder_on_the_line_is_read_as_hydra_could_not(home, word, read):
     assert parse_command_line(["--config-dir=~/own"], positional=None).flags == [f"--config-dir={home}/own"]
 
 
+def test_a_node_of_a_phase_needs_no_plus():
+    words = ["optimizer.discriminator={lr:1e-3}", "optimizer.generator.lr=1e-3", "optimizer.default.lr=1e-3"]
+    found = parse_command_line(words, positional=None).overrides
+    assert found == [f"++{words[0]}", f"++{words[1]}", words[2]]
+
+
 @pytest.mark.parametrize("key", ["images", "samples", "reference", "against", "fill"])
 def test_a_path_that_exists_needs_no_quotes(key, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -261,18 +261,11 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
     """Return the model if its samples are to be measured: on request, or because it has no likelihood."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
-        for rule, is_given in (
-            ("samples must be null or false", settings.samples),
-            ("reference must be null", settings.reference),
-            ("measure must be empty", settings.measure),
-            ("classifier must be null", settings.classifier),
-            ("inception_weights must be null", settings.inception_weights),
-            ("parzen must be false", settings.parzen),
-        ):
-            if is_given:
-                raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
+        of_samples = ["samples must be null or false"] if settings.samples else []
+        for rule in (*of_samples, *settings.requests_of_samples.values()):
+            raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
         return None
-    if not settings.asks_for_samples and has_likelihood(model):
+    if not settings.samples and not settings.requests_of_samples and has_likelihood(model):
         return None
     return None if settings.samples is False else model
 

@@ -29,6 +29,16 @@ _KEYS_OF_GIVEN_SAMPLES = frozenset(
 )
 
 
+_WITHOUT_SAMPLES = {
+    "reference": "null",
+    "measure": "empty",
+    "classifier": "null",
+    "inception_weights": "null",
+    "parzen": "false",
+}
+"""The settings that ask for samples, and their values where none are measured."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """The keys of configs/evaluate.yaml.
@@ -74,20 +84,15 @@ class EvaluateSettings:
         }
 
     @property
-    def asks_for_samples(self) -> bool:
-        """Return True if samples are measured of a model with a likelihood, too."""
-        return bool(
-            self.samples or self.reference or self.measure or self.classifier or self.inception_weights or self.parzen
-        )
+    def requests_of_samples(self) -> dict[str, str]:
+        """The settings that ask for samples of a model with a likelihood too, and the rule for each without samples."""
+        return {key: f"{key} must be {value}" for key, value in _WITHOUT_SAMPLES.items() if getattr(self, key)}
 
     def __post_init__(self) -> None:
-        if self.measure and self.samples is False:
-            raise ValueError(f"measure must be empty with samples=false, got {', '.join(self.measure)}")
-        for key in ("reference", "classifier", "inception_weights"):
-            if getattr(self, key) is not None and self.samples is False:
-                raise ValueError(f"{key} must be null with samples=false, got {getattr(self, key)}")
-        if self.parzen and self.samples is False:
-            raise ValueError("parzen must be false with samples=false")
+        if self.samples is False:
+            for key, rule in self.requests_of_samples.items():
+                value = ", ".join(self.measure) if key == "measure" else getattr(self, key)
+                raise ValueError(f"{rule} with samples=false, got {value}")
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
         if not isinstance(self.samples, str):

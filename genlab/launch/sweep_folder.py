@@ -175,12 +175,16 @@ class SweepFolder:
         return None if of_this_process and asker != _this_process() else int(number)
 
     def finalise(self, record: JobRecord) -> JobRecord:
-        """Finalise the status of a job whose process and parent process are gone, from its run folder."""
+        """Finalise the status of a job from its run folder: its parent process is gone, or it was resumed by hand."""
         summary = self.run_summary(record)
+        if record.status in DONE:
+            return record
         if summary.get("status") == "finished":
             finalised = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
-        else:
+        elif record.status == "running":
             finalised = replace(record, status="interrupted", reason=STOPPED)
+        else:
+            return record
         self.write_record(finalised)
         return finalised
 

@@ -97,7 +97,7 @@ def _run_and_record(
         tell(f"job {record.number}: failed: {holder}")
         return
     previous = sweep.record(record.number)
-    if previous is not None and previous.status not in DONE and _has_ended_unrecorded(sweep, previous):
+    if previous is not None:
         previous = sweep.finalise(previous)
     if previous is not None and previous.status in DONE:
         tell(f"job {record.number}: {previous.status} before", is_progress=True)
@@ -114,11 +114,6 @@ def _run_and_record(
     write_tables(sweep, settings)
     reason = "" if ended.reason is None else f": {ended.reason}"
     tell(f"job {record.number}: {ended.status}{reason}", is_progress=not ended.has_failed)
-
-
-def _has_ended_unrecorded(sweep: SweepFolder, record: JobRecord) -> bool:
-    """Return True if the job lost its parent process, or if its run was finished by hand."""
-    return record.status == "running" or sweep.run_summary(record).get("status") == "finished"
 
 
 def _has_lost_checkpoints(previous: JobRecord | None, run_folder: Path) -> bool:

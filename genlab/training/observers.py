@@ -77,9 +77,9 @@ class TrainingMetrics(Observer):
 
     def _mean(self, values: Float[Tensor, " n"]) -> float:
         # A device records the metrics of an update that it withholds, too; the host does not.
-        finite = values[values.isfinite()]
-        skips = self.run.settings.on_non_finite == "skip"
-        return float((finite if skips and len(finite) else values).mean())
+        if self.run.settings.on_non_finite == "skip" and bool((is_finite := values.isfinite()).any()):
+            values = values[is_finite]
+        return float(values.mean())
 
     def observe(self, step: int) -> None:
         run = self.run
@@ -115,7 +115,7 @@ class Validation(Observer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state; reset the selection if earlier values are not comparable with new ones."""
         if dict(state) != self.state_dict() and (self.run.selection.tag or "").startswith("validation/"):
-            _log.warning("the validation images are others than before: the best checkpoint is selected anew")
+            _log.warning("the data or trainer.validation_images have changed: the best checkpoint is selected anew")
             self.run.selection.forget()
 
 

@@ -79,6 +79,17 @@ def test_files_give_the_images_in_memory(cgan_run: Path, tmp_path: Path) -> None
         assert torch.equal(images.labels_among(dataset.class_names), expected.labels)
 
 
+def test_the_number_of_threads_counts(
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "theirs", 60)
+    save(tmp_path / "real", 70, seed=1)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    assert genlab("evaluate", "samples=theirs", "reference=real", "out=a", "num_threads=3").code == 0
+    assert 3 in chosen
+
+
 def test_without_a_data_set_two_folders_are_compared_on_a_random_network(
     genlab: Callable[..., Outcome], tmp_path: Path
 ) -> None:

@@ -186,10 +186,11 @@ def test_a_job_begins_again_only_if_all_its_checkpoints_are_damaged(
 def test_a_job_that_was_finished_by_hand_is_done(sweep: SweepFolder) -> None:
     failed = replace(RECORD, status="failed", exit_code=6)
     summary(sweep, status="failed")
-    assert not process._has_ended_unrecorded(sweep, failed)
+    assert sweep.finalise(failed) is failed
     summary(sweep, status="finished")
-    assert process._has_ended_unrecorded(sweep, failed)
     assert sweep.finalise(failed).status == "finished"
+    pruned = replace(RECORD, status="pruned")
+    assert sweep.finalise(pruned) is pruned
 
 
 def test_who_asked_to_stop_is_known(sweep: SweepFolder) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,16 @@ def test_a_required_capture_that_is_not_possible_is_an_error(tmp_path: Path) -> 
         make(tmp_path / "required", Choosy(), graphs=RecordedGraphs()).fit(resume=False)
 
 
+def assert_trains_unrecorded(folder: Path, model: Callable[[], nn.Module]) -> None:
+    written = as_written(folder / "written", model())
+    graphs = RecordedGraphs()
+    captured = make(folder / "captured", model(), graphs=graphs)
+    captured._capture._is_required = False
+    captured.fit(resume=False)
+    assert graphs.num_recorded == 0
+    assert_equal(weights(written), weights(captured))
+
+
 def test_a_phase_that_continues_an_unrecorded_one_is_not_recorded(tmp_path: Path) -> None:
     """Its recording would read memory that only the first step has written."""
 
@@ -170,13 +181,7 @@ def test_a_phase_that_continues_an_unrecorded_one_is_not_recorded(tmp_path: Path
             loss = super().reused_discriminator_loss(batch)
             return loss if bool(loss.value > -1) else Loss(value=-loss.value, metrics=loss.metrics)
 
-    written = as_written(tmp_path / "written", Both())
-    graphs = RecordedGraphs()
-    captured = make(tmp_path / "captured", Both(), graphs=graphs)
-    captured._capture._is_required = False
-    captured.fit(resume=False)
-    assert graphs.num_recorded == 0
-    assert_equal(weights(written), weights(captured))
+    assert_trains_unrecorded(tmp_path, Both)
 
 
 class ChoosyReceiver(ReusingGAN):
@@ -200,13 +205,7 @@ def test_a_phase_whose_graph_an_unrecorded_one_continues_is_not_recorded(
 
         monkeypatch.setattr(PhaseUpdate, "can_stay_on_device", property(stays))
         monkeypatch.setattr(StepCapture, "refuse", lambda *_: None)
-    written = as_written(tmp_path / "written", model())
-    graphs = RecordedGraphs()
-    captured = make(tmp_path / "captured", model(), graphs=graphs)
-    captured._capture._is_required = False
-    captured.fit(resume=False)
-    assert graphs.num_recorded == 0
-    assert_equal(weights(written), weights(captured))
+    assert_trains_unrecorded(tmp_path, model)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
