@@ -101,7 +101,9 @@ def binarized(
 ) -> Float[Tensor, "B C H W"]:
     """Draw 1 with probability level / max_level, exact for 0 and 1 and else to 2^-16, and 0 otherwise.
 
-    Two sub-pixels share a hashed word of 32 bits: the time of the draw is that of moving memory.
+    Four sub-pixels share a hashed word of 32 bits: a sub-pixel is 1 if its byte, one of 1 .. 255 with equal
+    probability, is at most 255 level / max_level. A byte of 0 takes the value of a byte that its image shares, and that
+    byte decides whether an image rounds fractions up; sub-pixels are independent to 2^-16 nevertheless.
 
     Args:
         levels: 0 .. max_level.
@@ -110,17 +112,24 @@ def binarized(
         seed: Seed of all draws, 63 bits.
     """
     num_pixels = levels[0].numel()
-    words = _words(positions, seed)[:, None] * _columns((num_pixels + 1) // 2, seed, positions.device)  # (B, ceil(P/2))
-    mask = _MASK >> _SHIFT  # a right shift of int32 drags the sign along
-    words.bitwise_xor_((words >> _SHIFT).bitwise_and_(mask)).mul_(_MULTIPLIERS[0])
-    words.bitwise_xor_((words >> _SHIFT).bitwise_and_(mask))
-    noise = words.view(torch.int16)[:, :num_pixels].to(torch.float32).view(levels.shape)  # -2^15 .. 2^15 - 1
-    return noise.lt_(levels.to(torch.float32).mul_(2**16 / max_level).sub_(2**15))
+    rows = _words(positions, seed)  # (B,)
+    words = rows[:, None] * _columns((num_pixels + 3) // 4, seed, positions.device)  # (B, ceil(P/4))
+    # A difference mixes as well as an exclusive or, which would need the sign that the shift drags along masked.
+    words.sub_(words >> _SHIFT).mul_(_MULTIPLIERS[0])
+    words.sub_(words >> _SHIFT)
+    noise = words.view(torch.uint8)[:, :num_pixels]
+    shared = rows.view(torch.uint8)[1::4, None].clamp(min=1)  # (B, 1)
+    # Arithmetic on bytes, in place: with torch.where, or with tensors of bool, this would take twice as long.
+    noise += noise.clamp(max=1).bitwise_xor_(1).mul_(shared)
+    limits = levels.reshape(noise.shape)
+    if max_level != 255:
+        limits = (limits * (255 / max_level) + (shared - 0.5) / 255).to(torch.uint8)
+    return noise.le_(limits).to(torch.float32).view(levels.shape)
 
 
 @lru_cache(maxsize=8)
 def _columns(num_words: int, seed: int, device: torch.device) -> Int[Tensor, " P"]:
-    """Return the words of the pairs of sub-pixels, the same for each image of a stream."""
+    """Return the words of groups of sub-pixels, the same for each image of a stream."""
     return _words(torch.arange(num_words, device=device), seed ^ _MULTIPLIERS[1])
 
 

@@ -132,7 +132,8 @@ def test_semi_supervised_batch_depends_on_seed_and_index_alone(order):
         fresh = data.stream(batch_size=7, seed=1, device=CPU, num_labelled=3).batch(index)
         assert torch.equal(fresh.images, shuffled[index].images)
         assert torch.equal(fresh.labels, shuffled[index].labels)
-    assert not torch.equal(data.stream(batch_size=7, seed=2, device=CPU, num_labelled=3).batch(0).images, fresh.images)
+    other = data.stream(batch_size=7, seed=2, device=CPU, num_labelled=3)
+    assert any(not torch.equal(other.batch(index).images, shuffled[index].images) for index in range(9))
 
 
 def test_hiding_labels_in_a_batch_hides_none_in_the_store():

@@ -1,5 +1,6 @@
 """Noise by hashing: uniform, and the same as the hash written in Python's integers."""
 
+import pytest
 import torch
 from scipy import stats
 
@@ -34,24 +35,37 @@ def _word(position: int, seed: int) -> int:
     return ((mixed ^ mixed >> 32) * 0xBF58476D1CE4E5B9 % 2**64 >> 32) | 1
 
 
-def _noise_of_16_bits(position: int, pixel: int, seed: int) -> int:
-    word = _word(position, seed) * _word(pixel // 2, seed ^ 0x735A2D97) % 2**32
-    word = (word ^ word >> 15) * 0x21F0AAAD % 2**32
-    word ^= word >> 15
-    half = word >> 16 if pixel % 2 else word % 2**16
-    return half - 2**16 * (half >= 2**15)  # as a signed number
+def _mixed(word: int) -> int:
+    signed = word - 2**32 * (word >= 2**31)
+    return (signed - (signed >> 15)) % 2**32
+
+
+def _noise_of_8_bits(position: int, pixel: int, seed: int) -> int:
+    row = _word(position, seed)
+    word = row * _word(pixel // 4, seed ^ 0x735A2D97) % 2**32
+    word = _mixed(_mixed(word) * 0x21F0AAAD % 2**32)
+    return word >> 8 * (pixel % 4) & 255 or max(row >> 8 & 255, 1)
 
 
 def test_binarisation_is_the_hash_of_seed_position_and_pixel():
     seed = derive_seed(7, "test")
     positions = torch.tensor([0, 1, 2**31, 2**40 + 3])
-    noise = torch.tensor([[_noise_of_16_bits(int(row), pixel, seed) for pixel in range(1023)] for row in positions])
+    noise = torch.tensor([[_noise_of_8_bits(int(row), pixel, seed) for pixel in range(1023)] for row in positions])
     levels = torch.arange(4 * 1023).remainder(256).to(torch.uint8).view(4, 1, 33, 31)
-    expected = noise < levels.view(4, -1) * (2**16 / 255) - 2**15
+    expected = noise <= levels.view(4, -1)
     drawn = binarized(levels, positions, max_level=255, seed=seed)
     assert torch.equal(drawn, expected.float().view(levels.shape))
-    assert drawn[levels == 255].all()
-    assert not drawn[levels == 0].any()
+
+
+@pytest.mark.parametrize("max_level", [1, 7, 16, 127, 255])
+def test_each_level_is_drawn_with_its_probability(max_level: int):
+    num_images = 100_000
+    level = torch.arange(max_level + 1)
+    levels = level.to(torch.uint8).view(1, 1, 1, -1).expand(num_images, -1, -1, -1)
+    drawn = binarized(levels, torch.arange(num_images), max_level=max_level, seed=derive_seed(3, "test"))
+    found, probability = drawn.view(num_images, -1).mean(0), level / max_level
+    deviation = (probability * (1 - probability) / num_images).sqrt()
+    assert ((found - probability).abs() <= 4.5 * deviation).all()  # without any at both ends
 
 
 def test_draws_of_pairs_of_pixels_and_of_images_are_independent():
