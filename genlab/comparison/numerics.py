@@ -58,7 +58,7 @@ CHANGES = (
     Change("On CUDA the learning rate is a float32 tensor", "6adc5dc"),
     Change("With several processes the watch for collapse", "7b7861f"),
     Change("`genlab evaluate` rounds samples", "fde1d17", _GANS, _OF_SAMPLES),
-    Change("The noise of `dataset.binarization=stochastic`", "f5e4a77", ("*_dynamic_mnist*",)),
+    Change("The noise of `dataset.binarization=stochastic` is", "f5e4a77", ("*_dynamic_mnist*",)),
     Change("DCGAN's channels stop growing", "a843083"),
     Change("The noise of DRAW's evaluation", "daf49a6", ("draw_*",), _BOUNDS),
     Change("PixelCNN, gated PixelCNN and PixelCNN++ compute", "4c9c6e7"),
@@ -74,6 +74,7 @@ CHANGES = (
     Change("With bfloat16 products `trainer.compile=auto` reckons", "d90e4e2"),
     Change("With bfloat16 products `trainer.compile=auto` takes", "1807de9", ("gated_pixelcnn_*",)),
     Change("On the CPU dropout draws 16 random bits", "1cfe7e5"),
+    Change("The noise of `dataset.binarization=stochastic` has 8 bits", "99fb04d", ("*_dynamic_mnist*",)),
 )
 
 
