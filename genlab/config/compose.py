@@ -240,7 +240,7 @@ class Composer:
         lines = [
             line
             for line, override in chosen.items()
-            if "/" in override.key_or_group or override.key_or_group in own_groups
+            if override.key_or_group != key and ("/" in override.key_or_group or override.key_or_group in own_groups)
         ]
         composed = self._compose(lines, is_sweep=False)
         with_hydra = key.startswith("hydra")
@@ -251,6 +251,10 @@ class Composer:
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
         ]
         groups += [] if with_hydra else lists
+        whole = key.partition("/")[0]
+        if whole != key and self.options(key):  # a part that other models have
+            parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"
+            return f"{whole}={composed.hydra.runtime.choices[whole]} has no {key}; its parts: {parts}"
         return unknown_key(key, keys, groups, command=f"genlab {composed.hydra.job.name}")
 
 

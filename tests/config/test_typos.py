@@ -240,6 +240,17 @@ def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> Non
     assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
 
 
+def test_a_part_that_only_other_models_have_is_said_to_be_missing(genlab: Genlab) -> None:
+    assert "model=draw has no model/objective; its parts: model/observation" in (
+        genlab("train", "model=draw", "model/objective=wasserstein").errors
+    )
+
+
+def test_workers_are_those_of_the_data_set_where_it_has_any(genlab: Genlab) -> None:
+    assert "did you mean 'num_threads'?" in genlab("train", "dataset.n_workers=2").errors
+    assert "did you mean 'dataset.num_workers'?" in genlab("train", "dataset=folder", "dataset.n_workers=2").errors
+
+
 OUT_OF_RANGE = [
     ("optimizer.default.lr=-1", "optimizer.default.lr must be positive, got -1"),
     ("optimizer.default.lr=0", "optimizer.default.lr must be positive, got 0"),
