@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from genlab.data.randomness import binarized, permutation, uniform_noise
+from genlab.data.randomness import _hash_words_in_place, binarized, permutation, uniform_noise
 from genlab.randomness import derive_seed
 
 
@@ -35,15 +35,9 @@ def _word(position: int, seed: int) -> int:
     return ((mixed ^ mixed >> 32) * 0xBF58476D1CE4E5B9 % 2**64 >> 32) | 1
 
 
-def _mixed(word: int) -> int:
-    signed = word - 2**32 * (word >= 2**31)
-    return (signed - (signed >> 15)) % 2**32
-
-
 def _noise_of_8_bits(position: int, pixel: int, seed: int) -> int:
     row = _word(position, seed)
-    word = row * _word(pixel // 4, seed ^ 0x735A2D97) % 2**32
-    word = _mixed(_mixed(word) * 0x21F0AAAD % 2**32)
+    word = _hash(row * _word(pixel // 4, seed ^ 0x735A2D97) % 2**32)
     return word >> 8 * (pixel % 4) & 255 or max(row >> 8 & 255, 1)
 
 
@@ -78,6 +72,25 @@ def test_draws_of_pairs_of_pixels_and_of_images_are_independent():
             assert abs(float(ones.var()) / (32 * 3 / 16) - 1) < 5 * (2 / 4096) ** 0.5
             correlations = torch.corrcoef(drawn.T) - torch.eye(32)
             assert correlations.abs().max() < 5.5 / 4096**0.5
+
+
+def test_words_of_any_ratio_have_independent_bytes():
+    """Two columns of sub-pixels have one ratio in all images; a hash of one multiplication kept 0.8 of some."""
+    words = torch.randint(-(2**31), 2**31, (2**18,), dtype=torch.int32, generator=torch.Generator().manual_seed(0)) | 1
+    powers = [2**bit for bit in range(1, 32)]
+    ratios = [sign + power for sign in (1, -1) for power in powers] + [1 - power for power in powers]
+    ratios += [-1, 3, 0x33000001, 0xF6990789]
+    first = _centred_bytes(words)
+    for ratio in ratios:
+        other = _centred_bytes(words * ((ratio + 2**31) % 2**32 - 2**31))
+        assert (first.T @ other).abs().max() < 0.03, hex(ratio)
+
+
+def _centred_bytes(words: torch.Tensor) -> torch.Tensor:
+    """The sums of squares of its columns are 1."""
+    levels = _hash_words_in_place(words.clone()).view(torch.uint8).view(-1, 4).double()
+    levels -= levels.mean(0)
+    return levels / levels.norm(dim=0)
 
 
 def test_noise_is_uniform_along_images_and_along_pixels():
