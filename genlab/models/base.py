@@ -31,7 +31,7 @@ A model of your own, with the declarations of its measures::
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar
@@ -64,6 +64,9 @@ class Model(nn.Module, ABC):
     measures: Mapping[str, Measure] = MappingProxyType({})
     """The declaration of each key of :meth:`evaluate` and :meth:`diagnose`: unit, kind and direction, which no name
     tells. An undeclared measure is shown as "not declared" and is ranked with no other measure."""
+
+    followed: tuple[str, ...] = ()
+    """Tags of metrics.jsonl that :meth:`warning_in_training` looks at."""
 
     picture_groups: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Number of images, one after another, that belong together in a picture of :meth:`visualize` (an image and its
@@ -99,9 +102,27 @@ class Model(nn.Module, ABC):
         """
         return any(coupling_layer(child) is not None for child in self.children())
 
+    @property
+    def needs_whole_batch(self) -> str | None:
+        """The part, by its key, that the parts of a divided batch would train otherwise; None if absent.
+
+        ``trainer.gradient_accumulation`` must be 1 with it. Batch normalisation is not counted: each part then has
+        statistics of its own, as everywhere.
+        """
+        return None
+
     def warnings(self) -> tuple[str, ...]:
         """Return warnings about this combination of parts, one line each; they are logged when training starts."""
         return ()
+
+    def warning_in_training(self, course: Sequence[Mapping[str, float]]) -> str | None:
+        """Return a warning about the course of a training, logged once; None if there is nothing to say.
+
+        Args:
+            course: The latest values of :attr:`followed` at each validation so far.
+        """
+        del course
+        return None
 
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the measures of the final evaluation, which may cost many passes. As :meth:`evaluate` by default.

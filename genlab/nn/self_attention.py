@@ -17,6 +17,8 @@ class SelfAttention(nn.Module):
         channels: C, at least 2.
     """
 
+    has_free_scale = True  # bounded layers leave gamma as it is
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         num_keys, num_values = max(channels // 8, 1), channels // 2

@@ -68,7 +68,8 @@ def data_dependent_initialization(layers: Sequence[tuple[nn.Module, Tensor, floa
 
     def normalize(layer: nn.Module, scale: Tensor, target: float, output: Tensor) -> Tensor:
         dims = [dim for dim in range(output.dim()) if dim != 1]
-        mean, std = output.mean(dims), output.std(dims)
+        mean = output.mean(dims)
+        std = output.std(dims) if output.numel() > len(mean) else torch.zeros_like(mean)
         # A channel that is the same everywhere has no scale to set: on a grid of one row, what looks above is blind.
         factor = torch.where(std > SMALLEST_STD, target / std, 1.0)
         scale.mul_(factor)

@@ -47,6 +47,8 @@ def observers_of(
     }
     if settings.validation_interval > 0:
         observers["validation"] = Validation(run, interval=settings.validation_interval)
+        if run.model.followed:
+            observers["course"] = Course(run, interval=settings.validation_interval)
     if settings.sample_interval > 0:
         observers["pictures"] = Pictures(run, interval=settings.sample_interval)
     if settings.watch_interval > 0:
@@ -117,6 +119,30 @@ class Validation(Observer):
         if dict(state) != self.state_dict() and (self.run.selection.tag or "").startswith("validation/"):
             _log.warning("the data or trainer.validation_images have changed: the best checkpoint is selected anew")
             self.run.selection.forget()
+
+
+class Course(Observer):
+    """Observer of the measures that the model follows, at each validation, for its own warning; it warns once."""
+
+    def __init__(self, run: TrainingRun, *, interval: int) -> None:
+        super().__init__(run, interval=interval)
+        self._course: list[dict[str, float]] = []
+        self._has_warned = False
+
+    def observe(self, step: int) -> None:
+        latest, followed = self.run.summary.final, self.run.model.followed
+        if self._has_warned or not all(tag in latest for tag in followed):
+            return
+        self._course.append({tag: latest[tag] for tag in followed})
+        if (warning := self.run.model.warning_in_training(self._course)) is not None:
+            self._has_warned = True
+            _log.warning("step %d: %s", step, warning)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"course": self._course, "has_warned": self._has_warned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._course, self._has_warned = [dict(values) for values in state["course"]], bool(state["has_warned"])
 
 
 class Pictures(Observer):

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from genlab.errors import NonFiniteError
+from genlab.errors import ConfigurationError, NonFiniteError
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import mean_over_processes, num_processes, one_batch
 from genlab.parallel.processes import average
@@ -194,6 +194,11 @@ class PhaseUpdate:
             with self._autocast():
                 return self.phase.loss(part, received) if self.phase.receives else self.phase.loss(part)
         except (IndexError, RuntimeError, ValueError) as error:
+            if "more than 1 value per channel" in str(error):  # batch normalisation of vectors
+                raise ConfigurationError(
+                    f"trainer.batch_size={self._settings.batch_size} leaves phase {self.phase.name} one image at a "
+                    "time, and batch normalisation needs two: use larger batches, or fewer parts of them"
+                ) from error
             # The level or the class that a NaN is converted to lies outside every table.
             if bool(torch.isfinite(part.images).all()):
                 raise

@@ -178,12 +178,15 @@ class TrainerSettings:
             return None
         return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
 
-    def require_equal_shares(self, num_processes: int, *, group_size: int = 1) -> None:
-        """Refuse batches whose parts cannot be divided equally among processes in whole groups.
+    def require_divisible_batches(
+        self, num_processes: int, *, group_size: int = 1, needs_whole_batch: str | None = None
+    ) -> None:
+        """Refuse batches that cannot be divided equally among processes in whole groups, or not into parts at all.
 
         Args:
             num_processes: Of the run.
             group_size: Images that the model takes together.
+            needs_whole_batch: See :attr:`genlab.models.base.Model.needs_whole_batch`.
 
         Raises:
             ConfigurationError: A number of images is not divisible.
@@ -196,6 +199,11 @@ class TrainerSettings:
                 f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
                 f"trainer.gradient_accumulation={self.gradient_accumulation}{groups}), such as {alternatives}, got "
                 f"{self.batch_size}"
+            )
+        if needs_whole_batch is not None and self.gradient_accumulation > 1:
+            raise ConfigurationError(
+                f"trainer.gradient_accumulation must be 1 with {needs_whole_batch}, which the parts of a batch would "
+                f"train otherwise than the whole, got {self.gradient_accumulation}"
             )
         if self.num_labelled is not None and self.num_labelled % num_processes:
             multiples = _multiples_beside(self.num_labelled, num_processes)

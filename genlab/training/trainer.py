@@ -90,7 +90,9 @@ class Trainer(TrainingRun):
             dataset.require_images("validation", hint="trainer.validation_interval=0")
         if settings.test_at_end:
             dataset.require_images("test", hint="trainer.test_at_end=false")
-        settings.require_equal_shares(num_processes(), group_size=model.group_size)
+        settings.require_divisible_batches(
+            num_processes(), group_size=model.group_size, needs_whole_batch=model.needs_whole_batch
+        )
         if settings.sharding == "fsdp2":
             require_shardable(model)
         if num_processes() > 1:

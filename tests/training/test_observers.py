@@ -1,7 +1,7 @@
 """Observers: when they are due, what a checkpoint keeps of them, and that any of them can stop a run."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,24 @@ def test_a_node_names_its_class_and_its_arguments() -> None:
         _ = configuration.bound_observers
     node["interval"] = node.pop("intervall")
     assert list(configuration.bound_observers) == ["observer.brightness"]
+
+
+def test_a_model_warns_once_of_the_course_of_its_measures(
+    run_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    courses: list[int] = []
+
+    def warning(self: object, course: Sequence[Mapping[str, float]]) -> str | None:
+        courses.append(len(course))
+        return "nothing is learned" if len(course) == 2 else None
+
+    trainer = make_trainer(run_folder("a"))
+    monkeypatch.setattr(type(trainer.model), "followed", ("train/discriminator/gradient_norm", "validation/gap_nats"))
+    monkeypatch.setattr(type(trainer.model), "warning_in_training", warning)
+    trainer = make_trainer(run_folder("b"), validation_interval=5)
+    trainer.fit(resume=False)
+    assert courses == [1, 2]
+    assert [record.getMessage() for record in caplog.records if "nothing is" in record.getMessage()] == [
+        "step 10: nothing is learned"
+    ]
+    assert last_state(run_folder("b"))["observers"]["course"]["has_warned"]

@@ -82,13 +82,13 @@ def test_batches_that_cannot_be_shared_are_answered_with_sizes_that_can(
 ) -> None:
     settings = make_settings(batch_size=batch_size)
     if batch_size in fitting:
-        settings.require_equal_shares(num_processes)
+        settings.require_divisible_batches(num_processes)
         return
     with pytest.raises(ConfigurationError) as refusal:
-        settings.require_equal_shares(num_processes)
+        settings.require_divisible_batches(num_processes)
     assert f"such as {' or '.join(map(str, fitting))}, got {batch_size}" in str(refusal.value)
     for size in fitting:
-        make_settings(batch_size=size).require_equal_shares(num_processes)
+        make_settings(batch_size=size).require_divisible_batches(num_processes)
 
 
 @pytest.mark.parametrize(("labelled_fraction", "num_fitting"), [(0.4, 2), (0.1, 1), (0.99, 1)])
@@ -96,13 +96,13 @@ def test_labelled_images_that_cannot_be_shared_are_answered_with_fractions_that_
     labelled_fraction: float, num_fitting: int
 ) -> None:
     with pytest.raises(ConfigurationError) as refusal:
-        make_settings(batch_size=12, labelled_fraction=labelled_fraction).require_equal_shares(3)
+        make_settings(batch_size=12, labelled_fraction=labelled_fraction).require_divisible_batches(3)
     fractions = str(refusal.value).partition("such as ")[2].partition(",")[0].split(" or ")
     assert len(fractions) == num_fitting
     for fraction in fractions:
-        make_settings(batch_size=12, labelled_fraction=float(fraction)).require_equal_shares(3)
+        make_settings(batch_size=12, labelled_fraction=float(fraction)).require_divisible_batches(3)
 
 
 def test_labelled_images_that_no_fraction_shares_are_refused_without_one() -> None:
     with pytest.raises(ConfigurationError, match=r"there are processes, got 2 of 4 images$"):
-        make_settings(batch_size=4, labelled_fraction=0.5).require_equal_shares(4)
+        make_settings(batch_size=4, labelled_fraction=0.5).require_divisible_batches(4)

@@ -5,7 +5,7 @@ the discriminator.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Union
@@ -23,6 +23,12 @@ from genlab.models.gan.discriminator import DiscriminatorOutput
 from genlab.models.ranges import require_between
 from genlab.parallel.collectives import draw_rows, is_same_everywhere
 from genlab.types import Batch, ImageSpec, Loss
+
+# The pattern of a semi-supervised GAN that does no better than its labels alone; see ClassPrediction.
+_FEWEST_VALIDATIONS = 3
+_KNOWN_BY_HEART = 0.02
+_DIVERGED = 2.0  # times the least distance
+_STANDS_STILL = 0.98  # of the least error before
 
 Labels = Int[Tensor, " B"]
 Rows = Union[Bool[Tensor, " B"], slice]  # noqa: UP007 - jaxtyping's types have no |
@@ -49,6 +55,10 @@ class Conditioning(nn.Module, ABC):
     """Number of classes that samples can be drawn from; 0 without classes."""
     reads_single_images: bool = False
     """True if the discriminator's features or outputs of a single image are used, for example to predict a class."""
+    needs_whole_batch: bool = False
+    """True if the parts of a batch (``trainer.gradient_accumulation``) would train otherwise than the whole."""
+    followed: tuple[str, ...] = ()
+    """Tags of metrics.jsonl that :meth:`warning_in_training` looks at."""
     game_weight: float = 1.0
     """Weight of the objective in the discriminator's loss."""
     declarations: Mapping[str, Measure] = MappingProxyType({})
@@ -118,6 +128,11 @@ class Conditioning(nn.Module, ABC):
         """Return the measures of each image that the discriminator's outputs give."""
         del outputs, labels
         return {}
+
+    def warning_in_training(self, course: Sequence[Mapping[str, float]]) -> str | None:
+        """Return a warning about the course of a training (:meth:`genlab.models.base.Model.warning_in_training`)."""
+        del course
+        return None
 
 
 def require_classes(spec: ImageSpec) -> int:
@@ -203,6 +218,12 @@ class ClassPrediction(Conditioning):
     declarations = CLASSIFICATION_MEASURES
     selection_measure = "error"
     reads_single_images = True
+    needs_whole_batch = True  # its parts would have labelled images of their own number, or none
+    followed = (
+        "train/discriminator/labelled_error",
+        "train/generator/feature_distance_squared",
+        "validation/error",
+    )
 
     def __init__(self, *, game_weight: float) -> None:
         super().__init__()
@@ -245,3 +266,19 @@ class ClassPrediction(Conditioning):
 
     def measures(self, outputs: Float[Tensor, "B O"], labels: Labels) -> dict[str, Float[Tensor, " B"]]:
         return classification_measures(outputs, labels)
+
+    def warning_in_training(self, course: Sequence[Mapping[str, float]]) -> str | None:
+        """Warn of a generator that diverges while the labels are known by heart: the images then teach nothing."""
+        if len(course) < _FEWEST_VALIDATIONS:
+            return None
+        labelled_errors, distances, errors = ([values[tag] for values in course] for tag in self.followed)
+        is_known = labelled_errors[-1] <= _KNOWN_BY_HEART
+        diverges = distances[-1] > _DIVERGED * min(distances)
+        stands_still = errors[-1] > _STANDS_STILL * min(errors[:-1])
+        if not (is_known and diverges and stands_still):
+            return None
+        return (
+            f"the game may teach the classifier nothing: labelled_error is {labelled_errors[-1]:.2g}, validation/error "
+            f"has not fallen ({min(errors[:-1]):.3g}, now {errors[-1]:.3g}), and feature_distance_squared has grown "
+            f"from {min(distances):.3g} to {distances[-1]:.3g}; try model/output=softplus (docs/gans.md, Monitoring)"
+        )

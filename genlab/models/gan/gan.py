@@ -6,7 +6,7 @@ preset of the literature is a choice of these in YAML. Inside, images are in the
 Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -124,6 +124,7 @@ class GAN(GenerativeModel, HasScores):
         self.num_classes = conditioning.num_classes
         self.measures = {**GAME_MEASURES, **conditioning.declarations}
         self.selection_measure = conditioning.selection_measure
+        self.followed = conditioning.followed
         used = {name: technique for name, technique in techniques.items() if technique is not None}
         self.techniques = Techniques(used)
 
@@ -148,9 +149,18 @@ class GAN(GenerativeModel, HasScores):
         conditioning.build_head(network.num_features)
         self.techniques.rebuild(parts)
         combination = Combination(
-            objective=objective, techniques=used, network=parts.network, num_levels=spec.num_levels
+            objective=objective,
+            techniques=used,
+            network=parts.network,
+            num_levels=spec.num_levels,
+            projects_conditions=sizes.projects_conditions,
         )
         self.objective = combination.game
+        if reuses_generated and n_critic > 1 and self.num_classes and self.objective.compares_pairs:
+            raise ValueError(
+                f"model.n_critic must be 1 with model.reuses_generated=true, classes and {type(objective).__name__}, "
+                f"got {n_critic}: the images of the last update would be paired with real ones of other classes"
+            )
         found = remarks(combination)
         if found and found[0].is_refusal:
             raise ValueError(found[0].message)
@@ -169,6 +179,17 @@ class GAN(GenerativeModel, HasScores):
         return self._warnings
 
     @property
+    def needs_whole_batch(self) -> str | None:
+        if self.conditioning.needs_whole_batch:
+            return f"model.conditioning {type(self.conditioning).__name__}"
+        return next(
+            (f"model.techniques.{name}" for name, part in self.techniques.items() if part.needs_whole_batch), None
+        )
+
+    def warning_in_training(self, course: Sequence[Mapping[str, float]]) -> str | None:
+        return self.conditioning.warning_in_training(course)
+
+    @property
     def group_size(self) -> int:
         return self.pack
 
@@ -180,7 +201,7 @@ class GAN(GenerativeModel, HasScores):
 
     def initialize(self, batch: Batch) -> None:
         """Set the values of the discriminator that a technique takes from the data."""
-        rows = slice(len(batch.images) // self.pack * self.pack)
+        rows = rows_of_whole_packs(len(batch.images), self.pack, device=batch.labels.device)
         images, conditions = self._to_network(batch.images[rows]), self._conditions(batch.labels[rows])
         self.techniques.initialize(self.discriminator, packed(images, self.pack), packed(conditions, self.pack))
 
@@ -300,9 +321,12 @@ class GAN(GenerativeModel, HasScores):
 
     def _generate_for(self, labels: Int[Tensor, " B"]) -> Generated:
         """Draw one image for each real one, of the same class, so that a pair has one class."""
-        given = labels if self.num_classes else None
-        inputs, extra = self._inputs(len(labels), labels=given, generator=None, device=self._device)
-        return Generated(images=self._draw(inputs), extra_inputs=extra, conditions=self._conditions(labels))
+        num = len(labels)
+        rows = labels.repeat(2) if num == 1 else labels  # batch normalisation of vectors refuses a single one
+        given = rows if self.num_classes else None
+        inputs, extra = self._inputs(len(rows), labels=given, generator=None, device=self._device)
+        images = self._draw(inputs)[:num]
+        return Generated(images=images, extra_inputs=extra[:num], conditions=self._conditions(labels))
 
     def _draw(self, inputs: Float[Tensor, "B I"]) -> Float[Tensor, "B C H W"]:
         return self.output(self.generator(inputs.to(self.dtype)))

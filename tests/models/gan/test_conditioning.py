@@ -340,3 +340,24 @@ def test_a_class_grid_has_one_class_in_each_row_and_one_noise_in_each_column(con
     assert torch.equal(rows[:, :, 3:], torch.eye(3)[:, None].expand(3, 3, 3))
     assert torch.equal(rows[:, :, :3], rows[:1, :, :3].expand(3, 3, 3))
     assert model.visualize(None, num_samples=9)["class_grid"].shape == (9, 1, 4, 4)
+
+
+def _course(labelled_error: float, distances: list[float], errors: list[float]) -> list[dict[str, float]]:
+    tags = ClassPrediction.followed
+    return [
+        dict(zip(tags, (labelled_error, distance, error), strict=True))
+        for distance, error in zip(distances, errors, strict=True)
+    ]
+
+
+def test_a_game_that_teaches_nothing_is_warned_of() -> None:
+    """The courses of docs/gans.md: a generator that saturates, one that settles, and labels that are still learned."""
+    conditioning = ClassPrediction(game_weight=0.5)
+    diverging, settled = [400.0, 835.0, 866.0], [39.0, 39.0, 35.0]
+    warning = conditioning.warning_in_training(_course(0.0, diverging, [0.27, 0.28, 0.275]))
+    assert warning is not None
+    assert "validation/error has not fallen (0.27, now 0.275)" in warning
+    assert conditioning.warning_in_training(_course(0.0, diverging[:2], [0.27, 0.28])) is None
+    assert conditioning.warning_in_training(_course(0.0, diverging, [0.27, 0.2, 0.15])) is None
+    assert conditioning.warning_in_training(_course(0.0, settled, [0.2, 0.2, 0.2])) is None
+    assert conditioning.warning_in_training(_course(0.3, diverging, [0.27, 0.28, 0.275])) is None

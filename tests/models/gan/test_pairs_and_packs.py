@@ -103,8 +103,8 @@ def test_a_pack_that_does_not_divide_the_batch_is_refused_with_a_hint() -> None:
     settings = make_settings(batch_size=6, gradient_accumulation=2)
     rule = "trainer.batch_size must be a multiple of 4 (1 processes with trainer.gradient_accumulation=2, groups of 2"
     with pytest.raises(ConfigurationError, match=re.escape(rule) + r".*such as 4 or 8, got 6"):
-        settings.require_equal_shares(1, group_size=model.group_size)
-    settings.require_equal_shares(1)
+        settings.require_divisible_batches(1, group_size=model.group_size)
+    settings.require_divisible_batches(1)
     with pytest.raises(ValueError, match=r"model\.pack must divide the 5 images of a batch, got 2"):
         model.phases()[0].loss(make_batch(model.spec, 5))
 

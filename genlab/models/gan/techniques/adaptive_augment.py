@@ -53,6 +53,7 @@ class AdaptiveAugment(ImageTechnique):
 
     needs_grey_levels = True
     needs_margins = True
+    needs_whole_batch = True
     probability: Tensor
     seen: Tensor
 

@@ -94,6 +94,9 @@ class Technique(nn.Module):
     """True if it produces values other than those of binarised images."""
     needs_margins: bool = False
     """True if it uses the side of the objective's threshold on which a real image is."""
+    needs_whole_batch: bool = False
+    """True if the parts of a batch (``trainer.gradient_accumulation``) would train otherwise than the whole: it counts
+    updates, or compares images of a batch in its loss."""
     uses_bare_weights: bool = True
     """True if it uses weights outside of their modules or differentiates them twice: such a GAN is not sharded."""
 

@@ -45,6 +45,8 @@ class Combination:
     """Of the discriminator, before its weights are parametrised."""
     num_levels: int
     """Values of a sub-pixel; 2 for binarised images."""
+    projects_conditions: bool = False
+    """True if the score gains a projection of the conditions on the features."""
 
     @cached_property
     def game(self) -> Objective:
@@ -150,7 +152,16 @@ def _slopes_are_bounded(parts: Combination) -> Iterator[Remark]:
         return
     needs = f"model.objective {_name(parts.objective)} needs a technique that bounds the slope of the scores"
     bounding, undeclared = parts.with_slope("bounded", "one"), parts.with_slope("undeclared")
-    if any(not _is_undone(name, parts) for name in bounding):
+    holding = [name for name in bounding if not _is_undone(name, parts)]
+    scaling = next((layer for layer in parts.network.modules() if getattr(layer, "has_free_scale", False)), None)
+    if any(scaling is None or not parts.techniques[name].bounds_layers_alone for name in holding):
+        return
+    if holding:
+        yield Remark(
+            True,
+            f"{needs}, which {holding[0]} does not beside the free scale of {_name(scaling)}: set "
+            "model.discriminator.attention_side=null, or add technique=[weight_clipping]",
+        )
         return
     if undeclared:
         technique = _name(parts.techniques[undeclared[0]])
@@ -218,6 +229,12 @@ def _the_generator_hears(parts: Combination) -> Iterator[Remark]:
                 False,
                 f"{_KEY}.{name} replaces the generator's objective, so that it learns nothing from {other}: set "
                 f"{_KEY}.{name}.replaces_objective=false",
+            )
+        if parts.projects_conditions:
+            yield Remark(
+                False,
+                f"{_KEY}.{name} replaces the generator's objective, so that it learns nothing of the classes from "
+                f"their projection: set {_KEY}.{name}.replaces_objective=false, or model/conditioning=class_labels",
             )
 
 

@@ -20,6 +20,7 @@ class FeatureMatching(TermTechnique):
         ValueError: The weight is not positive.
     """
 
+    needs_whole_batch = True
     slope = "free"
     uses_bare_weights = False
 

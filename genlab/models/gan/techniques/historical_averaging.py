@@ -12,8 +12,9 @@ from genlab.types import Loss
 class HistoricalAveraging(TermTechnique):
     """Penalty on the distance of parameters to their past average, || theta - (1 / t) sum_i theta[i] ||^2.
 
-    theta are the parameters that are trained; under a parametrisation the weights that act are made of them. The
-    averages are buffers: they are in every checkpoint, and a resumed run continues from them.
+    theta are the trained parameters of a network, without the head that reads InfoGAN's codes; under a
+    parametrisation the weights that act are made of them. The averages are buffers: they are in every checkpoint, and
+    a resumed run continues from them.
 
     Args:
         weight: Of the term; the paper gives none.
@@ -22,6 +23,7 @@ class HistoricalAveraging(TermTechnique):
         ValueError: The weight is not positive.
     """
 
+    needs_whole_batch = True
     num_seen: Tensor
     slope = "free"
 

@@ -53,6 +53,7 @@ class MinibatchDiscrimination(LayerTechnique):
     """
 
     couples_images = True
+    needs_whole_batch = True
     slope = "free"
     uses_bare_weights = False
 

@@ -102,8 +102,17 @@ class VirtualBatchNormalization(LayerTechnique):
         self.num_reference = num_reference
 
     def rebuild(self, parts: Parts) -> None:
-        for name, module in list(parts.generator.named_modules()):
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | Unnormalized):
-                virtual = VirtualBatchNorm(module.num_features, num_reference=self.num_reference)
-                parts.generator.set_submodule(name, virtual)
+        replaced = {
+            name: module
+            for name, module in parts.generator.named_modules()
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | Unnormalized)
+        }
+        if not replaced:
+            raise ValueError(
+                f"model.techniques.virtual_batch_norm finds no normalisation in {type(parts.generator).__name__} to "
+                "replace: set it to null, or choose another model/generator"
+            )
+        for name, module in replaced.items():
+            virtual = VirtualBatchNorm(module.num_features, num_reference=self.num_reference)
+            parts.generator.set_submodule(name, virtual)
         parts.generator = ReferencedGenerator(parts.generator, parts.draw_inputs(self.num_reference))

@@ -43,6 +43,7 @@ class _ZeroCenteredPenalty(TermTechnique):
         require_count(f"model.techniques.{self.name}.interval", interval)
         self.weight = weight
         self.interval = interval
+        self.needs_whole_batch = interval > 1
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.long))
 
     @abstractmethod
