@@ -157,7 +157,7 @@ def test_words_are_answered_with_the_settings_that_they_stand_for(composer: Comp
 
 def test_every_setting_that_other_tools_call_otherwise_exists(composer: Composer) -> None:
     keys = {*composer.keys(), "hydra.run.dir"}
-    for model in ("model=gan", "dataset=mnist", "optimizer=adamw"):
+    for model in ("model=gan", "dataset=mnist", "dataset=folder", "optimizer=adamw"):
         composed = composer.compose([model])
         keys |= {*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False))}
         keys |= {*map(str, composed.hydra.runtime.choices)}
