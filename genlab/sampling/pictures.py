@@ -128,7 +128,8 @@ def sheet(picture: Float[Tensor, "..."], *, group: int = 1) -> Float[Tensor, "C 
     """
     if picture.dim() == 5:
         return strip(picture, num_rows=ROWS_OF_A_STRIP)
-    return grid(picture, num_columns=group * math.ceil(math.sqrt(len(picture)) / group))
+    columns = group * math.ceil(math.sqrt(len(picture)) / group)
+    return grid(picture, num_columns=min(columns, len(picture)))  # a group may be incomplete, as an arc of few samples
 
 
 def save_pictures(

@@ -86,7 +86,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
             ),
         }
     )
-    picture_groups = MappingProxyType({"reconstructions": 2})
+    picture_groups = MappingProxyType({"reconstructions": 2, "interpolation": _IMAGES_PER_ARC})
     initial_canvas: Tensor
     initial_states: Tensor
 

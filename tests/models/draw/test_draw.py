@@ -19,6 +19,7 @@ from genlab.checks.variational import correlation_of_noise, kl_at_the_prior, kl_
 from genlab.models.draw.draw import DRAW
 from genlab.models.draw.observation import DiscretizedLogistic
 from genlab.nn.recurrent import update_cell
+from genlab.sampling.pictures import grid, sheet
 from genlab.types import Batch
 from tests.models.tiny import make_batch, make_draw, make_spec, randomize
 from tests.thinning import thinned
@@ -302,6 +303,15 @@ def test_samples_are_the_last_canvases_and_follow_the_generator() -> None:
     assert not torch.equal(first, model.sample(4, generator=torch.Generator().manual_seed(8)))
     with pytest.raises(ValueError, match="not class-conditional"):
         model.sample(2, labels=torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("num_samples", "num_arcs", "length"), [(3, 1, 3), (16, 2, 8), (64, 8, 8)])
+def test_a_row_of_the_picture_of_interpolations_is_an_arc(num_samples: int, num_arcs: int, length: int) -> None:
+    model = make_draw()
+    images = model.visualize(None, num_samples=num_samples)["interpolation"]
+    assert len(images) == num_arcs * length
+    picture = sheet(images, group=model.picture_groups["interpolation"])
+    assert torch.equal(picture, grid(images, num_columns=length))
 
 
 def test_a_batch_is_its_images() -> None:
