@@ -40,6 +40,8 @@ class Measure:
     are ranked with each other. Those of LIKELIHOODS are of the integer levels and are shown beside baselines."""
     is_importance_weighted: bool = False
     """True if the value depends on ``num_importance_samples`` of ``diagnose``."""
+    needs_label: bool = False
+    """True if an image without a label has no value: the average is that of the labelled images."""
 
     def __post_init__(self) -> None:
         for name, choices in (("kind", get_args(Kind)), ("direction", get_args(Direction))):

@@ -132,6 +132,7 @@ def _measures(trainer: Trainer, model: Model) -> dict[str, Average]:
         model.evaluate,
         trainer.dataset,
         "test",
+        declarations=model.measures,
         batching=trainer.batching,
         seed=trainer.seed,
         device=trainer.device,

@@ -220,6 +220,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
             diagnose,
             dataset,
             settings.split,
+            declarations=model.measures,
             batching=evaluation.batching,
             seed=evaluation.seed,
             device=evaluation.device,

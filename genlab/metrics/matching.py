@@ -24,7 +24,10 @@ UNMATCHED = -1
 NUM_MATCHING_IMAGES = 10_000
 Matching = Literal["many_to_one", "one_to_one"]
 MATCHINGS: tuple[Matching, ...] = ("many_to_one", "one_to_one")
-CODE_MEASURES = {f"code_error_{matching}": Measure(unit="1", kind="exact", direction="lower") for matching in MATCHINGS}
+CODE_MEASURES = {
+    f"code_error_{matching}": Measure(unit="1", kind="exact", direction="lower", needs_label=True)
+    for matching in MATCHINGS
+}
 
 
 @runtime_checkable
@@ -112,7 +115,7 @@ def code_averages(
         return {name: code_errors(predicted, expected, classes=classes) for name, classes in matchings.items()}
 
     batches = dataset.batches(split, batch_size=batch_size, seed=seed, device=device, limit=limit)
-    return average_measures(evaluate, batches)
+    return average_measures(evaluate, batches, declarations=CODE_MEASURES)
 
 
 @torch.no_grad()

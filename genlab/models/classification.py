@@ -16,8 +16,8 @@ from genlab.types import UNLABELLED, Loss
 
 CLASSIFICATION_MEASURES = MappingProxyType(
     {
-        "cross_entropy_nats": Measure(unit="nats/image", kind="exact", direction="lower"),
-        "error": Measure(unit="1", kind="exact", direction="lower"),
+        "cross_entropy_nats": Measure(unit="nats/image", kind="exact", direction="lower", needs_label=True),
+        "error": Measure(unit="1", kind="exact", direction="lower", needs_label=True),
     }
 )
 """Declarations of the measures that :func:`classification_measures` returns."""

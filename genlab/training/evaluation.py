@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
+from genlab.measures import Measure
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes, rank
 from genlab.parallel.processes import gathered, in_turn
 from genlab.randomness import derive_seed
 from genlab.training.randomness import seed_default_generators
-from genlab.types import Batch
+from genlab.types import UNLABELLED, Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Average:
     standard_error: float | list[float]
     """Standard deviation over examples divided by the square root of their number."""
     num_examples: int
+    """Examples that have the measure: of one that needs labels, the labelled ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,7 @@ def averages_of_split(
     dataset: Dataset,
     split: Split,
     *,
+    declarations: Mapping[str, Measure],
     batching: Batching,
     seed: int,
     device: torch.device,
@@ -101,6 +105,7 @@ def averages_of_split(
         evaluate: Measures of a batch, per example.
         dataset: Dataset of the split.
         split: Not empty.
+        declarations: Of the measures, by name.
         batching: Images at a time.
         seed: Of the noise, of the order, of binarisation and of the choice that `limit` makes.
         device: Device of the model.
@@ -122,7 +127,7 @@ def averages_of_split(
     noisy = with_noise_of_their_own(
         batches, seed=seed, purpose=split, device=device, first=rank(), stride=num_processes()
     )
-    return average_measures(evaluate, noisy, is_shared=True)
+    return average_measures(evaluate, noisy, declarations=declarations, is_shared=True)
 
 
 def _filled_up(
@@ -142,18 +147,26 @@ def _filled_up(
 
 @torch.no_grad()
 def average_measures(
-    evaluate: Callable[[Batch], Mapping[str, Tensor]], batches: Iterable[Batch], *, is_shared: bool = False
+    evaluate: Callable[[Batch], Mapping[str, Tensor]],
+    batches: Iterable[Batch],
+    *,
+    declarations: Mapping[str, Measure] = MappingProxyType({}),
+    is_shared: bool = False,
 ) -> dict[str, Average]:
     """Return the averages of the measures of ``evaluate`` over all examples, in float64, for any batch sizes.
+
+    A measure that needs labels is averaged over the labelled examples, and is NaN where none is labelled.
 
     Args:
         evaluate: Measures of a batch, per example.
         batches: May be none in some of several processes.
+        declarations: Of the measures, by name; one without a declaration needs no labels.
         is_shared: True if the batches of all processes are averaged together; all of them must call this then.
 
     Raises:
         ValueError: A measure is not per example, or there are no batches.
     """
+    need_labels = {name for name, measure in declarations.items() if measure.needs_label}
     measured: list[dict[str, Tensor]] = []
     for batch in batches:
         size = len(batch.images)
@@ -161,7 +174,13 @@ def average_measures(
         for name, values in measures.items():
             if values.dim() == 0 or len(values) != size:
                 raise ValueError(f"measure {name} must be per example ({size}), got shape {tuple(values.shape)}")
-        measured.append({name: _in_float64(values) for name, values in measures.items()})
+        # Left out by its label, and not by its value: a NaN of a labelled example shows in the average.
+        labelled = {
+            name: values[(batch.labels != UNLABELLED).to(values.device)]
+            for name, values in measures.items()
+            if name in need_labels
+        }
+        measured.append({name: _in_float64(values) for name, values in {**measures, **labelled}.items()})
     if is_shared and num_processes() > 1:
         own = [{name: values.cpu() for name, values in measures.items()} for measures in measured]
         measured = in_turn(gathered(own))
@@ -176,6 +195,9 @@ def _in_float64(values: Tensor) -> Float[Tensor, "N ..."]:
 
 def _average(values: Float[Tensor, "N ..."]) -> Average:
     """Return the mean and its standard error from the deviations of each example: a constant has the error 0."""
+    if not len(values):
+        empty = values.mean(0).tolist()  # NaN
+        return Average(mean=empty, standard_error=empty, num_examples=0)
     # About one of the values, so that equal ones deviate by 0 and not by the rounding of their sum.
     origin = values[0].where(values[0].isfinite(), 0.0)
     deviations = values - origin

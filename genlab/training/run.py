@@ -145,6 +145,7 @@ class TrainingRun:
                 self.evaluated_model().evaluate,
                 self.dataset,
                 split,
+                declarations=self.model.measures,
                 batching=self.batching,
                 seed=self.seed,
                 device=self.device,

@@ -76,6 +76,20 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
     assert "nll_importance_weighted_nats" not in {entry["name"] for entry in record["measures"]}
 
 
+def test_classification_is_measured_on_the_labelled_images_of_a_split(
+    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tiny = ("model.num_glimpses=2", "model.num_units=16", "model.read_size=3", "dataset.num_labels_per_class=10")
+    run = train_tiny(tmp_path_factory, "draw_classifier", *tiny)
+    assert genlab("evaluate", f"run={run}", "split=train").code == 0
+    measures = json.loads((run / "evaluation.json").read_text())["measures"]
+    assert {(entry["name"], entry["num_examples"]) for entry in measures} == {
+        ("cross_entropy_nats", 100),
+        ("error", 100),
+    }
+    assert all(0 < entry["value"] < 5 and 0 < entry["standard_error"] < 1 for entry in measures)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -67,7 +67,7 @@ def test_codes_are_matched_on_training_images_and_measured_on_the_split() -> Non
         stores={
             "train": store([0, 0, 1, 1, 2], [2, 2, 0, 0, 1]),
             "validation": store([0], [0]),
-            "test": store([0, 1, 2, 3], [2, 0, 0, 1]),
+            "test": store([0, 1, 2, 3, 3], [2, 0, 0, 1, -1]),  # the last one, without a class, is left out
         },
         num_levels=4,
         class_names=("a", "b", "c"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.measures import Measure
 from genlab.models.base import coupling_layer
 from genlab.training.evaluation import (
     Average,
@@ -70,6 +71,31 @@ def test_the_averages_do_not_depend_on_the_batches() -> None:
     assert averaged([23]) == averaged([5, 5, 5, 8]) == averaged([1] * 23)
 
 
+def test_a_measure_that_needs_labels_is_averaged_over_the_labelled_examples() -> None:
+    values, bad = torch.tensor([1.0, math.nan, 2.0, math.nan, 6.0]), torch.tensor([1.0, 1.0, math.nan, 1.0, 1.0])
+    error = Measure(unit="1", kind="exact", direction="lower", needs_label=True)
+    declarations = {"error": error, "diverged": error}
+
+    def averaged(labels: list[int]) -> dict[str, Average]:
+        given = [
+            Batch(images=batch.images, labels=own)
+            for batch, own in zip(batches([2, 2, 1]), torch.tensor(labels).split(2), strict=True)
+        ]
+
+        def evaluate(batch: Batch) -> dict[str, Tensor]:
+            rows = batch.images.flatten().long()
+            return {"error": values[rows], "diverged": bad[rows], "of_all": values[rows]}
+
+        return average_measures(evaluate, given, declarations=declarations)
+
+    partly = averaged([2, -1, 0, -1, 1])
+    assert partly["error"] == Average(mean=3.0, standard_error=pytest.approx(math.sqrt(7 / 3)), num_examples=3)
+    assert math.isnan(partly["diverged"].mean), "a NaN of a labelled example"
+    assert (math.isnan(partly["of_all"].mean), partly["of_all"].num_examples) == (True, 5)
+    none = averaged([-1] * 5)["error"]
+    assert (math.isnan(none.mean), none.num_examples) == (True, 0)
+
+
 def test_a_reduced_measure_is_refused() -> None:
     with pytest.raises(ValueError, match="per example"):
         average_measures(lambda batch: {"x": batch.images.mean()}, batches([2]))
@@ -96,6 +122,7 @@ def measured(batching: Batching, *, limit: int | None = None) -> tuple[list[Tens
         evaluate,
         make_dataset(binarization="none"),  # 37 images
         "test",
+        declarations={},
         batching=batching,
         seed=0,
         device=torch.device("cpu"),
@@ -178,6 +205,7 @@ def averaged_together() -> dict[str, Average]:
         evaluate,
         make_dataset(binarization="none"),
         "test",
+        declarations={},
         batching=Batching(size=5),
         seed=0,
         device=torch.device("cpu"),

@@ -142,8 +142,15 @@ def test_measures_are_equal_to_the_last_bit(
     in_memory = {name: average.mean for name, average in trainer.evaluate("test").items()}
     assert genlab("export", "run=run").code == 0
     for folder in ("run", "run/export"):
+        model = load(folder, kind=Model)
         loaded = averages_of_split(
-            load(folder, kind=Model).evaluate, trainer.dataset, "test", batching=trainer.batching, seed=3, device=CPU
+            model.evaluate,
+            trainer.dataset,
+            "test",
+            declarations=model.measures,
+            batching=trainer.batching,
+            seed=3,
+            device=CPU,
         )
         assert {name: average.mean for name, average in loaded.items()} == in_memory
         outcome = genlab("evaluate", f"run={folder}", "samples=false", "num_importance_samples=0")
