@@ -101,7 +101,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> EvaluateSetting
     settings = check_fields(EvaluateSettings, {"measure": {}, **values}, "")
     _ = settings.further_measures  # a mistake in their nodes is an error before anything is loaded
     keys = [re.split(r"[./]", override.key_or_group)[0] for override in parse_overrides(overrides)]
-    require_consistent(settings, keys)
+    settings = replace(settings, typed=frozenset(keys))
+    require_consistent(settings)
     return settings
 
 

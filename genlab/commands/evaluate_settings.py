@@ -1,7 +1,7 @@
 """The settings of `genlab evaluate`, and their valid combinations."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,9 @@ _WITHOUT_SAMPLES = {
 }
 """The settings that ask for samples, and their values where none are measured."""
 
+_KEYS_ABOUT_SAMPLES = ("num_generated", "reference_split", "nearest_training")
+"""The settings that ask for samples where they are typed: each of their values is one of a measurement of samples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
@@ -73,6 +76,8 @@ class EvaluateSettings:
     num_threads: int | None
     measure: dict[str, dict[str, Any] | None]
     """Further measures of samples by name, each a node; null takes one away."""
+    typed: frozenset[str] = field(default=frozenset(), compare=False)
+    """The first parts of the keys of the command line."""
 
     @cached_property
     def further_measures(self) -> dict[str, SampleMeasure]:
@@ -86,13 +91,10 @@ class EvaluateSettings:
     @property
     def requests_of_samples(self) -> dict[str, str]:
         """The settings that ask for samples of a model with a likelihood too, and the rule for each without samples."""
-        return {key: f"{key} must be {value}" for key, value in _WITHOUT_SAMPLES.items() if getattr(self, key)}
+        by_value = {key: f"{key} must be {value}" for key, value in _WITHOUT_SAMPLES.items() if getattr(self, key)}
+        return by_value | {key: f"{key} must be left out" for key in _KEYS_ABOUT_SAMPLES if key in self.typed}
 
     def __post_init__(self) -> None:
-        if self.samples is False:
-            for key, rule in self.requests_of_samples.items():
-                value = ", ".join(self.measure) if key == "measure" else getattr(self, key)
-                raise ValueError(f"{rule} with samples=false, got {value}")
         if self.num_importance_samples < 0:
             raise ValueError(f"num_importance_samples must be 0 or more, got {self.num_importance_samples}")
         if not isinstance(self.samples, str):
@@ -113,17 +115,20 @@ class EvaluateSettings:
             raise ValueError(f"num_generated must be at least {LEAST_IMAGES}, got {self.num_generated}")
 
 
-def require_consistent(settings: EvaluateSettings, keys: Collection[str]) -> None:
+def require_consistent(settings: EvaluateSettings) -> None:
     """Refuse settings that exclude each other.
 
     Args:
         settings: Checked one by one.
-        keys: The first parts of the keys of the command line.
 
     Raises:
         ConfigurationError: One lacks another, or has no effect beside another.
     """
-    given = set(keys)
+    given = settings.typed
+    if settings.samples is False:
+        for key, rule in settings.requests_of_samples.items():
+            value = ", ".join(settings.measure) if key == "measure" else getattr(settings, key)
+            raise ConfigurationError(f"{rule} with samples=false, got {value}")
     if isinstance(settings.samples, str):
         if settings.run is not None and not Path(settings.samples).exists():
             raise ConfigurationError(

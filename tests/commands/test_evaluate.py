@@ -106,6 +106,10 @@ def test_classification_is_measured_on_the_labelled_images_of_a_split(
         # Each asks for samples of a model with a likelihood, too.
         (["num_generated=50", "classifier=nowhere"], 2, "there is no run in nowhere"),
         (["num_generated=50", "inception_weights=nowhere"], 4, "nowhere cannot be read"),
+        (["reference_split=train", "num_images=20"], 3, "at least 50 images, got 20"),
+        (["num_generated=50", "num_images=20"], 3, "at least 50 images, got 20"),
+        (["nearest_training=true", "num_images=20"], 3, "at least 50 images, got 20"),
+        (["samples=false", "nearest_training=true"], 2, "nearest_training must be left out with samples=false"),
         (["samples=false", "inception_weights=auto"], 2, "inception_weights must be null with samples=false, got auto"),
         (["samples=false", "parzen=true"], 2, "parzen must be false with samples=false"),
     ],
@@ -144,8 +148,11 @@ def no_classifier_from_the_users_cache(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+FEW = "num_generated=60"
+
+
 def measured(genlab: Callable[..., Outcome], run: Path, *arguments: str) -> tuple[dict[str, dict[str, object]], str]:
-    outcome = genlab("evaluate", f"run={run}", "num_generated=60", "num_importance_samples=0", *arguments)
+    outcome = genlab("evaluate", f"run={run}", "num_importance_samples=0", *arguments)
     assert outcome.code == 0, outcome.errors
     record = json.loads((run / "evaluation.json").read_text())
     return {measure["name"]: measure for measure in [*record["measures"], *record["baselines"]]}, outcome.output
@@ -155,7 +162,7 @@ def test_samples_are_measured_where_there_is_no_likelihood(
     genlab: Callable[..., Outcome], cgan_run: Path, classifier_run: Path
 ) -> None:
     run = cgan_run
-    measures, output = measured(genlab, run, f"classifier={classifier_run}", "parzen=true", "seed=3")
+    measures, output = measured(genlab, run, FEW, f"classifier={classifier_run}", "parzen=true", "seed=3")
     frechet = measures["frechet_distance_classifier"]
     assert frechet["features"].startswith("classifier ")
     assert (frechet["num_generated"], frechet["num_examples"], frechet["split"]) == (60, 300, "test")
@@ -170,7 +177,7 @@ def test_samples_are_measured_where_there_is_no_likelihood(
         assert f"{name}.png" in output
     record = json.loads((run / "evaluation.json").read_text())
     assert record["classifier"]["run"] == str(classifier_run)
-    again, _ = measured(genlab, run, f"classifier={classifier_run}", "parzen=true", "seed=3", "batch_size=17")
+    again, _ = measured(genlab, run, FEW, f"classifier={classifier_run}", "parzen=true", "seed=3", "batch_size=17")
     for name, measure in measures.items():
         if measure["num_generated"] is not None:
             assert again[name]["value"] == pytest.approx(measure["value"], rel=1e-4, abs=1e-6), name
@@ -182,7 +189,7 @@ def test_samples_of_a_likelihood_model_are_measured_on_request(
 ) -> None:
     plain, _ = measured(genlab, trained_run)
     assert not any(measure["num_generated"] for measure in plain.values())
-    with_samples, output = measured(genlab, trained_run, "samples=true", f"classifier={classifier_run}")
+    with_samples, output = measured(genlab, trained_run, "samples=true", FEW, f"classifier={classifier_run}")
     assert plain.items() <= with_samples.items()
     assert "frechet_distance_classifier" in with_samples
     assert "nll_upper_bound_nats" in output
@@ -201,7 +208,7 @@ def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = train_tiny(tmp_path_factory, "gan", "dataset.classes=[3]", "dataset.num_test=600")
-    measures, output = measured(genlab, run)
+    measures, output = measured(genlab, run, FEW)
     assert "not of a classifier: dataset digits has one class, 3" in output
     names = {name for name, measure in measures.items() if measure["num_generated"]}
     assert {"nearest_training_distance_pixels", "frechet_distance_random_network", "recall_random_network"} <= names
@@ -212,8 +219,8 @@ def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
 def test_samples_are_measured_on_a_gpu(
     genlab: Callable[..., Outcome], cgan_run: Path, infogan_run: Path, classifier_run: Path
 ) -> None:
-    on_cpu, _ = measured(genlab, cgan_run, f"classifier={classifier_run}", "device=cpu")
-    on_gpu, _ = measured(genlab, cgan_run, f"classifier={classifier_run}", "device=cuda")
+    on_cpu, _ = measured(genlab, cgan_run, FEW, f"classifier={classifier_run}", "device=cpu")
+    on_gpu, _ = measured(genlab, cgan_run, FEW, f"classifier={classifier_run}", "device=cuda")
     assert on_cpu.keys() == on_gpu.keys()
     name = "baseline_real_frechet_distance_classifier"  # of images that no generator of the device drew
     assert on_gpu[name]["value"] == pytest.approx(on_cpu[name]["value"], rel=1e-3)
@@ -226,6 +233,8 @@ def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_r
         2,
         "genlab: error: samples must be null or false for Classifier, which draws no images\n",
     )
+    outcome = genlab("evaluate", f"run={classifier_run}", FEW)
+    assert "num_generated must be left out for Classifier, which draws no images" in outcome.errors
     measures, _ = measured(genlab, classifier_run)
     assert set(measures) == {"cross_entropy_nats", "error"}
 
@@ -262,7 +271,7 @@ def test_every_measure_is_explained(
     page = (Path(__file__).parents[2] / "docs" / "measures.md").read_text()
     small = ("model.num_layers=2", "model.channels=4")
     exact_run = train_tiny(tmp_path_factory, "gated_pixelcnn", *small)
-    names = set(measured(genlab, cgan_run, f"classifier={classifier_run}", "parzen=true")[0])
+    names = set(measured(genlab, cgan_run, FEW, f"classifier={classifier_run}", "parzen=true")[0])
     for run in (infogan_run, exact_run, classifier_run):
         names |= set(measured(genlab, run, "samples=false")[0])
     names |= set(measured(genlab, trained_run, "num_importance_samples=2")[0])
