@@ -132,6 +132,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
             return
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
         trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
+        _require_use_of_importance_samples(settings, trained)
         set_num_threads(settings.num_threads, trained)
         if settings.images is None:
             _measure_split(settings, trained, device, context.command)
@@ -147,6 +148,17 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
                 seed=seed,
             )
             measure_given_images(given, trained, device, context.command)
+
+
+def _require_use_of_importance_samples(settings: EvaluateSettings, trained: TrainedModel) -> None:
+    model, given = trained.model, settings.num_importance_samples
+    if given == 0 or "num_importance_samples" not in settings.typed:
+        return
+    if not any(measure.is_importance_weighted for measure in model.measures.values()):
+        raise ConfigurationError(
+            f"num_importance_samples must be 0 or left out for {type(model).__name__}, which declares no "
+            f"importance-weighted measure, got {given}"
+        )
 
 
 def _settings_of_samples(settings: EvaluateSettings) -> SamplesSettings:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 import genlab
 from genlab.commands.evaluate import read
@@ -122,6 +123,21 @@ def test_bad_input_is_one_line(
     assert outcome.code == code
     assert message in outcome.errors
     assert outcome.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("of_images", [False, True])
+def test_importance_samples_are_refused_where_no_measure_takes_them(
+    genlab: Callable[..., Outcome], exact_run: Path, tmp_path: Path, of_images: bool
+) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    arguments = ("evaluate", f"run={exact_run}", *([f"images={tmp_path / 'a.png'}"] if of_images else []))
+    outcome = genlab(*arguments, "num_importance_samples=7")
+    assert (outcome.code, outcome.errors) == (
+        2,
+        "genlab: error: num_importance_samples must be 0 or left out for GatedPixelCNN, which declares no "
+        "importance-weighted measure, got 7\n",
+    )
+    assert genlab(*arguments, "num_importance_samples=0").code == 0
 
 
 def test_damaged_and_incompatible_checkpoints_are_refused(

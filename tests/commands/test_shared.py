@@ -19,7 +19,7 @@ from genlab.parallel.collectives import is_first, rank
 from tests.conftest import Outcome
 from tests.pair import Pair
 
-FEW = ("num_generated=510", "num_importance_samples=2", "batch_size=100", "num_threads=1")
+FEW = ("num_generated=510", "batch_size=100", "num_threads=1")
 
 
 def slow(name: str) -> Any:
