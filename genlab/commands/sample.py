@@ -35,6 +35,7 @@ from genlab.types import Batch
 
 _KEYS_OF_GRIDS = ("images", "split", "given_rows", "fill", "latent_steps")
 _KEYS_OF_DATA = ("split", "dataset.root", "allow_other_data")
+_KEYS_OF_COMPLETIONS = ("given_rows", "fill")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
             raise ConfigurationError(f"{key} has no effect with format={settings.format}")
         if settings.images is not None and key in _KEYS_OF_DATA:
             raise ConfigurationError(f"{key} has no effect with images, which replace the run's data")
+        if settings.split is None and settings.images is None and key in _KEYS_OF_COMPLETIONS:
+            raise ConfigurationError(f"{key} has no effect with split=null, which leaves no images to complete")
     return settings
 
 

@@ -71,6 +71,18 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
     )
 
 
+@pytest.mark.parametrize("word", ["given_rows=2", "fill=[2,0,8,8]"])
+def test_a_part_to_fill_is_refused_without_images_to_complete(
+    genlab: Callable[..., Outcome], exact_run: Path, word: str
+) -> None:
+    outcome = genlab("sample", f"run={exact_run}", "num_samples=4", "split=null", word)
+    name = word.partition("=")[0]
+    assert (outcome.code, outcome.errors) == (
+        2,
+        f"genlab: error: {name} has no effect with split=null, which leaves no images to complete\n",
+    )
+
+
 @pytest.mark.slow
 def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     genlab: Callable[..., Outcome], tmp_path: Path
