@@ -349,7 +349,8 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
             generator: Source of the uniforms.
             temperature: Divides the logits.
             method: As for :meth:`sample`.
-            label: The class of all images; None takes theirs. Without labels completions are of random classes.
+            label: The class of all images; None takes theirs. Completions of images without a label are of random
+                classes.
             given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
             progress: Show a bar with the time left.
 
@@ -376,12 +377,14 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         visible = torch.arange(self.spec.height, device=images.device) < seen[:, None]  # (T, H)
         return torch.where(visible[:, None, None, :, None], images, UNSEEN_GREY)
 
-    def _completions(self, images: Tensor, labels: Tensor, given: Tensor, **draw: Any) -> Tensor:
+    def _completions(
+        self, images: Tensor, labels: Tensor, given: Tensor, *, generator: Generator | None, **draw: Any
+    ) -> Tensor:
         repeated = images.repeat_interleave(2, 0)
         classes = labels.repeat_interleave(2, 0) if self.num_classes else None
         if classes is not None and bool((classes == UNLABELLED).any()):
-            classes = None
-        completed = self.complete(repeated, given, labels=classes, **draw)
+            classes = classes.where(classes != UNLABELLED, self._choose_labels(len(classes), None, generator))
+        completed = self.complete(repeated, given, labels=classes, generator=generator, **draw)
         hidden = torch.where(given, images, UNSEEN_GREY)
         return torch.stack((hidden, completed[::2], completed[1::2], images), 1).flatten(0, 1)
 

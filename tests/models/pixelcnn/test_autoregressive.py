@@ -1,9 +1,11 @@
 """Properties of every autoregressive model: a distribution, its order, its measures, its pictures."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from genlab.checks.autoregressive import influence
 from genlab.checks.likelihood import every_image, log_total_probability
@@ -238,6 +240,26 @@ def test_pictures(kind):
     assert shown[:, :, ~given].eq(0.5).all()
     assert torch.equal(first[:, :, given], original[:, :, given])
     assert len(pictures["entropy"]) == 16
+
+
+def test_an_unlabelled_image_leaves_the_classes_of_the_others_in_completions() -> None:
+    spec = make_spec(num_classes=3)
+    model = make(GatedPixelCNN, spec, class_conditional=True)
+    asked: list[Tensor] = []
+    complete = model.complete
+
+    def noted(*arguments: Any, labels: Tensor, **options: Any) -> Tensor:
+        asked.append(labels)
+        return complete(*arguments, labels=labels, **options)
+
+    model.complete = noted  # type: ignore[method-assign]
+    labels = torch.tensor([2, 0, UNLABELLED, 1] + [UNLABELLED] * 20)
+    images = make_batch(spec, len(labels)).images
+    model.visualize_given(Batch(images=images, labels=labels), generator=torch.Generator().manual_seed(0))
+    (classes,) = asked
+    known = labels.repeat_interleave(2) != UNLABELLED
+    assert classes[known].tolist() == [2, 2, 0, 0, 1, 1]
+    assert set(classes[~known].tolist()) == {0, 1, 2}
 
 
 def test_progress_is_shown_when_asked_for(capsys):
