@@ -342,7 +342,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         """Return completions and entropies of images.
 
         ``completions`` holds, for each image, what was given, two completions and the image; ``entropy`` pairs each
-        image with its entropy map, white being log K nats.
+        image with its entropy map, white being log K nats; of a class-conditional model each image with a class.
 
         Args:
             batch: The images.
@@ -365,6 +365,11 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         completions = self._completions(
             images, labels, mask, generator=generator, temperature=temperature, method=method, progress=progress
         )
+        if self.num_classes:
+            # Only unlabelled images train what the model knows of an image without a class: often there was none.
+            images, labels = images[labels != UNLABELLED], labels[labels != UNLABELLED]
+        if not len(images):
+            return {"completions": completions}
         entropies = self.entropy_map(Batch(images=images, labels=labels)) / math.log(self.num_values)
         entropies = self._to_pixels(entropies).expand_as(images)
         return {"completions": completions, "entropy": torch.stack((images, entropies), 1).flatten(0, 1)}

@@ -262,6 +262,20 @@ def test_an_unlabelled_image_leaves_the_classes_of_the_others_in_completions() -
     assert set(classes[~known].tolist()) == {0, 1, 2}
 
 
+def test_entropies_of_a_class_conditional_model_are_those_of_images_with_a_class() -> None:
+    spec = make_spec(num_classes=3)
+    model = make(GatedPixelCNN, spec, class_conditional=True)
+    images, labels = make_batch(spec, 3).images, torch.tensor([2, UNLABELLED, 1])
+    pictures = model.visualize_given(Batch(images=images, labels=labels))
+    assert torch.equal(pictures["entropy"][::2], images[[0, 2]])
+    expected = model.visualize_given(Batch(images=images[[0, 2]], labels=labels[[0, 2]]))
+    assert torch.equal(pictures["entropy"], expected["entropy"])
+    unlabelled = Batch(images=images, labels=torch.full((3,), UNLABELLED))
+    assert set(model.visualize_given(unlabelled)) == {"completions"}
+    assert len(model.visualize_given(unlabelled, label=1)["entropy"]) == 6
+    assert len(make(GatedPixelCNN, spec).visualize_given(unlabelled)["entropy"]) == 6
+
+
 def test_progress_is_shown_when_asked_for(capsys):
     model = make(PixelCNN)
     model.sample(2)
