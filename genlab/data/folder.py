@@ -110,7 +110,8 @@ def _split(store: Store, split_of: Sequence[Split], fractions: Mapping[Split, fl
     order = permutation(len(given), seed=derive_seed(seed, "folder"))
     start = 0
     for split, fraction in fractions.items():
-        end = start + int(len(given) * fraction)
+        # A product of floats may fall short of a whole number: 0.7 of 90 is 62.99999999999999.
+        end = start + int(len(given) * fraction + 1e-6)
         rows[split], start = given[order[start:end]], end
     rows["train"] = given[order[start:]]
     # Sorted, so that reading in index order moves forward through the file.

@@ -342,6 +342,13 @@ def test_splits_are_disjoint_and_complete(tmp_path):
     assert folder(**_settings(tmp_path, split_seed=1)).fingerprint != data.fingerprint
 
 
+def test_a_fraction_of_the_images_loses_none_to_rounding(tmp_path):
+    for index in range(90):
+        _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
+    data = folder(**_settings(tmp_path, validation_fraction=0.7, test_fraction=0.11))
+    assert [data.num_images(split) for split in ("train", "validation", "test")] == [18, 63, 9]  # 9.9 rounded down
+
+
 @pytest.mark.parametrize("missing", [(), ("val",), ("test",), ("val", "test")])
 def test_folders_of_splits_are_the_splits_and_what_is_missing_is_taken_from_training(tmp_path, missing, caplog):
     """Each image is a grey level of its own, so that a leak would show."""
