@@ -75,6 +75,7 @@ CHANGES = (
     Change("With bfloat16 products `trainer.compile=auto` takes", "1807de9", ("gated_pixelcnn_*",)),
     Change("On the CPU dropout draws 16 random bits", "1cfe7e5"),
     Change("The noise of `dataset.binarization=stochastic` has 8 bits", "15b5cb0", ("*_dynamic_mnist*",)),
+    Change("`dataset=folder` with a `validation_fraction`", "e208c26"),
 )
 
 
