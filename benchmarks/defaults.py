@@ -43,6 +43,7 @@ from genlab.training.precision import Precision, resolved
 FAMILIES: dict[str, tuple[str, ...]] = {
     "draw_10": ("model=draw",),
     "draw_16": ("model=draw", "model.num_glimpses=16"),
+    "draw_hour": ("experiment=draw_mnist_hour", "dataset=digits"),
     "draw_long": ("experiment=draw_mnist_long", "dataset=digits"),
     "draw_64": ("model=draw", "model.num_glimpses=64", "model.read_size=2", "model.latent_size=100"),
     "draw_no_attention": ("model=draw_no_attention",),
