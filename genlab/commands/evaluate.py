@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.commands.evaluate_settings import EvaluateSettings, dataset_of_samples, require_consistent
-from genlab.commands.likelihoods import GivenImagesSettings, measure_given_images
+from genlab.commands.evaluate_settings import EvaluateSettings, require_consistent
+from genlab.commands.likelihoods import measure_given_images
 from genlab.commands.samples import (
     Ledger,
-    SamplesSettings,
     feature_extractors,
     ledger_of_samples,
     measure_given_samples,
@@ -128,7 +127,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
         if settings.run is None:
             if settings.num_threads is not None:
                 torch.set_num_threads(settings.num_threads)
-            measure_given_samples(_settings_of_samples(settings), device, context.command)
+            measure_given_samples(settings, device, context.command)
             return
         trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=device)
         trained = replace(trained, run=moved(trained.run, settings.dataset["root"]))
@@ -138,16 +137,7 @@ def run(settings: EvaluateSettings, context: JobContext) -> None:
             _measure_split(settings, trained, device, context.command)
         else:
             batch_size, seed = _batch_size_and_seed(settings, trained)
-            given = GivenImagesSettings(
-                run=settings.run,
-                images=settings.images,
-                against=settings.against,
-                out=settings.out,
-                num_importance_samples=settings.num_importance_samples,
-                batch_size=batch_size,
-                seed=seed,
-            )
-            measure_given_images(given, trained, device, context.command)
+            measure_given_images(settings, trained, device, context.command, batch_size=batch_size, seed=seed)
 
 
 def _require_use_of_importance_samples(settings: EvaluateSettings, trained: TrainedModel) -> None:
@@ -159,14 +149,6 @@ def _require_use_of_importance_samples(settings: EvaluateSettings, trained: Trai
             f"num_importance_samples must be 0 or left out for {type(model).__name__}, which declares no "
             f"importance-weighted measure, got {given}"
         )
-
-
-def _settings_of_samples(settings: EvaluateSettings) -> SamplesSettings:
-    assert isinstance(settings.samples, str)
-    assert settings.out is not None
-    own: dict[str, Any] = {"dataset": dataset_of_samples(settings), "measures": settings.further_measures}
-    shared = {entry.name: getattr(settings, entry.name) for entry in fields(SamplesSettings) if entry.name not in own}
-    return SamplesSettings(**shared, **own)
 
 
 def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str) -> None:

@@ -1,13 +1,13 @@
 """`genlab evaluate images=`: the likelihood of pictures that a user names, without the run's data."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from genlab.commands.evaluate_settings import EvaluateSettings
 from genlab.data.given_images import GivenImages, read_images, reading_of
 from genlab.errors import ConfigurationError
 from genlab.metrics.likelihoods import Likelihood, format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
@@ -18,35 +18,21 @@ from genlab.printing import printable
 from genlab.run.loading import TrainedModel, writable
 from genlab.run.record import save_likelihoods
 from genlab.training.evaluation import with_noise_of_their_own
-
-
-@dataclass(frozen=True, kw_only=True)
-class GivenImagesSettings:
-    """The settings of a measurement of given images.
-
-    Attributes:
-        run: Of the model, as the user wrote it.
-        images: A picture or a folder of pictures.
-        against: Pictures that count as novel; None measures the images alone.
-        out: Folder of likelihoods.json; None is the run's.
-        num_importance_samples: K of an importance-weighted bound.
-        batch_size: Images at once.
-        seed: Of the noise.
-    """
-
-    run: str
-    images: str
-    against: str | None
-    out: str | None
-    num_importance_samples: int
-    batch_size: int
-    seed: int
+from genlab.types import Batch
 
 
 def measure_given_images(
-    settings: GivenImagesSettings, trained: TrainedModel, device: torch.device, command: str
+    settings: EvaluateSettings, trained: TrainedModel, device: torch.device, command: str, *, batch_size: int, seed: int
 ) -> None:
     """Print the likelihood of each given image, or of two folders the means and the AUROC, and write them to a file.
+
+    Args:
+        settings: With ``images``.
+        trained: The model.
+        device: Device of the model.
+        command: For the record.
+        batch_size: Images at once.
+        seed: Of the noise.
 
     Raises:
         ConfigurationError: The model gives a file no likelihood of its own.
@@ -63,7 +49,14 @@ def measure_given_images(
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
     for key, (path, images) in given.items():
         print(f"{key}={printable(path)}: {images.account}")
-    measured = {key: _measure(settings, trained, images, key, device) for key, (_, images) in given.items()}
+    measured = {
+        key: likelihoods(
+            trained.model,
+            _batches(images, key, batch_size=batch_size, seed=seed, device=device),
+            num_importance_samples=settings.num_importance_samples,
+        )
+        for key, (_, images) in given.items()
+    }
     if not is_first():
         return
     records = {key: _record(path, images, measured[key]) for key, (path, images) in given.items()}
@@ -71,7 +64,7 @@ def measure_given_images(
         "checkpoint": trained.checkpoint,
         "step": trained.step,
         "weights": trained.weights,
-        "seed": settings.seed,
+        "seed": seed,
         **records["images"],
     }
     if settings.against is None:
@@ -99,21 +92,15 @@ def _require_likelihood_of_files(trained: TrainedModel) -> None:
         )
 
 
-def _measure(
-    settings: GivenImagesSettings, trained: TrainedModel, given: GivenImages, key: str, device: torch.device
-) -> list[Likelihood]:
+def _batches(given: GivenImages, key: str, *, batch_size: int, seed: int, device: torch.device) -> Iterator[Batch]:
     batches = with_noise_of_their_own(
-        given.dataset.batches("train", batch_size=settings.batch_size, seed=settings.seed, device=device),
-        seed=settings.seed,
+        given.dataset.batches("train", batch_size=batch_size, seed=seed, device=device),
+        seed=seed,
         purpose=key,
         device=device,
     )
-    num_batches = -(-len(given.names) // settings.batch_size)
-    return likelihoods(
-        trained.model,
-        iter(tqdm(batches, desc=key, total=num_batches, unit="batch", leave=False, disable=None)),
-        num_importance_samples=settings.num_importance_samples,
-    )
+    num_batches = -(-len(given.names) // batch_size)
+    return iter(tqdm(batches, desc=key, total=num_batches, unit="batch", leave=False, disable=None))
 
 
 def _record(path: str, given: GivenImages, measures: Sequence[Likelihood]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from genlab.commands.evaluate_settings import EvaluateSettings, dataset_of_samples
 from genlab.config.build import build
 from genlab.data.dataset import Dataset, Split
 from genlab.data.image_set import ImageSet, read_image_set
@@ -20,7 +21,6 @@ from genlab.metrics.modes import format_histogram
 from genlab.metrics.quality import LEAST_IMAGES, Comparison, Protocol, Reference, Report
 from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.metrics.random_network import RandomNetworkFeatures
-from genlab.metrics.sample_measure import SampleMeasure
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others
 from genlab.paths import absolute
@@ -34,43 +34,6 @@ from genlab.types import ImageSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesSettings:
-    """The settings of a measurement of images that genlab may not have made.
-
-    Attributes:
-        samples: A folder of images or an NPZ.
-        reference: Real images of the same kind; None takes a split of the data set.
-        dataset: Node of the data set; None compares with the reference alone.
-        reference_split: Split of the data set that is the reference where no files are.
-        num_images: A random choice of so many reference images; None takes all.
-        classifier: A run of a classifier to look through.
-        inception_weights: File of the weights of Inception-v3, or :data:`DOWNLOADED`.
-        parzen: True to estimate the Parzen window too.
-        nearest_training: True to find the nearest training images too.
-        measures: Further measures by name.
-        out: Folder of evaluation.json and the pictures.
-        batch_size: Images at once.
-        seed: Of random choices of images.
-        num_threads: Of the training of a classifier; None leaves torch's choice.
-    """
-
-    samples: str
-    reference: str | None
-    dataset: Mapping[str, Any] | None
-    reference_split: Split
-    num_images: int | None
-    classifier: str | None
-    inception_weights: str | None
-    parzen: bool
-    nearest_training: bool
-    measures: Mapping[str, SampleMeasure]
-    out: str
-    batch_size: int | None
-    seed: int | None
-    num_threads: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """The entries of measures of samples, with their histogram and pictures."""
 
@@ -79,19 +42,22 @@ class Ledger:
     report: Report = field(default_factory=Report)
 
 
-def measure_given_samples(settings: SamplesSettings, device: torch.device, command: str) -> None:
+def measure_given_samples(settings: EvaluateSettings, device: torch.device, command: str) -> None:
     """Print the measures of given samples, and write them with pictures into a folder.
 
     Raises:
         ConfigurationError: The folder is a run's.
         DataError: The images cannot be read or compared, or are too few.
     """
+    assert isinstance(settings.samples, str)
+    assert settings.out is not None
     place = writable(Path(settings.out), None)
     if (place / CONFIG_NAME).exists():
         raise ConfigurationError(f"out must be a folder other than that of a run, got {place}")
     seed = settings.seed or 0
+    node = dataset_of_samples(settings)
     with first_before_others():  # a download, or images decoded once
-        dataset = None if settings.dataset is None else build(settings.dataset, "dataset", expects=Dataset)
+        dataset = None if node is None else build(node, "dataset", expects=Dataset)
     samples = read_image_set(Path(settings.samples), key="samples")
     reference = reference_images(
         settings.reference, dataset, settings.reference_split, num_images=settings.num_images, seed=seed
@@ -105,7 +71,7 @@ def measure_given_samples(settings: SamplesSettings, device: torch.device, comma
     with first_before_others():  # a classifier trained once
         classifier, extractors = feature_extractors(
             dataset,
-            settings.dataset,
+            node,
             spec=_spec_of(reference) if dataset is None else dataset.spec,
             classifier=settings.classifier,
             inception_weights=settings.inception_weights,
@@ -120,11 +86,11 @@ def measure_given_samples(settings: SamplesSettings, device: torch.device, comma
     )
     generated = Generated(levels=samples.levels, labels=labels)
     comparison = Comparison(
-        generated, reference, extractors, protocol, dataset=dataset, device=device, measures=settings.measures
+        generated, reference, extractors, protocol, dataset=dataset, device=device, measures=settings.further_measures
     )
     if not is_first():
         return
-    origin = _origin(settings, samples)
+    origin = _origin(Path(settings.samples), samples)
     ledger = ledger_of_samples(comparison, weights=_weights(origin["sampling"]))
     print(format_table(ledger.measures, ledger.baselines))
     show_report(ledger.report, dataset, place)
@@ -279,9 +245,8 @@ def _provenance(reference: Reference, dataset: Dataset | None) -> str:
     return ", beside ".join(text for text in (files, None if dataset is None else dataset.provenance) if text)
 
 
-def _origin(settings: SamplesSettings, samples: ImageSet) -> dict[str, Any]:
+def _origin(path: Path, samples: ImageSet) -> dict[str, Any]:
     """Return the description of the samples for the record."""
-    path = Path(settings.samples)
     return {
         "source": str(absolute(path)),
         "name": samples.name,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from genlab.commands import evaluate
 from genlab.commands.sample_files import describe_sampling, draw_files
-from genlab.commands.samples import SamplesSettings, measure_given_samples
+from genlab.commands.samples import measure_given_samples
 from genlab.comparison.runs import read_runs
 from genlab.config.compose import open_composer, plain
 from genlab.data.digits import digits
@@ -180,21 +180,8 @@ def test_settings_that_do_not_go_together_are_one_line() -> None:
 
 
 def test_the_folder_of_a_run_keeps_its_own_ledger(cgan_run: Path, tmp_path: Path) -> None:
-    settings = SamplesSettings(
-        samples="s",
-        reference="s",
-        dataset=None,
-        reference_split="test",
-        num_images=None,
-        classifier=None,
-        inception_weights=None,
-        parzen=False,
-        nearest_training=True,
-        measures={},
-        out=str(cgan_run),
-        batch_size=None,
-        seed=None,
-        num_threads=None,
-    )
+    with open_composer("evaluate", config_dir=None) as composer:
+        values = plain(composer.compose([]))
+    settings = evaluate.read(values | {"samples": "s", "reference": "s", "out": str(cgan_run)}, [])
     with pytest.raises(ConfigurationError, match="out must be a folder other than that of a run, got"):
         measure_given_samples(settings, CPU, "")
