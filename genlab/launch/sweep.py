@@ -62,32 +62,18 @@ def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPl
     Raises:
         ConfigurationError: There is no such sweep, it is refused, or the overrides are of another one.
     """
-    parsed = parse_overrides(arguments)
-    named = [override.value() for override in parsed if override.key_or_group == _RESUME]
+    named = [override.value() for override in parse_overrides(arguments) if override.key_or_group == _RESUME]
     if not named or named[-1] is None:
         return None
     sweep = SweepFolder(Path(expanded(str(named[-1]), _RESUME)))
     plan = sweep.read_plan()
     require_contained(sweep.path)
-    given = [argument for argument, override in zip(arguments, parsed, strict=True) if not _is_about_sweep(override)]
-    previous = parse_overrides(plan.overrides)
-    jobs = [
-        argument for argument, override in zip(plan.overrides, previous, strict=True) if not _is_about_sweep(override)
-    ]
+    given, typed = _divided(arguments)
+    jobs, about = _divided(plan.overrides)
     if given and given != jobs:
         raise ConfigurationError(
             f"{_RESUME} resumes the same sweep: give all overrides or leave them out; they are {shlex.join(jobs)}"
         )
-    about = {
-        override.key_or_group: argument
-        for argument, override in zip(plan.overrides, previous, strict=True)
-        if _is_about_sweep(override)
-    }
-    typed = {
-        override.key_or_group: argument
-        for argument, override in zip(arguments, parsed, strict=True)
-        if _is_about_sweep(override)
-    }
     kept = [argument for key, argument in about.items() if key not in typed]
     missing = _to_trust(() if given else jobs, kept, plan.config_dir if config_dir is None else None)
     if missing:
@@ -383,6 +369,17 @@ def _signals_stop(sweep: SweepFolder) -> Iterator[None]:
         yield
 
 
+def _divided(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the overrides of the jobs, and by key those of the nodes ``hydra`` and ``sweep``."""
+    jobs, about = [], {}
+    for argument, override in zip(arguments, parse_overrides(arguments), strict=True):
+        if _is_about_sweep(override):
+            about[str(override.key_or_group)] = argument
+        else:
+            jobs.append(argument)
+    return jobs, about
+
+
 def _is_about_sweep(override: Override) -> bool:
     return str(override.key_or_group).startswith((f"{SWEEP_NODE}.", "hydra.", "hydra/"))
 
@@ -391,10 +388,6 @@ def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
     path = str(from_here(sweep.path))
     argument = f"{_RESUME}={path}"
     arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
-    parsed = parse_overrides(plan.overrides)
-    about = [argument for argument, override in zip(plan.overrides, parsed, strict=True) if _is_about_sweep(override)]
-    jobs = [argument for argument in plan.overrides if argument not in about]
-    arguments += _to_trust(
-        jobs, [argument for argument in about if not argument.startswith(f"{_RESUME}=")], plan.config_dir
-    )
+    jobs, about = _divided(plan.overrides)
+    arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
     return shlex.join(["genlab", command, "-m", *arguments])
