@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import time
@@ -17,6 +16,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.config.naming import UNNUMBERED
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
+from genlab.paths import resume_command
 from genlab.storage import opened_within, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
@@ -64,7 +64,7 @@ def require_fresh(folder: Path) -> None:
             break
     if folder.is_dir() and not is_untouched(folder):
         is_run = (folder / "config.yaml").is_file()
-        way_on = f"to resume it: genlab train resume={shlex.quote(str(folder))}" if is_run else "name another"
+        way_on = f"to resume it: {resume_command(folder)}" if is_run else "name another"
         raise ConfigurationError(f"name or hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
 
 

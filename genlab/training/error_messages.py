@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from genlab.errors import GenlabError, MemoryExhaustedError, NonFiniteError, StorageError, is_out_of_memory
+from genlab.paths import resume_command
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
 from genlab.training.settings import TrainerSettings
@@ -54,7 +55,7 @@ def memory_exhausted(
     smaller = "a smaller trainer.batch_size"
     if more is not None and settings.labelled_fraction is None:
         smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
-    start = "the same line" if checkpoints.last_step is None else f"genlab train resume={checkpoints.path.parent}"
+    start = "the same line" if checkpoints.last_step is None else resume_command(checkpoints.path.parent)
     return MemoryExhaustedError(
         f"out of memory at step {step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
         f"({str(error) or type(error).__name__}); try again: {start} with {smaller}"

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from genlab.launch import failures
+from genlab.paths import resume_command
 from genlab.training import error_messages
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
@@ -64,7 +65,7 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
         (line,) = outcome.errors.splitlines()
         assert f"out of memory at step {BAD_STEP} with trainer.batch_size=16 in {parts} part" in line
         assert str(error) in line
-        way_on = f"genlab train resume={folder} with trainer.gradient_accumulation={more}"
+        way_on = f"{resume_command(folder)} with trainer.gradient_accumulation={more}"
         assert way_on in line
         assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
         assert checkpoint_of(folder)["step"] == 5
