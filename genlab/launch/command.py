@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 import shlex
 import sys
 import warnings
@@ -42,7 +41,7 @@ from genlab.launch.contract import CommandModule, JobContext, PickledJob, Spread
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.launch.outcome import finalise_status
 from genlab.launch.preflight import Plan, of_job, preflight
-from genlab.launch.processes import launch_processes
+from genlab.launch.processes import environment, launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
 from genlab.launch.sweep_folder import SweepPlan
@@ -55,7 +54,6 @@ from genlab.paths import from_here
 from genlab.run.folder import make_new, read_summary, tidy
 from genlab.run.hyperparameters import chosen
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
 _MAKE_FILES = ("train", "sample", "evaluate", "export")
 """Commands that write files and only report them on the terminal."""
 
@@ -236,17 +234,13 @@ def _run_all(run: Callable[[Path], None], folder: Path) -> None:
 
 def run_hydra(command: str, arguments: Sequence[str], *, job: PickledJob) -> None:
     """Run Hydra's own program with the arguments, for its help and its completion."""
-    program, previous = sys.argv[0], (sys.argv, os.environ.get(_FULL_ERROR))
-    sys.argv = [program, *arguments]
-    os.environ[_FULL_ERROR] = "1"
+    previous = sys.argv
+    sys.argv = [previous[0], *arguments]
     try:
-        hydra.main(config_path=str(config_directory()), config_name=command, **version_base())(job)()
+        with environment({"HYDRA_FULL_ERROR": "1"}):
+            hydra.main(config_path=str(config_directory()), config_name=command, **version_base())(job)()
     finally:
-        sys.argv = previous[0]
-        if previous[1] is None:
-            os.environ.pop(_FULL_ERROR, None)
-        else:
-            os.environ[_FULL_ERROR] = previous[1]
+        sys.argv = previous
 
 
 def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:

@@ -55,6 +55,21 @@ class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
         self.exit_code = exit_code  # type: ignore[misc]
 
 
+@contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while the block runs; the previous ones are restored at its end."""
+    previous = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in previous.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def launch_processes(command: str, arguments: Sequence[str], processes: Processes) -> None:
     """Run ``genlab COMMAND ARGUMENTS`` in several processes of this machine, and wait for them.
 
@@ -145,23 +160,17 @@ def _surroundings(processes: Processes, notes: Path) -> Iterator[None]:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _LEAVING_SECONDS),
         LAUNCHER_VARIABLE: "1",
     }
-    previous = {name: os.environ.get(name) for name in variables}
     handlers = {number: signal.getsignal(number) for number in _HANDLED}
-    os.environ.update(variables)
     signal.signal(signal.SIGUSR1, lambda number, _: _signal_all(notes, number))
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # the agent logs at length what root_cause says in one line
     try:
-        yield
+        with environment(variables):
+            yield
     finally:
         logging.disable(disabled)
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _signal_all(notes: Path, number: int) -> None:

@@ -16,7 +16,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 from genlab.config.compose import Composed
 from genlab.errors import ConfigurationError
-from genlab.launch.processes import num_cores
+from genlab.launch.processes import environment, num_cores
 
 DEVICES_VARIABLE = "GENLAB_SWEEP_DEVICES"
 CORES_VARIABLE = "GENLAB_SWEEP_CORES"
@@ -67,23 +67,15 @@ def machine_in_environment(devices: Sequence[str], parallel: int | None) -> Iter
         devices: Names of the CUDA devices that this process sees.
         parallel: Jobs at once; None where they run on other machines.
     """
-    variables = {}
+    # Launchers start Python with -m, which would import from the working directory.
+    variables = {"PYTHONSAFEPATH": "1"}
     if parallel is not None and devices:
         variables[DEVICES_VARIABLE] = ",".join(devices)
     # The user's own number of threads is that of every job.
     if parallel is not None and parallel > 1 and "OMP_NUM_THREADS" not in os.environ:
         variables[CORES_VARIABLE] = str(max(num_cores() // parallel, 1))
-    previous = {name: os.environ.get(name) for name in (DEVICES_VARIABLE, CORES_VARIABLE, "PYTHONSAFEPATH")}
-    # Launchers start Python with -m, which would import from the working directory.
-    os.environ.update(variables, PYTHONSAFEPATH="1")
-    try:
+    with environment(variables):
         yield
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def threads_of_job(job: Mapping[str, Any]) -> int | None:
