@@ -63,10 +63,17 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
 
 def to_trust(node: Any) -> Iterator[str]:
     """Yield the packages that must be added to GENLAB_ALLOW to build these nodes from a run folder."""
+    for target in targets_in(node):
+        if not _is_listed(target.rpartition(".")[0]):
+            yield target.partition(".")[0]
+
+
+def targets_in(node: Any) -> Iterator[str]:
+    """Yield the targets that a configuration names, at any depth."""
     for name, value in node.items() if isinstance(node, Mapping) else ():
-        if name == "_target_" and not _is_listed(str(value).rpartition(".")[0]):
-            yield str(value).partition(".")[0]
-        yield from to_trust(value)
+        if name == "_target_" and isinstance(value, str):
+            yield value
+        yield from targets_in(value)
 
 
 def _is_of_its_place(found: Callable[..., Any]) -> bool:

@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from genlab.config.build import TARGET
 from genlab.config.compose import (
     MODE,
     Composed,
@@ -28,6 +27,7 @@ from genlab.config.compose import (
 from genlab.config.key_help import training_help
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
+from genlab.config.targets import targets_in
 from genlab.errors import (
     FolderInUseError,
     GenlabError,
@@ -268,7 +268,7 @@ def _run_here(module: CommandModule, configuration: Composed, settings: Any = No
         is_unforeseen = code == BUG and not isinstance(error, GenlabError)
         log = _write_into_log(message, error if is_unforeseen else None)
         if is_unforeseen:
-            note_circumstances(error, log=log, targets=_targets(OmegaConf.to_container(configuration)))
+            note_circumstances(error, log=log, targets=targets_in(OmegaConf.to_container(configuration)))
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(f"{prefix_of(error)}job {HydraConfig.get().job.num}: {message}", file=sys.stderr)  # noqa: T201
             if isinstance(error, StoppedBySignal):
@@ -288,16 +288,6 @@ def _context() -> JobContext:
         is_restarted=(worker := this_worker()) is not None and worker.remembered() is not None,
         config_folders=tuple(Path(source.path) for source in config.runtime.config_sources if source.schema == "file"),
     )
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """Yield the targets that a configuration names, without those of Hydra's node."""
-    if isinstance(node, Mapping):
-        for name, value in node.items():
-            if name == TARGET and isinstance(value, str):
-                yield value
-            elif name != "hydra":
-                yield from _targets(value)
 
 
 def _write_into_log(message: str, bug: BaseException | None) -> Path | None:
