@@ -109,14 +109,17 @@ def generated_images(
         seed: Of the samples.
         device: Device of the model.
     """
-    labels = None
-    if model.num_classes > 0:
-        counts = training_classes(dataset)
-        counts = torch.ones(model.num_classes).long() if counts is None else counts
-        labels = draw_labels(counts, num_images, seed=seed)
-    return Generated(
-        levels=to_bytes(draw_images(model, num_images, labels=labels, seed=seed, device=device)), labels=labels
-    )
+    labels = sample_labels(model, dataset, num_images, seed=seed)
+    images = draw_images(model, num_images, labels=labels, seed=seed, device=device)
+    return Generated(levels=to_bytes(images), labels=labels)
+
+
+def sample_labels(model: GenerativeModel, dataset: Dataset, num_images: int, *, seed: int) -> Int[Tensor, " N"] | None:
+    """Return classes with the frequencies of the training data, or uniform without any; None for other models."""
+    if model.num_classes == 0:
+        return None
+    counts = training_classes(dataset)
+    return draw_labels(torch.ones(model.num_classes) if counts is None else counts, num_images, seed=seed)
 
 
 def training_classes(dataset: Dataset) -> Int[Tensor, " K"] | None:

@@ -25,7 +25,7 @@ from genlab.measures import OF_REAL_IMAGES, QUALITY_MEASURES
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import FeatureExtractor, describe_all
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
-from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, training_classes
+from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, sample_labels
 from genlab.metrics.kernel import kernel_distance
 from genlab.metrics.manifold import precision_and_recall
 from genlab.metrics.quality_settings import LEAST_IMAGES, QualitySettings
@@ -82,11 +82,8 @@ class QualityObserver(Observer):
         # The classifier knows training images, so others are better.
         of_real = self._of_training if len(real) < self.num_images else self._features(real)
         self._of_real = self._measured(of_real, of_real=True) if len(of_real) >= LEAST_IMAGES else {}
-        self._labels = None
-        if isinstance(run.model, GenerativeModel) and run.model.num_classes > 0:
-            counts = training_classes(dataset)
-            counts = torch.ones(run.model.num_classes) if counts is None else counts
-            self._labels = draw_labels(counts, self.num_images, seed=_SEED)
+        assert isinstance(run.model, GenerativeModel)
+        self._labels = sample_labels(run.model, dataset, self.num_images, seed=_SEED)
         self._began: tuple[int, float] | None = None  # the first step of this start, and its time
         self._has_logged_cost = False
 
