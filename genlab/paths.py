@@ -1,4 +1,4 @@
-"""Expansion of ``~`` in paths: ``~`` is the home folder, ``~ada`` that of the user ada."""
+"""Paths as users write them (``~`` is the home folder, ``~ada`` that of the user ada), and commands to be typed."""
 
 import os
 import shlex

@@ -78,6 +78,7 @@ def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[
 
 
 def describe_parameters(model: Model) -> str:
+    """Return the number of parameters of a model, and that of each of its parts that has some."""
     total = sum(parameter.numel() for parameter in model.parameters())
     parts = []
     for name, child in model.named_children():

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from genlab.measures import Measure
 from genlab.training.summary import StopReason
 
-if TYPE_CHECKING:  # it imports TensorBoard, which takes a second
+if TYPE_CHECKING:  # it imports torch, which takes a second
     from genlab.training.run import TrainingRun
 
 

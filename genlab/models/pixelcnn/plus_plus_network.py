@@ -210,4 +210,5 @@ def _join(first: Float[Tensor, "B E H W"], second: Float[Tensor, "B E H W"]) -> 
 
 
 def modules_of(blocks: nn.Module) -> list[nn.Module]:
+    """Return the modules of a list within a list, which type checks take for any module."""
     return list(blocks.children())
