@@ -57,7 +57,7 @@ def from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def program(packages: Iterable[str] = ()) -> str:
+def program(packages: Iterable[str]) -> str:
     """Return the command that starts this program; without an activated environment `genlab` is not on the path.
 
     Args:

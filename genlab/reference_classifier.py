@@ -142,12 +142,7 @@ def reference_classifier(
 
 
 def cached_classifier(
-    dataset: Dataset,
-    node: Mapping[str, Any],
-    *,
-    device: torch.device,
-    num_threads: int | None,
-    before: float = float("inf"),
+    dataset: Dataset, node: Mapping[str, Any], *, device: torch.device, num_threads: int | None, before: float
 ) -> ReferenceClassifier | None:
     """Return the cached classifier of these data, without training; None if the cache has no usable one.
 

@@ -128,12 +128,11 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def require_writable(folder: Path, *, hint: str) -> None:
+def require_writable(folder: Path) -> None:
     """Refuse a folder that cannot be written; nothing is made there.
 
     Args:
-        folder: Need not exist.
-        hint: Hint for the user at the end of the error message.
+        folder: Of a command with ``out=``; need not exist.
 
     Raises:
         StorageError: As said.
@@ -143,7 +142,7 @@ def require_writable(folder: Path, *, hint: str) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}); {hint}") from error
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); out=FOLDER writes elsewhere") from error
 
 
 def _synchronise(folder: Path) -> None:

@@ -62,7 +62,7 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     """
     del context
     target = settings.target
-    require_writable(target, hint="out=FOLDER writes elsewhere")
+    require_writable(target)
     trained = load_trained(Path(settings.run), checkpoint=settings.checkpoint, device=torch.device("cpu"))
     origin = Origin(
         step=str(trained.step),

@@ -48,7 +48,7 @@ def run(settings: SchemaSettings, context: JobContext) -> None:
     del context
     configs = config_directory()
     folder = configs / FOLDER if settings.out is None else Path(settings.out)
-    require_writable(folder, hint="out=FOLDER writes elsewhere")
+    require_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in schemas(configs, settings_of_commands(configs)).items():
         replace_atomically(folder / name, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())

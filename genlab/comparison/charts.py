@@ -68,11 +68,11 @@ def swatch(number: int) -> str:
     )
 
 
-def thinned(points: Sequence[Point], *, limit: int = MAX_POINTS) -> Sequence[Point]:
-    """Return at most a given number of points, evenly spaced by position, including the first and the last."""
-    if len(points) <= limit:
+def thinned(points: Sequence[Point]) -> Sequence[Point]:
+    """Return at most MAX_POINTS points, evenly spaced by position, including the first and the last."""
+    if len(points) <= MAX_POINTS:
         return points
-    return [points[round(index * (len(points) - 1) / (limit - 1))] for index in range(limit)]
+    return [points[round(index * (len(points) - 1) / (MAX_POINTS - 1))] for index in range(MAX_POINTS)]
 
 
 def _style(number: int) -> str:

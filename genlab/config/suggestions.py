@@ -110,8 +110,8 @@ def unknown_key(key: str, keys: Collection[str], groups: Collection[str], *, com
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 
 
-def suggestion(name: str, valid: Iterable[str], *, kind: str = "valid names") -> str:
-    """Return ``did you mean 'x'? (valid names: x, y)``, the hint of an error message about an unknown name."""
+def suggestion(name: str, valid: Iterable[str], *, kind: str) -> str:
+    """Return ``did you mean 'x'? (kind: x, y)``, the hint of an error message about an unknown name."""
     names = sorted(set(valid))
     guess = nearest(name, names)
     listed = f"{kind}: {', '.join(names)}" if names else f"{kind}: none"

@@ -67,15 +67,14 @@ class WeightNormUpsample2d(nn.Module):
         in_channels: Of the input.
         out_channels: Of the output.
         num_columns: 2: columns 2 c and 2 c + 1 come from column c alone; 3: column 2 c - 1 as well.
-        initial_scale: Standard deviation of the output after :func:`data_dependent_initialization`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, num_columns: int, *, initial_scale: float = 1.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, num_columns: int) -> None:
         super().__init__()
         self.direction = nn.Parameter(torch.randn(in_channels, out_channels, 2, num_columns) * DIRECTION_STD)
-        self.gain = nn.Parameter(torch.full((out_channels,), initial_scale))
+        self.gain = nn.Parameter(torch.ones(out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.initial_scale = initial_scale
+        self.initial_scale = 1.0
 
     def weight(self) -> Float[Tensor, "C_in C_out 2 K_w"]:
         """Return the normalised weight (eq. 2); the norm runs over all but the output channel."""

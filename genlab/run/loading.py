@@ -173,7 +173,7 @@ def writable(folder: Path, out: str | None) -> Path:
         StorageError: It cannot.
     """
     chosen = outside(folder) if out is None else Path(out)
-    require_writable(chosen, hint="out=FOLDER writes elsewhere")
+    require_writable(chosen)
     return chosen
 
 

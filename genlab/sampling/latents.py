@@ -50,7 +50,7 @@ def find_latents(
     model: RendersInputs,
     images: Float[Tensor, "N C H W"],
     *,
-    num_steps: int = NUM_STEPS,
+    num_steps: int,
     label: int | None = None,
     generator: Generator | None = None,
     progress: bool = False,

@@ -70,8 +70,8 @@ def test_given_images_are_measured_elsewhere_too(genlab: Genlab, exact_run: Path
 
 
 def test_looking_makes_nothing(tmp_path: Path) -> None:
-    require_writable(tmp_path / "a" / "b", hint="")
+    require_writable(tmp_path / "a" / "b")
     assert files(tmp_path) == []
     for place in (Path("/proc/x"), Path("/proc")):
         with pytest.raises(StorageError, match="cannot be written"):
-            require_writable(place, hint="")
+            require_writable(place)
