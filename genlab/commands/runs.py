@@ -17,7 +17,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.paths import from_here
 from genlab.run.folder import remove, require_free
-from genlab.run.names import RUNS_ROOT, find_run
+from genlab.run.names import CONFIG_NAME, RUNS_ROOT, find_run
 from genlab.run.pretrained import is_pretrained
 from genlab.tables import aligned
 
@@ -158,13 +158,13 @@ def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
 
 def _time_of_change(run: Run) -> float:
     """Return the time of the run's last write to its records, in seconds since the epoch."""
-    names = ("summary.json", "metrics.jsonl", "config.yaml", "train.log")
+    names = ("summary.json", "metrics.jsonl", CONFIG_NAME, "train.log")
     return max((path.stat().st_mtime for name in names if (path := run.folder / name).exists()), default=0.0)
 
 
 def _holds_results_alone(run: Run) -> bool:
     """Return True for a folder of `genlab evaluate out=FOLDER`, which no command takes as a run."""
-    return not any((run.folder / name).exists() for name in ("config.yaml", ".hydra", "summary.json"))
+    return not any((run.folder / name).exists() for name in (CONFIG_NAME, ".hydra", "summary.json"))
 
 
 def _bytes(num_bytes: int) -> str:

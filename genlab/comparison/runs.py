@@ -28,7 +28,7 @@ from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
 from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
-from genlab.run.names import named_run
+from genlab.run.names import CONFIG_NAME, named_run
 from genlab.storage import leads_out, opened_within, read_within
 
 # A running process writes its log line more often than this.
@@ -37,7 +37,7 @@ _CURVES = "metrics.jsonl"
 # Keys of config.yaml that belong to one start, or were measured from the data.
 _NO_SETTINGS = ("resume", "allow_other_data", "logger", "spec", "dataset_fingerprint")
 _OWNERS = {"optimizer": "optimizer.default"}  # the node of a group whose own name is not that of its node
-_MARKS = ("summary.json", "config.yaml", _CURVES, ".hydra", "evaluation.json")
+_MARKS = ("summary.json", CONFIG_NAME, _CURVES, ".hydra", "evaluation.json")
 _SPEED = "speed/images_per_second"
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
@@ -127,7 +127,7 @@ def read_run(folder: Path, *, name: str) -> Run:
     problems_of_run = [] if samples else problems
     summary = _read(folder, "summary.json", problems_of_run)
     environment = _read(folder, "environment.json", problems_of_run)
-    configuration = _read_yaml(folder, "config.yaml", problems_of_run)
+    configuration = _read_yaml(folder, CONFIG_NAME, problems_of_run)
     origin = _origin(folder)
     step = _whole(summary.get("step"))
     measured = records_of_evaluation(evaluation, problems)

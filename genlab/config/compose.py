@@ -42,8 +42,8 @@ MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
 # Of a command; Hydra does not count an empty list among the choices.
-_GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
-_GLOBAL_GROUPS = ("experiment", "recipe")
+GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
+GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
 _KEY_OF_ERROR = re.compile(r"full_key: (\S+)")
@@ -99,7 +99,7 @@ class Composer:
 
     def _groups_of_lists(self, composed: Any) -> list[str]:
         """Return the groups of which a command takes several options."""
-        return [group for group in _GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
+        return [group for group in GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
 
     def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
         """Return the configuration with its ``hydra`` node, interpolations not yet resolved.
@@ -206,7 +206,7 @@ class Composer:
     def _require_packages(self, composed: Composed) -> None:
         """Refuse an option without the package line of its group, whose keys would get the group's name as a prefix."""
         for group, option in composed.hydra.runtime.choices.items():
-            if group in _GLOBAL_GROUPS and group in composed:
+            if group in GLOBAL_GROUPS and group in composed:
                 raise ConfigurationError(
                     f"{group}/{option}.yaml must begin with the line '# @package _global_', without which its keys "
                     f"stand below {group}"

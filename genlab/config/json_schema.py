@@ -1,7 +1,7 @@
 """JSON schemas of all YAML files, with which editors complete keys and mark mistakes.
 
 They are made from the annotations and adapters that validate a configuration (:mod:`genlab.config.fields`,
-:mod:`genlab.config.build`). A file of :data:`GLOBAL_GROUPS`, and the primary configuration of `genlab train`, set keys
+:mod:`genlab.config.build`). A file of ``GLOBAL_GROUPS``, and the primary configuration of `genlab train`, set keys
 of all groups. The primary configuration of another command sets the fields of its settings.
 """
 
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from pydantic.json_schema import GenerateJsonSchema
 
 from genlab.config.build import PARTIAL, TARGET, of_instances, parameters_of
+from genlab.config.compose import GLOBAL_GROUPS
 from genlab.config.fields import adapter
 from genlab.config.schema import RunConfiguration
 from genlab.config.targets import find_target
@@ -26,7 +27,6 @@ from genlab.training.settings import TrainerSettings
 Schema = dict[str, Any]
 FOLDER = "schema"
 TRAIN = "train"
-GLOBAL_GROUPS = ("experiment", "recipe")
 _GLOBAL = "global.json"
 _MERGED = {"recipe": "optimizer"}
 _FIELDS = {"trainer": TrainerSettings, "quality": QualitySettings}

@@ -11,7 +11,7 @@ from typing import Any
 
 from genlab.config.build import PARTIAL, TARGET
 from genlab.config.catalogue import keys_of, with_inherited
-from genlab.config.compose import Composed, Composer, unresolved
+from genlab.config.compose import GROUPS_OF_LISTS, Composed, Composer, unresolved
 from genlab.config.fields import join
 from genlab.config.location import config_directory
 from genlab.tables import described
@@ -91,7 +91,7 @@ def comments_of(composed: Composed) -> dict[str, str]:
 
 def _groups(chosen: Mapping[str, Any], composer: Composer) -> list[str]:
     own = [group for group in chosen if not group.startswith("hydra") and "@" not in group]
-    optional = [group for group in ("technique", "observer", "logger", "experiment") if composer.options(group)]
+    optional = [group for group in (*GROUPS_OF_LISTS["train"], "experiment") if composer.options(group)]
     return sorted(group for group in {*own, *optional} if group not in _HIDDEN_GROUPS)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from genlab.config.compose import Composer, missing_brackets
 from genlab.config.suggestions import nearest, nearest_key, spelled_elsewhere
 from genlab.errors import ConfigurationError
+from genlab.run.names import CONFIG_NAME
 
 # Config groups in which an argument without a key is looked up, the most common ones first.
 _GROUPS = ("model", "dataset", "experiment", "optimizer", "trainer", "schedule", "technique", "recipe")
-_RUN_MARK = "config.yaml"
 
 
 class UnknownFlagError(ConfigurationError):
@@ -94,7 +94,7 @@ def _meant(arguments: Sequence[str], composer: Composer) -> Iterator[str | None]
 
 def _as_setting(argument: str, composer: Composer, *, is_exact: bool) -> str | None:
     """Return the setting that the name of an option or the folder of a run stands for."""
-    if (Path(argument) / _RUN_MARK).is_file():
+    if (Path(argument) / CONFIG_NAME).is_file():
         return f"resume={argument}"
     for group in _GROUPS:
         options = composer.options(group)

@@ -11,6 +11,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from genlab.measures import OF_REAL_IMAGES
 from genlab.parallel.collectives import is_first
 from genlab.terminal import shows_progress
 
@@ -22,7 +23,7 @@ _MIN_COLUMNS = 12
 _SPEED = "speed/images_per_second"
 _HIDDEN = ("learning_rate", "gradient_norm")
 _REAL, _FAKE = "_real", "_fake"
-_QUALITY, _OF_REAL = "quality/", "baseline_real_"
+_QUALITY = "quality/"
 _SHORT = {
     "adversarial": "loss",
     "accuracy": "acc",
@@ -128,9 +129,9 @@ def short_texts(values: Mapping[str, float]) -> list[str]:
     for tag in [*losses, *(tag for tag in values if tag not in losses)]:
         quantity = tag.rpartition("/")[2]
         name, text = quantity, f"{values[tag]:.4g}"
-        if quantity.startswith(_OF_REAL):
+        if quantity.startswith(OF_REAL_IMAGES):
             continue
-        if (real := tag.replace(_QUALITY, f"{_QUALITY}{_OF_REAL}")) != tag and real in values:
+        if (real := tag.replace(_QUALITY, f"{_QUALITY}{OF_REAL_IMAGES}")) != tag and real in values:
             text = f"{text} (real {values[real]:.4g})"
         if quantity.endswith(_REAL) and (fake := tag.removesuffix(_REAL) + _FAKE) in values:
             name, text = f"{quantity}/fake", f"{text}/{values[fake]:.4g}"
