@@ -27,6 +27,7 @@ from genlab.launch.command import launch
 from genlab.launch.failures import explain
 from genlab.launch.sweep_job import QUIET
 from genlab.models.base import GenerativeModel
+from genlab.models.ranges import require_count
 from genlab.numerics import has_subnormals
 from genlab.paths import absolute, from_here
 from genlab.run.folder import read_summary
@@ -95,12 +96,19 @@ class Run:
             num_samples: Number of images.
             labels: One class for each image; None where the model takes none, or draws them.
             seed: Of the noise: the same images for the same seed.
+
+        Raises:
+            ConfigurationError: Fewer than one sample, or labels that do not fit.
         """
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
         chosen = None if labels is None else torch.as_tensor(labels, device=device)
-        with torch.no_grad():
-            return self.model.sample(num_samples, labels=chosen, generator=generator).cpu()
+        try:
+            require_count("num_samples", num_samples)
+            with torch.no_grad():
+                return self.model.sample(num_samples, labels=chosen, generator=generator).cpu()
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
 
     def evaluate(self, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in evaluation.json.

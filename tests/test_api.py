@@ -56,6 +56,8 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     assert {row["step"] for row in run.history()} == {2}
     assert run.history()[-1]["test/nll_upper_bound_nats"] == run.summary["test"]["test/nll_upper_bound_nats"]
     images = run.sample(5)
+    with pytest.raises(ConfigurationError, match="num_samples must be an integer of at least 1, got 0"):
+        run.sample(0)
     assert images.shape == (5, 1, 8, 8)
     assert torch.equal(images, run.sample(5))
     assert not torch.equal(images, run.sample(5, seed=1))

@@ -99,7 +99,9 @@ def _devices() -> Iterator[str]:
 def _data(root: str | None) -> Iterator[str]:
     yield f"looked for in {describe_root(root)}"
     folder = resolve_root(root)
-    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    folders = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    # A download that failed leaves an empty folder.
+    found = sorted(path.name for path in folders if any(inner.is_file() for inner in path.rglob("*")))
     yield f"found: {', '.join(found)}" if found else "nothing found; dataset=digits is embedded"
 
 

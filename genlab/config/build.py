@@ -90,6 +90,9 @@ def bind(
             f"{key}.{TARGET} must name a {expects.__name__}, or a function annotated to return one, "
             f"got {target.__module__}.{target.__qualname__}"
         )
+    if inspect.isclass(target) and inspect.isabstract(target):
+        missing = ", ".join(sorted(getattr(target, "__abstractmethods__")))  # noqa: B009 - unknown to the type checker
+        raise ConfigurationError(f"{key}.{TARGET} must name a whole class: {target.__qualname__} lacks {missing}")
     for name in _HYDRA_ONLY:
         if name in node:
             raise ConfigurationError(f"{key}.{name} has no effect here; write every argument as a key of {key}")

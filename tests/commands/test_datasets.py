@@ -110,3 +110,10 @@ def test_what_cannot_be_looked_at_is_reported_in_a_line(
     assert len(outcome.errors.splitlines()) == 1
     assert outcome.output == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_empty_folder_of_a_failed_download_is_not_found(genlab: Genlab, tmp_path: Path) -> None:
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    assert "nothing found" in genlab("doctor", f"root={tmp_path}").output
+    (tmp_path / "MNIST" / "raw" / "images").touch()
+    assert "found: MNIST" in genlab("doctor", f"root={tmp_path}").output

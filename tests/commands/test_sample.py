@@ -110,7 +110,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
         ("label=k", "labels must be 20 classes between 0 and 9"),
         ("label=10", "labels must be 20 classes between 0 and 9, got 20 labels: 10\n"),
         ("temperature=0.0", "temperature must be positive"),
-        ("given_rows=9", "given must be between 0 and 8 rows"),
+        ("given_rows=9", "given_rows must be between 0 and 8 rows"),
     ):
         outcome = genlab("sample", *arguments, word)
         assert outcome.code == 2

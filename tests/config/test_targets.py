@@ -127,6 +127,11 @@ def test_a_module_without_arguments_of_its_own_takes_none() -> None:
         bind({"_target_": "genlab.models.gan.conditioning.Unconditional", "sizes": 1}, "model.conditioning")
 
 
+def test_a_class_that_lacks_methods_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"must name a whole class: Observer lacks observe"):
+        bind({"_target_": "genlab.training.observer.Observer", "interval": 1}, "observer.own", run_time=("run",))
+
+
 def test_nodes_become_plain_objects_and_partials() -> None:
     bias = {
         "_target_": ATTENTION_BIAS,

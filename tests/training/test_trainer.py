@@ -465,6 +465,12 @@ def test_golden_losses(run_folder: Callable[[str], Path]) -> None:
     assert losses == pytest.approx([1.37864351, 1.29003739, 1.29456806], rel=1e-5)
 
 
+def test_a_run_does_not_become_shorter(run_folder: Callable[[str], Path]) -> None:
+    make_trainer(run_folder("a"), num_steps=3).fit(resume=False)
+    with pytest.raises(ConfigurationError, match=r"num_steps must be at least the step of the run .*, 3, got 2"):
+        make_trainer(run_folder("a"), num_steps=2).fit(resume=True)
+
+
 def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> None:
     trainer: Trainer = make_trainer(run_folder("a"))
     dataset = make_dataset(binarization="none")

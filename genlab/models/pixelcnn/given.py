@@ -23,7 +23,7 @@ def given_mask(given: Bool[Tensor, "H W"] | int, spec: ImageSpec) -> Bool[Tensor
     if isinstance(given, Tensor):
         return given
     if not 0 <= given <= spec.height:
-        raise ValueError(f"given must be between 0 and {spec.height} rows (the image height), got {given}")
+        raise ValueError(f"given_rows must be between 0 and {spec.height} rows (the image height), got {given}")
     return (torch.arange(spec.height)[:, None] < given).expand(-1, spec.width)
 
 
