@@ -193,6 +193,8 @@ def _refusals(
 
 def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
     names = [name for name in ours if ours[name] != theirs.get(name)]
+    # A measure of all images has no seed of their choice.
+    names = [name for name in names if name in theirs] or names
     if any(name in _OF_THE_DATA for name in names):
         names = [name for name in names if name not in _IMPLIED]
     return [f"{name} {ours[name]}, not {theirs.get(name, UNKNOWN)}" for name in names]

@@ -116,6 +116,15 @@ def test_validation_is_ranked_in_its_own_column_where_the_images_are_the_same(
     assert found.cells[0].record.is_bound
 
 
+def test_a_choice_of_images_differs_from_all_of_them_in_their_number_alone(make_run: RunMaker, tmp_path: Path) -> None:
+    for name, number in (("a", None), ("b", None), ("c", 64)):
+        summary = {"best": {"validation/nll_upper_bound_nats": 90.0, "step": 40.0}}
+        trainer = {"num_steps": 100, "ema_decay": None, "validation_images": number}
+        make_run(name, summary=summary, configuration={"seed": 0, "trainer": trainer})
+    found = column(read_runs([tmp_path]), "validation/nll_nats")
+    assert found.refusals == ("#3 not ranked with #1, #2: number of images 64, not all",)
+
+
 def test_damaged_measures_are_counted_and_the_others_kept(make_run: RunMaker, tmp_path: Path) -> None:
     bad = [entry("nll_nats", float("nan")), {"value": 1.0}, "text", entry("kl_per_glimpse_nats", [1.0, 2.0])]
     make_run("a", measures=[*bad, entry("error", 0.5, num_examples="many", unit=7)])  # type: ignore[list-item]
