@@ -11,7 +11,7 @@ from pathlib import Path
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
-from genlab.run.pretrained import find_pretrained, require_made
+from genlab.run.pretrained import find_pretrained, known_names, require_made
 
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
@@ -42,14 +42,19 @@ def find_run(name: str | Path) -> Path:
     for above in path.parents:
         if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
             raise ConfigurationError(f"a run is named by its folder, got {text} in it; did you mean '{above}'?")
+    if path != Path() and (inside := [file.parent for file in path.glob(f"*/{CONFIG_NAME}")]):
+        newest = _listed(map(str, sorted(inside, key=_time_of_start, reverse=True)))
+        raise ConfigurationError(f"{text} is no run and holds {len(inside)}, the newest first: {newest}")
     require_made(text)
     known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
     by_name = {run.name: shown for shown, run in known.items()}
-    guess = nearest(text, known) or by_name.get(nearest(path.name, by_name) or "")
+    beside = [shown for shown, run in known.items() if run.parent == path.parent]
+    guess = nearest(text, beside or known) or by_name.get(nearest(path.name, by_name) or "")
+    guess = guess or nearest(text, known_names())
     if guess:
         raise ConfigurationError(f"there is no run in {text}; did you mean '{guess}'?")
-    newest = sorted(known, key=lambda name: _time_of_start(known[name]), reverse=True)
-    listed = f"the newest runs: {_listed(newest)}" if newest else f"no runs in {RUNS_ROOT}/ either"
+    names = sorted(known, key=lambda name: _time_of_start(known[name]), reverse=True)
+    listed = f"the newest runs: {_listed(names)}" if names else f"no runs in {RUNS_ROOT}/ either"
     place = "this folder" if path == Path() else text  # `run=` names no run
     raise ConfigurationError(f"there is no run in {place} (no {CONFIG_NAME}); {listed}")
 

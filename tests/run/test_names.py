@@ -88,6 +88,12 @@ def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> 
         ("mnist-dcgan/00", r"mnist-dcgan/00 is the beginning of 2 runs: outputs/mnist-dcgan/0001-lr-1e-3, outputs/"),
         ("last:mnist-wgan", "last must name a run, but there is no run below outputs/mnist-wgan/"),
         ("digits-drw/0001", "did you mean 'outputs/digits-draw/0001'"),
+        ("outputs/digits-draw/0002", "did you mean 'outputs/digits-draw/0001'"),
+        (
+            "outputs/digits-draw",
+            "is no run and holds 1, the newest first: outputs/digits-draw/0001",
+        ),
+        ("digits_drw", "did you mean 'digits_draw'"),
     ],
 )
 def test_a_name_of_none_or_of_several_is_refused(typed: str, message: str) -> None:
