@@ -127,7 +127,8 @@ def restore(archive: Path, out: Path) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as file:
-        file.extractall(out, filter="data")
+        # Python has the argument from 3.11.4 on; `pack` wrote the archive.
+        file.extractall(out, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # noqa: S202
 
 
 def _summary(folder: Path) -> dict[str, Any]:
