@@ -85,4 +85,5 @@ def run(settings: ExportSettings, context: JobContext) -> None:
             save_class_names(folder, class_names)  # by which samples are asked for
     size = (target / WEIGHTS_NAME).stat().st_size
     print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
+    print(f"SHA-256 of {WEIGHTS_NAME}: {digest}")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

@@ -86,6 +86,8 @@ class TrainingRun:
             seed=seed,
         )
         self.images_per_step = settings.batch_size * self.draws_per_step
+        self.seen_at = (0, 0)
+        """A step and the images that had been seen then; a resumption may change the size of a batch."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")
         self.test_averages: dict[str, Average] = {}
         """Of the test after training; empty before it."""
@@ -152,13 +154,18 @@ class TrainingRun:
                 limit=self.settings.batch_size if self.settings.dry_run else limit,
             )
 
+    @property
+    def images_seen(self) -> int:
+        """Training images of all steps so far, counted as often as they were seen."""
+        step, images = self.seen_at
+        return images + (self.step - step) * self.images_per_step
+
     # Writing --------------------------------------------------------------------------------------------------------
 
     def write(self, values: Mapping[str, float]) -> None:
         """Write scalars by tag to metrics.jsonl and the loggers."""
         if self.log is not None:
-            images_seen = self.step * self.images_per_step
-            self.log.scalars(values, step=self.step, images_seen=images_seen, seconds=self.seconds)
+            self.log.scalars(values, step=self.step, images_seen=self.images_seen, seconds=self.seconds)
 
     def report(self, values: Mapping[str, float]) -> StopReason | None:
         """Write the measures of held-out images, print them in a lasting line, and select the best checkpoint by them.
@@ -193,7 +200,7 @@ class TrainingRun:
         self.summary.status = status
         self.summary.reason = None if reason is None else str(reason)
         self.summary.step = self.step
-        self.summary.images_seen = self.step * self.images_per_step
+        self.summary.images_seen = self.images_seen
         self.summary.epochs = round(self.summary.images_seen / self.dataset.num_images("train"), 4)
         self.summary.seconds = round(self.seconds, 3)
         if is_first():

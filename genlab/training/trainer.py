@@ -344,6 +344,7 @@ class Trainer(TrainingRun):
         return {
             **trained,
             "step": self.step,
+            "images_seen": self.images_seen,
             "seed": self.seed,
             "observers": {name: state for name, each in self.observers.items() if (state := each.state_dict())},
             "best": dict(self.summary.best),
@@ -363,6 +364,7 @@ class Trainer(TrainingRun):
         with incompatible_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
+            self.seen_at = (self.step, int(kept.get("images_seen", self.step * self.images_per_step)))
             if self.step < self.last_step:
                 self.state.warn_of_rates(self.step)
             self.selection.num_without_gain = int(kept["validations_without_gain"])

@@ -471,6 +471,13 @@ def test_a_run_does_not_become_shorter(run_folder: Callable[[str], Path]) -> Non
         make_trainer(run_folder("a"), num_steps=2).fit(resume=True)
 
 
+def test_images_are_counted_by_the_batches_that_were_trained(run_folder: Callable[[str], Path]) -> None:
+    first = make_trainer(run_folder("a"), num_steps=4, batch_size=8).fit(resume=False).images_seen
+    summary = make_trainer(run_folder("a"), num_steps=6, batch_size=16).fit(resume=True)
+    assert summary.images_seen == 2 * first
+    assert make_trainer(run_folder("a"), num_steps=6, batch_size=8).fit(resume=True).images_seen == 2 * first
+
+
 def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> None:
     trainer: Trainer = make_trainer(run_folder("a"))
     dataset = make_dataset(binarization="none")
