@@ -322,7 +322,8 @@ class GAN(GenerativeModel, HasScores):
     def _generate_for(self, labels: Int[Tensor, " B"]) -> Generated:
         """Draw one image for each real one, of the same class, so that a pair has one class."""
         num = len(labels)
-        rows = labels.repeat(2) if num == 1 else labels  # batch normalisation of vectors refuses a single one
+        # In training batch normalisation of vectors refuses a single one.
+        rows = labels.repeat(2) if num == 1 and self.training else labels
         given = rows if self.num_classes else None
         inputs, extra = self._inputs(len(rows), labels=given, generator=None, device=self._device)
         images = self._draw(inputs)[:num]
