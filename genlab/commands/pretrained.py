@@ -10,7 +10,7 @@ from typing import Any
 
 from genlab.commands import export
 from genlab.commands.export import ExportSettings
-from genlab.comparison.published import changes
+from genlab.comparison.results import changes
 from genlab.comparison.runs import Run, folders_of_runs, read_run
 from genlab.config.fields import check_fields
 from genlab.config.suggestions import suggestion

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.numerics import marked
-from genlab.comparison.published import (
+from genlab.comparison.numerics import LEGEND, MARK, marked
+from genlab.comparison.published import read_experiments
+from genlab.comparison.results import (
+    SUMMARY_MARKS,
+    TABLE_MARKS,
     as_markdown,
-    read_experiments,
     replaced_between_markers,
-    results_between_markers,
+    results_in,
+    rows_of,
 )
 from genlab.comparison.runs import read_runs
+from genlab.comparison.summary import as_summary
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
@@ -26,7 +30,7 @@ class ReportSettings:
 
     runs: tuple[str, ...]
     write: str | None
-    """A Markdown file with the two markers."""
+    """A Markdown file with the markers of the table, and of the summary if it has one."""
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
@@ -43,7 +47,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
 
 
 def run(settings: ReportSettings, context: JobContext) -> None:
-    """Print the table, or write it between the markers of a file and keep the file's results of other experiments.
+    """Print the summary and the table, or write them between the markers of a file and keep its other results.
 
     Values from before a change of numerics that concerns them are marked.
 
@@ -53,14 +57,18 @@ def run(settings: ReportSettings, context: JobContext) -> None:
     """
     experiments = read_experiments(context.config_folders)
     runs = read_runs(map(Path, settings.runs))
-    if settings.write is None:
-        print(marked(as_markdown(experiments, runs, {}), ancestors))
-        return
-    if not any(run.experiment is not None for run in runs):
+    if settings.write is not None and not any(run.experiment is not None for run in runs):
         raise ConfigurationError(f"no run of an experiment in {', '.join(settings.runs)}; nothing written")
-    path = Path(settings.write)
-    text = path.read_text(encoding="utf-8")
-    table = marked(as_markdown(experiments, runs, results_between_markers(text)), ancestors)
-    text = replaced_between_markers(text, table, where=settings.write)
-    replace_atomically(path, text.encode())
-    print(f"written to {path}")
+    text = "" if settings.write is None else Path(settings.write).read_text(encoding="utf-8")
+    results = marked(rows_of(experiments, runs, results_in(text)), ancestors)
+    summary, table = as_summary(experiments, results), as_markdown(results)
+    if MARK in table:
+        table += f"\n\n{LEGEND}"
+    if settings.write is None:
+        print(f"{summary}\n\n{table}")
+        return
+    text = replaced_between_markers(text, TABLE_MARKS, table, where=settings.write)
+    if SUMMARY_MARKS[0] in text:
+        text = replaced_between_markers(text, SUMMARY_MARKS, summary, where=settings.write)
+    replace_atomically(Path(settings.write), text.encode())
+    print(f"written to {settings.write}")

@@ -1,15 +1,16 @@
 """Changes of genlab's numerics, and the published rows that are older than one that concerns them."""
 
 import fnmatch
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from genlab.comparison.results import Rows
 
 MARK = "†"
 LEGEND = (
     f"{MARK} A later commit changed the numerics of this value (Numerics in CHANGELOG.md): a new run may differ by "
     "more than the seed does."
 )
-_EXPERIMENT, _MEASURE, _OURS, _COMMIT = 0, 1, 4, 9  # columns of the table of results
 
 
 @dataclass(frozen=True)
@@ -79,27 +80,31 @@ CHANGES = (
 )
 
 
-def marked(table: str, ancestors: Callable[[str], Collection[str]]) -> str:
-    """Return a table of results with a mark at each value that is older than a change concerning it, and a legend.
+def marked(results: Iterable[Rows], ancestors: Callable[[str], Collection[str]]) -> list[Rows]:
+    """Return rows of results with a mark at each value that is older than a change concerning it.
 
     Args:
-        table: Of :func:`genlab.comparison.published.as_markdown`; its kept rows may be marked already.
+        results: Those of earlier tables may be marked already.
         ancestors: From a commit to it and all commits before it, in full; empty where the history does not hold it.
     """
-    experiment, known, result = "", frozenset[str](), list[str]()
-    for line in table.splitlines():
-        cells = line.split(" | ")
-        experiment = cells[_EXPERIMENT].strip("| `") or experiment
-        if len(cells) > _COMMIT and cells[_COMMIT].strip():
-            known = frozenset(commit[:7] for commit in ancestors(cells[_COMMIT].partition(",")[0].rstrip("+")))
-        ours = cells[_OURS].removesuffix(MARK) if len(cells) > _OURS else ""
-        if ours.startswith("**") and known:
-            measure = cells[_MEASURE].strip("`")
-            is_old = any(change.commit not in known and change.concerns(experiment, measure) for change in CHANGES)
-            cells[_OURS] = ours + (MARK if is_old else "")
-        result.append(" | ".join(cells))
-    text = "\n".join(result)
-    return f"{text}\n\n{LEGEND}" if MARK in text else text
+    return [_marked(rows, ancestors) for rows in results]
+
+
+def _marked(rows: Rows, ancestors: Callable[[str], Collection[str]]) -> Rows:
+    commit = rows[0].commit.partition(",")[0].rstrip("+")
+    known = {each[:7] for each in ancestors(commit)} if commit else set()
+    if not known:
+        return rows
+    experiment, later = rows[0].experiment.strip("`"), [change for change in CHANGES if change.commit not in known]
+    return tuple(
+        replace(
+            row,
+            ours=row.ours.removesuffix(MARK) + MARK * any(change.concerns(experiment, row.name) for change in later),
+        )
+        if row.is_measured
+        else row
+        for row in rows
+    )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

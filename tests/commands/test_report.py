@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from genlab.comparison.published import BEGIN, END
+from genlab.comparison.results import SUMMARY_MARKS, TABLE_MARKS
 from tests.commands.conftest import TINY
 from tests.conftest import Outcome
+
+BEGIN, END = TABLE_MARKS
 
 
 @pytest.fixture
@@ -25,16 +27,19 @@ def test_the_table_is_printed_or_written_between_the_markers(
 ) -> None:
     outcome = genlab("report")
     assert outcome.code == 0, outcome.errors
-    (line,) = [line for line in outcome.output.splitlines() if "`draw_document`" in line]
+    (line,) = [line for line in outcome.output.splitlines() if line.startswith("| `draw_document` |")]
+    assert "`experiment=draw_document dataset=digits" in outcome.output
     assert "3 steps, `dataset=digits`" in line
     assert "**" in line  # the test that ended training
     results = tmp_path / "results.md"
-    results.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    summary = "\n".join(SUMMARY_MARKS)
+    results.write_text(f"above\n{summary}\n{BEGIN}\nold\n{END}\nbelow\n")
     outcome = genlab("report", str(run_of_an_experiment), "--write", "results.md")
     assert outcome.code == 0, outcome.errors
     written = results.read_text().splitlines()
     assert (written[0], written[-1]) == ("above", "below")
     assert line in written
+    assert written[3].startswith("| result |")
     assert "old" not in written
 
 

@@ -85,3 +85,30 @@ def make_run(tmp_path: Path) -> RunMaker:
         return folder
 
     return make
+
+
+HEADER = """# @package _global_
+# A model (Somebody 2015, arXiv:1502.04623).
+# command:    genlab train experiment=x num_threads=1,
+#             then genlab evaluate run=RUN
+# cost:       20 minutes
+# measures:   nll_upper_bound_nats,
+#             parzen_log_likelihood_nats, error
+# published:  nll_upper_bound_nats = 80.0 (arXiv:1502.04623, table 2,
+#             of another network)
+#             parzen_log_likelihood_nats = -132 +- 1.8 (somewhere)
+# ours:       docs/results.md
+# differs:    in its size
+# expected:   nll_upper_bound_nats = 82.5 +- 0.6 (one run)
+# result:     DRAW: digits
+# twin:       x_quick
+defaults:
+  - override /model: draw
+# cost:       no longer the header
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "x.yaml"
+    path.write_text(text)
+    return path

@@ -1,24 +1,23 @@
 """Marks of values that are older than a change of numerics, and the list of these changes."""
 
-import re
-
 import pytest
 
 from genlab.comparison import numerics
-from genlab.comparison.numerics import CHANGES, LEGEND, Change, marked
+from genlab.comparison.numerics import CHANGES, Change, marked
 from genlab.comparison.published import read_experiments
+from genlab.comparison.results import TABLE_MARKS, results_in
 from genlab.config.location import config_directory
 from genlab.run.environment import ancestors
 
 HISTORY = ["1111111aaa", "2222222bbb", "3333333ccc"]
-TABLE = """| experiment | measure | published | expected | ours | gap | of | run | cost | commit, seed | hardware |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+TABLE = f"""{TABLE_MARKS[0]}
 | `a_quick` | `nats` | none |  | **1.0** ± 2 |  | of |  | 2 min | 1111111+, 0 | x |
 |  | `error` | none |  | **3.0** |  | of |  |  |  |  |
 | `a_quick` | `nats` | none |  | **1.5**† |  | of |  | 2 min | 3333333, 1 | x |
-| `b` | `nats` | none |  | not run |  |  |  | 9 days |  |  |
-| `c` | `nats` | none |  | **4.0** |  | of |  | 1 s | unknown, 0 | x |
-| `d` | `nats` | none |  | **5.0** |  | of |  | 1 s | 1111111, 0 | x |"""
+| `b` | `nats` | none |  | interrupted |  |  |  | 9 days | 1111111, 0 | x |
+| `c` | `nats` | none |  | **4.0**† |  | of |  | 1 s | unknown, 0 | x |
+| `d` | `nats` | none |  | **5.0** |  | of |  | 1 s | 1111111, 0 | x |
+{TABLE_MARKS[1]}"""
 
 
 def test_a_value_is_marked_if_a_later_change_concerns_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,13 +26,11 @@ def test_a_value_is_marked_if_a_later_change_concerns_it(monkeypatch: pytest.Mon
     def before(commit: str) -> list[str]:
         return next((HISTORY[: index + 1] for index, full in enumerate(HISTORY) if full.startswith(commit)), [])
 
-    found = marked(TABLE, before)
-    values = re.findall(r"\| (\*\*[^|]*|not run) \|", found)
-    assert values == ["**1.0** ± 2†", "**3.0**", "**1.5**", "not run", "**4.0**", "**5.0**"]
-    assert found.endswith(LEGEND)
-    table = found.removesuffix(f"\n\n{LEGEND}")
-    assert marked(table, before) == found
-    assert table.replace("†", "") == TABLE.replace("†", "")
+    results = [rows for own in results_in(TABLE).values() for rows in own]
+    found = marked(results, before)
+    values = [row.ours for rows in found for row in rows]
+    assert values == ["**1.0** ± 2†", "**3.0**", "**1.5**", "interrupted", "**4.0**†", "**5.0**"]
+    assert marked(found, before) == found
 
 
 def test_every_line_under_numerics_says_which_values_it_moves() -> None:

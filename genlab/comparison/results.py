@@ -1,0 +1,230 @@
+"""The table of results: published values beside those of runs, a row for each measure of each run of an experiment.
+
+The table is Markdown. It is kept in a file, and read back from there, so that results stay whose run is not at hand.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from genlab.comparison.published import Experiment, Published
+from genlab.comparison.records import Record
+from genlab.comparison.runs import Run, describe_seconds
+from genlab.comparison.table import rounded, shown
+from genlab.errors import ConfigurationError
+
+TABLE_MARKS = ("<!-- genlab report: begin -->", "<!-- genlab report: end -->")
+SUMMARY_MARKS = ("<!-- genlab report: summary begin -->", "<!-- genlab report: summary end -->")
+NOT_RUN = "not run"
+# Overrides that change where or how fast a run goes, and not what it is.
+_NEUTRAL = (
+    *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
+    *("name=", "logger=", "logger.", "resume=", "trainer.sample_interval=", "trainer.checkpoint_interval="),
+    *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped has not finished
+)
+_HEADER = (
+    *("experiment", "measure", "published", "expected", "ours", "gap"),
+    *("of", "run", "cost", "commit, seed", "hardware"),
+)
+_CELL = re.compile(r"(?<!\\)\|")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one run, as the cells of a row; what the rows of a run share is in the first one alone."""
+
+    experiment: str
+    measure: str
+    published: str
+    expected: str
+    ours: str
+    gap: str
+    protocol: str
+    settings: str
+    """Number of steps, and the overrides that change the training."""
+    cost: str
+    commit: str
+    """With the seed."""
+    hardware: str
+
+    @property
+    def name(self) -> str:
+        """Return the name of the measure."""
+        return self.measure.strip("`")
+
+    @property
+    def is_measured(self) -> bool:
+        """Return True if the row has a value."""
+        return self.ours.startswith("**")
+
+    @property
+    def seed(self) -> str:
+        """Return the seed of the run."""
+        return self.commit.partition(", ")[2]
+
+
+Rows = tuple[Row, ...]
+"""The rows of one run, or of an experiment that was not run."""
+
+
+def rows_of(experiments: Sequence[Experiment], runs: Sequence[Run], kept: Mapping[str, Sequence[Rows]]) -> list[Rows]:
+    """Return the rows of each run, and those of the experiments without one.
+
+    Args:
+        experiments: In the order of the table.
+        runs: Of any of them.
+        kept: Rows of earlier runs, by the name of the experiment. A run replaces those of the same settings, seed and
+            hardware.
+    """
+    found = []
+    for experiment in experiments:
+        new = [_rows(experiment, run) for run in runs if run.experiment == experiment.name]
+        own = [*(old for old in kept.get(experiment.name, ()) if _identity(old) not in map(_identity, new)), *new]
+        found += own or [_rows(experiment, None)]
+    return found
+
+
+def as_markdown(results: Iterable[Rows]) -> str:
+    """Return the table."""
+    cells = [[getattr(row, field.name) for field in fields(row)] for rows in results for row in rows]
+    return markdown_table(_HEADER, cells)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table of cells that are escaped already."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+def results_in(text: str) -> dict[str, list[Rows]]:
+    """Return the results of the table in a Markdown file, by the name of the experiment."""
+    found: dict[str, list[Rows]] = {}
+    name = ""
+    for line in text.partition(TABLE_MARKS[0])[2].partition(TABLE_MARKS[1])[0].splitlines():
+        cells = [cell.strip() for cell in _CELL.split(line)[1:-1]]
+        if len(cells) != len(_HEADER) or not cells[1].startswith("`"):
+            continue
+        row = Row(*cells)
+        if row.experiment:
+            name = row.experiment.strip("`")
+            found.setdefault(name, []).append(())
+        found[name][-1] += (row,)
+    run = {name: [rows for rows in own if any(row.ours != NOT_RUN for row in rows)] for name, own in found.items()}
+    return {name: own for name, own in run.items() if own}
+
+
+def replaced_between_markers(text: str, marks: tuple[str, str], content: str, *, where: str) -> str:
+    """Return a Markdown text with new content between two markers, the rest unchanged.
+
+    Raises:
+        ConfigurationError: The markers are not there, once each and in their order.
+    """
+    begin, end = marks
+    if any(text.count(mark) != 1 for mark in marks) or text.index(begin) > text.index(end):
+        raise ConfigurationError(f"{where} must hold the lines '{begin}' and '{end}', once each, around the table")
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def _identity(rows: Rows) -> tuple[str, str, str]:
+    return rows[0].settings, rows[0].seed, rows[0].hardware
+
+
+def _rows(experiment: Experiment, run: Run | None) -> Rows:
+    rows = [_row(experiment, measure, run) for measure in experiment.measures]
+    rows[0] = replace(rows[0], experiment=f"`{experiment.name}`")
+    if experiment.remark:
+        rows[0] = replace(rows[0], published=_in_cell(experiment.remark))
+    if run is None:
+        rows[0] = replace(rows[0], cost=_in_cell(experiment.cost))
+    else:
+        rows[0] = replace(
+            rows[0],
+            settings=_in_cell(_settings(run)),
+            cost="" if run.seconds is None else describe_seconds(run.seconds),
+            commit=_in_cell(f"{run.commit or 'unknown'}, {shown(run.seed)}"),
+            hardware=_in_cell(shown(run.hardware)),
+        )
+    return tuple(rows)
+
+
+def _row(experiment: Experiment, measure: str, run: Run | None) -> Row:
+    """Return a row without what the rows of the run share."""
+    published, expected = experiment.published.get(measure), experiment.expected.get(measure)
+    row = Row("", f"`{measure}`", "none", "", NOT_RUN, *[""] * 6)
+    if published is not None:
+        row = replace(row, published=_in_cell(published.text.replace("+-", "±")))
+    if expected is not None:
+        row = replace(row, expected=f"{expected.value:g} ± {expected.deviation:g}")
+    if run is None:
+        return row
+    record = next((record for record in run.records if record.name == measure), None)
+    if record is None:
+        return replace(row, ours=_state(run))
+    has_gap = published is not None and not of_other_data(changes(run))
+    return replace(
+        row,
+        ours=f"**{rounded(record)}**{_error(record)}{_outcome(record, expected, run)}",
+        gap=_gap(record.value, published.value) if published is not None and has_gap else "",
+        protocol=_protocol(record),
+    )
+
+
+def _state(run: Run) -> str:
+    if run.status == "finished":
+        return "not measured: `genlab evaluate`"
+    total = "" if run.num_steps is None else f" of {run.num_steps:,}"
+    return _in_cell(f"{shown(run.status)} after {run.step or 0:,}{total} steps")
+
+
+def _error(record: Record) -> str:
+    return "" if record.standard_error is None else f" ± {record.standard_error:.2g}"
+
+
+def _outcome(record: Record, expected: Published | None, run: Run) -> str:
+    """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
+    if expected is None or expected.deviation is None or run.status != "finished" or changes(run):
+        return ""
+    return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
+
+
+def of_other_data(overrides: Iterable[str]) -> bool:
+    """Return True if a run was made on other data, or with other labels, than those of the published value."""
+    return any(override.lstrip("+~").startswith("dataset") for override in overrides)
+
+
+def _gap(ours: float, published: float) -> str:
+    gap = ours - published
+    return f"{gap:+.3g}" + ("" if published == 0 else f" ({gap / published:+.1%})")
+
+
+def _protocol(record: Record) -> str:
+    """Return a short description of the protocol of a measure."""
+    parts = [
+        record.kind if record.kind not in ("exact", "estimate") else "",
+        "" if record.num_importance_samples is None else f"K={record.num_importance_samples}",
+        "" if record.num_generated is None else f"{record.num_generated:,} samples",
+        f"{record.num_examples:,} {record.split} images" if record.num_examples else record.split,
+        "averaged weights" if record.weights == "averaged" else "",
+        record.features or "",
+    ]
+    return _in_cell(", ".join(part for part in parts if part))
+
+
+def _settings(run: Run) -> str:
+    """Return the overrides of the experiment, and the number of steps of the run."""
+    steps = "" if run.step is None else f"{run.step:,} steps"
+    return ", ".join(part for part in (steps, *(f"`{shown(override)}`" for override in changes(run))) if part)
+
+
+def changes(run: Run) -> list[str]:
+    """Return the overrides that change the training of an experiment's run, those of its resumptions too."""
+    resumptions = [shlex.split(command) for command in run.commands if "resume=" in command]
+    later = [word for words in resumptions for word in words if "=" in word and not word.startswith("-")]
+    overrides = dict.fromkeys((*run.overrides, *later))
+    return [override for override in overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
+
+
+def _in_cell(text: str) -> str:
+    """Return the text escaped for a cell of a Markdown table, without HTML markup."""
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,152 @@
+"""The table of published values beside those of runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from genlab.comparison.published import read_experiment
+from genlab.comparison.results import (
+    TABLE_MARKS,
+    Rows,
+    as_markdown,
+    changes,
+    replaced_between_markers,
+    results_in,
+    rows_of,
+)
+from genlab.comparison.runs import Run, read_run, read_runs
+from genlab.errors import ConfigurationError
+from tests.comparison.conftest import HEADER, RunMaker, entry, written
+
+BEGIN, END = TABLE_MARKS
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()[2:]]
+
+
+def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 82.0, kind="upper bound", weights="averaged"), entry("nll_nats", 1.0)]
+    make_run(
+        "a",
+        choices={"experiment": "x"},
+        overrides=("experiment=x", "num_threads=1", "hydra.run.dir=a", "model.num_glimpses=2", "model.name='p|q'"),
+        measures=measures,
+        summary={"seconds": 1200.0},
+    )
+    make_run("b", choices={"experiment": "x"}, summary={"status": "interrupted", "step": 40, "test": {}})
+    make_run("c", measures=measures)
+    first, second, third, *others = rows(as_markdown(rows_of([experiment], read_runs([tmp_path]), {})))
+    assert first == [
+        "`x`",
+        "`nll_upper_bound_nats`",
+        "80.0 (arXiv:1502.04623, table 2, of another network)",
+        "82.5 ± 0.6",
+        "**82.00** ± 0.1",
+        "+2 (+2.5%)",
+        "upper bound, 10,000 test images, averaged weights",
+        "100 steps, `model.num_glimpses=2`, `model.name='p\\|q'`",
+        "20 min",
+        "0123456, 0",
+        "A Processor, 1 thread",
+    ]
+    assert second[:6] == [
+        "",
+        "`parzen_log_likelihood_nats`",
+        "-132 ± 1.8 (somewhere)",
+        "",
+        "not measured: `genlab evaluate`",
+        "",
+    ]
+    assert third[2] == "none"
+    assert [row[4] for row in others] == ["interrupted after 40 of 100 steps"] * 3
+
+
+def test_an_experiment_without_a_run_says_so(tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    found = rows(as_markdown(rows_of([experiment], [], {})))
+    assert [row[3] for row in found] == ["82.5 ± 0.6", "", ""]
+    assert [row[4] for row in found] == ["not run"] * 3
+    assert [row[8] for row in found] == ["20 minutes", "", ""]
+    assert {len(row) for row in found} == {11}
+
+
+@pytest.mark.parametrize(
+    ("value", "overrides", "told"),
+    [
+        (83.0, ("experiment=x", "num_threads=1", "seed=2", "trainer.max_minutes=90"), ", as expected"),
+        (83.2, ("experiment=x",), ", not as expected"),
+        (81.8, ("experiment=x",), ", not as expected"),
+        (83.0, ("experiment=x", "trainer.num_steps=9"), ""),
+    ],
+)
+def test_a_run_of_the_very_experiment_is_held_against_what_is_expected(
+    make_run: RunMaker, tmp_path: Path, value: float, overrides: tuple[str, ...], told: str
+) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", value, kind="upper bound")]
+    make_run("a", choices={"experiment": "x"}, overrides=overrides, measures=measures)
+    assert rows(as_markdown(rows_of([experiment], read_runs([tmp_path]), {})))[0][4] == f"**{value:.2f}** ± 0.1{told}"
+
+
+def test_a_run_that_was_changed_when_it_was_resumed_is_no_run_of_the_very_experiment(make_run: RunMaker) -> None:
+    folder = make_run("a", choices={"experiment": "x"}, overrides=("experiment=x",))
+    environment = json.loads((folder / "environment.json").read_text())
+    for words, changed in (("device=cpu", []), ("-q 'trainer.num_steps=9'", ["trainer.num_steps=9"])):
+        commands = ["genlab train experiment=x", f"genlab train resume=a {words}"]
+        (folder / "environment.json").write_text(json.dumps(environment | {"commands": commands}))
+        assert changes(read_run(folder, name="a")) == changed
+
+
+def test_a_run_on_other_data_has_no_gap_to_what_was_published(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 83.0, kind="upper bound")]
+    for override, has_gap in (("trainer.precision=float32", True), ("dataset.num_training=9", False)):
+        place = tmp_path / override
+        folder = make_run("a", choices={"experiment": "x"}, overrides=("experiment=x", override), measures=measures)
+        folder.rename(place)
+        assert bool(rows(as_markdown(rows_of([experiment], read_runs([place]), {})))[0][5]) == has_gap
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = f"# Results\n{BEGIN}\nold | table\n{END}\nand more\n"
+    once = replaced_between_markers(text, TABLE_MARKS, "| new |", where="x.md")
+    assert once == f"# Results\n{BEGIN}\n| new |\n{END}\nand more\n"
+    assert replaced_between_markers(once, TABLE_MARKS, "| new |", where="x.md") == once
+
+
+def test_results_stay_until_a_run_of_the_same_settings_seed_and_hardware_replaces_them(
+    make_run: RunMaker, tmp_path: Path
+) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+
+    def ran(name: str, value: float, *overrides: str) -> Run:
+        measures = [entry("nll_upper_bound_nats", value)]
+        words = ("experiment=x", *overrides)
+        return read_run(make_run(name, choices={"experiment": "x"}, overrides=words, measures=measures), name=name)
+
+    def values(results: list[Rows]) -> list[str]:
+        return [results_of_a_run[0].ours for results_of_a_run in results]
+
+    first = rows_of([experiment], [ran("a", 82.0)], {})
+    kept = results_in(f"{BEGIN}\n{as_markdown(first)}\n{END}")
+    assert kept == {"x": first}
+    assert rows_of([experiment], [], kept) == first
+    wider = rows_of([experiment], [ran("b", 81.0, "model.num_units=512")], kept)
+    assert values(wider) == ["**82.00** ± 0.1, as expected", "**81.00** ± 0.1"]
+    again = rows_of([experiment], [ran("c", 82.2)], kept)
+    assert values(again) == ["**82.20** ± 0.1, as expected"]
+
+
+def test_an_experiment_that_was_not_run_keeps_no_rows(tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    assert results_in(f"{BEGIN}\n{as_markdown(rows_of([experiment], [], {}))}\n{END}") == {}
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{END}", f"{BEGIN}{BEGIN}{END}"])
+def test_a_file_without_its_markers_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"x\.md must hold the lines"):
+        replaced_between_markers(text, TABLE_MARKS, "| new |", where="x.md")
