@@ -23,6 +23,8 @@ from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError
 
 TARGET = "_target_"
+_GROUPS = {"model.techniques": " (technique=NAME)"}
+"""The keys that a group of another name sets, and how it is typed."""
 PARTIAL = "_partial_"
 _HYDRA_ONLY = ("_args_", "_convert_", "_recursive_")
 _PLAIN = (int, float, str, bool, NoneType, object, Any)
@@ -247,7 +249,8 @@ def _require_known_names(
             raise ConfigurationError(f"{join(key, name)} is supplied by the program; remove it from the configuration")
         if name not in named:
             tail = suggestion(name, from_configuration, kind="arguments")
-            raise ConfigurationError(f"{join(key, name)} is not an argument of {target.__name__}; {tail}")
+            source = _GROUPS.get(join(key, name), "")
+            raise ConfigurationError(f"{join(key, name)}{source} is not an argument of {target.__name__}; {tail}")
     for name in run_time:
         if name not in named:
             raise ConfigurationError(f"{key}: {target.__name__} cannot stand here, for it takes no argument '{name}'")

@@ -255,7 +255,8 @@ class Composer:
         if whole != key and self.options(key):  # a part that other models have
             parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"
             return f"{whole}={composed.hydra.runtime.choices[whole]} has no {key}; its parts: {parts}"
-        return unknown_key(key, keys, groups, command=f"genlab {composed.hydra.job.name}")
+        command = f"genlab {composed.hydra.job.name}"
+        return unknown_key(key, keys, groups, command=command, choices=composed.hydra.runtime.choices)
 
 
 @contextmanager

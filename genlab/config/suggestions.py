@@ -1,7 +1,8 @@
 """The error line for a mistyped name, with the nearest valid one."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("trainer.num_epochs",), "epoch epochs n_epochs nepochs max_epochs e"),
@@ -64,12 +65,15 @@ _VALUES = {
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most similar to the given one, or None if nothing is close."""
+    """Return the valid name most similar to the given one, or the only one that it begins; None if nothing is close."""
     by_folded = {candidate.casefold(): candidate for candidate in valid}
     if (usual := _VALUES.get(name.casefold())) in by_folded:
         return usual
     matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return by_folded[matches[0]] if matches else None
+    longer = [candidate for candidate in by_folded if len(name) > 2 and candidate.startswith(name.casefold())]
+    if matches or len(longer) == 1:
+        return by_folded[(matches or longer)[0]]
+    return None
 
 
 def nearest_key(key: str, valid: Iterable[str]) -> str | None:
@@ -90,6 +94,8 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     sibling = nearest(last, siblings)
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
+    if parent and siblings:  # the parent is right, and its common letters would make any of its keys near
+        return same_last[0] if len(same_last) == 1 else None
     return nearest(key, same_last) or nearest(key, candidates) or (same_last[0] if len(same_last) == 1 else None)
 
 
@@ -101,11 +107,29 @@ def spelled_elsewhere(key: str, valid: Collection[str]) -> str | None:
     return None
 
 
-def unknown_key(key: str, keys: Collection[str], groups: Collection[str], *, command: str) -> str:
-    """Return the error line for an unknown key of a command: the nearest name, else the valid keys."""
+def unknown_key(
+    key: str, keys: Collection[str], groups: Collection[str], *, command: str, choices: Mapping[str, Any]
+) -> str:
+    """Return the error line for an unknown key of a command: the nearest name, else the valid keys.
+
+    Args:
+        key: As typed.
+        keys: All keys of the command, for the chosen options.
+        groups: The groups of options, whose names are keys too.
+        command: As typed.
+        choices: The chosen option of each group.
+    """
     guess = nearest_key(key, [*keys, *groups])
     if guess:
         return f"{key} is not a key; did you mean '{guess}'?"
+    parent, _, last = key.rpartition(".")
+    within = sorted({known[len(parent) + 1 :].partition(".")[0] for known in keys if known.startswith(f"{parent}.")})
+    if parent and within:
+        owner = f"{parent}={choices[parent]}" if parent in choices else parent
+        listed = ", ".join(name for name in within if not name.startswith("_"))
+        # PyTorch's optimisers and schedules have more arguments than their YAML files list.
+        hint = f"; +{key}=VALUE passes another argument" if parent.startswith(("optimizer", "schedule")) else ""
+        return f"{owner} has no key {last}; its keys: {listed}{hint}"
     top = sorted({known.partition(".")[0] for known in keys})
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 

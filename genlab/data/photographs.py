@@ -26,7 +26,8 @@ def cifar10(*, root: str | None, download: bool, num_validation: int) -> RawData
     Raises:
         DataError: A file is missing or damaged and could not be fetched.
     """
-    files = [_read("CIFAR10", "CIFAR-10", root, download, train=train) for train in (True, False)]
+    kept = "the unpacked folder cifar-10-batches-py"
+    files = [_read("CIFAR10", "CIFAR-10", kept, root, download, train=train) for train in (True, False)]
     whole, test = (
         Store(torch.from_numpy(file.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(file.targets))
         for file in files
@@ -47,7 +48,8 @@ def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset
 
     Arguments and errors are those of `cifar10`; the files are ``train_32x32.mat`` and ``test_32x32.mat``.
     """
-    files = [_read("SVHN", "SVHN", root, download, split=split) for split in ("train", "test")]
+    kept = "train_32x32.mat and test_32x32.mat"
+    files = [_read("SVHN", "SVHN", kept, root, download, split=split) for split in ("train", "test")]
     whole, test = (Store(torch.from_numpy(file.data), torch.from_numpy(file.labels).long()) for file in files)
     train, validation = split_by_index(whole, num_validation=num_validation)
     return RawDataset(
@@ -59,8 +61,8 @@ def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset
     )
 
 
-def _read(class_name: str, title: str, root: str | None, download: bool, **options: object) -> Any:
-    """Return torchvision's data set, downloaded if necessary and allowed."""
+def _read(class_name: str, title: str, kept: str, root: str | None, download: bool, **options: object) -> Any:
+    """Return torchvision's data set of the files `kept`, downloaded if necessary and allowed."""
     folder = existing_root(root)
     try:
         return torchvision_dataset(class_name, folder, download=False, **options)
@@ -73,6 +75,6 @@ def _read(class_name: str, title: str, root: str | None, download: bool, **optio
         except DownloadError as error:
             reason = str(error)
     raise DataError(
-        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put its files "
-        f"there by hand as torchvision keeps them, or use dataset=digits, which needs no download"
+        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put "
+        f"{kept} there by hand, or use dataset=digits, which needs no download"
     )

@@ -23,7 +23,7 @@ from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.metrics_follower import MetricsFollower
 from genlab.launch.processes import GENLAB
 from genlab.launch.sweep_folder import DONE, STOPPED, JobRecord, JobStatus, SweepFolder
-from genlab.launch.sweep_report import write_tables
+from genlab.launch.sweep_report import lacks_measure, told_lacking, write_tables
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.launch.sweep_shares import own_devices, threads_of_job
 from genlab.launch.watchdog import VARIABLE
@@ -111,9 +111,12 @@ def _run_and_record(
     tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {output}", is_progress=True)
     ended = _run([sys.executable, *GENLAB, command, *arguments], record, sweep, variables)
     sweep.write_record(ended)
-    write_tables(sweep, settings)
+    rows = write_tables(sweep, settings)
     reason = "" if ended.reason is None else f": {ended.reason}"
     tell(f"job {record.number}: {ended.status}{reason}", is_progress=not ended.has_failed)
+    lacking = [row for row in rows if lacks_measure(row, settings)]
+    if len(lacking) == 1 and lacking[0].record.number == record.number:  # the first of the sweep
+        tell(f"warning: {told_lacking(lacking[0], settings)}")
 
 
 def _has_lost_checkpoints(previous: JobRecord | None, run_folder: Path) -> bool:

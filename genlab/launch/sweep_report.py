@@ -97,6 +97,17 @@ def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | Non
     return tag, None
 
 
+def lacks_measure(row: Row, settings: SweepSettings) -> bool:
+    """Return True for a job that has ended and has no value of ``sweep.measure``."""
+    return settings.measure is not None and row.value is None and bool(row.tags)
+
+
+def told_lacking(row: Row, settings: SweepSettings) -> str:
+    """Return what to say of such a job."""
+    tail = suggestion(str(settings.measure), row.tags, kind="tags")
+    return f"job {row.record.number} has no finite value of {settings.measure}; {tail}"
+
+
 def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """Return each job's overrides that not all jobs share, under the same keys for every job."""
     keys = dict.fromkeys(key for job in overrides for key in job)

@@ -31,6 +31,9 @@ from genlab.types import ImageSpec
 
 EVALUATION_NAME = "evaluation.json"
 LIKELIHOODS_NAME = "likelihoods.json"
+FORMAT_VERSION = 1
+"""Of config.yaml; files without one are older, and read as version 1."""
+FORMAT_KEY = "format_version"
 SPEC_KEY = "spec"
 FINGERPRINT_KEY = "dataset_fingerprint"
 _LEAST_OF_SPEC = {"channels": 1, "height": 1, "width": 1, "num_levels": 2, "num_classes": 0}
@@ -96,11 +99,17 @@ def load_run(folder: str | Path) -> SavedRun:
     """Read and check a run folder. Its data are read from the folder that it names, which is not written to.
 
     Raises:
-        ConfigurationError: There is no such run, or its configuration is damaged or refused.
+        ConfigurationError: There is no such run, or its configuration is damaged, refused or of a newer format.
     """
     path = find_run(folder)
     require_contained(path)
     values = read_plain_yaml(path / CONFIG_NAME)
+    version = values.pop(FORMAT_KEY, FORMAT_VERSION)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ConfigurationError(
+            f"{path / CONFIG_NAME} has format version {version}, and this version of genlab reads versions up to "
+            f"{FORMAT_VERSION}; install the version that wrote it"
+        )
     spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
     if spec is None:
         raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
@@ -136,7 +145,7 @@ def save_configuration(
     """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
     values = {**configuration.as_dict(), "resume": None, "allow_other_data": False}
     measured = {SPEC_KEY: asdict(spec), FINGERPRINT_KEY: dataset_fingerprint}
-    text = yaml.safe_dump({**values, **measured}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump({FORMAT_KEY: FORMAT_VERSION, **values, **measured}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())
 
 

@@ -113,6 +113,22 @@ def test_a_line_as_other_tools_take_it_is_answered_with_the_one_that_works(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["model=dcgan", "model.num_glimpses=4"], "model=dcgan has no key num_glimpses; its keys: conditioning, "),
+        (["technique=[minibatch_discrimination]"], "model.techniques (technique=NAME) is not an argument of DRAW;"),
+        (["optimizer.default.weight_decay=0.1"], "; +optimizer.default.weight_decay=VALUE passes another argument"),
+        (["dataset.gizmo=4"], "dataset=digits has no key gizmo; its keys: binarization, "),
+    ],
+)
+def test_a_key_that_is_near_none_is_answered_with_those_beside_it(genlab: Genlab, words: list[str], told: str) -> None:
+    outcome = genlab("train", *words)
+    assert outcome.code == 2
+    assert told in outcome.errors
+    assert "did you mean" not in outcome.errors
+
+
 @pytest.fixture(name="composer", scope="module")
 def composer_of_training() -> Iterator[Composer]:
     register_resolvers()

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
-from genlab.launch.sweep_report import best_row, measured, report, rows_of, seed_rows, varying, write_tables
+from genlab.launch.sweep_report import (
+    best_row,
+    lacks_measure,
+    measured,
+    report,
+    rows_of,
+    seed_rows,
+    told_lacking,
+    varying,
+    write_tables,
+)
 from genlab.launch.sweep_settings import SweepSettings
 
 SETTINGS = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
@@ -160,6 +170,16 @@ def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: Sweep
     chosen = settings(measure="test/nll_nat")
     text = report(rows_of(sweep, chosen), chosen, program="genlab")
     assert "no job has measured test/nll_nat; did you mean 'test/nll_nats'? (tags: test/nll_nats, validation" in text
+
+
+def test_a_finished_job_without_the_measure_is_told_of(sweep: SweepFolder) -> None:
+    chosen = settings(measure="test/nll_nat")
+    lacking = [row for row in rows_of(sweep, chosen) if lacks_measure(row, chosen)]
+    assert lacking, "those that have ended with other measures"
+    told = told_lacking(lacking[0], chosen)
+    assert told.startswith(
+        f"job {lacking[0].record.number} has no finite value of test/nll_nat; did you mean 'test/nll_nats'?"
+    )
 
 
 def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) -> None:

@@ -62,6 +62,11 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
     assert list(runs_under(Path("outputs"))) == [run_folder]
 
 
+def test_a_run_from_before_the_format_version_is_read(run_folder: Path, configuration: RunConfiguration) -> None:
+    edit(run_folder, lambda values: values.pop("format_version"))
+    assert load_run(run_folder).configuration == configuration
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -71,6 +76,7 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
         (lambda values: values["model"].update(num_unit=3), "did you mean 'num_units'"),
         (lambda values: values.update(hydra={}), "hydra is not a key"),
         (lambda values: values.pop("spec"), "holds no spec"),
+        (lambda values: values.update(format_version=2), "has format version 2, and this version of genlab reads"),
         (lambda values: values["spec"].update(height="8"), "spec.height must be a whole number"),
         (lambda values: values["spec"].update(height=0), "spec.height must be at least 1"),
         (lambda values: values["spec"].update(num_levels=1), "spec.num_levels must be at least 2"),
