@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.config.build import bind
-from genlab.config.catalogue import options_of
+from genlab.config.catalogue import options_of, with_inherited
 from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
@@ -38,7 +38,34 @@ def test_the_lists_of_models_data_sets_and_experiments_show_whole_sentences() ->
     for group in ("dataset", "experiment", "model"):
         shown = options_of(group, [config_directory()])
         assert {name: text for name, text in shown.items() if not text.endswith(".")} == {}
-    assert shown["pixelcnn_pp"].count(". ") == 1, "of 'et al. 2017'"
+    assert shown["pixelcnn_pp"].count(". ") == 2, "of 'et al. 2017', and before the objective"
+
+
+OBJECTIVES = {
+    "hinge": "hinges",
+    "least_squares": "least squares",
+    "non_saturating": "the non-saturating loss",
+    "relativistic": "the relativistic loss",
+    "wasserstein": "the Wasserstein distance",
+}
+
+
+def test_the_list_of_models_says_the_objective_and_whether_labels_are_needed() -> None:
+    for name, text in options_of("model", [config_directory()]).items():
+        files = with_inherited(config_directory() / "model" / f"{name}.yaml")
+        choices = dict(
+            re.findall(r"^  - (?:override )?(objective|conditioning): (\w+)", files_text(files), re.MULTILINE)
+        )
+        learns_classes = choices.get("conditioning") == "class_prediction"
+        if choices and not learns_classes:
+            assert f"Objective: {OBJECTIVES[choices['objective']]}" in text, name
+        takes_labels = choices.get("conditioning", "none") not in ("none", "hidden_codes") or "classifier" in name
+        assert "Objective: " in text, name
+        assert ("labels." in text.partition("Needs: ")[2]) == takes_labels, name
+
+
+def files_text(paths: list[Path]) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 @pytest.mark.slow

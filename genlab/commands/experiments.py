@@ -1,8 +1,15 @@
-"""`genlab experiments`: every option of ``experiment=`` with the first sentence of its file; or one in full."""
+"""`genlab experiments`: every option of ``experiment=`` with its title and its cost; or one in full."""
 
-from genlab.config.catalogue import NamedSettings, options_of, read_name
+import re
+from contextlib import suppress
+
+from genlab.comparison.published import read_experiment
+from genlab.config.catalogue import NamedSettings, files_of, headline, read_name
+from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.tables import described
+
+_DETAILS = re.compile(r"[;(]|, | beside ")
 
 read = read_name
 
@@ -13,9 +20,15 @@ def run(settings: NamedSettings, context: JobContext) -> None:
     Raises:
         ConfigurationError: There is no such experiment, or its header is incomplete.
     """
-    if settings.name is None:
-        print(described(list(options_of("experiment", context.config_folders).items()), indent=""))
-        return
-    from genlab.comparison.presets import experiment_in_full  # it brings torch, which the list does without
+    if settings.name is not None:
+        from genlab.comparison.presets import experiment_in_full  # it brings torch, which the list does without
 
-    print(experiment_in_full(settings.name, context.config_folders))
+        print(experiment_in_full(settings.name, context.config_folders))
+        return
+    rows = []
+    for name, path in files_of("experiment", context.config_folders).items():
+        line = headline(path)
+        with suppress(ConfigurationError):  # an experiment of the user's own may have no header
+            line += f" Cost: {_DETAILS.split(read_experiment(path).cost)[0].strip()}."
+        rows.append((name, line))
+    print(described(rows, indent=""))

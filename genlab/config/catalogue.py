@@ -8,11 +8,13 @@ from typing import Any
 
 from genlab.config.fields import check_fields
 from genlab.config.location import config_directory
+from genlab.tables import described
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<name>\w+):(?P<rest>.*)$")
 _INHERITED = re.compile(r"^  - (\w+)(?: .*)?$", re.MULTILINE)
 _AFTER_SENTENCE = re.compile(r"(?<=\.)(?<!\bal\.) (?=[A-Z])")
 _NOT_SHOWN = ("defaults", "hydra")
+_FACTS = ("Objective: ", "Needs: ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +57,23 @@ def options_of(group: str, folders: Sequence[Path]) -> dict[str, str]:
 
 
 def settings_of(command: str) -> str:
-    """Return the settings of a command with their comments, as written in its primary configuration.
+    """Return the settings of a command with their comments, as its file in configs/ has them.
 
     Dollar signs are doubled because Hydra reads the text as a template.
     """
-    text = (config_directory() / f"{command}.yaml").read_text(encoding="utf-8")
-    after_defaults = text.partition("\ndefaults:\n")[2].partition("\n\n")[2]
-    settings = after_defaults.partition("hydra:\n")[0].strip()
-    return f"{settings}\n".replace("$", "$$") if settings else ""
+    keys = keys_of(config_directory() / f"{command}.yaml")
+    return described([(f"{key}={value}", comment) for key, value, comment in keys], indent="").replace("$", "$$")
 
 
 def headline(path: Path) -> str:
-    """Return the first sentence of the comment at the head of a YAML file, or else its first line; "" if absent."""
-    lines = head_of(path)
+    """Return the first sentence of the comment at the head of a YAML file, or else its first line; "" if absent.
+
+    A line that begins with "Objective: " or "Needs: " follows it.
+    """
+    facts = [line for line in head_of(path) if line.startswith(_FACTS)]
+    lines = [line for line in head_of(path) if line not in facts]
     ends = (number for number, line in enumerate(lines, start=1) if line.endswith("."))
-    return _AFTER_SENTENCE.split(" ".join(lines[: next(ends, 1)]), maxsplit=1)[0]
-
-
-def description(path: Path) -> str:
-    """Return the whole comment at the head of a YAML file."""
-    return " ".join(head_of(path))
+    return " ".join([*_AFTER_SENTENCE.split(" ".join(lines[: next(ends, 1)]), maxsplit=1)[:1], *facts])
 
 
 def head_of(path: Path) -> list[str]:

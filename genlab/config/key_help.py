@@ -58,8 +58,9 @@ def training_help(composer: Composer, overrides: Sequence[str]) -> str:
     groups["experiment"] = f"{groups['experiment'].count(',') + 1} published results and quick twins"
     lines = [
         "genlab train [group=choice ...] [key=value ...] [-m] [-v] [-q] [--cfg job]",
-        "Trains a model, or resumes a run with resume=RUN. The values below are those of this command line; choices",
-        "before --help change them: genlab train model=dcgan --help.",
+        "Trains a model, or resumes a run with resume=RUN. The values below are those of",
+        "this command line; choices before --help change them:",
+        "genlab train model=dcgan --help.",
         "",
         "The common ones",
     ]
@@ -77,7 +78,7 @@ def training_help(composer: Composer, overrides: Sequence[str]) -> str:
             lines.append(described([(f"{key}={shown(values[key])}", comments.get(key, "")) for key in keys]))
     lines += [
         "",
-        "genlab train --hydra-help shows the options of Hydra, docs/configuration.md how the configuration works.",
+        "genlab train --hydra-help shows Hydra's options. docs/configuration.md",
     ]
     return "\n".join(lines)
 

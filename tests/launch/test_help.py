@@ -24,8 +24,10 @@ def test_the_help_of_a_command_names_its_settings_and_no_others(
     own = yaml.safe_load((config_directory() / f"{command}.yaml").read_text())
     lines = outcome.output.splitlines()
     for key in own.keys() - {"defaults", "hydra"}:
-        (line,) = [line for line in lines if line.startswith(f"{key}: ")]
-        assert " # " in line, line
+        (line,) = [line for line in lines if line.startswith(f"{key}=")]
+        assert "  " in line, f"{line} has no comment"
+    head = outcome.output.partition("\n\n")[0].splitlines()
+    assert max(map(len, [*head, lines[-1]])) <= 80
     assert list(tmp_path.iterdir()) == []
 
 
