@@ -4,8 +4,11 @@ The noise of binarisation and of changed images is a hash of (seed, image, sub-p
 generator, so that it is the same on every device, for every batch size and in whatever order the images are asked for.
 """
 
+import math
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -66,14 +69,19 @@ def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     return hashed ^ (hashed >> _SHIFTS[2])
 
 
-def _hash_words_in_place(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Return the same hash of wrapping int32 words, with half the memory traffic.
+def _hash_words_in_place(words: Any) -> None:
+    """Compute the same hash of wrapping 32-bit words, int32 of PyTorch or uint32 of NumPy: half the memory traffic."""
+    words ^= _shifted(words, _SHIFTS[0])
+    words *= _MULTIPLIERS[0]
+    words ^= _shifted(words, _SHIFTS[1])
+    words *= _MULTIPLIERS[1]
+    words ^= _shifted(words, _SHIFTS[2])
 
-    A right shift of int32 drags the sign along, hence the masks.
-    """
-    words.bitwise_xor_((words >> _SHIFTS[0]).bitwise_and_(_MASK >> _SHIFTS[0])).mul_(_MULTIPLIERS[0])
-    words.bitwise_xor_((words >> _SHIFTS[1]).bitwise_and_(_MASK >> _SHIFTS[1])).mul_(_MULTIPLIERS[1])
-    return words.bitwise_xor_((words >> _SHIFTS[2]).bitwise_and_(_MASK >> _SHIFTS[2]))
+
+def _shifted(words: Any, places: int) -> Any:
+    if isinstance(words, np.ndarray):
+        return words >> places
+    return (words >> places) & (_MASK >> places)  # a right shift of int32 drags the sign along
 
 
 def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -> Float[Tensor, "B P"]:
@@ -92,7 +100,8 @@ def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -
     column = _hash_words(torch.arange(num_pixels, device=positions.device) ^ salt)  # (P,)
     # .to(int32) keeps the low 32 bits: the words are a bit pattern, not a number.
     words = row.to(torch.int32)[:, None] ^ column.to(torch.int32)  # (B, P)
-    return (_hash_words_in_place(words) >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
+    _hash_words_in_place(words)
+    return (words >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
 
 def binarized(
@@ -110,29 +119,41 @@ def binarized(
         max_level: 255 for images of 8 bits.
         seed: Seed of all draws, 63 bits.
     """
-    num_pixels = levels[0].numel()
-    rows = _words(positions, seed)  # (B,)
-    words = rows[:, None] * _columns((num_pixels + 3) // 4, seed, positions.device)  # (B, ceil(P/4))
+    arrays: tuple[Any, ...] = (levels, positions, torch)
+    if levels.device.type == "cpu":  # operations of NumPy on arrays of this size take half of the time of PyTorch's
+        arrays = (levels.numpy(), positions.numpy(), np)
+    return torch.asarray(_bits(*arrays, max_level=max_level, seed=seed))
+
+
+def _bits(levels: Any, positions: Any, xp: Any, *, max_level: int, seed: int) -> Any:
+    """Return the draws of :func:`binarized` for arrays of PyTorch or of NumPy, the module `xp`."""
+    num_images, *shape = levels.shape
+    num_pixels = math.prod(shape)
+    rows = _words(positions, seed, xp)  # (B,)
+    words = rows[:, None] * _columns((num_pixels + 3) // 4, seed, positions.device, xp)  # (B, ceil(P/4))
     # In full: with one multiplication, two columns of a special ratio are correlated by 0.2 and more in all images.
-    _hash_words_in_place(words)
-    noise = words.view(torch.uint8)[:, :num_pixels]
-    shared = rows.view(torch.uint8)[1::4, None].clamp(min=1)  # (B, 1)
-    # Arithmetic on bytes, in place: with torch.where, or with tensors of bool, this would take twice as long.
-    noise += noise.clamp(max=1).bitwise_xor_(1).mul_(shared)
-    limits = levels.reshape(noise.shape)
+    _hash_words_in_place(words.view(np.uint32) if xp is np else words)
+    noise = words.view(xp.uint8)[:, :num_pixels]
+    shared = rows.view(xp.uint8)[1::4, None].clip(min=1)  # (B, 1)
+    noise += (noise == 0) * shared
+    limits = levels.reshape(num_images, num_pixels)
     if max_level != 255:
-        limits = (limits * (255 / max_level) + (shared - 0.5) / 255).to(torch.uint8)
-    return noise.le_(limits).to(torch.float32).view(levels.shape)
+        exact = xp.asarray(limits, dtype=xp.float32) * (255 / max_level)
+        limits = xp.asarray(exact + (xp.asarray(shared, dtype=xp.float32) - 0.5) / 255, dtype=xp.uint8)
+    return xp.asarray(noise <= limits, dtype=xp.float32).reshape(levels.shape)
 
 
 @lru_cache(maxsize=8)
-def _columns(num_words: int, seed: int, device: torch.device) -> Int[Tensor, " P"]:
+def _columns(num_words: int, seed: int, device: Any, xp: Any) -> Any:
     """Return the words of groups of sub-pixels, the same for each image of a stream."""
-    return _words(torch.arange(num_words, device=device), seed ^ _MULTIPLIERS[1])
+    words = _words(np.arange(num_words), seed ^ _MULTIPLIERS[1], np)
+    return words if xp is np else to_device(torch.from_numpy(words), device)
 
 
-def _words(positions: Int[Tensor, " N"], seed: int) -> Int[Tensor, " N"]:
+def _words(positions: Any, seed: int, xp: Any) -> Any:
     """Return an odd int32 for each position: a product of odd numbers loses no bit of either."""
-    mixed = (positions * _STEP).add_(seed)  # products and sums of int64 wrap
-    mixed.bitwise_xor_((mixed >> 32).bitwise_and_(_MASK)).mul_(_MIX)
-    return (mixed >> 32).to(torch.int32).bitwise_or_(1)
+    mixed = positions * _STEP  # products and sums of int64 wrap
+    mixed += seed
+    mixed ^= (mixed >> 32) & _MASK
+    mixed *= _MIX
+    return xp.asarray(mixed >> 32, dtype=xp.int32) | 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from genlab.data.randomness import _hash_words_in_place, binarized, permutation, uniform_noise
+from genlab.data.randomness import _bits, _hash_words_in_place, binarized, permutation, uniform_noise
 from genlab.randomness import derive_seed
 
 
@@ -51,6 +51,14 @@ def test_binarisation_is_the_hash_of_seed_position_and_pixel():
     assert torch.equal(drawn, expected.float().view(levels.shape))
 
 
+@pytest.mark.parametrize("max_level", [1, 16, 127, 254, 255])
+def test_a_device_draws_what_the_cpu_draws(max_level: int):
+    levels = torch.randint(max_level + 1, (1000, 3, 5, 7), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    positions = torch.arange(1000) * 977
+    on_cpu = binarized(levels, positions, max_level=max_level, seed=2**63 - 1)
+    assert torch.equal(on_cpu, _bits(levels, positions, torch, max_level=max_level, seed=2**63 - 1))
+
+
 @pytest.mark.parametrize("max_level", [1, 7, 16, 127, 255])
 def test_each_level_is_drawn_with_its_probability(max_level: int):
     num_images = 100_000
@@ -88,7 +96,9 @@ def test_words_of_any_ratio_have_independent_bytes():
 
 def _centred_bytes(words: torch.Tensor) -> torch.Tensor:
     """The sums of squares of its columns are 1."""
-    levels = _hash_words_in_place(words.clone()).view(torch.uint8).view(-1, 4).double()
+    hashed = words.clone()
+    _hash_words_in_place(hashed)
+    levels = hashed.view(torch.uint8).view(-1, 4).double()
     levels -= levels.mean(0)
     return levels / levels.norm(dim=0)
 
