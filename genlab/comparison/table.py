@@ -220,7 +220,9 @@ def _aligned(rows: Rows, *, width: int) -> str:
 
 
 def _lines(rows: Rows, columns: Sequence[int], widths: Sequence[int]) -> list[str]:
-    lines = [_GAP.join(row[column].ljust(widths[column]) for column in columns).rstrip() for row in rows]
+    """Return the lines of some columns, without rows that have nothing in them."""
+    told = [row for row in rows if len(columns) == 1 or any(row[column] not in ("", _ABSENT) for column in columns[1:])]
+    lines = [_GAP.join(row[column].ljust(widths[column]) for column in columns).rstrip() for row in told]
     lines.insert(1, _GAP.join("-" * widths[column] for column in columns))
     return lines
 

@@ -37,6 +37,14 @@ def test_no_line_of_a_block_is_wider_than_the_terminal(make_run: RunMaker, tmp_p
     assert max(len(line) for block in tables for line in block.splitlines()) <= 100
 
 
+def test_a_part_of_a_table_has_no_rows_without_values(make_run: RunMaker, tmp_path: Path) -> None:
+    for number, name in enumerate(("nll_nats", "error", "nll_nats")):
+        make_run(f"run_{number}", measures=[entry(name, 1.0 + number)])
+    measures = as_text(read_runs([tmp_path]), width=20).partition("measures\n")[2].split("\n\n")
+    (part,) = [block.splitlines() for block in measures if "error" in block.splitlines()[0]]
+    assert [line[0] for line in part[2:]] == ["2"], "of the three runs"
+
+
 def test_control_characters_move_no_cursor() -> None:
     assert shown("a\x1b[2Jb\nc\u202e") == "a?[2Jb?c?"
 
