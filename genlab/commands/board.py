@@ -18,8 +18,8 @@ from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.printing import printable
 
-# By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; 0 keeps all.
-SAMPLES = "images=0,scalars=5000"
+# By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
+SAMPLES = "images=10000,scalars=5000"
 _HOST = "localhost"
 _PORTS_TRIED = 20
 _ANSWER_SECONDS = 2.0

@@ -39,7 +39,7 @@ def test_the_table_is_printed_or_written_between_the_markers(
     written = results.read_text().splitlines()
     assert (written[0], written[-1]) == ("above", "below")
     assert line in written
-    assert written[3].startswith("| result |")
+    assert written[2].startswith("| result |")
     assert "old" not in written
 
 

@@ -285,7 +285,7 @@ OUT_OF_RANGE = [
     ("num_threads=0", "num_threads must be null or at least 1, got 0"),
     ("model.read_size=wide", "model.read_size must be a whole number or null, got 'wide'"),
     ("model.num_glimpses=[1,2]", "model.num_glimpses must be a whole number"),
-    ("model.spec=1", "model.spec"),
+    ("model.spec=1", "model=draw has no key spec"),
     ("dataset=mnist\x00", "dataset"),
     ("seed", "an override must be key=value, got 'seed'"),
     ("dataset.root=ünï", "quote it"),
