@@ -57,7 +57,7 @@ def explain(error: BaseException) -> tuple[str, int]:
             what = f"disk full ({link.strerror})" if is_disk_full(link) else link.strerror
             return one_line(f"{what}{where}"), StorageError.exit_code
         if is_out_of_memory(link):
-            hint = "try a smaller trainer.batch_size, or trainer.gradient_accumulation=2 and more"
+            hint = "try a smaller trainer.batch_size"
             return one_line(f"out of memory ({str(link) or type(link).__name__}); {hint}"), (
                 MemoryExhaustedError.exit_code
             )

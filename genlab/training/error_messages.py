@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from genlab.errors import GenlabError, MemoryExhaustedError, NonFiniteError, StorageError, is_out_of_memory
+from genlab.models.base import Model
 from genlab.paths import resume_command
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
@@ -23,7 +24,7 @@ def diverged(what: str, *, step: int, checkpoints: CheckpointFolder) -> NonFinit
 
 
 def explained(
-    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder
+    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, model: Model
 ) -> GenlabError | None:
     """Return the error message for a shortage of memory or of disk space; None for any other failure.
 
@@ -32,28 +33,22 @@ def explained(
         step: In which it came.
         settings: Of the run.
         checkpoints: Of the run.
+        model: Of the run.
     """
     run_folder = checkpoints.path.parent
     if is_out_of_memory(error):
-        return memory_exhausted(error, step=step, settings=settings, checkpoints=checkpoints)
+        return _memory_exhausted(error, step=step, settings=settings, checkpoints=checkpoints, model=model)
     return disk_full(error, run_folder) if is_disk_full(error) else None
 
 
-def memory_exhausted(
-    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder
+def _memory_exhausted(
+    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, model: Model
 ) -> MemoryExhaustedError:
-    """Return the error for a shortage of memory. No setting is changed automatically, as that would change the run.
-
-    Args:
-        error: As torch tells it.
-        step: In which it came.
-        settings: Batch size and gradient accumulation of the step.
-        checkpoints: Of the run.
-    """
+    """Return the error for a shortage of memory. No setting is changed automatically, as that would change the run."""
     size, parts = settings.batch_size, settings.gradient_accumulation
     more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
     smaller = "a smaller trainer.batch_size"
-    if more is not None and settings.labelled_fraction is None:
+    if more is not None and settings.labelled_fraction is None and model.needs_whole_batch is None:
         smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
     start = "the same line" if checkpoints.last_step is None else resume_command(checkpoints.path.parent)
     return MemoryExhaustedError(

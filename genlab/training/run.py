@@ -226,7 +226,9 @@ class TrainingRun:
         except StoppedBySignal:
             raise
         except BaseException as error:
-            known = explained(error, step=self.step, settings=self.settings, checkpoints=self.checkpoints)
+            known = explained(
+                error, step=self.step, settings=self.settings, checkpoints=self.checkpoints, model=self.model
+            )
             status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
             reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
             with suppress(OSError):
