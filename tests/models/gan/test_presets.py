@@ -55,6 +55,7 @@ REFUSED = {
         for other in ("weight_clipping", "weight_normalization")
     },
     ("r3gan", "spectral_normalization"): "layers of R3GANDiscriminator start at zero",
+    ("r3gan", "virtual_batch_norm"): "finds no normalisation in R3GANGenerator to replace",
     ("semi_supervised_gan", "spectral_normalization"): EXCLUDED,
     ("semi_supervised_gan", "weight_clipping"): EXCLUDED,
     ("wgan", "spectral_normalization"): EXCLUDED,
@@ -66,6 +67,7 @@ WARNED = {
         for preset in ("acgan", "cgan", "dcgan", "improved_gan", "infogan")
     },
     ("improved_gan", "feature_matching"): "it learns nothing from minibatch_discrimination",
+    ("projection_gan", "feature_matching"): "it learns nothing of the classes from their projection",
     ("semi_supervised_gan", "minibatch_discrimination"): "it learns nothing from minibatch_discrimination",
     ("wgan_gp", "weight_clipping"): "which weight_clipping may put out of reach",
     ("wgan_gp_resnet", "weight_clipping"): "which weight_clipping may put out of reach",
