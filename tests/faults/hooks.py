@@ -19,7 +19,7 @@ from genlab.launch import resumption
 from genlab.models.draw.draw import DRAW
 from genlab.run import checkpoint
 from genlab.run.checkpoint import CheckpointFolder
-from genlab.training import trainer
+from genlab.training import run, trainer
 from genlab.training.signals import StopRequest
 from genlab.types import Batch
 
@@ -74,13 +74,13 @@ def before_step(step: int, act: Callable[[], object]) -> None:
 
 def before_evaluation(act: Callable[[], object]) -> None:
     """Act before each pass over a split."""
-    average = trainer.averages_of_split
+    average = run.averages_of_split
 
     def watched(*arguments: Any, **settings: Any) -> Any:
         act()
         return average(*arguments, **settings)
 
-    trainer.averages_of_split = watched
+    run.averages_of_split = watched
 
 
 def before_pictures(act: Callable[[], object]) -> None:
