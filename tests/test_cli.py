@@ -47,7 +47,7 @@ assert not {{"torch", "hydra", "omegaconf", "numpy"}} & set(sys.modules), sorted
     [
         ("genlab train model=draw_n", {"model=draw_no_attention"}),
         slow(("genlab tr", {"train"})),
-        slow(("genlab train experiment=draw_mnist_", {"experiment=draw_mnist_quick"})),
+        slow(("genlab train experiment=draw_mnist_q", {"experiment=draw_mnist_quick"})),
         slow(("genlab board fol", {"folder="})),
         slow(("genlab datasets dataset=stack", {"dataset=stacked_mnist"})),
     ],

@@ -104,7 +104,13 @@ def test_the_choice_is_kept_in_the_run_folder_and_taken_over(
     compiled: list[bool] = []
     monkeypatch.setattr("genlab.training.trainer.compile_networks", lambda *_, **__: compiled.append(True))
     words = ("model=gan", "dataset.size=8", "trainer=smoke", "trainer.test_at_end=false", "trainer.num_steps=2")
-    words = (*words, "trainer.sample_interval=0", "trainer.validation_interval=0", f"hydra.run.dir={tmp_path / 'run'}")
+    words = (
+        *words,
+        "trainer.precision=float32",
+        "trainer.sample_interval=0",
+        "trainer.validation_interval=0",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
     for arguments, chooses in ((words, True), ((f"resume={tmp_path / 'run'}", "trainer.num_steps=3"), False)):
         monkeypatch.setattr(compilation, "choice", lambda *_, chooses=chooses, **__: (chooses, "yes, it was measured"))
         outcome = genlab("train", *arguments, "num_threads=1", "device=cpu")
