@@ -119,7 +119,7 @@ def save_training_film(
     return folder / "training.gif"
 
 
-def sheet(picture: Float[Tensor, "..."], *, group: int) -> Float[Tensor, "C h w"]:
+def sheet(picture: Float[Tensor, "..."], *, group: int = 1) -> Float[Tensor, "C h w"]:
     """Return one picture of a grid of images (N, C, H, W), or of the first rows of a film (T, N, C, H, W).
 
     Args:
