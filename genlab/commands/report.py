@@ -1,13 +1,15 @@
 """`genlab report`: every published result of the experiments beside the values of runs, as a Markdown table."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.numerics import LEGEND, MARK, marked
+from genlab.comparison.numerics import LEGEND, marked
 from genlab.comparison.published import read_experiments
 from genlab.comparison.results import (
+    MARK,
     SUMMARY_MARKS,
     TABLE_MARKS,
     as_markdown,
@@ -52,15 +54,16 @@ def run(settings: ReportSettings, context: JobContext) -> None:
     Values from before a change of numerics that concerns them are marked.
 
     Raises:
-        ConfigurationError: There are no runs, a header is incomplete, the file has no markers, or no run is one
-            of an experiment.
+        ConfigurationError: There are no runs, a header is incomplete, the file has no markers or a row that cannot be
+            read, or no run is one of a known experiment.
     """
     experiments = read_experiments(context.config_folders)
     runs = read_runs(map(Path, settings.runs))
-    if settings.write is not None and not any(run.experiment is not None for run in runs):
+    names = {experiment.name for experiment in experiments}
+    if settings.write is not None and not any(run.experiment in names for run in runs):
         raise ConfigurationError(f"no run of an experiment in {', '.join(settings.runs)}; nothing written")
-    text = "" if settings.write is None else Path(settings.write).read_text(encoding="utf-8")
-    results = marked(rows_of(experiments, runs, results_in(text)), ancestors)
+    text = "" if settings.write is None else _text_of(settings.write)
+    results = marked(rows_of(experiments, runs, results_in(text)), functools.cache(ancestors))
     summary, table = as_summary(experiments, results), as_markdown(results)
     if MARK in table:
         table += f"\n\n{LEGEND}"
@@ -70,5 +73,12 @@ def run(settings: ReportSettings, context: JobContext) -> None:
     text = replaced_between_markers(text, TABLE_MARKS, table, where=settings.write)
     if SUMMARY_MARKS[0] in text:
         text = replaced_between_markers(text, SUMMARY_MARKS, summary, where=settings.write)
-    replace_atomically(Path(settings.write), text.encode())
+    replace_atomically(Path(settings.write).resolve(), text.encode())
     print(f"written to {settings.write}")
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"write must be a text file in UTF-8, got {path}: {error.reason}") from error

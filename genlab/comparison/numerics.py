@@ -4,9 +4,8 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from genlab.comparison.results import Rows
+from genlab.comparison.results import MARK, Rows
 
-MARK = "†"
 LEGEND = (
     f"{MARK} A later commit changed the numerics of this value (Numerics in CHANGELOG.md): a new run may differ by "
     "more than the seed does."

@@ -72,7 +72,7 @@ class Experiment:
     expected: dict[str, Published]
     """By measure, each with a tolerance; empty where nothing was measured."""
     result: str
-    """Family of models and task, "FAMILY: TASK"; the experiment's name without one."""
+    """Family of models and task, "FAMILY: TASK"; "MODEL: NAME" where the header has no family or no result."""
     twin: str | None
     """The quick version of this experiment for two CPU cores."""
     picture: str | None
@@ -123,15 +123,16 @@ def read_experiment(path: Path) -> Experiment:
                 raise ConfigurationError(
                     f"{path}: {name} is expected without a tolerance: 'value +- tolerance (source)'"
                 )
+    model, result = _model(path), " ".join(fields.get("result", [path.stem]))
     return Experiment(
         name=path.stem,
         title=" ".join(title),
-        model=_model(path),
+        model=model,
         measures=measures,
         published=published,
         remark="" if published else " ".join(fields["published"]),
         expected=expected,
-        result=" ".join(fields.get("result", [path.stem])),
+        result=result if ": " in result else f"{model}: {result}",
         twin=fields.get("twin", [None])[0],
         picture=fields.get("picture", [None])[0],
         **{name: " ".join(fields[name]) for name in ("command", "cost", "ours", "differs")},

@@ -17,9 +17,12 @@ from genlab.errors import ConfigurationError
 TABLE_MARKS = ("<!-- genlab report: begin -->", "<!-- genlab report: end -->")
 SUMMARY_MARKS = ("<!-- genlab report: summary begin -->", "<!-- genlab report: summary end -->")
 NOT_RUN = "not run"
+MARK = "†"
+"""At a value that is older than a change of numerics that concerns it."""
 # Overrides that change where or how fast a run goes, and not what it is.
 _NEUTRAL = (
-    *("experiment=", "num_threads=", "device=", "dataset.root=", "dataset.download=", "hydra.", "hydra/"),
+    *("experiment=", "num_threads=", "device=", "hydra.", "hydra/"),
+    *("dataset.root=", "dataset.download=", "dataset.cache=", "dataset.num_workers="),
     *("name=", "logger=", "logger.", "resume=", "trainer.sample_interval=", "trainer.checkpoint_interval="),
     *("seed=", "trainer.max_minutes="),  # a column of its own; a run that it stopped has not finished
 )
@@ -28,6 +31,11 @@ _HEADER = (
     *("of", "run", "cost", "commit, seed", "hardware"),
 )
 _CELL = re.compile(r"(?<!\\)\|")
+_OVERRIDE = re.compile(r"`([^`]+)`")
+_VALUE = re.compile(r"\*\*(-?[\d,]+(?:\.\d+)?(?:e[-+]\d+)?)\*\*")
+_TIME = re.compile(r"(\d+(?:\.\d+)?) (s|min|h|days)")
+_PYTHONS = re.compile(r"(?<==)(True|False|None)$")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "days": 86400.0}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,28 @@ class Row:
         return self.ours.startswith("**")
 
     @property
+    def value(self) -> float:
+        """Return the value as the table has it, rounded."""
+        return float(self.value_text.replace(",", ""))
+
+    @property
+    def value_text(self) -> str:
+        """Return the digits of the value; "" without one."""
+        found = _VALUE.match(self.ours)
+        return found[1] if found else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Return the time of the run, rounded; None if it is not known."""
+        found = _TIME.fullmatch(self.cost)
+        return float(found[1]) * _SECONDS[found[2]] if found else None
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return the overrides among the settings."""
+        return _OVERRIDE.findall(self.settings)
+
+    @property
     def seed(self) -> str:
         """Return the seed of the run."""
         return self.commit.partition(", ")[2]
@@ -73,16 +103,21 @@ def rows_of(experiments: Sequence[Experiment], runs: Sequence[Run], kept: Mappin
 
     Args:
         experiments: In the order of the table.
-        runs: Of any of them.
-        kept: Rows of earlier runs, by the name of the experiment. A run replaces those of the same settings, seed and
-            hardware.
+        runs: Of any of them; of two with the same settings, seed and hardware the later one counts.
+        kept: Rows of earlier runs, by the name of the experiment. A measured run replaces those of the same settings,
+            seed and hardware; rows without a value stay only where there is no new run.
     """
     found = []
     for experiment in experiments:
         new = [_rows(experiment, run) for run in runs if run.experiment == experiment.name]
-        own = [*(old for old in kept.get(experiment.name, ()) if _identity(old) not in map(_identity, new)), *new]
-        found += own or [_rows(experiment, None)]
-    return found
+        old = [rows for rows in kept.get(experiment.name, ()) if not new or _is_measured(rows)]
+        own = {_identity(rows): _with_header(rows, experiment) for rows in old}
+        for rows in new:
+            if _is_measured(rows) or _identity(rows) not in own:
+                own[_identity(rows)] = rows
+        found += list(own.values()) or [_rows(experiment, None)]
+    known = {experiment.name for experiment in experiments}
+    return found + [rows for name, own_rows in kept.items() if name not in known for rows in own_rows]
 
 
 def as_markdown(results: Iterable[Rows]) -> str:
@@ -97,7 +132,11 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def results_in(text: str) -> dict[str, list[Rows]]:
-    """Return the results of the table in a Markdown file, by the name of the experiment."""
+    """Return the results of the table in a Markdown file, by the name of the experiment.
+
+    Raises:
+        ConfigurationError: A value or a time is not in the form that the report writes.
+    """
     found: dict[str, list[Rows]] = {}
     name = ""
     for line in text.partition(TABLE_MARKS[0])[2].partition(TABLE_MARKS[1])[0].splitlines():
@@ -105,6 +144,8 @@ def results_in(text: str) -> dict[str, list[Rows]]:
         if len(cells) != len(_HEADER) or not cells[1].startswith("`"):
             continue
         row = Row(*cells)
+        if (row.is_measured and not row.value_text) or (row.cost and row.is_measured and row.seconds is None):
+            raise ConfigurationError(f"the table of results has a row that cannot be read: {line}")
         if row.experiment:
             name = row.experiment.strip("`")
             found.setdefault(name, []).append(())
@@ -126,15 +167,31 @@ def replaced_between_markers(text: str, marks: tuple[str, str], content: str, *,
     return f"{before}{begin}\n{content}\n{end}{after}"
 
 
-def _identity(rows: Rows) -> tuple[str, str, str]:
-    return rows[0].settings, rows[0].seed, rows[0].hardware
+def _identity(rows: Rows) -> tuple[tuple[str, ...], str, str]:
+    return tuple(sorted(rows[0].settings.split(", "))), rows[0].seed, rows[0].hardware
+
+
+def _is_measured(rows: Rows) -> bool:
+    return any(row.is_measured for row in rows)
+
+
+def _with_header(rows: Rows, experiment: Experiment) -> Rows:
+    """Return rows of an earlier table with what the experiment's header says now."""
+    renewed = []
+    for row in rows:
+        expected = experiment.expected.get(row.name)
+        ours = row.ours
+        if row.is_measured and expected is not None and ", " in ours:
+            ours = f"{ours.partition(', ')[0]}{_agreement(row.value, expected)}{MARK * ours.endswith(MARK)}"
+        renewed.append(replace(row, ours=ours, **_from_header(experiment, row.name, is_first=bool(row.experiment))))
+    return _of_these_data(tuple(renewed))
 
 
 def _rows(experiment: Experiment, run: Run | None) -> Rows:
     rows = [_row(experiment, measure, run) for measure in experiment.measures]
-    rows[0] = replace(rows[0], experiment=f"`{experiment.name}`")
-    if experiment.remark:
-        rows[0] = replace(rows[0], published=_in_cell(experiment.remark))
+    rows[0] = replace(
+        rows[0], experiment=f"`{experiment.name}`", **_from_header(experiment, rows[0].name, is_first=True)
+    )
     if run is None:
         rows[0] = replace(rows[0], cost=_in_cell(experiment.cost))
     else:
@@ -145,17 +202,29 @@ def _rows(experiment: Experiment, run: Run | None) -> Rows:
             commit=_in_cell(f"{run.commit or 'unknown'}, {shown(run.seed)}"),
             hardware=_in_cell(shown(run.hardware)),
         )
-    return tuple(rows)
+    return _of_these_data(tuple(rows))
+
+
+def _of_these_data(rows: Rows) -> Rows:
+    """Return the rows of a run without expected values if they are of other data."""
+    return tuple(replace(row, expected="") for row in rows) if of_other_data(rows[0].overrides) else rows
+
+
+def _from_header(experiment: Experiment, measure: str, *, is_first: bool) -> dict[str, str]:
+    """Return the cells of a row that an experiment's header fills."""
+    published, expected = experiment.published.get(measure), experiment.expected.get(measure)
+    text = "none" if published is None else published.text.replace("+-", "±")
+    return {
+        "published": _in_cell(experiment.remark if is_first and experiment.remark else text),
+        "expected": "" if expected is None else f"{expected.value:g} ± {expected.deviation:g}",
+    }
 
 
 def _row(experiment: Experiment, measure: str, run: Run | None) -> Row:
     """Return a row without what the rows of the run share."""
     published, expected = experiment.published.get(measure), experiment.expected.get(measure)
-    row = Row("", f"`{measure}`", "none", "", NOT_RUN, *[""] * 6)
-    if published is not None:
-        row = replace(row, published=_in_cell(published.text.replace("+-", "±")))
-    if expected is not None:
-        row = replace(row, expected=f"{expected.value:g} ± {expected.deviation:g}")
+    row = Row("", f"`{measure}`", "", "", NOT_RUN, *[""] * 6)
+    row = replace(row, **_from_header(experiment, measure, is_first=False))
     if run is None:
         return row
     record = next((record for record in run.records if record.name == measure), None)
@@ -172,7 +241,7 @@ def _row(experiment: Experiment, measure: str, run: Run | None) -> Row:
 
 def _state(run: Run) -> str:
     if run.status == "finished":
-        return "not measured: `genlab evaluate`"
+        return "not measured"
     total = "" if run.num_steps is None else f" of {run.num_steps:,}"
     return _in_cell(f"{shown(run.status)} after {run.step or 0:,}{total} steps")
 
@@ -183,9 +252,13 @@ def _error(record: Record) -> str:
 
 def _outcome(record: Record, expected: Published | None, run: Run) -> str:
     """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
-    if expected is None or expected.deviation is None or run.status != "finished" or changes(run):
+    if expected is None or run.status != "finished" or changes(run):
         return ""
-    return ", as expected" if abs(record.value - expected.value) <= expected.deviation else ", not as expected"
+    return _agreement(record.value, expected)
+
+
+def _agreement(value: float, expected: Published) -> str:
+    return ", as expected" if abs(value - expected.value) <= (expected.deviation or 0.0) else ", not as expected"
 
 
 def of_other_data(overrides: Iterable[str]) -> bool:
@@ -221,8 +294,13 @@ def changes(run: Run) -> list[str]:
     """Return the overrides that change the training of an experiment's run, those of its resumptions too."""
     resumptions = [shlex.split(command) for command in run.commands if "resume=" in command]
     later = [word for words in resumptions for word in words if "=" in word and not word.startswith("-")]
-    overrides = dict.fromkeys((*run.overrides, *later))
-    return [override for override in overrides if not override.lstrip("+~").startswith(_NEUTRAL)]
+    # By key, as the last one counts; a sweep writes True where a user types true.
+    overrides = {override.partition("=")[0]: _PYTHONS.sub(_as_typed, override) for override in (*run.overrides, *later)}
+    return [override for override in overrides.values() if not override.lstrip("+~").startswith(_NEUTRAL)]
+
+
+def _as_typed(match: re.Match[str]) -> str:
+    return {"True": "true", "False": "false", "None": "null"}[match[0]]
 
 
 def _in_cell(text: str) -> str:

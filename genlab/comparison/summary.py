@@ -1,17 +1,13 @@
 """The summary of results: one line for each setting of an experiment, seeds averaged, beside the paper's value."""
 
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from genlab.comparison.numerics import MARK
-from genlab.comparison.published import Experiment
-from genlab.comparison.results import Row, Rows, markdown_table, of_other_data
+from genlab.comparison.published import Experiment, Published
+from genlab.comparison.results import MARK, Row, Rows, markdown_table, of_other_data
 
 _HEADER = ("result", "paper", "ours", "gap", "other measures", "time", "`genlab train ...`")
-_OVERRIDE = re.compile(r"`([^`]*=[^`]*)`")
-_UNITS = {"s": 1, "min": 60, "h": 3600, "days": 86400}
 
 
 @dataclass(frozen=True)
@@ -23,21 +19,22 @@ class _Setting:
 
     @property
     def overrides(self) -> list[str]:
-        return _OVERRIDE.findall(self.runs[0][0].settings)
+        return self.runs[0][0].overrides
 
     @property
     def measures(self) -> dict[str, list[Row]]:
-        """Return the measured rows of each measure, one for each seed."""
+        """Return the measured rows of each measure, one for each seed, in the order of the experiment's header."""
         rows = [row for run in self.runs for row in run if row.is_measured]
-        return {name: [row for row in rows if row.name == name] for name in dict.fromkeys(row.name for row in rows)}
+        found = {name: [row for row in rows if row.name == name] for name in self.experiment.measures}
+        return {name: of_measure for name, of_measure in found.items() if of_measure}
 
 
 def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> str:
     """Return the summary as a Markdown table by family, with the number of experiments that were not run.
 
     A line has the first measure of its experiment that was measured, averaged over the seeds with their standard
-    deviation, and the value that an experiment of the same result publishes; its source stands in the first line of
-    the result. The time is the median.
+    deviation, and the value that an experiment of the same result publishes, with its source where it comes first. The
+    time is the median.
 
     Args:
         experiments: All of them.
@@ -45,14 +42,23 @@ def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> st
     """
     settings = sorted(_settings(experiments, results), key=lambda each: each.experiment.result)
     cells: list[tuple[str, ...]] = []
-    family, result = "", ""
+    family, result, cited = "", "", set[str]()
     for setting in settings:
         its_family, _, task = setting.experiment.result.rpartition(": ")
         if its_family != family:
             cells.append((f"**{its_family}**", *[""] * (len(_HEADER) - 1)))
         is_first = setting.experiment.result != result
-        cells.append(_line(setting, experiments, task if is_first else ""))
+        measure, published = _published(setting, experiments)
+        paper = "" if published is None else published.text.replace("+-", "±")
+        cells.append(
+            (
+                task if is_first else "",
+                paper.partition(" (")[0] if paper in cited else paper,
+                *_values(setting, measure, published),
+            )
+        )
         family, result = its_family, setting.experiment.result
+        cited.add(paper)
     num_without = len(experiments) - len({setting.experiment.name for setting in settings})
     return f"{markdown_table(_HEADER, cells)}\n\nNot measured: {num_without} of {len(experiments)} experiments."
 
@@ -65,42 +71,38 @@ def _settings(experiments: Sequence[Experiment], results: Sequence[Rows]) -> Ite
             yield _Setting(experiment, tuple(rows for rows in own if (rows[0].settings, rows[0].hardware) == key))
 
 
-def _line(setting: _Setting, experiments: Sequence[Experiment], task: str) -> tuple[str, ...]:
-    (measure, rows), *others = setting.measures.items()
-    published = None
-    if not of_other_data(setting.overrides):
-        same = [each for each in experiments if each.result == setting.experiment.result]
-        published = next((each.published[measure] for each in same if measure in each.published), None)
-    value, text = _averaged(rows)
-    paper = "" if published is None else published.text.replace("+-", "±")
+def _published(setting: _Setting, experiments: Sequence[Experiment]) -> tuple[str, Published | None]:
+    """Return the first measure of a setting, and its published value for the same task."""
+    measure = next(iter(setting.measures))
+    if of_other_data(setting.overrides):
+        return measure, None
+    same = [each.published for each in experiments if each.result == setting.experiment.result]
+    return measure, next((published[measure] for published in same if measure in published), None)
+
+
+def _values(setting: _Setting, measure: str, published: Published | None) -> tuple[str, ...]:
+    value, text = _averaged(setting.measures[measure])
     words = " ".join([f"experiment={setting.experiment.name}", *setting.overrides])
+    others = [(name, rows) for name, rows in setting.measures.items() if name != measure]
     return (
-        task,
-        paper if task else paper.partition(" (")[0],
         f"**{text}** `{measure}`",
         "" if published is None else f"{value - published.value:+.3g}",
-        "; ".join(f"{_averaged(each)[1]} `{other}`" for other, each in others),
-        f"{_median_time([run[0].cost for run in setting.runs])}, {setting.runs[0][0].hardware}",
+        "; ".join(f"{_averaged(rows)[1]} `{name}`" for name, rows in others),
+        f"{_median_time([run[0] for run in setting.runs])}, {setting.runs[0][0].hardware}",
         f"`{words}`",
     )
 
 
 def _averaged(rows: Sequence[Row]) -> tuple[float, str]:
     """Return the mean over the seeds, and its text with as many decimals as the values have."""
-    texts = [row.ours.split("**")[1].replace(",", "") for row in rows]
-    values = [float(text) for text in texts]
-    decimals = len(texts[0].partition(".")[2]) if "e" not in texts[0] else 6
-    mean = statistics.fmean(values)
-    text = f"{mean:,.{decimals}f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.2g} ({len(values)} seeds)"
+    mean = statistics.fmean(row.value for row in rows)
+    decimals = max(len(row.value_text.partition(".")[2]) for row in rows)
+    text = f"{mean:.2e}" if any("e" in row.value_text for row in rows) else f"{mean:,.{decimals}f}"
+    if len(rows) > 1:
+        text += f" ± {statistics.stdev(row.value for row in rows):.2g} ({len(rows)} seeds)"
     return mean, text + (MARK if any(row.ours.endswith(MARK) for row in rows) else "")
 
 
-def _median_time(costs: Sequence[str]) -> str:
-    def seconds(cost: str) -> float:
-        number, _, unit = cost.partition(" ")
-        return float(number) * _UNITS[unit]
-
-    known = sorted(filter(None, costs), key=seconds)
-    return known[(len(known) - 1) // 2] if known else "unknown"
+def _median_time(rows: Sequence[Row]) -> str:
+    known = sorted((row.seconds, row.cost) for row in rows if row.seconds is not None)
+    return known[(len(known) - 1) // 2][1] if known else "unknown"

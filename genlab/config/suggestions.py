@@ -64,12 +64,12 @@ _VALUES = {
 }
 
 
-def nearest(name: str, valid: Iterable[str]) -> str | None:
+def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the valid name most similar to the given one, or the only one that it begins; None if nothing is close."""
     by_folded = {candidate.casefold(): candidate for candidate in valid}
     if (usual := _VALUES.get(name.casefold())) in by_folded:
         return usual
-    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=cutoff)
     longer = [candidate for candidate in by_folded if len(name) > 2 and candidate.startswith(name.casefold())]
     if matches or len(longer) == 1:
         return by_folded[(matches or longer)[0]]
@@ -91,7 +91,7 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     if not parent and len(same_last) == 1:
         return same_last[0]
     siblings = {candidate[len(parent) + bool(parent) :] for candidate in candidates if _parent(candidate) == parent}
-    sibling = nearest(last, siblings)
+    sibling = nearest(last, siblings, cutoff=0.55 if parent else 0.6)
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
     if parent and siblings:  # the parent is right, and its common letters would make any of its keys near
@@ -127,8 +127,8 @@ def unknown_key(
     if parent and within:
         owner = f"{parent}={choices[parent]}" if parent in choices else parent
         listed = ", ".join(name for name in within if not name.startswith("_"))
-        # PyTorch's optimisers and schedules have more arguments than their YAML files list.
-        hint = f"; +{key}=VALUE passes another argument" if parent.startswith(("optimizer", "schedule")) else ""
+        # PyTorch's optimisers have more arguments than their YAML files list.
+        hint = f"; +{key}=VALUE passes another argument" if parent.startswith("optimizer") else ""
         return f"{owner} has no key {last}; its keys: {listed}{hint}"
     top = sorted({known.partition(".")[0] for known in keys})
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"

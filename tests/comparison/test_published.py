@@ -86,7 +86,7 @@ def test_expectation_and_twin_may_be_missing(tmp_path: Path) -> None:
     text = re.sub(r"# expected:.*?(?=defaults)", "", HEADER, flags=re.S)
     experiment = read_experiment(written(tmp_path, text))
     assert (experiment.expected, experiment.twin, experiment.differs) == ({}, None, "in its size")
-    assert experiment.result == "x"
+    assert experiment.result == "draw: x"
 
 
 def test_nothing_published_keeps_its_remark(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def test_the_table_holds_published_ours_gap_and_cost(make_run: RunMaker, tmp_pat
         "`parzen_log_likelihood_nats`",
         "-132 ± 1.8 (somewhere)",
         "",
-        "not measured: `genlab evaluate`",
+        "not measured",
         "",
     ]
     assert third[2] == "none"
@@ -139,6 +140,41 @@ def test_results_stay_until_a_run_of_the_same_settings_seed_and_hardware_replace
     assert values(wider) == ["**82.00** ± 0.1, as expected", "**81.00** ± 0.1"]
     again = rows_of([experiment], [ran("c", 82.2)], kept)
     assert values(again) == ["**82.20** ± 0.1, as expected"]
+
+
+def test_what_is_kept_follows_the_header_and_is_lost_to_no_unmeasured_run(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    choices, words = {"experiment": "x"}, ("experiment=x", "trainer.compile=false", "trainer.ema_decay=null")
+    measures = [entry("nll_upper_bound_nats", 83.0)]
+    unchanged = {"choices": choices, "overrides": ("experiment=x",)}
+    kept = {"x": rows_of([experiment], [read_run(make_run("a", measures=measures, **unchanged), name="a")], {})}
+    other = replace(experiment, expected={}, published={}, remark="none; more", name="x")
+    (renewed,) = rows_of([other], [], kept)
+    assert [renewed[0].published, renewed[0].expected] == ["none; more", ""]
+    strict = {"nll_upper_bound_nats": replace(experiment.expected["nll_upper_bound_nats"], value=80.0)}
+    (renewed,) = rows_of([replace(experiment, expected=strict)], [], kept)
+    assert renewed[0].ours == "**83.00** ± 0.1, not as expected"
+    assert rows_of([experiment], [read_run(make_run("b", **unchanged), name="b")], kept) == kept["x"]
+    assert rows_of([], [], kept) == kept["x"], "of an experiment that is not known here"
+    swept = tuple(word.replace("false", "False").replace("null", "None") for word in reversed(words))
+    twice = [
+        read_run(make_run(name, choices=choices, overrides=overrides, measures=measures), name=name)
+        for name, overrides in (("c", words), ("d", swept))
+    ]
+    assert len(rows_of([experiment], twice, {})) == 1
+
+
+@pytest.mark.parametrize(("cell", "other"), [("**83.00**", "**83 nats**"), ("20 min", "about 20 min")])
+def test_a_row_that_was_edited_is_refused_by_its_line(
+    make_run: RunMaker, tmp_path: Path, cell: str, other: str
+) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 83.0)]
+    folder = make_run("a", choices={"experiment": "x"}, measures=measures, summary={"seconds": 1200.0})
+    table = as_markdown(rows_of([experiment], [read_run(folder, name="a")], {}))
+    assert cell in table
+    with pytest.raises(ConfigurationError, match=r"has a row that cannot be read: .*83"):
+        results_in(f"{BEGIN}\n{table.replace(cell, other)}\n{END}")
 
 
 def test_an_experiment_that_was_not_run_keeps_no_rows(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_seeds_are_averaged_beside_the_value_published_for_the_task(experiments:
     found = as_summary(experiments, results)
     quick, full = sorted(lines(found), key=lambda cells: "quick" not in cells[-1])
     assert quick[1:] == [
-        "80.0",
+        "80.0 (arXiv:1502.04623, table 2, of another network)",
         "**84.00 ± 2 (3 seeds)** `nll_upper_bound_nats`",
         "+4",
         "0.5000 ± 0 (3 seeds)† `error`",
