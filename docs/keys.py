@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genlab.config.catalogue import description, keys_of
+from genlab.config.catalogue import head_of, keys_of
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 COMMANDS = (
@@ -41,7 +41,7 @@ def reference() -> str:
     ]
     for command in COMMANDS:
         path = CONFIGS / f"{command}.yaml"
-        lines += [f"## genlab {command}", "", description(path), "", *table(path, "")]
+        lines += [f"## genlab {command}", "", " ".join(head_of(path)), "", *table(path, "")]
     for group, title in GROUPS.items():
         lines += [f"## {title}: `{group}=`", ""]
         for path in sorted((CONFIGS / group).rglob("*.yaml")):
@@ -53,7 +53,7 @@ def reference() -> str:
             lines += [
                 f"### `{'/'.join(option.parts[:-1])}={path.stem}`",
                 "",
-                description(path),
+                " ".join(head_of(path)),
                 "",
                 *table(path, f"{inner}."),
             ]
