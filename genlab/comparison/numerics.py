@@ -76,6 +76,7 @@ CHANGES = (
     Change("On the CPU dropout draws 16 random bits", "1cfe7e5"),
     Change("The noise of `dataset.binarization=stochastic` has 8 bits", "15b5cb0", ("*_dynamic_mnist*",)),
     Change("`dataset=folder` with a `validation_fraction`", "e208c26"),
+    Change("`experiment=draw_no_attention_mnist_long`", "83d0161", ("draw_no_attention_mnist_long",)),
 )
 
 
