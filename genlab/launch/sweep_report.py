@@ -98,14 +98,14 @@ def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | Non
 
 
 def lacks_measure(row: Row, settings: SweepSettings) -> bool:
-    """Return True for a job that has ended and has no value of ``sweep.measure``."""
-    return settings.measure is not None and row.value is None and bool(row.tags)
+    """Return True for a job that has succeeded and does not measure ``sweep.measure``."""
+    return row.record.exit_code == 0 and settings.measure is not None and settings.measure not in row.tags
 
 
 def told_lacking(row: Row, settings: SweepSettings) -> str:
     """Return what to say of such a job."""
     tail = suggestion(str(settings.measure), row.tags, kind="tags")
-    return f"job {row.record.number} has no finite value of {settings.measure}; {tail}"
+    return f"job {row.record.number} does not measure {settings.measure}; {tail}"
 
 
 def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -176,9 +176,12 @@ def test_a_finished_job_without_the_measure_is_told_of(sweep: SweepFolder) -> No
     chosen = settings(measure="test/nll_nat")
     lacking = [row for row in rows_of(sweep, chosen) if lacks_measure(row, chosen)]
     assert lacking, "those that have ended with other measures"
+    assert all(row.record.exit_code == 0 for row in lacking)
+    known = settings(measure="test/nll_nats")
+    assert not any(lacks_measure(row, known) for row in rows_of(sweep, known))
     told = told_lacking(lacking[0], chosen)
     assert told.startswith(
-        f"job {lacking[0].record.number} has no finite value of test/nll_nat; did you mean 'test/nll_nats'?"
+        f"job {lacking[0].record.number} does not measure test/nll_nat; did you mean 'test/nll_nats'?"
     )
 
 
