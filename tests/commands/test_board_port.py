@@ -19,7 +19,7 @@ def test_board_listens_on_this_machine_only() -> None:
     command = tensorboard_command(BoardSettings(folder="outputs", port=6006))
     assert command[command.index("--host") + 1] == "localhost"
     assert "--bind_all" not in command
-    assert command[command.index("--samples_per_plugin") + 1] == "images=0,scalars=5000"
+    assert command[command.index("--samples_per_plugin") + 1] == "images=10000,scalars=5000"
     assert Path(command[command.index("--logdir") + 1]) == Path.cwd() / "outputs"
 
 
