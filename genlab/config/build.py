@@ -23,7 +23,7 @@ from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError
 
 TARGET = "_target_"
-_GROUPS = {"model.techniques": " (technique=NAME)"}
+_GROUPS = {"model.techniques": " (technique=NAME, for GANs)"}
 """The keys that a group of another name sets, and how it is typed."""
 PARTIAL = "_partial_"
 _HYDRA_ONLY = ("_args_", "_convert_", "_recursive_")

@@ -117,7 +117,10 @@ def test_a_line_as_other_tools_take_it_is_answered_with_the_one_that_works(
     ("words", "told"),
     [
         (["model=dcgan", "model.num_glimpses=4"], "model=dcgan has no key num_glimpses; its keys: conditioning, "),
-        (["technique=[minibatch_discrimination]"], "model.techniques (technique=NAME) is not an argument of DRAW;"),
+        (
+            ["technique=[minibatch_discrimination]"],
+            "model.techniques (technique=NAME, for GANs) is not an argument of DRAW",
+        ),
         (["optimizer.default.weight_decay=0.1"], "; +optimizer.default.weight_decay=VALUE passes another argument"),
         (["dataset.gizmo=4"], "dataset=digits has no key gizmo; its keys: binarization, "),
     ],
