@@ -110,10 +110,10 @@ def rows_of(experiments: Sequence[Experiment], runs: Sequence[Run], kept: Mappin
     found = []
     for experiment in experiments:
         new = [_rows(experiment, run) for run in runs if run.experiment == experiment.name]
-        old = [rows for rows in kept.get(experiment.name, ()) if not new or _is_measured(rows)]
+        old = [rows for rows in kept.get(experiment.name, ()) if not new or is_measured(rows)]
         own = {_identity(rows): _with_header(rows, experiment) for rows in old}
         for rows in new:
-            if _is_measured(rows) or _identity(rows) not in own:
+            if is_measured(rows) or _identity(rows) not in own:
                 own[_identity(rows)] = rows
         found += list(own.values()) or [_rows(experiment, None)]
     known = {experiment.name for experiment in experiments}
@@ -144,7 +144,7 @@ def results_in(text: str) -> dict[str, list[Rows]]:
         if len(cells) != len(_HEADER) or not cells[1].startswith("`"):
             continue
         row = Row(*cells)
-        if (row.is_measured and not row.value_text) or (row.cost and row.is_measured and row.seconds is None):
+        if row.is_measured and (not row.value_text or (row.cost and row.seconds is None)):
             raise ConfigurationError(f"the table of results has a row that cannot be read: {line}")
         if row.experiment:
             name = row.experiment.strip("`")
@@ -171,7 +171,8 @@ def _identity(rows: Rows) -> tuple[tuple[str, ...], str, str]:
     return tuple(sorted(rows[0].settings.split(", "))), rows[0].seed, rows[0].hardware
 
 
-def _is_measured(rows: Rows) -> bool:
+def is_measured(rows: Rows) -> bool:
+    """Return True if a run has a value of any measure."""
     return any(row.is_measured for row in rows)
 
 
@@ -188,10 +189,8 @@ def _with_header(rows: Rows, experiment: Experiment) -> Rows:
 
 
 def _rows(experiment: Experiment, run: Run | None) -> Rows:
-    rows = [_row(experiment, measure, run) for measure in experiment.measures]
-    rows[0] = replace(
-        rows[0], experiment=f"`{experiment.name}`", **_from_header(experiment, rows[0].name, is_first=True)
-    )
+    names = [f"`{experiment.name}`", *[""] * (len(experiment.measures) - 1)]
+    rows = [_row(experiment, measure, run, name) for measure, name in zip(experiment.measures, names, strict=True)]
     if run is None:
         rows[0] = replace(rows[0], cost=_in_cell(experiment.cost))
     else:
@@ -220,21 +219,20 @@ def _from_header(experiment: Experiment, measure: str, *, is_first: bool) -> dic
     }
 
 
-def _row(experiment: Experiment, measure: str, run: Run | None) -> Row:
-    """Return a row without what the rows of the run share."""
+def _row(experiment: Experiment, measure: str, run: Run | None, name: str) -> Row:
+    """Return a row without what the rows of the run share but the name, which is that of the first one."""
     published, expected = experiment.published.get(measure), experiment.expected.get(measure)
-    row = Row("", f"`{measure}`", "", "", NOT_RUN, *[""] * 6)
-    row = replace(row, **_from_header(experiment, measure, is_first=False))
+    row = Row(name, f"`{measure}`", "", "", NOT_RUN, *[""] * 6)
+    row = replace(row, **_from_header(experiment, measure, is_first=bool(name)))
     if run is None:
         return row
     record = next((record for record in run.records if record.name == measure), None)
     if record is None:
         return replace(row, ours=_state(run))
-    has_gap = published is not None and not of_other_data(changes(run))
     return replace(
         row,
         ours=f"**{rounded(record)}**{_error(record)}{_outcome(record, expected, run)}",
-        gap=_gap(record.value, published.value) if published is not None and has_gap else "",
+        gap="" if published is None or of_other_data(changes(run)) else _gap(record.value, published.value),
         protocol=_protocol(record),
     )
 

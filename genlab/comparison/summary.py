@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genlab.comparison.published import Experiment, Published
-from genlab.comparison.results import MARK, Row, Rows, markdown_table, of_other_data
+from genlab.comparison.results import MARK, Row, Rows, is_measured, markdown_table, of_other_data
 
 _HEADER = ("result", "paper", "ours", "gap", "other measures", "time", "`genlab train ...`")
 
@@ -40,7 +40,7 @@ def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> st
         experiments: All of them.
         results: Of :func:`genlab.comparison.results.rows_of`.
     """
-    settings = sorted(_settings(experiments, results), key=lambda each: each.experiment.result)
+    settings = sorted(_settings(experiments, results), key=lambda each: (each.experiment.result, each.experiment.name))
     cells: list[tuple[str, ...]] = []
     family, result, cited = "", "", set[str]()
     for setting in settings:
@@ -64,11 +64,13 @@ def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> st
 
 
 def _settings(experiments: Sequence[Experiment], results: Sequence[Rows]) -> Iterator[_Setting]:
-    for experiment in experiments:
-        own = [rows for rows in results if rows[0].experiment == f"`{experiment.name}`"]
-        own = [rows for rows in own if any(row.is_measured for row in rows)]
-        for key in dict.fromkeys((rows[0].settings, rows[0].hardware) for rows in own):
-            yield _Setting(experiment, tuple(rows for rows in own if (rows[0].settings, rows[0].hardware) == key))
+    known = {f"`{experiment.name}`": experiment for experiment in experiments}
+    groups: dict[tuple[str, str, str], list[Rows]] = {}
+    for rows in results:
+        if rows[0].experiment in known and is_measured(rows):
+            groups.setdefault((rows[0].experiment, rows[0].settings, rows[0].hardware), []).append(rows)
+    for (name, _, _), runs in groups.items():
+        yield _Setting(known[name], tuple(runs))
 
 
 def _published(setting: _Setting, experiments: Sequence[Experiment]) -> tuple[str, Published | None]:

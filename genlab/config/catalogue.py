@@ -70,8 +70,9 @@ def headline(path: Path) -> str:
 
     A line that begins with "Objective: " or "Needs: " follows it.
     """
-    facts = [line for line in head_of(path) if line.startswith(_FACTS)]
-    lines = [line for line in head_of(path) if line not in facts]
+    head = head_of(path)
+    facts = [line for line in head if line.startswith(_FACTS)]
+    lines = [line for line in head if line not in facts]
     ends = (number for number, line in enumerate(lines, start=1) if line.endswith("."))
     return " ".join([*_AFTER_SENTENCE.split(" ".join(lines[: next(ends, 1)]), maxsplit=1)[:1], *facts])
 

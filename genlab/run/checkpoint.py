@@ -54,6 +54,16 @@ def first_not_finite(state: object, name: str = "") -> str | None:
     return next((bad for bad in found if bad is not None), None)
 
 
+def newer_format(path: Path, version: object, newest: int) -> str | None:
+    """Return the refusal of a file whose format version is newer than the newest that is read; None for others."""
+    if not isinstance(version, int) or version <= newest:
+        return None
+    return (
+        f"{path} has format version {version}, and this version of genlab reads versions up to {newest}; install the "
+        "version that wrote it"
+    )
+
+
 class CheckpointFolder:
     """``last``, ``previous`` and ``best`` of one run, each a safetensors file."""
 
@@ -162,12 +172,8 @@ class CheckpointFolder:
         is_whole = is_intact(content)
         try:
             tensors, metadata = parse(content)
-            version = decode(metadata.get("format_version", "null"), {})
-            if isinstance(version, int) and version > FORMAT_VERSION:
-                raise CheckpointError(
-                    f"{path} has format version {version}, and this version of genlab reads versions up to "
-                    f"{FORMAT_VERSION}; install the version that wrote it"
-                )
+            if told := newer_format(path, decode(metadata.get("format_version", "null"), {}), FORMAT_VERSION):
+                raise CheckpointError(told)
             if is_whole:
                 return _state(tensors, metadata, device)
         except ValueError as error:

@@ -23,6 +23,7 @@ from genlab.models.base import Model
 from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.paths import absolute
 from genlab.printing import one_line
+from genlab.run.checkpoint import newer_format
 from genlab.run.environment import git_state
 from genlab.run.names import CONFIG_NAME, find_run, is_export
 from genlab.storage import json_bytes, read_within, replace_atomically, require_contained
@@ -104,12 +105,8 @@ def load_run(folder: str | Path) -> SavedRun:
     path = find_run(folder)
     require_contained(path)
     values = read_plain_yaml(path / CONFIG_NAME)
-    version = values.pop(FORMAT_KEY, FORMAT_VERSION)
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise ConfigurationError(
-            f"{path / CONFIG_NAME} has format version {version}, and this version of genlab reads versions up to "
-            f"{FORMAT_VERSION}; install the version that wrote it"
-        )
+    if told := newer_format(path / CONFIG_NAME, values.pop(FORMAT_KEY, None), FORMAT_VERSION):
+        raise ConfigurationError(told)
     spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
     if spec is None:
         raise ConfigurationError(f"{path / CONFIG_NAME} holds no {SPEC_KEY}, so the model cannot be rebuilt")
