@@ -4,10 +4,10 @@
                                          [--data FOLDER] [--out outputs/nats_per_minute]
 
 One row is one run of `genlab train experiment=...`. Its number of steps, and with it the schedule of the learning rate,
-is fitted to the minutes: short runs on the same machine measure what a step costs. A minute is one of CPU time of the
-whole training process, with its start; what is compiled was compiled before. The test on the 10,000 images is not
-counted. A run that exists is not repeated, so the list of minutes can be extended; other threads or overrides need
-another folder.
+is fitted to the minutes: short runs on the same machine measure what a step costs. From half an hour on, a model that
+has an experiment for long runs is trained by that. A minute is one of CPU time of the whole training process, with its
+start; what is compiled was compiled before. The test on the 10,000 images is not counted. A run that exists is not
+repeated, so the list of minutes can be extended; other threads or overrides need another folder.
 `OUT/results.json` and `OUT/results.md` hold the results; with matplotlib `OUT/results.svg` shows them.
 """
 
@@ -30,6 +30,13 @@ EXPERIMENTS: Mapping[str, str] = {
     "pixelcnn_blocks": "pixelcnn_blocks_mnist_quick",
     "pixelcnn_pp": "pixelcnn_pp_mnist_quick",
 }
+LONG_EXPERIMENTS: Mapping[str, str] = {
+    "draw": "draw_mnist_hour",
+    "draw_no_attention": "draw_no_attention_mnist_long",
+    "gated_pixelcnn": "gated_pixelcnn_mnist_long",
+    "pixelcnn_blocks": "pixelcnn_blocks_mnist_long",
+}
+LEAST_MINUTES_FOR_LONG = 30.0
 MEASURES = ("nll_nats", "nll_upper_bound_nats")
 """The first one that a run has is its value; the first is exact, the second a bound."""
 LEAST_MINUTES_TO_COMPILE = 5.0
@@ -86,9 +93,11 @@ def measure(model: str, minutes: float, *, out: Path, run: Run, words: Sequence[
         ValueError: The minutes do not suffice for one step.
     """
     folder = out / f"{model}_{minutes:g}"
+    long = LONG_EXPERIMENTS if minutes >= LEAST_MINUTES_FOR_LONG else {}
+    experiment = long.get(model, EXPERIMENTS[model])
     compiles = minutes >= LEAST_MINUTES_TO_COMPILE and model in COMPILED
     choice = f"trainer.compile={str(compiles).lower()}"
-    train = ["train", f"experiment={EXPERIMENTS[model]}", *_ONLY_STEPS, choice, *words]
+    train = ["train", f"experiment={experiment}", *_ONLY_STEPS, choice, *words]
 
     def train_for(steps: int, folder: Path) -> float:
         shutil.rmtree(folder, ignore_errors=True)

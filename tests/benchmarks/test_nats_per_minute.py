@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.nats_per_minute import EXPERIMENTS, main
+from benchmarks.nats_per_minute import EXPERIMENTS, LONG_EXPERIMENTS, main
 from genlab.config.catalogue import config_directory
 
 START, A_STEP = 6.0, 0.25
@@ -21,6 +21,7 @@ class Trainings:
 
     def __init__(self, *, compilation: float = 0.0) -> None:
         self.steps: list[int] = []
+        self.experiments: list[str] = []
         self.compilation = compilation
 
     def __call__(self, words: Sequence[str]) -> float:
@@ -31,6 +32,7 @@ class Trainings:
             environment = {"cpu": "a CPU", "cpu_capability": "AVX2", "num_threads": 1, "git": None}
             (folder / "environment.json").write_text(json.dumps(environment))
             self.steps.append(int(values["trainer.num_steps"]))
+            self.experiments.append(values["experiment"])
             seconds = START + A_STEP * self.steps[-1]
             if values.get("trainer.compile") != "false":
                 seconds += self.compilation
@@ -64,6 +66,14 @@ def test_the_compilation_of_the_first_run_does_not_count_as_steps(tmp_path: Path
     assert START + A_STEP * trainings.steps[-1] == pytest.approx(300, abs=10)
 
 
+def test_half_an_hour_takes_the_experiment_for_long_runs(tmp_path: Path) -> None:
+    trainings = Trainings()
+    main(["--out", str(tmp_path), "--models", "draw", "pixelcnn", "--minutes", "29", "30"], run=trainings)
+    longest = dict(zip(trainings.experiments, trainings.steps, strict=True))
+    assert list(longest) == ["draw_mnist_quick", "pixelcnn_mnist_quick", "draw_mnist_hour"]
+    assert START + A_STEP * longest["draw_mnist_hour"] == pytest.approx(1800, abs=60)
+
+
 def test_the_experiments_are_there() -> None:
-    for name in EXPERIMENTS.values():
+    for name in (*EXPERIMENTS.values(), *LONG_EXPERIMENTS.values()):
         assert (config_directory() / "experiment" / f"{name}.yaml").is_file()
