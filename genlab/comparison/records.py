@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from genlab.comparison.older import declared_before, renewed
 from genlab.measures import NOT_DECLARED, Direction
 
 UNKNOWN = "unknown"
@@ -129,7 +128,7 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
     values = _numbers(summary.get("test"), "test/")
     weights = _weights(configuration)
     return [
-        Record(name=name, value=value, split="test", weights=weights, **_declared(name, summary, values))
+        Record(name=name, value=value, split="test", weights=weights, **_declared(name, summary))
         for name, value in values.items()
     ]
 
@@ -152,7 +151,7 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
         Record(
             name=name,
             value=value,
-            **_declared(name, summary, {}),
+            **_declared(name, summary),
             split="validation",
             weights=_weights(configuration),
             monitored=True,
@@ -163,7 +162,7 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
         Record(
             name=f"{VALIDATION}{name}",
             value=value,
-            **_declared(name, summary, values, prefix=VALIDATION),
+            **_declared(name, summary, prefix=VALIDATION),
             split="validation",
             num_examples=limit if isinstance(limit, int) else None,
             weights=_weights(configuration),
@@ -181,7 +180,6 @@ def _record(entry: Any) -> Record | None:
     """Return an entry of the ledger with its valid fields; None if it has no name or no number."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not is_number(entry.get("value")):
         return None
-    entry = entry if "direction" in entry else renewed(entry)
     texts = [name for name in _TEXTS if isinstance(entry.get(name), str)]
     counts = [name for name in _COUNTS if isinstance(entry.get(name), int) and is_number(entry[name])]
     known: dict[str, Any] = {"value": float(entry["value"])} | {name: entry[name] for name in (*texts, *counts)}
@@ -190,11 +188,9 @@ def _record(entry: Any) -> Record | None:
     return Record(**known, **_as_declared(entry["name"], entry))
 
 
-def _declared(name: str, summary: Mapping[str, Any], values: Mapping[str, float], prefix: str = "") -> dict[str, Any]:
+def _declared(name: str, summary: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the declaration of one measure in summary.json."""
-    if "measures" not in summary:
-        return _as_declared(name, declared_before(name, values), prefix)
-    found = summary["measures"]
+    found = summary.get("measures")
     declared = found.get(name) if isinstance(found, Mapping) else None
     return _as_declared(name, declared if isinstance(declared, Mapping) else {}, prefix)
 

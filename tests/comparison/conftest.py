@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from genlab.measures import negative_log_likelihood
+
 RunMaker = Callable[..., Path]
+
+_HIGHER = ("precision", "recall", "parzen")
+_NEITHER = ("score", "kl")
 
 
 def entry(name: str, value: float | list[float], **changes: Any) -> dict[str, Any]:
@@ -20,6 +26,8 @@ def entry(name: str, value: float | list[float], **changes: Any) -> dict[str, An
         "standard_error": 0.1,
         "unit": "nats/image",
         "kind": "exact",
+        "direction": "higher" if name.startswith(_HIGHER) else "neither" if name.startswith(_NEITHER) else "lower",
+        "quantity": "nll_nats" if name == "nll_upper_bound_nats" else name,
         "split": "test",
         "num_examples": 10000,
         "num_importance_samples": None,
@@ -50,6 +58,8 @@ def make_run(tmp_path: Path) -> RunMaker:
         folder = tmp_path / "outputs" / name
         (folder / ".hydra").mkdir(parents=True)
         told = {"status": "finished", "reason": None, "step": 100, "seconds": 60.0, "num_parameters": 1234}
+        kinds = {"nll_nats": "exact", "nll_upper_bound_nats": "upper bound"}
+        told["measures"] = {tag: asdict(negative_log_likelihood(kind)) for tag, kind in kinds.items()}
         (folder / "summary.json").write_text(json.dumps(told | (summary or {})))
         nodes = {
             "seed": 0,

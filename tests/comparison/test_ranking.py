@@ -64,12 +64,6 @@ def test_unlike_values_are_refused_with_the_reason(
     assert found.refusals == (f"#1 not ranked with #2, #3: {reason}",)
 
 
-def test_the_bandwidth_that_a_parzen_window_fitted_is_no_condition(make_run: RunMaker, tmp_path: Path) -> None:
-    for name, value, bandwidth in (("a", 220.0, 0.2), ("b", 200.0, 0.3)):
-        make_run(name, measures=[entry("parzen_log_likelihood_nats", value, protocol=f"bandwidth {bandwidth}")])
-    assert ranks(column(read_runs([tmp_path]), "parzen_log_likelihood_nats")) == [1, 2]
-
-
 def test_higher_and_lower_and_no_direction_and_ties(make_run: RunMaker, tmp_path: Path) -> None:
     for name, shift in (("a", 0.0), ("b", 0.1), ("c", 0.1)):
         values = {"recall_classifier": 0.5, "frechet_distance_classifier": 3.0, "score_real": 1.0}
