@@ -134,7 +134,7 @@ def _results(experiment: Experiment) -> Iterator[tuple[str, str, str]]:
     """Yield the values of the paper and of a run of ours, as field, measure and value."""
     if experiment.remark:
         yield "published", "", experiment.remark
-    for field, entries in (("published", experiment.published), ("reached", experiment.expected)):
+    for field, entries in (("published", experiment.published), ("expected", experiment.expected)):
         for measure, entry in entries.items():
             yield field, measure, entry.text
 

@@ -108,7 +108,8 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
         values = [run.configuration.get(by) for run in runs]
     else:
         listed = (*(column.quantity for column in columns.values() if column.orders_models), *properties)
-        guess = nearest(by, (*columns, *properties, *parameters))
+        same_end = [key for key in sorted(parameters) if key.rpartition(".")[2] == by.rpartition(".")[2]]
+        guess = same_end[0] if same_end else nearest(by, (*columns, *properties, *parameters))
         question = f"did you mean '{guess}'? " if guess else ""
         raise ConfigurationError(
             f"sort has no column '{by}'; {question}(columns: {', '.join(listed)}, and the keys of the configuration)"

@@ -116,7 +116,7 @@ class Composer:
                 for line, override in zip(overrides, parsed, strict=True)
                 if self.options(override.key_or_group) and not override.is_sweep_override()
             }
-            raise ConfigurationError(self._explain(error, chosen)) from error
+            raise ConfigurationError(self.other_model(parsed) or self._explain(error, chosen)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
         except ValueError as error:  # a number, true or false in the place of an option
@@ -130,6 +130,19 @@ class Composer:
         self._require_options(parsed, composed.hydra.runtime.choices)
         self._require_packages(composed)
         return composed
+
+    def other_model(self, overrides: Sequence[Override]) -> str | None:
+        """Return why an experiment and another model than its own may not fit; None without the two."""
+        chosen = {override.key_or_group: override.value() for override in overrides if not override.is_sweep_override()}
+        experiment, model = chosen.get("experiment"), chosen.get("model")
+        if not isinstance(experiment, str) or model not in self.options("model"):
+            return None
+        try:
+            own = self._compose([f"experiment={experiment}"], is_sweep=False).hydra.runtime.choices.model
+        except HydraException:  # the experiment itself is the fault
+            return None
+        is_own = own == model
+        return None if is_own else f"experiment={experiment} is of model={own}, got model={model}; omit one of them"
 
     def asks_for_sweep(self, overrides: Sequence[str]) -> bool:
         """Return True if ``hydra.mode`` of the overrides asks for a sweep, as ``-m`` does.

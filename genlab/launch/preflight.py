@@ -88,7 +88,7 @@ def preflight(
         refuse_without_sweep(overrides)
     # Before anything is read or started: Hydra sets them for the job alone, and for one process of several.
     os.environ.update(select_resolved(composed, "hydra.job.env_set"))
-    settings = _read(module, composed, overrides)
+    settings = _read(module, composer, composed, overrides)
     processes = _processes(module, settings, worker)
     folder = _folder_of(composed, "hydra.run.dir")
     has_run_folder = composed.hydra.run.dir != "."
@@ -146,7 +146,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         if composed.get("resume") is not None:
             raise ConfigurationError("resume cannot be swept; resume one run at a time, without -m")
         choices.append(chosen(composed.hydra.runtime.choices))
-        processes = _processes(module, _read(module, composed, job_overrides), None)
+        processes = _processes(module, _read(module, composer, composed, job_overrides), None)
         devices = devices or processes.visible_devices
         if settings is None and processes.num > 1:
             raise ConfigurationError(
@@ -181,9 +181,16 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     )
 
 
-def _read(module: CommandModule, composed: Composed, overrides: Sequence[str]) -> Any:
+def _read(module: CommandModule, composer: Composer, composed: Composed, overrides: Sequence[str]) -> Any:
     HydraConfig.instance().set_config(composed)
-    return module.read(plain(composed), of_job(overrides))
+    try:
+        return module.read(plain(composed), of_job(overrides))
+    except ConfigurationError as error:
+        parsed = parse_overrides(overrides)
+        is_typed = any(str(error).startswith(override.key_or_group + " ") for override in parsed)
+        if not str(error).startswith("model.") or is_typed or (reason := composer.other_model(parsed)) is None:
+            raise
+        raise ConfigurationError(f"{reason} ({error})") from error
 
 
 def of_job(overrides: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ def test_a_model_in_full(genlab: Callable[..., Outcome]) -> None:
     assert rows["training"].startswith("1,800 steps of 64 images, Adam at 0.005")
     assert rows["model.read_size=5"] == "null reads the whole image"
     assert "published nll_upper_bound_nats 80.97" in rows["draw_mnist"]
-    assert "reached nll_upper_bound_nats 85.12" in rows["draw_mnist_quick"]
+    assert "expected nll_upper_bound_nats 85.12" in rows["draw_mnist_quick"]
     assert rows["picture"].endswith("docs/pictures/draw_mnist_canvases.png")
 
 
@@ -35,7 +35,7 @@ def test_an_experiment_in_full_without_its_data(
     assert rows["command"].startswith("genlab train experiment=draw_mnist_quick num_threads=1")
     assert rows["cost"].startswith("20 minutes of one core")
     assert rows["parameters"].startswith("unknown without the data: BinarizedMNIST/binarized_mnist_train.amat")
-    assert rows["reached"].startswith("nll_importance_weighted_nats  82.37")
+    assert rows["expected"].startswith("nll_importance_weighted_nats  82.37")
     assert rows["trainer.num_steps=17000"].startswith("training steps")
 
 
@@ -48,7 +48,7 @@ def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(
     for words in (("experiments", "draw_mnist_quick"), ("models", "draw")):
         outcome = genlab(*words, "--config-dir", str(tmp_path))
         assert (outcome.code, outcome.errors) == (0, ""), words
-        assert "reached" in outcome.output
+        assert "expected" in outcome.output
     outcome = genlab("experiments", "mine", "--config-dir", str(tmp_path))
     assert outcome.code == 2
     assert "the header lacks" in outcome.errors

@@ -350,3 +350,18 @@ def test_the_last_of_two_settings_counts_as_in_any_hydra_program(genlab: Genlab)
 def test_a_group_that_is_given_no_option_lists_them(genlab: Genlab) -> None:
     outcome = genlab("train", "quality=false")
     assert (outcome.code, outcome.errors) == (2, "genlab: error: quality must be one of default, off, got False\n")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "own", "given"),
+    [("draw_mnist_quick", "draw", "dcgan"), ("dcgan_mnist_quick", "dcgan", "draw")],
+)
+def test_an_experiment_and_a_model_without_its_keys_are_the_two_words_to_blame(
+    genlab: Genlab, experiment: str, own: str, given: str
+) -> None:
+    message = f"experiment={experiment} is of model={own}, got model={given}; omit one of them"
+    assert message in genlab("train", f"experiment={experiment}", f"model={given}").errors
+    assert "omit one of them" not in genlab("train", f"experiment={experiment}", "model=drow").errors
+    typed = genlab("train", f"experiment={experiment}", f"model={own}", "model.nothing=1")
+    assert "has no key nothing" in typed.errors
+    assert "omit one of them" not in typed.errors
