@@ -1,13 +1,14 @@
 """`genlab report`: every published result of the experiments beside the values of runs, as a Markdown table."""
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genlab.comparison.numerics import LEGEND, marked
-from genlab.comparison.published import read_experiments
+from genlab.comparison.published import Experiment, read_experiment
 from genlab.comparison.results import (
     MARK,
     SUMMARY_MARKS,
@@ -19,11 +20,14 @@ from genlab.comparison.results import (
 )
 from genlab.comparison.runs import read_runs
 from genlab.comparison.summary import as_summary
+from genlab.config.catalogue import files_of
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.run.environment import ancestors
 from genlab.storage import replace_atomically
+
+_MAX_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +55,20 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
 def run(settings: ReportSettings, context: JobContext) -> None:
     """Print the summary and the table, or write them between the markers of a file and keep its other results.
 
-    Values from before a change of numerics that concerns them are marked.
+    Values from before a change of numerics that concerns them are marked. Experiments without a complete header and
+    runs of none are left out, and named on stderr.
 
     Raises:
-        ConfigurationError: There are no runs, a header is incomplete, the file has no markers or a row that cannot be
-            read, or no run is one of a known experiment.
+        ConfigurationError: There are no runs, the file has no markers or a row that cannot be read, or no run is one of
+            a known experiment.
     """
-    experiments = read_experiments(context.config_folders)
+    experiments = _experiments(context.config_folders)
     runs = read_runs(map(Path, settings.runs))
     names = {experiment.name for experiment in experiments}
+    if others := [run.name for run in runs if run.experiment not in names]:
+        rest = f" and {len(others) - _MAX_NAMED} more" if len(others) > _MAX_NAMED else ""
+        named = ", ".join(others[:_MAX_NAMED])
+        print(f"genlab: runs of no experiment with a header, left out: {named}{rest}", file=sys.stderr)
     if settings.write is not None and not any(run.experiment in names for run in runs):
         raise ConfigurationError(f"no run of an experiment in {', '.join(settings.runs)}; nothing written")
     text = "" if settings.write is None else _text_of(settings.write)
@@ -75,6 +84,16 @@ def run(settings: ReportSettings, context: JobContext) -> None:
         text = replaced_between_markers(text, SUMMARY_MARKS, summary, where=settings.write)
     replace_atomically(Path(settings.write).resolve(), text.encode())
     print(f"written to {settings.write}")
+
+
+def _experiments(folders: Sequence[Path]) -> list[Experiment]:
+    experiments = []
+    for path in files_of("experiment", folders).values():
+        try:
+            experiments.append(read_experiment(path))
+        except ConfigurationError as error:
+            print(f"genlab: left out: {error}", file=sys.stderr)
+    return experiments
 
 
 def _text_of(path: str) -> str:

@@ -50,3 +50,17 @@ def test_what_would_lose_results_is_refused(genlab: Callable[..., Outcome], trai
     assert "old" in (tmp_path / "results.md").read_text()
     outcome = genlab("report", str(trained_run), "--write", "result.md")
     assert (outcome.code, "write must be an existing file" in outcome.errors) == (2, True)
+
+
+def test_what_is_of_no_published_experiment_is_named_and_left_out(
+    genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own" / "experiment" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\nseed: 1\n")
+    outcome = genlab("report", str(trained_run), "--config-dir", str(tmp_path / "own"))
+    assert outcome.code == 0
+    assert "| `draw_mnist` |" in outcome.output
+    header, run = outcome.errors.splitlines()
+    assert header.startswith(f"genlab: left out: {own}: the header lacks")
+    assert run.endswith(f"left out: {trained_run.name}")
