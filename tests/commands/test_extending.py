@@ -1,4 +1,4 @@
-"""The model and the data set of docs/extending.md, as printed there, train and pass every check."""
+"""The files of docs/extending.md and docs/logging.md, as printed there, do what the pages say."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Outcome
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("extending.md", "logging.md")]
 FILES = re.compile(r"`(my_configs/\w+/\w+\.yaml)`[^`]*```yaml\n(.*?)```", re.DOTALL)
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
@@ -16,7 +16,7 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 @pytest.fixture
 def own(genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     del genlab  # works in a folder of its own
-    page = PAGE.read_text(encoding="utf-8")
+    page = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     (tmp_path / "my_package.py").write_text("\n\n".join(CODE.findall(page)))
     for name, content in FILES.findall(page):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -25,11 +25,29 @@ def own(genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path / "my_configs"
 
 
-def test_the_example_is_a_model_and_a_data_set(genlab: Callable[..., Outcome], own: Path) -> None:
-    settings = ["trainer=smoke", "trainer.num_steps=2", "dataset.num_images=64", "dataset.binarization=threshold"]
-    words = ["model=vae", "dataset=squares", f"--config-dir={own}", "num_threads=1", "hydra.run.dir=run", *settings]
-    outcome = genlab("train", *words)
+def test_the_files_of_the_pages_work_together(
+    genlab: Callable[..., Outcome], own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.num_images=64", "num_threads=1", f"--config-dir={own}"]
+    binary = ["model=vae", "dataset=squares", "dataset.binarization=threshold", "observer=[brightness]"]
+    outcome = genlab("train", *binary, "logger=[csv]", "observer.brightness.interval=1", "hydra.run.dir=vae", *tiny)
     assert outcome.code == 0, outcome.errors
-    assert "test/negative_elbo_nats" in (own.parent / "run" / "summary.json").read_text()
+    run = own.parent / "vae"
+    assert "test/negative_elbo_nats" in (run / "summary.json").read_text()
+    assert "2,samples/brightness,0." in (run / "scalars.csv").read_text()
+    monkeypatch.setenv("GENLAB_ALLOW", "my_package")
+    measured = ["measure=[brightness_gap]", "num_generated=64", "num_threads=1"]
+    outcome = genlab("evaluate", "run=vae", *measured, f"--config-dir={own}")
+    assert outcome.code == 0, outcome.errors
+    assert "baseline_real_brightness_gap" in (run / "evaluation.json").read_text()
+    outcome = genlab("train", "model=dcgan", "technique=[random_brightness]", "hydra.run.dir=gan", *tiny[:2], *tiny[3:])
+    assert outcome.code == 0, outcome.errors
+    outcome = genlab(
+        "train", "model=dcgan", "technique=[random_brightness]", "dataset.binarization=threshold", *tiny[3:]
+    )
+    assert (outcome.code, "random_brightness" in outcome.errors) == (2, True)
+
+
+def test_the_model_of_the_page_passes_every_check(genlab: Callable[..., Outcome], own: Path) -> None:
     outcome = genlab("check", "model=vae", f"--config-dir={own}", "num_threads=1")
     assert outcome.code == 0, outcome.output + outcome.errors
