@@ -38,7 +38,7 @@ from genlab.config.naming import register_resolvers
 from genlab.launch.allocator import keep_freed_memory
 from genlab.launch.openmp import SPIN_SETTINGS
 from genlab.training.compilation import choice, compile_networks
-from genlab.training.precision import Precision, resolved
+from genlab.training.precision import Precision, resolved, threads_for
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "draw_10": ("model=draw",),
@@ -118,7 +118,10 @@ def measured(
                     times.setdefault(name, []).append(timed(step, count, clock))
     chosen = resolved("auto", CPU)
     default_precision = chosen if chosen in precisions else precisions[0]
-    num_threads = min(configuration.num_threads or max(threads), max(threads))
+    chosen_threads = configuration.num_threads
+    if chosen_threads == "auto":
+        chosen_threads = threads_for(default_precision, CPU)
+    num_threads = min(chosen_threads or max(threads), max(threads))
     a_step = {name: min(values) if is_quiet else statistics.median(values) for name, values in times.items()}
     compilation = {name: first[name] - a_step[name] if name.startswith(COMPILED) else 0.0 for name in a_step}
     found = {f"{name} ms": value * 1e3 for name, value in a_step.items()}

@@ -198,7 +198,7 @@ def class_predictor(
             dataset,
             configuration.dataset,
             device=device,
-            num_threads=configuration.num_threads,
+            num_threads=configuration.threads,
             tell=_log.info,
             train=train,
         )

@@ -83,7 +83,7 @@ def _extractor(
     device: torch.device,
     train: Callable[..., object],
 ) -> FeatureExtractor:
-    settings, num_threads = configuration.quality_settings, configuration.num_threads
+    settings, num_threads = configuration.quality_settings, configuration.threads
     assert settings is not None
     if settings.inception_weights is not None or settings.features == "inception":
         return InceptionFeatures(weights_file(settings.inception_weights or DOWNLOADED), device=device)

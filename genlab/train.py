@@ -34,7 +34,7 @@ from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import build_model, load_run, resumed, save_configuration, with_absolute_paths, with_one_length
 from genlab.training.compilation import choose
-from genlab.training.precision import precision_of_all_ranks
+from genlab.training.precision import precision_of_all_ranks, threads_for
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
@@ -128,8 +128,10 @@ def train(
     device = own_device(choose_device(configuration.device))
     precision = precision_of_all_ranks(configuration.settings.precision, device)
     configuration = configuration.changed(trainer={**configuration.trainer, "precision": precision})
-    if configuration.num_threads is not None:
-        torch.set_num_threads(configuration.num_threads)
+    if configuration.num_threads == "auto":
+        configuration = configuration.changed(num_threads=threads_for(precision, device))
+    if configuration.threads is not None:
+        torch.set_num_threads(configuration.threads)
     seed_everything(configuration.seed)
     trainer = build_trainer(configuration, run_folder, device, origin)
     configuration = configuration.changed(trainer=asdict(trainer.settings))

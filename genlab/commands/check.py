@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -41,7 +41,7 @@ class CheckSettings:
     num_levels: int
     num_classes: int
     seed: int
-    num_threads: int | None
+    num_threads: int | Literal["auto"] | None
 
     def __post_init__(self) -> None:
         for name, least in {"channels": 1, "num_levels": 2, "num_classes": 0}.items():
@@ -55,7 +55,7 @@ class CheckSettings:
             )
         for name in ("height", "width", "num_threads"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} must be null or at least 1, got {value}")
 
 
@@ -86,7 +86,7 @@ def run(settings: CheckSettings, context: JobContext) -> None:
         ConfigurationError: The model cannot be made for small images.
     """
     del context
-    if settings.num_threads is not None:
+    if isinstance(settings.num_threads, int):  # the recipe may say auto
         torch.set_num_threads(settings.num_threads)
 
     def make(spec: ImageSpec) -> Model:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer
@@ -46,7 +46,8 @@ class RunConfiguration:
     seed: int
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
-    num_threads: int | None
+    num_threads: int | Literal["auto"] | None
+    """Null for torch's default; auto until a run begins, whose folder keeps the choice."""
     resume: str | None
     """A run folder to resume."""
     allow_other_data: bool
@@ -75,8 +76,13 @@ class RunConfiguration:
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed must be between 0 and {MAX_SEED}, got {self.seed}")
         require_device_name(self.device)
-        if self.num_threads is not None and self.num_threads < 1:
-            raise ValueError(f"num_threads must be null or at least 1, got {self.num_threads}")
+        if isinstance(self.num_threads, int) and self.num_threads < 1:
+            raise ValueError(f"num_threads must be null, auto or at least 1, got {self.num_threads}")
+
+    @property
+    def threads(self) -> int | None:
+        """The number of threads; None for torch's default."""
+        return None if self.num_threads == "auto" else self.num_threads
 
     # Bound once, when the configuration is read; what was checked is what is built.
 

@@ -157,7 +157,7 @@ def set_num_threads(num_threads: int | None, trained: TrainedModel) -> None:
         num_threads: None takes the run's, which may be torch's default.
         trained: Of the run.
     """
-    chosen = trained.run.configuration.num_threads if num_threads is None else num_threads
+    chosen = trained.run.configuration.threads if num_threads is None else num_threads
     if chosen is not None:
         torch.set_num_threads(chosen)
 

@@ -168,6 +168,7 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_jobs_at_the_same_time_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     with machine_in_environment((), 3):
         assert shares.threads_of_job(job()) == 2
+        assert shares.threads_of_job(job(num_threads="auto")) == 2
         assert shares.threads_of_job(job(devices=2)) == 1
         assert shares.threads_of_job(job(devices=20)) == 1
         assert shares.threads_of_job(job(num_threads=5)) is None, "the user's own number"

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from genlab.training import precision
-from genlab.training.precision import has_bfloat16, precision_of_all_ranks, slowness
+from genlab.training.precision import has_bfloat16, precision_of_all_ranks, slowness, threads_for
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 
@@ -114,3 +114,36 @@ def test_all_ranks_take_the_type_that_each_of_them_has(monkeypatch: pytest.Monke
     for other in ("bfloat16", "float32"):
         monkeypatch.setattr("genlab.training.precision.gathered", lambda own, other=other: [own, other])
         assert precision_of_all_ranks("auto", CPU) == other
+
+
+def test_auto_is_one_thread_with_bfloat16_on_two_cores_unless_the_user_has_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert threads_for("bfloat16", CPU) is None, "never measured"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert threads_for("bfloat16", CPU) == 1
+    assert threads_for("float32", CPU) is None
+    assert threads_for("bfloat16", torch.device("cuda", 0)) is None
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert threads_for("bfloat16", CPU) is None
+
+
+@pytest.mark.parametrize(("capabilities", "expected"), [(AVX2, None), (AVX2 | {"amx_bf16": True}, 1)])
+def test_a_run_folder_keeps_the_number_of_threads_and_not_auto(
+    genlab: Callable[..., Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: Mapping[str, bool],
+    expected: int | None,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    set_cpu(monkeypatch, capabilities)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    words = [word for word in SMALL if word != "num_threads=1"]
+    outcome = genlab("train", *words, *STEPS, f"hydra.run.dir={tmp_path / 'run'}")
+    torch.set_num_threads(before)
+    assert outcome.code == 0, outcome.errors
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["num_threads"] == expected
