@@ -77,6 +77,7 @@ CHANGES = (
     Change("The noise of `dataset.binarization=stochastic` has 8 bits", "15b5cb0", ("*_dynamic_mnist*",)),
     Change("`dataset=folder` with a `validation_fraction`", "e208c26"),
     Change("`experiment=draw_no_attention_mnist_long`", "83d0161", ("draw_no_attention_mnist_long",)),
+    Change("DRAW without attention, PixelCNN over blocks, PixelCNN++", "416c9dd"),
 )
 
 
