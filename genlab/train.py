@@ -26,13 +26,14 @@ from genlab.paths import program, resume_command
 from genlab.reference_classifier import class_predictor
 from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
+from genlab.run.changes import resumed, with_one_length
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
 from genlab.run.folder import clear, locked, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
-from genlab.run.record import build_model, load_run, resumed, save_configuration, with_absolute_paths, with_one_length
+from genlab.run.record import build_model, load_run, save_configuration, with_absolute_paths
 from genlab.training.compilation import choose
 from genlab.training.precision import precision_of_all_ranks, threads_for
 from genlab.training.randomness import seed_everything

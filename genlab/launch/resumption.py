@@ -10,9 +10,9 @@ from genlab.errors import CheckpointError, ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.launch.worker import this_worker
 from genlab.paths import from_here, resume_command
+from genlab.run.changes import LENGTHS
 from genlab.run.folder import has_checkpoint, never_saved, read_summary
 from genlab.run.hyperparameters import Origin, read_origin
-from genlab.run.record import LENGTHS
 
 _log = logging.getLogger(__name__)
 

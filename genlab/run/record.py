@@ -1,6 +1,5 @@
 """Runs on disk: their configuration as plain data, which is untrusted."""
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config.build import TARGET, Bound
-from genlab.config.compose import parse_overrides
 from genlab.config.fields import check_fields, fit
 from genlab.config.plain_yaml import require_plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
@@ -20,14 +18,12 @@ from genlab.errors import ConfigurationError, DataError
 from genlab.metrics.ledger import Entry, as_json
 from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.models.base import Model
-from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.paths import absolute
 from genlab.printing import one_line
 from genlab.run.checkpoint import newer_format
 from genlab.run.environment import git_state
-from genlab.run.names import CONFIG_NAME, find_run, is_export
+from genlab.run.names import CONFIG_NAME, find_run
 from genlab.storage import json_bytes, read_within, replace_atomically, require_contained
-from genlab.training import schedules
 from genlab.types import ImageSpec
 
 EVALUATION_NAME = "evaluation.json"
@@ -39,8 +35,7 @@ SPEC_KEY = "spec"
 FINGERPRINT_KEY = "dataset_fingerprint"
 _LEAST_OF_SPEC = {"channels": 1, "height": 1, "width": 1, "num_levels": 2, "num_classes": 0}
 _DIGITS_SHOWN = 12
-_ROOT_KEY = "dataset.root"
-LENGTHS = ("trainer.num_steps", "trainer.num_epochs")
+ROOT_KEY = "dataset.root"
 _PATHS_OF_DATA = ("root", "cache")
 
 
@@ -193,7 +188,7 @@ def require_root_alone(dataset: Mapping[str, object]) -> None:
     """
     for name in dataset:
         if name != "root":
-            raise ConfigurationError(f"dataset.{name} must be that of the run; {_ROOT_KEY} alone can be another")
+            raise ConfigurationError(f"dataset.{name} must be that of the run; {ROOT_KEY} alone can be another")
 
 
 def moved(run: SavedRun, root: str | None) -> SavedRun:
@@ -210,7 +205,7 @@ def moved(run: SavedRun, root: str | None) -> SavedRun:
         return run
     if "root" not in run.configuration.dataset:
         target = run.configuration.dataset[TARGET]
-        raise ConfigurationError(f"{_ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
+        raise ConfigurationError(f"{ROOT_KEY} must be null for a run of {target}, which reads no folder, got {root}")
     dataset = {**run.configuration.dataset, "root": str(absolute(root))}
     return replace(run, configuration=run.configuration.changed(dataset=dataset))
 
@@ -269,101 +264,6 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_atomically(path, json_bytes(record) + b"\n")
     return path
-
-
-def with_one_length(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
-    """Return a composed configuration without ``trainer.num_epochs`` if the command line gives the length in steps.
-
-    Args:
-        values: Plain data.
-        overrides: The command line.
-
-    Raises:
-        ConfigurationError: The command line gives both.
-    """
-    given = {
-        override.key_or_group: value
-        for override in parse_overrides(overrides)
-        if override.key_or_group in LENGTHS and (value := override.value()) is not None
-    }
-    if len(given) > 1:
-        got = " and ".join(f"{key}={value}" for key, value in given.items())
-        raise ConfigurationError(f"one of {' and '.join(LENGTHS)} must be given, got {got}; the other is derived")
-    node = values.get("trainer")
-    if LENGTHS[0] in given and isinstance(node, Mapping):
-        return {**values, "trainer": {**node, "num_epochs": None}}
-    return values
-
-
-def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
-    """Return a run's own configuration with the settings that a resumption may change.
-
-    These are ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, where the
-    data lie, and which of the run's loggers are kept.
-
-    The number of processes belongs to a start and not to a run: with torchrun it is torchrun's, not that of an earlier
-    command line.
-
-    Args:
-        run: The run to resume.
-        overrides: The command line, without Hydra's own keys.
-
-    Raises:
-        ConfigurationError: An override is of something else, or does not fit.
-    """
-    if is_export(run.folder):
-        raise ConfigurationError(f"resume must be a training run, got {run.folder}, an export, which cannot be resumed")
-    saved = run.configuration
-    names = ("dataset", "schedule", "trainer", *(("quality",) if saved.quality is not None else ()))
-    nodes = {name: dict(getattr(saved, name)) for name in names}
-    nodes["trainer"]["num_epochs"] = None  # derived; the steps count where the size of a batch changes
-    values = {**saved.as_dict(), **nodes, "resume": str(run.folder)}
-    if this_place() is not None and LAUNCHER_VARIABLE not in os.environ:
-        values["trainer"]["devices"] = 1
-    with_one_length(values, overrides)
-    changed = set()
-    for override in parse_overrides(overrides):
-        key = override.key_or_group
-        parent, _, name = key.rpartition(".")
-        if key == "resume":
-            continue
-        if key == "logger":
-            values[key] = _chosen_loggers(override.value(), saved.logger)
-            continue
-        if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
-            raise ConfigurationError(
-                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, quality.KEY, {_ROOT_KEY}, "
-                "logger, allow_other_data, device and num_threads; for anything else start a new run"
-            )
-        (values[parent] if parent else values)[name] = override.value()
-        changed.add(key)
-    if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
-        raise ConfigurationError("trainer.dry_run must be left out with resume: a resumed run keeps its checkpoints")
-    if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
-        values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
-    return read_run_configuration(values, is_trusted=False).changed(saved_run=run)
-
-
-def _chosen_loggers(names: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the loggers of a run that a resumption keeps.
-
-    Raises:
-        ConfigurationError: Others are named, whose settings the run does not hold.
-    """
-    chosen = names if isinstance(names, list) else [names]
-    if not all(name in saved for name in chosen):
-        raise ConfigurationError(f"logger must name some of the run's own with resume: {', '.join(saved)}, got {names}")
-    return {name: saved[name] for name in chosen}
-
-
-def _may_change(key: str, saved: RunConfiguration) -> bool:
-    """Return True if a resumed run may change a setting. A schedule of torch keeps its numbers in its state."""
-    parent, _, name = key.rpartition(".")
-    if parent == "schedule":
-        return name != TARGET and str(saved.schedule[TARGET]).startswith(f"{schedules.__name__}.")
-    if parent == "quality":
-        return saved.quality is not None
-    return parent == "trainer" or key in ("device", "num_threads", "allow_other_data", _ROOT_KEY)
 
 
 def _described(spec: ImageSpec) -> str:

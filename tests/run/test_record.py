@@ -8,49 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from genlab.config.build import build
 from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
-from genlab.config.schema import RunConfiguration, read_run_configuration
+from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.run.loading import build_dataset
 from genlab.run.names import runs_under
-from genlab.run.record import load_run, resumed, save_configuration, with_absolute_paths
-from genlab.types import ImageSpec
+from genlab.run.record import load_run, with_absolute_paths
 from tests.conftest import Outcome
 from tests.data.sources import dataset_node
+from tests.run.conftest import SPEC, edit
 from tests.thinning import thinned
-
-SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
-
-
-@pytest.fixture(scope="module")
-def configuration() -> RunConfiguration:
-
-    from genlab.config.naming import register_resolvers
-
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose(["model.num_glimpses=2", "model.num_units=8"])))
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configuration: RunConfiguration) -> Path:
-    monkeypatch.chdir(tmp_path)
-    folder = Path("outputs/digits-draw/0001-x")
-    folder.mkdir(parents=True)
-    save_configuration(folder, configuration, SPEC, dataset_fingerprint=None)
-    return folder
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    values = yaml.safe_load((folder / "config.yaml").read_text())
-    change(values)
-    (folder / "config.yaml").write_text(yaml.safe_dump(values))
 
 
 def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
@@ -202,29 +174,6 @@ def test_a_mistyped_run_is_answered_with_the_nearest(run_folder: Path) -> None:
         load_run(run_folder)
 
 
-def test_resumption_takes_the_trainer_and_the_device_and_nothing_else(run_folder: Path) -> None:
-    run = load_run(run_folder)
-    changed = resumed(run, [f"resume={run_folder}", "trainer.num_steps=9", "device=cpu", "num_threads=1"])
-    assert (changed.settings.num_steps, changed.device, changed.num_threads) == (9, "cpu", 1)
-    assert changed.model == run.configuration.model
-    for override in ("seed=1", "model.num_glimpses=3", "trainer=gpu", "~trainer.num_steps", "dataset=mnist"):
-        with pytest.raises(ConfigurationError, match="cannot change on resume"):
-            resumed(run, [override])
-    with pytest.raises(ConfigurationError, match="did you mean 'num_steps'"):
-        resumed(run, ["trainer.num_step=9"])
-
-
-def test_a_resumed_run_may_change_the_numbers_of_a_schedule_of_ours_and_no_other(run_folder: Path) -> None:
-    assert resumed(load_run(run_folder), ["schedule.final_fraction=0.5"]).schedule["final_fraction"] == 0.5
-    with pytest.raises(ConfigurationError, match="cannot change on resume"):
-        resumed(load_run(run_folder), ["schedule._target_=genlab.training.schedules.constant"])
-    # Its numbers come back with its state, and those of the command line would have no effect.
-    step = {"_target_": "torch.optim.lr_scheduler.StepLR", "step_size": 3}
-    edit(run_folder, lambda values: values.update(schedule=step))
-    with pytest.raises(ConfigurationError, match=r"schedule\.step_size cannot change on resume"):
-        resumed(load_run(run_folder), ["schedule.step_size=5"])
-
-
 def own(*, place: Path, others: Sequence[Path], name: str) -> Dataset:
     raise AssertionError("its signature alone is read")
 
@@ -262,68 +211,12 @@ def test_paths_are_kept_absolute(
         assert changed.quality["inception_weights"] == kept
 
 
-def spread(folder: Path) -> None:
-    edit(folder, lambda values: values["trainer"].update(devices=2, max_restarts=3))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ([], (2, 3)),
-        (["trainer.devices=1"], (1, 0)),
-        (["trainer.devices=4"], (4, 3)),
-        (["trainer.devices=4", "trainer.max_restarts=0"], (4, 0)),
-    ],
-)
-def test_one_process_is_resumed_without_what_goes_with_several(
-    run_folder: Path, arguments: list[str], expected: tuple[int, int]
-) -> None:
-    spread(run_folder)
-    settings = resumed(load_run(run_folder), arguments).settings
-    assert (settings.devices, settings.max_restarts) == expected
-    with pytest.raises(ConfigurationError, match=r"trainer\.max_restarts must be 0 with trainer\.devices=1, got 1"):
-        resumed(load_run(run_folder), ["trainer.devices=1", "trainer.max_restarts=1"])
-
-
-PLACE = {"RANK": 0, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
-
-
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
-def test_the_number_of_processes_of_an_earlier_start_does_not_bind_torchrun(
-    run_folder: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
-) -> None:
-    spread(run_folder)
-    for name, value in {**PLACE, "WORLD_SIZE": num_workers}.items():
-        monkeypatch.setenv(name, str(value))
-    settings = resumed(load_run(run_folder), []).settings
-    assert (settings.devices, settings.max_restarts) == (1, 0)
-    assert resumed(load_run(run_folder), ["trainer.devices=3"]).settings.devices == 3
-    monkeypatch.setenv("GENLAB_LAUNCHED", "1")  # by ourselves, as the run's own settings ask
-    settings = resumed(load_run(run_folder), []).settings
-    assert (settings.devices, settings.max_restarts) == (2, 3)
-
-
 @pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
 def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
     outcome = genlab(command)
     assert outcome.code == 0, outcome.errors
     assert outcome.output
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_resumption_keeps_the_loggers_of_its_run_or_some_of_them(run_folder: Path) -> None:
-    edit(
-        run_folder,
-        lambda values: values["logger"].update(
-            wandb={"_target_": "genlab.training.loggers.wandb.WeightsAndBiases", "project": None}
-        ),
-    )
-    run = load_run(run_folder)
-    assert list(resumed(run, []).logger) == ["tensorboard", "wandb"]
-    assert list(resumed(run, ["logger=[tensorboard]"]).loggers) == ["tensorboard"]
-    assert resumed(run, ["logger=[]"]).loggers == {}
-    with pytest.raises(ConfigurationError, match="logger must name some of the run's own with resume: tensorboard, wa"):
-        resumed(run, ["logger=[mlflow]"])
 
 
 def test_a_run_without_the_key_has_tensorboard_and_an_untrusted_one_no_logger_of_its_own(run_folder: Path) -> None:
