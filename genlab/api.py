@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from torch import Tensor
 
 from genlab.cli import Job
+from genlab.comparison.runs import metrics_of
 from genlab.config.catalogue import options_of
 from genlab.config.compose import quoted
 from genlab.config.location import config_directory
@@ -38,7 +39,6 @@ from genlab.run.record import EVALUATION_NAME
 from genlab.storage import read_within
 
 _FILM = "samples/canvases.gif"
-_METRICS = "metrics.jsonl"
 _NO_LEDGER = ("run", "out", "images", "against")  # settings of `genlab evaluate`
 _ERRORS = {kind.exit_code: kind for kind in (ConfigurationError, MemoryExhaustedError, StorageError)}
 
@@ -69,15 +69,7 @@ class Run:
         ``pandas.DataFrame(run.history())`` is a table of them. A value that was not finite is None. Empty for a folder
         without metrics.jsonl, such as an export.
         """
-        if not (self.folder / _METRICS).exists():
-            return []
-        rows = []
-        for line in read_within(self.folder, _METRICS).splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:  # the last line of a run that was killed
-                continue
-        return rows
+        return list(metrics_of(self.folder, []))
 
     @cached_property
     def model(self) -> GenerativeModel:

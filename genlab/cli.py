@@ -120,7 +120,7 @@ class Job:
         """Run the command on a composed configuration."""
         from genlab.launch.command import run_job
 
-        run_job(self.command, self.module, configuration)
+        run_job(self.module, configuration)
 
     def module(self) -> Any:
         """Return the module of the command, with its ``read`` and ``run``; importing it may import torch."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genlab.comparison.numerics import LEGEND, marked
-from genlab.comparison.published import Experiment, read_experiment
+from genlab.comparison.published import read_experiments
 from genlab.comparison.results import (
     MARK,
     SUMMARY_MARKS,
@@ -20,7 +20,6 @@ from genlab.comparison.results import (
 )
 from genlab.comparison.runs import read_runs
 from genlab.comparison.summary import as_summary
-from genlab.config.catalogue import files_of
 from genlab.config.fields import check_fields
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
@@ -62,7 +61,10 @@ def run(settings: ReportSettings, context: JobContext) -> None:
         ConfigurationError: There are no runs, the file has no markers or a row that cannot be read, or no run is one of
             a known experiment.
     """
-    experiments = _experiments(context.config_folders)
+    problems: list[str] = []
+    experiments = read_experiments(context.config_folders, problems)
+    for problem in problems:
+        print(f"genlab: left out: {problem}", file=sys.stderr)
     runs = read_runs(map(Path, settings.runs))
     names = {experiment.name for experiment in experiments}
     if others := [run.name for run in runs if run.experiment not in names]:
@@ -84,16 +86,6 @@ def run(settings: ReportSettings, context: JobContext) -> None:
         text = replaced_between_markers(text, SUMMARY_MARKS, summary, where=settings.write)
     replace_atomically(Path(settings.write).resolve(), text.encode())
     print(f"written to {settings.write}")
-
-
-def _experiments(folders: Sequence[Path]) -> list[Experiment]:
-    experiments = []
-    for path in files_of("experiment", folders).values():
-        try:
-            experiments.append(read_experiment(path))
-        except ConfigurationError as error:
-            print(f"genlab: left out: {error}", file=sys.stderr)
-    return experiments
 
 
 def _text_of(path: str) -> str:

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genlab.comparison.published import Experiment, read_experiment
+from genlab.comparison.published import Experiment, read_experiment, read_experiments
 from genlab.config.build import TARGET
 from genlab.config.catalogue import files_of, head_of, keys_of, with_inherited
 from genlab.config.compose import open_composer, plain
@@ -35,7 +34,7 @@ def model_in_full(name: str, folders: Sequence[Path]) -> str:
         ConfigurationError: There is no such model.
     """
     path = _file("model", name, folders)
-    experiments = [each for each in _described(folders) if each.model == name]
+    experiments = [each for each in read_experiments(folders, []) if each.model == name]
     with _composer(folders) as composer:
         composed = composer.compose([f"model={name}"])
         values, comments = plain(composed), comments_of(composed)
@@ -90,13 +89,6 @@ def experiment_in_full(name: str, folders: Sequence[Path]) -> str:
         _block("settings", settings),
     ]
     return "\n\n".join(block for block in blocks if block)
-
-
-def _described(folders: Sequence[Path]) -> Iterator[Experiment]:
-    """Yield the experiments whose header is complete; one of the user's own may have none."""
-    for path in files_of("experiment", folders).values():
-        with suppress(ConfigurationError):
-            yield read_experiment(path)
 
 
 def _file(group: str, name: str, folders: Sequence[Path]) -> Path:

@@ -79,13 +79,25 @@ class Experiment:
     """Path of a picture in the repository that a run of it has made."""
 
 
-def read_experiments(folders: Sequence[Path]) -> list[Experiment]:
+def read_experiments(folders: Sequence[Path], problems: list[str] | None = None) -> list[Experiment]:
     """Return the experiments of configuration trees by name; the first tree takes precedence.
 
+    Args:
+        folders: The trees.
+        problems: Gets the errors of incomplete headers, whose experiments are left out.
+
     Raises:
-        ConfigurationError: A header is incomplete.
+        ConfigurationError: A header is incomplete, and there is no list of problems.
     """
-    return [read_experiment(path) for path in files_of("experiment", folders).values()]
+    experiments = []
+    for path in files_of("experiment", folders).values():
+        try:
+            experiments.append(read_experiment(path))
+        except ConfigurationError as error:
+            if problems is None:
+                raise
+            problems.append(str(error))
+    return experiments
 
 
 def read_experiment(path: Path) -> Experiment:

@@ -200,7 +200,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float | None]]]:
     """
     # A tuple for each number of a log would take ten times the memory of the log.
     found: dict[str, tuple[array[int], array[float]]] = {}
-    for record in _lines(folder, []):
+    for record in metrics_of(folder, []):
         step = _whole(record.get("step"))
         if step is None:
             continue
@@ -229,7 +229,7 @@ def quality_pictures(folder: Path) -> list[Path]:
     return [path for path in found if not leads_out(path, folder)]
 
 
-def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+def metrics_of(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the records of metrics.jsonl; an incomplete last line is skipped."""
     try:
         with opened_within(folder, _CURVES) as file:
@@ -247,7 +247,7 @@ def _lines(folder: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _speed(folder: Path, problems: list[str]) -> float | None:
-    speeds = [speed for record in _lines(folder, problems) if (speed := _number(record.get(_SPEED))) is not None]
+    speeds = [speed for record in metrics_of(folder, problems) if (speed := _number(record.get(_SPEED))) is not None]
     return statistics.median(speeds) if speeds else None
 
 
@@ -323,8 +323,7 @@ def _last_error(folder: Path) -> str | None:
 
 def _commands(overrides: tuple[str, ...], environment: Mapping[str, Any], *, has_overrides: bool) -> tuple[str, ...]:
     first = (shlex.join(["genlab", "train", *overrides]),) if has_overrides else ()
-    commands = _list(environment.get("commands")) or [environment.get("command")]
-    lines = [line for command in commands if (line := _text(command)) is not None]
+    lines = [line for command in _list(environment.get("commands")) if (line := _text(command)) is not None]
     return (*first, *(line for line in lines if not first or "resume=" in line))
 
 

@@ -5,15 +5,17 @@ A file that breaks a rule is refused with its reason; what a file loses (further
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
+from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage, UnreadableImage, picture_in
 
@@ -25,7 +27,9 @@ Size = int | tuple[int, int]
 _WHITE = 255
 _PLACE_OF_BIT_DEPTH = 24  # in a PNG file: behind the signature, and the length, type, width and height of IHDR
 
+Result = TypeVar("Result")
 Crop = Literal["center", "stretch", "none"]
+_CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -80,6 +84,25 @@ def bombs_refused() -> Iterator[None]:
         warnings.filterwarnings("ignore", module="PIL")  # of metadata, which are not used
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
+
+
+def decoded(
+    names: Sequence[str], attempt: Callable[[str], Result], *, num_workers: int, bar: "tqdm[Any]"
+) -> Iterator[tuple[str, Result]]:
+    """Yield the result of every file, in their order, by several threads.
+
+    Args:
+        names: Of the files.
+        attempt: Decodes one, or returns why it is refused.
+        num_workers: Threads.
+        bar: Is moved by each file.
+    """
+    with bombs_refused(), ThreadPoolExecutor(num_workers) as pool:
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            for pair in zip(chunk, pool.map(attempt, chunk), strict=True):
+                yield pair
+                bar.update()
 
 
 def decode(path: Path, rules: PictureRules) -> Picture:

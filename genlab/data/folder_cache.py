@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from logging import getLogger
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage, UnreadableImage
-from genlab.data.decoding import Picture, PictureRules, bombs_refused, decode
+from genlab.data.decoding import Picture, PictureRules, decode, decoded
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
@@ -24,7 +23,6 @@ from genlab.printing import printable
 from genlab.terminal import hides_bar
 
 _FORMAT = 3  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
-_CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
 _log = getLogger(__name__)
 
 FileIdentity = tuple[str, int, int]
@@ -135,21 +133,18 @@ class FolderCache:
         with (
             path.open("wb") as file,
             tqdm(total=len(names), desc=shown, unit="image", disable=hides_bar()) as bar,
-            bombs_refused(),
-            ThreadPoolExecutor(self._num_workers) as pool,
         ):
-            for start in range(0, len(names), _CHUNK):
-                chunk = names[start : start + _CHUNK]
-                for name, result in zip(chunk, pool.map(lambda name: self._attempt(top / name), chunk), strict=True):
-                    if isinstance(result, RefusedImage):
-                        skipped[name] = str(result)
-                        if isinstance(result, UnreadableImage):
-                            unreadable.append(name)
-                    else:
-                        file.write(result.levels)
-                        if result.num_frames > 1:
-                            animated[name] = result.num_frames
-                    bar.update()
+            for name, result in decoded(
+                names, lambda name: self._attempt(top / name), num_workers=self._num_workers, bar=bar
+            ):
+                if isinstance(result, RefusedImage):
+                    skipped[name] = str(result)
+                    if isinstance(result, UnreadableImage):
+                        unreadable.append(name)
+                else:
+                    file.write(result.levels)
+                    if result.num_frames > 1:
+                        animated[name] = result.num_frames
             file.flush()
             os.fsync(file.fileno())
             num_bytes = file.tell()

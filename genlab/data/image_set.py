@@ -8,7 +8,6 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,14 +19,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage
-from genlab.data.decoding import bombs_refused, decode_as_stored
+from genlab.data.decoding import decode_as_stored, decoded
 from genlab.data.folder_layout import natural_order
 from genlab.data.image_files import scan
 from genlab.data.sample_record import IMAGES_KEY, LABELS_KEY, NPZ_NAME, read_record
 from genlab.errors import DataError
 from genlab.printing import printable
 
-_CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
+_CHUNK = 1024  # images at a time: bounds the memory of intermediate results
 _MAX_LISTED = 3
 
 
@@ -172,14 +171,8 @@ def _decode_all(top: Path, names: Sequence[str]) -> "Iterator[tuple[str, np.ndar
         except RefusedImage as refusal:
             return refusal
 
-    bar = tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None)
-    with bar, bombs_refused(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(names), _CHUNK):
-            for pair in zip(
-                names[start : start + _CHUNK], pool.map(attempt, names[start : start + _CHUNK]), strict=True
-            ):
-                yield pair
-                bar.update()
+    with tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None) as bar:
+        yield from decoded(names, attempt, num_workers=os.cpu_count() or 1, bar=bar)
 
 
 def _read_npz(path: Path, key: str) -> ImageSet:

@@ -124,7 +124,7 @@ def launch(
             if worker is not None and not worker.is_first:
                 _run_beside(module, plan, overrides, worker)
             elif plan.is_sweep:
-                _sweep(command, composer, plan, config_dir=options.config_dir, job=job)
+                _sweep(composer, plan, config_dir=options.config_dir, job=job)
             elif worker is None and plan.processes.num > 1:
                 return _run_in_processes(command, overrides, flags, plan)
             else:
@@ -207,7 +207,7 @@ def _of_restart(worker: Worker) -> list[str]:
     return [f"hydra.run.dir={quoted(str(folder))}", *(["hydra.output_subdir=null"] if folder.exists() else [])]
 
 
-def _sweep(command: str, composer: Composer, plan: Plan, *, config_dir: str | None, job: PickledJob) -> None:
+def _sweep(composer: Composer, plan: Plan, *, config_dir: str | None, job: PickledJob) -> None:
     def run(folder: Path) -> None:
         # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
         of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
@@ -218,7 +218,7 @@ def _sweep(command: str, composer: Composer, plan: Plan, *, config_dir: str | No
             _run_all(run, Path(plan.folder))
         else:
             record = SweepPlan(overrides=plan.overrides, config_dir=config_dir, jobs=plan.jobs)
-            run_sweep(Path(plan.folder), plan.settings, record, command=command, run=run)
+            run_sweep(Path(plan.folder), plan.settings, record, run=run)
 
 
 def _run_all(run: Callable[[Path], None], folder: Path) -> None:
@@ -243,11 +243,11 @@ def run_hydra(command: str, arguments: Sequence[str], *, job: PickledJob) -> Non
         sys.argv = previous
 
 
-def run_job(command: str, module: Callable[[], CommandModule], configuration: Composed) -> None:
+def run_job(module: Callable[[], CommandModule], configuration: Composed) -> None:
     """Run one job in the process of its launcher; a job of a sweep with a table gets a process of its own."""
     settings = settings_of(configuration)
     if settings is not None and HydraConfig.get().mode == RunMode.MULTIRUN:
-        run_sweep_job(command, settings, configuration)
+        run_sweep_job(settings, configuration)
         return
     _run_here(module(), configuration)
 

@@ -221,16 +221,13 @@ def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
     return [override for override in parse_overrides(arguments) if not _is_about_sweep(override)]
 
 
-def run_sweep(
-    folder: Path, settings: SweepSettings, plan: SweepPlan, *, command: str, run: Callable[[Path], None]
-) -> None:
+def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Callable[[Path], None]) -> None:
     """Lock the sweep's folder, let Hydra run the jobs, and print the table.
 
     Args:
         folder: Of the sweep, new or to be resumed; a new one may still lack its number.
         settings: Of the comparison of its runs.
         plan: To be stored for a resumption.
-        command: Name of the command.
         run: Runs Hydra with the sweep's folder.
 
     Raises:
@@ -240,7 +237,7 @@ def run_sweep(
     """
     folder = make_new(folder)[0]
     sweep = SweepFolder(folder)
-    way_on = _way_on(sweep, plan, command)
+    way_on = _way_on(sweep, plan)
     if settings.resume is None and (sweep.path / PLAN_NAME).exists():
         raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
@@ -248,7 +245,7 @@ def run_sweep(
         arguments = [text for text in plan.overrides if text != QUIET and not text.startswith(f"{_RESUME}=")]
         sweep.write_plan(
             SweepPlan(overrides=tuple(arguments), config_dir=plan.config_dir, jobs=plan.jobs),
-            command=shlex.join(["genlab", command, "-m", *arguments]),
+            command=shlex.join(["genlab", "train", "-m", *arguments]),
         )
         sweep.forget_stop()
         tell(f"sweep folder: {from_here(sweep.path)}", is_progress=True)
@@ -274,7 +271,7 @@ def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         if record.status == "running" and await_free(sweep.run_folder(record)) is None:
             sweep.finalise(record)
     rows = write_tables(sweep, settings)
-    tell(f"\n{report(rows, settings, program='genlab')}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    tell(f"\n{report(rows, settings)}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
     return rows
 
 
@@ -384,10 +381,10 @@ def _is_about_sweep(override: Override) -> bool:
     return str(override.key_or_group).startswith((f"{SWEEP_NODE}.", "hydra.", "hydra/"))
 
 
-def _way_on(sweep: SweepFolder, plan: SweepPlan, command: str) -> str:
+def _way_on(sweep: SweepFolder, plan: SweepPlan) -> str:
     path = str(from_here(sweep.path))
     argument = f"{_RESUME}={path}"
     arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
     jobs, about = _divided(plan.overrides)
     arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
-    return shlex.join(["genlab", command, "-m", *arguments])
+    return shlex.join(["genlab", "train", "-m", *arguments])

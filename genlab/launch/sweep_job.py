@@ -54,11 +54,10 @@ _OF_SWEEP = (
 )
 
 
-def run_sweep_job(command: str, settings: SweepSettings, configuration: Composed) -> None:
+def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
     """Run the job that Hydra has composed, unless it is done; a failure is recorded and not raised.
 
     Args:
-        command: Name of the command.
         settings: Of the sweep, for its table.
         configuration: Of the job.
 
@@ -81,14 +80,14 @@ def run_sweep_job(command: str, settings: SweepSettings, configuration: Composed
     )
     if sweep.stop_signal() is None:
         with _interruptions_left_to_sweep(), own_devices(configuration, sweep.jobs_folder) as variables:
-            _run_and_record(command, record, sweep, settings, variables)
+            _run_and_record(record, sweep, settings, variables)
     number = sweep.stop_signal(of_this_process=True)
     if number is not None:
         raise SystemExit(128 + number)  # Hydra would run the next job after any Exception
 
 
 def _run_and_record(
-    command: str, record: JobRecord, sweep: SweepFolder, settings: SweepSettings, variables: Mapping[str, str]
+    record: JobRecord, sweep: SweepFolder, settings: SweepSettings, variables: Mapping[str, str]
 ) -> None:
     run_folder = sweep.run_folder(record)
     holder = await_free(run_folder)
@@ -109,7 +108,7 @@ def _run_and_record(
     sweep.write_record(record)
     output = from_here(run_folder / OUTPUT_NAME)
     tell(f"job {record.number}: {_choices_text(record, sweep)}\n  output: {output}", is_progress=True)
-    ended = _run([sys.executable, *GENLAB, command, *arguments], record, sweep, variables)
+    ended = _run([sys.executable, *GENLAB, "train", *arguments], record, sweep, variables)
     sweep.write_record(ended)
     rows = write_tables(sweep, settings)
     reason = "" if ended.reason is None else f": {ended.reason}"

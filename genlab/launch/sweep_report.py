@@ -199,30 +199,29 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     return rows
 
 
-def report(rows: Sequence[Row], settings: SweepSettings, *, program: str) -> str:
+def report(rows: Sequence[Row], settings: SweepSettings) -> str:
     """Return the report for the terminal.
 
     Args:
         rows: Of the table.
         settings: Of the sweep.
-        program: Name of the program, for the best run's command.
     """
     if not rows:
         return "no job has started"
     parts = [_table(rows)]
     if _aggregates(rows, settings):
         parts.append(_seeds_table(seed_rows(rows)))
-    parts.append(_told_best(rows, settings, program))
+    parts.append(_told_best(rows, settings))
     return "\n\n".join(parts)
 
 
-def _told_best(rows: Sequence[Row], settings: SweepSettings, program: str) -> str:
+def _told_best(rows: Sequence[Row], settings: SweepSettings) -> str:
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         arguments = [argument for argument in best.record.line if not argument.startswith("name=")]  # the sweep's own
-        command = shlex.join([program, "train", *arguments])
+        command = shlex.join(["genlab", "train", *arguments])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:

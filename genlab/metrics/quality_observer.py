@@ -121,15 +121,14 @@ class QualityObserver(Observer):
 
     def load_state_dict(self, state: Any) -> None:
         """Restore the state; reset the selection if earlier values are not comparable with new ones."""
-        now = self.state_dict()
-        if {**now, **state} == now or self.run.selection.tag != self.selects:  # older states lack the data
+        if state == self.state_dict() or self.run.selection.tag != self.selects:
             return
         _log.warning(
             "quality was measured on %s images by %s, and now on %s%s by %s: the best checkpoint is selected anew",
             state["num_images"],
             state["features"],
             self.num_images,
-            " of other data" if state.get("data", now["data"]) != now["data"] else "",
+            " of other data" if state["data"] != self.run.dataset.fingerprint else "",
             self.extractor.identity,
         )
         self.run.selection.forget()

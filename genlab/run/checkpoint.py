@@ -27,7 +27,6 @@ LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safeten
 FORMAT_VERSION = 2
 MAX_STEP = 10**15
 _WEIGHTS = ("model", "average")
-_OLD_SUFFIX = ".pt"  # of format version 1
 
 
 def model_fingerprint(model: nn.Module) -> str:
@@ -165,9 +164,6 @@ class CheckpointFolder:
             CheckpointError: It is missing, damaged, of another format version, or no checkpoint.
         """
         path = self.path / name
-        old = path.with_suffix(_OLD_SUFFIX)
-        if old.exists() and not path.exists():
-            raise CheckpointError(f"{old} is a checkpoint of genlab 0.1, and only that version can read it")
         content = read_content(self.path, name)
         is_whole = is_intact(content)
         try:

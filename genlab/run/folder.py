@@ -149,7 +149,7 @@ def remove(folder: Path) -> None:
 
 def has_checkpoint(folder: Path) -> bool:
     """Return True if the folder has a checkpoint to resume from."""
-    names = [f"{stem}{suffix}" for stem in ("last", "previous") for suffix in (".safetensors", ".pt")]  # .pt: of 0.1
+    names = ("last.safetensors", "previous.safetensors")
     return any((folder / "checkpoints" / name).exists() for name in names) and (folder / "config.yaml").is_file()
 
 

@@ -17,7 +17,7 @@ from genlab.models.base import Model
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import wait_for_all
 from genlab.run.checkpoint import BEST, LAST, CheckpointFolder
-from genlab.training.error_messages import diverged, explained
+from genlab.training.error_messages import explained
 from genlab.training.evaluation import (
     Average,
     Batching,
@@ -260,5 +260,8 @@ class TrainingRun:
                 self.tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device by now"))
 
     def diverged(self, fault: str) -> NonFiniteError:
-        """Return the error for a value that is not finite."""
-        return diverged(fault, step=self.step, checkpoints=self.checkpoints)
+        """Return the error for a value that is not finite, with the checkpoint that is kept and a hint."""
+        last = self.checkpoints.last_step
+        kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
+        hint = "try a lower optimizer.default.lr or trainer.max_gradient_norm"
+        return NonFiniteError(f"step {self.step}: {fault}; {kept}; {hint}")

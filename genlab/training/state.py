@@ -173,7 +173,7 @@ class TrainingState:
                 raise ValueError(f"phase {update.phase.name} has optimiser state of {foreign}, which it does not train")
             by_number = {numbers.get(key, key): value for key, value in moments.items()}
             update.load_state_dict({**kept, "optimizer": {**kept["optimizer"], "state": by_number}})
-        self._warn_of_inequality(state.get("equal_for", self._equal_for))
+        self._warn_of_inequality(state["equal_for"])
 
     def _names(self, update: PhaseUpdate) -> dict[int, str]:
         """Return the names of a phase's parameters by their numbers in the state of its optimiser."""

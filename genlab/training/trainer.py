@@ -364,7 +364,7 @@ class Trainer(TrainingRun):
         with incompatible_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
-            self.seen_at = (self.step, int(kept.get("images_seen", self.step * self.images_per_step)))
+            self.seen_at = (self.step, int(kept["images_seen"]))
             if self.step < self.last_step:
                 self.state.warn_of_rates(self.step)
             self.selection.num_without_gain = int(kept["validations_without_gain"])
@@ -372,7 +372,7 @@ class Trainer(TrainingRun):
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
             _ = self.selection.best_step  # refused where it is no number
             self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
-            self.summary.final = {str(tag): float(value) for tag, value in kept.get("final", {}).items()}
+            self.summary.final = {str(tag): float(value) for tag, value in kept["final"].items()}
             for name in self.observers.keys() & kept["observers"].keys():
                 self.observers[name].load_state_dict(kept["observers"][name])
             reasons = [self.selection.exhausted(), *(observer.stop_reason() for observer in self.observers.values())]

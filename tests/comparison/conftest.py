@@ -73,7 +73,7 @@ def make_run(tmp_path: Path) -> RunMaker:
         hydra = {"hydra": {"runtime": runtime, "overrides": {"task": list(overrides)}}}
         (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
         environment = {
-            "command": "genlab train " + " ".join(overrides),
+            "commands": ["genlab train " + " ".join(overrides)],
             "git": {"commit": "0123456789abcdef", "is_dirty": False},
             "device": "cpu",
             "cpu": "A Processor",

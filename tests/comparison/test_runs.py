@@ -78,10 +78,10 @@ def test_the_cost_is_that_of_all_processes(make_run: RunMaker, told: dict[str, A
     assert read_run(folder, name="a").hardware == hardware
 
 
-def test_a_resumed_run_of_an_older_version_is_repeated_by_its_first_command_and_its_last(make_run: RunMaker) -> None:
+def test_a_resumed_run_is_repeated_by_its_first_command_and_those_that_resumed_it(make_run: RunMaker) -> None:
     folder = make_run("a")
     environment = json.loads((folder / "environment.json").read_text())
-    environment |= {"command": "genlab train resume=outputs/a trainer.num_steps=200", "git": {"commit": "ab" * 20}}
+    environment |= {"commands": ["genlab train resume=outputs/a trainer.num_steps=200"], "git": {"commit": "ab" * 20}}
     environment["git"]["is_dirty"] = True
     (folder / "environment.json").write_text(json.dumps(environment))
     run = read_run(folder, name="a")

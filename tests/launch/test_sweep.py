@@ -240,7 +240,7 @@ def test_a_sweep_is_asked_for_by_a_flag_or_a_setting(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(jobs_module, "_run_and_record", lambda _, record, *__: started.append(record.overrides[-1:]))
+    monkeypatch.setattr(jobs_module, "_run_and_record", lambda record, *_: started.append(record.overrides[-1:]))
     outcome = genlab("train", *arguments, "trainer=smoke", "seed=shuffle(0,1)")
     assert (outcome.code, outcome.errors) == (0, "")
     plan = SweepFolder(only_sweep(tmp_path)).read_plan()

@@ -7,7 +7,6 @@ import pytest
 
 from genlab.errors import ConfigurationError
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
-from genlab.run.folder import clear
 
 PLAN = SweepPlan(overrides=("model.name='a b'", "seed=0,1"), config_dir="my", jobs=(("seed=0",), ("seed=1",)))
 
@@ -70,14 +69,3 @@ def test_a_folder_of_no_sweep_is_refused(tmp_path: Path, content: str | None) ->
         (tmp_path / "sweep.yaml").write_text(content)
     with pytest.raises(ConfigurationError, match=r"sweep\.yaml"):
         SweepFolder(tmp_path).read_plan()
-
-
-def test_clearing_keeps_the_logs(tmp_path: Path) -> None:
-    for name in ("output.log", "train.log", ".lock", "metrics.jsonl", "summary.json"):
-        (tmp_path / name).write_text("x")
-    for name in (".hydra/config.yaml", "samples/step_1.png", "checkpoints/last.safetensors"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).write_text("x")
-    clear(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"output.log", "train.log", ".lock", ".hydra"}
-    clear(tmp_path / "missing")

@@ -72,7 +72,7 @@ def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_c
     assert given.line == (*best.overrides, "num_threads=2")
     rows = rows_of(sweep, SETTINGS)
     assert all(set(row.choices) == {"model", "seed"} for row in rows)
-    assert f"genlab train {' '.join(given.line)}" in report(rows, SETTINGS, program="genlab")
+    assert f"genlab train {' '.join(given.line)}" in report(rows, SETTINGS)
 
 
 def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
@@ -94,15 +94,15 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     best = best_row(rows)
     assert best is not None
     assert best.record.number == 3
-    text = report(rows, SETTINGS, program="genlab")
+    text = report(rows, SETTINGS)
     assert "best: job 3, validation/nll_nats 1, the lowest of 4\n  genlab train model=b seed=0 num_threads=1" in text
     assert "signal 9" in text
     named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
     sweep.write_record(named)  # a name is of the sweep, and was of no run
     assert "\n  genlab train model=b seed=0 num_threads=1" in report(
-        rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
+        rows_of(sweep, SETTINGS), SETTINGS
     )
-    assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS, program="genlab")
+    assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     best = best_row(rows)
     assert best is not None
     assert best.record.number == number
-    assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS, program="genlab")
+    assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS)
     forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
     assert forced is not None
     assert forced.record.number == 4 - number
@@ -145,7 +145,7 @@ def test_what_is_better_is_asked_where_no_direction_is_declared(
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
     assert "test/nll_nats has no declared direction; sweep.minimize=true or false gives one" in report(
-        rows, chosen, program="genlab"
+        rows, chosen
     )
     by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
     assert by_default is not None
@@ -162,13 +162,13 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     rows = rows_of(sweep, SETTINGS)
     assert best_row(rows) is None
     assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(
-        rows, SETTINGS, program="genlab"
+        rows, SETTINGS
     )
 
 
 def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:
     chosen = settings(measure="test/nll_nat")
-    text = report(rows_of(sweep, chosen), chosen, program="genlab")
+    text = report(rows_of(sweep, chosen), chosen)
     assert "no job has measured test/nll_nat; did you mean 'test/nll_nats'? (tags: test/nll_nats, validation" in text
 
 
@@ -189,7 +189,7 @@ def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) 
     for run in sweep.path.glob("*_x"):
         (run / "summary.json").write_text(json.dumps({"selected_by": None, "final": {"train/discriminator/x": 1.0}}))
     assert "sweep.measure=... names one of train/discriminator/x" in report(
-        rows_of(sweep, SETTINGS), SETTINGS, program="genlab"
+        rows_of(sweep, SETTINGS), SETTINGS
     )
 
 
@@ -210,7 +210,7 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     assert (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines() == lines
     highest = seed_rows(rows_of(sweep, settings(minimize=False)))
     assert [row.mean for row in highest] == [4.0, 1.0]
-    assert "1 of 3" in report(rows_of(sweep, chosen), chosen, program="genlab")
+    assert "1 of 3" in report(rows_of(sweep, chosen), chosen)
 
 
 def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:

@@ -76,7 +76,7 @@ def started_by_a_sweep(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     sweep = SweepFolder(hostile / "sweep")
     sweep.jobs_folder.mkdir(parents=True)
     record = JobRecord(number=0, overrides=(), folder="0", status="running")
-    process._run_and_record("train", record, sweep, settings, {})
+    process._run_and_record(record, sweep, settings, {})
     return lines[0]
 
 

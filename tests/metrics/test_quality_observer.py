@@ -173,7 +173,9 @@ def test_other_features_than_before_choose_anew(
     trainer.summary.best = {TAG: 0.0, "step": 3.0}
     trainer.observers["quality"].load_state_dict(trainer.observers["quality"].state_dict())
     assert trainer.summary.best
-    trainer.observers["quality"].load_state_dict({"features": "classifier 0", "num_images": 20})
+    trainer.observers["quality"].load_state_dict(
+        {"features": "classifier 0", "num_images": 20, "data": trainer.dataset.fingerprint}
+    )
     assert trainer.summary.best == {}
     assert "measured on 20 images by classifier 0, and now on" in caplog.text
 

@@ -269,17 +269,6 @@ def test_another_number_of_processes_resumes_with_a_warning(
     assert largest_difference(resumed, alone("draw")) < TOLERANCE
 
 
-@pytest.mark.slow
-def test_another_number_of_threads_resumes_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    arguments = FAMILIES["draw"]
-    train(tmp_path / "run", (*arguments, *SHORT), {})
-    train(tmp_path / "run", arguments, {}, resumes=True)
-    assert "bitwise" not in caplog.text
-    with mock.patch("torch.get_num_threads", return_value=7):
-        train(tmp_path / "run", (*arguments, "trainer.num_steps=6"), {}, resumes=True)
-    assert "a run with 1 thread, now 7: the results" in caplog.text
-
-
 def devices_of(name: str) -> tuple[str, str]:
     """Return the device of this process for a run on a named device, and for a training of its own within the run."""
     with mock.patch("torch.cuda.device_count", return_value=NUM_PROCESSES), mock.patch("torch.cuda.set_device"):

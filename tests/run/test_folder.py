@@ -138,14 +138,18 @@ def test_a_cleared_folder_keeps_its_logs_its_start_and_what_is_named(tmp_path: P
     folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     for place in (folder / ".hydra", folder / "checkpoints", elsewhere):
         place.mkdir(parents=True)
-    for path in (*(folder / name for name in (".hydra/config.yaml", "config.yaml", "train.log")), elsewhere / "kept"):
+    for path in (
+        *(folder / name for name in (".hydra/config.yaml", "config.yaml", ".lock", "train.log")),
+        elsewhere / "kept",
+    ):
         path.touch()
     (folder / "checkpoints" / "last.safetensors").touch()
     (folder / "samples").symlink_to(elsewhere)
     clear(folder, keep="config.yaml")
-    assert sorted(path.name for path in folder.iterdir()) == [".hydra", "config.yaml", "train.log"]
+    assert sorted(path.name for path in folder.iterdir()) == [".hydra", ".lock", "config.yaml", "train.log"]
     clear(folder)
-    assert sorted(path.name for path in folder.iterdir()) == [".hydra", "train.log"]
+    assert sorted(path.name for path in folder.iterdir()) == [".hydra", ".lock", "train.log"]
+    clear(tmp_path / "missing")
     assert (elsewhere / "kept").exists()
 
 
