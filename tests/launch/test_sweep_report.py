@@ -99,9 +99,7 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     assert "signal 9" in text
     named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
     sweep.write_record(named)  # a name is of the sweep, and was of no run
-    assert "\n  genlab train model=b seed=0 num_threads=1" in report(
-        rows_of(sweep, SETTINGS), SETTINGS
-    )
+    assert "\n  genlab train model=b seed=0 num_threads=1" in report(rows_of(sweep, SETTINGS), SETTINGS)
     assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS)
 
 
@@ -144,9 +142,7 @@ def test_what_is_better_is_asked_where_no_direction_is_declared(
     chosen = settings(measure="test/nll_nats", minimize=None)
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
-    assert "test/nll_nats has no declared direction; sweep.minimize=true or false gives one" in report(
-        rows, chosen
-    )
+    assert "test/nll_nats has no declared direction; sweep.minimize=true or false gives one" in report(rows, chosen)
     by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
     assert by_default is not None
     assert by_default.record.number == 3
@@ -161,9 +157,7 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     (sweep.path / "3_x" / "summary.json").write_text(json.dumps(other))
     rows = rows_of(sweep, SETTINGS)
     assert best_row(rows) is None
-    assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(
-        rows, SETTINGS
-    )
+    assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(rows, SETTINGS)
 
 
 def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:
@@ -188,9 +182,7 @@ def test_a_finished_job_without_the_measure_is_told_of(sweep: SweepFolder) -> No
 def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) -> None:
     for run in sweep.path.glob("*_x"):
         (run / "summary.json").write_text(json.dumps({"selected_by": None, "final": {"train/discriminator/x": 1.0}}))
-    assert "sweep.measure=... names one of train/discriminator/x" in report(
-        rows_of(sweep, SETTINGS), SETTINGS
-    )
+    assert "sweep.measure=... names one of train/discriminator/x" in report(rows_of(sweep, SETTINGS), SETTINGS)
 
 
 def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) -> None:
