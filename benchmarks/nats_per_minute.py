@@ -48,6 +48,8 @@ _LEAST_DIFFERENCE = 0.02
 """Between the two, of the budget; and at least the cost of the shorter, most of which is the start."""
 _MARGIN = 0.98
 """Of the minutes, because a step of a short run does not cost exactly what one of a long run does."""
+_LARGEST_MISS = 0.05
+"""Of the minutes; a training that misses them by more is shown with its own, as when the load of the machine changed."""
 _ONLY_STEPS = ("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.test_at_end=false")
 
 Run = Callable[[Sequence[str]], float]
@@ -147,11 +149,17 @@ def table(results: Sequence[Result]) -> str:
         own = [found.get((model, each)) for each in minutes]
         kinds = {result.measure for result in own if result}
         if kinds:
-            cells = ["not run" if result is None else f"{result.nats:.2f} ({result.steps:,} steps)" for result in own]
+            cells = ["not run" if result is None else _cell(result) for result in own]
             kind = "exact" if kinds == {MEASURES[0]} else "bound"
             lines.append(f"| `{model}` | {kind} | {' | '.join(cells)} |")
     machines = sorted({f"{result.hardware}, commit {result.commit}" for result in results})
     return "\n".join([*lines, "", *(f"- {machine}" for machine in machines)])
+
+
+def _cell(result: Result) -> str:
+    missed = abs(result.cpu_minutes - result.minutes) > _LARGEST_MISS * result.minutes
+    took = f", {result.cpu_minutes:.3g} min" if missed else ""
+    return f"{result.nats:.2f} ({result.steps:,} steps{took})"
 
 
 def draw(results: Sequence[Result], path: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.nats_per_minute import EXPERIMENTS, LONG_EXPERIMENTS, main
+from benchmarks.nats_per_minute import EXPERIMENTS, LONG_EXPERIMENTS, Result, main, table
 from genlab.config.catalogue import config_directory
 
 START, A_STEP = 6.0, 0.25
@@ -64,6 +64,17 @@ def test_the_compilation_of_the_first_run_does_not_count_as_steps(tmp_path: Path
     trainings = Trainings(compilation=90.0)
     main(["--out", str(tmp_path), "--models", "draw", "--minutes", "5"], run=trainings)
     assert START + A_STEP * trainings.steps[-1] == pytest.approx(300, abs=10)
+
+
+def test_a_training_that_missed_its_minutes_is_shown_with_its_own() -> None:
+    facts = {"minutes": 15.0, "steps": 9000, "measure": "nll_nats", "nats": 83.0, "hardware": "a CPU", "commit": "abc"}
+    results = [
+        Result(model="pixelcnn", cpu_minutes=14.5, **facts),  # type: ignore[arg-type]
+        Result(model="pixelcnn_pp", cpu_minutes=12.21, **facts),  # type: ignore[arg-type]
+    ]
+    text = table(results)
+    assert "| 83.00 (9,000 steps) |" in text
+    assert "| 83.00 (9,000 steps, 12.2 min) |" in text
 
 
 def test_half_an_hour_takes_the_experiment_for_long_runs(tmp_path: Path) -> None:
