@@ -49,7 +49,7 @@ _LEAST_DIFFERENCE = 0.02
 _MARGIN = 0.98
 """Of the minutes, because a step of a short run does not cost exactly what one of a long run does."""
 _LARGEST_MISS = 0.05
-"""Of the minutes; a training that misses them by more is shown with its own, as when the load of the machine changed."""
+"""Of the minutes; a training that misses them by more is shown with its own, as where the load changed."""
 _ONLY_STEPS = ("trainer.validation_interval=0", "trainer.sample_interval=0", "trainer.test_at_end=false")
 
 Run = Callable[[Sequence[str]], float]
