@@ -8,7 +8,6 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +56,7 @@ class Run:
     def __init__(self, run: str | Path) -> None:
         self.folder = absolute(find_run(run))
         """The run folder."""
+        self._loaded: tuple[object, GenerativeModel] | None = None  # with the state of the run
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -71,15 +71,19 @@ class Run:
         """
         return list(metrics_of(self.folder, []))
 
-    @cached_property
+    @property
     def model(self) -> GenerativeModel:
-        """The trained model, as :func:`genlab.load` returns it, on a GPU if there is one.
+        """The trained model, as :func:`genlab.load` returns it, on a GPU if there is one; loaded again after a
+        resumption.
 
         Raises:
             ConfigurationError: It is a classifier; ``genlab.load(run.folder, kind=Classifier)`` returns it.
             CheckpointError: The checkpoint does not verify.
         """
-        return load(self.folder, device="auto")
+        state = (self.summary.get("step"), self.summary.get("best"))
+        if self._loaded is None or self._loaded[0] != state:
+            self._loaded = (state, load(self.folder, device="auto"))
+        return self._loaded[1]
 
     def sample(self, num_samples: int = 16, *, labels: Tensor | Sequence[int] | None = None, seed: int = 0) -> Tensor:
         """Return images in [0, 1] of shape (num_samples, C, H, W), on the CPU.

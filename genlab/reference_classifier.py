@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from genlab.errors import ConfigurationError, GenlabError
 from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
 from genlab.run.checkpoint import FORMAT_VERSION
+from genlab.run.environment import saved_class_names
 from genlab.run.folder import read_summary
 from genlab.run.loading import load_trained, weights_id
 from genlab.training.collapse import ClassPredictor
@@ -70,7 +71,12 @@ def why_no_classifier(dataset: Dataset) -> str | None:
 
 
 def load_classifier(
-    run_folder: Path, *, spec: ImageSpec, device: torch.device, key: str = "classifier"
+    run_folder: Path,
+    *,
+    spec: ImageSpec,
+    device: torch.device,
+    class_names: Sequence[str] = (),
+    key: str = "classifier",
 ) -> ReferenceClassifier:
     """Return the classifier of the user's run.
 
@@ -78,6 +84,7 @@ def load_classifier(
         run_folder: A run of ``model=classifier``.
         spec: Of the images to be classified.
         device: Where it goes.
+        class_names: Of the images to be classified; empty if unknown.
         key: Of the setting that names it, for messages.
 
     Raises:
@@ -95,6 +102,12 @@ def load_classifier(
         raise ConfigurationError(
             f"{key} must have learned images like the measured ones (channels, height, width {wanted}, "
             f"{spec.num_classes} classes), got {run_folder}, which learned {found}, {learned.num_classes} classes"
+        )
+    names = saved_class_names(trained.run.folder)
+    if spec.num_classes and class_names and names and list(class_names) != names:
+        raise ConfigurationError(
+            f"{key} must have learned the classes {', '.join(class_names)}, got {run_folder}, which learned "
+            f"{', '.join(names)}"
         )
     return ReferenceClassifier(
         classifier=trained.model,
@@ -188,7 +201,13 @@ def class_predictor(
         return None
     if settings.watch_classifier != "auto":
         folder = Path(settings.watch_classifier)
-        found = load_classifier(folder, spec=dataset.spec, device=device, key="trainer.watch_classifier")
+        found = load_classifier(
+            folder,
+            spec=dataset.spec,
+            device=device,
+            class_names=dataset.class_names,
+            key="trainer.watch_classifier",
+        )
     elif (reason := why_no_classifier(dataset)) is not None:
         raise ConfigurationError(
             f"trainer.watch_classifier must be null or the run of a classifier, got auto: {reason}"

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,15 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     assert genlab.Run("last").folder == run.folder
     with pytest.raises(ConfigurationError, match=r"^out must be left out .*, got out=elsewhere$"):
         run.evaluate(["out=elsewhere"])
+
+
+def test_a_run_that_was_resumed_has_its_new_weights(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(run.folder, tmp_path / "copy")
+    copy = genlab.Run(tmp_path / "copy")
+    before = copy.sample(4)
+    genlab.train(overrides=[f"resume={copy.folder}", "trainer.num_steps=4"])
+    assert not torch.equal(copy.sample(4), before)
+    assert torch.equal(copy.sample(4), genlab.Run(copy.folder).sample(4))
 
 
 def test_a_pretrained_model_is_a_run_without_training(place: Path) -> None:

@@ -111,6 +111,10 @@ def test_a_named_run_must_be_a_classifier_of_such_images(
         load_classifier(other, spec=spec, device=CPU)
     with pytest.raises(ConfigurationError, match=r"must have learned images like the measured ones .*\(1, 28, 28\)"):
         load_classifier(found.run_folder, spec=make(size=28)[0].spec, device=CPU)
+    learned = [str(digit) for digit in range(10)]
+    assert load_classifier(found.run_folder, spec=spec, device=CPU, class_names=learned).weights_id == found.weights_id
+    with pytest.raises(ConfigurationError, match=r"must have learned the classes 9, 8, .*, which learned 0, 1, "):
+        load_classifier(found.run_folder, spec=spec, device=CPU, class_names=learned[::-1])
     with pytest.raises(ConfigurationError, match="2 classes"):
         load_classifier(found.run_folder, spec=make(classes=[0, 1])[0].spec, device=CPU)
 

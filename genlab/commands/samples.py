@@ -171,7 +171,8 @@ def feature_extractors(
         extractors.append(InceptionFeatures(weights_file(inception_weights), device=device))
     reason = "there is no dataset=NAME with labels" if dataset is None else why_no_classifier(dataset)
     if classifier is not None:
-        found = load_classifier(Path(classifier), spec=spec, device=device)
+        names = () if dataset is None else dataset.class_names
+        found = load_classifier(Path(classifier), spec=spec, device=device, class_names=names)
     elif reason is None and dataset is not None and node is not None:
         found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print, train=train)
     else:

@@ -71,7 +71,7 @@ class ImageSet:
 
     def labels_among(self, names: Sequence[str]) -> Int[Tensor, " N"] | None:
         """Return the label of each image among the classes of a data set; None unless all are classes of it."""
-        if self.numbers is not None and len(names) > 0:
+        if self.class_names is None and self.numbers is not None and len(names) > 0:
             return self.numbers if bool(((self.numbers >= 0) & (self.numbers < len(names))).all()) else None
         if self.class_names is None or not set(self.class_names) <= set(names):
             return None
@@ -205,8 +205,22 @@ def _read_npz(path: Path, key: str) -> ImageSet:
         key=key,
         name=_name(path),
         levels=_without_needless_colour(torch.from_numpy(levels).permute(0, 3, 1, 2)).contiguous(),
+        class_names=None if numbers is None else _named(path, numbers.tolist()),
         numbers=None if numbers is None else torch.from_numpy(numbers.astype(np.int64)),
     )
+
+
+def _named(path: Path, numbers: Sequence[int]) -> list[str] | None:
+    """Return the class of each image by the record beside an NPZ of ours: a run may know a part of the classes.
+
+    None for an NPZ of others, and for classes whose folders are called by their numbers.
+    """
+    record = read_record(path.parent) if path.name == NPZ_NAME else None
+    names = (record or {}).get("class_folders")
+    if not isinstance(names, list) or not all(0 <= number < len(names) for number in numbers):
+        return None
+    are_numbers = all(str(name).isdigit() and int(name) == number for number, name in enumerate(names))
+    return None if are_numbers else [str(names[number]) for number in numbers]
 
 
 def _without_needless_colour(levels: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N _ H W"]:

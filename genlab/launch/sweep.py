@@ -255,10 +255,10 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
             except Exception as error:
                 failure = error
             except BaseException:
-                _conclude(sweep, settings)
+                _conclude(sweep, settings, plan.config_dir)
                 tell(f"stopped; to resume:\n  {way_on}")
                 raise
-            rows = _conclude(sweep, settings)
+            rows = _conclude(sweep, settings, plan.config_dir)
         number = sweep.stop_signal()
         if number is not None:
             tell(f"stopped; to resume:\n  {way_on}")
@@ -266,12 +266,12 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
     _raise_for(rows, failure, way_on=way_on)
 
 
-def _conclude(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
+def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | None) -> list[Row]:
     for record in sweep.records():
         if record.status == "running" and await_free(sweep.run_folder(record)) is None:
             sweep.finalise(record)
     rows = write_tables(sweep, settings)
-    tell(f"\n{report(rows, settings)}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    tell(f"\n{report(rows, settings, config_dir=config_dir)}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
     return rows
 
 

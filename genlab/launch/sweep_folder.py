@@ -149,6 +149,9 @@ class SweepFolder:
         """Return the summary.json of a job's run; empty if absent."""
         return {} if record.folder is None else read_summary(self.run_folder(record))
 
+    def _is_removed(self, record: JobRecord) -> bool:
+        return record.folder is not None and not self.run_folder(record).exists()
+
     def ask_to_prune(self, number: int) -> None:
         """Ask the parent process of a job to stop it."""
         (self.jobs_folder / f"{number}.prune").touch()
@@ -177,9 +180,11 @@ class SweepFolder:
     def finalise(self, record: JobRecord) -> JobRecord:
         """Finalise the status of a job from its run folder: its parent process is gone, or it was resumed by hand."""
         summary = self.run_summary(record)
-        if record.status in DONE:
+        if record.status in DONE and (summary or not self._is_removed(record)):
             return record
-        if summary.get("status") == "finished":
+        if record.status in DONE:
+            finalised = replace(record, status="interrupted", reason="its run folder was removed", exit_code=None)
+        elif summary.get("status") == "finished":
             finalised = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
         elif record.status == "running":
             finalised = replace(record, status="interrupted", reason=STOPPED)

@@ -199,29 +199,31 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     return rows
 
 
-def report(rows: Sequence[Row], settings: SweepSettings) -> str:
+def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | None = None) -> str:
     """Return the report for the terminal.
 
     Args:
         rows: Of the table.
         settings: Of the sweep.
+        config_dir: Of its command line.
     """
     if not rows:
         return "no job has started"
     parts = [_table(rows)]
     if _aggregates(rows, settings):
         parts.append(_seeds_table(seed_rows(rows)))
-    parts.append(_told_best(rows, settings))
+    parts.append(_told_best(rows, settings, config_dir))
     return "\n\n".join(parts)
 
 
-def _told_best(rows: Sequence[Row], settings: SweepSettings) -> str:
+def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None) -> str:
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         arguments = [argument for argument in best.record.line if not argument.startswith("name=")]  # the sweep's own
-        command = shlex.join(["genlab", "train", *arguments])
+        where = [] if config_dir is None else ["--config-dir", config_dir]
+        command = shlex.join(["genlab", "train", *arguments, *where])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:

@@ -24,15 +24,22 @@ CLASSIFICATION_MEASURES = MappingProxyType(
 
 
 def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"]) -> Loss:
-    """Return the cross-entropy in nats and the share of errors, averaged over the labelled images of the batch."""
+    """Return the cross-entropy in nats and the share of errors, averaged over the labelled images of the batch.
+
+    Without a labelled image the loss is 0 and the metrics are NaN, which their mean leaves out.
+    """
     is_labelled = labels != UNLABELLED
-    num_labelled = mean_over_processes(is_labelled.sum()).clamp_min(1 / num_processes())
+    counted = mean_over_processes(is_labelled.sum())
+    num_labelled = counted.clamp_min(1 / num_processes())
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
     is_wrong = (logits.detach().argmax(1) != labels) & is_labelled
     cross_entropy = total / num_labelled
     return Loss(
         value=cross_entropy,
-        metrics={"cross_entropy_nats": cross_entropy.detach(), "error": is_wrong.sum() / num_labelled},
+        metrics={
+            "cross_entropy_nats": cross_entropy.detach().masked_fill(counted == 0, math.nan),
+            "error": (is_wrong.sum() / num_labelled).masked_fill(counted == 0, math.nan),
+        },
     )
 
 

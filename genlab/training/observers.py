@@ -79,9 +79,8 @@ class TrainingMetrics(Observer):
 
     def _mean(self, values: Float[Tensor, " n"]) -> float:
         # A device records the metrics of an update that it withholds, too; the host does not.
-        if self.run.settings.on_non_finite == "skip" and bool((is_finite := values.isfinite()).any()):
-            values = values[is_finite]
-        return float(values.mean())
+        is_counted = values.isfinite() if self.run.settings.on_non_finite == "skip" else ~values.isnan()
+        return float((values[is_counted] if bool(is_counted.any()) else values).mean())
 
     def observe(self, step: int) -> None:
         run = self.run

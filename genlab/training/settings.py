@@ -137,8 +137,6 @@ class TrainerSettings:
             self._require("precision", self.precision != "float16", f"no float16 with trainer.sharding={self.sharding}")
         if self.devices == 1:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
-        if self.early_stopping_patience is not None:
-            self._require("early_stopping_patience", self.validation_interval > 0, "null when nothing is validated")
 
     def with_both_lengths(self, *, num_images: int, repeats: int) -> "TrainerSettings":
         """Return the settings with the number of steps and that of epochs, the second of them derived from the first.

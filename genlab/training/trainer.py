@@ -127,10 +127,12 @@ class Trainer(TrainingRun):
             self.summary.measures |= observer.measures
             if (tag := observer.selects) is not None and self.selection.tag is None:
                 self.select_by(tag, direction=observer.measures[tag].direction)
-        if settings.early_stopping_patience is not None and self.selection.tag is None:
+        tag = self.selection.tag
+        is_measured = tag is not None and (settings.validation_interval > 0 or not tag.startswith("validation/"))
+        if settings.early_stopping_patience is not None and not is_measured:
             raise ConfigurationError(
-                "trainer.early_stopping_patience must be null without a measure to stop by (quality=default gives a "
-                f"GAN one, on 10 validation images or more), got {settings.early_stopping_patience}"
+                "trainer.early_stopping_patience must be null without a measure to stop by (of validation, or by "
+                f"quality=default of a GAN, on 10 validation images or more), got {settings.early_stopping_patience}"
             )
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent

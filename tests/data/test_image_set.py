@@ -47,6 +47,18 @@ def test_an_npz_is_the_same_images_as_a_folder(tmp_path: Path) -> None:
     assert npz.labels_among(("0", "1")) is None
 
 
+def test_the_classes_of_samples_are_those_of_their_run(tmp_path: Path) -> None:
+    """A run of some classes of a data set counts them from 0."""
+    np.savez(tmp_path / "samples.npz", np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 2, 1]))
+    record = {"is_finished": True, "class_folders": ["4", "5", "6"]}
+    (tmp_path / "sampling.json").write_text(json.dumps(record))
+    digits = [str(digit) for digit in range(10)]
+    for place in (tmp_path, tmp_path / "samples.npz"):
+        assert read_image_set(place, key="samples").labels_among(digits).tolist() == [4, 6, 5]
+    (tmp_path / "sampling.json").write_text(json.dumps(record | {"class_folders": ["0", "1", "2"]}))
+    assert read_image_set(tmp_path, key="samples").labels_among(["cat", "dog", "emu"]).tolist() == [0, 2, 1]
+
+
 def test_images_in_colour_that_are_grey_are_grey_and_grey_fits_colour(tmp_path: Path) -> None:
     levels = np.stack([np.stack([GREY] * 3, -1)] * 2)
     np.savez(tmp_path / "grey.npz", levels)

@@ -1,6 +1,7 @@
 """The files of a sweep suffice to resume it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,10 @@ def test_a_job_left_running_is_finalised_from_its_run_folder(tmp_path: Path) -> 
     finalised = sweep.record(0)
     assert finalised is not None
     assert finalised.exit_code == 0
+    shutil.rmtree(tmp_path / "0_x")
+    removed = sweep.finalise(finalised)
+    assert (removed.status, removed.reason) == ("interrupted", "its run folder was removed")
+    assert sweep.record(0) == removed
 
 
 @pytest.mark.parametrize("content", [None, "words: 3", "{", "[]", "words: [a]"])

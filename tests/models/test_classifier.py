@@ -142,3 +142,12 @@ def test_better_than_logistic_regression_on_digits() -> None:
         optimizer.step()
     error = model.eval().evaluate(test)["error"].mean().item()
     assert error < min(errors) - 0.01
+
+
+def test_a_batch_without_labels_has_a_loss_of_zero_and_no_error() -> None:
+    model = make_classifier()
+    batch = make_batch(model.spec, 4)
+    unlabelled = Batch(images=batch.images, labels=torch.full((4,), UNLABELLED))
+    loss = model.loss(unlabelled)
+    assert loss.value == 0
+    assert all(value.isnan() for value in loss.metrics.values())

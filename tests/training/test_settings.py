@@ -58,11 +58,6 @@ def test_no_default_stands_in_code() -> None:
     assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(TrainerSettings))
 
 
-def test_a_patience_without_validation_would_have_no_effect() -> None:
-    with pytest.raises(ValueError, match="null when nothing is validated"):
-        make_settings(early_stopping_patience=3, validation_interval=0)
-
-
 def test_parts_of_a_batch_must_be_alike() -> None:
     with pytest.raises(ValueError, match=r"^trainer\.gradient_accumulation must be 1 with labelled_fraction, got 2$"):
         make_settings(labelled_fraction=0.5, gradient_accumulation=2)

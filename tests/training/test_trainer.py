@@ -1,6 +1,7 @@
 """The loop: resume is bitwise, limits stop it, faults never reach a weight or a checkpoint."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -344,12 +345,23 @@ def test_a_run_that_had_stopped_early_is_tested_where_it_stopped(
     assert (more.status, more.step) == ("finished", 20)
 
 
+def test_a_mean_leaves_out_the_batches_that_have_no_value(run_folder: Callable[[str], Path]) -> None:
+    metrics = make_trainer(run_folder("a"), TinyGAN()).metrics
+    for value in (math.nan, 0.25, 0.75, math.nan):
+        metrics.record("model", {"error": torch.tensor(value), "unknown": torch.tensor(math.nan)})
+    means = metrics.take()
+    assert means["train/model/error"] == 0.5
+    assert math.isnan(means["train/model/unknown"])
+
+
 def test_early_stopping_needs_a_measure(run_folder: Callable[[str], Path]) -> None:
     class Unmeasured(TinyGAN):
         selection_measure = None
 
     with pytest.raises(ConfigurationError, match="early_stopping_patience must be null without a measure"):
         make_trainer(run_folder("a"), Unmeasured(), early_stopping_patience=2)
+    with pytest.raises(ConfigurationError, match="early_stopping_patience must be null without a measure"):
+        make_trainer(run_folder("a"), TinyGAN(), early_stopping_patience=2, validation_interval=0)
 
 
 def test_time_limit_leaves_a_resumable_run(run_folder: Callable[[str], Path]) -> None:
