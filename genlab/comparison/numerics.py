@@ -78,6 +78,7 @@ CHANGES = (
     Change("`dataset=folder` with a `validation_fraction`", "e208c26"),
     Change("`experiment=draw_no_attention_mnist_long`", "83d0161", ("draw_no_attention_mnist_long",)),
     Change("DRAW without attention, PixelCNN over blocks, PixelCNN++", "416c9dd"),
+    Change("The logged cross-entropy and error of a classifier", "3bfb7c1"),
 )
 
 
