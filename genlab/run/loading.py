@@ -16,7 +16,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import GenerativeModel, Model
-from genlab.paths import from_here
+from genlab.paths import from_here, resume_command
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
@@ -69,7 +69,10 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         # The previous one is the last one if a kill came within a save. A damaged one is refused and not replaced by
         # another: samples and measures must be of the requested checkpoint.
         names = (*((BEST,) if checkpoint == "best" else ()), LAST, PREVIOUS)
-        name = next((name for name in names if checkpoints.has(name)), LAST)
+        found = [name for name in names if checkpoints.has(name)]
+        if not found and (folder / "summary.json").exists():
+            raise CheckpointError(f"{folder} has no checkpoint; to train it: {resume_command(folder)}")
+        name = found[0] if found else LAST
         state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
         weights, average, step = state["model"], state.get("average"), state["step"]

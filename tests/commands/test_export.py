@@ -19,6 +19,7 @@ import genlab as package
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.run.checkpoint import LAST, CheckpointFolder
 from genlab.run.exported import Origin, load_weights, save_weights
+from tests.commands.conftest import TINY
 from tests.conftest import Outcome
 
 Genlab = Callable[..., Outcome]
@@ -287,3 +288,12 @@ def test_an_export_that_failed_leaves_nothing_and_the_next_one_succeeds(genlab: 
     assert sorted(Path("run").iterdir()) == before
     assert genlab("export", "run=run").code == 0
     assert len(list(Path("run/export").iterdir())) == 4
+
+
+def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(genlab: Callable[..., Outcome]) -> None:
+    assert genlab("train", "model=draw", *TINY, "trainer.dry_run=true", "hydra.run.dir=dry").code == 0
+    for command in ("export", "sample", "evaluate"):
+        outcome = genlab(command, "run=dry")
+        assert outcome.code == 4
+        assert "has no checkpoint; to train it: " in outcome.errors
+        assert outcome.errors.endswith("train resume=dry\n")
