@@ -277,7 +277,7 @@ OUT_OF_RANGE = [
     ("trainer.max_minutes=.nan", "trainer.max_minutes must be"),
     ("seed=-1", "seed must be between 0 and"),
     ("device=gpu", "device must be auto, cpu, cuda, cuda:N or mps, got gpu"),
-    ("num_threads=0", "num_threads must be null or at least 1, got 0"),
+    ("num_threads=0", "num_threads must be null, auto or at least 1, got 0"),
     ("model.read_size=wide", "model.read_size must be a whole number or null, got 'wide'"),
     ("model.num_glimpses=[1,2]", "model.num_glimpses must be a whole number"),
     ("model.spec=1", "model=draw has no key spec"),
