@@ -1,6 +1,7 @@
 """The progress display of a run: two live lines on a terminal, plain lines elsewhere, one line per validation."""
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -128,7 +129,8 @@ def short_texts(values: Mapping[str, float]) -> list[str]:
     texts = []
     for tag in [*losses, *(tag for tag in values if tag not in losses)]:
         quantity = tag.rpartition("/")[2]
-        name, text = quantity, f"{values[tag]:.4g}"
+        # A mean over batches without a label is no divergence, which would have ended the run.
+        name, text = quantity, "unknown" if math.isnan(values[tag]) else f"{values[tag]:.4g}"
         if quantity.startswith(OF_REAL_IMAGES):
             continue
         if (real := tag.replace(_QUALITY, f"{_QUALITY}{OF_REAL_IMAGES}")) != tag and real in values:
