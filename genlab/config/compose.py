@@ -28,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
 from genlab.config.location import config_directory
-from genlab.config.suggestions import suggestion, unknown_key
+from genlab.config.suggestions import missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 from genlab.printing import one_line
@@ -37,7 +37,6 @@ from genlab.printing import one_line
 Composed: TypeAlias = Any
 
 _MAX_JOBS_KEPT = 64
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
@@ -390,14 +389,3 @@ def _explain_grammar(override: str) -> str:
     if missing := missing_brackets(value):
         return f"{key} lacks {missing} at its end, got {value}; did you mean '{key}={value}{missing}'?"
     return f"{key} must have a value that Hydra can read, got {value}; quote it: \"{key}='{value}'\""
-
-
-def missing_brackets(value: str) -> str:
-    """Return the brackets that a value opens and does not close."""
-    closing: list[str] = []
-    for character in value:
-        if character in _BRACKETS:
-            closing.append(_BRACKETS[character])
-        elif closing and character == closing[-1]:
-            closing.pop()
-    return "".join(reversed(closing))

@@ -62,6 +62,7 @@ _VALUES = {
     **dict.fromkeys(("fp32", "float", "single", "full", "32"), "float32"),
     **dict.fromkeys(("pixelcnn++", "pixelcnnpp"), "pixelcnn_pp"),
 }
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def nearest(name: str, valid: Iterable[str], *, cutoff: float = 0.6) -> str | None:
@@ -144,3 +145,14 @@ def suggestion(name: str, valid: Iterable[str], *, kind: str) -> str:
 
 def _parent(key: str) -> str:
     return key.rpartition(".")[0]
+
+
+def missing_brackets(value: str) -> str:
+    """Return the brackets that a value opens and does not close."""
+    closing: list[str] = []
+    for character in value:
+        if character in _BRACKETS:
+            closing.append(_BRACKETS[character])
+        elif closing and character == closing[-1]:
+            closing.pop()
+    return "".join(reversed(closing))

@@ -6,8 +6,8 @@ Only a refused command line is examined, so nothing here changes the meaning of 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genlab.config.compose import Composer, missing_brackets
-from genlab.config.suggestions import nearest, nearest_key, spelled_elsewhere
+from genlab.config.compose import Composer
+from genlab.config.suggestions import missing_brackets, nearest, nearest_key, spelled_elsewhere
 from genlab.errors import ConfigurationError
 from genlab.run.names import CONFIG_NAME
 
