@@ -3,14 +3,13 @@
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from genlab.config.fields import check_fields
+from genlab.config.fields import reader_of
 from genlab.data.location import describe_root, resolve_root
 from genlab.errors import GenlabError
 from genlab.functional import kl_to_standard_normal
@@ -35,14 +34,7 @@ class UnsoundNumericsError(GenlabError, RuntimeError):
     exit_code = 5
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DoctorSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return check_fields(DoctorSettings, values, "")
+read = reader_of(DoctorSettings)
 
 
 def run(settings: DoctorSettings, context: JobContext) -> None:

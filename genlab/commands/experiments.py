@@ -4,14 +4,15 @@ import re
 from contextlib import suppress
 
 from genlab.comparison.published import read_experiment
-from genlab.config.catalogue import NamedSettings, files_of, headline, read_name
+from genlab.config.catalogue import NamedSettings, files_of, headline
+from genlab.config.fields import reader_of
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.tables import described
 
 _DETAILS = re.compile(r"[;(]|, | beside ")
 
-read = read_name
+read = reader_of(NamedSettings)
 
 
 def run(settings: NamedSettings, context: JobContext) -> None:

@@ -1,10 +1,11 @@
 """`genlab models`: every option of ``model=``, ours and the user's, with a sentence of its file; or one in full."""
 
-from genlab.config.catalogue import NamedSettings, options_of, read_name
+from genlab.config.catalogue import NamedSettings, options_of
+from genlab.config.fields import reader_of
 from genlab.launch.contract import JobContext
 from genlab.tables import described
 
-read = read_name
+read = reader_of(NamedSettings)
 
 
 def run(settings: NamedSettings, context: JobContext) -> None:

@@ -3,16 +3,15 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genlab.commands import export
 from genlab.commands.export import ExportSettings
 from genlab.comparison.results import changes
 from genlab.comparison.runs import Run, folders_of_runs, read_run
-from genlab.config.fields import check_fields
+from genlab.config.fields import reader_of
 from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
@@ -44,14 +43,7 @@ class PretrainedSettings:
             raise ValueError("all must be false with names")
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> PretrainedSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return check_fields(PretrainedSettings, values, "")
+read = reader_of(PretrainedSettings)
 
 
 def run(settings: PretrainedSettings, context: JobContext) -> None:

@@ -3,16 +3,15 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genlab.comparison.records import QUALITY, VALIDATION, Record
 from genlab.comparison.runs import Run, describe_seconds, read_runs
 from genlab.comparison.table import rounded
-from genlab.config.fields import check_fields
+from genlab.config.fields import reader_of
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.paths import from_here
@@ -44,14 +43,7 @@ class RunsSettings:
             raise ValueError(f"runs must name at least one run{'' if self.runs else ' or folder of runs'}")
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunsSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return check_fields(RunsSettings, values, "")
+read = reader_of(RunsSettings)
 
 
 def run(settings: RunsSettings, context: JobContext) -> None:

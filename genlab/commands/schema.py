@@ -1,13 +1,12 @@
 """`genlab schema`: JSON schemas of the YAML files, with which editors complete and check them."""
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
-from genlab.config.fields import check_fields
+from genlab.config.fields import reader_of
 from genlab.config.json_schema import FOLDER, TRAIN, schemas
 from genlab.config.location import config_directory
 from genlab.launch.contract import JobContext
@@ -22,14 +21,7 @@ class SchemaSettings:
     """Folder to write to; None is ``schema/`` in genlab's own configuration tree."""
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SchemaSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return check_fields(SchemaSettings, values, "")
+read = reader_of(SchemaSettings)
 
 
 def settings_of_commands(configs: Path) -> dict[str, type]:

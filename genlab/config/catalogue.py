@@ -1,12 +1,10 @@
 """Descriptions of the options of a config group, read from the comments at the head of its files without imports."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from genlab.config.fields import check_fields
 from genlab.config.location import config_directory
 from genlab.tables import described
 
@@ -23,16 +21,6 @@ class NamedSettings:
 
     name: str | None
     """The option to describe; None lists all."""
-
-
-def read_name(values: Mapping[str, Any], overrides: Sequence[str]) -> NamedSettings:
-    """Return the checked settings of a command that lists the options of a group, or describes one.
-
-    Raises:
-        ConfigurationError: Something in them does not fit.
-    """
-    del overrides
-    return check_fields(NamedSettings, values, "")
 
 
 def files_of(group: str, folders: Sequence[Path]) -> dict[str, Path]:

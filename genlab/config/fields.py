@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from types import UnionType
@@ -99,6 +99,17 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
         raise
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def reader_of(settings: type[_T]) -> Callable[[Mapping[str, Any], Sequence[str]], _T]:
+    """Return the ``read`` of a command whose settings need no check but their own."""
+
+    def read(values: Mapping[str, Any], overrides: Sequence[str]) -> _T:
+        del overrides
+        return check_fields(settings, values, "")
+
+    read.__annotations__["return"] = settings  # as the schemas of the commands are made from it
+    return read
 
 
 def join(parent: str, name: str) -> str:
