@@ -170,11 +170,8 @@ def test_every_model_names_a_recipe_and_every_recipe_is_named() -> None:
         assert {path.stem for path in settings} <= set(options("optimizer"))
 
 
-def test_an_empty_list_of_loggers_leaves_none_while_an_older_run_has_tensorboard() -> None:
-    values = composed("logger=[]")
-    assert read_run_configuration(values).loggers == {}
-    del values["logger"]
-    assert list(read_run_configuration(values).loggers) == ["tensorboard"]
+def test_an_empty_list_of_loggers_leaves_none() -> None:
+    assert read_run_configuration(composed("logger=[]")).loggers == {}
 
 
 @pytest.mark.slow

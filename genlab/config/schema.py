@@ -32,7 +32,6 @@ MAX_SEED = 2**63 - 1
 _BOUND = {"optimizers": "optimizer", "settings": "trainer", "quality_settings": "quality"}
 _BOUND |= {f"bound_{node}": node for node in ("dataset", "model", "schedule")}
 _BOUND |= {"bound_observers": "observer", "loggers": "logger"}
-_TENSORBOARD = {"tensorboard": {TARGET: "genlab.training.loggers.tensorboard.TensorBoard"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,12 +165,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
         ConfigurationError: A key is unknown or missing, a value has the wrong type or range, or a target is refused.
     """
     require_name(values.get(_NAME))
-    values = {key: value for key, value in values.items() if key != _NAME}
-    # No keys of older runs.
-    absent = {"allow_other_data": False, "observer": {}, "quality": None, "init_from": None, "logger": _TENSORBOARD}
-    values = {**absent, **values}
-    if isinstance(node := values.get("trainer"), Mapping):
-        values["trainer"] = {"num_epochs": None, **node}
+    groups_without_choice: dict[str, Any] = {"observer": {}, "quality": None}
+    values = {**groups_without_choice, **{key: value for key, value in values.items() if key != _NAME}}
     configuration = replace(check_fields(RunConfiguration, values, ""), is_trusted=is_trusted)
     for phase in configuration.optimizer:
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):

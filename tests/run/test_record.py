@@ -219,9 +219,7 @@ def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_the_key_has_tensorboard_and_an_untrusted_one_no_logger_of_its_own(run_folder: Path) -> None:
-    edit(run_folder, lambda values: values.pop("logger"))
-    assert list(load_run(run_folder).configuration.loggers) == ["tensorboard"]
+def test_an_untrusted_run_has_no_logger_of_its_own(run_folder: Path) -> None:
     edit(run_folder, lambda values: values.update(logger={"own": {"_target_": "os.system"}}))
     with pytest.raises(ConfigurationError, match="in a run folder must name something of"):
         _ = load_run(run_folder).configuration.loggers
