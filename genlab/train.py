@@ -27,6 +27,7 @@ from genlab.reference_classifier import class_predictor
 from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
 from genlab.run.changes import resumed, with_one_length
+from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
 from genlab.run.folder import clear, locked, read_summary
@@ -181,7 +182,8 @@ def build_trainer(
     repeats = {phase.name: phase.repeats for phase in model.phases()}
     require_phases(configuration.optimizer, tuple(repeats))
     num_images, most = dataset.num_images("train"), max(repeats.values())
-    settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most)
+    seen_at = (0, 0) if configuration.resume is None else CheckpointFolder(run_folder / "checkpoints").seen_at
+    settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most, seen_at=seen_at)
     compiles, why = choose(model, settings, device)
     settings = replace(settings, compile=compiles)
     configuration = configuration.changed(trainer=asdict(settings))

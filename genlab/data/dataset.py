@@ -300,7 +300,7 @@ class BatchStream:
 
     The stream is the concatenation of one random permutation of the training images per epoch. Batch i holds positions
     i * batch_size up to (i + 1) * batch_size of it, so every batch has the same size, a batch may span two epochs, and
-    each image comes exactly once per epoch.
+    each image comes exactly once per epoch. Batches of another size continue it from the position that was reached.
     """
 
     def __init__(self, dataset: Dataset, *, batch_size: int, share: slice, seed: int, device: torch.device) -> None:
@@ -316,11 +316,14 @@ class BatchStream:
 
     def batch(self, index: int) -> Batch:
         """Return the batch at an index of the stream, from 0."""
-        start = index * self.batch_size
+        return self.batch_from(index * self.batch_size)
+
+    def batch_from(self, start: int) -> Batch:
+        """Return the batch that begins at a position of the stream, from 0."""
         positions = torch.arange(start, start + self.batch_size, device=self._index_device)
         return self._dataset.deliver(
             "train",
-            self._indices(index)[self._share],
+            self._indices(start)[self._share],
             positions[self._share],
             seed=self._noise_seed,
             device=self._device,
@@ -328,9 +331,9 @@ class BatchStream:
             composition_seed=self._composition_seed,
         )
 
-    def _indices(self, index: int) -> Int[Tensor, " B"]:
+    def _indices(self, start: int) -> Int[Tensor, " B"]:
         """Return the indices of the training images of a batch, over all processes."""
-        return self._images.take(index, self.batch_size)
+        return self._images.take(start, self.batch_size)
 
 
 class SemiSupervisedStream(BatchStream):
@@ -360,16 +363,16 @@ class SemiSupervisedStream(BatchStream):
         self._rows = rows.to(self._index_device)
         self._labelled = Epochs(len(rows), seed=seed, purpose="labelled order", device=self._index_device)
 
-    def batch(self, index: int) -> Batch:
-        """Return the batch at an index of the stream, from 0."""
-        batch = super().batch(index)
+    def batch_from(self, start: int) -> Batch:
+        batch = super().batch_from(start)
         num_labelled = len(range(self.num_labelled)[self._share])  # of the images of this process
         batch.labels[num_labelled:] = UNLABELLED  # gathered, hence the batch's own
         return replace(batch, num_labelled=num_labelled)
 
-    def _indices(self, index: int) -> Int[Tensor, " B"]:
-        labelled = self._rows.index_select(0, self._labelled.take(index, self.num_labelled))
-        return torch.cat([labelled, self._images.take(index, self.batch_size - self.num_labelled)])
+    def _indices(self, start: int) -> Int[Tensor, " B"]:
+        first = start * self.num_labelled // self.batch_size  # rounded where batches of another size came before
+        labelled = self._rows.index_select(0, self._labelled.take(first, self.num_labelled))
+        return torch.cat([labelled, self._images.take(start - first, self.batch_size - self.num_labelled)])
 
 
 def _warn_of_repetitions(num_drawn: int, num_images: int, *, kind: str, hint: str) -> None:

@@ -40,9 +40,9 @@ class Epochs:
         self._epoch = -1  # of the memoised permutation; none yet
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def take(self, index: int, count: int) -> Int[Tensor, " K"]:
-        """Return positions index * count up to (index + 1) * count."""
-        position, stop = index * count, (index + 1) * count
+    def take(self, position: int, count: int) -> Int[Tensor, " K"]:
+        """Return positions position up to position + count."""
+        stop = position + count
         pieces = []
         while position < stop:
             epoch, offset = divmod(position, self._num_items)

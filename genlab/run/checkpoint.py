@@ -190,12 +190,24 @@ class CheckpointFolder:
         """Return the step of the last checkpoint, without loading it."""
         return self._step_of(LAST)
 
+    @property
+    def seen_at(self) -> tuple[int, int]:
+        """Return the step of the newest checkpoint and the images seen by then, without loading it; zeros without."""
+        for name in (LAST, PREVIOUS):
+            step, images_seen = self._step_of(name), self._count_of(name, "images_seen")
+            if step is not None and images_seen is not None:
+                return step, images_seen
+        return 0, 0
+
     def _step_of(self, name: str) -> int | None:
+        return self._count_of(name, "step")
+
+    def _count_of(self, name: str, key: str) -> int | None:
         try:
-            step = json.loads(read_metadata(self.path, name)["step"])
+            count = json.loads(read_metadata(self.path, name)[key])
         except (OSError, ValueError, KeyError, RecursionError):
             return None
-        return step if _is_step(step) else None
+        return count if _is_count(count) else None
 
     def has(self, name: str) -> bool:
         """Return True if there is a file of that name."""
@@ -214,12 +226,12 @@ def _state(tensors: dict[str, Tensor], metadata: Mapping[str, str], device: torc
         for part in _WEIGHTS
     }
     rest = {key: decode(text, placed) for key, text in metadata.items() if key not in ("format", "sha256")}
-    if not _is_step(rest.get("step")):
+    if not _is_count(rest.get("step")):
         raise ValueError("it has no step, so it is not a checkpoint of a run")
     if "model" in rest or rest.get("average") is not None:
         raise ValueError("its weights are not tensors")
     return {**weights, **rest}
 
 
-def _is_step(value: object) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value <= MAX_STEP

@@ -46,12 +46,14 @@ class Progress:
         total: Steps of the run.
         start: The step from which the run resumes.
         steps_per_epoch: Steps in which every training image comes once.
+        epochs_before: To be added where earlier steps had batches of another size.
     """
 
-    def __init__(self, *, total: int, start: int, steps_per_epoch: float) -> None:
+    def __init__(self, *, total: int, start: int, steps_per_epoch: float, epochs_before: float = 0.0) -> None:
         self._total = total
         self._start = start
         self._steps_per_epoch = steps_per_epoch
+        self._epochs_before = epochs_before
         self._started = time.monotonic()
         self._last_line = -float("inf")
         self._pending: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
@@ -84,7 +86,7 @@ class Progress:
             _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
             return
         texts = [*self._quality, *texts]
-        epoch = f"epoch {step / self._steps_per_epoch:.1f}"
+        epoch = f"epoch {self._epochs_before + step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
         self._measures.set_description_str(texts_that_fit(texts, shutil.get_terminal_size().columns - 1))
         line = f"step {step} of {self._total} ({epoch}), {self._time_left(step)} left, {speed:,.0f} images/s"

@@ -63,8 +63,6 @@ class TrainingRun:
         device: torch.device,
         seed: int,
     ) -> None:
-        self.draws_per_step = max(phase.repeats for phase in model.phases())
-        settings = settings.with_both_lengths(num_images=dataset.num_images("train"), repeats=self.draws_per_step)
         self.model = model.to(device)
         self.dataset = dataset
         self.settings = settings
@@ -85,7 +83,7 @@ class TrainingRun:
             device=device,
             seed=seed,
         )
-        self.images_per_step = settings.batch_size * self.draws_per_step
+        self.images_per_step = settings.batch_size * max(phase.repeats for phase in model.phases())
         self.seen_at = (0, 0)
         """A step and the images that had been seen then; a resumption may change the size of a batch."""
         self.checkpoints = CheckpointFolder(run_folder / "checkpoints")

@@ -138,20 +138,26 @@ class TrainerSettings:
         if self.devices == 1:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
 
-    def with_both_lengths(self, *, num_images: int, repeats: int) -> "TrainerSettings":
+    def with_both_lengths(
+        self, *, num_images: int, repeats: int, seen_at: tuple[int, int] = (0, 0)
+    ) -> "TrainerSettings":
         """Return the settings with the number of steps and that of epochs, the second of them derived from the first.
 
         Args:
             num_images: Of the training split.
             repeats: Batches that a step takes from them.
+            seen_at: A step and the images that had been seen then, perhaps in batches of another size.
 
         Raises:
             ConfigurationError: The epochs are too many steps.
         """
         steps_per_epoch = num_images / (self.batch_size * repeats)
+        step, images_seen = seen_at
+        epochs_before = (images_seen - step * self.batch_size * repeats) / num_images
         if self.num_epochs is None:
-            return replace(self, num_epochs=self.num_steps / steps_per_epoch)
-        num_steps = math.ceil(round(self.num_epochs * steps_per_epoch, 6))  # rounded, as epochs may be derived from it
+            return replace(self, num_epochs=max(epochs_before + self.num_steps / steps_per_epoch, 0.0))
+        # Rounded, as epochs may be derived from it.
+        num_steps = max(math.ceil(round((self.num_epochs - epochs_before) * steps_per_epoch, 6)), 0)
         if num_steps > MAX_STEP:
             raise ConfigurationError(
                 f"trainer.num_epochs must be at most {MAX_STEP / steps_per_epoch:g} ({MAX_STEP} steps), "

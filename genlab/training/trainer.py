@@ -20,7 +20,7 @@ from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, gathered, largest
 from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
-from genlab.run.checkpoint import LAST, PREVIOUS, first_not_finite, model_fingerprint
+from genlab.run.checkpoint import LAST, MAX_STEP, PREVIOUS, first_not_finite, model_fingerprint
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
@@ -220,8 +220,13 @@ class Trainer(TrainingRun):
             start()
         is_traced = self.settings.profile and is_first()
         trace = trace_early_steps(self.run_folder, self.device) if is_traced else nullcontext()
-        steps_per_epoch = self.dataset.num_images("train") / self.images_per_step
-        bar = Progress(total=self.last_step, start=self.step, steps_per_epoch=steps_per_epoch)
+        num_images = self.dataset.num_images("train")
+        bar = Progress(
+            total=self.last_step,
+            start=self.step,
+            steps_per_epoch=num_images / self.images_per_step,
+            epochs_before=(self.images_seen - self.step * self.images_per_step) / num_images,
+        )
         with trace as profiler, bar as self.progress:
             self.speedometer.restart(self.step)
             is_stopped = self._stop_reason is not None
@@ -273,23 +278,24 @@ class Trainer(TrainingRun):
     # A step ---------------------------------------------------------------------------------------------------------
 
     def _training_step(self) -> None:
-        """Run every phase ``repeats`` times; a pure function of the weights, the seed and the step."""
+        """Run every phase ``repeats`` times; a pure function of the weights, the seed, the step and the images seen."""
         seed_training_step(self.seed, self.step, self.device)
         if not self.model.training:  # as an observer leaves it; the walk over all modules is slow
             self.model.train()
         if self._capture is not None:
             self._capture.begin_step()
         received: list[object] = []
-        batches: dict[int, Batch] = {}  # by index in the stream: the phases of a step see the same
+        batches: dict[int, Batch] = {}  # by position in the stream: the phases of a step see the same
         for update in self.state.updates:
             handed_on = received
             self._frozen_outside.enter(update)
             try:
                 for repeat in range(update.phase.repeats):
-                    draw = 0 if self.settings.overfit_one_batch else self.step * self.draws_per_step + repeat
-                    if draw not in batches:
-                        batches[draw] = self._stream.batch(draw)
-                    metrics, handed_on = update.run(batches[draw], received)
+                    start = self.images_seen + repeat * self.settings.batch_size
+                    start = 0 if self.settings.overfit_one_batch else start
+                    if start not in batches:
+                        batches[start] = self._stream.batch_from(start)
+                    metrics, handed_on = update.run(batches[start], received)
                     self.metrics.record(update.phase.name, metrics)
             except NonFiniteError as error:
                 self.tolerate(error)
@@ -367,6 +373,8 @@ class Trainer(TrainingRun):
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
             self.seen_at = (self.step, int(kept["images_seen"]))
+            if not 0 <= self.images_seen <= MAX_STEP:
+                raise ValueError(f"images_seen must be between 0 and {MAX_STEP}, got {self.images_seen}")
             if self.step < self.last_step:
                 self.state.warn_of_rates(self.step)
             self.selection.num_without_gain = int(kept["validations_without_gain"])

@@ -53,6 +53,14 @@ def test_steps_and_epochs_follow_from_each_other(num_images: int, repeats: int) 
         make_settings(num_epochs=1e30).with_both_lengths(num_images=num_images, repeats=repeats)
 
 
+def test_epochs_count_the_steps_before_another_batch_size() -> None:
+    before = {"num_images": 100, "repeats": 2, "seen_at": (5, 160)}  # 5 steps of 2 batches of 16
+    assert make_settings(num_steps=10, batch_size=8).with_both_lengths(**before).num_epochs == pytest.approx(2.4)
+    assert make_settings(num_epochs=2.4, batch_size=8).with_both_lengths(**before).num_steps == 10
+    assert make_settings(num_epochs=0.0, batch_size=8).with_both_lengths(**before).num_steps == 0
+    assert make_settings(num_steps=0, batch_size=32).with_both_lengths(**before).num_epochs == 0
+
+
 def test_no_default_stands_in_code() -> None:
     assert {field.name for field in dataclasses.fields(TrainerSettings)} == DEFAULTS.keys()
     assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(TrainerSettings))

@@ -222,10 +222,10 @@ def test_a_step_delivers_each_of_its_batches_once(
     """Two batches for the discriminator, the first of them also for the generator."""
     trainer = make_trainer(run_folder("a"))
     delivered: list[int] = []
-    batch = trainer._stream.batch
-    monkeypatch.setattr(trainer._stream, "batch", lambda index: delivered.append(index) or batch(index))
+    batch = trainer._stream.batch_from
+    monkeypatch.setattr(trainer._stream, "batch_from", lambda start: delivered.append(start) or batch(start))
     trainer._training_step()
-    assert delivered == [0, 1]
+    assert delivered == [0, 8]
 
 
 def test_a_step_trains_what_was_evaluated(run_folder: Callable[[str], Path]) -> None:
@@ -497,6 +497,26 @@ def test_one_epoch_shows_every_image_once(run_folder: Callable[[str], Path]) -> 
     seen = torch.cat([stream.batch(index).images for index in range(5)])[:37]
     everything = next(dataset.batches("train", batch_size=37, seed=0, device=CPU)).images
     assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(map(tuple, everything.flatten(1).tolist()))
+
+
+def test_batches_of_another_size_continue_the_epoch(
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, seen = make_dataset(binarization="none"), []
+    for batch_size, num_steps in ((8, 1), (4, 3), (6, 4)):
+        trainer = make_trainer(run_folder("a"), dataset=dataset, batch_size=batch_size, num_steps=num_steps)
+        batch_from = trainer._stream.batch_from
+
+        def record(start: int, batch_from: Callable[[int], Batch] = batch_from) -> Batch:
+            seen.append((batch := batch_from(start)).images)
+            return batch
+
+        monkeypatch.setattr(trainer._stream, "batch_from", record)
+        trainer.fit(resume=num_steps > 1)
+    images = torch.cat(seen)
+    assert len(images) == 2 * (8 + 2 * 4 + 6)
+    everything = next(dataset.batches("train", batch_size=37, seed=0, device=CPU)).images
+    assert sorted(map(tuple, images[:37].flatten(1).tolist())) == sorted(map(tuple, everything.flatten(1).tolist()))
 
 
 def test_a_run_resumes_with_the_best_weights_that_its_checkpoint_knows(
