@@ -147,7 +147,13 @@ def reference_classifier(
         with exclusive_access(cache, name):
             if _status(home) != "finished":
                 tell(f"training a classifier on {dataset.name} to measure samples, once; cached in {home}")
-                _train_into(home, configuration, train)
+                try:
+                    if home.exists():  # damaged, or interrupted and not resumed by the user
+                        shutil.rmtree(home)
+                    home.mkdir()
+                except OSError as error:
+                    raise storage_error(home, error) from error
+                train(configuration, home, command="genlab train model=classifier")
     found = load_classifier(home, spec=dataset.spec, device=device)
     error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
     tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")
@@ -262,20 +268,6 @@ def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
 
 def _data_name(dataset: Dataset) -> str:
     return f"{dataset.name}_{dataset.unreduced.fingerprint[:16]}"
-
-
-def _train_into(home: Path, configuration: RunConfiguration, train: Callable[..., object]) -> None:
-    """Train in a temporary folder, and rename it when the run is complete."""
-    part = home.with_name(f"{home.name}.part")
-    try:
-        for leftover in (part, home):  # of an interrupted start; a damaged cache
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise storage_error(home, error) from error
-    train(configuration, part, command="genlab train model=classifier")
-    part.rename(home)
 
 
 def _status(run_folder: Path) -> str | None:

@@ -1,7 +1,9 @@
-"""The classifier on demand: trained once for the same images, never stored incomplete, and refused if impossible."""
+"""The classifier on demand: trained once for the same images, never used incomplete, and refused if impossible."""
 
 import json
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +16,11 @@ import torch
 from genlab import reference_classifier as module
 from genlab.data.dataset import Dataset
 from genlab.data.digits import digits
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.run.loading import load_trained
 from genlab.train import train
+from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.data.sources import SMALL_DIGITS
 
@@ -37,7 +40,7 @@ def in_an_empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     return []
 
 
-def fetch(told: list[str], **changes: Any) -> module.ReferenceClassifier:
+def fetch(told: list[str], train: Callable[..., object] = train, **changes: Any) -> module.ReferenceClassifier:
     dataset, node = make(**changes)
     return reference_classifier(dataset, node, device=CPU, num_threads=None, tell=told.append, train=train)
 
@@ -66,14 +69,29 @@ def test_hidden_labels_share_the_classifier_and_other_images_do_not(told: list[s
 
 def test_what_an_interrupted_start_left_is_replaced(told: list[str]) -> None:
     home = fetch(told).run_folder
-    part = home.with_name(f"{home.name}.part")
-    home.rename(part)
-    (part / "summary.json").write_text(json.dumps({"status": "interrupted"}))
-    assert fetch(told).run_folder == home
-    assert not part.exists()
-    (home / "summary.json").write_text("{")
-    assert fetch(told).run_folder == home
-    assert [line.split()[0] for line in told].count("training") == 3
+    for num_trainings, summary in ((2, json.dumps({"status": "interrupted"})), (3, "{")):
+        (home / "summary.json").write_text(summary)
+        (home / "stray").touch()
+        assert fetch(told).run_folder == home
+        assert not (home / "stray").exists()
+        assert [line.split()[0] for line in told].count("training") == num_trainings
+
+
+def test_an_interrupted_training_is_resumed_by_the_command_that_it_names(
+    told: list[str], genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        with monkeypatch.context() as patch:
+            observe = Trainer._observe
+            patch.setattr(Trainer, "_observe", lambda *given: (signal.raise_signal(signal.SIGINT), observe(*given))[1])
+            train(*arguments, **options)
+
+    with pytest.raises(StoppedBySignal, match="after step 1; saved; to resume: ") as stop:
+        fetch(told, train=interrupted)
+    *_, resume = shlex.split(str(stop.value))
+    assert genlab("train", resume).code == 0
+    fetch(told)
+    assert [line.split()[0] for line in told] == ["training", "classifier"]
 
 
 def test_data_without_splits_to_measure_on_still_give_one(told: list[str]) -> None:
