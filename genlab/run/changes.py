@@ -44,7 +44,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
     """Return a run's own configuration with the settings that a resumption may change.
 
     These are ``trainer.*``, ``quality.*``, ``device`` and ``num_threads``, the numbers of a schedule of ours, where the
-    data lie, and which of the run's loggers are kept.
+    data lie, and which of the run's loggers this start opens.
 
     The number of processes belongs to a start and not to a run: with torchrun it is torchrun's, not that of an earlier
     command line.
@@ -90,14 +90,15 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
 
 
 def _chosen_loggers(names: Any, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the loggers of a run that a resumption keeps.
+    """Return the loggers of a run that a resumption opens.
 
     Raises:
         ConfigurationError: Others are named, whose settings the run does not hold.
     """
     chosen = names if isinstance(names, list) else [names]
     if not all(name in saved for name in chosen):
-        raise ConfigurationError(f"logger must name some of the run's own with resume: {', '.join(saved)}, got {names}")
+        own = ", ".join(saved) or "there are none"
+        raise ConfigurationError(f"logger must name some of the run's own with resume: {own}, got {names}")
     return {name: saved[name] for name in chosen}
 
 

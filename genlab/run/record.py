@@ -136,6 +136,8 @@ def save_configuration(
 ) -> None:
     """Write config.yaml: resolved and complete, so that the model can be rebuilt without the data."""
     values = {**configuration.as_dict(), "resume": None, "allow_other_data": False}
+    if (resumed := configuration.saved_run) is not None:
+        values["logger"] = resumed.configuration.logger  # those that this start leaves out too
     measured = {SPEC_KEY: asdict(spec), FINGERPRINT_KEY: dataset_fingerprint}
     text = yaml.safe_dump({FORMAT_KEY: FORMAT_VERSION, **values, **measured}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())

@@ -6,7 +6,7 @@ import pytest
 
 from genlab.errors import ConfigurationError
 from genlab.run.changes import resumed
-from genlab.run.record import load_run
+from genlab.run.record import load_run, save_configuration
 from tests.run.conftest import edit
 
 
@@ -87,3 +87,9 @@ def test_a_resumption_keeps_the_loggers_of_its_run_or_some_of_them(run_folder: P
     assert resumed(run, ["logger=[]"]).loggers == {}
     with pytest.raises(ConfigurationError, match="logger must name some of the run's own with resume: tensorboard, wa"):
         resumed(run, ["logger=[mlflow]"])
+    changed = resumed(run, ["logger=[]"])
+    save_configuration(run_folder, changed, run.spec, dataset_fingerprint=run.dataset_fingerprint)
+    assert list(resumed(load_run(run_folder), ["logger=[wandb]"]).logger) == ["wandb"]
+    edit(run_folder, lambda values: values.update(logger={}))
+    with pytest.raises(ConfigurationError, match="own with resume: there are none, got tensorboard"):
+        resumed(load_run(run_folder), ["logger=tensorboard"])
