@@ -155,8 +155,8 @@ def reference_classifier(
                     raise storage_error(home, error) from error
                 train(configuration, home, command="genlab train model=classifier")
     found = load_classifier(home, spec=dataset.spec, device=device)
-    error = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
-    tell(f"classifier {found.weights_id} of {dataset.name}{error}: {home}")
+    measured = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
+    tell(f"classifier {found.weights_id} of {dataset.name}{measured}: {home}")
     return found
 
 
