@@ -20,6 +20,7 @@ from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
+from genlab.storage import whole_folder
 from genlab.terminal import hides_bar
 
 _FORMAT = 3  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
@@ -110,16 +111,13 @@ class FolderCache:
         return manifest if manifest.get("num_bytes") == num_bytes and not is_outdated else None
 
     def _write(self, top: Path, names: Sequence[str], home: Path) -> dict[str, Any]:
-        """Decode all files into a temporary folder, and rename it when it is complete."""
-        part = home.with_name(f"{home.name}.part")
+        """Decode all files into a folder, which appears when it is complete."""
         try:
-            for leftover in (part, home):  # of an interrupted run; a damaged cache
-                if leftover.exists():
-                    shutil.rmtree(leftover)
-            part.mkdir(parents=True)
-            manifest = self._decode_all(top, names, part / "images.u8")
-            (part / "manifest.json").write_text(json.dumps(manifest))
-            part.rename(home)
+            if home.exists():  # damaged
+                shutil.rmtree(home)
+            with whole_folder(home) as part:
+                manifest = self._decode_all(top, names, part / "images.u8")
+                (part / "manifest.json").write_text(json.dumps(manifest))
         except OSError as error:
             raise storage_error(home, error) from error
         return manifest

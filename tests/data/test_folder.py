@@ -400,13 +400,13 @@ def test_cache_is_used_and_notices_changes(tmp_path, monkeypatch, capsys):
     assert folder(**_settings(tmp_path)).fingerprint == first
     assert len(calls) == 6
     (home / "manifest.json").write_text("{")
-    home.rename(home.with_name(home.name + ".part"))  # what an interrupted run leaves
+    home.rename(home.with_name(f".{home.name}.0.tmp"))  # what a killed run leaves
     assert folder(**_settings(tmp_path)).fingerprint == first
     assert len(calls) == 12
     _save(tmp_path / "images" / "3.png", Image.new("RGB", (8, 8), (77,) * 3))
     assert folder(**_settings(tmp_path)).fingerprint != first
     assert folder(**_settings(tmp_path, size=4)).spec.height == 4
-    assert not list((tmp_path / "cache").glob("*.part"))
+    assert not list((tmp_path / "cache").glob(".*"))
     assert capsys.readouterr().err == "", "a bar belongs to a terminal"
 
 
