@@ -116,7 +116,8 @@ class CollapseWatch(Observer):
     def stop_reason(self) -> StopReason | None:
         if self._settings.on_collapse == "warn" or not self.is_alarmed:
             return None
-        return StopReason(f"collapsed: {self.description()}", is_final=True)
+        hint = "to continue, resume with trainer.on_collapse=warn"
+        return StopReason(f"collapsed: {self.description()}; {hint}", is_final=True)
 
     @torch.no_grad()
     def look(self, model: Model, *, step: int) -> dict[str, float]:

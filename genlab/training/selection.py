@@ -51,7 +51,10 @@ class Selection:
         """Return a stop reason if patience is exhausted."""
         if self._patience is None or self.num_without_gain < self._patience:
             return None
-        return StopReason(f"{self.tag} has not improved for {self._patience} validations", is_final=True)
+        num = self.num_without_gain
+        text = f"{self.tag} has not improved for {num} validation{'' if num == 1 else 's'}"
+        hint = f"to continue, resume with trainer.early_stopping_patience={num + 1} or more"
+        return StopReason(f"{text}; {hint}", is_final=True)
 
     def forget(self) -> None:
         """Forget the best step: earlier values are not comparable with new ones."""

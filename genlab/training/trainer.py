@@ -375,8 +375,6 @@ class Trainer(TrainingRun):
             self.seen_at = (self.step, int(kept["images_seen"]))
             if not 0 <= self.images_seen <= MAX_STEP:
                 raise ValueError(f"images_seen must be between 0 and {MAX_STEP}, got {self.images_seen}")
-            if self.step < self.last_step:
-                self.state.warn_of_rates(self.step)
             self.selection.num_without_gain = int(kept["validations_without_gain"])
             self.seconds_before = float(kept["seconds"])
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
@@ -387,3 +385,5 @@ class Trainer(TrainingRun):
                 self.observers[name].load_state_dict(kept["observers"][name])
             reasons = [self.selection.exhausted(), *(observer.stop_reason() for observer in self.observers.values())]
             self._stop_reason = next((reason for reason in reasons if reason is not None), None)
+            if self.step < self.last_step and self._stop_reason is None:
+                self.state.warn_of_rates(self.step)

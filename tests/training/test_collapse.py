@@ -209,6 +209,9 @@ def test_an_alarm_stops_the_run_for_good_when_asked_to(run_folder: Callable[[str
     assert last_state(folder)["step"] == 3
     resumed = make_trainer(folder, Drawing(constant), on_collapse="stop", **WATCHED).fit(resume=True)
     assert (resumed.status, resumed.step, resumed.reason) == ("finished", 3, summary.reason)
+    assert str(summary.reason).endswith("; to continue, resume with trainer.on_collapse=warn")
+    onward = make_trainer(folder, Drawing(constant), on_collapse="warn", **WATCHED).fit(resume=True)
+    assert (onward.step, onward.reason) == (20, None)
     healthy = make_trainer(run_folder("b"), Drawing(noise), on_collapse="stop", **WATCHED).fit(resume=False)
     assert (healthy.step, healthy.reason) == (20, None)
 

@@ -323,7 +323,7 @@ class Flat(TinyGAN):
 
 
 def test_a_run_that_had_stopped_early_is_tested_where_it_stopped(
-    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    run_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = run_folder("a")
     trainer = make_trainer(folder, Flat(), early_stopping_patience=2, num_steps=100)
@@ -341,6 +341,10 @@ def test_a_run_that_had_stopped_early_is_tested_where_it_stopped(
     assert (resumed.status, resumed.step) == ("finished", 15)
     assert "has not improved" in str(resumed.reason)
     assert resumed.test
+    longer = make_trainer(folder, Flat(), early_stopping_patience=2, num_steps=200).fit(resume=True)
+    assert longer.step == 15
+    assert str(longer.reason).endswith("; to continue, resume with trainer.early_stopping_patience=3 or more")
+    assert "learning rate" not in caplog.text
     more = make_trainer(folder, Flat(), early_stopping_patience=3, num_steps=100).fit(resume=True)
     assert (more.status, more.step) == ("finished", 20)
 
