@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from genlab.nn.convolution.functions import Pair, WindowGrid, avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
 
-class ReferenceConv2d(nn.Conv2d):
-    """:class:`torch.nn.Conv2d` on batches, without dilation and groups and with zeros around the image.
-
-    Raises:
-        ValueError: Something else is asked for.
-    """
+class _Checked(nn.Module):
+    """Base of a layer that is checked when it is constructed, and by :meth:`ConvolutionLayers.exchange_in`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -27,6 +23,17 @@ class ReferenceConv2d(nn.Conv2d):
 
     def check(self) -> None:
         """Refuse arguments that the derivation does not cover."""
+        raise NotImplementedError
+
+
+class ReferenceConv2d(_Checked, nn.Conv2d):
+    """:class:`torch.nn.Conv2d` on batches, without dilation and groups and with zeros around the image.
+
+    Raises:
+        ValueError: Something else is asked for.
+    """
+
+    def check(self) -> None:
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
         if isinstance(self.padding, str):
             _refuse(self, "padding", "a number of pixels", self.padding)
@@ -35,19 +42,14 @@ class ReferenceConv2d(nn.Conv2d):
         return conv2d(input, self.weight, self.bias, stride=_pair(self.stride), padding=_pair(self.padding))
 
 
-class ReferenceConvTranspose2d(nn.ConvTranspose2d):
+class ReferenceConvTranspose2d(_Checked, nn.ConvTranspose2d):
     """:class:`torch.nn.ConvTranspose2d` on batches, without dilation, groups and `output_size`.
 
     Raises:
         ValueError: Something else is asked for.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.check()
-
     def check(self) -> None:
-        """Refuse arguments that the derivation does not cover."""
         _require(self, dilation=(1, 1), groups=1, padding_mode="zeros")
 
     def forward(
@@ -65,19 +67,14 @@ class ReferenceConvTranspose2d(nn.ConvTranspose2d):
         )
 
 
-class ReferenceMaxPool2d(nn.MaxPool2d):
+class ReferenceMaxPool2d(_Checked, nn.MaxPool2d):
     """:class:`torch.nn.MaxPool2d` on batches, without dilation, indices and half-filled windows.
 
     Raises:
         ValueError: Something else is asked for.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.check()
-
     def check(self) -> None:
-        """Refuse arguments that the derivation does not cover."""
         _require(self, dilation=1, return_indices=False, ceil_mode=False)
         self.grid = _pooling_grid(self)
 
@@ -85,19 +82,14 @@ class ReferenceMaxPool2d(nn.MaxPool2d):
         return max_pool2d(input, self.grid)
 
 
-class ReferenceAvgPool2d(nn.AvgPool2d):
+class ReferenceAvgPool2d(_Checked, nn.AvgPool2d):
     """:class:`torch.nn.AvgPool2d` on batches; every mean is over the whole window, padding included.
 
     Raises:
         ValueError: Something else is asked for.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.check()
-
     def check(self) -> None:
-        """Refuse arguments that the derivation does not cover."""
         _require(self, ceil_mode=False, count_include_pad=True, divisor_override=None)
         self.grid = _pooling_grid(self)
 
