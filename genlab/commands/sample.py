@@ -247,23 +247,20 @@ def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[.
 
 
 def _label(trained: TrainedModel, settings: SampleSettings) -> int | None:
-    """Return the label that was given as a number or by the name of its class."""
-    if isinstance(settings.label, str):
-        return _label_named(settings.label, trained.run.folder)
-    return settings.label
+    """Return the label of a class that was given by its name, or else by its number.
 
-
-def _label_named(name: str, run_folder: Path) -> int:
-    """Return the label of the class of a name.
+    The name comes first: of a run of the digits 4 and 7, label=4 asks for the digit 4, whose label is 0.
 
     Raises:
-        ConfigurationError: The run keeps no such name.
+        ConfigurationError: The run has no such class.
     """
-    names = saved_class_names(run_folder)
-    if name not in names:
-        hint = suggestion(name, names, kind="classes") if names else "this folder has no class names"
-        raise ConfigurationError(f"label must be the number or the name of a class, got {name}; {hint}")
-    return names.index(name)
+    label, names = settings.label, saved_class_names(trained.run.folder)
+    if str(label) in names:
+        return names.index(str(label))
+    if isinstance(label, str) or (label is not None and names and not 0 <= label < len(names)):
+        hint = suggestion(str(label), names, kind="classes") if names else "this folder has no class names"
+        raise ConfigurationError(f"label must be the name or the number of a class, got {label}; {hint}")
+    return label
 
 
 def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:

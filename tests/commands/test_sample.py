@@ -106,9 +106,9 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     (folder / "environment.json").write_text(json.dumps({**environment, "class_names": list("abcdefghijk")}))
     assert genlab("sample", *arguments, "label=c").code == 0
     for word, message in (
-        ("label=two", "label must be the number or the name of a class, got two; classes: a, b, c"),
+        ("label=two", "label must be the name or the number of a class, got two; classes: a, b, c"),
         ("label=k", "labels must be 20 classes between 0 and 9"),
-        ("label=10", "labels must be 20 classes between 0 and 9, got 20 labels: 10\n"),
+        ("label=11", "label must be the name or the number of a class, got 11; classes: a, b, c"),
         ("temperature=0.0", "temperature must be positive"),
         ("given_rows=9", "given_rows must be between 0 and 8 rows"),
     ):
@@ -196,7 +196,7 @@ def test_the_latents_of_given_images_are_found_in_a_gan(
         assert f"{entry['file']}      {entry['rms_error_of_draws']:.4f}" in outcome.output
     assert genlab(*arguments, "label=3").output == outcome.output
     for words, message in (
-        (("label=10",), "classes between 0 and 9"),
+        (("label=10",), "label must be the name or the number of a class, got 10"),
         (("latent_steps=0",), "latent_steps must be an integer of at least 1, got 0"),
         (("images=null",), "latent_steps must be null without images=FOLDER"),
     ):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -185,6 +186,19 @@ def test_classes_name_folders_that_lead_nowhere(trained: TrainedModel) -> None:
     for names in (["cat", "../dog"], ["cat", ".."], ["cat", ""], ["cat", "CAT"], ["cat"], ["a/b", "c"]):
         assert name(names, 2) == ("0", "1")
     assert name([], 11)[:2] == ("00", "01")
+
+
+def test_a_label_is_the_name_of_a_class_before_its_number(
+    genlab: Callable[..., Outcome], cgan_run: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(cgan_run, copy)
+    environment = json.loads((copy / "environment.json").read_text())
+    (copy / "environment.json").write_text(json.dumps({**environment, "class_names": list("98765432xy")}))
+    for label, drawn_label in (("9", 0), ("0", 0), ("1", 1), ("x", 8)):
+        outcome = genlab("sample", f"run={copy}", "format=npz", "num_samples=2", f"label={label}", f"out=of_{label}")
+        assert (outcome.code, outcome.errors) == (0, "")
+        assert np.load(f"of_{label}/samples.npz")["arr_1"].tolist() == [drawn_label] * 2
 
 
 def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel, cgan_run: Path) -> None:
