@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from genlab.comparison.records import QUALITY, VALIDATION, Record
 from genlab.comparison.runs import Run, describe_seconds, read_runs
 from genlab.comparison.table import rounded
 from genlab.config.fields import reader_of
@@ -16,6 +15,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.paths import from_here
 from genlab.run.folder import remove, require_free
+from genlab.run.measured import QUALITY, VALIDATION, Record
 from genlab.run.names import CONFIG_NAME, RUNS_ROOT, find_run
 from genlab.run.pretrained import is_pretrained
 from genlab.tables import aligned

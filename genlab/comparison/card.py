@@ -5,10 +5,10 @@ Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (ar
 
 from collections.abc import Iterable, Sequence
 
-from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
 from genlab.run.exported import DIGESTS_NAME, Origin
+from genlab.run.measured import Record
 from genlab.run.names import WEIGHTS_NAME
 from genlab.types import ImageSpec
 

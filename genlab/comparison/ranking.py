@@ -5,18 +5,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from genlab.comparison.records import UNKNOWN, Record
 from genlab.comparison.runs import Run
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.measures import NOT_DECLARED
 from genlab.run.hyperparameters import Scalar
+from genlab.run.measured import Record, comparable_groups, refusals
 
-# Conditions implied by the others, which are named only if none of the others differs.
-_IMPLIED = ("fingerprint of the data", "number of images")
 _MAX_LISTED = 4  # quantities that a shared line lists by name
 _UNDECLARED = "not declared: the `measures` of the model lack its unit, kind and direction"
-_OF_THE_DATA = ("dataset", "binarisation", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +133,7 @@ def differing(runs: Sequence[Run]) -> dict[str, tuple[Scalar, ...]]:
 def _column(quantity: str, runs: Sequence[Run]) -> Column:
     records = {index: record for index, run in enumerate(runs) for record in run.records if record.quantity == quantity}
     direction = next((record.direction for record in records.values() if record.is_declared), NOT_DECLARED)
-    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    known: dict[int, Mapping[str, str]] = {}
     unknown, undeclared = [], []
     for index, record in records.items():
         conditions = record.conditions
@@ -145,23 +142,26 @@ def _column(quantity: str, runs: Sequence[Run]) -> Column:
         elif conditions is None:
             unknown.append(index)
         else:
-            groups.setdefault(tuple(conditions.items()), []).append(index)
+            known[index] = conditions
     # The letter a goes to the largest group, and refusals name the other groups relative to it.
-    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    groups = comparable_groups(known)
     cells = {index: Cell(record=records[index], group="", rank=None) for index in (*unknown, *undeclared)}
-    for number, (_, members) in enumerate(ordered):
+    for number, (_, members) in enumerate(groups):
         for index in members:
             rank = _rank(index, members, records)
             cells[index] = Cell(record=records[index], group=_letter(number), rank=rank)
-    refusals = [] if direction == "neither" else _refusals(ordered, unknown, runs)
+    reasons = [] if direction == "neither" else refusals(groups, _numbered)
+    if unknown and direction != "neither" and len(unknown) + len(groups) > 1:
+        way = f"genlab evaluate run={runs[unknown[0]].folder}" if len(unknown) == 1 else "genlab evaluate run=RUN"
+        reasons.append(f"{_numbered(unknown)} not ranked: no evaluation.json has the images and the protocol; {way}")
     if undeclared:
-        refusals.append(f"{_numbered(undeclared)} not ranked: {_UNDECLARED}")
+        reasons.append(f"{_numbered(undeclared)} not ranked: {_UNDECLARED}")
     return Column(
         quantity=quantity,
         direction=direction,
         cells=cells,
-        refusals=tuple(refusals),
-        remarks=() if direction == "neither" else tuple(_remarks([members for _, members in ordered], records)),
+        refusals=tuple(reasons),
+        remarks=() if direction == "neither" else tuple(_remarks([members for _, members in groups], records)),
     )
 
 
@@ -174,31 +174,6 @@ def _rank(index: int, members: Sequence[int], records: Mapping[int, Record]) -> 
 def _cost(record: Record) -> float:
     """Return the value with the sign for which lower is better."""
     return -record.value if record.direction == "higher" else record.value
-
-
-def _refusals(
-    ordered: Sequence[tuple[tuple[tuple[str, str], ...], list[int]]],
-    unknown: Sequence[int],
-    runs: Sequence[Run],
-) -> list[str]:
-    lines = []
-    for conditions, members in ordered[1:]:
-        first_conditions, first = ordered[0]
-        reasons = _differences(dict(conditions), dict(first_conditions))
-        lines.append(f"{_numbered(members)} not ranked with {_numbered(first)}: {'; '.join(reasons)}")
-    if unknown and len(unknown) + len(ordered) > 1:
-        way = f"genlab evaluate run={runs[unknown[0]].folder}" if len(unknown) == 1 else "genlab evaluate run=RUN"
-        lines.append(f"{_numbered(unknown)} not ranked: no evaluation.json has the images and the protocol; {way}")
-    return lines
-
-
-def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
-    names = [name for name in ours if ours[name] != theirs.get(name)]
-    # A measure of all images has no seed of their choice.
-    names = [name for name in names if name in theirs] or names
-    if any(name in _OF_THE_DATA for name in names):
-        names = [name for name in names if name not in _IMPLIED]
-    return [f"{name} {ours[name]}, not {theirs.get(name, UNKNOWN)}" for name in names]
 
 
 def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> list[str]:

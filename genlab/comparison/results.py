@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from genlab.comparison.published import Experiment, Published
-from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
 from genlab.errors import ConfigurationError
+from genlab.run.measured import Record
 
 TABLE_MARKS = ("<!-- genlab report: begin -->", "<!-- genlab report: end -->")
 SUMMARY_MARKS = ("<!-- genlab report: summary begin -->", "<!-- genlab report: summary end -->")

@@ -16,18 +16,18 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from genlab.comparison.charts import thinned
-from genlab.comparison.records import (
+from genlab.config.plain_yaml import load_plain
+from genlab.config.suggestions import nearest
+from genlab.errors import ConfigurationError
+from genlab.run.folder import is_abandoned
+from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
+from genlab.run.measured import (
     Record,
     is_number,
     records_of_evaluation,
     records_of_summary,
     records_of_validation,
 )
-from genlab.config.plain_yaml import load_plain
-from genlab.config.suggestions import nearest
-from genlab.errors import ConfigurationError
-from genlab.run.folder import is_abandoned
-from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
 from genlab.run.names import CONFIG_NAME, named_run
 from genlab.storage import leads_out, opened_within, read_within
 

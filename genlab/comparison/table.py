@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, unique_remarks
-from genlab.comparison.records import Record
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.run.hyperparameters import Scalar
+from genlab.run.measured import Record
 from genlab.tables import parts_within
 
 WIDTH = 120

@@ -25,6 +25,7 @@ import yaml  # type: ignore[import-untyped]
 from genlab.config.plain_yaml import load_plain
 from genlab.errors import ConfigurationError
 from genlab.run.folder import read_summary
+from genlab.run.names import CONFIG_NAME
 from genlab.storage import read_within, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
@@ -148,6 +149,16 @@ class SweepFolder:
     def run_summary(self, record: JobRecord) -> dict[str, Any]:
         """Return the summary.json of a job's run; empty if absent."""
         return {} if record.folder is None else read_summary(self.run_folder(record))
+
+    def run_configuration(self, record: JobRecord) -> dict[str, Any]:
+        """Return the config.yaml of a job's run; empty if absent or damaged."""
+        try:
+            content = (
+                {} if record.folder is None else load_plain(read_within(self.run_folder(record), CONFIG_NAME).decode())
+            )
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def _is_removed(self, record: JobRecord) -> bool:
         return record.folder is not None and not self.run_folder(record).exists()

@@ -12,6 +12,7 @@ from typing import Any
 from genlab.config.suggestions import suggestion
 from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_settings import SweepSettings
+from genlab.run.measured import UNKNOWN, comparable_groups, record_of, refusals
 from genlab.storage import replace_atomically
 from genlab.tables import aligned
 
@@ -38,6 +39,8 @@ class Row:
     """True if lower is better; None if no direction is declared."""
     tags: frozenset[str]
     """Tags of all measures of the run."""
+    conditions: Mapping[str, str]
+    """What the values of two runs must share to be ranked, as in ``genlab compare``."""
 
     @property
     def competes(self) -> bool:
@@ -58,6 +61,8 @@ class SeedRow:
     """Number of runs that finished with a value."""
     num_jobs: int
     minimize: bool | None
+    conditions: frozenset[tuple[tuple[str, str], ...]]
+    """Those of the runs with a value."""
 
 
 def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -68,6 +73,9 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     for record, choices in zip(records, varying(overrides), strict=True):
         summary = sweep.run_summary(record)
         measure, value = measured(summary, settings.measure)
+        conditions = None
+        if measure is not None and value is not None:
+            conditions = record_of(measure, value, summary, sweep.run_configuration(record)).conditions
         rows.append(
             Row(
                 record=record,
@@ -77,6 +85,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 minimize=settings.minimize if settings.minimize is not None else _is_lower_better(summary, measure),
                 seconds=summary.get("seconds") or None,
                 tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
+                conditions={"dataset": UNKNOWN} if conditions is None else conditions,
             )
         )
     return rows
@@ -127,17 +136,25 @@ def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """Return the best run; None if no run competes, their measures differ, or no direction is declared."""
+    """Return the best run; None if no run competes, their measures or data differ, or no direction is declared."""
     competing = [row for row in rows if row.competes]
     if len({(row.measure, row.minimize) for row in competing}) != 1 or competing[0].minimize is None:
         return None
+    if _refusals(competing):
+        return None
     return min(competing, key=_rank)
+
+
+def _refusals(rows: Sequence[Row]) -> list[str]:
+    """Return why some values are not ranked with others, one line each."""
+    groups = comparable_groups({row.record.number: row.conditions for row in rows})
+    return refusals(groups, lambda numbers: f"job {', '.join(map(str, numbers))}")
 
 
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
     """Return mean, standard deviation and number over the seeds of each setting.
 
-    The best mean comes first; settings that do not measure the same stay in the order of the jobs.
+    The best mean comes first; settings that do not measure the same on the same data stay in the order of the jobs.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -145,7 +162,8 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
         groups.setdefault(others, []).append(row)
     made = []
     for group in groups.values():
-        values = [row.value for row in group if row.competes and row.value is not None]
+        competing = [row for row in group if row.competes]
+        values = [row.value for row in competing if row.value is not None]
         made.append(
             SeedRow(
                 choices={key: value for key, value in group[0].choices.items() if key != _SEED},
@@ -155,8 +173,11 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
                 num=len(values),
                 num_jobs=len(group),
                 minimize=group[0].minimize,
+                conditions=frozenset(tuple(row.conditions.items()) for row in competing),
             )
         )
+    if len({row.conditions for row in made if row.num}) > 1:
+        return made
     if len({(row.measure, row.minimize) for row in made}) != 1 or made[0].minimize is None:
         return made
     return sorted(made, key=_rank_of_mean)
@@ -237,6 +258,8 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
             f"best: unknown, no job has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
         )
     measures = sorted({str(row.measure) for row in competing})
+    if len(measures) == 1 and all(row.minimize is not None for row in competing):
+        return f"best: not chosen, the jobs did not measure the same: {_refusals(competing)[0]}"
     if len(measures) == 1:
         return f"best: not chosen, {measures[0]} has no declared direction; sweep.minimize=true or false gives one"
     kinds = ", ".join(measures)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_report import (
@@ -159,6 +160,74 @@ def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolde
     rows = rows_of(sweep, SETTINGS)
     assert best_row(rows) is None
     assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(rows, SETTINGS)
+
+
+def configure(sweep: SweepFolder, number: int, *, seed: int = 0, limit: int | None = None, **dataset: Any) -> None:
+    facts = {"_target_": "genlab.data.digits.digits", "size": 28, "binarization": "threshold", "flip": False}
+    content = {"seed": seed, "dataset": facts | dataset, "trainer": {"validation_images": limit, "ema_decay": None}}
+    content["quality"] = {"interval": None, "num_samples": 500, "features": "auto", "inception_weights": None}
+    (sweep.path / f"{number}_x" / "config.yaml").write_text(yaml.safe_dump(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"size": 8}, "fingerprint of the data "),
+        ({"classes": [0, 1]}, "fingerprint of the data "),
+        ({"binarization": "none"}, "binarisation none, not threshold"),
+        ({"limit": 64, "seed": 1}, "number of images 64, not all"),
+    ],
+)
+@pytest.mark.parametrize("tag", [TAG, "test/nll_nats"])
+def test_values_of_other_images_are_not_ranked(
+    sweep: SweepFolder, changes: dict[str, Any], reason: str, tag: str
+) -> None:
+    for number in range(4):
+        configure(sweep, number, **(changes if number == 3 else {}))
+    chosen = settings(measure=tag)
+    rows = rows_of(sweep, chosen)
+    if tag == "test/nll_nats" and "limit" in changes:  # all images are tested
+        assert best_row(rows) is not None
+        return
+    assert best_row(rows) is None
+    told = f"best: not chosen, the jobs did not measure the same: job 3 not ranked with job 0, 1, 2: {reason}"
+    assert told in report(rows, chosen)
+    assert [row.choices["model"] for row in seed_rows(rows)] == ["a", "b"], "in the order of the jobs"
+
+
+def test_seeds_are_ranked_where_they_choose_no_images(sweep: SweepFolder) -> None:
+    training_alone = {"flip": True, "num_training": 100, "num_labels_per_class": 10, "label_seed": 2}
+    for number in range(4):
+        configure(sweep, number, seed=number, **(training_alone if number == 3 else {}))
+    assert best_row(rows_of(sweep, SETTINGS)) is not None
+    for number in range(4):
+        configure(sweep, number, seed=number % 3, limit=64)
+    rows = rows_of(sweep, SETTINGS)
+    assert best_row(rows) is None
+    assert "job 1 not ranked with job 0, 3: seed of the choice of images 1, not 0" in report(rows, SETTINGS)
+    # Means of the same seeds are of the same images.
+    (sweep.path / "5_x").mkdir()
+    for number in (4, 5):
+        (sweep.path / f"{number}_x" / "summary.json").write_text((sweep.path / "3_x" / "summary.json").read_text())
+        configure(sweep, number, seed=number % 3, limit=64)
+        overrides = ("model=b", f"seed={number % 3}", "num_threads=1")
+        sweep.write_record(
+            JobRecord(number=number, overrides=overrides, folder=f"{number}_x", status="finished", exit_code=0)
+        )
+    assert [row.choices["model"] for row in seed_rows(rows_of(sweep, SETTINGS))] == ["b", "a"]
+
+
+def test_samples_are_compared_with_the_same_images_at_every_seed(sweep: SweepFolder) -> None:
+    tag = "quality/frechet_distance_random_network"
+    for number in range(4):
+        summary = {"status": "finished", "selected_by": tag, "best": {tag: 5.0 - number}}
+        (sweep.path / f"{number}_x" / "summary.json").write_text(json.dumps(summary))
+        configure(sweep, number, seed=number, limit=64)
+    best = best_row(rows_of(sweep, SETTINGS))
+    assert best is not None
+    assert best.record.number == 3
+    configure(sweep, 3, size=8)
+    assert best_row(rows_of(sweep, SETTINGS)) is None
 
 
 def test_a_measure_that_nobody_has_is_answered_with_those_they_have(sweep: SweepFolder) -> None:

@@ -5,8 +5,8 @@ Unit, kind, direction and quantity are read as declared (:mod:`genlab.measures`)
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from genlab.measures import NOT_DECLARED, Direction
@@ -21,7 +21,14 @@ _TEXTS = (
     *("name", "split", "weights", "dataset"),
     *("binarization", "dataset_fingerprint", "features", "protocol"),
 )
-_BESIDE_THE_DATA = ("cache", "download", "flip", "fresh_clutter")  # storage, and training alone
+# Storage, and training alone.
+_BESIDE_THE_DATA = (
+    *("cache", "download", "num_workers"),
+    *("flip", "fresh_clutter", "num_training", "num_labels_per_class", "label_seed"),
+)
+# Conditions implied by the others, which are named only if none of the others differs.
+_IMPLIED = ("fingerprint of the data", "number of images")
+_OF_THE_DATA = ("dataset", "binarisation", "split")
 _COUNTS = ("num_examples", "num_importance_samples", "seed", "num_generated")
 
 
@@ -97,7 +104,7 @@ class Record:
             "number of samples": _stated(self.num_generated, "none"),
             "protocol": self.protocol or "none",
         }
-        if self.monitored and self.num_examples is not None:
+        if self.monitored and self.num_examples is not None and self.seed is not None:
             stated["seed of the choice of images"] = str(self.seed)
         return stated
 
@@ -136,44 +143,87 @@ def records_of_summary(summary: Mapping[str, Any], configuration: Mapping[str, A
 def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> list[Record]:
     """Return the measure that chose the best checkpoint, or those of the last validation if no checkpoint was chosen.
 
-    The data are identified by their configuration. A measure of samples that chose it is ranked with no other: its
-    features are not known.
+    A measure of samples that chose it is ranked with no other: its features are not known.
     """
-    values = _numbers(summary.get("best"), VALIDATION) or _numbers(summary.get("final"), VALIDATION)
-    trainer, dataset = configuration.get("trainer"), configuration.get("dataset")
-    if not isinstance(dataset, Mapping) or not isinstance(trainer, Mapping):
+    if not all(isinstance(configuration.get(key), Mapping) for key in ("trainer", "dataset")):
         return []
-    seed, limit = configuration.get("seed"), trainer.get("validation_images")
-    facts = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
-    identity = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     chosen = str(summary.get("selected_by"))
-    return [
-        Record(
-            name=name,
-            value=value,
-            **_declared(name, summary),
-            split="validation",
-            weights=_weights(configuration),
-            monitored=True,
-        )
-        for name, value in _numbers(summary.get("best"), "").items()
-        if name == chosen and name.startswith(QUALITY)
-    ] + [
-        Record(
-            name=f"{VALIDATION}{name}",
-            value=value,
-            **_declared(name, summary, prefix=VALIDATION),
-            split="validation",
-            num_examples=limit if isinstance(limit, int) else None,
-            weights=_weights(configuration),
-            seed=seed if isinstance(seed, int) else None,
-            dataset=str(dataset.get("_target_", UNKNOWN)).rpartition(".")[2],
-            binarization=str(dataset.get("binarization", UNKNOWN)),
-            dataset_fingerprint=identity,
-            monitored=True,
-        )
-        for name, value in values.items()
+    best, final = (_numbers(summary.get(part), "") for part in ("best", "final"))
+    of_samples = [tag for tag in best if tag == chosen and tag.startswith(QUALITY)]
+    values = next((part for part in (best, final) if any(tag.startswith(VALIDATION) for tag in part)), {})
+    records = [record_of(tag, best[tag], summary, configuration) for tag in of_samples]
+    return [replace(record, dataset_fingerprint=None, features=None) for record in records] + [
+        record_of(tag, value, summary, configuration) for tag, value in values.items() if tag.startswith(VALIDATION)
     ]
+
+
+def record_of(tag: str, value: float, summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> Record:
+    """Return a value of summary.json, whose data are identified by their configuration.
+
+    Those of samples are ranked where the runs chose their features alike, as the jobs of a sweep do.
+
+    Args:
+        tag: Of the value.
+        value: The number.
+        summary: Of the run.
+        configuration: Of the run; the data are unknown if it cannot be read.
+    """
+    part, _, name = tag.partition("/")
+    is_validation = tag.startswith(VALIDATION)
+    about: dict[str, Any] = {"split": "test" if part == "test" else "validation", "monitored": part != "test"}
+    trainer, dataset, quality = (configuration.get(key) for key in ("trainer", "dataset", "quality"))
+    if isinstance(dataset, Mapping) and isinstance(trainer, Mapping):
+        facts = {key: value for key, value in dataset.items() if key not in _BESIDE_THE_DATA}
+        about |= {
+            "dataset": str(dataset.get("_target_", UNKNOWN)).rpartition(".")[2],
+            "binarization": str(dataset.get("binarization", UNKNOWN)),
+            "dataset_fingerprint": hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest(),
+        }
+        seed, limit = configuration.get("seed"), trainer.get("validation_images")
+        if part != "test" and isinstance(limit, int):
+            about["num_examples"] = limit
+        if is_validation and isinstance(seed, int):
+            about["seed"] = seed
+    if tag.startswith(QUALITY) and isinstance(quality, Mapping):
+        about["features"] = str(quality.get("inception_weights") or quality.get("features"))
+        about |= {"num_generated": num} if isinstance(num := quality.get("num_samples"), int) else {}
+    return Record(
+        name=tag,
+        value=value,
+        **_declared(name if is_validation else tag, summary, prefix=VALIDATION if is_validation else ""),
+        weights=_weights(configuration),
+        **about,
+    )
+
+
+def comparable_groups(conditions: Mapping[int, Mapping[str, str]]) -> list[tuple[Mapping[str, str], list[int]]]:
+    """Return the groups of numbered values that can be ranked, with the conditions of each; the largest comes first."""
+    groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    for number, stated in conditions.items():
+        groups.setdefault(tuple(stated.items()), []).append(number)
+    return [(dict(stated), members) for stated, members in sorted(groups.items(), key=lambda item: -len(item[1]))]
+
+
+def refusals(groups: Sequence[tuple[Mapping[str, str], list[int]]], told: Callable[[Sequence[int]], str]) -> list[str]:
+    """Return why each further group is not ranked with the first, one line each.
+
+    Args:
+        groups: Of :func:`comparable_groups`.
+        told: Returns the names of numbered values.
+    """
+    return [
+        f"{told(members)} not ranked with {told(groups[0][1])}: {'; '.join(_differences(conditions, groups[0][0]))}"
+        for conditions, members in groups[1:]
+    ]
+
+
+def _differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> list[str]:
+    names = [name for name in ours if ours[name] != theirs.get(name)]
+    # A measure of all images has no seed of their choice.
+    names = [name for name in names if name in theirs] or names
+    if any(name in _OF_THE_DATA for name in names):
+        names = [name for name in names if name not in _IMPLIED]
+    return [f"{name} {ours[name]}, not {theirs.get(name, UNKNOWN)}" for name in names]
 
 
 def _record(entry: Any) -> Record | None:
