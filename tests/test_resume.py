@@ -81,6 +81,19 @@ def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -
     assert contents(run) == before
 
 
+@pytest.mark.parametrize(
+    "override", ["model.n_critic=5", "model/objective=wasserstein", "observer=[brightness]", "optimizer.default.mu=1"]
+)
+def test_what_the_default_configuration_does_not_know_is_fixed_all_the_same(
+    genlab: Genlab, run: Path, override: str
+) -> None:
+    key = override.partition("=")[0]
+    outcome = genlab("train", "resume=run", "dataset.root=.", override)
+    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+    assert f"{key} cannot change on resume, which takes trainer.KEY" in outcome.errors
+    assert "did you mean 'trainer.num_steps'" in genlab("train", "resume=run", "trainer.num_step=9").errors
+
+
 def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_resumes_alone(genlab: Genlab, run: Path) -> None:
     shutil.copy("run/checkpoints/last.safetensors", "run/checkpoints/previous.safetensors")
     Path("run/checkpoints/last.safetensors").write_bytes(b"damaged")

@@ -28,7 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
 from genlab.config.location import config_directory
-from genlab.config.suggestions import missing_brackets, suggestion, unknown_key
+from genlab.config.suggestions import fixed_on_resume, missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded
 from genlab.printing import one_line
@@ -115,7 +115,8 @@ class Composer:
                 for line, override in zip(overrides, parsed, strict=True)
                 if self.options(override.key_or_group) and not override.is_sweep_override()
             }
-            raise ConfigurationError(self.other_model(parsed) or self._explain(error, chosen)) from error
+            fixed = fixed_on_resume([override.key_or_group for override in parsed])
+            raise ConfigurationError(fixed or self.other_model(parsed) or self._explain(error, chosen)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"a configuration file is not plain YAML: {one_line(str(error))}") from error
         except ValueError as error:  # a number, true or false in the place of an option

@@ -1,6 +1,7 @@
 """The error line for a mistyped name, with the nearest valid one."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,7 @@ _VALUES = {
     **dict.fromkeys(("fp32", "float", "single", "full", "32"), "float32"),
     **dict.fromkeys(("pixelcnn++", "pixelcnnpp"), "pixelcnn_pp"),
 }
+_FIXED = ("dataset", "experiment", "model", "observer", "optimizer", "recipe", "technique")
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -133,6 +135,26 @@ def unknown_key(
         return f"{owner} has no key {last}; its keys: {listed}{hint}"
     top = sorted({known.partition(".")[0] for known in keys})
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
+
+
+def fixed_on_resume(keys: Collection[str]) -> str | None:
+    """Return the error line for the first key of a resumption that belongs to the run for good; None without one.
+
+    It is needed where the composed configuration, which is not that of the run, does not know the key.
+
+    Args:
+        keys: All keys of the command line.
+    """
+    found = [key for key in keys if re.split(r"[./@]", key)[0] in _FIXED and key != "dataset.root"]
+    return cannot_change(found[0]) if found and "resume" in keys else None
+
+
+def cannot_change(key: str) -> str:
+    """Return the error line for a setting that a resumption cannot change."""
+    return (
+        f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, quality.KEY, dataset.root, "
+        "logger, allow_other_data, device and num_threads; for anything else start a new run"
+    )
 
 
 def suggestion(name: str, valid: Iterable[str], *, kind: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from genlab.config.build import TARGET
 from genlab.config.compose import parse_overrides
 from genlab.config.schema import RunConfiguration, read_run_configuration
+from genlab.config.suggestions import cannot_change
 from genlab.errors import ConfigurationError
 from genlab.parallel.place import LAUNCHER_VARIABLE, this_place
 from genlab.run.names import is_export
@@ -76,10 +77,7 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
             values[key] = _chosen_loggers(override.value(), saved.logger)
             continue
         if override.is_delete() or override.is_sweep_override() or not _may_change(key, saved):
-            raise ConfigurationError(
-                f"{key} cannot change on resume, which takes trainer.KEY, schedule.KEY, quality.KEY, {ROOT_KEY}, "
-                "logger, allow_other_data, device and num_threads; for anything else start a new run"
-            )
+            raise ConfigurationError(cannot_change(key))
         (values[parent] if parent else values)[name] = override.value()
         changed.add(key)
     if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
