@@ -11,7 +11,8 @@ Differs from the paper:
 
 Order: raster order of pixels, within a pixel R, G, B.
 
-Dimensions: B batch, n images drawn together, C channels, H height, W width, K levels.
+Dimensions: B batch, n images drawn together, S symbols (a sub-pixel each) per site, K values of a symbol, h rows and
+w columns of sites, F channels of the network's input.
 """
 
 from collections.abc import Sequence
@@ -66,14 +67,12 @@ class PixelCNN(AutoregressiveModel, SamplesIncrementally):
         dropout: float,
         position_bias: bool,
     ) -> None:
-        grid = (spec.height, spec.width)
-        super().__init__(
-            spec=spec, num_symbols=spec.channels, num_values=spec.num_levels, grid=grid, class_conditional=False
-        )
+        num_symbols, num_values, grid, in_channels = self._symbols_of(spec)
+        super().__init__(spec=spec, num_symbols=num_symbols, num_values=num_values, grid=grid, class_conditional=False)
         self.network = MaskedResidualNetwork(
-            in_channels=spec.channels,
-            out_channels=spec.channels * spec.num_levels,
-            num_groups=spec.channels,
+            in_channels=in_channels,
+            out_channels=num_symbols * num_values,
+            num_groups=num_symbols,
             num_blocks=num_blocks,
             stream_channels=stream_channels,
             block_channels=block_channels,
@@ -86,9 +85,18 @@ class PixelCNN(AutoregressiveModel, SamplesIncrementally):
             position_grid=grid if position_bias else None,
         )
 
-    def logits(self, symbols: Int[Tensor, "B C H W"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B C K H W"]:
+    @staticmethod
+    def _symbols_of(spec: ImageSpec) -> tuple[int, int, tuple[int, int], int]:
+        """Return the symbols per site S, their values K, the grid of sites and the channels of the network's input."""
+        return spec.channels, spec.num_levels, (spec.height, spec.width), spec.channels
+
+    def _input_of(self, symbols: Int[Tensor, "B S h w"]) -> Float[Tensor, "B F h w"]:
+        """Return the input of the network for all symbols of images."""
+        return self.to_images(symbols)
+
+    def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
         del labels
-        logits: Tensor = self.network(self.to_images(symbols))
+        logits: Tensor = self.network(self._input_of(symbols))
         return torch.unflatten(logits, 1, (self.num_symbols, self.num_values))
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
@@ -97,7 +105,8 @@ class PixelCNN(AutoregressiveModel, SamplesIncrementally):
             self.network, encode=self._encode, num_samples=len(labels), grid=self.grid, dtype=dtype
         )
 
-    def _encode(self, symbols: Int[Tensor, " n"]) -> Float[Tensor, "n 1"]:
+    def _encode(self, symbols: Int[Tensor, " n"]) -> Float[Tensor, "n F"]:
+        """Return the input of the network for one symbol of each image."""
         return symbols[:, None] / (self.spec.num_levels - 1)
 
     def compilable(self) -> tuple[nn.Module, ...]:
