@@ -89,8 +89,8 @@ def _width(text: str) -> int:
 
 
 def _shortened(measure: str, most: int) -> str:
-    """Return a measure with its value whole and its name cut to fit."""
-    name, _, value = measure.rpartition(" ")
+    """Return a measure with its value and step whole and its name cut to fit."""
+    name, _, value = measure.partition(" ")
     return measure if len(measure) <= most else f"{name[: max(most - len(value) - 4, 1)]}... {value}"
 
 
@@ -103,10 +103,17 @@ def _row(run: Run) -> tuple[str, ...]:
         run.dataset or "",
         run.status,
         step,
-        "" if record is None else f"{record.name.removeprefix(VALIDATION).removeprefix(QUALITY)} {rounded(record)}",
+        "" if record is None else _measure(record, run),
         describe_seconds(max(time.time() - _time_of_change(run), 0)),
         _bytes(_size(run.folder)),
     )
+
+
+def _measure(record: Record, run: Run) -> str:
+    """Return a measure as text, with its step if that is not the step of the run."""
+    at = run.best_step if record.monitored else run.measured_step
+    where = "" if at in (None, run.step) else f" (step {at:,})"
+    return f"{record.name.removeprefix(VALIDATION).removeprefix(QUALITY)} {rounded(record)}{where}"
 
 
 def _size(folder: Path) -> int:

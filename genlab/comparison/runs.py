@@ -77,6 +77,8 @@ class Run:
     """Measures that need no model, on the same test images."""
     measured_step: int | None
     """Of the weights that were measured on test images."""
+    best_step: int | None
+    """Of the weights that a validation has chosen."""
     provenance: str | None
     """Of the data that they were measured on."""
 
@@ -136,10 +138,12 @@ def read_run(folder: Path, *, name: str) -> Run:
     speed = _speed(folder, problems)
     at = _whole(evaluation.get("step"))
     is_of_last = str(evaluation.get("checkpoint")).startswith("last.")
-    newest = step if is_of_last else _number(_node(summary, "best").get("step"))
+    best = _number(_node(summary, "best").get("step"))
+    best_step = None if best is None else int(best)
+    newest = step if is_of_last else best_step
     if measured and at is not None and newest is not None and at < newest:
         where = "the run is at" if is_of_last else "the best checkpoint is of"
-        problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,.0f}: genlab evaluate run={folder}")
+        problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,}: genlab evaluate run={folder}")
     return Run(
         folder=folder,
         name=name,
@@ -170,6 +174,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         records=(*measured, *records_of_validation(summary, configuration)),
         baselines=tuple(records_of_evaluation({"measures": evaluation.get("baselines", [])}, [])),
         measured_step=at,
+        best_step=best_step,
         provenance=_text(evaluation.get("provenance")),
     )
 

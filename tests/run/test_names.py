@@ -104,18 +104,28 @@ def test_a_name_of_none_or_of_several_is_refused(typed: str, message: str) -> No
 def test_the_list_fits_the_terminal_with_whole_names(outputs: Path) -> None:
     measure = {"direction": "lower", "unit": "1", "kind": "estimate", "quantity": None}
     tag = "quality/frechet_distance_random_network"
-    summary = {"selected_by": tag, "best": {tag: 12.5, "step": 7}, "measures": {tag: measure}, "status": "finished"}
+    summary = {"selected_by": tag, "best": {tag: 12.5, "step": 7.0}, "measures": {tag: measure}, "step": 9}
     (outputs / NAMES[0] / "summary.json").write_text(json.dumps(summary))
     (outputs / NAMES[0] / "config.yaml").write_text("seed: 1\ntrainer: {}\ndataset: {}\n")
     runs = read_runs([Path("outputs")])
-    assert "frechet_distance_random_network 12.5" in table(runs)
+    assert "frechet_distance_random_network 12.50 (step 7)  " in table(runs)
     assert all(f"{name} " in table(runs) for name in NAMES)
     lines = table(runs, width=80).splitlines()
     assert max(map(len, lines)) <= 80
     assert {*NAMES} < {*lines}
-    assert " 12.5" in table(runs, width=60)
-    assert max(map(len, table(runs, width=60).splitlines())) <= 60
+    assert " 12.50 (step 7)" in table(runs, width=70)
+    assert max(map(len, table(runs, width=70).splitlines())) <= 70
     assert find_run(table(read_runs([Path("outputs/digits-draw")])).splitlines()[-1].split()[0]) == runs[0].folder
+
+
+def test_the_list_says_of_which_step_a_measure_is(outputs: Path) -> None:
+    folder = outputs / NAMES[0]
+    entry = {"name": "nll_nats", "value": 12.5, "direction": "lower", "unit": "nats/image", "kind": "exact"}
+    (folder / "config.yaml").write_text("seed: 1\n")
+    for step, expected in ((4, "nll_nats 12.50  "), (8, "nll_nats 12.50 (step 4)  ")):
+        (folder / "summary.json").write_text(json.dumps({"step": step, "status": "interrupted"}))
+        (folder / "evaluation.json").write_text(json.dumps({"step": 4, "measures": [entry]}))
+        assert expected in table(read_runs([folder]))
 
 
 def test_a_removal_asks_first_and_never_takes_a_run_in_use(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
