@@ -88,7 +88,7 @@ def _owns_schema(group: str, configs: Path) -> bool:
 def _of_group(group: str, configs: Path, groups: Collection[str]) -> Schema:
     comments = dict(pair for path in _files(group, configs) for pair in _COMMENTED.findall(path.read_text("utf-8")))
     if group in _FIELDS:
-        return _described(_of_fields(_FIELDS[group]), comments)
+        return _described(_of_settings(_FIELDS[group], ()), comments)
     node = _of_node(group, configs, groups, comments)
     is_mapping = not any(TARGET in values for values in _values(group, configs))
     if not is_mapping:
@@ -134,13 +134,8 @@ def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
     return _described({**_object(properties), "additionalProperties": is_open}, descriptions)
 
 
-def _of_fields(settings: type) -> Schema:
-    fields = inspect.signature(settings).parameters
-    return _object({"defaults": {}, **{key: _of_value(field.annotation) for key, field in fields.items()}})
-
-
 def _of_settings(settings: type, groups: Collection[str], *others: str) -> Schema:
-    """Return the schema of a primary configuration, whose keys are fields of its settings and some others."""
+    """Return the schema whose keys are fields of some settings, of which some are groups, and others."""
     keys = {field.name: field.type for field in fields(settings) if field.compare}
     properties: dict[str, Schema] = {key: _of_value(hint) for key, hint in keys.items()}
     properties |= {group: _reference(group) for group in groups if group in keys}
