@@ -20,7 +20,7 @@ from torch import Tensor
 from genlab.cli import Job
 from genlab.comparison.runs import metrics_of
 from genlab.config.catalogue import options_of
-from genlab.config.compose import quoted
+from genlab.config.compose import parse_overrides, quoted
 from genlab.config.location import config_directory
 from genlab.errors import ConfigurationError, GenlabError, MemoryExhaustedError, StorageError
 from genlab.launch.command import launch
@@ -34,7 +34,7 @@ from genlab.run.folder import read_summary
 from genlab.run.loading import load
 from genlab.run.names import find_run
 from genlab.run.pretrained import outside
-from genlab.run.record import EVALUATION_NAME
+from genlab.run.record import evaluation_name
 from genlab.storage import read_within
 
 _FILM = "samples/canvases.gif"
@@ -107,21 +107,25 @@ class Run:
             raise ConfigurationError(str(error)) from error
 
     def evaluate(self, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in evaluation.json.
+        """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in the file that it writes.
 
         Args:
-            overrides: Such as ``num_importance_samples=100``.
+            overrides: Such as ``num_importance_samples=100`` or ``split=validation``.
 
         Raises:
-            ConfigurationError: An override does not fit, or writes something other than the ledger of this run.
+            ConfigurationError: An override does not fit, writes something other than the ledger of this run, or asks
+                for a sweep.
             GenlabError: As of the command.
         """
-        for override in overrides:
-            if (key := override.partition("=")[0]) in _NO_LEDGER:
-                raise ConfigurationError(f"{key} must be left out for the run's own ledger, got {override}")
+        _require_settings(overrides)
+        given = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
+        for key in _NO_LEDGER:
+            if key in given:
+                raise ConfigurationError(f"{key} must be left out for the run's own ledger, got {key}={given[key]}")
+        name = evaluation_name(*(str(given.get(key, "test")) for key in ("split", "reference_split")))
         with _restored():
             _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides])
-        record: dict[str, list[dict[str, Any]]] = json.loads(read_within(outside(self.folder), EVALUATION_NAME))
+        record: dict[str, list[dict[str, Any]]] = json.loads(read_within(outside(self.folder), name))
         return record["measures"]
 
     def __repr__(self) -> str:
@@ -167,11 +171,7 @@ def train(
         StoppedBySignal: The run was interrupted; it has saved, and can be resumed.
         GenlabError: The run failed in another expected way (:mod:`genlab.errors`).
     """
-    if isinstance(overrides, str):
-        raise ConfigurationError(f"overrides must be a list of key=value, got {overrides!r}")
-    for override in overrides:
-        if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
-            raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")
+    _require_settings(overrides)
     chosen = {"model": model, "dataset": dataset}
     arguments = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     arguments += [*overrides, *([QUIET] if quiet else [])]
@@ -195,6 +195,14 @@ def list_datasets() -> dict[str, str]:
 def list_experiments() -> dict[str, str]:
     """Return the options of ``experiment=``, published results and quick twins, with a sentence on each."""
     return options_of("experiment", [config_directory()])
+
+
+def _require_settings(overrides: Sequence[str]) -> None:
+    if isinstance(overrides, str):
+        raise ConfigurationError(f"overrides must be a list of key=value, got {overrides!r}")
+    for override in overrides:
+        if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
+            raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")
 
 
 def _launch(command: str, arguments: Sequence[str]) -> Path | None:

@@ -68,8 +68,13 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     assert repr(run).startswith(f"Run(outputs/digits-draw/{run.folder.name}: finished at step 2, validation/nll_upper")
     assert run._repr_html_().startswith('<img src="data:image/gif;base64,')
     assert genlab.Run("last").folder == run.folder
+    before = (run.folder / "evaluation.json").read_text()
+    assert {row["split"] for row in run.evaluate(["split=validation", "num_importance_samples=0"])} == {"validation"}
+    assert (run.folder / "evaluation.json").read_text() == before
     with pytest.raises(ConfigurationError, match=r"^out must be left out .*, got out=elsewhere$"):
         run.evaluate(["out=elsewhere"])
+    with pytest.raises(ConfigurationError, match="must be key=value of one run, got -m"):
+        run.evaluate(["-m", "seed=0,1"])
 
 
 def test_a_run_that_was_resumed_has_its_new_weights(run: Run, tmp_path: Path) -> None:

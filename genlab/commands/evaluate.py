@@ -1,4 +1,4 @@
-"""`genlab evaluate`: the ledger of a trained run in RUN/evaluation.json, or likelihoods of given images beside it."""
+"""`genlab evaluate`: the ledger of a trained run in its folder, or likelihoods of given images beside it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -181,6 +181,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     show_report(ledger.report, dataset, place)
     path = save_evaluation(
         place,
+        name=settings.ledger_name,
         command=command,
         checkpoint=trained.checkpoint,
         step=trained.step,

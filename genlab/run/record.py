@@ -212,9 +212,16 @@ def moved(run: SavedRun, root: str | None) -> SavedRun:
     return replace(run, configuration=run.configuration.changed(dataset=dataset))
 
 
+def evaluation_name(*splits: str) -> str:
+    """Return the file name of a ledger of some splits: evaluation.json is of test images alone."""
+    other = next((split for split in splits if split != "test"), None)
+    return EVALUATION_NAME if other is None else f"evaluation_{other}.json"
+
+
 def save_evaluation(
     folder: Path,
     *,
+    name: str = EVALUATION_NAME,
     command: str,
     checkpoint: str | None,
     step: int | None,
@@ -224,10 +231,11 @@ def save_evaluation(
     classifier: Mapping[str, Any] | None = None,
     samples: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write evaluation.json: the ledger of the newest test or evaluation, which replaces the previous one.
+    """Write the ledger of the newest test or evaluation, which replaces the previous one of the same name.
 
     Args:
         folder: The run, or another, which is made if need be.
+        name: Of :func:`evaluation_name`.
         command: The command line of the evaluation.
         checkpoint: File name of the weights; None for samples of another program.
         step: Of the weights.
@@ -248,7 +256,7 @@ def save_evaluation(
         "measures": as_json(measures),
         "baselines": as_json(baselines),
     }
-    return _save_record(folder / EVALUATION_NAME, record)
+    return _save_record(folder / name, record)
 
 
 def save_likelihoods(folder: Path, *, command: str, record: Mapping[str, Any]) -> Path:

@@ -77,13 +77,28 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
     assert "nll_importance_weighted_nats" not in {entry["name"] for entry in record["measures"]}
 
 
+@pytest.mark.parametrize("changes", [("split=validation",), ("samples=true", "reference_split=validation")])
+def test_the_ledger_of_another_split_leaves_that_of_the_test(
+    genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object], changes: tuple[str, ...]
+) -> None:
+    small = ("num_importance_samples=0", "num_generated=50", "classifier=null", "nearest_training=false")
+    outcome = genlab("evaluate", f"run={trained_run}", *changes, *(small if "samples=true" in changes else small[:1]))
+    assert outcome.code == 0, outcome.errors
+    assert outcome.output.endswith("evaluation_validation.json\n")
+    other = json.loads((trained_run / "evaluation_validation.json").read_text())
+    assert "validation" in {entry["split"] for entry in other["measures"]}
+    assert json.loads((trained_run / "evaluation.json").read_text()) == record
+    compared = genlab("compare", str(trained_run), "--json")
+    assert json.loads(compared.output)["runs"][0]["measures"]["nll_nats"]["split"] == "test"
+
+
 def test_classification_is_measured_on_the_labelled_images_of_a_split(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tiny = ("model.num_glimpses=2", "model.num_units=16", "model.read_size=3", "dataset.num_labels_per_class=10")
     run = train_tiny(tmp_path_factory, "draw_classifier", *tiny)
     assert genlab("evaluate", f"run={run}", "split=train").code == 0
-    measures = json.loads((run / "evaluation.json").read_text())["measures"]
+    measures = json.loads((run / "evaluation_train.json").read_text())["measures"]
     assert {(entry["name"], entry["num_examples"]) for entry in measures} == {
         ("cross_entropy_nats", 100),
         ("error", 100),
