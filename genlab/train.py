@@ -30,7 +30,7 @@ from genlab.run.changes import resumed, with_one_length
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment
-from genlab.run.folder import clear, locked, read_summary
+from genlab.run.folder import clear, is_dry_run, locked, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
@@ -95,7 +95,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
                 command=context.command,
                 origin=origin,
                 is_restarted=context.is_restarted,
-                begins_anew=is_resumed and resume is None,
+                begins_anew=resume is None and (is_resumed or is_dry_run(Path(folder))),
             )
     except BaseException as error:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
@@ -122,7 +122,7 @@ def train(
         command: The command line that repeats the run, for environment.json.
         origin: The choices and overrides of the configuration.
         is_restarted: True if its processes died before and were restarted by the launcher.
-        begins_anew: True if this run replaces one in the same folder that never saved.
+        begins_anew: True if this run replaces one in the same folder that never saved, such as a dry run.
 
     Raises:
         GenlabError: The run failed in an expected way.

@@ -136,6 +136,20 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
             assert again.code == 0, again.errors
 
 
+def test_a_dry_run_leaves_its_name_to_the_run(genlab: Callable[..., Outcome]) -> None:
+    arguments = ("train", "model=draw", *TINY, "trainer=smoke", "trainer.num_steps=3", "name=mine")
+    quick = ("trainer.test_at_end=false", "trainer.sample_interval=0", "trainer.checkpoint_interval=0")
+    assert genlab(*arguments, *quick, "trainer.dry_run=true").code == 0
+    outcome = genlab(*arguments, *quick)
+    assert outcome.code == 0, outcome.errors
+    folder = Path("outputs/digits-draw/mine")
+    assert json.loads((folder / "summary.json").read_text())["step"] == 3
+    assert len(json.loads((folder / "environment.json").read_text())["commands"]) == 1
+    assert len([*folder.glob("events.out.tfevents.*")]) == 1
+    for more in ((), ("trainer.dry_run=true",)):
+        assert "must be a new or empty folder" in genlab(*arguments, *quick, *more).errors
+
+
 def test_a_folder_that_is_no_run_is_not_advised_to_go_on_from(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()

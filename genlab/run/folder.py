@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.config.naming import UNNUMBERED
+from genlab.config.plain_yaml import load_plain
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.paths import resume_command
 from genlab.storage import opened_within, read_within, remove_temporaries
@@ -51,10 +53,10 @@ def locked(folder: Path, *, is_resumed: bool) -> Iterator[None]:
 
 
 def require_fresh(folder: Path) -> None:
-    """Refuse a folder that contains anything but the files of a start.
+    """Refuse a folder that contains anything but the files of a start, or a dry run, which may be replaced.
 
     Raises:
-        ConfigurationError: It is not empty.
+        ConfigurationError: As said.
         StorageError: It, or what it should lie in, is not a folder.
     """
     for place in (folder, *folder.parents):
@@ -62,7 +64,7 @@ def require_fresh(folder: Path) -> None:
             if not place.is_dir():
                 raise StorageError(f"{folder} cannot be made: {place} is a file")
             break
-    if folder.is_dir() and not is_untouched(folder):
+    if folder.is_dir() and not is_untouched(folder) and not is_dry_run(folder):
         is_run = (folder / "config.yaml").is_file()
         way_on = f"to resume it: {resume_command(folder)}" if is_run else "name another"
         raise ConfigurationError(f"name or hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
@@ -96,6 +98,15 @@ def is_abandoned(folder: Path) -> bool:
 def is_untouched(folder: Path) -> bool:
     """Return True if the folder contains only files of Hydra, its log and the files of the lock."""
     return all(_is_of_a_start(entry) for entry in folder.iterdir())
+
+
+def is_dry_run(folder: Path) -> bool:
+    """Return True if the folder contains a run of ``trainer.dry_run=true``, which has no checkpoints to lose."""
+    try:
+        trainer = load_plain(read_within(folder, "config.yaml").decode())["trainer"]
+        return trainer["dry_run"] is True and not has_checkpoint(folder)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError):
+        return False  # a damaged one may be of any run
 
 
 def tidy(folder: Path) -> None:
