@@ -1,5 +1,6 @@
 """`genlab train`: from a configuration to a trained model. This is the only module that combines all parts."""
 
+import logging
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from genlab.run.banner import announce
 from genlab.run.changes import resumed, with_one_length
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.conclusion import conclude
-from genlab.run.environment import save_environment
+from genlab.run.environment import save_environment, saved_init_from
 from genlab.run.folder import clear, is_dry_run, locked, read_summary
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
@@ -40,6 +41,8 @@ from genlab.training.precision import precision_of_all_ranks, threads_for
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
 from genlab.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguration:
@@ -142,6 +145,11 @@ def train(
     if configuration.resume is None and configuration.init_from is not None:
         initial = initial_weights(Path(configuration.init_from), trainer.model, device=device)
         trainer.state.initial_weights, beginning = initial.compatible, initial.origin
+        step = saved_init_from(run_folder).get("step") if begins_anew else None
+        if isinstance(step, int) and step != beginning["step"]:
+            _log.warning(
+                "init_from was at step %d when the run in this folder began, and is at step %d", step, beginning["step"]
+            )
 
     def begin() -> None:
         if begins_anew:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -65,6 +66,13 @@ def test_a_run_begins_with_the_weights_of_another_as_far_as_they_fit(
     assert {line.split()[0] for line in origin["not_fitting"]} == labelled
     log = (second / "train.log").read_text()
     assert all(f"{name} (float32 [" in log for name in labelled)
+
+    shutil.rmtree(second / "checkpoints")  # as if it was killed before the first
+    assert "was at step" not in genlab("train", f"resume={second}").output
+    shutil.rmtree(second / "checkpoints")
+    assert genlab("train", "resume=first", "trainer.num_steps=3").code == 0
+    outcome = genlab("train", f"resume={second}")
+    assert "init_from was at step 2 when the run in this folder began, and is at step 3" in outcome.output
 
     with pytest.raises(ConfigurationError, match=r"of the family of TinyGAN, got .*, a run of GAN"):
         initial_weights(first, TinyGAN(), device=torch.device("cpu"))

@@ -73,6 +73,12 @@ def saved_class_names(run_folder: Path) -> list[str]:
     return [printable(str(name)) for name in names] if isinstance(names, list) else []
 
 
+def saved_init_from(run_folder: Path) -> Mapping[str, Any]:
+    """Return the recorded origin of a run's initial weights; empty where none is kept."""
+    origin = _previous(run_folder).get("init_from")
+    return origin if isinstance(origin, dict) else {}
+
+
 def _previous(run_folder: Path) -> Mapping[str, Any]:
     """Return the content of environment.json; empty if it is damaged, which must not end a run."""
     try:
