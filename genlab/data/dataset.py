@@ -128,19 +128,22 @@ class Dataset:
         """Return the number of images of a split."""
         return len(self._stores[split])
 
-    def require_images(self, split: Split, *, hint: str) -> None:
-        """Refuse to measure a split without images.
+    def require_images(self, measured: Mapping[Split, str]) -> None:
+        """Refuse to measure splits without images.
 
         Args:
-            split: Name of the split.
-            hint: The setting that turns the measurement off.
+            measured: The splits, each with the setting that turns its measurement off.
 
         Raises:
-            DataError: The split is empty.
+            DataError: One or more of them are empty.
         """
-        if self.num_images(split) == 0:
-            key = f"dataset.num_{split}, of a folder dataset.{split}_fraction"
-            raise DataError(f"split {split} of dataset {self.name} is empty; give it images ({key}) or set {hint}")
+        empty = [split for split in measured if self.num_images(split) == 0]
+        if empty:
+            keys = ", ".join(f"dataset.num_{split}, of a folder dataset.{split}_fraction" for split in empty)
+            raise DataError(
+                f"dataset {self.name} has no images in split {' and '.join(empty)}; give it images ({keys}) or set "
+                f"{' '.join(measured[split] for split in empty)}"
+            )
 
     @cached_property
     def fingerprint(self) -> str:

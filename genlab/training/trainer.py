@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from genlab.data.dataset import Dataset
+from genlab.data.dataset import Dataset, Split
 from genlab.errors import ConfigurationError, NonFiniteError, StoppedBySignal
 from genlab.graphs import Graphs
 from genlab.models.base import Model
@@ -86,10 +86,12 @@ class Trainer(TrainingRun):
         graphs: Graphs | None = None,
         resume_command: str = "genlab train resume=...",
     ) -> None:
+        measured: dict[Split, str] = {}
         if settings.validation_interval > 0:
-            dataset.require_images("validation", hint="trainer.validation_interval=0")
+            measured["validation"] = "trainer.validation_interval=0"
         if settings.test_at_end:
-            dataset.require_images("test", hint="trainer.test_at_end=false")
+            measured["test"] = "trainer.test_at_end=false"
+        dataset.require_images(measured)
         settings.require_divisible_batches(
             num_processes(), group_size=model.group_size, needs_whole_batch=model.needs_whole_batch
         )
