@@ -139,9 +139,12 @@ class Dataset:
         """
         empty = [split for split in measured if self.num_images(split) == 0]
         if empty:
-            keys = ", ".join(f"dataset.num_{split}, of a folder dataset.{split}_fraction" for split in empty)
+            of_all, of_folders = (
+                " and ".join(key.format(split) for split in empty) for key in ("dataset.num_{}", "dataset.{}_fraction")
+            )
             raise DataError(
-                f"dataset {self.name} has no images in split {' and '.join(empty)}; give it images ({keys}) or set "
+                f"dataset {self.name} has no images in split {' and '.join(empty)}; give it images "
+                f"({of_all}, of a folder {of_folders}) or set "
                 f"{' '.join(measured[split] for split in empty)}"
             )
 

@@ -467,10 +467,10 @@ def test_an_empty_split_is_reported_before_the_first_batch(run_folder: Callable[
         return make_trainer(run_folder("a"), dataset=dataset, **changes)
 
     with pytest.raises(
-        DataError, match="noise has no images in split validation and test; .*interval=0 .*at_end=false"
+        DataError, match=r"noise has no images in split validation and test; .*interval=0 .*at_end=false"
     ):
         trainer()
-    with pytest.raises(DataError, match="noise has no images in split test; .*num_test, .*test_at_end=false"):
+    with pytest.raises(DataError, match=r"noise has no images in split test; .*num_test, .*test_at_end=false"):
         trainer(validation_interval=0)
     summary = trainer(validation_interval=0, test_at_end=False, sample_interval=10).fit(resume=False)
     assert summary.status == "finished"
