@@ -39,7 +39,7 @@ from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
-from genlab.run.record import moved, save_evaluation
+from genlab.run.record import LIKELIHOODS_NAME, moved, save_evaluation
 from genlab.training.evaluation import (
     Average,
     Batching,
@@ -112,6 +112,12 @@ def processes(settings: EvaluateSettings) -> Processes:
         ConfigurationError: This machine has fewer devices.
     """
     return processes_on(settings.device, num=settings.devices, key="devices")
+
+
+def destination(settings: EvaluateSettings) -> Path:
+    """Return the file that the results replace."""
+    place = Path(settings.out or settings.run or "")
+    return place / (settings.ledger_name if settings.images is None else LIKELIHOODS_NAME)
 
 
 def run(settings: EvaluateSettings, context: JobContext) -> None:

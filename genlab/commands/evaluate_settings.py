@@ -13,7 +13,7 @@ from genlab.data.dataset import Dataset, Split
 from genlab.errors import ConfigurationError
 from genlab.metrics.quality import LEAST_IMAGES
 from genlab.metrics.sample_measure import SampleMeasure
-from genlab.run.record import evaluation_name, require_root_alone
+from genlab.run.record import EVALUATION_NAME, evaluation_name, require_root_alone
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
     {
@@ -81,8 +81,8 @@ class EvaluateSettings:
 
     @property
     def ledger_name(self) -> str:
-        """The file name of the ledger of a run."""
-        return evaluation_name(self.split, self.reference_split)
+        """The file name of the ledger."""
+        return EVALUATION_NAME if self.run is None else evaluation_name(self.split, self.reference_split)
 
     @cached_property
     def further_measures(self) -> dict[str, SampleMeasure]:

@@ -46,6 +46,14 @@ class SpreadModule(CommandModule, Protocol):
 
 
 @runtime_checkable
+class ReplacingModule(CommandModule, Protocol):
+    """The module of a command that writes its results into one file, in place of the previous ones."""
+
+    def destination(self, settings: Any) -> Path:
+        """Return the file."""
+
+
+@runtime_checkable
 class PickledJob(Protocol):
     """The callable that Hydra is given."""
 

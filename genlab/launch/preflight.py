@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from genlab.config.build import TARGET
 from genlab.config.compose import Composed, Composer, parse_overrides, plain, select_resolved
 from genlab.config.consequences import differing_data
 from genlab.errors import ConfigurationError
-from genlab.launch.contract import CommandModule, SpreadModule
+from genlab.launch.contract import CommandModule, ReplacingModule, SpreadModule
 from genlab.launch.processes import Processes
 from genlab.launch.representative_jobs import in_fixed_order, jobs_one_change_apart
 from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse_without_sweep, require_same_jobs
@@ -141,12 +142,14 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         require_same_jobs(Path(settings.resume), jobs)
     examples = list(jobs_one_change_apart(composer, arguments))
     devices: tuple[str, ...] = ()
-    choices = []
+    choices, destinations = [], []
     for job_overrides, composed in examples:
         if composed.get("resume") is not None:
             raise ConfigurationError("resume cannot be swept; resume one run at a time, without -m")
         choices.append(chosen(composed.hydra.runtime.choices))
-        processes = _processes(module, _read(module, composer, composed, job_overrides), None)
+        settings_of_job = _read(module, composer, composed, job_overrides)
+        destinations += [module.destination(settings_of_job)] if isinstance(module, ReplacingModule) else []
+        processes = _processes(module, settings_of_job, None)
         devices = devices or processes.visible_devices
         if settings is None and processes.num > 1:
             raise ConfigurationError(
@@ -154,6 +157,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
             )
     if settings is not None and (note := differing_data(choices, overrides)) is not None:
         print(f"genlab: {note}", file=sys.stderr)  # noqa: T201
+    _require_separate(destinations, overrides)
     folder = _folder_of(whole, "hydra.sweep.dir")
     of_every_job = _of_every_job(overrides)
     parallel = None
@@ -179,6 +183,17 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         hydra_overrides=of_every_job,
         machine=machine_in_environment(devices, parallel),
     )
+
+
+def _require_separate(destinations: Sequence[Path], overrides: Sequence[str]) -> None:
+    """Refuse jobs that would replace each other's results."""
+    for place, number in Counter(destinations).items():
+        if number > 1:
+            key = next(override.key_or_group for override in parse_overrides(overrides) if override.is_sweep_override())
+            raise ConfigurationError(
+                f"out must name a folder for each job, such as 'out=results/${{{key}}}', since they would replace each "
+                f"other's {place}"
+            )
 
 
 def _read(module: CommandModule, composer: Composer, composed: Composed, overrides: Sequence[str]) -> Any:

@@ -92,6 +92,23 @@ def test_the_ledger_of_another_split_leaves_that_of_the_test(
     assert json.loads(compared.output)["runs"][0]["measures"]["nll_nats"]["split"] == "test"
 
 
+def test_jobs_of_a_sweep_that_would_replace_each_others_results_are_refused(
+    genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object]
+) -> None:
+    sweep = ("evaluate", "-m", f"run={trained_run}", "num_images=40", "num_importance_samples=0,2")
+    refused = genlab(*sweep)
+    assert refused.code == 2
+    assert "out must name a folder for each job, such as 'out=results/${num_importance_samples}'" in refused.errors
+    assert genlab(*sweep, "out=one").code == 2
+    assert json.loads((trained_run / "evaluation.json").read_text()) == record
+    assert genlab(*sweep, "out=results/${num_importance_samples}").code == 0
+    for number in (0, 2):
+        measures = json.loads(Path(f"results/{number}/evaluation.json").read_text())["measures"]
+        counts = {entry["num_importance_samples"] for entry in measures}
+        assert counts == ({None, number} if number else {None})
+    assert genlab(*sweep[:-1], "num_importance_samples=0", "split=train,validation").code == 0
+
+
 def test_classification_is_measured_on_the_labelled_images_of_a_split(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
