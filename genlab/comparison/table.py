@@ -120,6 +120,7 @@ def as_csv(runs: Sequence[Run]) -> str:
     """Return CSV with one row per run: overview, differing keys, and four columns for each measure."""
     columns, keys = columns_of(runs), differing(runs)
     header = ["run", "folder", "model", "dataset", "status", "step", "seconds", "images_per_second", "num_parameters"]
+    keys = {key: values for key, values in keys.items() if key not in header}  # model and dataset
     header += ["commit", "hardware", "command", *keys]
     for column in columns:
         header += [column.quantity] + [f"{column.quantity}:{part}" for part in ("kind", "weights", "group", "rank")]

@@ -58,6 +58,14 @@ def test_the_csv_holds_every_measure_and_no_formula(make_run: RunMaker, tmp_path
     assert (rows[0]["score_real"], rows[1]["score_real"], rows[1]["seed"]) == ("1.0", "", "5")
 
 
+def test_the_csv_names_each_column_once(make_run: RunMaker, tmp_path: Path) -> None:
+    for name in ("draw", "dcgan"):
+        make_run(name, choices={"model": name, "dataset": f"data_of_{name}"}, measures=[entry("nll_nats", 2.0)])
+    header, first, second = csv.reader(io.StringIO(as_csv(read_runs([tmp_path]))))
+    assert len(set(header)) == len(header) == len(first)
+    assert [(row[2], row[3]) for row in (first, second)] == [("dcgan", "data_of_dcgan"), ("draw", "data_of_draw")]
+
+
 def test_the_json_holds_what_decides_comparability(make_run: RunMaker, tmp_path: Path) -> None:
     two_binarisations(make_run)
     content = json.loads(as_json(read_runs([tmp_path])))
