@@ -28,7 +28,7 @@ from genlab.run.measured import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.run.names import CONFIG_NAME, named_run
+from genlab.run.names import CONFIG_NAME, is_export, named_run
 from genlab.storage import leads_out, opened_within, read_within
 
 # A running process writes its log line more often than this.
@@ -37,7 +37,8 @@ _CURVES = "metrics.jsonl"
 # Keys of config.yaml that belong to one start, or were measured from the data.
 _NO_SETTINGS = ("resume", "allow_other_data", "logger", "spec", "dataset_fingerprint")
 _OWNERS = {"optimizer": "optimizer.default"}  # the node of a group whose own name is not that of its node
-_MARKS = ("summary.json", CONFIG_NAME, _CURVES, ".hydra", "evaluation.json")
+_MARKS_OF_TRAINING = ("summary.json", CONFIG_NAME, _CURVES, ".hydra")
+_MARKS = (*_MARKS_OF_TRAINING, "evaluation.json")
 _SPEED = "speed/images_per_second"
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
@@ -126,17 +127,21 @@ def read_run(folder: Path, *, name: str) -> Run:
     has_evaluation = (folder / "evaluation.json").exists()
     evaluation = _read(folder, "evaluation.json", problems) if has_evaluation else {}
     samples = _node(evaluation, "samples")  # of a program that may not be genlab, of which nothing else is known
-    problems_of_run = [] if samples else problems
-    summary = _read(folder, "summary.json", problems_of_run)
-    environment = _read(folder, "environment.json", problems_of_run)
-    configuration = _read_yaml(folder, CONFIG_NAME, problems_of_run)
+    # A folder that training did not write lacks its files.
+    kind = "given samples" if samples else "export" if is_export(folder) else None
+    if kind is None and has_evaluation and not any((folder / mark).exists() for mark in _MARKS_OF_TRAINING):
+        kind = "evaluation"
+    of_training = problems if kind is None else []
+    summary = _read(folder, "summary.json", of_training)
+    environment = _read(folder, "environment.json", of_training)
+    configuration = _read_yaml(folder, CONFIG_NAME, problems if kind == "export" else of_training)
     origin = _origin(folder)
-    step = _whole(summary.get("step"))
+    at = _whole(evaluation.get("step"))
+    step = at if kind is not None else _whole(summary.get("step"))
     measured = records_of_evaluation(evaluation, problems)
     if not measured:
         measured = records_of_summary(summary, configuration)
     speed = _speed(folder, problems)
-    at = _whole(evaluation.get("step"))
     is_of_last = str(evaluation.get("checkpoint")).startswith("last.")
     best = _number(_node(summary, "best").get("step"))
     best_step = None if best is None else int(best)
@@ -147,7 +152,7 @@ def read_run(folder: Path, *, name: str) -> Run:
     return Run(
         folder=folder,
         name=name,
-        status="given samples" if samples else _status(folder, summary),
+        status=kind or _status(folder, summary),
         reason=_text(summary.get("reason")) or (None if summary else _last_error(folder)),
         problems=tuple(problems),
         model=(
@@ -158,7 +163,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         dataset=(
             origin.choices.get("dataset")
             or _last_part(_node(configuration, "dataset").get("_target_"))
-            or next((record.dataset for record in measured if samples), None)
+            or next((record.dataset for record in measured if kind is not None), None)
         ),
         experiment=origin.choices.get("experiment"),
         overrides=origin.overrides,

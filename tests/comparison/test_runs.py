@@ -91,6 +91,25 @@ def test_a_resumed_run_is_repeated_by_its_first_command_and_those_that_resumed_i
     assert read_run(folder, name="a").commands == ("genlab train resume=outputs/a trainer.num_steps=200",)
 
 
+def test_folders_that_training_did_not_write_lack_nothing(make_run: RunMaker, tmp_path: Path) -> None:
+    folder = make_run("a", measures=[entry("nll_nats", 1.0)])
+    export, results = tmp_path / "export", tmp_path / "results"
+    for place, names in ((export, ("config.yaml", "evaluation.json")), (results, ("evaluation.json",))):
+        place.mkdir()
+        for name in names:
+            shutil.copy(folder / name, place)
+    (export / "model.safetensors").touch()
+    of_export, of_results = (read_run(place, name="b") for place in (export, results))
+    assert (of_export.status, of_export.step, of_export.dataset, of_export.problems) == (
+        "export", 90, "binarized_mnist", (),
+    )  # fmt: skip
+    assert (of_results.status, of_results.step, of_results.dataset, of_results.problems) == (
+        "evaluation", 90, "binarized_mnist", (),
+    )  # fmt: skip
+    (export / "config.yaml").write_text("{")
+    assert read_run(export, name="b").problems == ("config.yaml cannot be read",)
+
+
 BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"
 
 
