@@ -1,5 +1,6 @@
 """Syntax of a command besides ``key=value`` and the options of Hydra: positional arguments and flags of its own."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -81,10 +82,15 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
 
 
 def _gathered(arguments: Sequence[str], key: str) -> list[str]:
-    """Collect the positional arguments (those without ``=``, and existing paths) in one list under a key, in front."""
+    """Collect the positional arguments (those without ``=``, and existing paths) in one list under a key, in front.
+
+    A single value of the key is one of them: ``runs=outputs``.
+    """
     bare: list[str] = []
     others: list[str] = []
-    for argument, is_free in zip(arguments, _are_free(arguments), strict=True):
+    single = re.compile(rf"{key}=([^\[\]'\",]+)")
+    for typed, is_free in zip(arguments, _are_free(arguments), strict=True):
+        argument = typed if (found := single.fullmatch(typed)) is None else found[1]
         (bare if is_free and ("=" not in argument or Path(argument).exists()) else others).append(argument)
     return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
 

@@ -117,6 +117,9 @@ SYNTAX = Syntax(
     ("line", "overrides", "others"),
     [
         (["a", "b c"], {"runs": ["a", "b c"]}, []),
+        (["runs=a b"], {"runs": ["a b"]}, []),
+        (["a", "runs=b=1"], {"runs": ["a", "b=1"]}, []),
+        (["runs=[a,'b c']"], {"runs": ["a", "b c"]}, []),
         (["--csv", "a"], {"csv": "-", "runs": ["a"]}, []),
         (["--csv", "a.csv", "b"], {"csv": "a.csv", "runs": ["b"]}, []),
         (["--csv=x,y.csv"], {"csv": "x,y.csv"}, []),
