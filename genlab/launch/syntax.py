@@ -89,9 +89,11 @@ def _gathered(arguments: Sequence[str], key: str) -> list[str]:
     bare: list[str] = []
     others: list[str] = []
     single = re.compile(rf"{key}=([^\[\]'\",]+)")
-    for typed, is_free in zip(arguments, _are_free(arguments), strict=True):
-        argument = typed if (found := single.fullmatch(typed)) is None else found[1]
-        (bare if is_free and ("=" not in argument or Path(argument).exists()) else others).append(argument)
+    for argument, is_free in zip(arguments, _are_free(arguments), strict=True):
+        if is_free and (found := single.fullmatch(argument)):
+            bare.append(found[1])
+        else:
+            (bare if is_free and ("=" not in argument or Path(argument).exists()) else others).append(argument)
     return [f"{key}=[{','.join(map(_quoted, bare))}]", *others] if bare else others
 
 
