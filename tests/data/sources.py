@@ -1,5 +1,7 @@
 """Small files in the formats of the real sources, for tests that need no download."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,16 @@ def write_idx(path: Path, values: np.ndarray) -> None:
     header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, *, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
+    """A PNG of a kind that Pillow does not write."""
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + png_chunk(b"IDAT", zlib.compress(rows, 9)) + png_chunk(b"IEND", b"")
 
 
 def write_mnist(root: Path, *, num_train: int = 60, num_test: int = 20, folder: str = "MNIST") -> None:

@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from genlab.data.containers import RefusedImage, picture_in
 from genlab.data.decoding import PictureRules, bombs_refused, decode
+from tests.data.sources import png_chunk
 
 RULES = PictureRules(size=48, crop="none", channels=3, background=255, max_pixels=1_000_000)
 FILM = struct.pack(">I4s4s", 24, b"ftyp", b"mp42") + bytes(12) + np.random.default_rng(1).bytes(4000)
@@ -50,10 +51,6 @@ def _png(*, chunks: bytes = b"", **options) -> bytes:
     _photograph().save(buffer, "PNG", **options)
     content = buffer.getvalue()
     return content[:33] + chunks + content[33:]  # behind the header
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def _decoded(tmp_path, content: bytes) -> np.ndarray:
@@ -116,12 +113,12 @@ def test_any_amount_of_text_in_a_png_loads(tmp_path, keyword, form):
 @pytest.mark.parametrize(
     "chunk",
     [
-        _chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(5_000_000))),
-        _chunk(b"iCCP", b"no end"),
-        _chunk(b"pHYs", b"short"),
-        _chunk(b"cHRM", b""),
-        _chunk(b"zTXt", b"Raw profile type exif\0\0not zlib"),
-        _chunk(b"prIV", bytes(3_000_000)),
+        png_chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(5_000_000))),
+        png_chunk(b"iCCP", b"no end"),
+        png_chunk(b"pHYs", b"short"),
+        png_chunk(b"cHRM", b""),
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0not zlib"),
+        png_chunk(b"prIV", bytes(3_000_000)),
     ],
     ids=["large profile", "malformed profile", "pHYs", "cHRM", "text", "private"],
 )

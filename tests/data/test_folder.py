@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from genlab.data.dataset import SPLITS
 from genlab.data.decoding import PictureRules, bombs_refused, decode
 from genlab.data.folder import folder
 from genlab.errors import ConfigurationError, DataError
-from tests.data.sources import CPU
+from tests.data.sources import CPU, png, png_chunk
 
 RULES = PictureRules(size=8, crop="center", channels=3, background=255, max_pixels=1_000_000)
 GRADIENT = np.linspace(0, 65535, 64).reshape(8, 8)
@@ -66,15 +65,9 @@ def _levels(path, **changes):
     return np.frombuffer(picture.levels, np.uint8).reshape(rules.channels, *rules.sides).astype(int)
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
 def _bomb(side: int) -> bytes:
     """A one-bit PNG of a few kilobytes that would decode to side x side pixels."""
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    row = zlib.compress(bytes((side // 8 + 1) * min(side, 64)), 9)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", row) + _chunk(b"IEND", b"")
+    return png(side, side, bits=1, colour=0, rows=bytes((side // 8 + 1) * min(side, 64)))
 
 
 def test_images_of_the_right_size_keep_their_bytes(tmp_path):
@@ -92,8 +85,7 @@ def test_sixteen_bits_become_the_nearest_eight(tmp_path, bits):
         Image.fromarray(values).save(path)
     else:
         rows = b"".join(b"\0" + row.astype(">u2").repeat(3).tobytes() for row in values)
-        header = _chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b""))
+        path.write_bytes(png(8, 8, bits=16, colour=2, rows=rows))
     difference = np.abs(_levels(path)[0] - values / 257)
     assert difference.max() <= (0.5 if bits == "grey" else 1.0)
 
@@ -151,9 +143,8 @@ def test_a_transparent_level_of_a_grey_png_of_few_bits(tmp_path, depth, scale):
     levels = np.arange(64).reshape(8, 8) % min(2**depth, 200)
     packed = np.packbits((levels[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1).tobytes()
     rows = [b"\0" + packed[start : start + depth] for start in range(0, 8 * depth, depth)]
-    header = struct.pack(">IIBBBBB", 8, 8, depth, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(b"".join(rows)))]
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*each) for each in (*chunks, (b"IEND", b"")))
+    one_level = png_chunk(b"tRNS", struct.pack(">H", 1))
+    content = png(8, 8, bits=depth, colour=0, rows=b"".join(rows), extra=one_level)
     (tmp_path / "a.png").write_bytes(content)
     expected = np.where(levels == 1, 7, levels * scale)
     assert np.array_equal(_levels(tmp_path / "a.png", background=7)[0], expected)

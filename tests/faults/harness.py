@@ -200,3 +200,7 @@ def rewrite_checkpoints(folder: Path, change: Callable[[dict[str, Any]], dict[st
         with tempfile.TemporaryDirectory() as scratch:
             CheckpointFolder(Path(scratch)).save_last(state, step=state["step"], fingerprint="f")
             shutil.copy(Path(scratch, LAST), path)
+
+
+def summary_of(run: Path) -> dict[str, object]:
+    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from PIL import Image
 from genlab.data import download, mnist
 from tests.conftest import Outcome
 from tests.data.servers import serve
-from tests.data.sources import write_mnist
+from tests.data.sources import png, png_chunk, write_mnist
 from tests.faults.harness import TINY, checkpoint_of, environment, fork
 from tests.faults.tally import Tally
 from tests.thinning import thinned
@@ -40,16 +39,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def png(width: int, height: int, *, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
-    """A PNG of a kind that Pillow does not write."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
 
 
 def white(side: int) -> bytes:
@@ -98,7 +87,7 @@ def bad_files() -> dict[str, bytes]:
     """Thirteen kinds that the rules refuse."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
     png_file, jpeg, webp = (encoded(noise, kind) for kind in ("PNG", "JPEG", "WEBP"))
-    level = chunk(b"tRNS", struct.pack(">H", 7))
+    level = png_chunk(b"tRNS", struct.pack(">H", 7))
     rows_16 = b"".join(b"\0" + row.astype(">u2").tobytes() for row in GREY_16)
     return {
         "bits_16_transparent.png": png(SIDE, SIDE, bits=16, colour=0, rows=rows_16, extra=level),

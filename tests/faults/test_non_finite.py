@@ -1,6 +1,5 @@
 """A number that is none: the run stops within the step, and no checkpoint ever holds one."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +16,7 @@ from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
 from tests.conftest import Outcome
-from tests.faults.harness import TINY, checkpoint_of
+from tests.faults.harness import TINY, checkpoint_of, summary_of
 from tests.faults.tally import Tally
 
 Genlab = Callable[..., Outcome]
@@ -45,10 +44,6 @@ def not_finite(state: object, name: str) -> Iterator[str]:
 def bad_numbers_of_checkpoints(run: Path) -> list[str]:
     names = [path.name for path in (run / "checkpoints").glob("*.safetensors")]
     return [bad for name in names for bad in not_finite(checkpoint_of(run, name), name)]
-
-
-def summary_of(run: Path) -> dict[str, object]:
-    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))
 
 
 def poison_batches(monkeypatch: pytest.MonkeyPatch, *indices: int) -> None:

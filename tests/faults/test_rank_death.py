@@ -24,6 +24,7 @@ from tests.faults.harness import (
     scalars_of,
     seconds_since,
     start,
+    summary_of,
 )
 from tests.faults.harness import run as run_to_end
 from tests.faults.tally import Tally
@@ -160,10 +161,6 @@ def wait_until_gone(folder: Path, seconds: float) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-def summary_of(folder: Path) -> dict[str, object]:
-    return dict(json.loads((folder / "summary.json").read_text()))
 
 
 @pytest.fixture(scope="module")

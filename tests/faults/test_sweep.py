@@ -1,6 +1,5 @@
 """A sweep in which jobs end in every way there is: each ends itself alone, and a resumption runs only those."""
 
-import csv
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from genlab.launch.sweep_folder import SweepFolder
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, run
 from tests.faults.tally import Tally
+from tests.launch.test_sweep import table
 
 Genlab = Callable[..., Outcome]
 FAULT = "9 sweep"
@@ -78,11 +78,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GENLAB_ALLOW", "faulty")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
-
-
-def table(sweep: Path) -> list[dict[str, str]]:
-    with (sweep / "summary.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow

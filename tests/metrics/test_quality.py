@@ -18,23 +18,12 @@ from genlab.models.base import GenerativeModel
 from genlab.models.classifier import Classifier
 from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import Batch, Phase
-
-CPU = torch.device("cpu")
+from tests.data.sources import CPU, SMALL_DIGITS
 
 
 @pytest.fixture(name="data", scope="module")
 def small_digits():
-    return digits(
-        size=8,
-        num_validation=200,
-        num_test=300,
-        split_seed=0,
-        binarization="none",
-        threshold=0.5,
-        classes=None,
-        num_labels_per_class=None,
-        label_seed=0,
-    )
+    return digits(**(SMALL_DIGITS | {"binarization": "none"}))
 
 
 @pytest.fixture(name="classifier", scope="module")

@@ -9,7 +9,8 @@ from genlab.data.digits import digits
 from genlab.models.classifier import Classifier
 from genlab.nn.convolution.layers import builtin_layers
 from genlab.types import UNLABELLED, Batch, ImageSpec
-from tests.models.tiny import make_batch, make_spec, randomize
+from tests.data.sources import CPU, SMALL_DIGITS
+from tests.models.tiny import assert_slope, make_batch, make_spec, randomize
 
 
 def make_classifier(spec: ImageSpec | None = None, **changes: object) -> Classifier:
@@ -30,16 +31,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
     batch = make_batch(model.spec, 5, dtype=torch.float64)
     model.loss(batch).value.backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        direction, step = torch.randn_like(parameter), 1e-7
-        with torch.no_grad():
-            parameter += step * direction
-            above = model.loss(batch).value
-            parameter -= 2 * step * direction
-            below = model.loss(batch).value
-            parameter += step * direction
-        slope = (above - below) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-4, atol=1e-7, msg=name)
+        assert_slope(lambda: model.loss(batch).value, name, parameter, step=1e-7, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -116,26 +108,15 @@ def test_better_than_logistic_regression_on_digits() -> None:
     from sklearn.linear_model import LogisticRegression
 
     torch.manual_seed(0)
-    data = digits(
-        size=8,
-        num_validation=200,
-        num_test=300,
-        split_seed=0,
-        binarization="none",
-        threshold=0.5,
-        classes=None,
-        num_labels_per_class=None,
-        label_seed=0,
-    )
-    cpu = torch.device("cpu")
-    train, test = (data.subset(split, 2000, seed=0, device=cpu) for split in ("train", "test"))
+    data = digits(**(SMALL_DIGITS | {"binarization": "none"}))
+    train, test = (data.subset(split, 2000, seed=0, device=CPU) for split in ("train", "test"))
     baselines = [LogisticRegression(C=c, max_iter=1000) for c in (0.1, 1.0, 10.0, 100.0)]
     inputs, targets = train.images.flatten(1).numpy(), train.labels.numpy()
     errors = [1 - b.fit(inputs, targets).score(test.images.flatten(1).numpy(), test.labels.numpy()) for b in baselines]
 
     model = make_classifier(data.spec, width=16, num_features=64, dropout=0.3)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    stream = data.stream(batch_size=128, seed=0, device=cpu)
+    stream = data.stream(batch_size=128, seed=0, device=CPU)
     for step in range(200):
         optimizer.zero_grad()
         model.loss(stream.batch(step)).value.backward()

@@ -1,8 +1,10 @@
-"""DRAW models small enough to be measured by brute force."""
+"""Models small enough to be measured by brute force, and that of their gradients by finite differences."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from genlab.models.draw.attention import AttentionBias
 from genlab.models.draw.draw import DRAW
@@ -38,7 +40,34 @@ def make_batch(spec: ImageSpec, size: int, *, dtype: torch.dtype = torch.float32
 
 
 @torch.no_grad()
-def randomize(model: torch.nn.Module, scale: float) -> None:
+def randomize(model: nn.Module, scale: float) -> None:
     """Give every parameter, zeros too, a value that matters."""
     for parameter in model.parameters():
         parameter.add_(scale * torch.randn_like(parameter))
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def assert_slope(
+    compute: Callable[[], Tensor],
+    name: str,
+    parameter: Tensor,
+    *,
+    step: float = 1e-6,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+) -> Tensor:
+    """Compare the gradient of a parameter with finite differences along a random direction; return their slope."""
+    assert parameter.grad is not None, name
+    direction, values = torch.randn_like(parameter), []
+    for sign in (1, -2):
+        with torch.no_grad():
+            parameter += sign * step * direction
+        values.append(compute().detach())
+    with torch.no_grad():
+        parameter += step * direction
+    slope = (values[0] - values[1]) / (2 * step)
+    torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=rtol, atol=atol, msg=name)
+    return slope

@@ -8,7 +8,7 @@ import torch
 from genlab.models.draw.attention import AttentionBias
 from genlab.models.draw.classifier import DRAWClassifier
 from genlab.types import UNLABELLED, Batch, ImageSpec
-from tests.models.tiny import make_batch, make_spec, randomize
+from tests.models.tiny import assert_slope, make_batch, make_spec, randomize
 
 
 def make_classifier(spec: ImageSpec | None = None, **changes: int) -> DRAWClassifier:
@@ -24,16 +24,7 @@ def test_gradient_is_that_of_finite_differences() -> None:
     batch = make_batch(model.spec, 5, dtype=torch.float64)
     model.loss(batch).value.backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        direction, step = torch.randn_like(parameter), 1e-6
-        with torch.no_grad():
-            parameter += step * direction
-            above = model.loss(batch).value
-            parameter -= 2 * step * direction
-            below = model.loss(batch).value
-            parameter += step * direction
-        slope = (above - below) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-8, msg=name)
+        assert_slope(lambda: model.loss(batch).value, name, parameter)
 
 
 def test_untrained_classes_are_equally_likely_and_measures_are_per_example() -> None:

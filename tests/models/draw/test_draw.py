@@ -21,7 +21,7 @@ from genlab.models.draw.observation import DiscretizedLogistic
 from genlab.nn.recurrent import update_cell
 from genlab.sampling.pictures import grid, sheet
 from genlab.types import Batch
-from tests.models.tiny import make_batch, make_draw, make_spec, randomize
+from tests.models.tiny import assert_slope, make_batch, make_draw, make_spec, randomize
 from tests.thinning import thinned
 
 ATTENTION = list(itertools.product((None, 2), (None, 3)))
@@ -86,17 +86,7 @@ def test_gradient_of_the_whole_loss_is_that_of_finite_differences(
     batch = make_batch(model.spec, 2, dtype=torch.float64)
     seeded_loss(model, batch).backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        direction = torch.randn_like(parameter)
-        step = 1e-6
-        with torch.no_grad():
-            parameter += step * direction
-            above = seeded_loss(model, batch)
-            parameter -= 2 * step * direction
-            below = seeded_loss(model, batch)
-            parameter += step * direction
-        slope = (above - below) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-7, msg=name)
+        assert_slope(lambda: seeded_loss(model, batch), name, parameter, atol=1e-7)
 
 
 def test_reading_everything_sees_the_image_beside_its_error() -> None:

@@ -28,7 +28,7 @@ from genlab.models.gan.r3gan import R3GANDiscriminator, R3GANGenerator
 from genlab.models.gan.resnet import ResNetDiscriminator, ResNetGenerator
 from genlab.types import ImageSpec
 from tests.models.gan.tiny import make_discriminator
-from tests.models.tiny import make_spec
+from tests.models.tiny import make_spec, num_parameters
 from tests.thinning import thinned
 
 GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
@@ -70,10 +70,6 @@ def mnist(**changes: int) -> ImageSpec:
 
 def make_assignment_generator() -> AssignmentGenerator:
     return AssignmentGenerator(spec=mnist(), num_inputs=4, channels=64, weight_std=None)
-
-
-def num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_the_assignments_counts_of_parameters() -> None:

@@ -14,7 +14,7 @@ from genlab.models.pixelcnn.plus_plus import PixelCNNPP
 from genlab.models.pixelcnn.position_bias import RowAndColumnBias, add_positions
 from genlab.nn.masked import BatchNorm
 from tests.models.pixelcnn.tiny_autoregressive import RESIDUAL, make
-from tests.models.tiny import make_batch, make_spec
+from tests.models.tiny import make_batch, make_spec, num_parameters
 
 DOCUMENT = {
     "num_blocks": 15,
@@ -28,10 +28,6 @@ DOCUMENT = {
     "dropout": 0.0,
     "position_bias": False,
 }
-
-
-def num_parameters(module):
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def test_parameter_table_of_the_source_document():

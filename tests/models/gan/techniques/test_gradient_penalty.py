@@ -17,7 +17,7 @@ from tests.models.gan.tiny import (
     make_gan,
     make_mlp_discriminator,
 )
-from tests.models.tiny import make_batch, make_spec
+from tests.models.tiny import assert_slope, make_batch, make_spec
 
 
 @pytest.mark.parametrize("length", [0.0, 0.3, 1.0, 4.0])
@@ -78,17 +78,7 @@ def test_its_gradient_is_that_of_finite_differences() -> None:
     for name, parameter in discriminator.named_parameters():
         if parameter.grad is None or "bias" in name:  # biases have no part in a piecewise linear slope
             continue
-        direction, step = torch.randn_like(parameter), 1e-6
-        values = []
-        for sign in (1, -2):
-            with torch.no_grad():
-                parameter += sign * step * direction
-            values.append(penalty().detach())
-        with torch.no_grad():
-            parameter += step * direction
-        slope = (values[0] - values[1]) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-8, msg=name)
-        assert slope.abs() > 1e-6
+        assert assert_slope(penalty, name, parameter).abs() > 1e-6
         checked += 1
     assert checked == 3
 

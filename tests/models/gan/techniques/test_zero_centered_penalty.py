@@ -8,7 +8,7 @@ from genlab.checks.adversarial import FlatPixels, step_tensors
 from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from tests.models.gan.tiny import make_discriminator, make_mlp_discriminator
-from tests.models.tiny import make_spec
+from tests.models.tiny import assert_slope, make_spec
 
 KINDS = [R1Penalty, R2Penalty]
 
@@ -55,16 +55,7 @@ def test_it_is_of_the_slope_at_its_own_images_and_its_gradient_that_of_finite_di
         if name == "output.bias":
             assert parameter.grad is None or not parameter.grad.any()
             continue
-        assert parameter.grad is not None
-        direction, step, values = torch.randn_like(parameter), 1e-6, []
-        for sign in (1, -2):
-            with torch.no_grad():
-                parameter += sign * step * direction
-            values.append(penalty().detach())
-        with torch.no_grad():
-            parameter += step * direction
-        slope = (values[0] - values[1]) / (2 * step)
-        torch.testing.assert_close((parameter.grad * direction).sum(), slope, rtol=1e-5, atol=1e-8, msg=name)
+        assert_slope(penalty, name, parameter)
 
 
 def tensors() -> StepTensors:
