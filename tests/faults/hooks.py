@@ -59,17 +59,18 @@ def output_to(opened: Callable[[], int]) -> None:
 
 def before_step(step: int, act: Callable[[], object]) -> None:
     """Act once, before the training step of this number is computed, when so many are done."""
-    batch = BatchStream.batch
+    batch = BatchStream.batch_from
     is_done = False
 
-    def watched(self: BatchStream, index: int) -> Batch:
+    def watched(self: BatchStream, start: int) -> Batch:
         nonlocal is_done
+        index = start // self.batch_size
         if index == step and not is_done:
             is_done = True
             act()
-        return batch(self, index)
+        return batch(self, start)
 
-    BatchStream.batch = watched  # type: ignore[method-assign]
+    BatchStream.batch_from = watched  # type: ignore[method-assign]
 
 
 def before_evaluation(act: Callable[[], object]) -> None:
@@ -112,31 +113,33 @@ def _signal(number: int, *, to_group: bool, note: Path | None) -> None:
 
 def witnessed(record: Path) -> None:
     """Note the index, the images chosen and the content of every training batch, in the order of delivery."""
-    batch = BatchStream.batch
+    batch = BatchStream.batch_from
     file = record.open("a", encoding="utf-8", buffering=1)  # a line at a time, for a kill must not lose one
 
-    def watched(self: BatchStream, index: int) -> Batch:
-        delivered = batch(self, index)
+    def watched(self: BatchStream, start: int) -> Batch:
+        index = start // self.batch_size
+        delivered = batch(self, start)
         digest = hashlib.sha256(delivered.images.numpy().tobytes() + delivered.labels.numpy().tobytes()).hexdigest()
-        file.write(json.dumps([index, self._indices(index).tolist(), digest]) + "\n")
+        file.write(json.dumps([index, self._indices(start).tolist(), digest]) + "\n")
         return delivered
 
-    BatchStream.batch = watched  # type: ignore[method-assign]
+    BatchStream.batch_from = watched  # type: ignore[method-assign]
 
 
 def stalled_after(num_steps: int) -> None:
     """Stand still after so many steps of this process, until it is killed."""
-    batch = BatchStream.batch
+    batch = BatchStream.batch_from
     first: int | None = None
 
-    def watched(self: BatchStream, index: int) -> Batch:
+    def watched(self: BatchStream, start: int) -> Batch:
         nonlocal first
+        index = start // self.batch_size
         first = index if first is None else first
         while index >= first + num_steps:
             time.sleep(60)
-        return batch(self, index)
+        return batch(self, start)
 
-    BatchStream.batch = watched  # type: ignore[method-assign]
+    BatchStream.batch_from = watched  # type: ignore[method-assign]
 
 
 def at_point_of_saving(number: int, act: Callable[[], object]) -> None:

@@ -48,15 +48,15 @@ def bad_numbers_of_checkpoints(run: Path) -> list[str]:
 
 def poison_batches(monkeypatch: pytest.MonkeyPatch, *indices: int) -> None:
     """One image of each of some batches, as a data set of the user's own might deliver it."""
-    deliver = BatchStream.batch
+    deliver = BatchStream.batch_from
 
-    def batch(self: BatchStream, index: int) -> Batch:
-        delivered = deliver(self, index)
-        if index in indices:
+    def batch_from(self: BatchStream, start: int) -> Batch:
+        delivered = deliver(self, start)
+        if start // self.batch_size in indices:
             delivered.images[3] = float("nan")
         return delivered
 
-    monkeypatch.setattr(BatchStream, "batch", batch)
+    monkeypatch.setattr(BatchStream, "batch_from", batch_from)
 
 
 def poison_loss(monkeypatch: pytest.MonkeyPatch, *, phase_name: str, step: int) -> None:
