@@ -12,8 +12,9 @@ from hydra._internal.utils import get_args_parser
 from genlab.config.compose import quoted
 from genlab.errors import ConfigurationError
 from genlab.launch.advice import UnknownFlagError
+from genlab.launch.sweep_folder import last_sweep
 from genlab.paths import absolute, expanded
-from genlab.run.names import named_run
+from genlab.run.names import LAST, named_run
 
 _PATH_NAMES = (
     *("resume", "init_from", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
@@ -137,11 +138,13 @@ def _absolute(argument: str) -> str:
 def _rewritten(argument: str, positional: str | None) -> str:
     """Return an argument as the override that Hydra needs.
 
-    A positional argument gets its key; ``~`` is expanded; the name of a run becomes its folder; an existing path is
-    quoted; and the node of a phase's optimiser is added if need be: ``optimizer.discriminator.lr=4e-4``.
+    A positional argument gets its key; ``~`` is expanded; the name of a run or a sweep becomes its folder; an existing
+    path is quoted; and the node of a phase's optimiser is added if need be: ``optimizer.discriminator.lr=4e-4``.
     """
     if positional is not None and "=" not in argument:
         argument = f"{positional}={argument}"
+    if argument == f"sweep.resume={LAST}" and not Path(LAST).exists():
+        argument = f"sweep.resume={quoted(str(last_sweep()))}"
     argument = _with_home(argument)
     run = _RUN_NAME.fullmatch(argument)
     if run and (found := named_run(run["value"])) is not None:

@@ -25,7 +25,7 @@ import yaml  # type: ignore[import-untyped]
 from genlab.config.plain_yaml import load_plain
 from genlab.errors import ConfigurationError
 from genlab.run.folder import read_summary
-from genlab.run.names import CONFIG_NAME
+from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
 from genlab.storage import read_within, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
@@ -74,6 +74,19 @@ class SweepPlan:
     config_dir: str | None
     jobs: tuple[tuple[str, ...], ...] | None
     """Overrides of each job; None where a search makes them one by one."""
+
+
+def last_sweep() -> Path:
+    """Return the folder of the sweep that was started or resumed last.
+
+    Raises:
+        ConfigurationError: There is no sweep below outputs/.
+    """
+    plans = Path(RUNS_ROOT).rglob(PLAN_NAME)
+    newest = max(plans, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        raise ConfigurationError(f"sweep.resume={LAST} needs a sweep below {RUNS_ROOT}/; start one: genlab train -m")
+    return newest.parent
 
 
 class SweepFolder:

@@ -1,12 +1,15 @@
 """The files of a sweep suffice to resume it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from genlab.config.compose import parse_overrides
 from genlab.errors import ConfigurationError
+from genlab.launch.arguments import parse_command_line
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 
 PLAN = SweepPlan(overrides=("model.name='a b'", "seed=0,1"), config_dir="my", jobs=(("seed=0",), ("seed=1",)))
@@ -74,3 +77,19 @@ def test_a_folder_of_no_sweep_is_refused(tmp_path: Path, content: str | None) ->
         (tmp_path / "sweep.yaml").write_text(content)
     with pytest.raises(ConfigurationError, match=r"sweep\.yaml"):
         SweepFolder(tmp_path).read_plan()
+
+
+def test_the_last_sweep_is_the_one_that_was_started_or_resumed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"sweep\.resume=last needs a sweep below outputs/"):
+        parse_command_line(["-m", "sweep.resume=last"], positional=None)
+    for age, name in ((10, "outputs/sweeps/0002-b"), (5, "outputs/sweeps/0001-a"), (20, "outputs/elsewhere")):
+        plan = SweepFolder(tmp_path / name)
+        plan.write_plan(SweepPlan(overrides=(), config_dir=None, jobs=None), command="genlab train -m")
+        os.utime(plan.path / "sweep.yaml", (1e9 - age, 1e9 - age))
+    (override,) = parse_command_line(["-m", "sweep.resume=last"], positional=None).overrides
+    assert parse_overrides([override])[0].value() == "outputs/sweeps/0001-a"
+    Path("last").mkdir()
+    assert parse_command_line(["-m", "sweep.resume=last"], positional=None).overrides == ["sweep.resume=last"]
