@@ -83,14 +83,13 @@ class CheckpointFolder:
             self._is_last_damaged = False
         remove_temporaries(self.path)
 
-    def save_last(self, state: Mapping[str, Any], *, step: int, fingerprint: str) -> None:
+    def save_last(self, state: Mapping[str, Any], *, step: int) -> None:
         """Save as the last checkpoint, and make the one before it the previous.
 
         Args:
             state: ``model`` and ``average`` (or None) are tensors by name; the rest is nested, of tensors, numbers,
                 texts and containers.
             step: After which it was taken.
-            fingerprint: Of the model.
 
         Raises:
             CheckpointError: The state holds something else.
@@ -98,12 +97,9 @@ class CheckpointFolder:
         """
         tensors = {f"{part}.{name}": value for part in _WEIGHTS for name, value in (state.get(part) or {}).items()}
         rest = {key: value for key, value in state.items() if key not in _WEIGHTS or value is None}
-        about = {"format_version": FORMAT_VERSION, "genlab_version": genlab.__version__, "step": step}
+        rest |= {"format_version": FORMAT_VERSION, "genlab_version": genlab.__version__, "step": step}
         try:
-            encoded = {
-                key: json.dumps(encode(value, key, tensors), allow_nan=False)
-                for key, value in {**rest, **about, "model_fingerprint": fingerprint}.items()
-            }
+            encoded = {key: json.dumps(encode(value, key, tensors), allow_nan=False) for key, value in rest.items()}
             parts = seal(tensors, encoded)
         except (TypeError, ValueError, KeyError) as error:
             raise CheckpointError(f"a checkpoint cannot hold the state of this run: {error}") from error

@@ -20,7 +20,7 @@ from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, gathered, largest
 from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
-from genlab.run.checkpoint import LAST, MAX_STEP, PREVIOUS, first_not_finite, model_fingerprint
+from genlab.run.checkpoint import LAST, MAX_STEP, PREVIOUS, first_not_finite
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
@@ -122,7 +122,6 @@ class Trainer(TrainingRun):
         )
         self._capture = self.state.capture(graphs, settings)
         self._frozen_outside = FrozenOutside(self.state.updates, model.parameters())
-        self._fingerprint = model_fingerprint(model)
         self.metrics = TrainingMetrics(self)
         self.observers = observers_of(self, self.metrics, class_predictor=class_predictor, own=observers)
         for observer in self.observers.values():
@@ -337,7 +336,7 @@ class Trainer(TrainingRun):
         # The shares of the others are collected, and the first process writes.
         kept = self._kept() if is_first() or self.state.is_sharded else {}
         if is_first():
-            self.checkpoints.save_last(kept, step=self.step, fingerprint=self._fingerprint)
+            self.checkpoints.save_last(kept, step=self.step)
         self.summary.saved_step = self.step
         self.write_summary("running")
 

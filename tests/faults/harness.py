@@ -198,7 +198,7 @@ def rewrite_checkpoints(folder: Path, change: Callable[[dict[str, Any]], dict[st
     for path in (folder / "checkpoints").glob("*.safetensors"):
         state = change(CheckpointFolder(path.parent).load(path.name, device=torch.device("cpu")))
         with tempfile.TemporaryDirectory() as scratch:
-            CheckpointFolder(Path(scratch)).save_last(state, step=state["step"], fingerprint="f")
+            CheckpointFolder(Path(scratch)).save_last(state, step=state["step"])
             shutil.copy(Path(scratch, LAST), path)
 
 

@@ -109,7 +109,7 @@ def test_metrics_of_a_checkpoint_take_no_more_memory_than_in_their_file(run_fold
     make_trainer(folder, num_steps=4).fit(resume=False)
     state = last_state(folder)
     state["observers"]["metrics"] = {"train/critic/loss": torch.zeros(200_000)}
-    CheckpointFolder(folder / "checkpoints").save_last(state, step=4, fingerprint="")
+    CheckpointFolder(folder / "checkpoints").save_last(state, step=4)
     trainer = make_trainer(folder, num_steps=4)
     tracemalloc.start()
     try:
