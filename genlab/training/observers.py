@@ -19,7 +19,7 @@ from genlab.training.evaluation import scalar_means
 from genlab.training.observer import Observer, ObserverFactory
 from genlab.training.randomness import generator_for
 from genlab.training.run import TrainingRun
-from genlab.training.slowdown import SlowdownWatch, hint_for
+from genlab.training.slowdown import SlowdownWatch
 from genlab.training.summary import StopReason
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def observers_of(
     """
     settings = run.settings
     observers: dict[str, Observer] = {
-        "slowdown": SlowdownWatch(run, interval=settings.log_interval, hint=hint_for(run.device)),
+        "slowdown": SlowdownWatch(run, interval=settings.log_interval),
         "metrics": metrics,  # after the slow-down warning, for it begins a new window of the speedometer
     }
     if settings.validation_interval > 0:

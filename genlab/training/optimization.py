@@ -245,7 +245,7 @@ class PhaseUpdate:
         has_state = bool(self.optimizer.state) or makes_no_state(self.optimizer)
         is_flagged = self._device_step is not None and has_state
         if not is_flagged and not math.isfinite(total.item()):
-            raise NonFiniteError(self._describe(value, norm))
+            raise NonFiniteError(f"phase {self.phase.name}: loss {value.item():.6g}, gradient norm {norm.item():.6g}")
         if self._settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
         if self._device_step is None:
@@ -264,9 +264,6 @@ class PhaseUpdate:
         num_bad = int(self._num_bad.item())
         self._num_bad.zero_()
         return num_bad
-
-    def _describe(self, value: Tensor, norm: Tensor) -> str:
-        return f"phase {self.phase.name}: loss {value.item():.6g}, gradient norm {norm.item():.6g}"
 
     def _autocast(self) -> AbstractContextManager[None]:
         if self._precision == "float32":

@@ -23,17 +23,10 @@ def hint_for(device: torch.device) -> str:
 
 
 class SlowdownWatch(Observer):
-    """Observer that compares the speed of training with that of its first minutes, and warns once.
+    """Observer that compares the speed of training with that of its first minutes, and warns once."""
 
-    Args:
-        run: To observe.
-        interval: In steps.
-        hint: Advice to print with the warning; may be empty.
-    """
-
-    def __init__(self, run: TrainingRun, *, interval: int, hint: str) -> None:
+    def __init__(self, run: TrainingRun, *, interval: int) -> None:
         super().__init__(run, interval=interval)
-        self._hint = hint
         self._fastest = 0.0  # steps a second
         self._seconds = 0.0
         self._window_steps = 0
@@ -56,9 +49,8 @@ class SlowdownWatch(Observer):
         self._window_steps, self._window_seconds = 0, 0.0
         if speed * _FACTOR < self._fastest and not self._has_warned:
             self._has_warned = True
-            ratio = self._fastest / speed
             _log.warning(
                 "a step takes %.1f times as long as in the first minutes: other programs may be using its cores%s",
-                ratio,
-                self._hint,
+                self._fastest / speed,
+                hint_for(self.run.device),
             )

@@ -61,8 +61,7 @@ class TrainingState:
         self.average = WeightAverage(model, decay=settings.ema_decay) if settings.ema_decay is not None else None
         self.is_sharded = settings.sharding == "fsdp2"
         self._dataset = dataset
-        self._num_steps = settings.num_steps
-        self._num_initialization_images = settings.num_initialization_images
+        self._settings = settings
         self._device = device
         self._seed = seed
         # The whole model for evaluation and sampling if each process trains a share of the weights.
@@ -85,20 +84,19 @@ class TrainingState:
         if device.type == "cpu":
             self._equal_for["num_threads"] = torch.get_num_threads()
 
-    def capture(self, graphs: Graphs | None, settings: TrainerSettings) -> StepCapture | None:
+    def capture(self, graphs: Graphs | None) -> StepCapture | None:
         """Capture the updates after a few steps; return None if they run eagerly.
 
         Args:
             graphs: The recorder; None leaves it to ``trainer.cuda_graph``.
-            settings: Of the run.
         """
         if graphs is not None:
             capture: StepCapture | None = StepCapture(graphs, is_required=True)
         else:
             obstacle = "it is shared by several processes" if num_processes() > 1 else None
-            if settings.makes_own_graphs:
-                obstacle = f"trainer.compile_mode={settings.compile_mode} makes graphs of its own"
-            capture = step_capture(settings.cuda_graph, self._device, obstacle=obstacle)
+            if self._settings.makes_own_graphs:
+                obstacle = f"trainer.compile_mode={self._settings.compile_mode} makes graphs of its own"
+            capture = step_capture(self._settings.cuda_graph, self._device, obstacle=obstacle)
         if capture is not None:
             source: CapturedWork | None = None
             for update in self.updates:
@@ -119,7 +117,7 @@ class TrainingState:
 
     def _initialize(self) -> None:
         seed_default_generators(derive_seed(self._seed, "initialize"), self._device)
-        num_images = min(self._num_initialization_images, self._dataset.num_images("train"))
+        num_images = min(self._settings.num_initialization_images, self._dataset.num_images("train"))
         self.model.initialize(self._dataset.subset("train", num_images, seed=self._seed, device=self._device))
         if self.average is not None:
             self.average.load_state_dict(self.model.state_dict())
@@ -235,5 +233,5 @@ class TrainingState:
                 "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
                 step,
                 ", ".join(changes),
-                self._num_steps,
+                self._settings.num_steps,
             )

@@ -120,7 +120,7 @@ class Trainer(TrainingRun):
             rank=rank(),
             num_processes=num_processes(),
         )
-        self._capture = self.state.capture(graphs, settings)
+        self._capture = self.state.capture(graphs)
         self._frozen_outside = FrozenOutside(self.state.updates, model.parameters())
         self.metrics = TrainingMetrics(self)
         self.observers = observers_of(self, self.metrics, class_predictor=class_predictor, own=observers)

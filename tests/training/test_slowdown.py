@@ -23,14 +23,15 @@ def feed(watch: SlowdownWatch, *, steps: int, seconds_per_step: float) -> None:
 
 
 def test_the_fastest_of_the_first_minutes_is_what_counts(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SlowdownWatch(make_run(Path()), interval=1, hint="; do this")
+    watch = SlowdownWatch(make_run(Path()), interval=1)
     watch.add(1, 100.0)  # compilation
     feed(watch, steps=100, seconds_per_step=1.0)
     feed(watch, steps=100, seconds_per_step=2.0)  # twice as slow is no news
     assert warnings_of(caplog) == []
     feed(watch, steps=40, seconds_per_step=5.0)
     assert warnings_of(caplog) == [
-        "a step takes 5.0 times as long as in the first minutes: other programs may be using its cores; do this"
+        "a step takes 5.0 times as long as in the first minutes: other programs may be using its cores"
+        f"{hint_for(torch.device('cpu'))}"
     ]
     feed(watch, steps=100, seconds_per_step=1.0)
     feed(watch, steps=100, seconds_per_step=9.0)
@@ -38,7 +39,7 @@ def test_the_fastest_of_the_first_minutes_is_what_counts(caplog: pytest.LogCaptu
 
 
 def test_a_hiccup_and_a_faster_end_are_none(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SlowdownWatch(make_run(Path()), interval=1, hint="")
+    watch = SlowdownWatch(make_run(Path()), interval=1)
     for _ in range(200):
         feed(watch, steps=19, seconds_per_step=1.0)
         watch.add(1, 11.0)
