@@ -15,9 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.preparation import Preparation, RawDataset
 from genlab.data.store import Store
+from genlab.graphs import Graphs
 from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor
 from genlab.training.observer import ObserverFactory
+from genlab.training.optimization import OptimizerFactory
 from genlab.training.run import TrainingRun
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
@@ -61,6 +63,22 @@ class TinyGAN(GenerativeModel):
 
     def visualize(self, batch, *, num_samples, generator=None):
         return {"samples": self.sample(num_samples, generator=generator)}
+
+
+class PoisonOnce(TinyGAN):
+    """The discriminator's loss is infinite in some of its updates, which a tensor counts."""
+
+    def __init__(self, *bad_updates: int, device: str = "cpu") -> None:
+        super().__init__()
+        self.update = torch.zeros((), dtype=torch.long, device=device)
+        self.factor = torch.ones(200, device=device)
+        self.factor[list(bad_updates)] = torch.inf
+
+    def discriminator_loss(self, batch: Batch) -> Loss:
+        loss = super().discriminator_loss(batch)
+        factor = self.factor.index_select(0, self.update.reshape(1)).squeeze(0)
+        self.update += 1
+        return Loss(value=factor * loss.value, metrics=loss.metrics)
 
 
 def make_dataset(
@@ -157,23 +175,26 @@ def make_trainer(
     dataset: Dataset | None = None,
     class_predictor: ClassPredictor | None = None,
     observers: Mapping[str, ObserverFactory] = MappingProxyType({}),
+    optimizer: OptimizerFactory | None = None,
+    graphs: Graphs | None = None,
+    device: str = "cpu",
     **changes: Any,
 ) -> Trainer:
     model = model if model is not None else TinyGAN()
+    optimizer = optimizer or functools.partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.9))
     return Trainer(
         model=model,
         dataset=dataset or make_dataset(),
-        optimizers={
-            phase.name: functools.partial(torch.optim.Adam, lr=lr, betas=(0.5, 0.9)) for phase in model.phases()
-        },
+        optimizers={phase.name: optimizer for phase in model.phases()},
         schedule=cosine,
         settings=make_settings(**changes),
         run_folder=folder,
-        device=torch.device("cpu"),
+        device=torch.device(device),
         seed=3,
         hyperparameters={"model": "tiny", "optimizer.lr": lr, "flag": True},
         class_predictor=class_predictor,
         observers=observers,
+        graphs=graphs,
     )
 
 

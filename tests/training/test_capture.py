@@ -16,7 +16,7 @@ from genlab.training.capture import WARM_UP_STEPS, StepCapture, step_capture
 from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
-from tests.training.conftest import TinyGAN, cosine, make_dataset, make_settings
+from tests.training.conftest import PoisonOnce, TinyGAN, make_dataset, make_trainer
 
 CPU = torch.device("cpu")
 NUM_STEPS = 9
@@ -62,36 +62,10 @@ class Choosy(TinyGAN):
         return loss if bool(loss.value > -1) else Loss(value=-loss.value, metrics=loss.metrics)
 
 
-class PoisonOnce(TinyGAN):
-    """The discriminator's loss is infinite in some of its updates, which a tensor counts."""
-
-    def __init__(self, *bad_updates: int) -> None:
-        super().__init__()
-        self.update = torch.zeros((), dtype=torch.long)
-        self.factor = torch.ones(200)
-        self.factor[list(bad_updates)] = torch.inf
-
-    def discriminator_loss(self, batch: Batch) -> Loss:
-        loss = super().discriminator_loss(batch)
-        factor = self.factor.index_select(0, self.update.reshape(1)).squeeze(0)
-        self.update += 1
-        return Loss(value=factor * loss.value, metrics=loss.metrics)
-
-
 def make(folder: Path, model: nn.Module, optimizer: str = "adam", graphs: object = None, **changes: object) -> Trainer:
     folder.mkdir(exist_ok=True)
-    return Trainer(
-        model=model,
-        dataset=make_dataset(),
-        optimizers={phase.name: OPTIMIZERS[optimizer] for phase in model.phases()},
-        schedule=cosine,
-        settings=make_settings(**({"num_steps": NUM_STEPS, "validation_interval": 0, "test_at_end": False} | changes)),
-        run_folder=folder,
-        device=CPU,
-        seed=3,
-        hyperparameters={},
-        graphs=graphs,  # type: ignore[arg-type]
-    )
+    quiet = {"num_steps": NUM_STEPS, "validation_interval": 0, "test_at_end": False}
+    return make_trainer(folder, model, optimizer=OPTIMIZERS[optimizer], graphs=graphs, **(quiet | changes))
 
 
 def as_written(folder: Path, model: nn.Module, optimizer: str = "adam", **changes: object) -> Trainer:
@@ -260,28 +234,9 @@ def test_captured_semi_supervised_steps_are_the_steps_as_written(tmp_path: Path)
             )
             return Loss(value=value, metrics={"adversarial_nats": value})
 
-    def make_divided(name: str) -> Trainer:
-        folder = tmp_path / name
-        folder.mkdir()
-        model = Divided()
-        return Trainer(
-            model=model,
-            dataset=make_dataset(num_labels_per_class=3),
-            optimizers={phase.name: OPTIMIZERS["adam"] for phase in model.phases()},
-            schedule=cosine,
-            settings=make_settings(
-                num_steps=NUM_STEPS, validation_interval=0, test_at_end=False, labelled_fraction=0.25
-            ),
-            run_folder=folder,
-            device=CPU,
-            seed=3,
-            hyperparameters={},
-            graphs=RecordedGraphs(),
-        )
-
-    written, captured = make_divided("written"), make_divided("captured")
-    written._capture.begin_step = lambda: None
-    written.fit(resume=False)
+    changes = {"dataset": make_dataset(num_labels_per_class=3), "labelled_fraction": 0.25}
+    written = as_written(tmp_path / "written", Divided(), **changes)
+    captured = make(tmp_path / "captured", Divided(), graphs=RecordedGraphs(), **changes)
     captured.fit(resume=False)
     assert_equal(weights(written), weights(captured))
 

@@ -9,8 +9,7 @@ import torch
 from genlab.data import store as store_module
 from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
-from genlab.types import Batch, Loss
-from tests.training.conftest import TinyGAN, cosine, make_dataset, make_settings
+from tests.training.conftest import PoisonOnce, TinyGAN, cosine, make_dataset, make_settings, make_trainer
 
 pytestmark = pytest.mark.gpu
 
@@ -22,39 +21,20 @@ OPTIMIZERS = {
 NUM_STEPS = 12
 
 
-class DeviceGAN(TinyGAN):
-    """Draws its noise where it is; the discriminator's loss is infinite in some updates, which a tensor counts."""
+class DeviceGAN(PoisonOnce):
+    """Draws its noise where it is."""
 
     def __init__(self, *bad_updates: int) -> None:
-        super().__init__()
-        self.update = torch.zeros((), dtype=torch.long, device="cuda")
-        self.factor = torch.ones(200, device="cuda")
-        self.factor[list(bad_updates)] = torch.inf
+        super().__init__(*bad_updates, device="cuda")
 
     def fakes(self, num: int) -> torch.Tensor:
         return self.generator(torch.randn(num, 3, device="cuda"))
-
-    def discriminator_loss(self, batch: Batch) -> Loss:
-        loss = super().discriminator_loss(batch)
-        factor = self.factor.index_select(0, self.update.reshape(1)).squeeze(0)
-        self.update += 1
-        return Loss(value=factor * loss.value, metrics=loss.metrics)
 
 
 def make(folder: Path, model: TinyGAN, optimizer: str, **changes: object) -> Trainer:
     folder.mkdir()
     quiet = {"num_steps": NUM_STEPS, "validation_interval": 0, "test_at_end": False}
-    return Trainer(
-        model=model,
-        dataset=make_dataset(),
-        optimizers={phase.name: OPTIMIZERS[optimizer] for phase in model.phases()},
-        schedule=cosine,
-        settings=make_settings(**(quiet | changes)),
-        run_folder=folder,
-        device=torch.device("cuda"),
-        seed=3,
-        hyperparameters={},
-    )
+    return make_trainer(folder, model, optimizer=OPTIMIZERS[optimizer], device="cuda", **(quiet | changes))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
