@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def pair() -> Iterator[Pair]:
     """Return two processes that run functions together."""
     with pair_of_processes() as processes:
         yield processes
+
+
+def train_in(folder: Path, *arguments: str) -> Path:
+    """Train in this process, with the run folder in the working directory, and return the run folder."""
+    with chdir(folder.parent):
+        assert main(["train", *arguments, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def hangups_count() -> Iterator[None]:
+    """Let SIGHUP count even if these tests run under nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
 
 
 @dataclass(frozen=True)

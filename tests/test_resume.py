@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +14,9 @@ import yaml
 from PIL import Image
 
 import genlab.train as training
-from genlab.cli import main
 from genlab.errors import DataError
 from genlab.training.optimization import PhaseUpdate
-from tests.conftest import Outcome
+from tests.conftest import Outcome, train_in
 from tests.thinning import thinned
 
 Genlab = Callable[..., Outcome]
@@ -36,14 +34,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("outputs") / "run"
-    here = Path.cwd()
-    os.chdir(folder.parent)
-    try:
-        assert main(["train", *TINY, "trainer.ema_decay=0.9", f"hydra.run.dir={folder}"]) == 0
-    finally:
-        os.chdir(here)
-    return folder
+    return train_in(tmp_path_factory.mktemp("outputs") / "run", *TINY, "trainer.ema_decay=0.9")
 
 
 @pytest.fixture

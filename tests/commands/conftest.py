@@ -1,11 +1,10 @@
 """One small trained run that every command is tried on."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from genlab.cli import main
+from tests.conftest import train_in
 
 TINY = (
     "trainer=smoke",
@@ -19,21 +18,12 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("outputs") / "run"
-    here = Path.cwd()
-    os.chdir(folder.parent)
-    try:
-        assert main(["train", "model=draw", *TINY, f"hydra.run.dir={folder}"]) == 0
-    finally:
-        os.chdir(here)
-    return folder
+    return train_in(tmp_path_factory.mktemp("outputs") / "run", "model=draw", *TINY)
 
 
 def train_tiny(tmp_path_factory: pytest.TempPathFactory, model: str, *arguments: str) -> Path:
-    folder = tmp_path_factory.mktemp("outputs") / model
     tiny = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0")
-    assert main(["train", f"model={model}", *tiny, *arguments, f"hydra.run.dir={folder}"]) == 0
-    return folder
+    return train_in(tmp_path_factory.mktemp("outputs") / model, f"model={model}", *tiny, *arguments)
 
 
 @pytest.fixture(name="classifier_run", scope="session")

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from genlab.cli import main
-from tests.conftest import Outcome
+from tests.conftest import Outcome, train_in
 from tests.faults.harness import rewrite_checkpoints
 from tests.faults.tally import Tally
 from tests.thinning import thinned
@@ -61,14 +60,7 @@ FORMATS: dict[str, Callable[[object], bytes]] = {"torch": of_torch, "pickle": pi
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("honest") / "run"
-    here = Path.cwd()
-    os.chdir(folder.parent)
-    try:
-        assert main(["train", *TINY, f"hydra.run.dir={folder}"]) == 0
-    finally:
-        os.chdir(here)
-    return folder
+    return train_in(tmp_path_factory.mktemp("honest") / "run", *TINY)
 
 
 @pytest.mark.parametrize("kind", thinned(FORMATS, 2))

@@ -1,6 +1,5 @@
 """Fault 14: a checkpoint and a configuration that do not belong together end with a line, before the first step."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab.cli import main
 from genlab.training.optimization import PhaseUpdate
-from tests.conftest import Outcome
+from tests.conftest import Outcome, train_in
 from tests.faults.harness import rewrite_checkpoints
 from tests.faults.tally import Tally
 from tests.thinning import thinned
@@ -28,13 +26,8 @@ Change = Callable[[dict[str, Any]], None]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compatible")
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        for name, words in RUNS.items():
-            assert main(["train", *words, *COMMON, f"hydra.run.dir={name}"]) == 0
-    finally:
-        os.chdir(here)
+    for name, words in RUNS.items():
+        train_in(folder / name, *words, *COMMON)
     return folder
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -201,13 +200,6 @@ def test_who_asked_to_stop_is_known(sweep: SweepFolder) -> None:
     assert (sweep.stop_signal(), sweep.stop_signal(of_this_process=True)) == (2, None)
     sweep.forget_stop()
     assert sweep.stop_signal() is None
-
-
-@pytest.fixture
-def hangups_count() -> Iterator[None]:
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.usefixtures("hangups_count")

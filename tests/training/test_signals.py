@@ -2,23 +2,17 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
 from genlab.errors import StoppedBySignal
 from genlab.training.signals import listen_for_signals
 
+pytestmark = pytest.mark.usefixtures("hangups_count")
+
 
 def last_line() -> str:
     return "to resume: this way"
-
-
-@pytest.fixture(autouse=True)
-def as_in_a_terminal() -> Iterator[None]:
-    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, previous)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
