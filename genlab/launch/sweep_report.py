@@ -59,7 +59,7 @@ class SeedRow:
     """Sample standard deviation (n - 1); None for fewer than two runs."""
     num: int
     """Number of runs that finished with a value."""
-    num_jobs: int
+    records: Sequence[JobRecord]
     minimize: bool | None
     conditions: frozenset[tuple[tuple[str, str], ...]]
     """Those of the runs with a value."""
@@ -171,16 +171,18 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
                 mean=statistics.fmean(values) if values else None,
                 standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
                 num=len(values),
-                num_jobs=len(group),
+                records=[row.record for row in group],
                 minimize=group[0].minimize,
                 conditions=frozenset(tuple(row.conditions.items()) for row in competing),
             )
         )
-    if len({row.conditions for row in made if row.num}) > 1:
-        return made
-    if len({(row.measure, row.minimize) for row in made}) != 1 or made[0].minimize is None:
-        return made
-    return sorted(made, key=_rank_of_mean)
+    return sorted(made, key=_rank_of_mean) if _are_ranked(made) else made
+
+
+def _are_ranked(rows: Sequence[SeedRow]) -> bool:
+    """Return True if the means of some settings are of the same measure on the same data."""
+    of_same_data = len({row.conditions for row in rows if row.num}) == 1
+    return of_same_data and len({(row.measure, row.minimize) for row in rows}) == 1 and rows[0].minimize is not None
 
 
 def _aggregates(rows: Sequence[Row], settings: SweepSettings) -> bool:
@@ -213,7 +215,14 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         groups = seed_rows(rows)
         header = [*groups[0].choices, "measure", "mean", "standard_deviation", "n", "jobs"] if groups else []
         lines = [
-            [*group.choices.values(), group.measure, group.mean, group.standard_deviation, group.num, group.num_jobs]
+            [
+                *group.choices.values(),
+                group.measure,
+                group.mean,
+                group.standard_deviation,
+                group.num,
+                len(group.records),
+            ]
             for group in groups
         ]
         _write_csv(sweep, SEEDS_NAME, header, lines)
@@ -238,15 +247,15 @@ def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | No
 
 
 def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None) -> str:
+    groups = seed_rows(rows) if _aggregates(rows, settings) else []
+    if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
+        return _told_best_setting(groups, config_dir)
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
-        arguments = [argument for argument in best.record.line if not argument.startswith("name=")]  # the sweep's own
-        where = [] if config_dir is None else ["--config-dir", config_dir]
-        command = shlex.join(["genlab", "train", *arguments, *where])
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
-        return f"best: job {best.record.number}, {value}\n  {command}"
+        return f"best: job {best.record.number}, {value}\n  {_command('train', best.record.line, config_dir)}"
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
@@ -264,6 +273,23 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
         return f"best: not chosen, {measures[0]} has no declared direction; sweep.minimize=true or false gives one"
     kinds = ", ".join(measures)
     return f"best: not chosen, the runs select by different measures ({kinds}); sweep.measure=... names a common one"
+
+
+def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str:
+    """Return the setting with the best mean over its seeds, and the command that trains it with all of them."""
+    best = groups[0]
+    seeds = ",".join(_by_key(record.overrides)[_SEED] for record in best.records)
+    line = [argument for argument in best.records[0].line if not argument.startswith(f"{_SEED}=")]
+    jobs = ", ".join(str(record.number) for record in best.records)
+    extreme = "lowest" if best.minimize else "highest"
+    value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
+    return f"best: jobs {jobs}, {value}\n  {_command('train -m', [*line, f'{_SEED}={seeds}'], config_dir)}"
+
+
+def _command(command: str, line: Sequence[str], config_dir: str | None) -> str:
+    arguments = [argument for argument in line if not argument.startswith("name=")]  # the sweep's own
+    where = [] if config_dir is None else ["--config-dir", config_dir]
+    return shlex.join(["genlab", *command.split(), *arguments, *where])
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -297,7 +323,7 @@ def _seeds_table(groups: Sequence[SeedRow]) -> str:
                 group.measure or "",
                 "" if group.mean is None else f"{group.mean:.6g}",
                 "" if group.standard_deviation is None else f"{group.standard_deviation:.3g}",
-                str(group.num) if group.num == group.num_jobs else f"{group.num} of {group.num_jobs}",
+                str(group.num) if group.num == len(group.records) else f"{group.num} of {len(group.records)}",
             ]
         )
     return _in_columns(header, lines)

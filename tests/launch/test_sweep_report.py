@@ -260,9 +260,9 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     assert first.choices == {"model": "a"}
     assert first.mean == pytest.approx(4.0)
     assert first.standard_deviation == pytest.approx(statistics.stdev([3.0, 5.0, 4.0]))
-    assert (first.num, first.num_jobs) == (3, 3)
+    assert (first.num, len(first.records)) == (3, 3)
     # The killed run has a value too, of a model half trained: it must not count.
-    assert (second.mean, second.standard_deviation, second.num, second.num_jobs) == (1.0, None, 1, 3)
+    assert (second.mean, second.standard_deviation, second.num, len(second.records)) == (1.0, None, 1, 3)
     chosen = settings(aggregate_seeds=True)
     write_tables(sweep, chosen)
     lines = (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines()
@@ -273,6 +273,11 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     highest = seed_rows(rows_of(sweep, settings(minimize=False)))
     assert [row.mean for row in highest] == [4.0, 1.0]
     assert "1 of 3" in report(rows_of(sweep, chosen), chosen)
+    by_mean = settings(aggregate_seeds=None, minimize=False)
+    assert report(rows_of(sweep, by_mean), by_mean, config_dir="mine").endswith(
+        f"best: jobs 0, 1, 2, mean {TAG} 4, the highest of 2 settings\n"
+        "  genlab train -m model=a num_threads=1 seed=0,1,2 --config-dir mine"
+    )
 
 
 def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:
