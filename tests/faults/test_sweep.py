@@ -125,7 +125,7 @@ def test_the_wrong_variant_is_noticed(
     monkeypatch.delitem(sys.modules, "faulty", raising=False)
     monkeypatch.setenv("GENLAB_ALLOW", "faulty")
     monkeypatch.setattr(
-        application, "run_job", lambda command, module, configuration: application._run_here(module(), configuration)
+        application, "run_job", lambda module, configuration: application._run_here(module(), configuration)
     )
     words = ("train", "-m", "--config-dir", "mine", *WORDS, "dataset.fault=exit,none", "hydra.sweep.dir=sweep")
     assert genlab(*words).code == 3
