@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *WRITTEN]
 TABLES = ("experiments.md", "results.md")
 """Pages that `genlab report` writes, from headers that tests/test_configs.py looks at."""
 PLACEHOLDER = re.compile(r"[A-Z]{3}|\.\.\.|[<\[]\w+|\bmine\b")
-EXAMPLES = ("configs/recipe/mine.yaml", "configs/experiment/NAME.yaml")
+EXAMPLES = ("configs/experiment/NAME.yaml",)
 
 
 def name(page: Path) -> str:
