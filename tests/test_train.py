@@ -207,6 +207,16 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     assert "trainer.num_steps=2" not in outcome.output
     assert hparams_of(run_folder).items() >= {**choices, "seed": 3.0, "trainer.num_steps": 3.0}.items()
 
+    for words, told in (
+        (("trainer.num_steps=4", "trainer.batch_size=8", "logger=[]"), "trainer.num_steps=4 trainer.batch_size=8 "),
+        (("trainer.num_steps=5",), "trainer.batch_size=8 trainer.num_steps=5"),
+    ):
+        outcome = genlab("train", f"resume={run_folder}", *words)
+        assert outcome.code == 0, outcome.errors
+        assert re.search(rf"^changed .* {told}", outcome.output, re.MULTILINE), "those of all starts"
+    assert "num_epochs=" not in outcome.output
+    assert "logger=" not in outcome.output
+
 
 PHASES = [
     ("genlab.train.build_trainer", 130, "interrupted before anything was saved"),

@@ -1,6 +1,7 @@
 """Resumption of a run in its own folder: its checkpoint, its origin, and its error messages."""
 
 import logging
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from genlab.launch.contract import JobContext
 from genlab.launch.worker import this_worker
 from genlab.paths import from_here, resume_command
 from genlab.run.changes import LENGTHS
+from genlab.run.environment import saved_commands
 from genlab.run.folder import has_checkpoint, never_saved, read_summary
 from genlab.run.hyperparameters import Origin, read_origin
 
+_OF_A_START = "logger"
+"""The key whose value holds for one start, and not for later ones."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,17 +48,20 @@ def from_checkpoint(configuration: RunConfiguration, context: JobContext) -> Run
 
 
 def origin_of(context: JobContext) -> Origin:
-    """Return the choices and overrides of a run's first start, with the overrides of this one."""
+    """Return the choices and overrides of a run's first start, with the overrides of later ones and of this one."""
     here = Origin(choices=context.choices, overrides=context.overrides, folders=context.config_folders)
     if not any(argument.startswith("resume=") for argument in context.overrides) and not context.is_restarted:
         return here
     try:
         first = read_origin(context.run_folder)
+        later = [shlex.split(line)[2:] for line in saved_commands(context.run_folder)[1:]]  # behind `genlab train`
     except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
-    newest = {argument.partition("=")[0]: argument for argument in (*first.overrides, *here.overrides)}
-    if any(argument.partition("=")[0] in LENGTHS for argument in here.overrides):  # in place of the other
-        newest = {key: argument for key, argument in newest.items() if key not in LENGTHS or argument in here.overrides}
+    newest: dict[str, str] = {}
+    for overrides in (first.overrides, *later, here.overrides):
+        given = {argument.partition("=")[0]: argument for argument in overrides}
+        superseded = {_OF_A_START, *(LENGTHS if given.keys() & {*LENGTHS} else ())}
+        newest = {key: argument for key, argument in newest.items() if key not in superseded} | given
     return replace(first, overrides=tuple(newest.values()))
 
 

@@ -44,7 +44,7 @@ def save_environment(
         init_from: Origin of the initial weights of the run; None keeps the recorded one.
     """
     previous = _previous(run_folder)
-    commands = [str(line) for line in previous.get("commands") or ()]
+    commands = saved_commands(run_folder)
     if command not in commands[-1:]:  # restarted processes have the same command line
         commands.append(command)
     now = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -71,6 +71,11 @@ def saved_class_names(run_folder: Path) -> list[str]:
     """Return the names of the classes of a run's data, in the order of the labels; empty where no names are kept."""
     names = _previous(run_folder).get(_CLASS_NAMES)
     return [printable(str(name)) for name in names] if isinstance(names, list) else []
+
+
+def saved_commands(run_folder: Path) -> list[str]:
+    """Return the command line of each start of a run; empty where none is kept."""
+    return [str(line) for line in _previous(run_folder).get("commands") or ()]
 
 
 def saved_init_from(run_folder: Path) -> Mapping[str, Any]:
