@@ -239,23 +239,22 @@ def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | No
     """
     if not rows:
         return "no job has started"
-    parts = [_table(rows)]
-    if _aggregates(rows, settings):
-        parts.append(_seeds_table(seed_rows(rows)))
-    parts.append(_told_best(rows, settings, config_dir))
+    groups = seed_rows(rows) if _aggregates(rows, settings) else []
+    parts = [_table(rows), *([_seeds_table(groups)] if groups else [])]
+    if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
+        parts.append(_told_best_setting(groups, config_dir))
+    else:
+        parts.append(_told_best(rows, settings, config_dir))
     return "\n\n".join(parts)
 
 
 def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None) -> str:
-    groups = seed_rows(rows) if _aggregates(rows, settings) else []
-    if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
-        return _told_best_setting(groups, config_dir)
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
-        return f"best: job {best.record.number}, {value}\n  {_command('train', best.record.line, config_dir)}"
+        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir)}"
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
@@ -283,13 +282,13 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str
     jobs = ", ".join(str(record.number) for record in best.records)
     extreme = "lowest" if best.minimize else "highest"
     value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
-    return f"best: jobs {jobs}, {value}\n  {_command('train -m', [*line, f'{_SEED}={seeds}'], config_dir)}"
+    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir)}"
 
 
-def _command(command: str, line: Sequence[str], config_dir: str | None) -> str:
+def _command(line: Sequence[str], config_dir: str | None) -> str:
     arguments = [argument for argument in line if not argument.startswith("name=")]  # the sweep's own
     where = [] if config_dir is None else ["--config-dir", config_dir]
-    return shlex.join(["genlab", *command.split(), *arguments, *where])
+    return shlex.join(["genlab", "train", *arguments, *where])
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -6,6 +6,7 @@ A layer refuses, at construction, every argument that the derivation does not co
 Dimensions: B batch, C channels, H height, W width.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, NoReturn
 
 from jaxtyping import Float
@@ -14,16 +15,16 @@ from torch import Tensor, nn
 from genlab.nn.convolution.functions import Pair, WindowGrid, avg_pool2d, conv2d, conv_transpose2d, max_pool2d
 
 
-class _Checked(nn.Module):
+class _Checked(nn.Module, ABC):
     """Base of a layer that is checked when it is constructed, and by :meth:`ConvolutionLayers.exchange_in`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.check()
 
+    @abstractmethod
     def check(self) -> None:
         """Refuse arguments that the derivation does not cover."""
-        raise NotImplementedError
 
 
 class ReferenceConv2d(_Checked, nn.Conv2d):
