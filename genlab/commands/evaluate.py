@@ -39,6 +39,7 @@ from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.run.names import find_run
 from genlab.run.record import LIKELIHOODS_NAME, moved, save_evaluation
 from genlab.training.evaluation import (
     Average,
@@ -116,7 +117,7 @@ def processes(settings: EvaluateSettings) -> Processes:
 
 def destination(settings: EvaluateSettings) -> Path:
     """Return the file that the results replace."""
-    place = Path(settings.out or settings.run or "")
+    place = Path(settings.out or find_run(settings.run or ""))
     return place / (settings.ledger_name if settings.images is None else LIKELIHOODS_NAME)
 
 

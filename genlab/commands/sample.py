@@ -28,6 +28,7 @@ from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.randomness import derive_seed
 from genlab.run.environment import saved_class_names
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
+from genlab.run.names import find_run
 from genlab.run.record import moved, require_root_alone
 from genlab.sampling.pictures import save_pictures
 from genlab.training.randomness import generator_for, seed_default_generators
@@ -108,6 +109,13 @@ def processes(settings: SampleSettings) -> Processes:
     return processes_on(settings.device, num=settings.devices, key="devices")
 
 
+def destination(settings: SampleSettings) -> Path:
+    """Return the folder in which the files replace those of the same names."""
+    source = "images_" if settings.images is not None else ""
+    kind = source if settings.format == "grid" else f"{settings.format}_"
+    return Path(settings.out or find_run(settings.run) / "samples" / f"{kind}seed_{settings.seed}")
+
+
 def run(settings: SampleSettings, context: JobContext) -> None:
     """Draw and write pictures; if the run's data are missing, only those that need no data.
 
@@ -149,7 +157,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
         label=_label(trained, settings),
         temperature=settings.temperature,
     )
-    folder = writable(trained.run.folder / "samples" / f"{settings.format}_seed_{settings.seed}", settings.out)
+    folder = writable(destination(settings), settings.out)
     _say_origin(trained, settings)
     with _refusals_of_the_model():
         draw_files(
@@ -167,7 +175,7 @@ def _draw_given(trained: TrainedModel, settings: SampleSettings, device: torch.d
     assert settings.images is not None
     method = method_for_given(trained.model)
     options = _options(trained, settings, method)
-    folder = writable(trained.run.folder / "samples" / f"images_seed_{settings.seed}", settings.out)
+    folder = writable(destination(settings), settings.out)
     given = read_given(trained, settings.images, most=settings.num_samples, device=device)
     if is_first():
         _say_origin(trained, settings)
@@ -181,7 +189,7 @@ def _draw_given(trained: TrainedModel, settings: SampleSettings, device: torch.d
 
 
 def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> None:
-    folder = writable(trained.run.folder / "samples" / f"seed_{settings.seed}", settings.out)
+    folder = writable(destination(settings), settings.out)
     options = _options(trained, settings, trained.model.visualize)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)

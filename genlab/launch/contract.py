@@ -47,10 +47,10 @@ class SpreadModule(CommandModule, Protocol):
 
 @runtime_checkable
 class ReplacingModule(CommandModule, Protocol):
-    """The module of a command that writes its results into one file, in place of the previous ones."""
+    """The module of a command that writes its results into one file or folder, in place of the previous ones."""
 
     def destination(self, settings: Any) -> Path:
-        """Return the file."""
+        """Return the file or the folder."""
 
 
 @runtime_checkable

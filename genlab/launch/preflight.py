@@ -189,9 +189,10 @@ def _require_separate(destinations: Sequence[Path], overrides: Sequence[str]) ->
     """Refuse jobs that would replace each other's results."""
     for place, number in Counter(destinations).items():
         if number > 1:
-            key = next(override.key_or_group for override in parse_overrides(overrides) if override.is_sweep_override())
+            swept = [override.key_or_group for override in parse_overrides(overrides) if override.is_sweep_override()]
+            name = "-".join(f"${{{key}}}" for key in swept)
             raise ConfigurationError(
-                f"out must name a folder for each job, such as 'out=results/${{{key}}}', since they would replace each "
+                f"out must name a folder for each job, such as 'out=results/{name}', since they would replace each "
                 f"other's {place}"
             )
 

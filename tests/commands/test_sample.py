@@ -32,6 +32,31 @@ def test_the_seed_decides(genlab: Callable[..., Outcome], trained_run: Path, tmp
     assert first == again != other
 
 
+def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(
+    genlab: Callable[..., Outcome], exact_run: Path
+) -> None:
+    run = Path("outputs/digits/run")
+    shutil.copytree(exact_run, run)
+    sweep = ("sample", "-m", "num_samples=4")
+    both = ("run=run", "split=null", "seed=0,1", "temperature=0.5,1")
+    for words, name in (
+        (("run=run", "temperature=0.5,1"), "${temperature}"),
+        (("run=run,last",), "${run}"),
+        (("run=run", "images=a.png,b.png"), "${images}"),
+        (both, "${seed}-${temperature}"),
+    ):
+        refused = genlab(*sweep, *words)
+        assert (refused.code, refused.errors.count("\n")) == (2, 1)
+        assert f"out must name a folder for each job, such as 'out=results/{name}'" in refused.errors
+    assert not (run / "samples").exists()
+    assert "would replace each other's" in genlab("evaluate", "-m", "run=run,last", "num_images=4").errors
+    assert genlab(*sweep, *both, "out=results/${seed}-${temperature}").code == 0
+    pictures = {path.read_bytes() for path in Path("results").glob("*/samples.png")}
+    assert len(pictures) == 4
+    assert genlab(*sweep, *both[:3]).code == 0
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["seed_0", "seed_1"]
+
+
 def test_without_its_data_a_run_still_draws(
     genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
