@@ -50,10 +50,13 @@ def in_accumulator(folder: Path) -> Curves:
 @contextmanager
 def board(folder: Path, *, load_fast: bool) -> Iterator[str]:
     """The address of a TensorBoard started as `genlab board` starts it, on a free port, with one of its loaders."""
-    command = tensorboard_command(BoardSettings(folder=str(folder), port=6006))
-    command[command.index("6006")] = "0"
+    command = tensorboard_command(BoardSettings(folder=str(folder), port=None))
+    assert command[command.index("--host") + 1] == "localhost"
     process = subprocess.Popen(
-        [*command, f"--load_fast={str(load_fast).lower()}"], stderr=subprocess.PIPE, text=True, env=environment()
+        [*command, "--port=0", f"--load_fast={str(load_fast).lower()}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
     )
     try:
         assert process.stderr is not None

@@ -91,7 +91,7 @@ def started_by_a_launcher(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 
 
 def started_by_the_board(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    return [*tensorboard_command(BoardSettings(folder=".", port=6006)), "--version"]
+    return [*tensorboard_command(BoardSettings(folder=".", port=None)), "--version"]
 
 
 @pytest.mark.parametrize("line", [started_by_a_sweep, started_by_a_launcher, started_by_the_board])
