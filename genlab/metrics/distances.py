@@ -8,9 +8,13 @@ from collections.abc import Iterable, Iterator
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from tqdm import tqdm
+
+from genlab.terminal import hides_bar
 
 # Of the matrix of distances that is in memory at one time.
 _MAX_ENTRIES = 2**22
+_MOMENT_SECONDS = 1.0
 
 
 def squared_distances(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
@@ -21,9 +25,13 @@ def squared_distances(points: Float[Tensor, "N D"], others: Float[Tensor, "M D"]
 
 
 def pieces(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Yield rows 0 .. num_rows - 1 in pieces, so that a piece by `num_columns` numbers fits well into memory."""
+    """Yield rows 0 .. num_rows - 1 in pieces, so that a piece by `num_columns` numbers fits well into memory.
+
+    A terminal shows a bar if they take longer than a moment.
+    """
     size = max(1, _MAX_ENTRIES // max(1, num_columns))
-    for start in range(0, num_rows, size):
+    starts = range(0, num_rows, size)
+    for start in tqdm(starts, "comparing", unit="piece", leave=False, disable=hides_bar(), delay=_MOMENT_SECONDS):
         yield slice(start, min(start + size, num_rows))
 
 

@@ -1,8 +1,11 @@
+import io
+import sys
+
 import pytest
 import torch
 
 from genlab.metrics import distances
-from genlab.metrics.distances import distances_of_pairs, nearest, nearest_others, rounding_of, squared_distances
+from genlab.metrics.distances import distances_of_pairs, nearest, nearest_others, pieces, rounding_of, squared_distances
 
 
 def test_against_subtraction_where_the_norms_are_large() -> None:
@@ -18,6 +21,19 @@ def test_a_duplicate_is_a_neighbour_and_the_point_itself_is_none(monkeypatch: py
         squared, numbers = nearest_others(points, num_neighbours=2)
         assert squared.tolist() == [[0, 9], [0, 9], [9, 9], [16, 49]]
         assert numbers[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("moment", "is_terminal"), [(0.0, True), (0.0, False), (60.0, True)])
+def test_a_terminal_shows_the_pieces_of_a_long_comparison(
+    monkeypatch: pytest.MonkeyPatch, moment: float, is_terminal: bool
+) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(distances, "_MOMENT_SECONDS", moment)
+    monkeypatch.setattr(distances, "_MAX_ENTRIES", 6)
+    assert list(pieces(5, 3)) == [slice(0, 2), slice(2, 4), slice(4, 5)]
+    assert ("/3 [" in terminal.getvalue()) == (moment == 0.0 and is_terminal)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 30])
