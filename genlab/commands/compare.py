@@ -2,16 +2,14 @@
 
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genlab.comparison.ranking import sorted_runs
 from genlab.comparison.runs import Run, read_runs
 from genlab.comparison.table import WIDTH, as_csv, as_json, as_text
-from genlab.config.fields import check_fields
-from genlab.errors import ConfigurationError
+from genlab.config.fields import reader_of
 from genlab.launch.contract import JobContext
 from genlab.storage import replace_atomically
 
@@ -23,7 +21,7 @@ class CompareSettings:
     """The keys of configs/compare.yaml.
 
     Raises:
-        ValueError: There is nothing to compare, or the page has no file.
+        ValueError: There is nothing to compare, or a file cannot be that, or has no folder to lie in.
     """
 
     runs: tuple[str, ...]
@@ -40,21 +38,13 @@ class CompareSettings:
         places = [place for place in (self.csv, self.json, self.html) if place is not None]
         if len(set(places)) < len(places):
             raise ValueError(f"csv, json and html must be different files, got {', '.join(places)}")
+        for name in ("csv", "json", "html"):
+            place = getattr(self, name)
+            if place is not None and not Path(place).parent.is_dir():
+                raise ValueError(f"{name} must be a file in an existing folder, got {place}")
 
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CompareSettings:
-    """Return the checked settings.
-
-    Raises:
-        ConfigurationError: Something in them does not fit, or a file has no folder to lie in.
-    """
-    del overrides
-    settings = check_fields(CompareSettings, values, "")
-    for name in ("csv", "json", "html"):
-        place = getattr(settings, name)
-        if place is not None and not Path(place).parent.is_dir():
-            raise ConfigurationError(f"{name} must be a file in an existing folder, got {place}")
-    return settings
+read = reader_of(CompareSettings)
 
 
 def run(settings: CompareSettings, context: JobContext) -> None:

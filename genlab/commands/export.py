@@ -1,16 +1,14 @@
 """`genlab export`: a trained model as a folder to hand on: safetensors weights, plain configuration, model card."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
-from genlab.config.fields import check_fields
-from genlab.errors import ConfigurationError
+from genlab.config.fields import reader_of
 from genlab.launch.contract import JobContext
 from genlab.run.checkpoint import model_fingerprint
 from genlab.run.environment import save_class_names, saved_class_names
@@ -25,7 +23,11 @@ CARD_NAME = "README.md"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """The keys of configs/export.yaml."""
+    """The keys of configs/export.yaml.
+
+    Raises:
+        ValueError: There is no such run, or the folder is not empty.
+    """
 
     run: str
     checkpoint: Literal["best", "last"]
@@ -36,21 +38,14 @@ class ExportSettings:
         """The folder to write."""
         return Path(self.run) / "export" if self.out is None else Path(self.out)
 
+    def __post_init__(self) -> None:
+        if is_export(find_run(self.run)):
+            raise ValueError(f"run must be the folder of a training run, got {self.run}, which is an export")
+        if self.target.exists() and not (self.target.is_dir() and not any(self.target.iterdir())):
+            raise ValueError(f"out must be new or empty, got {self.target}; remove it, or name another")
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ExportSettings:
-    """Return the checked settings.
 
-    Raises:
-        ConfigurationError: There is no such run, or the folder is not empty.
-    """
-    del overrides
-    settings = check_fields(ExportSettings, values, "")
-    if is_export(find_run(settings.run)):
-        raise ConfigurationError(f"run must be the folder of a training run, got {settings.run}, which is an export")
-    target = settings.target
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ConfigurationError(f"out must be new or empty, got {target}; remove it, or name another")
-    return settings
+read = reader_of(ExportSettings)
 
 
 def run(settings: ExportSettings, context: JobContext) -> None:

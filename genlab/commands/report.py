@@ -2,10 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from genlab.comparison.numerics import LEGEND, marked
 from genlab.comparison.published import read_experiments
@@ -20,7 +18,7 @@ from genlab.comparison.results import (
 )
 from genlab.comparison.runs import read_runs
 from genlab.comparison.summary import as_summary
-from genlab.config.fields import check_fields
+from genlab.config.fields import reader_of
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.run.environment import ancestors
@@ -31,24 +29,22 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-    """The keys of configs/report.yaml."""
+    """The keys of configs/report.yaml.
+
+    Raises:
+        ValueError: The file to write into does not exist.
+    """
 
     runs: tuple[str, ...]
     write: str | None
     """A Markdown file with the markers of the table, and of the summary if it has one."""
 
+    def __post_init__(self) -> None:
+        if self.write is not None and not Path(self.write).is_file():
+            raise ValueError(f"write must be an existing file, got {self.write}")
 
-def read(values: Mapping[str, Any], overrides: Sequence[str]) -> ReportSettings:
-    """Return the checked settings.
 
-    Raises:
-        ConfigurationError: Something in them does not fit, or the file to write into does not exist.
-    """
-    del overrides
-    settings = check_fields(ReportSettings, values, "")
-    if settings.write is not None and not Path(settings.write).is_file():
-        raise ConfigurationError(f"write must be an existing file, got {settings.write}")
-    return settings
+read = reader_of(ReportSettings)
 
 
 def run(settings: ReportSettings, context: JobContext) -> None:
