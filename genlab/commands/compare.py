@@ -1,13 +1,11 @@
 """`genlab compare`: runs side by side, comparable values ranked, as a table, CSV, JSON or a page."""
 
-import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.comparison.ranking import sorted_runs
-from genlab.comparison.runs import Run, read_runs
+from genlab.comparison.runs import read_runs
 from genlab.comparison.table import WIDTH, as_csv, as_json, as_text
 from genlab.config.fields import reader_of
 from genlab.launch.contract import JobContext
@@ -53,7 +51,6 @@ def run(settings: CompareSettings, context: JobContext) -> None:
     Raises:
         ConfigurationError: There are no runs, or the sort column does not exist.
     """
-    del context
     runs = read_runs(map(Path, settings.runs))
     if settings.sort is not None:
         runs = sorted_runs(runs, settings.sort)
@@ -67,22 +64,9 @@ def run(settings: CompareSettings, context: JobContext) -> None:
     for place, text in texts.items():
         _write(Path(place), text)
     if settings.html is not None:
-        _write(Path(settings.html), _page(runs, command=shlex.join(_command_line(settings))))
+        from genlab.comparison.page import as_page  # Pillow is needed for nothing else here
 
-
-def _command_line(settings: CompareSettings) -> list[str]:
-    """Return the command line that gives these settings."""
-    arguments = ["genlab", "compare", *settings.runs]
-    for name in ("sort", "csv", "json", "html"):
-        value = getattr(settings, name)
-        arguments += [] if value is None else [f"--{name}", value]
-    return arguments
-
-
-def _page(runs: Sequence[Run], *, command: str) -> str:
-    from genlab.comparison.page import as_page  # Pillow is needed for nothing else here
-
-    return as_page(runs, command=command)
+        _write(Path(settings.html), as_page(runs, command=context.command))
 
 
 def _write(path: Path, text: str) -> None:
