@@ -246,6 +246,22 @@ def read_within(folder: Path, name: str) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Return the object in a JSON file of a folder.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It lies outside the folder, is not an ordinary file or holds no JSON object.
+    """
+    try:
+        content = json.loads(read_within(folder, name))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError("it holds no keys and values")
+    return content
+
+
 def require_contained(folder: Path) -> None:
     """Refuse a folder that contains special files, or links that lead out of it, since it is also written to.
 

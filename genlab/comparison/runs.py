@@ -8,15 +8,13 @@ import shlex
 import statistics
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from genlab.comparison.charts import thinned
-from genlab.config.plain_yaml import load_plain
+from genlab.config.plain_yaml import read_plain
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
@@ -29,7 +27,7 @@ from genlab.run.measured import (
     records_of_validation,
 )
 from genlab.run.names import CONFIG_NAME, is_export, named_run
-from genlab.storage import leads_out, opened_within, read_within
+from genlab.storage import leads_out, opened_within, read_json, read_within
 
 # A running process writes its log line more often than this.
 SILENCE_SECONDS = 600
@@ -134,7 +132,7 @@ def read_run(folder: Path, *, name: str) -> Run:
     of_training = problems if kind is None else []
     summary = _read(folder, "summary.json", of_training)
     environment = _read(folder, "environment.json", of_training)
-    configuration = _read_yaml(folder, CONFIG_NAME, problems if kind == "export" else of_training)
+    configuration = _read(folder, CONFIG_NAME, problems if kind == "export" else of_training)
     origin = _origin(folder)
     at = _whole(evaluation.get("step"))
     step = at if kind is not None else _whole(summary.get("step"))
@@ -261,25 +259,14 @@ def _speed(folder: Path, problems: list[str]) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def _read(
-    folder: Path, name: str, problems: list[str], *, parse: Callable[[bytes], Any] = json.loads
-) -> dict[str, Any]:
+def _read(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
     try:
-        content = parse(read_within(folder, name))
+        return read_plain(folder, name) if name == CONFIG_NAME else read_json(folder, name)
     except FileNotFoundError:
         problems.append(f"no {name}")
-        return {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         problems.append(_cannot_be_read(name, error))
-        return {}
-    if isinstance(content, dict):
-        return {str(key): value for key, value in content.items()}
-    problems.append(f"{name} holds no keys and values")
     return {}
-
-
-def _read_yaml(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
-    return _read(folder, name, problems, parse=lambda content: load_plain(content.decode()))
 
 
 def _cannot_be_read(name: str, error: Exception) -> str:

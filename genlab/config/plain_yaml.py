@@ -1,9 +1,13 @@
 """Reading of untrusted YAML: plain keys and values only."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+
+from genlab.printing import one_line
+from genlab.storage import read_within
 
 MAX_DEPTH = 32
 MAX_DIGITS = 200
@@ -17,14 +21,29 @@ def load_plain(text: str) -> Any:
     """Return the content of a plain text.
 
     Raises:
-        ValueError: It is not plain (`require_plain`).
-        yaml.YAMLError: It is no YAML.
+        ValueError: It is no YAML, or not plain.
     """
-    require_plain(text)
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+    try:
+        _require_plain(text)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is no YAML: {one_line(str(error))}") from error
 
 
-def require_plain(text: str) -> None:
+def read_plain(folder: Path, name: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file of a folder.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It lies outside the folder, is not an ordinary file, or holds no plain YAML mapping.
+    """
+    content = load_plain(read_within(folder, name).decode())
+    if not isinstance(content, dict):
+        raise ValueError("it holds no keys and values")
+    return {str(key): value for key, value in content.items()}
+
+
+def _require_plain(text: str) -> None:
     """Refuse a text that would crash the process or its parser.
 
     Brackets ten thousand deep overflow the stack of the parser in C, a node inside itself has no end, and a tag asks
@@ -32,7 +51,6 @@ def require_plain(text: str) -> None:
 
     Raises:
         ValueError: There is an anchor, an alias or a tag, a number is too long, or it is nested too deeply.
-        yaml.YAMLError: It is no YAML.
     """
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):

@@ -1,11 +1,10 @@
 """The record of a folder of samples: their settings and number; and the array names of an NPZ."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from genlab.errors import ConfigurationError
-from genlab.storage import read_within
+from genlab.storage import read_json
 
 RECORD_NAME = "sampling.json"
 NPZ_NAME = "samples.npz"
@@ -20,11 +19,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         ConfigurationError: It is damaged.
     """
     try:
-        record = json.loads(read_within(folder, RECORD_NAME))
+        record = read_json(folder, RECORD_NAME)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{folder / RECORD_NAME} cannot be read; name another folder") from error
-    if not isinstance(record, dict) or not isinstance(record.get("is_finished"), bool):
+    if not isinstance(record.get("is_finished"), bool):
         raise ConfigurationError(f"{folder / RECORD_NAME} is not the record of a sampling; name another folder")
     return record

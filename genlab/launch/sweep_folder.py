@@ -22,11 +22,11 @@ from typing import Any, Literal, get_args
 
 import yaml  # type: ignore[import-untyped]
 
-from genlab.config.plain_yaml import load_plain
+from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError
 from genlab.run.folder import read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
-from genlab.storage import read_within, replace_atomically
+from genlab.storage import read_json, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
@@ -112,7 +112,7 @@ class SweepFolder:
         """
         path = self.path / PLAN_NAME
         try:
-            content = load_plain(read_within(self.path, PLAN_NAME).decode())
+            content = read_plain(self.path, PLAN_NAME)
             jobs = content["jobs"]
             return SweepPlan(
                 overrides=_texts(content["words"]),
@@ -123,7 +123,7 @@ class SweepFolder:
             raise ConfigurationError(
                 f"sweep.resume must be a folder of a sweep, got {self.path}: no {path.name}"
             ) from error
-        except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(f"{path} is damaged; start the sweep anew") from error
 
     def write_record(self, record: JobRecord) -> None:
@@ -134,10 +134,10 @@ class SweepFolder:
     def record(self, number: int) -> JobRecord | None:
         """Return the record of a job, as its last process wrote it; None before it started."""
         try:
-            content = json.loads(read_within(self.path, f"{JOBS_NAME}/{number}.json"))
+            content = read_json(self.path, f"{JOBS_NAME}/{number}.json")
             _require_sound(content)
             record = JobRecord(**{**content, "overrides": _texts(content["overrides"])})
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         is_inside = record.folder is None or self.path.resolve() in self.run_folder(record).resolve().parents
         return record if record.number == number and is_inside else None
@@ -166,12 +166,9 @@ class SweepFolder:
     def run_configuration(self, record: JobRecord) -> dict[str, Any]:
         """Return the config.yaml of a job's run; empty if absent or damaged."""
         try:
-            content = (
-                {} if record.folder is None else load_plain(read_within(self.run_folder(record), CONFIG_NAME).decode())
-            )
-        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            return {} if record.folder is None else read_plain(self.run_folder(record), CONFIG_NAME)
+        except (OSError, ValueError):
             return {}
-        return content if isinstance(content, dict) else {}
 
     def _is_removed(self, record: JobRecord) -> bool:
         return record.folder is not None and not self.run_folder(record).exists()

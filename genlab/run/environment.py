@@ -15,7 +15,7 @@ import torch
 import genlab
 from genlab.parallel.collectives import num_processes
 from genlab.printing import printable
-from genlab.storage import read_within, replace_atomically
+from genlab.storage import read_json, replace_atomically
 
 ENVIRONMENT_NAME = "environment.json"
 _CLASS_NAMES = "class_names"
@@ -87,11 +87,10 @@ def saved_init_from(run_folder: Path) -> Mapping[str, Any]:
 def _previous(run_folder: Path) -> Mapping[str, Any]:
     """Return the content of environment.json; empty if it is damaged, which must not end a run."""
     try:
-        previous = json.loads(read_within(run_folder, ENVIRONMENT_NAME))
-    except (OSError, ValueError, RecursionError):
+        previous = read_json(run_folder, ENVIRONMENT_NAME)
+    except (OSError, ValueError):
         return {}
-    is_sound = isinstance(previous, dict) and isinstance(previous.get("commands", []), list)
-    return previous if is_sound else {}
+    return previous if isinstance(previous.get("commands", []), list) else {}
 
 
 def describe_environment(*, device: torch.device, precision: str, seed: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Run folders: numbered, locked by one process, checked before anything is built, and removed if unused."""
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -12,14 +11,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
 from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.config.naming import UNNUMBERED
-from genlab.config.plain_yaml import load_plain
+from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.paths import resume_command
-from genlab.storage import opened_within, read_within, remove_temporaries
+from genlab.storage import opened_within, read_json, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
 OWNER_NAME = ".owner"
@@ -103,9 +101,9 @@ def is_untouched(folder: Path) -> bool:
 def is_dry_run(folder: Path) -> bool:
     """Return True if the folder contains a run of ``trainer.dry_run=true``, which has no checkpoints to lose."""
     try:
-        trainer = load_plain(read_within(folder, "config.yaml").decode())["trainer"]
+        trainer = read_plain(folder, "config.yaml")["trainer"]
         return trainer["dry_run"] is True and not has_checkpoint(folder)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError):
         return False  # a damaged one may be of any run
 
 
@@ -165,12 +163,11 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
-    """Return a run's summary.json; empty if absent."""
+    """Return a run's summary.json; empty if absent or damaged."""
     try:
-        content = json.loads(read_within(run_folder, "summary.json"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(run_folder, "summary.json")
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def never_saved(folder: Path) -> bool:

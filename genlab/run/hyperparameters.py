@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-from genlab.config.plain_yaml import load_plain
-from genlab.storage import read_within
+from genlab.config.plain_yaml import read_plain
 
 Scalar = bool | int | float | str | None
 
@@ -41,12 +38,11 @@ def read_origin(run_folder: Path) -> Origin:
         OSError: It cannot be read.
         ValueError: It is damaged or not plain YAML.
     """
-    text = read_within(run_folder, ".hydra/hydra.yaml").decode()
+    content = read_plain(run_folder, ".hydra/hydra.yaml")
     try:
-        content: Any = load_plain(text)
         choices, overrides = content["hydra"]["runtime"]["choices"], content["hydra"]["overrides"]["task"]
         return Origin(choices=chosen(choices), overrides=tuple(map(str, overrides)))
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise ValueError(".hydra/hydra.yaml is damaged") from error
 
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from genlab.config.build import TARGET, Bound
 from genlab.config.fields import check_fields, fit
-from genlab.config.plain_yaml import require_plain
+from genlab.config.plain_yaml import read_plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
@@ -23,7 +21,7 @@ from genlab.printing import one_line
 from genlab.run.checkpoint import newer_format
 from genlab.run.environment import git_state
 from genlab.run.names import CONFIG_NAME, find_run
-from genlab.storage import json_bytes, read_within, replace_atomically, require_contained
+from genlab.storage import json_bytes, replace_atomically, require_contained
 from genlab.types import ImageSpec
 
 EVALUATION_NAME = "evaluation.json"
@@ -99,7 +97,10 @@ def load_run(folder: str | Path) -> SavedRun:
     """
     path = find_run(folder)
     require_contained(path)
-    values = read_plain_yaml(path / CONFIG_NAME)
+    try:
+        values = read_plain(path, CONFIG_NAME)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path / CONFIG_NAME} cannot be used: {one_line(str(error))}") from error
     if told := newer_format(path / CONFIG_NAME, values.pop(FORMAT_KEY, None), FORMAT_VERSION):
         raise ConfigurationError(told)
     spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
@@ -279,32 +280,3 @@ def _save_record(path: Path, record: Mapping[str, Any]) -> Path:
 def _described(spec: ImageSpec) -> str:
     size = f"{spec.channels}x{spec.height}x{spec.width}"
     return f"images of {size} with {spec.num_levels} levels and {spec.num_classes} classes"
-
-
-def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML mapping without anchors, tags or interpolations.
-
-    Raises:
-        ConfigurationError: It is not such a mapping.
-    """
-    try:
-        text = read_within(path.parent, path.name).decode()
-        require_plain(text)
-        values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ConfigurationError(f"{path} cannot be used: {one_line(str(error))}") from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} must hold keys and values")
-    _refuse_interpolations(values, str(path))
-    return {str(key): value for key, value in values.items()}
-
-
-def _refuse_interpolations(value: Any, where: str) -> None:
-    if isinstance(value, str) and "${" in value:
-        raise ConfigurationError(f"{where} must be resolved, got {value}")
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            _refuse_interpolations(item, f"{where}: {name}")
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_interpolations(item, where)

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from genlab.errors import ConfigurationError
-from genlab.storage import read_within, replace_atomically
+from genlab.storage import read_json, replace_atomically
 
 HyperParameters = Mapping[str, bool | int | float | str]
 
@@ -55,10 +55,9 @@ class LoggedRun:
 
     def _ids(self) -> dict[str, Any]:
         try:
-            content = json.loads(read_within(self.folder, _IDS_NAME))
-        except (OSError, ValueError, RecursionError):
+            return read_json(self.folder, _IDS_NAME)
+        except (OSError, ValueError):
             return {}
-        return content if isinstance(content, dict) else {}
 
 
 class Logger(ABC):

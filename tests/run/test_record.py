@@ -44,7 +44,7 @@ def test_a_run_from_before_the_format_version_is_read(run_folder: Path, configur
     [
         (lambda values: values["model"].update(_target_="os.system"), "must name something of genlab"),
         (lambda values: values["model"].update(_target_="genlab.data.digits.digits"), "must name a Model"),
-        (lambda values: values["model"].update(num_units="${oc.env:HOME}"), "must be resolved"),
+        (lambda values: values["model"].update(num_units="${oc.env:HOME}"), "num_units must be a whole number"),
         (lambda values: values["model"].update(num_unit=3), "did you mean 'num_units'"),
         (lambda values: values.update(hydra={}), "hydra is not a key"),
         (lambda values: values.pop("spec"), "holds no spec"),
