@@ -74,6 +74,14 @@ def test_a_users_own_broken_model_fails_with_2(
     assert "the model fails: no prediction sees its own symbol, probabilities sum to one" in outcome.errors
 
 
+def test_the_hint_of_a_technique_that_changes_colours_works(genlab: Callable) -> None:
+    command = ("check", "model=gan", "technique=[diff_augment]", "num_threads=1")
+    refused = genlab(*command)
+    assert refused.code == 2
+    assert "set dataset.binarization=none (in genlab check num_levels=256), or" in refused.errors
+    assert genlab(*command, "num_levels=256").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

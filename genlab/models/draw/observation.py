@@ -57,7 +57,7 @@ class Bernoulli(ObservationModel):
         if spec.num_levels != 2:
             raise ValueError(
                 f"model.observation: Bernoulli needs images of 2 levels, got {spec.num_levels}; "
-                "binarize them (dataset.binarization) or leave model.observation=null"
+                "binarize them (dataset.binarization; in genlab check num_levels=2) or leave model.observation=null"
             )
 
     def nll(self, canvas: Float[Tensor, "B H C A"], images: Float[Tensor, "B H C A"]) -> Float[Tensor, " B"]:

@@ -185,7 +185,7 @@ def _images_have_levels(parts: Combination) -> Iterator[Remark]:
             yield Remark(
                 True,
                 f"{_KEY}.{name} needs images of more than two levels, got binarised ones: set "
-                f"dataset.binarization=none, or {_KEY}.{name}=null",
+                f"dataset.binarization=none (in genlab check num_levels=256), or {_KEY}.{name}=null",
             )
 
 
