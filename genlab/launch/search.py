@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from genlab.errors import ConfigurationError
 from genlab.launch.metrics_follower import MetricsFollower
-from genlab.launch.sweep_folder import DONE, JobRecord, SweepFolder
+from genlab.launch.sweep_folder import DONE, STORAGE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_report import measured
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.run.folder import read_summary
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.distributions import BaseDistribution
 
-STORAGE_NAME = "study.db"
 _STUDY_NAME = "sweep"
 _POLL_SECONDS = 0.5
 _LOG = "log"

@@ -238,10 +238,13 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
     folder = make_new(folder)[0]
     sweep = SweepFolder(folder)
     way_on = _way_on(sweep, plan)
-    if settings.resume is None and (sweep.path / PLAN_NAME).exists():
+    is_replaced = settings.resume is None and (sweep.path / PLAN_NAME).exists()
+    if is_replaced and not sweep.is_dry_run():
         raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
     with locked(sweep.path, is_resumed=True):
+        if is_replaced:
+            sweep.clear()
         arguments = [text for text in plan.overrides if text != QUIET and not text.startswith(f"{_RESUME}=")]
         sweep.write_plan(
             SweepPlan(overrides=tuple(arguments), config_dir=plan.config_dir, jobs=plan.jobs),

@@ -7,6 +7,7 @@
     jobs/3.prune       a request that job 3 stops, since others are better
     jobs/stop          a request that every job stops, and no other starts
     summary.csv        a row for each job; seeds.csv with sweep.aggregate_seeds=true
+    study.db           of a search, the trials of Optuna
     3_seed-3/          the run folder of job 3
 
 Files, not messages: jobs may run on another machine that shares nothing but this folder.
@@ -14,6 +15,7 @@ Files, not messages: jobs may run on another machine that shares nothing but thi
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,13 +26,14 @@ import yaml  # type: ignore[import-untyped]
 
 from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError
-from genlab.run.folder import read_summary
+from genlab.run.folder import has_checkpoint, is_dry_run, read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
 from genlab.storage import read_json, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
 SEEDS_NAME = "seeds.csv"
+STORAGE_NAME = "study.db"
 STOPPED = "the sweep was stopped"
 JOBS_NAME = "jobs"
 _STOP_NAME = "stop"
@@ -153,6 +156,21 @@ class SweepFolder:
             waiting = JobRecord(number=number, overrides=overrides, folder=None, status="waiting")
             started.setdefault(number, waiting)
         return [started[number] for number in sorted(started)]
+
+    def is_dry_run(self) -> bool:
+        """Return True if its jobs were started by ``trainer.dry_run=true``, and have no checkpoints to lose."""
+        folders = self._run_folders()
+        return any(map(is_dry_run, folders)) and not any(map(has_checkpoint, folders))
+
+    def clear(self) -> None:
+        """Remove the jobs with their runs, for another sweep in this folder."""
+        for folder in (*self._run_folders(), self.jobs_folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in (PLAN_NAME, TABLE_NAME, SEEDS_NAME, STORAGE_NAME):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _run_folders(self) -> list[Path]:
+        return [self.run_folder(record) for record in self.records() if record.folder is not None]
 
     def run_folder(self, record: JobRecord) -> Path:
         """Return the run folder of a job that has started."""

@@ -11,9 +11,17 @@ from omegaconf import OmegaConf
 
 from genlab.config.compose import Composed
 from genlab.errors import ConfigurationError
-from genlab.launch.search import STORAGE_NAME
-from genlab.launch.sweep_folder import DONE, JOBS_NAME, PLAN_NAME, SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
-from genlab.run.folder import LOCK_NAME, OWNER_NAME, is_untouched
+from genlab.launch.sweep_folder import (
+    DONE,
+    JOBS_NAME,
+    PLAN_NAME,
+    SEEDS_NAME,
+    STORAGE_NAME,
+    TABLE_NAME,
+    JobRecord,
+    SweepFolder,
+)
+from genlab.run.folder import LOCK_NAME, OWNER_NAME, is_dry_run, is_untouched
 
 _KEY = "hydra.sweep.subdir"
 # The form in configs/train.yaml: short, and beginning with the number.
@@ -55,7 +63,7 @@ def require_separate_folders(
     """
     if not is_resumed and (sweep.path / "config.yaml").exists():
         raise ConfigurationError(f"hydra.sweep.dir must not be the folder of a run, got {sweep.path}")
-    if not is_resumed and (sweep.path / PLAN_NAME).exists():
+    if not is_resumed and (sweep.path / PLAN_NAME).exists() and not sweep.is_dry_run():
         return  # the error on acquiring the folder says how to resume
     records = {record.number: record for record in sweep.records()} if is_resumed else {}
     numbers: Iterable[int] = range(len(jobs)) if jobs is not None else itertools.count(max(records, default=-1) + 1)
@@ -107,5 +115,5 @@ def _require_same_or_new(sweep: Path, folder: PurePath, record: JobRecord | None
             raise ConfigurationError(
                 f"{_KEY} must stay as it was on resumption: job {number} has the folder {record.folder}, got {folder}"
             )
-    elif (place := sweep / folder).exists() and not (place.is_dir() and is_untouched(place)):
+    elif (place := sweep / folder).exists() and not (place.is_dir() and (is_untouched(place) or is_dry_run(place))):
         raise ConfigurationError(f"{_KEY} must name new or empty folders, got {place} for job {number}")

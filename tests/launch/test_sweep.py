@@ -122,6 +122,23 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
     assert table(sweep)[0]["measure"] == "test/nll_upper_bound_nats"
 
 
+@pytest.mark.slow
+def test_a_dry_run_of_a_sweep_leaves_its_name_to_the_sweep(genlab: Genlab) -> None:
+    arguments = ("train", "-m", *TINY, "trainer.test_at_end=false", "trainer.checkpoint_interval=0", "name=mine")
+    assert genlab(*arguments, "seed=0,1,2", "trainer.dry_run=true").code == 0
+    outcome = genlab(*arguments, "seed=3,4", "trainer.num_steps=3")
+    assert outcome.code == 0, outcome.errors
+    sweep = Path("outputs/sweeps/mine")
+    assert [(row["seed"], row["status"]) for row in table(sweep)] == [("3", "finished"), ("4", "finished")]
+    runs = sorted(path.parent for path in sweep.glob("*/summary.json"))
+    assert [run.name for run in runs] == ["000-seed-3", "001-seed-4"]
+    assert {json.loads((run / "summary.json").read_text())["step"] for run in runs} == {3}
+    for more in ((), ("trainer.dry_run=true",)):
+        refused = genlab(*arguments, "seed=3,4", *more)
+        assert refused.code == 2
+        assert "hydra.sweep.dir must be a new folder" in refused.errors
+
+
 def test_a_resumption_whose_glob_finds_something_else_is_refused(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path)
     before = (("experiment=a",), ("experiment=c",))
