@@ -57,15 +57,17 @@ def from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def program(packages: Iterable[str]) -> str:
+def program(packages: Iterable[str] = ()) -> str:
     """Return the command that starts this program; without an activated environment `genlab` is not on the path.
 
     Args:
-        packages: Packages of the user's that the command has to trust to read the run.
+        packages: Packages of the user's that the command has to trust to read the run, and to find.
     """
     missing = dict.fromkeys(packages)
     trusted = [name for name in (os.environ.get("GENLAB_ALLOW"), *missing) if name]
     prefix = f"GENLAB_ALLOW={','.join(trusted)} " if missing else ""
+    if missing and (places := os.environ.get("PYTHONPATH")):
+        prefix = f"PYTHONPATH={shlex.quote(places)} {prefix}"
     script = Path(sys.executable).with_name("genlab")
     if shutil.which("genlab") or not script.exists():
         return f"{prefix}genlab"

@@ -23,7 +23,7 @@ from genlab.launch.resumption import from_checkpoint, interruption, origin_of
 from genlab.launch.worker import this_worker
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, gathered, joined, own_device
-from genlab.paths import program, resume_command
+from genlab.paths import resume_command
 from genlab.reference_classifier import class_predictor
 from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
@@ -169,7 +169,7 @@ def train(
     announce(configuration, origin, trainer)
     summary = trainer.fit(resume=configuration.resume is not None, is_restarted=is_restarted, begin=begin)
     if is_first():
-        conclude(trainer, command=command, called=program(to_trust(configuration.as_dict())))
+        conclude(trainer, command=command, packages=[*to_trust(configuration.as_dict())])
     return summary
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from genlab.metrics.ledger import Entry, Weights, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.quality import LEAST_IMAGES
 from genlab.models.base import GenerativeModel
-from genlab.paths import from_here
+from genlab.paths import from_here, program
 from genlab.printing import printable
 from genlab.run.folder import has_checkpoint
 from genlab.run.names import RUNS_ROOT
@@ -35,13 +35,13 @@ def ledger(trainer: Trainer) -> tuple[list[Entry], list[Entry]]:
     return measures, enter(found, BASELINE_MEASURES, weights="none")
 
 
-def conclude(trainer: Trainer, *, command: str, called: str) -> None:
+def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> None:
     """Write evaluation.json where there was a test, and log the last lines of a run.
 
     Args:
         trainer: The trainer of the run that has ended.
         command: The command line that repeats the run.
-        called: Name of the program on the command line.
+        packages: Packages of the user's that are needed to read the run.
     """
     measures, baselines = ledger(trainer)
     if measures:
@@ -62,7 +62,7 @@ def conclude(trainer: Trainer, *, command: str, called: str) -> None:
     if details:
         _log.info("%s", "\n".join(details))
     logging.getLogger(RESULTS).info("%s", "\n".join(_results(trainer, folder)))
-    _log.info("%s", "\n".join(("next:", *(f"  {called} {words}" for words in _next_commands(trainer, folder)))))
+    _log.info("%s", "\n".join(("next:", *(f"  {line}" for line in _next_commands(trainer, folder, packages)))))
 
 
 def _results(trainer: Trainer, folder: Path) -> Iterator[str]:
@@ -79,16 +79,17 @@ def _results(trainer: Trainer, folder: Path) -> Iterator[str]:
         yield "a dry run saves no checkpoint: leave trainer.dry_run out to train"
 
 
-def _next_commands(trainer: Trainer, folder: Path) -> Iterator[str]:
+def _next_commands(trainer: Trainer, folder: Path, packages: Collection[str]) -> Iterator[str]:
     """Yield the commands that can be run on the finished run."""
-    model, place = trainer.model, shlex.quote(str(folder))
+    model, place, called = trainer.model, shlex.quote(str(folder)), program(packages)
     if has_checkpoint(folder):
         if trainer.summary.status == "interrupted":
-            yield f"train resume={place}"
+            yield f"{called} train resume={place}"
         if model.draws_pictures:
-            yield f"sample run={place}"
+            yield f"{called} sample run={place}"
         # A model without a likelihood is evaluated by its samples, so its next command compares them.
         least = LEAST_IMAGES if isinstance(model, GenerativeModel) and not has_likelihood(model) else 1
         if trainer.dataset.num_images("test") >= least:
-            yield f"evaluate run={place}"
-    yield "board" if folder.is_relative_to(RUNS_ROOT) else f"board {place}"
+            yield f"{called} evaluate run={place}"
+    board = f"{program()} board"  # reads no configuration, and needs no trust
+    yield board if folder.is_relative_to(RUNS_ROOT) else f"{board} {place}"

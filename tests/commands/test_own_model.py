@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,6 +158,25 @@ def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
     assert outcome.code == 0, outcome.errors
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["samples.png"]
     assert list((own / "samples").glob("step_*.png"))
+
+
+def test_the_commands_to_try_next_name_what_they_need(
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "parts" / "my_model.py").parent.mkdir()
+    (tmp_path / "parts" / "my_model.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(tmp_path / "parts")  # as PYTHONPATH does, but in this process
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'parts'}:/with a space")
+    monkeypatch.setenv("GENLAB_ALLOW", "my_vae")
+    node = ("model=draw", "~model", "+model={_target_: my_model.VAE, latent_size: 4}")
+    arguments = [word for word in TINY if not word.startswith("model.")]
+    outcome = genlab("train", *node, *arguments, "name=mine", "trainer.max_minutes=1e-9")
+    assert outcome.code == 0, outcome.errors
+    lines = [shlex.split(line) for line in outcome.output.partition("next:\n")[2].splitlines()]
+    needed = [f"PYTHONPATH={tmp_path / 'parts'}:/with a space", "GENLAB_ALLOW=my_vae,my_model"]
+    assert [line[-2] for line in lines[:-1]] == ["train", "sample", "evaluate"]
+    assert all(line[:2] == needed for line in lines[:-1])
+    assert [Path(word).name for word in lines[-1]] == ["genlab", "board"]  # which builds nothing
 
 
 def test_its_own_exception_is_reported_as_such_and_leaves_its_traceback(
