@@ -17,13 +17,14 @@ from genlab.commands.samples import (
     feature_extractors,
     ledger_of_samples,
     measure_given_samples,
+    protocol_of,
     reference_images,
     show_report,
 )
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
-from genlab.data.dataset import Dataset, Split
+from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
@@ -34,7 +35,7 @@ from genlab.metrics.generation import generated_images
 from genlab.metrics.ledger import Entry, entries_from, format_table
 from genlab.metrics.likelihoods import has_likelihood
 from genlab.metrics.matching import CODE_MEASURES, CodePredictor, code_averages
-from genlab.metrics.quality import Comparison, Protocol
+from genlab.metrics.quality import Comparison
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, joined, own_device
@@ -70,6 +71,20 @@ class Evaluation:
             size = evaluation_batch_size(self.trained.model, size)
         training_size = self.trained.run.configuration.settings.num_images_at_once
         return batching_for(self.trained.model, training_size=training_size, size=size)
+
+    @property
+    def num_images(self) -> int:
+        """The number of images of the split that are measured.
+
+        Raises:
+            DataError: There are none.
+        """
+        available, limit = self.dataset.num_images(self.settings.split), self.settings.num_images
+        if available == 0:
+            raise DataError(
+                f"split {self.settings.split} of dataset {self.dataset.name} is empty; choose another split"
+            )
+        return available if limit is None else min(limit, available)
 
     def enter(
         self,
@@ -209,9 +224,8 @@ def _batch_size_and_seed(settings: EvaluateSettings, trained: TrainedModel) -> t
 
 def _averages(evaluation: Evaluation) -> dict[str, Average]:
     """Return the model's measures averaged over the images of the split."""
-    settings, dataset, model = evaluation.settings, evaluation.dataset, evaluation.trained.model
-    num_images = _num_images(dataset, settings.split, settings.num_images)
-    own_batches = range(rank(), -(-num_images // evaluation.batching.size), num_processes())
+    settings, model = evaluation.settings, evaluation.trained.model
+    own_batches = range(rank(), -(-evaluation.num_images // evaluation.batching.size), num_processes())
     with tqdm(total=len(own_batches), unit="batch", leave=False, disable=None) as bar:
 
         def diagnose(batch: Batch) -> dict[str, Tensor]:
@@ -221,21 +235,20 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
 
         return averages_of_split(
             diagnose,
-            dataset,
+            evaluation.dataset,
             settings.split,
             declarations=model.measures,
             batching=evaluation.batching,
             seed=evaluation.seed,
             device=evaluation.device,
-            limit=num_images,
+            limit=evaluation.num_images,
         )
 
 
 def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Entry], list[Entry]]:
     """Return the ledger entries of given images: measures of the model and its code, and baselines without a model."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
-    num_images = _num_images(dataset, settings.split, settings.num_images)
-    model = evaluation.trained.model
+    num_images, model = evaluation.num_images, evaluation.trained.model
     measures = evaluation.enter(averages, model.measures, protocol=evaluation.batching.protocol)
     if isinstance(model, CodePredictor) and dataset.spec.num_classes > 0:
         codes = code_averages(
@@ -252,13 +265,6 @@ def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[l
         return measures, []
     baselines = baseline_averages(dataset, settings.split, seed=evaluation.seed, device=device, limit=num_images)
     return measures, evaluation.enter(baselines, BASELINE_MEASURES, is_baseline=True)
-
-
-def _num_images(dataset: Dataset, split: Split, limit: int | None) -> int:
-    available = dataset.num_images(split)
-    if available == 0:
-        raise DataError(f"split {split} of dataset {dataset.name} is empty; choose another split")
-    return available if limit is None else min(limit, available)
 
 
 def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
@@ -283,25 +289,11 @@ def _prepared_comparison(
         DataError: The reference images are too few, or cannot be used.
     """
     settings, dataset, device, seed = evaluation.settings, evaluation.dataset, evaluation.device, evaluation.seed
-    reference = reference_images(
-        settings.reference, dataset, settings.reference_split, num_images=settings.num_images, seed=seed
-    )
+    node = evaluation.trained.run.configuration.dataset
+    reference = reference_images(settings, dataset, seed=seed)
     with first_before_others():  # a classifier trained once
-        classifier, extractors = feature_extractors(
-            dataset,
-            evaluation.trained.run.configuration.dataset,
-            spec=dataset.spec,
-            classifier=settings.classifier,
-            inception_weights=settings.inception_weights,
-            device=device,
-            num_threads=settings.num_threads,
-        )
-    protocol = Protocol(
-        seed=seed,
-        batch_size=evaluation.batch_size,
-        parzen=settings.parzen,
-        nearest_training=settings.nearest_training,
-    )
+        classifier, extractors = feature_extractors(settings, dataset, node, spec=dataset.spec, device=device)
+    protocol = protocol_of(settings, seed=seed, batch_size=evaluation.batch_size)
 
     def compare() -> Comparison:
         generated = generated_images(model, dataset, settings.num_generated, seed=seed, device=device)

@@ -9,7 +9,7 @@ import torch
 
 from genlab.commands.evaluate_settings import EvaluateSettings, dataset_of_samples
 from genlab.config.build import build
-from genlab.data.dataset import Dataset, Split
+from genlab.data.dataset import Dataset
 from genlab.data.image_set import ImageSet, read_image_set
 from genlab.data.sample_record import read_record
 from genlab.errors import ConfigurationError, DataError
@@ -59,31 +59,17 @@ def measure_given_samples(settings: EvaluateSettings, device: torch.device, comm
     with first_before_others():  # a download, or images decoded once
         dataset = None if node is None else build(node, "dataset", expects=Dataset)
     samples = read_image_set(Path(settings.samples), key="samples")
-    reference = reference_images(
-        settings.reference, dataset, settings.reference_split, num_images=settings.num_images, seed=seed
-    )
+    reference = reference_images(settings, dataset, seed=seed)
     samples = samples.fitted(reference.levels.shape[1:], to="the reference")
     _require_enough(len(samples.levels), f"samples must be at least {LEAST_IMAGES} images, got", samples.name)
     print(f"{settings.samples}: {len(samples.levels):,} images, {samples.form}")
     labels = None if dataset is None else samples.labels_among(dataset.class_names)
     if labels is None and dataset is not None and dataset.class_names and samples.has_classes:
         print(f"without conditional accuracy: the classes of the samples are not those of dataset {dataset.name}")
+    spec = _spec_of(reference) if dataset is None else dataset.spec
     with first_before_others():  # a classifier trained once
-        classifier, extractors = feature_extractors(
-            dataset,
-            node,
-            spec=_spec_of(reference) if dataset is None else dataset.spec,
-            classifier=settings.classifier,
-            inception_weights=settings.inception_weights,
-            device=device,
-            num_threads=settings.num_threads,
-        )
-    protocol = Protocol(
-        seed=seed,
-        batch_size=settings.batch_size or IMAGES_AT_ONCE,
-        parzen=settings.parzen,
-        nearest_training=settings.nearest_training,
-    )
+        classifier, extractors = feature_extractors(settings, dataset, node, spec=spec, device=device)
+    protocol = protocol_of(settings, seed=seed, batch_size=settings.batch_size or IMAGES_AT_ONCE)
     generated = Generated(levels=samples.levels, labels=labels)
     comparison = Comparison(
         generated, reference, extractors, protocol, dataset=dataset, device=device, measures=settings.further_measures
@@ -108,23 +94,20 @@ def measure_given_samples(settings: EvaluateSettings, device: torch.device, comm
     print(f"written to {path}")
 
 
-def reference_images(
-    files: str | None, dataset: Dataset | None, split: Split, *, num_images: int | None, seed: int
-) -> Reference:
+def reference_images(settings: EvaluateSettings, dataset: Dataset | None, *, seed: int) -> Reference:
     """Return the real images that samples are compared with.
 
     Args:
-        files: A folder or an NPZ; None takes the split.
+        settings: With a folder or an NPZ, or a split of the data set.
         dataset: Data set of the samples; its images give the shape.
-        split: Of the data set.
-        num_images: A random choice of so many; None takes all.
-        seed: Of the choice.
+        seed: Of the choice of ``num_images``.
 
     Raises:
         DataError: They are too few, cannot be read, or are not images like those of the data set.
     """
-    if files is not None:
-        images = read_image_set(Path(files), key="reference")
+    split, num_images = settings.reference_split, settings.num_images
+    if settings.reference is not None:
+        images = read_image_set(Path(settings.reference), key="reference")
         if dataset is not None:
             spec = dataset.spec
             images = images.fitted((spec.channels, spec.height, spec.width), to=f"those of dataset {dataset.name}")
@@ -138,15 +121,20 @@ def reference_images(
     return reference
 
 
+def protocol_of(settings: EvaluateSettings, *, seed: int, batch_size: int) -> Protocol:
+    """Return the protocol of a comparison of samples."""
+    return Protocol(
+        seed=seed, batch_size=batch_size, parzen=settings.parzen, nearest_training=settings.nearest_training
+    )
+
+
 def feature_extractors(
+    settings: EvaluateSettings,
     dataset: Dataset | None,
     node: Mapping[str, Any] | None,
     *,
     spec: ImageSpec,
-    classifier: str | None,
-    inception_weights: str | None,
     device: torch.device,
-    num_threads: int | None,
 ) -> tuple[Mapping[str, Any] | None, list[FeatureExtractor]]:
     """Return a description of the classifier, and the feature extractors.
 
@@ -154,27 +142,27 @@ def feature_extractors(
     random network where there is neither.
 
     Args:
+        settings: With the run of a classifier, and the file of Inception's weights or :data:`DOWNLOADED`.
         dataset: Data to train a classifier on; None without any.
         node: Configuration that they were built from.
         spec: Of the images.
-        classifier: A run of a classifier.
-        inception_weights: File of Inception's weights, or :data:`DOWNLOADED`.
         device: Where they go.
-        num_threads: Of the training of a classifier.
 
     Raises:
         ConfigurationError: The named run is not of a classifier of such images.
         CheckpointError: Weights cannot be used.
     """
     extractors: list[FeatureExtractor] = []
-    if inception_weights is not None:
-        extractors.append(InceptionFeatures(weights_file(inception_weights), device=device))
+    if settings.inception_weights is not None:
+        extractors.append(InceptionFeatures(weights_file(settings.inception_weights), device=device))
     reason = "there is no dataset=NAME with labels" if dataset is None else why_no_classifier(dataset)
-    if classifier is not None:
+    if settings.classifier is not None:
         names = () if dataset is None else dataset.class_names
-        found = load_classifier(Path(classifier), spec=spec, device=device, class_names=names)
+        found = load_classifier(Path(settings.classifier), spec=spec, device=device, class_names=names)
     elif reason is None and dataset is not None and node is not None:
-        found = reference_classifier(dataset, node, device=device, num_threads=num_threads, tell=print, train=train)
+        found = reference_classifier(
+            dataset, node, device=device, num_threads=settings.num_threads, tell=print, train=train
+        )
     else:
         if not extractors:
             extractors.append(RandomNetworkFeatures(spec, device=device))

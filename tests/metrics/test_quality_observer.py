@@ -252,9 +252,8 @@ def test_inception_weights_are_read_alike_in_training_and_evaluation(
     configuration = configuration_of()
     asked = configuration.changed(quality={**(configuration.quality or {}), "inception_weights": value})
     choose(asked, make_dataset(), tmp_path)
-    samples.feature_extractors(
-        *(None, None), spec=SPEC, classifier=None, inception_weights=value, device=CPU, num_threads=None
-    )
+    settings: Any = SimpleNamespace(classifier=None, inception_weights=value)
+    samples.feature_extractors(settings, None, None, spec=SPEC, device=CPU)
     assert taken == [file, file]
 
 
