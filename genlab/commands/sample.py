@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
 from genlab.launch.failures import raised_elsewhere
 from genlab.launch.processes import Processes
+from genlab.models.base import GenerativeModel
 from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
@@ -37,6 +38,9 @@ from genlab.types import Batch
 _KEYS_OF_GRIDS = ("images", "split", "given_rows", "fill", "latent_steps")
 _KEYS_OF_DATA = ("split", "dataset.root", "allow_other_data")
 _KEYS_OF_COMPLETIONS = ("given_rows", "fill")
+_ARGUMENTS = {"temperature": "temperature", "label": "label", "given_rows": "given", "fill": "given"}
+_ARGUMENTS |= {"latent_steps": "num_steps", "method": "method"}
+"""The settings that only some models have, and the arguments of their methods."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,8 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
         label=_label(trained, settings),
         temperature=settings.temperature,
     )
+    assert isinstance(trained.model, GenerativeModel)
+    options = _chosen(trained, settings, trained.model.sample, ("temperature", "method"))
     folder = writable(destination(settings), settings.out)
     _say_origin(trained, settings)
     with _refusals_of_the_model():
@@ -164,7 +170,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
             trained,
             sampling,
             folder,
-            method=settings.method,
+            options=options,
             allow_other_data=settings.allow_other_data,
             device=device,
             command=command,
@@ -227,30 +233,35 @@ def _refusals_of_the_model() -> Iterator[None]:
 
 
 def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[..., Any]) -> dict[str, Any]:
-    """Return the settings that only some models have, as arguments of their drawing method.
+    """Return the settings that only some models have, as arguments of their method that draws pictures.
 
     Raises:
         ConfigurationError: One was given that this model does not have, or does not fit its images.
     """
-    accepted = inspect.signature(method).parameters
-    names = {"temperature": "temperature", "label": "label", "given_rows": "given", "fill": "given"}
-    names |= {"latent_steps": "num_steps", "method": "method"}
-    options = {}
-    for key, name in names.items():
-        value = getattr(settings, key)
-        default = "auto" if key == "method" else None
-        if value == default:
-            continue
-        if name not in accepted:
-            model = type(trained.model).__name__
-            raise ConfigurationError(f"{key} must be {default or 'null'} for {model}, which has no such choice")
-        options[name] = value
+    options = _chosen(trained, settings, method, _ARGUMENTS)
     if settings.label is not None:
         options["label"] = _label(trained, settings)
     if settings.fill is not None:
         options["given"] = given_around(settings.fill, trained.run.spec)
-    if "progress" in accepted:
+    if "progress" in inspect.signature(method).parameters:
         options["progress"] = sys.stderr.isatty()
+    return options
+
+
+def _chosen(
+    trained: TrainedModel, settings: SampleSettings, method: Callable[..., Any], keys: Iterable[str]
+) -> dict[str, Any]:
+    """Return the settings of these keys that were chosen, as arguments of a method of the model."""
+    options = {}
+    for key in keys:
+        value = getattr(settings, key)
+        default = "auto" if key == "method" else None
+        if value == default:
+            continue
+        if _ARGUMENTS[key] not in inspect.signature(method).parameters:
+            model = type(trained.model).__name__
+            raise ConfigurationError(f"{key} must be {default or 'null'} for {model}, which has no such choice")
+        options[_ARGUMENTS[key]] = value
     return options
 
 

@@ -1,10 +1,9 @@
 """Samples of a run as files for other programs, drawn batch by batch; an interrupted sampling can be resumed."""
 
-import inspect
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from genlab.errors import ConfigurationError, DataError, NonFiniteError, Stopped
 from genlab.functional import to_bytes
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_batches, draw_labels, training_classes
 from genlab.models.base import GenerativeModel
-from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, largest
 from genlab.printing import printable
@@ -74,8 +72,6 @@ def describe_sampling(
     if label is not None and not 0 <= label < model.num_classes:
         rule = f"between 0 and {model.num_classes - 1}" if model.num_classes else "null"
         raise ConfigurationError(f"label must be {rule} for this {type(model).__name__}, got {label}")
-    if temperature is not None and "temperature" not in inspect.signature(model.sample).parameters:
-        raise ConfigurationError(f"temperature must be null for {type(model).__name__}, which has no such choice")
     if format == "png" and spec.channels not in (1, 3):
         raise ConfigurationError(f"format must be npz or grid for images of {spec.channels} channels, got png")
     return Sampling(
@@ -95,7 +91,7 @@ def draw_files(
     sampling: Sampling,
     folder: Path,
     *,
-    method: SamplingMethod = "auto",
+    options: Mapping[str, Any],
     allow_other_data: bool,
     device: torch.device,
     command: str,
@@ -106,24 +102,20 @@ def draw_files(
         trained: The model.
         sampling: Its description.
         folder: New, empty, or with an unfinished sampling of the same description.
-        method: The sampler of an autoregressive model; all draw the same images, so the description has none.
+        options: Arguments of the model's ``sample``: the temperature of the description, and the sampler of an
+            autoregressive model, which the description lacks since all draw the same images.
         allow_other_data: Take the frequencies of classes of data other than those of the run.
         device: Device of the model.
         command: The command line, for the record.
 
     Raises:
-        ConfigurationError: The folder contains other files or another sampling, or the model has no such method.
+        ConfigurationError: The folder contains other files or another sampling.
         StorageError: The disk is full; finished batches remain.
         NonFiniteError: The model draws images that are not finite.
         StoppedBySignal: A signal asked to stop; finished batches remain.
     """
     model = trained.model
     assert isinstance(model, GenerativeModel)
-    options: dict[str, Any] = {} if sampling.temperature is None else {"temperature": sampling.temperature}
-    if method != "auto":
-        if "method" not in inspect.signature(model.sample).parameters:
-            raise ConfigurationError(f"method must be auto for {type(model).__name__}, which has no such choice")
-        options["method"] = method
     make(folder)
     with locked_folder(folder) if is_first() else nullcontext():
         with first_before_others():

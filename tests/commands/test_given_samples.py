@@ -73,7 +73,7 @@ def test_files_give_the_images_in_memory(cgan_run: Path, tmp_path: Path) -> None
     expected = generated_images(trained.model, dataset, NUM, seed=4, device=CPU)
     for kind in ("png", "npz"):
         sampling = describe_sampling(trained, format=kind, num_samples=NUM, seed=4, label=None, temperature=None)
-        draw_files(trained, sampling, tmp_path / kind, allow_other_data=False, device=CPU, command="")
+        draw_files(trained, sampling, tmp_path / kind, options={}, allow_other_data=False, device=CPU, command="")
         images = read_image_set(tmp_path / kind, key="samples")
         assert torch.equal(images.levels, expected.levels)
         assert torch.equal(images.labels_among(dataset.class_names), expected.labels)

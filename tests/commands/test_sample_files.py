@@ -44,7 +44,8 @@ def described(trained: TrainedModel, kind: str, **changes: Any) -> Sampling:
 
 def drawn(trained: TrainedModel, folder: Path, kind: str, **changes: Any) -> dict[str, bytes]:
     """Return the content of all files of a sampling, except its record."""
-    draw_files(trained, described(trained, kind, **changes), folder, allow_other_data=False, device=CPU, command="x")
+    sampling = described(trained, kind, **changes)
+    draw_files(trained, sampling, folder, options={}, allow_other_data=False, device=CPU, command="x")
     paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "sampling.json"]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -209,22 +210,14 @@ def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel,
     assert (record["is_finished"], record["seed"], record["num_samples"]) == (True, 3, 3)
     outcome = genlab("sample", f"run={cgan_run}", "format=npz", "split=train")
     assert (outcome.code, outcome.errors) == (2, "genlab: error: split has no effect with format=npz\n")
-    for changes, message in (
-        ({"temperature": 0.5}, "temperature must be null for GAN, which has no such choice"),
-        ({"label": 10}, "label must be between 0 and 9 for this GAN, got 10"),
+    for word, message in (
+        ("temperature=0.5", "temperature must be null for GAN, which has no such choice"),
+        ("method=parallel", "method must be auto for GAN, which has no such choice"),
     ):
-        with pytest.raises(ConfigurationError, match=message):
-            described(trained, "png", **changes)
-    with pytest.raises(ConfigurationError, match="method must be auto for GAN, which has no such choice"):
-        draw_files(
-            trained,
-            described(trained, "png"),
-            Path("b"),
-            method="parallel",
-            allow_other_data=False,
-            device=CPU,
-            command="x",
-        )
+        outcome = genlab("sample", f"run={cgan_run}", "format=png", "out=b", word)
+        assert (outcome.code, outcome.errors) == (2, f"genlab: error: {message}\n")
+    with pytest.raises(ConfigurationError, match="label must be between 0 and 9 for this GAN, got 10"):
+        described(trained, "png", label=10)
 
 
 def in_pair(run: Path, folder: Path) -> None:
