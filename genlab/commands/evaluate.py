@@ -181,10 +181,7 @@ def _measure_split(settings: EvaluateSettings, trained: TrainedModel, device: to
     evaluation = Evaluation(
         settings=settings, trained=trained, dataset=dataset, device=device, batch_size=batch_size, seed=seed
     )
-    print(
-        f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, "
-        f"{evaluation.dataset.provenance}"
-    )
+    print(f"{settings.run}: {trained}, {dataset.provenance}")
     # Invalid settings are refused before anything is measured.
     place = writable(trained.run.folder, settings.out)
     writable(place / "samples", None)

@@ -79,6 +79,6 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         if getattr(trained.model, "num_classes", 0) and (class_names := saved_class_names(trained.run.folder)):
             save_class_names(folder, class_names)  # by which samples are asked for
     size = (target / WEIGHTS_NAME).stat().st_size
-    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights, {size:,} bytes")
+    print(f"{settings.run}: {trained}, {size:,} bytes")
     print(f"SHA-256 of {WEIGHTS_NAME}: {digest}")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

@@ -46,7 +46,7 @@ def measure_given_images(
         for key, path in (("images", settings.images), ("against", settings.against))
         if path is not None
     }
-    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
+    print(f"{settings.run}: {trained}")
     for key, (path, images) in given.items():
         print(f"{key}={printable(path)}: {images.account}")
     measured = {
@@ -60,13 +60,7 @@ def measure_given_images(
     if not is_first():
         return
     records = {key: _record(path, images, measured[key]) for key, (path, images) in given.items()}
-    record: dict[str, Any] = {
-        "checkpoint": trained.checkpoint,
-        "step": trained.step,
-        "weights": trained.weights,
-        "seed": seed,
-        **records["images"],
-    }
+    record: dict[str, Any] = {**trained.origin, "seed": seed, **records["images"]}
     if settings.against is None:
         names = [printable(name) for name in given["images"][1].names]
         print(format_likelihoods(names, measured["images"]))

@@ -164,7 +164,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
     assert isinstance(trained.model, GenerativeModel)
     options = _chosen(trained, settings, trained.model.sample, ("temperature", "method"))
     folder = writable(destination(settings), settings.out)
-    _say_origin(trained, settings)
+    print(f"{settings.run}: {trained}")
     with _refusals_of_the_model():
         draw_files(
             trained,
@@ -184,7 +184,7 @@ def _draw_given(trained: TrainedModel, settings: SampleSettings, device: torch.d
     folder = writable(destination(settings), settings.out)
     given = read_given(trained, settings.images, most=settings.num_samples, device=device)
     if is_first():
-        _say_origin(trained, settings)
+        print(f"{settings.run}: {trained}")
         print(given.account)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
     with torch.no_grad(), _refusals_of_the_model(), shared_work():
@@ -212,13 +212,9 @@ def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torc
         raise ConfigurationError(f"split must have images for {name}, whose pictures show them, got {settings.split}")
     if not is_first():
         return
-    _say_origin(trained, settings)
+    print(f"{settings.run}: {trained}")
     for path in save_pictures(pictures, folder, groups=trained.model.picture_groups):
         print(path)
-
-
-def _say_origin(trained: TrainedModel, settings: SampleSettings) -> None:
-    print(f"{settings.run}: {trained.checkpoint} of step {trained.step}, {trained.weights} weights")
 
 
 @contextmanager

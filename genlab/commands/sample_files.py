@@ -173,9 +173,7 @@ def _begun(
     record = {
         "command": command,
         "run": str(trained.run.folder.absolute()),
-        "checkpoint": trained.checkpoint,
-        "step": trained.step,
-        "weights": trained.weights,
+        **trained.origin,
         **described,
         "class_counts": counts,
         "is_finished": False,

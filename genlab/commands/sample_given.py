@@ -142,9 +142,7 @@ def save_given(
     paths = save_pictures({"latents": pairs}, folder, groups={"latents": 2})
     record: dict[str, Any] = {
         "command": command,
-        "checkpoint": trained.checkpoint,
-        "step": trained.step,
-        "weights": trained.weights,
+        **trained.origin,
         "seed": seed,
         "account": given.account,
         "num_draws": NUM_DRAWS,

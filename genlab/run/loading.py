@@ -42,6 +42,14 @@ class TrainedModel:
     step: int
     weights: Weights
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The origin of the weights, for a record."""
+        return {"checkpoint": self.checkpoint, "step": self.step, "weights": self.weights}
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} of step {self.step}, {self.weights} weights"
+
 
 def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> TrainedModel:
     """Rebuild a model with the weights of a checkpoint, averaged if the run kept an average.
@@ -129,13 +137,10 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
             f"init_from must be a run with compatible weights, got {from_here(folder)}, a run of "
             f"{type(trained.model).__name__} without a tensor of the same name and shape: choose another run"
         )
-    place = (
-        f"{printable(str(from_here(folder)))} ({trained.checkpoint}, step {trained.step}, {trained.weights} weights)"
-    )
+    place = f"{printable(str(from_here(folder)))} ({trained})"
     rest = f"; these are not, and get new initial values: {printable(', '.join(others))}" if others else ""
     _log.info("init_from: %d tensors of %s are compatible%s", len(compatible), place, rest)
-    facts = {"checkpoint": trained.checkpoint, "step": trained.step, "weights": trained.weights}
-    origin = {"run": str(folder), **facts, "num_tensors": len(compatible), "not_fitting": others}
+    origin = {"run": str(folder), **trained.origin, "num_tensors": len(compatible), "not_fitting": others}
     return InitialWeights(compatible=compatible, origin=origin)
 
 
