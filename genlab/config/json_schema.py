@@ -7,7 +7,7 @@ of all groups. The primary configuration of another command sets the fields of i
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from pydantic.json_schema import GenerateJsonSchema
 
 from genlab.config.build import PARTIAL, TARGET, of_instances, parameters_of
+from genlab.config.catalogue import keys_of
 from genlab.config.compose import GLOBAL_GROUPS
 from genlab.config.fields import adapter
 from genlab.config.schema import RunConfiguration
@@ -35,7 +36,6 @@ _RUN_TIME = {"model": ("spec",), "optimizer": ("params",), "schedule": ("optimiz
 _NODE: Schema = {"type": "object"}
 _LATER: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # an interpolation, or a mandatory value
 _ARGUMENT = re.compile(r"^ {4,}(\w+)(?: \([^)]*\))?: (.+)$", re.MULTILINE)
-_COMMENTED = re.compile(r"^(\w+):.*?\s# (.+)$", re.MULTILINE)
 
 
 def schemas(configs: Path, commands: Mapping[str, type]) -> dict[str, Schema]:
@@ -50,7 +50,7 @@ def schemas(configs: Path, commands: Mapping[str, type]) -> dict[str, Schema]:
     owners = [group for group in groups if _owns_schema(group, configs)]
     made = {_name(group): _of_group(group, configs, groups) for group in owners}
     for command, settings in commands.items():
-        comments = dict(_COMMENTED.findall((configs / f"{command}.yaml").read_text("utf-8")))
+        comments = _comments([configs / f"{command}.yaml"])
         made[_of_command(command)] = _described(_of_settings(settings, owners, "hydra"), comments)
     return {**made, _GLOBAL: _of_settings(RunConfiguration, owners, "hydra", "name", "sweep")}
 
@@ -86,7 +86,7 @@ def _owns_schema(group: str, configs: Path) -> bool:
 
 
 def _of_group(group: str, configs: Path, groups: Collection[str]) -> Schema:
-    comments = dict(pair for path in _files(group, configs) for pair in _COMMENTED.findall(path.read_text("utf-8")))
+    comments = _comments(_files(group, configs))
     if group in _FIELDS:
         return _described(_of_settings(_FIELDS[group], ()), comments)
     node = _of_node(group, configs, groups, comments)
@@ -175,6 +175,10 @@ def _described(schema: Schema, descriptions: Mapping[str, str]) -> Schema:
         if key in schema["properties"]:
             schema["properties"][key] = {"description": text, **schema["properties"][key]}
     return schema
+
+
+def _comments(paths: Iterable[Path]) -> dict[str, str]:
+    return {key: comment for path in paths for key, _, comment in keys_of(path) if comment}
 
 
 def _files(group: str, configs: Path) -> list[Path]:
