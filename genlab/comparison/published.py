@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genlab.config.catalogue import files_of, with_inherited
+from genlab.config.catalogue import files_of, head_of, with_inherited
 from genlab.errors import ConfigurationError
 
 FIELDS = ("command", "cost", "measures", "published", "ours", "differs")
@@ -109,18 +109,11 @@ def read_experiment(path: Path) -> Experiment:
     fields: dict[str, list[str]] = {}
     title: list[str] = []
     last = title
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        text = line.removeprefix("#").strip()
-        if text.startswith(("@package", "yaml-language-server:")):
-            continue
-        match = _FIELD.fullmatch(text)
+    for line in head_of(path):
+        match = _FIELD.fullmatch(line)
         if match:
             last = fields.setdefault(match[1], [])
-            last.append(match[2].strip())
-        else:
-            last.append(text)
+        last.append(match[2] if match else line)
     missing = [name for name in FIELDS if name not in fields]
     if missing:
         raise ConfigurationError(f"{path}: the header lacks '# {missing[0]}:'; it needs {', '.join(FIELDS)}")

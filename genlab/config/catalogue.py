@@ -73,7 +73,7 @@ def head_of(path: Path) -> list[str]:
             continue
         if not line.startswith("#"):
             break
-        lines.append(line.lstrip("# "))
+        lines.append(line.lstrip("# ").rstrip())
     return lines
 
 
