@@ -9,6 +9,7 @@ from typing import Any
 
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, unique_remarks
 from genlab.comparison.runs import Run, describe_seconds
+from genlab.printing import printable
 from genlab.run.hyperparameters import Scalar
 from genlab.run.measured import Record
 from genlab.tables import parts_within
@@ -109,11 +110,8 @@ def rounded(record: Record) -> str:
 
 
 def shown(value: Scalar) -> str:
-    """Return a value as printable text; other characters become question marks."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else repr(value)
-    return "".join(character if character.isprintable() else "?" for character in text)
+    """Return a value as printable text."""
+    return "" if value is None else printable(str(value))
 
 
 def as_csv(runs: Sequence[Run]) -> str:
