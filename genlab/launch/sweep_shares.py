@@ -42,8 +42,6 @@ def num_parallel(whole: Composed, num_jobs: int | None) -> int | None:
     if kind == BasicLauncher.__name__:
         limits.append(1)
     elif kind == "JoblibLauncher":
-        if launcher.get("pre_dispatch") == 0:  # joblib would start no job
-            raise ConfigurationError("hydra.launcher.pre_dispatch must be a positive number, n_jobs or all, got 0")
         number = launcher.get("n_jobs")
         if isinstance(number, int) and number < 0:  # as in joblib: -1 is all cores, -2 all but one
             number = max(num_cores() + 1 + number, 1)

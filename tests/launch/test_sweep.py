@@ -219,7 +219,6 @@ REFUSED = [
     (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
     (["-m", "experiment=glob(nothing*)"], "experiment=glob(nothing*) must sweep over at least one value, got 0"),
     (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be"),
-    (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.pre_dispatch=0"], "must be a positive number"),
     (["-m", "seed=0,1", "hydra.job.chdir=true"], "hydra.job.chdir must be false"),
     (["hydra.job.chdir=true"], "hydra.job.chdir must be false"),
     (["hydra.mode=MULTIRUN", "seed=range(3,3)"], "must sweep over at least one value, got 0"),
