@@ -162,9 +162,6 @@ def planned_jobs(
                 f"{override.input_line}: only a search can choose from an interval; add hydra/sweeper=tpe"
             )
     (jobs,) = BasicSweeper.split_arguments(of_jobs, None)
-    seeds = {argument for job in jobs for argument in job if argument.lstrip("+").startswith("seed=")}
-    if settings.aggregate_seeds and len(seeds) < 2:
-        raise ConfigurationError("sweep.aggregate_seeds=true needs more than one seed: seed=0,1,2")
     return tuple(tuple(job) for job in jobs)
 
 

@@ -6,7 +6,7 @@
     jobs/3.json        the record of job 3
     jobs/3.prune       a request that job 3 stops, since others are better
     jobs/stop          a request that every job stops, and no other starts
-    summary.csv        a row for each job; seeds.csv with sweep.aggregate_seeds=true
+    summary.csv        a row for each job; seeds.csv for each setting if seeds vary
     study.db           of a search, the trials of Optuna
     3_seed-3/          the run folder of job 3
 

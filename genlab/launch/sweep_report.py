@@ -152,12 +152,14 @@ def _refusals(rows: Sequence[Row]) -> list[str]:
 
 
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
-    """Return mean, standard deviation and number over the seeds of each setting.
+    """Return mean, standard deviation and number over the seeds of each setting; empty if the seed does not vary.
 
     The best mean comes first; settings that do not measure the same on the same data stay in the order of the jobs.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
+        if _SEED not in row.choices:
+            return []
         others = tuple((key, value) for key, value in row.choices.items() if key != _SEED)
         groups.setdefault(others, []).append(row)
     made = []
@@ -185,14 +187,8 @@ def _are_ranked(rows: Sequence[SeedRow]) -> bool:
     return of_same_data and len({(row.measure, row.minimize) for row in rows}) == 1 and rows[0].minimize is not None
 
 
-def _aggregates(rows: Sequence[Row], settings: SweepSettings) -> bool:
-    if settings.aggregate_seeds is None:
-        return bool(rows) and _SEED in rows[0].choices
-    return settings.aggregate_seeds
-
-
 def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
-    """Write summary.csv, and seeds.csv if requested; return the rows."""
+    """Write summary.csv, and seeds.csv if seeds vary; return the rows."""
     rows = rows_of(sweep, settings)
     keys = list(rows[0].choices) if rows else []
     header = ["number", "status", "reason", "exit_code", *keys, "measure", "value", "seconds", "folder"]
@@ -211,9 +207,8 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         for row in rows
     ]
     _write_csv(sweep, TABLE_NAME, header, lines)
-    if _aggregates(rows, settings):
-        groups = seed_rows(rows)
-        header = [*groups[0].choices, "measure", "mean", "standard_deviation", "n", "jobs"] if groups else []
+    if groups := seed_rows(rows):
+        header = [*groups[0].choices, "measure", "mean", "standard_deviation", "n", "jobs"]
         lines = [
             [
                 *group.choices.values(),
@@ -239,7 +234,7 @@ def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | No
     """
     if not rows:
         return "no job has started"
-    groups = seed_rows(rows) if _aggregates(rows, settings) else []
+    groups = seed_rows(rows)
     parts = [_table(rows), *([_seeds_table(groups)] if groups else [])]
     if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
         parts.append(_told_best_setting(groups, config_dir))

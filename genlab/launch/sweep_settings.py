@@ -22,8 +22,6 @@ class SweepSettings:
     checkpoint by."""
     minimize: bool | None
     """True if lower values are better; None takes the direction that the measure declares."""
-    aggregate_seeds: bool | None
-    """True to report mean and standard deviation of runs that differ in ``seed`` only; None does so if seeds vary."""
     resume: str | None
     """Folder of a sweep to resume."""
 

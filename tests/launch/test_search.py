@@ -130,7 +130,7 @@ class Bench:
         values |= {"n_finished_before_pruning": 2, "n_warmup_steps": 0, "params": {}}
         Search(
             self.sweep,
-            comparison=SweepSettings(measure=None, minimize=minimize, aggregate_seeds=False, resume=None),
+            comparison=SweepSettings(measure=None, minimize=minimize, resume=None),
             settings=SearchSettings(**{**values, **changes}),
             space=search_space(parse_overrides(arguments)),
         ).run(self.launch)

@@ -215,7 +215,6 @@ REFUSED = [
     (["-m", "seed=0,1", "sweep.measure=x"], "sweep.measure must be a tag"),
     (["-m", "seed=0,1", "sweep.mesure=test/x"], "did you mean 'sweep.measure'?"),
     (["-m", "seed=0,1", "sweep.minimize=3"], "sweep.minimize must be true or false or null"),
-    (["-m", "model=draw,pixelcnn", "sweep.aggregate_seeds=true"], "needs more than one seed"),
     (["-m", "optimizer.default.lr=interval(0,1)"], "add hydra/sweeper=tpe"),
     (["-m", "experiment=glob(nothing*)"], "experiment=glob(nothing*) must sweep over at least one value, got 0"),
     (["-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs must be"),

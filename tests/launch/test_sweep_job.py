@@ -269,7 +269,7 @@ def test_a_folder_that_somebody_holds_is_left_alone(sweep: SweepFolder, monkeypa
     with holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
+        settings = SweepSettings(measure=None, minimize=True, resume=None)
         process._run_and_record(RECORD, sweep, settings, {})
     record = sweep.record(0)
     assert record is not None

@@ -24,12 +24,12 @@ from genlab.launch.sweep_report import (
 )
 from genlab.launch.sweep_settings import SweepSettings
 
-SETTINGS = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
+SETTINGS = SweepSettings(measure=None, minimize=True, resume=None)
 TAG = "validation/nll_nats"
 
 
 def settings(**changes: Any) -> SweepSettings:
-    return SweepSettings(**{"measure": None, "minimize": True, "aggregate_seeds": False, "resume": None, **changes})
+    return SweepSettings(**{"measure": None, "minimize": True, "resume": None, **changes})
 
 
 @pytest.fixture
@@ -263,17 +263,13 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     assert (first.num, len(first.records)) == (3, 3)
     # The killed run has a value too, of a model half trained: it must not count.
     assert (second.mean, second.standard_deviation, second.num, len(second.records)) == (1.0, None, 1, 3)
-    chosen = settings(aggregate_seeds=True)
-    write_tables(sweep, chosen)
+    write_tables(sweep, SETTINGS)
     lines = (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"b,{TAG},1.0,,1,3", f"a,{TAG},4.0,1.0,3,3"]
-    (sweep.path / "seeds.csv").unlink()
-    write_tables(sweep, settings(aggregate_seeds=None))  # seeds vary
-    assert (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines() == lines
     highest = seed_rows(rows_of(sweep, settings(minimize=False)))
     assert [row.mean for row in highest] == [4.0, 1.0]
-    assert "1 of 3" in report(rows_of(sweep, chosen), chosen)
-    by_mean = settings(aggregate_seeds=None, minimize=False)
+    assert "1 of 3" in report(rows_of(sweep, SETTINGS), SETTINGS)
+    by_mean = settings(minimize=False)
     assert report(rows_of(sweep, by_mean), by_mean, config_dir="mine").endswith(
         f"best: jobs 0, 1, 2, mean {TAG} 4, the highest of 2 settings\n"
         "  genlab train -m model=a num_threads=1 seed=0,1,2 --config-dir mine"

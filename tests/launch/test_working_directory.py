@@ -72,7 +72,7 @@ def started_by_a_sweep(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
     monkeypatch.setattr(process, "_arguments_of_job", lambda *_, **__: ["--version"])
     monkeypatch.setattr(process, "_choices_text", lambda *_: "")
     monkeypatch.setattr(process, "write_tables", lambda *_: [])
-    settings = SweepSettings(measure=None, minimize=True, aggregate_seeds=False, resume=None)
+    settings = SweepSettings(measure=None, minimize=True, resume=None)
     sweep = SweepFolder(hostile / "sweep")
     sweep.jobs_folder.mkdir(parents=True)
     record = JobRecord(number=0, overrides=(), folder="0", status="running")
