@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
@@ -154,23 +154,6 @@ class Composer:
         if not any(override.is_sweep_override() or override.key_or_group == MODE for override in parsed):
             return False  # else a chosen configuration may ask for it
         return bool(self.compose(overrides, is_sweep=True).hydra.mode == RunMode.MULTIRUN)
-
-    def job_subdirectory(
-        self, whole: Composed, of_every_job: Sequence[str], overrides: Sequence[str], number: int
-    ) -> str:
-        """Return ``hydra.sweep.subdir`` of one job, composed as a launcher composes it.
-
-        Args:
-            whole: The composed configuration of the sweep.
-            of_every_job: Overrides of Hydra that are added to those of the job.
-            overrides: Of the job.
-            number: Of the job.
-        """
-        job: Composed = self._hydra.config_loader.load_sweep_config(whole, [*of_every_job, *overrides])
-        with open_dict(job):
-            job.hydra.job.num = number
-            job.hydra.job.id = str(number)
-        return str(select_resolved(job, "hydra.sweep.subdir"))
 
     def with_value(self, composed: Composed, override: Override) -> Composed:
         """Return a composed configuration with another plain value, without a further composition.

@@ -1,17 +1,18 @@
 """Preflight checks: every run is composed and checked before Hydra makes a folder."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from genlab.config.build import TARGET
 from genlab.config.compose import Composed, Composer, parse_overrides, plain, select_resolved
@@ -21,8 +22,6 @@ from genlab.launch.contract import CommandModule, ReplacingModule, SpreadModule
 from genlab.launch.processes import Processes
 from genlab.launch.representative_jobs import in_fixed_order, jobs_one_change_apart
 from genlab.launch.sweep import TPE_SWEEPER, parameters_of, planned_jobs, refuse_without_sweep, require_same_jobs
-from genlab.launch.sweep_folder import SweepFolder
-from genlab.launch.sweep_placement import are_numbered, require_separate_folders
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.launch.sweep_shares import machine_in_environment, num_parallel
 from genlab.launch.worker import Worker
@@ -30,12 +29,14 @@ from genlab.parallel.place import TO_RUN_ALONE
 from genlab.paths import expanded
 from genlab.run.folder import require_free, require_fresh
 from genlab.run.hyperparameters import chosen
+from genlab.run.names import CONFIG_NAME
 from genlab.storage import require_space
 from genlab.terminal import hide_progress
 
 START_BYTES = 1_000_000
 """Space for the logs and records of any run, in bytes; checkpoints and pictures check their own."""
 _ALONE = Processes(num=1)
+_JOB_NUMBER = re.compile(r"\bhydra[:.]job\.(num|id)\b")
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,9 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
     jobs = None if settings is None else planned_jobs(overrides, whole, settings)
     if settings is not None and settings.resume is not None:
         require_same_jobs(Path(settings.resume), jobs)
-    examples = list(jobs_one_change_apart(composer, arguments))
     devices: tuple[str, ...] = ()
     choices, destinations = [], []
-    for job_overrides, composed in examples:
+    for job_overrides, composed in jobs_one_change_apart(composer, arguments):
         if composed.get("resume") is not None:
             raise ConfigurationError("resume cannot be swept; resume one run at a time, without -m")
         choices.append(chosen(composed.hydra.runtime.choices))
@@ -159,20 +159,13 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         print(f"genlab: {note}", file=sys.stderr)  # noqa: T201
     _require_separate(destinations, overrides)
     folder = _folder_of(whole, "hydra.sweep.dir")
-    of_every_job = _of_every_job(overrides)
     parallel = None
     if settings is not None:
         parallel = num_parallel(whole, None if jobs is None else len(jobs))
-        is_resumed = settings.resume is not None
         folder = settings.resume or folder
-        require_separate_folders(
-            partial(composer.job_subdirectory, whole, of_every_job),
-            jobs,
-            trial=examples[0][0],
-            sweep=SweepFolder(Path(folder)),
-            is_resumed=is_resumed,
-            is_numbered=are_numbered(whole),
-        )
+        _require_numbered_folders(whole)
+        if settings.resume is None and (Path(folder) / CONFIG_NAME).exists():
+            raise ConfigurationError(f"hydra.sweep.dir must not be the folder of a run, got {folder}")
     require_space(Path(folder), START_BYTES)
     return Plan(
         is_sweep=True,
@@ -180,9 +173,19 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         overrides=tuple(overrides),
         settings=settings,
         jobs=jobs,
-        hydra_overrides=of_every_job,
+        hydra_overrides=_of_every_job(overrides),
         machine=machine_in_environment(devices, parallel),
     )
+
+
+def _require_numbered_folders(whole: Composed) -> None:
+    """Refuse names of job folders without the job's number, which two jobs could share."""
+    templates: Any = OmegaConf.to_container(whole.hydra.sweep, resolve=False)
+    if not _JOB_NUMBER.search(str(templates["subdir"])):
+        raise ConfigurationError(
+            f"hydra.sweep.subdir must contain ${{hydra:job.num}}, so that each job has a folder of its own, got "
+            f"{templates['subdir']}"
+        )
 
 
 def _require_separate(destinations: Sequence[Path], overrides: Sequence[str]) -> None:

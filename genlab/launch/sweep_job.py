@@ -28,7 +28,7 @@ from genlab.launch.sweep_settings import SweepSettings
 from genlab.launch.sweep_shares import own_devices, threads_of_job
 from genlab.launch.watchdog import VARIABLE
 from genlab.paths import from_here
-from genlab.run.folder import clear, has_checkpoint, read_summary, require_free
+from genlab.run.folder import clear, has_checkpoint, is_untouched, read_summary, require_free
 from genlab.signals import handling
 from genlab.terminal import shows_progress
 
@@ -62,7 +62,7 @@ def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
         configuration: Of the job.
 
     Raises:
-        ConfigurationError: Its folder lies outside of the sweep's.
+        ConfigurationError: Its folder lies outside of the sweep's, or holds other files.
         SystemExit: This process got a signal to end the sweep, and the job has saved.
     """
     config = HydraConfig.get()
@@ -78,6 +78,9 @@ def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
         status="running",
         num_threads=threads_of_job(configuration),
     )
+    previous = sweep.record(record.number)
+    if (previous is None or previous.folder != record.folder) and not is_untouched(run_folder):
+        raise ConfigurationError(f"hydra.sweep.subdir must name new or empty folders, got {from_here(run_folder)}")
     if sweep.stop_signal() is None:
         with _interruptions_left_to_sweep(), own_devices(configuration, sweep.jobs_folder) as variables:
             _run_and_record(record, sweep, settings, variables)

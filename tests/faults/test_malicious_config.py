@@ -133,13 +133,13 @@ def names_in(folder: str) -> list[str]:
 def test_a_job_removes_nothing_outside_of_its_sweep(
     genlab: Callable[..., Outcome], tally: Tally, launcher: tuple[str, ...]
 ) -> None:
-    Path("theirs").mkdir()
-    Path("theirs/book").write_text("of a life")
+    Path("theirs/0").mkdir(parents=True)
+    Path("theirs/0/book").write_text("of a life")
     with tally.trying(FAULT, "folders of jobs elsewhere"):
-        outcome = genlab(*SWEEP, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../theirs", *launcher)
+        outcome = genlab(*SWEEP, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=../theirs/${hydra:job.num}", *launcher)
         assert outcome.code == 2
         assert "hydra.sweep.subdir" in outcome.errors
-        assert Path("theirs/book").read_text() == "of a life"
+        assert Path("theirs/0/book").read_text() == "of a life"
 
 
 def hostile_sweep(**content: Any) -> Path:
