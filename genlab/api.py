@@ -6,8 +6,9 @@ import json
 import logging
 import random
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from jaxtyping import Int
 from torch import Tensor
 
 from genlab.cli import Job
@@ -98,7 +100,7 @@ class Run:
         """
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
-        chosen = None if labels is None else torch.as_tensor(labels, device=device)
+        chosen = None if labels is None else _classes(labels).to(device)
         try:
             require_count("num_samples", num_samples)
             with torch.no_grad():
@@ -195,6 +197,15 @@ def list_datasets() -> dict[str, str]:
 def list_experiments() -> dict[str, str]:
     """Return the options of ``experiment=``, published results and quick twins, with a sentence on each."""
     return options_of("experiment", [config_directory()])
+
+
+def _classes(labels: Tensor | Sequence[int]) -> Int[Tensor, " N"]:
+    with suppress(TypeError, ValueError, RuntimeError):  # torch's for texts, for sequences of unequal length, for None
+        classes = torch.as_tensor(labels)
+        if classes.dim() == 1 and not classes.is_floating_point():
+            return classes
+    given = textwrap.shorten(repr(labels), 60, placeholder="...")
+    raise ConfigurationError(f"labels must be a list with the number of a class for each image, got {given}")
 
 
 def _require_settings(overrides: Sequence[str]) -> None:

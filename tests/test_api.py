@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,8 +197,17 @@ def test_a_loaded_model_is_of_the_kind_that_was_asked_for(run: Run) -> None:
     assert type(genlab.load(run.folder, kind=DRAW)) is DRAW
     assert isinstance(genlab.load(find_run("last")), GenerativeModel)
     classifier = import_module("genlab.models.classifier").Classifier
-    with pytest.raises(ConfigurationError, match=r"^kind must be DRAW, the model of .*, got Classifier$"):
+    hint = r"from genlab\.models\.draw\.draw import DRAW, and genlab\.load\(\.\.\., kind=DRAW\) returns it"
+    with pytest.raises(ConfigurationError, match=rf"^kind must be DRAW, the model of .*, got Classifier; {hint}$"):
         genlab.load(run.folder, kind=classifier)
+
+
+@pytest.mark.parametrize(
+    "labels", [3, "3", ["3", "1"], [0, None], {0, 1}, [0.5, 1.0], torch.zeros(2, 1, dtype=torch.int64), [[0], [1, 2]]]
+)
+def test_labels_of_another_type_are_refused_in_a_line(run: Run, labels: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^labels must be a list with the number of a class for each image, "):
+        run.sample(2, labels=labels)
 
 
 def test_a_second_interruption_does_not_end_an_interactive_session(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,9 @@ def load(
     chosen = fit(checkpoint, Literal["best", "last"], "checkpoint")
     model = load_trained(Path(run), checkpoint=chosen, device=choose_device(device)).model
     if not isinstance(model, kind):
-        name = type(model).__name__
-        raise ConfigurationError(f"kind must be {name}, the model of {run}, or a base of it, got {kind.__name__}")
+        name, place = type(model).__name__, type(model).__module__
+        raise ConfigurationError(
+            f"kind must be {name}, the model of {run}, or a base of it, got {kind.__name__}; "
+            f"from {place} import {name}, and genlab.load(..., kind={name}) returns it"
+        )
     return model
