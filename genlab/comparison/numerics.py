@@ -79,6 +79,7 @@ CHANGES = (
     Change("`experiment=draw_no_attention_mnist_long`", "83d0161", ("draw_no_attention_mnist_long",)),
     Change("DRAW without attention, PixelCNN over blocks, PixelCNN++", "416c9dd"),
     Change("The logged cross-entropy and error of a classifier", "3bfb7c1"),
+    Change("`experiment=draw_classifier_cluttered_mnist`", "3b5bb8b", ("draw_classifier_cluttered_mnist",)),
 )
 
 
