@@ -124,7 +124,10 @@ def test_a_folder_of_something_else_is_one_line(tmp_path: Path, files: dict[str,
     assert "\n" not in str(refusal.value)
 
 
-def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "sampling.json").write_text(json.dumps([1]))
-    with pytest.raises(ConfigurationError, match="is not the record of a sampling"):
+@pytest.mark.parametrize(
+    ("record", "message"), [([1], "cannot be read"), ({"a": 1}, "is not the record of a sampling")]
+)
+def test_a_damaged_record_is_refused(tmp_path: Path, record: Any, message: str) -> None:
+    (tmp_path / "sampling.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigurationError, match=message):
         read_image_set(tmp_path, key="samples")
