@@ -24,6 +24,7 @@ from benchmarks.rows import keep_row
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import read_run_configuration
+from genlab.launch.allocator import keep_freed_memory
 
 MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
 MUST, AIM = 1.05, 1.02
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="ours with trainer.compile=true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     register_resolvers()
     for name in arguments.models:
         seconds = measure(name, arguments.rounds, arguments.steps, compiles=arguments.compile)

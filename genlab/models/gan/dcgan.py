@@ -30,6 +30,7 @@ from genlab.models.gan.networks import (
     with_planes,
 )
 from genlab.models.ranges import require_between, require_count
+from genlab.nn.transposed import ImageConvTranspose2d
 from genlab.types import ImageSpec
 
 # Section 4: all weights from N(0, 0.02).
@@ -81,7 +82,8 @@ class DCGANGenerator(GeneratorNetwork):
                 normalized(normalization, after),
                 nn.ReLU(),
             ]
-        self.layers = nn.Sequential(*hidden, nn.ConvTranspose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING))
+        to_image = ImageConvTranspose2d(widths[-1], spec.channels, _KERNEL, _STRIDE, _PADDING)
+        self.layers = nn.Sequential(*hidden, to_image)
         initialize_normal(self, std=_WEIGHT_STD)
         lay_out_for_convolutions(self)
 
