@@ -80,6 +80,7 @@ CHANGES = (
     Change("DRAW without attention, PixelCNN over blocks, PixelCNN++", "416c9dd"),
     Change("The logged cross-entropy and error of a classifier", "3bfb7c1"),
     Change("`experiment=draw_classifier_cluttered_mnist`", "3b5bb8b", ("draw_classifier_cluttered_mnist",)),
+    Change("On the CPU DCGAN's generator of grey images", "b9059c6"),
 )
 
 
