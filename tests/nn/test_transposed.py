@@ -51,3 +51,7 @@ def test_the_overlaps_are_added_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(torch.randn(2, 8, 5, 5))
     assert y.dtype == torch.float32
+
+
+def test_no_images_give_no_images() -> None:
+    assert ImageConvTranspose2d(3, 1, 4, 2, 1)(torch.zeros(0, 3, 7, 7)).shape == (0, 1, 14, 14)
