@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
+from genlab.nn.convolution.layers import ReferenceConv2d, ReferenceConvTranspose2d
 from genlab.run.record import build_model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
 from genlab.training.schedules import constant
@@ -35,6 +37,14 @@ def configuration(model: str, layers: str, *overrides: str) -> RunConfiguration:
             *overrides,
         ]
         return read_run_configuration(plain(composer.compose([*choice, *overrides])))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_every_convolution_is_of_the_chosen_layers(model: str) -> None:
+    network = build_model(configuration(model, "reference"), SPEC)
+    kinds = [type(layer) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    assert set(kinds) <= {ReferenceConv2d, ReferenceConvTranspose2d}
+    assert kinds
 
 
 def losses(settings: RunConfiguration, dtype: torch.dtype) -> torch.Tensor:

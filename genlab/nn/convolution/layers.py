@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.nn.convolution.functions import Pair, WindowGrid, avg_pool2d, conv2d, conv_transpose2d, max_pool2d
+from genlab.nn.transposed import ImageConvTranspose2d
 
 
 class _Checked(nn.Module, ABC):
@@ -114,7 +115,7 @@ class ConvolutionLayers(NamedTuple):
         """
         if self == builtin_layers():
             return
-        families = dict(zip(builtin_layers(), self, strict=True))
+        families = dict(zip(builtin_layers(), self, strict=True)) | {ImageConvTranspose2d: self.conv_transpose2d}
         found = [
             (parent, name, families[type(layer)], layer)
             for parent in network.modules()
