@@ -74,16 +74,6 @@ def program(packages: Iterable[str] = ()) -> str:
     return f"{prefix}{shlex.quote(str(from_here(script)))}"
 
 
-def resume_command(run_folder: Path, packages: Iterable[str] = ()) -> str:
-    """Return the command line that resumes a run.
-
-    Args:
-        run_folder: Of the run.
-        packages: See :func:`program`.
-    """
-    return f"{program(packages)} train resume={shlex.quote(str(from_here(run_folder)))}"
-
-
 def user_cache() -> Path:
     """Return the folder of files that can be downloaded or computed again: below XDG_CACHE_HOME, else ``~/.cache``.
 

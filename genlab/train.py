@@ -23,7 +23,6 @@ from genlab.launch.resumption import from_checkpoint, interruption, origin_of
 from genlab.launch.worker import this_worker
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, gathered, joined, own_device
-from genlab.paths import resume_command
 from genlab.reference_classifier import class_predictor
 from genlab.reference_features import QUALITY, quality_observers, with_features
 from genlab.run.banner import announce
@@ -31,7 +30,7 @@ from genlab.run.changes import resumed, with_one_length
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.run.conclusion import conclude
 from genlab.run.environment import save_environment, saved_init_from
-from genlab.run.folder import clear, is_dry_run, locked, read_summary
+from genlab.run.folder import clear, is_dry_run, locked, read_summary, resume_command
 from genlab.run.hyperparameters import UNKNOWN, Origin, hyperparameters
 from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
@@ -104,7 +103,7 @@ def run(configuration: RunConfiguration, context: JobContext) -> None:
         if worker is not None and not worker.is_first and (run_folder := worker.remembered()) is not None:
             finalise_after_rank_0(run_folder, previous=previous)
         if isinstance(error, KeyboardInterrupt):  # outside of the steps, which end with a save
-            raise StoppedBySignal(interruption(context.run_folder, configuration), signal.SIGINT) from error
+            raise StoppedBySignal(interruption(context.run_folder), signal.SIGINT) from error
         raise
 
 

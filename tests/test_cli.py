@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from genlab.cli import COMMANDS, Job, main
+from genlab.run.folder import resume_command
 from tests.conftest import Outcome
 from tests.thinning import slow
 
@@ -133,7 +135,13 @@ def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     assert "my own model" in listed.stdout, listed.stderr
     result = call("train", *arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 0, result.stderr
-    assert list((tmp_path / "outputs").glob("digits-mine/0001*/config.yaml"))
+    (folder,) = (tmp_path / "outputs").glob("digits-mine/0001*")
+    assert "GENLAB_ALLOW=my_models " in resume_command(folder)
+    command = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
+    assert command.endswith(" --config-dir my")
+    # The line repeats the run, whose name is then taken.
+    again = call(*shlex.split(command)[1:], f"name={folder.name}", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert "GENLAB_ALLOW=my_models" in again.stderr
 
 
 def test_a_reader_that_leaves_is_no_bug() -> None:

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from genlab import reference_classifier, train
-from genlab.paths import resume_command
+from genlab.run.folder import resume_command
 from genlab.run.loading import load_trained
 from tests.conftest import Outcome
 from tests.thinning import thinned

@@ -319,9 +319,12 @@ def _last_error(folder: Path) -> str | None:
 
 
 def _commands(overrides: tuple[str, ...], environment: Mapping[str, Any], *, has_overrides: bool) -> tuple[str, ...]:
-    first = (shlex.join(["genlab", "train", *overrides]),) if has_overrides else ()
     lines = [line for command in _list(environment.get("commands")) if (line := _text(command)) is not None]
-    return (*first, *(line for line in lines if not first or "resume=" in line))
+    resumptions = [line for line in lines if "resume=" in line]
+    first = [line for line in lines if line not in resumptions][:1]
+    if not first and has_overrides:  # environment.json was damaged
+        first = [shlex.join(["genlab", "train", *overrides])]
+    return (*first, *resumptions)
 
 
 def _commit(environment: Mapping[str, Any]) -> str | None:

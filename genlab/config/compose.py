@@ -30,7 +30,7 @@ from genlab.config.fields import join
 from genlab.config.location import config_directory
 from genlab.config.suggestions import fixed_on_resume, missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
-from genlab.paths import expanded
+from genlab.paths import expanded, from_here
 from genlab.printing import one_line
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
@@ -279,6 +279,18 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
         yield Composer(hydra, config_name or command)
     finally:
         GlobalHydra.instance().clear()
+
+
+def tree_options() -> list[str]:
+    """Return the options of the running job's command line that choose its configuration tree."""
+    config = HydraConfig.get()
+    options = []
+    if config.job.config_name != config.job.name:
+        options += ["--config-name", str(config.job.config_name)]
+    for source in config.runtime.config_sources:
+        if source.provider == "command-line":
+            options += ["--config-dir", str(from_here(Path(source.path)))]
+    return options
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:

@@ -22,6 +22,7 @@ from genlab.config.compose import (
     open_composer,
     plain,
     quoted,
+    tree_options,
     version_base,
 )
 from genlab.config.key_help import training_help
@@ -281,7 +282,7 @@ def _context() -> JobContext:
     config = HydraConfig.get()
     overrides = tuple(str(override) for override in config.overrides.task)
     return JobContext(
-        command=shlex.join(["genlab", str(config.job.config_name), *overrides]),
+        command=shlex.join(["genlab", str(config.job.name), *overrides, *tree_options()]),
         overrides=overrides,
         choices=chosen(config.runtime.choices),
         run_folder=Path(config.runtime.output_dir),

@@ -9,8 +9,7 @@ from typing import Any
 
 from genlab.errors import FolderInUseError, GenlabError, ProcessLostError, StoppedBySignal
 from genlab.launch.processes import WorkerFailure
-from genlab.paths import resume_command
-from genlab.run.folder import has_checkpoint, locked, read_summary
+from genlab.run.folder import has_checkpoint, locked, read_summary, resume_command
 from genlab.storage import replace_atomically
 from genlab.training.summary import Status
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from genlab.config.schema import RunConfiguration
-from genlab.config.targets import to_trust
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.launch.worker import this_worker
-from genlab.paths import from_here, resume_command
+from genlab.paths import from_here
 from genlab.run.changes import LENGTHS
 from genlab.run.environment import saved_commands
-from genlab.run.folder import has_checkpoint, never_saved, read_summary
+from genlab.run.folder import has_checkpoint, never_saved, read_summary, resume_command
 from genlab.run.hyperparameters import Origin, read_origin
 
 _OF_A_START = "logger"
@@ -54,7 +53,8 @@ def origin_of(context: JobContext) -> Origin:
         return here
     try:
         first = read_origin(context.run_folder)
-        later = [shlex.split(line)[2:] for line in saved_commands(context.run_folder)[1:]]  # behind `genlab train`
+        lines = [shlex.split(line) for line in saved_commands(context.run_folder)[1:]]
+        later = [[word for word in words if "=" in word] for words in lines]
     except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
     newest: dict[str, str] = {}
@@ -65,10 +65,10 @@ def origin_of(context: JobContext) -> Origin:
     return replace(first, overrides=tuple(newest.values()))
 
 
-def interruption(run_folder: Path, configuration: RunConfiguration) -> str:
+def interruption(run_folder: Path) -> str:
     """Return the error message of a run that was interrupted before or after its steps."""
     if read_summary(run_folder).get("status") == "finished":
         return f"interrupted after the run had finished: {from_here(run_folder)}"
     if has_checkpoint(run_folder):
-        return f"interrupted; to resume: {resume_command(run_folder, to_trust(configuration.as_dict()))}"
+        return f"interrupted; to resume: {resume_command(run_folder)}"
     return "interrupted before anything was saved"

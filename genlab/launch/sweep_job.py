@@ -17,7 +17,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from genlab.config.compose import SWEEP_NODE, Composed, quoted
+from genlab.config.compose import SWEEP_NODE, Composed, quoted, tree_options
 from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
 from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.metrics_follower import MetricsFollower
@@ -176,14 +176,8 @@ def await_free(run_folder: Path) -> str | None:
 
 def _arguments_of_job(record: JobRecord, run_folder: Path, *, is_resumed: bool) -> list[str]:
     """Return the job's arguments: a run with a checkpoint is resumed, any other starts again in the cleared folder."""
-    config = HydraConfig.get()
-    flags = []
-    if config.job.config_name != config.job.name:
-        flags += ["--config-name", str(config.job.config_name)]
-    for source in config.runtime.config_sources:
-        if source.provider == "command-line":
-            flags += ["--config-dir", str(source.path)]
-    own = [str(argument) for argument in config.overrides.hydra if not str(argument).lstrip("+~").startswith(_OF_SWEEP)]
+    flags, of_hydra = tree_options(), HydraConfig.get().overrides.hydra
+    own = [str(argument) for argument in of_hydra if not str(argument).lstrip("+~").startswith(_OF_SWEEP)]
     if is_resumed:
         return [*flags, f"resume={quoted(str(run_folder))}", *own]
     clear(run_folder)

@@ -3,10 +3,11 @@
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from genlab.config.naming import UNNUMBERED
 from genlab.config.plain_yaml import read_plain
+from genlab.config.targets import to_trust
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
-from genlab.paths import resume_command
+from genlab.paths import from_here, program
 from genlab.storage import opened_within, read_json, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
@@ -66,6 +68,21 @@ def require_fresh(folder: Path) -> None:
         is_run = (folder / "config.yaml").is_file()
         way_on = f"to resume it: {resume_command(folder)}" if is_run else "name another"
         raise ConfigurationError(f"name or hydra.run.dir must be a new or empty folder, got {folder}; {way_on}")
+
+
+def resume_command(folder: Path, packages: Iterable[str] | None = None) -> str:
+    """Return the command line that resumes a run.
+
+    Args:
+        folder: Of the run.
+        packages: Packages of the user's that the command has to trust and find; None for those that the run names.
+    """
+    if packages is None:
+        try:
+            packages = list(to_trust(read_plain(folder, "config.yaml")))
+        except (OSError, ValueError):
+            packages = []  # it is damaged, as the command will say
+    return f"{program(packages)} train resume={shlex.quote(str(from_here(folder)))}"
 
 
 def require_free(folder: Path) -> None:

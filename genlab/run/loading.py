@@ -16,10 +16,11 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import GenerativeModel, Model
-from genlab.paths import from_here, resume_command
+from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
+from genlab.run.folder import resume_command
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.pretrained import outside
 from genlab.run.record import SavedRun, load_run

@@ -2,14 +2,19 @@
 
 from genlab.errors import GenlabError, MemoryExhaustedError, StorageError, is_out_of_memory
 from genlab.models.base import Model
-from genlab.paths import resume_command
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
 from genlab.training.settings import TrainerSettings
 
 
 def explained(
-    error: BaseException, *, step: int, settings: TrainerSettings, checkpoints: CheckpointFolder, model: Model
+    error: BaseException,
+    *,
+    step: int,
+    settings: TrainerSettings,
+    checkpoints: CheckpointFolder,
+    model: Model,
+    resume_command: str,
 ) -> GenlabError | None:
     """Return the error message for a shortage of memory or of disk space; None for any other failure.
 
@@ -19,6 +24,7 @@ def explained(
         settings: Of the run.
         checkpoints: Of the run.
         model: Of the run.
+        resume_command: The command that resumes it.
     """
     run_folder = checkpoints.path.parent
     if is_disk_full(error):
@@ -31,7 +37,7 @@ def explained(
     smaller = "a smaller trainer.batch_size"
     if more is not None and settings.labelled_fraction is None and model.needs_whole_batch is None:
         smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
-    start = "the same line" if checkpoints.last_step is None else resume_command(run_folder)
+    start = "the same line" if checkpoints.last_step is None else resume_command
     return MemoryExhaustedError(
         f"out of memory at step {step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
         f"({str(error) or type(error).__name__}); try again: {start} with {smaller}"

@@ -49,6 +49,7 @@ class TrainingRun:
         run_folder: An existing folder that this process holds the lock of.
         device: Device of the training.
         seed: With the step, the source of all randomness.
+        resume_command: The command that resumes the run, for messages.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TrainingRun:
         run_folder: Path,
         device: torch.device,
         seed: int,
+        resume_command: str,
     ) -> None:
         self.model = model.to(device)
         self.dataset = dataset
@@ -69,6 +71,7 @@ class TrainingRun:
         self.run_folder = run_folder
         self.device = device
         self.seed = seed
+        self.resume_command = resume_command
         self.why_compiled = ""
         """The choice of ``trainer.compile=auto`` with its reason, if there was one."""
         self.step = 0
@@ -225,7 +228,12 @@ class TrainingRun:
             raise
         except BaseException as error:
             known = explained(
-                error, step=self.step, settings=self.settings, checkpoints=self.checkpoints, model=self.model
+                error,
+                step=self.step,
+                settings=self.settings,
+                checkpoints=self.checkpoints,
+                model=self.model,
+                resume_command=self.resume_command,
             )
             status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
             reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"

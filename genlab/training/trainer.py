@@ -108,10 +108,10 @@ class Trainer(TrainingRun):
             run_folder=run_folder,
             device=device,
             seed=seed,
+            resume_command=resume_command,
         )
         self._hyperparameters = hyperparameters
         self._loggers = loggers
-        self._resume_command = resume_command
         self._stream = dataset.stream(
             batch_size=settings.batch_size,
             seed=seed,
@@ -184,7 +184,7 @@ class Trainer(TrainingRun):
             self._agree(request)
             if self._stop_signal is not None:
                 self.write_summary("interrupted", f"signal {self._stop_signal}")
-                kept = f"saved; to resume: {self._resume_command}"
+                kept = f"saved; to resume: {self.resume_command}"
                 raise StoppedBySignal(
                     f"stopped by {signal_text(self._stop_signal)} after step {self.step}; "
                     f"{'nothing saved, being a dry run' if self.settings.dry_run else kept}",
@@ -319,7 +319,7 @@ class Trainer(TrainingRun):
     def _last_line(self) -> str:
         """Return a line on the state of the run if it ends here."""
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
-            return f"to resume from the last checkpoint: {self._resume_command}"
+            return f"to resume from the last checkpoint: {self.resume_command}"
         return "nothing was saved"
 
     # State ----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from genlab.launch import failures
-from genlab.paths import resume_command
+from genlab.run.folder import resume_command
 from genlab.training import error_messages
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from genlab.paths import resume_command
+from genlab.run.folder import resume_command
 from tests.faults.harness import (
     TINY,
     assert_runs_equal,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from genlab.comparison.runs import read_run
-from genlab.paths import resume_command
+from genlab.run.folder import resume_command
 from genlab.signals import signal_text
 from tests.faults import hooks
 from tests.faults.harness import (

@@ -19,8 +19,7 @@ from genlab.launch import processes as launcher
 from genlab.launch import worker
 from genlab.launch.outcome import finalise_after_rank_0, finalise_status
 from genlab.launch.processes import Processes, WorkerFailure, launch_processes, root_cause
-from genlab.paths import resume_command
-from genlab.run.folder import locked
+from genlab.run.folder import locked, resume_command
 from tests.conftest import Outcome
 
 

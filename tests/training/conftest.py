@@ -165,6 +165,7 @@ def make_run(
         run_folder=folder,
         device=torch.device("cpu"),
         seed=3,
+        resume_command="genlab train resume=run",
     )
 
 
