@@ -21,7 +21,8 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from genlab.errors import ConfigurationError
 from genlab.launch.metrics_follower import MetricsFollower
 from genlab.launch.sweep_folder import DONE, STORAGE_NAME, JobRecord, SweepFolder
-from genlab.launch.sweep_report import measured
+from genlab.launch.sweep_job import tell
+from genlab.launch.sweep_report import measured, rows_of, why_not_ranked
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.run.folder import read_summary
 
@@ -154,6 +155,7 @@ class Search:
         self._comparison = comparison
         self._settings = settings
         self._space = space
+        self._is_warned = False
 
     def run(self, launch: Launch) -> None:
         """Propose and launch trials, and report their results, until ``n_trials`` have been made."""
@@ -238,6 +240,7 @@ class Search:
             record = self._sweep.record(trial.number)
             if not self._is_stopped() or (record is not None and record.status in DONE):
                 self._tell(trial, record)  # the others are left open, for a resumption
+        self._warn_unless_ranked()
 
     def _tell(self, trial: "Trial", record: JobRecord | None) -> None:
         from optuna.trial import TrialState
@@ -255,6 +258,13 @@ class Search:
             trial.study.tell(trial, value)
         else:
             trial.study.tell(trial, state=TrialState.FAIL)
+
+    def _warn_unless_ranked(self) -> None:
+        """Say once that the search compares values which the table does not, such as those of different data."""
+        why = None if self._is_warned else why_not_ranked(rows_of(self._sweep, self._comparison))
+        if why is not None:
+            tell(f"warning: the search compares values that are not ranked: {why}")
+            self._is_warned = True
 
     @contextmanager
     def _watched(self, trials: "Sequence[Trial]") -> Iterator[None]:

@@ -138,17 +138,20 @@ def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None
 def best_row(rows: Sequence[Row]) -> Row | None:
     """Return the best run; None if no run competes, their measures or data differ, or no direction is declared."""
     competing = [row for row in rows if row.competes]
-    if len({(row.measure, row.minimize) for row in competing}) != 1 or competing[0].minimize is None:
-        return None
-    if _refusals(competing):
-        return None
-    return min(competing, key=_rank)
+    return min(competing, key=_rank) if competing and why_not_ranked(rows) is None else None
 
 
-def _refusals(rows: Sequence[Row]) -> list[str]:
-    """Return why some values are not ranked with others, one line each."""
-    groups = comparable_groups({row.record.number: row.conditions for row in rows})
-    return refusals(groups, lambda numbers: f"job {', '.join(map(str, numbers))}")
+def why_not_ranked(rows: Sequence[Row]) -> str | None:
+    """Return why the values of the runs that compete cannot be ranked; None if they can."""
+    competing = [row for row in rows if row.competes]
+    measures = sorted({str(row.measure) for row in competing})
+    if len(measures) > 1:
+        return f"the runs select by different measures ({', '.join(measures)}); sweep.measure=... names a common one"
+    if any(row.minimize is None for row in competing):
+        return f"{measures[0]} has no declared direction; sweep.minimize=true or false gives one"
+    groups = comparable_groups({row.record.number: row.conditions for row in competing})
+    refused = refusals(groups, lambda numbers: f"job {', '.join(map(str, numbers))}")
+    return f"the jobs did not measure the same: {refused[0]}" if refused else None
 
 
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
@@ -260,13 +263,7 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
         return (
             f"best: unknown, no job has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
         )
-    measures = sorted({str(row.measure) for row in competing})
-    if len(measures) == 1 and all(row.minimize is not None for row in competing):
-        return f"best: not chosen, the jobs did not measure the same: {_refusals(competing)[0]}"
-    if len(measures) == 1:
-        return f"best: not chosen, {measures[0]} has no declared direction; sweep.minimize=true or false gives one"
-    kinds = ", ".join(measures)
-    return f"best: not chosen, the runs select by different measures ({kinds}); sweep.measure=... names a common one"
+    return f"best: not chosen, {why_not_ranked(rows)}"
 
 
 def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str:

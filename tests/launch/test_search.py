@@ -113,6 +113,7 @@ class Bench:
             (run / "metrics.jsonl").write_text("\n".join([*lines, ""]))
             best = {TAG: min(filter(None, curve))} if curve and outcome.get("exit_code", 0) == 0 else {}
             (run / "summary.json").write_text(json.dumps({"selected_by": TAG, "best": best}))
+            (run / "config.yaml").write_text(json.dumps({"trainer": {}, "dataset": outcome.get("dataset", {})}))
             self.sweep.write_record(
                 JobRecord(
                     number=number,
@@ -199,6 +200,18 @@ def test_failed_jobs_are_recorded_and_end_nothing(tmp_path: Path) -> None:
 def test_a_job_without_the_measure_is_a_failed_trial(tmp_path: Path) -> None:
     study = Bench(tmp_path / "s", lambda values: {}).search(*SPACE, n_trials=2)
     assert [trial.state.name for trial in study.trials] == ["FAIL", "FAIL"]
+
+
+def test_values_of_other_data_are_warned_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def outcome(values: dict[str, str]) -> dict[str, Any]:
+        return bowl(values) | {"dataset": {"size": 28 if values["b"] == "x" else 14}}
+
+    study = Bench(tmp_path / "s", outcome).search(*SPACE, n_trials=6)
+    assert {trial.params["b"] for trial in study.trials} == {"x", "y"}
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("warning: the search compares values that are not ranked: the jobs did not measure the same")
+    Bench(tmp_path / "t", bowl).search(*SPACE, n_trials=6)
+    assert capsys.readouterr().out == ""
 
 
 def test_more_may_be_better(tmp_path: Path) -> None:
