@@ -185,7 +185,8 @@ def _images_have_levels(parts: Combination) -> Iterator[Remark]:
             yield Remark(
                 True,
                 f"{_KEY}.{name} needs images of more than two levels, got binarised ones: set "
-                f"dataset.binarization=none (in genlab check num_levels=256), or {_KEY}.{name}=null",
+                "dataset.binarization=none (dataset=mnist in place of binarized_mnist; in genlab check "
+                f"num_levels=256), or {_KEY}.{name}=null",
             )
 
 
