@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from _pytest.terminal import TerminalReporter
+from hypothesis import HealthCheck, settings
 
 from genlab.cli import main
 from tests.faults.tally import table
@@ -18,6 +19,9 @@ from tests.pair import Pair, pair_of_processes
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 os.environ.pop("XDG_CACHE_HOME", None)  # tests that set HOME look for caches below it
+# Properties are not timed: a busy machine fails no test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

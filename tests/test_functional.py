@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Bernoulli, Binomial, Normal, kl_divergence
 
@@ -24,7 +24,6 @@ from genlab.functional import (
 finite = st.floats(-5, 5)
 
 
-@settings(deadline=None)
 @given(mu=finite, log_sigma=st.floats(-4, 3))
 def test_kl_is_that_of_two_normals(mu: float, log_sigma: float) -> None:
     mu_, log_sigma_ = torch.tensor([mu], dtype=torch.float64), torch.tensor([log_sigma], dtype=torch.float64)
@@ -57,7 +56,6 @@ def test_importance_weighted_nll_of_images_of_thousands_of_nats_does_not_underfl
     assert importance_weighted_nll(log_weights).item() == pytest.approx(expected, abs=1e-3)
 
 
-@settings(deadline=None)
 @given(logit=st.floats(-30, 30), value=st.sampled_from([0.0, 1.0]))
 def test_bernoulli_nll_is_that_of_torch(logit: float, value: float) -> None:
     logits, image = torch.tensor([logit], dtype=torch.float64), torch.tensor([value], dtype=torch.float64)
@@ -83,7 +81,6 @@ def test_binomial_nll_is_that_of_torch_and_sums_to_one(num_levels: int) -> None:
     assert torch.exp(-nll).sum().item() == pytest.approx(1.0)
 
 
-@settings(deadline=None)
 @given(location=st.floats(-0.2, 1.2), log_scale=st.floats(-9, 2), num_levels=st.sampled_from([2, 5, 256]))
 def test_discretized_logistic_sums_to_one_over_the_levels(location: float, log_scale: float, num_levels: int) -> None:
     images = torch.linspace(0, 1, num_levels, dtype=torch.float64)

@@ -1,6 +1,7 @@
 """Run folders made of the few files that a comparison reads."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +74,7 @@ def make_run(tmp_path: Path) -> RunMaker:
         hydra = {"hydra": {"runtime": runtime, "overrides": {"task": list(overrides)}}}
         (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
         environment = {
-            "commands": ["genlab train " + " ".join(overrides)],
+            "commands": [shlex.join(["genlab", "train", *overrides])],
             "git": {"commit": "0123456789abcdef", "is_dirty": False},
             "device": "cpu",
             "cpu": "A Processor",

@@ -24,7 +24,7 @@ def test_groups_cover_all_channels_and_differ_by_at_most_one(channels, groups):
     assert max(sizes) - min(sizes) <= 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (7, 7), (1, 5)]),
     mask_type=st.sampled_from(["A", "B"]),

@@ -52,7 +52,7 @@ def grids(draw):
 # --- Against the loops.
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(f=st.integers(1, 3), stride=st.integers(1, 3), pad=st.integers(0, 2), side=st.integers(3, 6))
 def test_convolution_and_its_gradients_equal_the_loops(f, stride, pad, side):
     x, w, b = normal(2, 3, side, side + 1), normal(4, 3, f, f), normal(4)
@@ -71,7 +71,7 @@ def test_convolution_and_its_gradients_equal_the_loops(f, stride, pad, side):
 
 
 @pytest.mark.parametrize("mode", ["max", "average"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(f=st.integers(1, 3), stride=st.integers(1, 3), side=st.integers(3, 6), has_ties=st.booleans())
 def test_pooling_and_its_gradient_equal_the_loops(mode, f, stride, side, has_ties):
     x = normal(2, 3, side, side + 1)
@@ -106,7 +106,7 @@ def assert_same_orders(ours, theirs, inputs):
         torch.testing.assert_close(a, b)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=grids())
 def test_convolution_equals_torch(case):
     grid, size = case
@@ -116,7 +116,7 @@ def test_convolution_equals_torch(case):
     assert_same_orders(z, z_torch, (x, w, b))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=grids(), data=st.data())
 def test_transposed_convolution_equals_torch(case, data):
     grid, (rows, columns) = case
@@ -132,7 +132,7 @@ def test_transposed_convolution_equals_torch(case, data):
     assert_same_orders(conv_transpose2d(z, w, b, **arguments), x_torch, (z, w, b))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=grids(), has_ties=st.booleans())
 def test_poolings_equal_torch(case, has_ties):
     grid, size = case
@@ -194,7 +194,7 @@ def test_only_what_is_needed_is_computed(monkeypatch):
 # --- The pieces.
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(case=grids())
 def test_cutting_and_pasting_are_transposes(case):
     grid, size = case

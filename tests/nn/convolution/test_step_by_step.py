@@ -173,7 +173,7 @@ def difference_quotient(function, x, direction, step):
     return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(case=convolutions())
 def test_forward_against_scipy(case):
     A_prev, W, b, stride, pad, _ = case
@@ -184,7 +184,7 @@ def test_forward_against_scipy(case):
         np.testing.assert_allclose(Z[i, :, :, c], dense[::stride, ::stride] + b[0, 0, 0, c], atol=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=convolutions())
 def test_convolution_against_finite_differences(case):
     """The output is linear in each argument, so the quotient is exact up to rounding at any step."""
@@ -207,7 +207,7 @@ def test_convolution_against_finite_differences(case):
 
 
 @pytest.mark.parametrize("mode", ["max", "average"])
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(case=poolings())
 def test_pooling_against_finite_differences(mode, case):
     A_prev, f, stride, rng = case
