@@ -140,7 +140,7 @@ def test_a_users_own_model_from_a_config_dir(tmp_path: Path) -> None:
     command = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
     assert command.endswith(" --config-dir my")
     # The line repeats the run, whose name is then taken.
-    again = call(*shlex.split(command)[1:], f"name={folder.name}", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    again = call(*shlex.split(command)[1:], f"hydra.run.dir={folder}", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert "GENLAB_ALLOW=my_models" in again.stderr
 
 
