@@ -1,7 +1,6 @@
 """The error message of a run that lacks memory or disk space: the failure, and a hint."""
 
 from genlab.errors import GenlabError, MemoryExhaustedError, StorageError, is_out_of_memory
-from genlab.models.base import Model
 from genlab.run.checkpoint import CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
 from genlab.training.settings import TrainerSettings
@@ -13,7 +12,7 @@ def explained(
     step: int,
     settings: TrainerSettings,
     checkpoints: CheckpointFolder,
-    model: Model,
+    needs_whole_batch: str | None,
     resume_command: str,
 ) -> GenlabError | None:
     """Return the error message for a shortage of memory or of disk space; None for any other failure.
@@ -23,7 +22,7 @@ def explained(
         step: In which it came.
         settings: Of the run.
         checkpoints: Of the run.
-        model: Of the run.
+        needs_whole_batch: What forbids to divide a batch, if anything.
         resume_command: The command that resumes it.
     """
     run_folder = checkpoints.path.parent
@@ -35,7 +34,7 @@ def explained(
     size, parts = settings.batch_size, settings.gradient_accumulation
     more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
     smaller = "a smaller trainer.batch_size"
-    if more is not None and settings.labelled_fraction is None and model.needs_whole_batch is None:
+    if more is not None and settings.labelled_fraction is None and needs_whole_batch is None:
         smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
     start = "the same line" if checkpoints.last_step is None else resume_command
     return MemoryExhaustedError(

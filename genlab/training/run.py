@@ -37,6 +37,17 @@ from genlab.training.summary import Status, StopReason, Summary
 _log = logging.getLogger(__name__)
 
 
+def needs_whole_batch(model: Model, dataset: Dataset) -> str | None:
+    """Return what the parts of a divided batch would train otherwise than the whole; None if there is nothing.
+
+    A mean over the labelled images of a part is one over another number of them in each, or over none.
+    """
+    has_both = 0 < len(dataset.labelled_rows("train")) < dataset.num_images("train")
+    if has_both and any(measure.needs_label for measure in model.measures.values()):
+        return "some training images without a label"
+    return model.needs_whole_batch
+
+
 class TrainingRun:
     """A run in training, for the trainer and its observers.
 
@@ -232,7 +243,7 @@ class TrainingRun:
                 step=self.step,
                 settings=self.settings,
                 checkpoints=self.checkpoints,
-                model=self.model,
+                needs_whole_batch=needs_whole_batch(self.model, self.dataset),
                 resume_command=self.resume_command,
             )
             status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"

@@ -34,7 +34,7 @@ from genlab.training.optimization import FrozenOutside, OptimizerFactory, Schedu
 from genlab.training.profiling import trace_early_steps
 from genlab.training.progress import Progress
 from genlab.training.randomness import seed_training_step
-from genlab.training.run import TrainingRun
+from genlab.training.run import TrainingRun, needs_whole_batch
 from genlab.training.settings import TrainerSettings
 from genlab.training.signals import StopRequest, listen_for_signals
 from genlab.training.summary import StopReason, Summary
@@ -93,7 +93,7 @@ class Trainer(TrainingRun):
             measured["test"] = "trainer.test_at_end=false"
         dataset.require_images(measured)
         settings.require_divisible_batches(
-            num_processes(), group_size=model.group_size, needs_whole_batch=model.needs_whole_batch
+            num_processes(), group_size=model.group_size, needs_whole_batch=needs_whole_batch(model, dataset)
         )
         if settings.sharding == "fsdp2":
             require_shardable(model)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
 from genlab.models.gan.techniques.spectral_normalization import SpectralNormalization
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from genlab.nn.self_attention import SelfAttention
+from genlab.training.run import needs_whole_batch
 from genlab.types import Batch
 from tests.conftest import Outcome
 from tests.models.gan.techniques.test_compatibility import MAKE
@@ -107,6 +109,16 @@ def test_a_conditioning_trains_alike_in_parts_or_needs_the_whole(name: str) -> N
     require_equal_or_declared(labels, conditioning=CONDITIONINGS[name]())
 
 
+@pytest.mark.parametrize("name", CONDITIONINGS)
+def test_parts_with_different_numbers_of_labels_train_alike_or_need_the_whole(name: str) -> None:
+    labels = torch.tensor([0, 1, 2, 1, -1, -1, -1, 0])
+    data: Any = SimpleNamespace(labelled_rows=lambda split: torch.arange(5), num_images=lambda split: 8)
+    model, whole = trained(1, labels, conditioning=CONDITIONINGS[name]())
+    _, parts = trained(2, labels, conditioning=CONDITIONINGS[name]())
+    is_equal = torch.allclose(whole, parts, rtol=1e-5, atol=1e-7)
+    assert is_equal == (needs_whole_batch(model, data) is None)
+
+
 def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: Callable[..., Outcome]) -> None:
     model = make_gan(SPEC, techniques={"r1_penalty": R1Penalty(weight=1.0, interval=4)})
     rule = "trainer.gradient_accumulation must be 1 with model.techniques.r1_penalty, which the parts of a batch"
@@ -117,6 +129,11 @@ def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: C
     outcome = genlab("train", "model=improved_gan", "trainer=smoke", "trainer.gradient_accumulation=2")
     assert outcome.code == 2
     assert "trainer.gradient_accumulation must be 1 with model.techniques.minibatch_discrimination" in outcome.errors
+    words = ("model=acgan", "trainer=smoke", "trainer.gradient_accumulation=2", "trainer.num_steps=2")
+    outcome = genlab("train", *words, "dataset=digits_few_labels")
+    assert outcome.code == 2
+    assert "must be 1 with some training images without a label, which the parts of a batch" in outcome.errors
+    assert genlab("train", *words).code == 0
 
 
 def test_one_image_before_batch_normalisation_is_drawn_with_another_one(genlab: Callable[..., Outcome]) -> None:
