@@ -18,7 +18,18 @@ NOT_DECLARED = "not declared"
 NEGATIVE_LOG_LIKELIHOOD = "nll_nats"
 IMPORTANCE_WEIGHTED = "nll_importance_weighted_nats"
 BITS_PER_DIM = "bits_per_dim"
-LIKELIHOODS = frozenset({NEGATIVE_LOG_LIKELIHOOD, IMPORTANCE_WEIGHTED, BITS_PER_DIM})
+GIVEN_CLASS = "_given_class"
+"""Suffix of the quantity of a likelihood given the class, which is higher by the information of an image on its class
+in the mean, and ranked with none of the image alone."""
+LIKELIHOODS = frozenset(
+    {
+        NEGATIVE_LOG_LIKELIHOOD,
+        NEGATIVE_LOG_LIKELIHOOD + GIVEN_CLASS,
+        IMPORTANCE_WEIGHTED,
+        BITS_PER_DIM,
+        BITS_PER_DIM + GIVEN_CLASS,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +98,22 @@ QUALITY_MEASURES = MappingProxyType(
 """Measures of samples during training, by tag."""
 
 
-def negative_log_likelihood(kind: Literal["exact", "upper bound"]) -> Measure:
-    """Declare -log p(x) of the integer levels of an image, or a bound on it, in nats per image."""
-    return Measure(unit="nats/image", kind=kind, direction="lower", quantity=NEGATIVE_LOG_LIKELIHOOD)
+def negative_log_likelihood(kind: Literal["exact", "upper bound"], *, given_class: bool = False) -> Measure:
+    """Declare -log p(x) of the integer levels of an image, or a bound on it, in nats per image.
+
+    Args:
+        kind: Of the value.
+        given_class: True for -log p(x | y) given the class y of the image.
+    """
+    quantity = NEGATIVE_LOG_LIKELIHOOD + given_class * GIVEN_CLASS
+    return Measure(unit="nats/image", kind=kind, direction="lower", quantity=quantity)
 
 
-def bits_per_dim(kind: Literal["exact", "upper bound"]) -> Measure:
-    """Declare -log2 p(x) of the integer levels of an image, or a bound on it, over the number of its sub-pixels."""
-    return Measure(unit="bits/dim", kind=kind, direction="lower", quantity=BITS_PER_DIM)
+def bits_per_dim(kind: Literal["exact", "upper bound"], *, given_class: bool = False) -> Measure:
+    """Declare -log2 p(x) of the integer levels of an image, or a bound on it, over the number of its sub-pixels.
+
+    Args:
+        kind: Of the value.
+        given_class: True for -log2 p(x | y) given the class y of the image.
+    """
+    return Measure(unit="bits/dim", kind=kind, direction="lower", quantity=BITS_PER_DIM + given_class * GIVEN_CLASS)

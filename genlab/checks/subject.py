@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from genlab.errors import ConfigurationError
-from genlab.measures import NEGATIVE_LOG_LIKELIHOOD
+from genlab.measures import GIVEN_CLASS, NEGATIVE_LOG_LIKELIHOOD
 from genlab.models.base import Model
 from genlab.types import UNLABELLED, Batch, ImageSpec
 
@@ -58,8 +58,8 @@ def require(model: nn.Module, capability: type[C]) -> C:
 
 def likelihood_measure(model: Model, kind: Literal["exact", "upper bound"]) -> str | None:
     """Return the key of ``evaluate`` that the model declares as -log p(x) or a bound on it; None if absent."""
-    declared = model.measures.items()
-    names = (name for name, it in declared if it.quantity == NEGATIVE_LOG_LIKELIHOOD and it.kind == kind)
+    quantities = (NEGATIVE_LOG_LIKELIHOOD, NEGATIVE_LOG_LIKELIHOOD + GIVEN_CLASS)
+    names = (name for name, it in model.measures.items() if it.quantity in quantities and it.kind == kind)
     return next(names, None)
 
 

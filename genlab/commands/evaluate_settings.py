@@ -17,7 +17,7 @@ from genlab.run.record import EVALUATION_NAME, evaluation_name, require_root_alo
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
     {
-        *("run", "images", "against", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
+        *("run", "images", "against", "label", "out", "checkpoint", "num_importance_samples", "batch_size", "seed"),
         *("device", "devices", "num_threads"),
     }
 )
@@ -66,6 +66,8 @@ class EvaluateSettings:
     nearest_training: bool
     images: str | None
     against: str | None
+    label: int | str | None
+    """The number of a class, or its name."""
     dataset: Mapping[str, Any]
     allow_other_data: bool
     out: str | None
@@ -108,10 +110,9 @@ class EvaluateSettings:
             require_root_alone(self.dataset)
         if self.devices < 1:
             raise ValueError(f"devices must be at least 1, got {self.devices}")
-        if self.against is not None and self.images is None:
-            raise ValueError(
-                f"against must be null without images=FOLDER, whose likelihoods it compares, got {self.against}"
-            )
+        for key, what in (("against", "whose likelihoods it compares"), ("label", "whose class it is")):
+            if getattr(self, key) is not None and self.images is None:
+                raise ValueError(f"{key} must be null without images=FOLDER, {what}, got {getattr(self, key)}")
         for key in ("batch_size", "num_images"):
             value = getattr(self, key)
             if value is not None and value < 1:

@@ -1,6 +1,7 @@
 """`genlab evaluate images=`: the likelihood of pictures that a user names, without the run's data."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from genlab.metrics.novelty import aurocs, format_novelty, novelty_as_json
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first
 from genlab.printing import printable
+from genlab.run.environment import class_number
 from genlab.run.loading import TrainedModel, writable
 from genlab.run.record import save_likelihoods
 from genlab.training.evaluation import with_noise_of_their_own
-from genlab.types import Batch
+from genlab.types import UNLABELLED, Batch
 
 
 def measure_given_images(
@@ -39,6 +41,7 @@ def measure_given_images(
         DataError: A file cannot be read as an image of the run.
     """
     _require_likelihood_of_files(trained)
+    label = _class_of_files(trained, settings.label)
     place = writable(trained.run.folder, settings.out)
     reading = reading_of(trained.run.configuration.dataset, trained.run.spec)
     given = {
@@ -52,7 +55,7 @@ def measure_given_images(
     measured = {
         key: likelihoods(
             trained.model,
-            _batches(images, key, batch_size=batch_size, seed=seed, device=device),
+            _batches(images, key, label=label, batch_size=batch_size, seed=seed, device=device),
             num_importance_samples=settings.num_importance_samples,
         )
         for key, (_, images) in given.items()
@@ -60,7 +63,7 @@ def measure_given_images(
     if not is_first():
         return
     records = {key: _record(path, images, measured[key]) for key, (path, images) in given.items()}
-    record: dict[str, Any] = {**trained.origin, "seed": seed, **records["images"]}
+    record: dict[str, Any] = {**trained.origin, "seed": seed, "label": settings.label, **records["images"]}
     if settings.against is None:
         names = [printable(name) for name in given["images"][1].names]
         print(format_likelihoods(names, measured["images"]))
@@ -75,20 +78,36 @@ def _require_likelihood_of_files(trained: TrainedModel) -> None:
     model = trained.model
     if not has_likelihood(model):
         raise ConfigurationError(f"images must be null for {type(model).__name__}, which declares no likelihood")
-    if isinstance(model, GenerativeModel) and model.num_classes > 0:
-        raise ConfigurationError(
-            f"images must be null for a class-conditional {type(model).__name__}: files have no class, on which "
-            "their likelihood depends"
-        )
     if model.couples_images:
         raise ConfigurationError(
             f"images must be null for {type(model).__name__}: the likelihood of a picture would depend on the others"
         )
 
 
-def _batches(given: GivenImages, key: str, *, batch_size: int, seed: int, device: torch.device) -> Iterator[Batch]:
+def _class_of_files(trained: TrainedModel, label: int | str | None) -> int:
+    """Return the class on which the likelihood of the files depends; UNLABELLED for a model without classes."""
+    model = trained.model
+    name, num_classes = type(model).__name__, model.num_classes if isinstance(model, GenerativeModel) else 0
+    if num_classes == 0:
+        if label is not None:
+            raise ConfigurationError(f"label must be null for {name}, which takes no class, got {label}")
+        return UNLABELLED
+    if label is None:
+        raise ConfigurationError(
+            f"label must name the class of the images, on which their likelihood by {name} depends"
+        )
+    number = class_number(trained.run.folder, label)
+    if not 0 <= number < num_classes:
+        raise ConfigurationError(f"label must be between 0 and {num_classes - 1}, got {label}")
+    return number
+
+
+def _batches(
+    given: GivenImages, key: str, *, label: int, batch_size: int, seed: int, device: torch.device
+) -> Iterator[Batch]:
+    unlabelled = given.dataset.batches("train", batch_size=batch_size, seed=seed, device=device)
     batches = with_noise_of_their_own(
-        given.dataset.batches("train", batch_size=batch_size, seed=seed, device=device),
+        (replace(batch, labels=torch.full_like(batch.labels, label)) for batch in unlabelled),
         seed=seed,
         purpose=key,
         device=device,

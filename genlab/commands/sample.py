@@ -15,7 +15,6 @@ from genlab.commands.sample_given import given_around, method_for_given, read_gi
 from genlab.config.compose import parse_overrides
 from genlab.config.devices import choose_device
 from genlab.config.fields import check_fields
-from genlab.config.suggestions import suggestion
 from genlab.data.dataset import Split
 from genlab.errors import ConfigurationError, DataError
 from genlab.launch.contract import JobContext
@@ -27,7 +26,7 @@ from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
 from genlab.randomness import derive_seed
-from genlab.run.environment import saved_class_names
+from genlab.run.environment import class_number
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
 from genlab.run.names import find_run
 from genlab.run.record import moved, require_root_alone
@@ -158,7 +157,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
         format=settings.format,
         num_samples=settings.num_samples,
         seed=settings.seed,
-        label=_label(trained, settings),
+        label=None if settings.label is None else class_number(trained.run.folder, settings.label),
         temperature=settings.temperature,
     )
     assert isinstance(trained.model, GenerativeModel)
@@ -236,7 +235,7 @@ def _options(trained: TrainedModel, settings: SampleSettings, method: Callable[.
     """
     options = _chosen(trained, settings, method, _ARGUMENTS)
     if settings.label is not None:
-        options["label"] = _label(trained, settings)
+        options["label"] = class_number(trained.run.folder, settings.label)
     if settings.fill is not None:
         options["given"] = given_around(settings.fill, trained.run.spec)
     if "progress" in inspect.signature(method).parameters:
@@ -259,23 +258,6 @@ def _chosen(
             raise ConfigurationError(f"{key} must be {default or 'null'} for {model}, which has no such choice")
         options[_ARGUMENTS[key]] = value
     return options
-
-
-def _label(trained: TrainedModel, settings: SampleSettings) -> int | None:
-    """Return the label of a class that was given by its name, or else by its number.
-
-    The name comes first: of a run of the digits 4 and 7, label=4 asks for the digit 4, whose label is 0.
-
-    Raises:
-        ConfigurationError: The run has no such class.
-    """
-    label, names = settings.label, saved_class_names(trained.run.folder)
-    if str(label) in names:
-        return names.index(str(label))
-    if isinstance(label, str) or (label is not None and names and not 0 <= label < len(names)):
-        hint = suggestion(str(label), names, kind="classes") if names else "this folder has no class names"
-        raise ConfigurationError(f"label must be the name or the number of a class, got {label}; {hint}")
-    return label
 
 
 def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:

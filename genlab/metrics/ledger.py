@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from genlab.data.dataset import Dataset, Split
 from genlab.data.image_set import ImageSet
-from genlab.measures import NOT_DECLARED, OF_REAL_IMAGES, Measure
+from genlab.measures import GIVEN_CLASS, NOT_DECLARED, OF_REAL_IMAGES, Measure
 from genlab.tables import aligned
 from genlab.training.evaluation import Average
 
@@ -184,7 +184,7 @@ def _as_plain(entry: Entry) -> dict[str, Any]:
 Column = tuple[str, Callable[[Entry], str]]
 
 _COLUMNS: tuple[Column, ...] = (
-    ("measure", lambda entry: _with_importance_samples(entry)),
+    ("measure", lambda entry: _title(entry)),
     ("value", lambda entry: _rounded(entry)),
     ("+- s.e.", lambda entry: "" if entry.standard_error is None else f"{entry.standard_error:.3f}"),
     ("unit", lambda entry: entry.unit),
@@ -253,8 +253,10 @@ def _table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
     return aligned(heads, [[cell(entry) for _, cell in columns] for entry in entries])
 
 
-def _with_importance_samples(entry: Entry) -> str:
-    return entry.name + ("" if entry.num_importance_samples is None else f" (K={entry.num_importance_samples})")
+def _title(entry: Entry) -> str:
+    is_given_class = entry.measure is not None and (entry.measure.quantity or "").endswith(GIVEN_CLASS)
+    samples = "" if entry.num_importance_samples is None else f" (K={entry.num_importance_samples})"
+    return entry.name + is_given_class * " (given class)" + samples
 
 
 def _rounded(entry: Entry) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 import genlab
+from genlab.config.suggestions import suggestion
+from genlab.errors import ConfigurationError
 from genlab.parallel.collectives import num_processes
 from genlab.printing import printable
 from genlab.storage import read_json, replace_atomically
@@ -71,6 +73,27 @@ def saved_class_names(run_folder: Path) -> list[str]:
     """Return the names of the classes of a run's data, in the order of the labels; empty where no names are kept."""
     names = _previous(run_folder).get(_CLASS_NAMES)
     return [printable(str(name)) for name in names] if isinstance(names, list) else []
+
+
+def class_number(run_folder: Path, label: int | str) -> int:
+    """Return the label of a class that was given by its name, or else by its number.
+
+    The name comes first: of a run of the digits 4 and 7, label=4 asks for the digit 4, whose label is 0.
+
+    Args:
+        run_folder: Of the run, or an export.
+        label: As given.
+
+    Raises:
+        ConfigurationError: The run has no such class.
+    """
+    names = saved_class_names(run_folder)
+    if str(label) in names:
+        return names.index(str(label))
+    if isinstance(label, str) or (names and not 0 <= label < len(names)):
+        hint = suggestion(str(label), names, kind="classes") if names else "this folder has no class names"
+        raise ConfigurationError(f"label must be the name or the number of a class, got {label}; {hint}")
+    return label
 
 
 def saved_commands(run_folder: Path) -> list[str]:

@@ -92,6 +92,7 @@ class Record:
         if self.dataset_fingerprint is None:
             return None
         stated = {
+            "quantity": self.quantity,
             "unit": self.unit,
             "direction": self.direction,
             "dataset": self.dataset,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,17 +120,31 @@ def test_two_folders_are_told_apart_by_the_values_of_the_model(
 def test_models_that_give_files_no_likelihood_are_refused(
     genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
 ) -> None:
+    run = train_tiny(tmp_path_factory, "gan")
+    outcome = genlab("evaluate", f"run={run}", f"images={pictures[0]}")
+    assert (outcome.code, outcome.output) == (2, "")
+    assert "images must be null for GAN, which declares no likelihood" in outcome.errors
+    assert outcome.errors.count("\n") == 1
+    assert not (run / "likelihoods.json").exists()
+
+
+@pytest.mark.slow
+def test_pictures_have_a_likelihood_given_a_class(
+    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
+) -> None:
+    folder, batch = pictures
     small = ("model.num_layers=2", "model.channels=4", "model.class_conditional=true")
-    reasons = {
-        train_tiny(tmp_path_factory, "gan"): "GAN, which declares no likelihood",
-        train_tiny(tmp_path_factory, "gated_pixelcnn", *small): "a class-conditional GatedPixelCNN: files have",
-    }
-    for run, reason in reasons.items():
-        outcome = genlab("evaluate", f"run={run}", f"images={pictures[0]}")
-        assert (outcome.code, outcome.output) == (2, "")
-        assert f"images must be null for {reason}" in outcome.errors
-        assert outcome.errors.count("\n") == 1
-        assert not (run / "likelihoods.json").exists()
+    run = train_tiny(tmp_path_factory, "gated_pixelcnn", *small)
+    words = ("evaluate", f"run={run}", f"images={folder}")
+    for label, message in ((None, "label must name the class of the images"), (10, "got 10"), ("cat", "got cat")):
+        outcome = genlab(*words, *([] if label is None else [f"label={label}"]))
+        assert (outcome.code, outcome.output, outcome.errors.count("\n")) == (2, "", 1)
+        assert message in outcome.errors
+    assert genlab(*words, "label=3").code == 0
+    record = json.loads((run / "likelihoods.json").read_text())
+    expected = _load(run).evaluate(replace(batch, labels=torch.full_like(batch.labels, 3)))["nll_nats"]
+    assert record["label"] == 3
+    assert [image["nll_nats"] for image in record["images"]] == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -152,6 +167,9 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
         outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", key)
         assert outcome.code == 2
         assert f"{key.split('=')[0]} has no effect on the likelihoods of given images" in outcome.errors
+    outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", "label=3")
+    assert (outcome.code, "which takes no class, got 3" in outcome.errors) == (2, True)
+    assert genlab("evaluate", f"run={exact_run}", "label=3").code == 2
     assert genlab("evaluate", f"run={exact_run}", "images=null", "split=validation").code == 0
 
 

@@ -3,7 +3,7 @@
 import csv
 import json
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from genlab.launch.sweep_report import (
     write_tables,
 )
 from genlab.launch.sweep_settings import SweepSettings
+from genlab.measures import negative_log_likelihood
 
 SETTINGS = SweepSettings(measure=None, minimize=True, resume=None)
 TAG = "validation/nll_nats"
@@ -134,6 +135,19 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
     assert forced is not None
     assert forced.record.number == 4 - number
+
+
+def test_a_likelihood_given_the_class_is_not_ranked_with_one_of_the_image_alone(sweep: SweepFolder) -> None:
+    declare(sweep, {"nll_nats": asdict(negative_log_likelihood("exact"))})
+    for number in range(4):
+        configure(sweep, number)
+    assert best_row(rows_of(sweep, SETTINGS)) is not None
+    path = sweep.path / "3_x" / "summary.json"
+    given_class = {"nll_nats": asdict(negative_log_likelihood("exact", given_class=True))}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": given_class}))
+    rows = rows_of(sweep, SETTINGS)
+    assert best_row(rows) is None
+    assert "quantity validation/nll_nats_given_class, not validation/nll_nats" in report(rows, SETTINGS)
 
 
 @pytest.mark.parametrize("declarations", [{}, {"nll_nats": {"direction": "neither"}}, {"nll_nats": 3}])

@@ -11,7 +11,7 @@ K values of a symbol.
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from genlab.graphs import CudaGraphs
-from genlab.measures import bits_per_dim, negative_log_likelihood
+from genlab.measures import Measure, bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
 from genlab.models.capabilities import Completes, IsCausal, SamplesIncrementally
 from genlab.models.pixelcnn.given import given_mask, num_given_sites
@@ -54,7 +54,9 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
 
     selection_measure = "nll_nats"
     picture_groups = MappingProxyType({"completions": 4, "entropy": 2})
-    measures = MappingProxyType({"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")})
+    measures: Mapping[str, Measure] = MappingProxyType(
+        {"nll_nats": negative_log_likelihood("exact"), "bits_per_dim": bits_per_dim("exact")}
+    )
 
     def __init__(
         self, *, spec: ImageSpec, num_symbols: int, num_values: int, grid: tuple[int, int], class_conditional: bool
@@ -67,6 +69,9 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         self.num_values = num_values
         self.grid = grid
         self.num_classes = spec.num_classes if class_conditional else 0
+        if class_conditional:
+            nats, bits = negative_log_likelihood("exact", given_class=True), bits_per_dim("exact", given_class=True)
+            self.measures = {"nll_nats": nats, "bits_per_dim": bits}
 
     # ---- to be defined by a model
 

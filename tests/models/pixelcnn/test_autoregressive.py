@@ -206,6 +206,8 @@ def test_labels_are_used_where_asked_for_and_refused_elsewhere(kind):
     labels = torch.tensor([0, 1, 2, UNLABELLED])
     nats = model.evaluate(Batch(images=images, labels=labels))["nll_nats"]
     assert len(nats.unique()) == 4
+    assert model.measures["nll_nats"].quantity == "nll_nats_given_class", "ranked with none of the image alone"
+    assert make(kind, spec).measures["nll_nats"].quantity == "nll_nats"
     with pytest.raises(ValueError, match="classes between 0 and 2"):
         model.sample(2, labels=torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="not class-conditional"):
