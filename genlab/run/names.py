@@ -70,11 +70,12 @@ def named_run(name: str) -> Path | None:
         return _last_below(place)
     if not name or Path(name).exists() or ".." in name:
         return None
-    beginning = name.removeprefix(f"{RUNS_ROOT}/").rstrip("/")
+    beginning = name.removeprefix(f"{RUNS_ROOT}/")
     runs = {run.relative_to(RUNS_ROOT).as_posix(): run for run in runs_under(Path(RUNS_ROOT))}
     for matches in (
-        [run for shown, run in runs.items() if run.name == beginning],
-        [run for shown, run in runs.items() if shown.startswith(beginning) or run.name.startswith(beginning)],
+        [run for run in runs.values() if run.name == beginning.rstrip("/")],
+        # A slash at the end tells pixelcnn/ from pixelcnn_pp/.
+        [run for shown, run in runs.items() if any(f"{it}/".startswith(beginning) for it in (shown, run.name))],
     ):
         if len(matches) > 1:
             raise ConfigurationError(f"{name} is the beginning of {len(matches)} runs: {_listed(map(str, matches))}")

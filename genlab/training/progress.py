@@ -56,7 +56,7 @@ class Progress:
         self._epochs_before = epochs_before
         self._started = time.monotonic()
         self._last_line = -float("inf")
-        self._pending: tuple[int, str] | None = None  # the newest line that came too soon after another, and its step
+        self._pending: tuple[int, str, list[str]] | None = None  # came too soon after another
         self._quality: list[str] = []  # the newest, beside the measures of training
         self._is_live = is_first() and shows_progress() and _is_terminal()
         bar = "step {n_fmt}/{total_fmt} |{bar}| {remaining} left{postfix}"
@@ -85,18 +85,20 @@ class Progress:
             self._quality = texts[:1] if next(iter(values), "").startswith(_QUALITY) else self._quality
             _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
             return
-        texts = [*self._quality, *texts]
         epoch = f"epoch {self._epochs_before + step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")
-        self._measures.set_description_str(texts_that_fit(texts, shutil.get_terminal_size().columns - 1))
+        self._measures.set_description_str(
+            texts_that_fit([*self._quality, *texts], shutil.get_terminal_size().columns - 1)
+        )
         line = f"step {step} of {self._total} ({epoch}), {self._time_left(step)} left, {speed:,.0f} images/s"
-        self._pending = (step, f"{line}: {', '.join(texts)}")
+        self._pending = (step, line, texts)
         if not self._is_live and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._log_pending()
 
     def _log_pending(self) -> None:
         if self._pending is not None:
-            _log.info("%s", self._pending[1])
+            _, line, texts = self._pending
+            _log.info("%s: %s", line, ", ".join([*self._quality, *texts]))
             self._pending = None
             self._last_line = time.monotonic()
 

@@ -72,6 +72,9 @@ def test_a_flag_without_a_value_may_be_given_one(flag: str) -> None:
         ("digits", 2),
         ("000-seed-1", 3),
         ("outputs/digits-draw/0001", 2),
+        ("digits-draw/", 2),
+        ("digits-draw/0001/", 2),
+        ("mnist-dcgan/0012-seed-2/", 1),
     ],
 )
 def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> None:
@@ -80,6 +83,15 @@ def test_a_run_is_found_by_the_beginning_of_its_name(typed: str, place: int) -> 
     for key in ("run", "resume"):
         (override,) = parse_command_line([f"{key}={typed}"], positional=None).overrides
         assert override == f"{key}={expected}", "without quotes, since it is recorded to be read"
+
+
+def test_a_slash_tells_a_model_from_those_whose_names_begin_with_its_own(outputs: Path) -> None:
+    config = outputs / "digits-draw_classifier" / "0001" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("seed: 1\n")
+    assert find_run("digits-draw/") == Path("outputs/digits-draw/0001")
+    with pytest.raises(ConfigurationError, match="digits-draw is the beginning of 2 runs"):
+        find_run("digits-draw")
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,23 @@ def test_hyperparameters_stand_in_the_same_file_with_their_types(tmp_path: Path,
     assert end.session_end_info.status == (1 if succeeded else 2)
 
 
+def test_the_settings_and_the_end_are_those_of_the_last_start(tmp_path: Path) -> None:
+    write(tmp_path, start=0, stop=10, succeeded=False)
+    (first,) = tmp_path.glob("events.out.tfevents.*")
+    first.write_bytes(first.read_bytes() + b"\x10\0\0")  # a record that a kill has cut
+    log = opened(tmp_path, start=10, lr=5e-4)
+    log.scalars({"train/only/nll_nats": 11.0}, step=11, images_seen=88, seconds=0.5)
+    log.close(succeeded=True)
+    board = read(tmp_path)
+    start, end = (
+        HParamsPluginData.FromString(board.SummaryMetadata(f"_hparams_/session_{part}_info").plugin_data.content)
+        for part in ("start", "end")
+    )
+    assert start.session_start_info.hparams["lr"].number_value == 5e-4
+    assert end.session_end_info.status == 1
+    assert [event.step for event in board.Scalars("train/only/nll_nats")] == list(range(1, 12))
+
+
 def test_runs_of_one_number_are_two_trials(tmp_path: Path) -> None:
     trials = set()
     for parent in ("digits-draw", "mnist-draw"):

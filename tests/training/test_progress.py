@@ -169,6 +169,17 @@ def test_a_terminal_of_any_width_has_two_lines_and_keeps_one_for_each_validation
     assert "step 7/10" not in logged
 
 
+def test_the_last_line_has_the_newest_quality_of_samples(terminal: Callable[[int], Callable[[], Screen]]) -> None:
+    read = terminal(200)
+    tag = "quality/frechet_distance_random_network"
+    with Progress(total=20, start=0, steps_per_epoch=5.0) as progress:
+        for step, distance in ((10, 23.2), (20, 10.76)):
+            progress.show(step, GAN)
+            progress.show(step, {tag: distance})
+    kept = [line for line in read().lines if line.startswith("step 20 of 20")]
+    assert ["frechet 10.76" in line for line in kept] == [True]
+
+
 @pytest.mark.parametrize("width", [0, 1, 5, 11])
 def test_a_terminal_without_room_for_the_step_gets_plain_lines(
     terminal: Callable[[int], Callable[[], Screen]], width: int

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
@@ -14,11 +15,13 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from genlab.storage import read_within, replace_atomically
 from genlab.training.logger import LoggedRun, Logger
 
 _log = logging.getLogger(__name__)
 
 _EVENTS = "events.out.tfevents."
+_SESSION = b"_hparams_/session_"
 
 
 class TensorBoard(Logger):
@@ -29,6 +32,8 @@ class TensorBoard(Logger):
 
     def open(self, run: LoggedRun) -> None:
         _let_sort_before_now(run.folder)
+        with suppress(OSError, ValueError):  # on a full disk HPARAMS keeps the row of the first start
+            _forget_sessions(run.folder)
         # Every start purges, a fresh one from 0: TensorBoard honours a purge only where the first file passed one.
         purge_step = run.start_step + 1 if run.start_step else 0
         self._writer = SummaryWriter(log_dir=str(run.folder), purge_step=purge_step)
@@ -81,6 +86,20 @@ def _session_end(status: int) -> SummaryProto:
         metadata=SummaryMetadata(plugin_data=plugin),
     )
     return SummaryProto(value=[value])
+
+
+def _forget_sessions(folder: Path) -> None:
+    """Remove the settings and the end of earlier starts from event files, as HPARAMS shows the first that it reads."""
+    for path in folder.glob(f"{_EVENTS}*"):
+        content = memoryview(read_within(folder, path.name))
+        kept, start = [], 0
+        while start < len(content):  # a record: its length in 8 bytes, a checksum of 4, the data, a checksum of 4
+            end = start + 16 + int.from_bytes(content[start : start + 8], "little")
+            if _SESSION not in bytes(content[start:end]):
+                kept.append(content[start:end])
+            start = end
+        if sum(map(len, kept)) < len(content):
+            replace_atomically(path, *kept)
 
 
 def _let_sort_before_now(folder: Path) -> None:
