@@ -27,7 +27,7 @@ from genlab.launch.sweep_job import QUIET, await_free, tell
 from genlab.launch.sweep_report import Row, report, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
-from genlab.paths import expanded, from_here
+from genlab.paths import expanded, from_here, program
 from genlab.printing import one_line
 from genlab.run.folder import locked, make_new
 from genlab.signals import handling
@@ -387,4 +387,4 @@ def _way_on(sweep: SweepFolder, plan: SweepPlan) -> str:
     arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
     jobs, about = _divided(plan.overrides)
     arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
-    return shlex.join(["genlab", "train", "-m", *arguments])
+    return f"{program()} {shlex.join(['train', '-m', *arguments])}"

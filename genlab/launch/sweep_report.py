@@ -12,6 +12,7 @@ from typing import Any
 from genlab.config.suggestions import suggestion
 from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_settings import SweepSettings
+from genlab.paths import program
 from genlab.run.measured import UNKNOWN, comparable_groups, record_of, refusals
 from genlab.storage import replace_atomically
 from genlab.tables import aligned
@@ -280,7 +281,7 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str
 def _command(line: Sequence[str], config_dir: str | None) -> str:
     arguments = [argument for argument in line if not argument.startswith("name=")]  # the sweep's own
     where = [] if config_dir is None else ["--config-dir", config_dir]
-    return shlex.join(["genlab", "train", *arguments, *where])
+    return f"{program()} {shlex.join(['train', *arguments, *where])}"
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -21,6 +21,7 @@ from genlab.errors import ConfigurationError
 from genlab.launch import sweep_job as jobs_module
 from genlab.launch.sweep import require_same_jobs, selection_measure
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
+from genlab.paths import program
 from tests.conftest import Outcome
 from tests.thinning import thinned
 
@@ -109,8 +110,8 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
     assert float(done["value"]) == best["validation/nll_upper_bound_nats"]
     config = (sweep / done["folder"] / "config.yaml").read_text(encoding="utf-8")
     assert "sweep" not in yaml.safe_load(config)
-    (command,) = [line.strip() for line in outcome.output.splitlines() if line.startswith("  genlab train")]
-    assert command == f"genlab train {' '.join(TINY)} model.num_units=8 model.read_size=3 seed=1"
+    (command,) = [line.strip() for line in outcome.output.splitlines() if line.startswith(f"  {program()} train")]
+    assert command == f"{program()} train {' '.join(TINY)} model.num_units=8 model.read_size=3 seed=1"
     assert (sweep / failed["folder"] / "output.log").read_text(encoding="utf-8").count("Traceback") >= 1
 
     # Its failed job alone; the other is not touched, and the sweep's own settings may change.
@@ -304,7 +305,7 @@ def test_a_sweep_with_configurations_of_ones_own_resumes_when_they_are_named_aga
     line = ("--config-dir", "mine", *TINY, "experiment=own")
     outcome = genlab("train", "-m", *line, "hydra.sweep.dir=sweep")
     assert outcome.code == 9, outcome.errors
-    way_on = "genlab train -m sweep.resume=sweep --config-dir mine"
+    way_on = f"{program()} train -m sweep.resume=sweep --config-dir mine"
     assert way_on in outcome.errors
     alone = genlab("train", "-m", "sweep.resume=sweep")
     assert alone.code == 2
@@ -338,7 +339,7 @@ def test_jobs_that_are_killed_end_nothing_and_a_stopped_sweep_resumes(start: Sta
         ("interrupted", "stopped by SIGTERM", "143"),
         ("interrupted", "the sweep was stopped", "143"),
     ]
-    assert f"genlab train -m sweep.resume={sweep.relative_to(tmp_path)}" in output
+    assert f"{program()} train -m sweep.resume={sweep.relative_to(tmp_path)}" in output
 
     # A sweep that is killed leaves a job that saves and exits by itself.
     steps = [json.loads((run / "summary.json").read_text())["step"] for run in sorted(sweep.glob("0*-*"))]

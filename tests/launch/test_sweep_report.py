@@ -24,6 +24,7 @@ from genlab.launch.sweep_report import (
 )
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.measures import negative_log_likelihood
+from genlab.paths import program
 
 SETTINGS = SweepSettings(measure=None, minimize=True, resume=None)
 TAG = "validation/nll_nats"
@@ -74,7 +75,7 @@ def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_c
     assert given.line == (*best.overrides, "num_threads=2")
     rows = rows_of(sweep, SETTINGS)
     assert all(set(row.choices) == {"model", "seed"} for row in rows)
-    assert f"genlab train {' '.join(given.line)}\n" in f"{report(rows, SETTINGS)}\n"
+    assert f"{program()} train {' '.join(given.line)}\n" in f"{report(rows, SETTINGS)}\n"
     assert f"{given.line[-1]} --config-dir own\n" in f"{report(rows, SETTINGS, config_dir='own')}\n"
 
 
@@ -98,11 +99,12 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     assert best is not None
     assert best.record.number == 3
     text = report(rows, SETTINGS)
-    assert "best: job 3, validation/nll_nats 1, the lowest of 4\n  genlab train model=b seed=0 num_threads=1" in text
+    line = f"{program()} train model=b seed=0 num_threads=1"
+    assert f"best: job 3, validation/nll_nats 1, the lowest of 4\n  {line}" in text
     assert "signal 9" in text
     named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
     sweep.write_record(named)  # a name is of the sweep, and was of no run
-    assert "\n  genlab train model=b seed=0 num_threads=1" in report(rows_of(sweep, SETTINGS), SETTINGS)
+    assert f"\n  {program()} train model=b seed=0 num_threads=1" in report(rows_of(sweep, SETTINGS), SETTINGS)
     assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS)
 
 
@@ -286,7 +288,7 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     by_mean = settings(minimize=False)
     assert report(rows_of(sweep, by_mean), by_mean, config_dir="mine").endswith(
         f"best: jobs 0, 1, 2, mean {TAG} 4, the highest of 2 settings\n"
-        "  genlab train -m model=a num_threads=1 seed=0,1,2 --config-dir mine"
+        f"  {program()} train -m model=a num_threads=1 seed=0,1,2 --config-dir mine"
     )
 
 
