@@ -26,6 +26,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "mnist": {"num_classes": 10},
     "stacked_mnist": {"channels": 3, "num_classes": 1000},
     "binarized_mnist": {"num_levels": 2},
+    "two_digit_mnist": {"side": 60, "num_levels": 2},
 }
 """Images of a data set, by the last part of its ``_target_``."""
 LONGEST_STEP = 30.0
