@@ -74,16 +74,20 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     for record, choices in zip(records, varying(overrides), strict=True):
         summary = sweep.run_summary(record)
         measure, value = measured(summary, settings.measure)
-        conditions = None
-        if measure is not None and value is not None:
-            conditions = record_of(measure, value, summary, sweep.run_configuration(record)).conditions
+        minimize, conditions = settings.minimize, None
+        if measure is not None:
+            of_run = record_of(measure, value or math.nan, summary, sweep.run_configuration(record))
+            conditions = None if value is None else of_run.conditions
+            if minimize is None:
+                otherwise = True if measure == summary.get("selected_by") else None
+                minimize = {"lower": True, "higher": False}.get(of_run.direction, otherwise)
         rows.append(
             Row(
                 record=record,
                 choices=choices,
                 measure=measure,
                 value=value,
-                minimize=settings.minimize if settings.minimize is not None else _is_lower_better(summary, measure),
+                minimize=minimize,
                 seconds=summary.get("seconds") or None,
                 tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
                 conditions={"dataset": UNKNOWN} if conditions is None else conditions,
@@ -123,17 +127,6 @@ def varying(overrides: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     keys = dict.fromkeys(key for job in overrides for key in job)
     varied = [key for key in keys if len({job.get(key) for job in overrides}) > 1]
     return [{key: job.get(key, "") for key in varied} for job in overrides]
-
-
-def _is_lower_better(summary: Mapping[str, Any], tag: str | None) -> bool | None:
-    """Return the declared direction of a tag; lower is the default for the tag that a run selects by."""
-    declared = summary.get("measures")
-    names = (tag, (tag or "").partition("/")[2])
-    found = next((declared[name] for name in names if name in declared), None) if isinstance(declared, dict) else None
-    direction = found.get("direction") if isinstance(found, dict) else None
-    if direction in ("lower", "higher"):
-        return bool(direction == "lower")
-    return True if tag is not None and tag == summary.get("selected_by") else None
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:

@@ -170,7 +170,7 @@ def record_of(tag: str, value: float, summary: Mapping[str, Any], configuration:
         configuration: Of the run; the data are unknown if it cannot be read.
     """
     part, _, name = tag.partition("/")
-    is_validation = tag.startswith(VALIDATION)
+    is_validation, is_of_model = part == "validation", part in ("validation", "test")
     about: dict[str, Any] = {"split": "test" if part == "test" else "validation", "monitored": part != "test"}
     trainer, dataset, quality = (configuration.get(key) for key in ("trainer", "dataset", "quality"))
     if isinstance(dataset, Mapping) and isinstance(trainer, Mapping):
@@ -191,7 +191,7 @@ def record_of(tag: str, value: float, summary: Mapping[str, Any], configuration:
     return Record(
         name=tag,
         value=value,
-        **_declared(name if is_validation else tag, summary, prefix=VALIDATION if is_validation else ""),
+        **_declared(name if is_of_model else tag, summary, prefix=f"{part}/" if is_of_model else ""),
         weights=_weights(configuration),
         **about,
     )

@@ -139,17 +139,19 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     assert forced.record.number == 4 - number
 
 
-def test_a_likelihood_given_the_class_is_not_ranked_with_one_of_the_image_alone(sweep: SweepFolder) -> None:
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_likelihood_given_the_class_is_not_ranked_with_one_of_the_image_alone(sweep: SweepFolder, part: str) -> None:
+    chosen = settings(measure=f"{part}/nll_nats")
     declare(sweep, {"nll_nats": asdict(negative_log_likelihood("exact"))})
     for number in range(4):
         configure(sweep, number)
-    assert best_row(rows_of(sweep, SETTINGS)) is not None
+    assert best_row(rows_of(sweep, chosen)) is not None
     path = sweep.path / "3_x" / "summary.json"
     given_class = {"nll_nats": asdict(negative_log_likelihood("exact", given_class=True))}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": given_class}))
-    rows = rows_of(sweep, SETTINGS)
+    rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
-    assert "quantity validation/nll_nats_given_class, not validation/nll_nats" in report(rows, SETTINGS)
+    assert f"quantity {part}/nll_nats_given_class, not {part}/nll_nats" in report(rows, chosen)
 
 
 @pytest.mark.parametrize("declarations", [{}, {"nll_nats": {"direction": "neither"}}, {"nll_nats": 3}])
