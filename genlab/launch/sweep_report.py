@@ -163,15 +163,16 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
     for group in groups.values():
         competing = [row for row in group if row.competes]
         values = [row.value for row in competing if row.value is not None]
+        told = [*competing, *group]  # a job that failed early has no measure
         made.append(
             SeedRow(
                 choices={key: value for key, value in group[0].choices.items() if key != _SEED},
-                measure=next((row.measure for row in group if row.measure is not None), None),
+                measure=next((row.measure for row in told if row.measure is not None), None),
                 mean=statistics.fmean(values) if values else None,
                 standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
                 num=len(values),
                 records=[row.record for row in group],
-                minimize=group[0].minimize,
+                minimize=next((row.minimize for row in told if row.minimize is not None), None),
                 conditions=frozenset(tuple(row.conditions.items()) for row in competing),
             )
         )
@@ -179,9 +180,10 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
 
 
 def _are_ranked(rows: Sequence[SeedRow]) -> bool:
-    """Return True if the means of some settings are of the same measure on the same data."""
-    of_same_data = len({row.conditions for row in rows if row.num}) == 1
-    return of_same_data and len({(row.measure, row.minimize) for row in rows}) == 1 and rows[0].minimize is not None
+    """Return True if the means of the settings that have one are of the same measure on the same data."""
+    valued = [row for row in rows if row.num]
+    of_same = len({(row.measure, row.minimize, row.conditions) for row in valued}) == 1
+    return of_same and valued[0].minimize is not None
 
 
 def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:

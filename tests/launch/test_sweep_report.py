@@ -139,6 +139,27 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     assert forced.record.number == 4 - number
 
 
+def test_settings_without_a_value_leave_the_others_ranked_by_their_means(sweep: SweepFolder) -> None:
+    """The best run alone is of the worse setting: the luckiest seed."""
+    for number, value in ((3, 2.5), (4, 3.0), (5, 3.0)):
+        summary = {"status": "finished", "selected_by": TAG, "best": {TAG: value, "step": 10.0}}
+        (sweep.path / f"{number}_x").mkdir(exist_ok=True)
+        (sweep.path / f"{number}_x" / "summary.json").write_text(json.dumps(summary))
+        overrides = ("model=b", f"seed={number - 3}", "num_threads=1")
+        job = JobRecord(number=number, overrides=overrides, folder=f"{number}_x", status="finished", exit_code=0)
+        sweep.write_record(job)
+    for number, seed in ((6, 0), (7, 1)):
+        overrides = ("model=c", f"seed={seed}", "num_threads=1")
+        sweep.write_record(JobRecord(number=number, overrides=overrides, folder=None, status="failed", exit_code=6))
+    record = sweep.record(1)
+    assert record is not None
+    sweep.write_record(replace(record, status="failed", exit_code=6))  # of the setting a, whose others have values
+    (sweep.path / "1_x" / "summary.json").unlink()
+    text = report(rows_of(sweep, SETTINGS), SETTINGS)
+    assert f"best: jobs 3, 4, 5, mean {TAG} 2.83333, the lowest of 2 settings" in text
+    assert [row.choices["model"] for row in seed_rows(rows_of(sweep, SETTINGS))] == ["b", "a", "c"]
+
+
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_a_likelihood_given_the_class_is_not_ranked_with_one_of_the_image_alone(sweep: SweepFolder, part: str) -> None:
     chosen = settings(measure=f"{part}/nll_nats")
