@@ -117,6 +117,34 @@ class NoKL(VAE):
         return bound - kl, kl
 
 
+class PlainVAE(GenerativeModel):
+    """The bound of a VAE with many latents, which tells no check of its KL."""
+
+    measures = MappingProxyType({"negative_elbo_nats": negative_log_likelihood("upper bound")})
+    sign = 1
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__()
+        self.inner = VAE(spec, latent_size=64)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(name="model", modules=(self,), loss=self.inner.loss),)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
+        bound, kl = self.inner.bound(batch.images)
+        return {"negative_elbo_nats": bound + (self.sign - 1) * kl}
+
+    def sample(self, num_samples: int, *, labels: Any = None, generator: Any = None) -> Tensor:
+        return self.inner.sample(num_samples, generator=generator)
+
+
+class MinusKL(PlainVAE):
+    """The KL with the wrong sign."""
+
+    sign = -1
+
+
 class SharedNoise(VAE):
     """One number for all latents of an image."""
 

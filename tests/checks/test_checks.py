@@ -102,6 +102,7 @@ OWN: dict[Callable[[ImageSpec], Model], set[str]] = {
         "noise is fresh for every latent",
         "bound agrees with importance weights",
     },
+    own_models.PlainVAE: {"a bound sums to at most one"},
     own_models.MaskedLinear: {"no prediction sees its own symbol", "probabilities sum to one"},
     lambda spec: own_models.ScoredGAN(): {"generated images are detached", "scores are unbounded"},
 }
@@ -215,6 +216,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         own_models.NoKL,
         {"a bound sums to at most one", "bound agrees with importance weights"},
     ),
+    "plain VAE: minus its KL": (own_models.MinusKL, {"a bound sums to at most one"}),
     "VAE: shared noise": (own_models.SharedNoise, {"noise is fresh for every latent"}),
     "VAE: mixed images": (own_models.MixesImages, {"measures are of the image alone"}),
     "VAE: a parameter in two phases": (own_models.TwoOwners, {"phases are isolated"}),
