@@ -63,10 +63,11 @@ def program(packages: Iterable[str] = ()) -> str:
     Args:
         packages: Packages of the user's that the command has to trust to read the run, and to find.
     """
-    missing = dict.fromkeys(packages)
-    trusted = [name for name in (os.environ.get("GENLAB_ALLOW"), *missing) if name]
-    prefix = f"GENLAB_ALLOW={','.join(trusted)} " if missing else ""
-    if missing and (places := os.environ.get("PYTHONPATH")):
+    needed = list(packages)
+    allowed = [name.strip() for name in os.environ.get("GENLAB_ALLOW", "").split(",")]
+    trusted = [name for name in dict.fromkeys([*allowed, *needed]) if name]
+    prefix = f"GENLAB_ALLOW={','.join(trusted)} " if needed else ""
+    if needed and (places := os.environ.get("PYTHONPATH")):
         prefix = f"PYTHONPATH={shlex.quote(places)} {prefix}"
     script = Path(sys.executable).with_name("genlab")
     if shutil.which("genlab") or not script.exists():

@@ -62,10 +62,11 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
 
 
 def to_trust(node: Any) -> Iterator[str]:
-    """Yield the packages that must be added to GENLAB_ALLOW to build these nodes from a run folder."""
+    """Yield the packages of the user's that GENLAB_ALLOW has to list to build these nodes from a run folder."""
     for target in targets_in(node):
-        if not _is_listed(target.rpartition(".")[0]):
-            yield target.partition(".")[0]
+        module = target.rpartition(".")[0]
+        if not _is_in(module, (*OWN_PACKAGES, *OBSERVER_PACKAGES, *TORCH_PACKAGES)):
+            yield next((package for package in _allowed() if _is_inside(module, package)), target.partition(".")[0])
 
 
 def targets_in(node: Any) -> Iterator[str]:

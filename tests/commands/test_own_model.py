@@ -160,14 +160,15 @@ def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
     assert list((own / "samples").glob("step_*.png"))
 
 
+@pytest.mark.parametrize("allowed", ["my_vae", "my_vae, my_model"])  # a prefix of this command alone, perhaps
 def test_the_commands_to_try_next_name_what_they_need(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
     (tmp_path / "parts" / "my_model.py").parent.mkdir()
     (tmp_path / "parts" / "my_model.py").write_text(MODEL)
     monkeypatch.syspath_prepend(tmp_path / "parts")  # as PYTHONPATH does, but in this process
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'parts'}:/with a space")
-    monkeypatch.setenv("GENLAB_ALLOW", "my_vae")
+    monkeypatch.setenv("GENLAB_ALLOW", allowed)
     node = ("model=draw", "~model", "+model={_target_: my_model.VAE, latent_size: 4}")
     arguments = [word for word in TINY if not word.startswith("model.")]
     outcome = genlab("train", *node, *arguments, "name=mine", "trainer.max_minutes=1e-9")
