@@ -147,11 +147,12 @@ def read_run(folder: Path, *, name: str) -> Run:
     if measured and at is not None and newest is not None and at < newest:
         where = "the run is at" if is_of_last else "the best checkpoint is of"
         problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,}: genlab evaluate run={folder}")
+    status, reason = _status(folder, summary)
     return Run(
         folder=folder,
         name=name,
-        status=kind or _status(folder, summary),
-        reason=_text(summary.get("reason")) or (None if summary else _last_error(folder)),
+        status=kind or status,
+        reason=reason,
         problems=tuple(problems),
         model=(
             origin.choices.get("model")
@@ -275,11 +276,19 @@ def _cannot_be_read(name: str, error: Exception) -> str:
     return f"{name} cannot be read{f': {error}' if is_ours else ''}"
 
 
-def _status(folder: Path, summary: Mapping[str, Any]) -> str:
-    status, in_sweep = _text(summary.get("status")), _status_in_sweep(folder)
+def _status(folder: Path, summary: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Return the status of a run and its reason: its own, or as a sweep recorded it."""
+    status, reason = _text(summary.get("status")), _text(summary.get("reason"))
+    job = _job_of_sweep(folder)
+    in_sweep = _text(job.get("status"))
     # A run that was resumed by hand and has ended tells of itself.
-    if in_sweep is not None and (status in (None, "running") or (status, in_sweep) == ("interrupted", "pruned")):
-        return in_sweep
+    is_told = in_sweep in ("killed", "failed", "pruned", "interrupted")
+    if is_told and (status in (None, "running") or (status, in_sweep) == ("interrupted", "pruned")):
+        return str(in_sweep), _text(job.get("reason")) or reason
+    return _own_status(folder, status), reason or (None if summary else _last_error(folder))
+
+
+def _own_status(folder: Path, status: str | None) -> str:
     if status is None:
         return "unknown"
     if status != "running":
@@ -291,12 +300,11 @@ def _status(folder: Path, summary: Mapping[str, Any]) -> str:
     return "running" if silence < SILENCE_SECONDS else f"running, silent for {describe_seconds(silence)}"
 
 
-def _status_in_sweep(folder: Path) -> str | None:
-    """Return the status that a sweep recorded for a run that could not write its own: killed or stopped."""
+def _job_of_sweep(folder: Path) -> Mapping[str, Any]:
+    """Return the record that a sweep keeps of a run; empty for a run of no sweep."""
     number = re.match(r"\d{1,9}", folder.name, re.ASCII)
     job = _read(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
-    status = _text(job.get("status"))
-    return status if job.get("folder") == folder.name and status in ("killed", "failed", "pruned") else None
+    return job if job.get("folder") == folder.name else {}
 
 
 def describe_seconds(seconds: float) -> str:

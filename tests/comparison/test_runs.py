@@ -217,9 +217,10 @@ def test_a_job_that_was_resumed_by_hand_tells_of_itself(
 ) -> None:
     folder = make_run("sweep/3_seed-3", summary={"status": own})
     (folder.parent / "jobs").mkdir()
-    job = {"number": 3, "folder": "3_seed-3", "status": in_sweep, "exit_code": 6}
+    job = {"number": 3, "folder": "3_seed-3", "status": in_sweep, "reason": "of the sweep", "exit_code": 6}
     (folder.parent / "jobs" / "3.json").write_text(json.dumps(job))
-    assert read_run(folder, name="a").status == shown
+    run = read_run(folder, name="a")
+    assert (run.status, run.reason == "of the sweep") == (shown, shown != own)
 
 
 def test_an_evaluation_of_earlier_weights_is_reported(make_run: RunMaker) -> None:
