@@ -76,7 +76,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         measure, value = measured(summary, settings.measure)
         minimize, conditions = settings.minimize, None
         if measure is not None:
-            of_run = record_of(measure, value or math.nan, summary, sweep.run_configuration(record))
+            of_run = record_of(measure, value or 0.0, summary, sweep.run_configuration(record))
             conditions = None if value is None else of_run.conditions
             if minimize is None:
                 otherwise = True if measure == summary.get("selected_by") else None
