@@ -42,8 +42,8 @@ def needs_whole_batch(model: Model, dataset: Dataset) -> str | None:
 
     A mean over the labelled images of a part is one over another number of them in each, or over none.
     """
-    has_both = 0 < len(dataset.labelled_rows("train")) < dataset.num_images("train")
-    if has_both and any(measure.needs_label for measure in model.measures.values()):
+    averages_labelled = any(measure.needs_label for measure in model.measures.values())
+    if averages_labelled and 0 < len(dataset.labelled_rows("train")) < dataset.num_images("train"):
         return "some training images without a label"
     return model.needs_whole_batch
 
