@@ -1,5 +1,6 @@
-"""A trace of a few early steps, for TensorBoard's profiler and for Perfetto."""
+"""A profile of a few early steps: a trace for Perfetto and TensorBoard, and a table of the operators."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,19 +8,35 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
+from genlab.paths import from_here
+
 # The first steps allocate and, when asked to, compile; they would drown what every later step does.
 SKIPPED_STEPS = 8
 TRACED_STEPS = 4
+_NUM_OPERATORS = 40
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def trace_early_steps(run_folder: Path, device: torch.device) -> Iterator[profile]:
+def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[profile]:
     """Profile steps 9 to 12 into ``RUN/profile``; call ``step()`` on the result after each training step."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    folder, last = run_folder / "profile", SKIPPED_STEPS + TRACED_STEPS
+
+    def write(profiler: profile) -> None:
+        tensorboard_trace_handler(str(folder))(profiler)
+        order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        table = profiler.key_averages().table(sort_by=order, row_limit=_NUM_OPERATORS)
+        (folder / "operators.txt").write_text(table, encoding="utf-8")
+        _logger.info("profile of steps %d to %d: %s", SKIPPED_STEPS + 1, last, from_here(folder))
+
     with profile(
         activities=activities,
-        schedule=schedule(skip_first=SKIPPED_STEPS, wait=0, warmup=1, active=TRACED_STEPS, repeat=1),
-        on_trace_ready=tensorboard_trace_handler(str(run_folder / "profile")),
+        schedule=schedule(skip_first=SKIPPED_STEPS - 1, wait=0, warmup=1, active=TRACED_STEPS, repeat=1),
+        on_trace_ready=write,
         record_shapes=True,
     ) as profiler:
         yield profiler
+    if profiler.step_num < last:
+        _logger.warning("trainer.profile traces steps %d to %d, and there were fewer", SKIPPED_STEPS + 1, last)

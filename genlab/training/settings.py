@@ -68,7 +68,7 @@ class TrainerSettings:
     dry_run: bool
     """Two steps, one validation batch, one set of pictures, then stop."""
     profile: bool
-    """Write a trace of a few early steps for TensorBoard and Perfetto."""
+    """Write a trace of steps 9 to 12 for Perfetto and TensorBoard, and a table of their operators."""
     on_non_finite: Literal["stop", "skip"]
     max_skipped_steps: int
     """With on_non_finite=skip, stop after so many skipped updates."""

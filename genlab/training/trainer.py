@@ -31,7 +31,7 @@ from genlab.training.logging import RunLog
 from genlab.training.observer import ObserverFactory
 from genlab.training.observers import TrainingMetrics, observers_of
 from genlab.training.optimization import FrozenOutside, OptimizerFactory, ScheduleFactory
-from genlab.training.profiling import trace_early_steps
+from genlab.training.profiling import profile_early_steps
 from genlab.training.progress import Progress
 from genlab.training.randomness import seed_training_step
 from genlab.training.run import TrainingRun, needs_whole_batch
@@ -219,8 +219,8 @@ class Trainer(TrainingRun):
         """
         if not is_tried:
             start()
-        is_traced = self.settings.profile and is_first()
-        trace = trace_early_steps(self.run_folder, self.device) if is_traced else nullcontext()
+        is_profiled = self.settings.profile and is_first()
+        profiled = profile_early_steps(self.run_folder, self.device) if is_profiled else nullcontext()
         num_images = self.dataset.num_images("train")
         bar = Progress(
             total=self.last_step,
@@ -228,7 +228,7 @@ class Trainer(TrainingRun):
             steps_per_epoch=num_images / self.images_per_step,
             epochs_before=(self.images_seen - self.step * self.images_per_step) / num_images,
         )
-        with trace as profiler, bar as self.progress:
+        with profiled as profiler, bar as self.progress:
             self.speedometer.restart(self.step)
             is_stopped = self._stop_reason is not None
             while self.step < self.last_step and not is_stopped:
