@@ -128,11 +128,12 @@ def _is_locked(folder: Path) -> bool:
         return True
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, *, setting: str = "out=FOLDER") -> None:
     """Refuse a folder that cannot be written; nothing is made there.
 
     Args:
-        folder: Of a command with ``out=``; need not exist.
+        folder: Need not exist.
+        setting: Names another folder, for the message.
 
     Raises:
         StorageError: As said.
@@ -142,7 +143,7 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise StorageError(f"{folder} cannot be written ({error.strerror}); out=FOLDER writes elsewhere") from error
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); {setting} writes elsewhere") from error
 
 
 def _synchronise(folder: Path) -> None:

@@ -71,6 +71,8 @@ def generated_images_are_detached(subject: Subject) -> Finding:
     if own is None:
         return held_if(False, "no phase trains score_layers()")
     others = set().union(*(parameters(phase) for phase in phases if phase is not own))
+    if not others:
+        raise DoesNotApply(f"no other phase than {own.name} trains a parameter")
     found = gradients(model, own.loss(subject.batch()).value)
     sizes = {True: 0.0, False: 0.0}  # of the last layers, of other phases
     for name, weight in model.named_parameters():

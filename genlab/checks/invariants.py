@@ -20,6 +20,7 @@ Invariant = Callable[[Subject], Finding]
 
 INVARIANTS: Mapping[str, Invariant] = {
     "no prediction sees its own symbol": autoregressive.no_leak,
+    "likelihood is that of the logits": likelihood.likelihood_is_that_of_the_logits,
     "probabilities sum to one": likelihood.probabilities_sum_to_one,
     "a bound sums to at most one": likelihood.bound_sums_to_at_most_one,
     "incremental sampler equals full pass": autoregressive.incremental_equals_full,
@@ -29,6 +30,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "KL is zero at the prior": variational.kl_is_zero_at_the_prior,
     "KL is that of torch.distributions": variational.kl_is_that_of_torch,
     "noise is fresh for every latent": variational.noise_is_fresh,
+    "bound depends on the draw": variational.bound_depends_on_the_draw,
     "bound agrees with importance weights": variational.bound_agrees_with_importance_weights,
     "generated images are detached": adversarial.generated_images_are_detached,
     "scores are unbounded": adversarial.scores_are_unbounded,

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.checks.subject import DoesNotApply, Finding, Subject, has, held_if, likelihood_measure
+from genlab.checks.subject import DoesNotApply, Finding, Subject, has, held_if, likelihood_measure, require
 from genlab.checks.variational import log_prior_ratio, observe
 from genlab.models.base import Model
 from genlab.models.capabilities import HasKL, IsCausal
@@ -23,6 +23,7 @@ _MOST_IMAGES = 4096
 _ROWS_PER_PASS = 512
 _SMALLEST = ((2, 4), (2, 2), (4, 4))
 _SAME_TOTAL = 5e-4
+_SAME_LIKELIHOOD = 1e-4
 _NUM_DRAWS = 8
 _NUM_ERRORS = 5
 
@@ -89,6 +90,23 @@ def _images_with_a_beginning(model: IsCausal, spec: ImageSpec) -> tuple[Batch, f
     logits = model.logits(symbols[:1], labels[:1]).transpose(1, 2)  # (1, K, S, h, w)
     of_beginning = -in_order(F.cross_entropy(logits, symbols[:1], reduction="none"))[0, : count - free].sum()
     return Batch(images=model.to_images(symbols), labels=labels), float(of_beginning.double())
+
+
+def likelihood_is_that_of_the_logits(subject: Subject) -> Finding:
+    """Check that the likelihood is the sum of the cross-entropies of the logits, from which samples are drawn."""
+    model = subject.fresh(randomized=True).eval()
+    causal = require(model, IsCausal)
+    measure = likelihood_measure(model, "exact")
+    if measure is None:
+        raise DoesNotApply("it declares no exact likelihood")
+    batch = subject.batch()
+    symbols = causal.to_symbols(batch.images)
+    with torch.no_grad():
+        nats = model.evaluate(batch)[measure]
+        logits = causal.logits(symbols, batch.labels).transpose(1, 2)  # (B, K, S, h, w)
+    expected = F.cross_entropy(logits.double(), symbols, reduction="none").flatten(1).sum(1)
+    error = float((nats - expected).abs().max() / expected.abs().max().clamp(min=1))
+    return held_if(error < _SAME_LIKELIHOOD, f"largest relative difference from the cross-entropies {error:.1e}")
 
 
 def probabilities_sum_to_one(subject: Subject) -> Finding:

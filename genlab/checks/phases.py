@@ -95,8 +95,14 @@ def every_parameter_has_a_gradient(subject: Subject) -> Finding:
         value = phase.loss(batch).value
         if not bool(torch.isfinite(value)):
             return held_if(False, f"the loss of phase {phase.name} is {value.item()}")
-        found = gradients(model, value)
-        reached |= {name for name, gradient in found.items() if gradient is not None and id(wanted[name]) in own}
+        found = {
+            name: gradient
+            for name, gradient in gradients(model, value).items()
+            if gradient is not None and id(wanted[name]) in own
+        }
+        if found and not any(bool(gradient.any()) for gradient in found.values()):
+            return held_if(False, f"the gradient of phase {phase.name}'s loss is zero in all of its parameters")
+        reached |= set(found)
     missing = [name for name in wanted if name not in reached]
     if missing:
         return held_if(False, f"no phase's loss reaches {_some(missing)} of its own")

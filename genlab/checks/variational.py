@@ -5,18 +5,20 @@ Dimensions: B batch, D latents of all groups.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
+from torch.distributions import Distribution, Independent, kl_divergence
 
 from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if, likelihood_measure, require
+from genlab.models.base import Model
 from genlab.models.capabilities import HasKL, HasPosteriorLayers, Latent
 from genlab.types import Batch
 
 _NUM_IMAGES = 1000
+_ROUNDING = 1e-5
 _NUM_WEIGHTED = 500
 
 
@@ -63,7 +65,7 @@ def kl_at_the_prior(model: HasPosteriorLayers, batch: Batch) -> Float[Tensor, " 
 
 def kl_of_distributions(observed: Observed) -> Float[Tensor, " B"]:
     """Return the sum of torch's own KL over all latent variables, in nats."""
-    divergences = [kl_divergence(latent.posterior, latent.prior).to(latent.value) for latent in observed.latents]
+    divergences = [kl_divergence(latent.posterior, latent.prior) for latent in observed.latents]
     return torch.stack([divergence.reshape(len(divergence), -1).sum(1) for divergence in divergences]).sum(0)
 
 
@@ -76,9 +78,26 @@ def log_prior_ratio(observed: Observed) -> Float[Tensor, " B"]:
 
 
 def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
-    """Return the correlation, over the images, of the standardised draws of every two latents."""
+    """Return the correlation, over the images, of the standardised draws of every two latents.
+
+    Raises:
+        DoesNotApply: A posterior is of classes or has correlations of its own, or there is one latent.
+    """
+    for latent in observed.latents:
+        if not _is_factorised(latent.posterior):
+            raise DoesNotApply(f"the latents of a {type(latent.posterior).__name__} are not independent numbers")
     noise = [(latent.value - latent.posterior.mean) / latent.posterior.stddev for latent in observed.latents]
-    return torch.corrcoef(torch.cat([part.flatten(1) for part in noise], 1).t())
+    standardised = torch.cat([part.flatten(1) for part in noise], 1)
+    if standardised.shape[1] < 2:
+        raise DoesNotApply("it has one latent variable")
+    return torch.corrcoef(standardised.t())
+
+
+def _is_factorised(posterior: Distribution) -> bool:
+    """Return True if each number that is drawn has a distribution of its own, with a mean and a deviation."""
+    while isinstance(posterior, Independent):
+        posterior = posterior.base_dist
+    return not posterior.event_shape and bool(torch.isfinite(posterior.mean).all())
 
 
 def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
@@ -107,6 +126,19 @@ def noise_is_fresh(subject: Subject) -> Finding:
     return held_if(
         largest < limit, f"largest correlation of two latents' noise {largest:.3f}, by chance below {limit:.3f}"
     )
+
+
+def bound_depends_on_the_draw(subject: Subject) -> Finding:
+    """Check that the bound without the KL differs between two draws: the decoder reads them, and not their means."""
+    model = require(subject.fresh(randomized=True).eval(), HasKL)
+    bound = likelihood_measure(cast(Model, model), "upper bound")
+    if bound is None:
+        raise DoesNotApply("it declares no upper bound")
+    batch = subject.batch()
+    first, second = (observe(model, batch).measures for _ in range(2))
+    change = float(((first[bound] - first[model.kl_measure]) - (second[bound] - second[model.kl_measure])).abs().max())
+    rounding = _ROUNDING * float(first[bound].abs().max() + first[model.kl_measure].abs().max())
+    return held_if(change > rounding, f"{bound} without the KL differs by up to {change:.3g} nats between two draws")
 
 
 def bound_agrees_with_importance_weights(subject: Subject) -> Finding:

@@ -13,13 +13,22 @@ from genlab.comparison.results import changes
 from genlab.comparison.runs import Run, folders_of_runs, read_run
 from genlab.config.fields import reader_of
 from genlab.config.suggestions import suggestion
-from genlab.errors import ConfigurationError
+from genlab.errors import CheckpointError, ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.launch.processes import GENLAB
 from genlab.paths import from_here
 from genlab.run.names import RUNS_ROOT, WEIGHTS_NAME
-from genlab.run.pretrained import digests, find_pretrained, known_names, overrides_of, own_folder, write_index
+from genlab.run.pretrained import (
+    VARIABLE,
+    digests,
+    find_pretrained,
+    known_names,
+    overrides_of,
+    own_folder,
+    write_index,
+)
 from genlab.signals import handling
+from genlab.storage import require_writable
 from genlab.tables import described
 
 
@@ -50,7 +59,8 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
     """List the pretrained models, or make some: exports of finished runs of ``outputs/``, trained first if missing.
 
     Raises:
-        ConfigurationError: A training was stopped before its end.
+        CheckpointError: A pretrained model is damaged.
+        ConfigurationError: A training was stopped before its end, or something else has the name of a model.
         SystemExit: A training failed.
         StorageError: The folder cannot be written.
     """
@@ -58,9 +68,12 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
         print("\n".join(_list()))
         return
     place = own_folder()
+    require_writable(place, setting=f"{VARIABLE}=FOLDER")
     num_made = 0
     for name in settings.names or known_names():
         if (place / name).exists():
+            if find_pretrained(name) != place / name:
+                raise ConfigurationError(f"{from_here(place / name)} is no pretrained model; remove or rename it")
             print(f"{name} exists already: {from_here(place / name)}")
             continue
         found = _finished(name)
@@ -81,8 +94,11 @@ def run(settings: PretrainedSettings, context: JobContext) -> None:
 def _list() -> Iterator[str]:
     rows = []
     for name in known_names():
-        folder = find_pretrained(name)
         text = f"genlab pretrained {name} makes it"
+        try:
+            folder = find_pretrained(name)
+        except CheckpointError as error:
+            folder, text = None, str(error)
         if folder is not None:
             size = (folder / WEIGHTS_NAME).stat().st_size
             text = f"{size / 1e6:.1f} MB, SHA-256 {digests(folder).get('', '')[:12]}, {from_here(folder)}"

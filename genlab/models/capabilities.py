@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
@@ -33,7 +33,7 @@ class Latent:
     """q(z | x); for a later group, the distribution given the groups before it."""
     prior: Distribution
     """p(z), of any shape that broadcasts to that of the posterior."""
-    value: Float[Tensor, "B *Z"]
+    value: Num[Tensor, "B *Z"]
     """The draw from the posterior, which is the input of the decoder."""
 
 

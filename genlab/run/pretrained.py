@@ -48,19 +48,21 @@ def find_pretrained(name: str) -> Path | None:
     """Return the folder of a pretrained model; None if it does not exist.
 
     Raises:
-        CheckpointError: Its digest is not that of the index.
+        CheckpointError: It has no weights, or its digest is not that of the index.
     """
     if not re.fullmatch(r"\w+", name, re.ASCII):
         return None
     for place in _places():
         folder = place / name
-        if (folder / _CONFIG_NAME).is_file():
-            if digests(folder).get("") != digests(place).get(name):
-                raise CheckpointError(
-                    f"{from_here(folder)} is damaged: its digest is not that of {place / INDEX_NAME}; remove it, then "
-                    f"genlab pretrained {name}"
-                )
+        if not (folder / _CONFIG_NAME).is_file():
+            continue
+        if not (folder / _WEIGHTS_NAME).is_file():
+            reason = f"it has no {_WEIGHTS_NAME}"
+        elif digests(folder).get("") != digests(place).get(name):
+            reason = f"its digest is not that of {place / INDEX_NAME}"
+        else:
             return folder
+        raise CheckpointError(f"{from_here(folder)} is damaged: {reason}; remove it, then genlab pretrained {name}")
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Categorical, Normal, kl_divergence
 
 from genlab.functional import importance_weighted_nll
 from genlab.measures import Measure, negative_log_likelihood
@@ -115,6 +115,47 @@ class NoKL(VAE):
     def bound(self, images: Tensor) -> tuple[Tensor, Tensor]:
         bound, kl = super().bound(images)
         return bound - kl, kl
+
+
+class DecodesTheMean(VAE):
+    """A bound whose decoder reads the posterior's mean."""
+
+    def bound(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.flatten(1)
+        mean, log_std, _ = self.encode(x)
+        kl = self.kl(mean, log_std)
+        return kl + self.reconstruction(x, mean), kl
+
+
+class VAEOfClasses(VAE):
+    """One latent, of three classes."""
+
+    measures = MappingProxyType({name: VAE.measures[name] for name in ("negative_elbo_nats", "kl_nats")})
+
+    def __init__(self, spec: ImageSpec) -> None:
+        super().__init__(spec)
+        self.encoder = nn.Linear(math.prod(self.shape), self.latent_size)
+
+    def posterior(self, images: Tensor) -> Categorical:
+        return Categorical(logits=self.encoder(images.flatten(1)))
+
+    def bound(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = self.posterior(images)
+        kl = kl_divergence(posterior, self.prior())
+        value = F.one_hot(posterior.sample(), self.latent_size).float()
+        return kl + self.reconstruction(images.flatten(1), value), kl
+
+    @torch.no_grad()
+    def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Tensor]:
+        return self.evaluate(batch)
+
+    def prior(self) -> Categorical:
+        return Categorical(logits=torch.zeros(self.latent_size))
+
+    @torch.no_grad()
+    def latents(self, batch: Batch) -> tuple[Latent, ...]:
+        posterior = self.posterior(batch.images)
+        return (Latent(posterior=posterior, prior=self.prior(), value=posterior.sample()),)
 
 
 class PlainVAE(GenerativeModel):
@@ -238,6 +279,15 @@ class HalfLikelihood(MaskedLinear):
         return super().nll(batch) / 2
 
 
+class DoubleSoftmax(MaskedLinear):
+    """The cross-entropy of probabilities that are taken for logits: those of another distribution than is drawn."""
+
+    def nll(self, batch: Batch) -> Tensor:
+        symbols = self.to_symbols(batch.images)
+        probabilities = self.logits(symbols, batch.labels).softmax(2).transpose(1, 2)
+        return F.cross_entropy(probabilities, symbols, reduction="none").flatten(1).sum(1)
+
+
 class ScoredGAN(TinyGAN):
     """A GAN whose images are detached in the discriminator's phase, and which declares its scores."""
 
@@ -275,3 +325,17 @@ class SquashedGAN(ScoredGAN):
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         measures = super().evaluate(batch)
         return measures | {"score": measures["score"].sigmoid()}
+
+
+class RoundedGAN(ScoredGAN):
+    """Generated images of whole levels, through which no gradient passes."""
+
+    def fakes(self, num: int) -> Tensor:
+        return super().fakes(num).round()
+
+
+class OnePhaseGAN(ScoredGAN):
+    """One loss for both networks."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase(name="both", modules=(self,), loss=self.discriminator_loss),)

@@ -89,6 +89,36 @@ def test_the_list_names_every_quick_twin(place: Path, genlab: Callable[..., Outc
     assert "names has no 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?" in outcome.errors
 
 
+def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Callable[..., Outcome]) -> None:
+    for name in ("draw_mnist_quick", "lsgan_mnist_quick", "sngan_mnist_quick"):
+        make(place, name)
+    write_index(place)
+    (place / "draw_mnist_quick" / "model.safetensors").unlink()
+    (place / "lsgan_mnist_quick" / INDEX_NAME).write_text(f"{'0' * 64}  model.safetensors\n")
+    outcome = genlab("pretrained")
+    assert (outcome.code, outcome.errors) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in outcome.output.splitlines())
+    assert "it has no model.safetensors; remove it, then genlab pretrained draw" in rows["draw_mnist_quick"]
+    assert "is damaged: its digest is not that of" in rows["lsgan_mnist_quick"]
+    assert rows["sngan_mnist_quick"].startswith("0.0 MB, SHA-256")
+    for name in ("draw_mnist_quick", "lsgan_mnist_quick"):
+        assert genlab("pretrained", name).code == 4
+    (place / "wgan_gp_mnist_quick").mkdir()
+    outcome = genlab("pretrained", "wgan_gp_mnist_quick")
+    assert outcome.code == 2
+    assert "models/wgan_gp_mnist_quick is no pretrained model; remove or rename it" in outcome.errors
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
+    place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_train", lambda name: pytest.fail("trained"))
+    place.write_text("a file")
+    outcome = genlab("pretrained", "draw_mnist_quick")
+    assert outcome.code == 7
+    assert "models cannot be written (Not a directory); GENLAB_PRETRAINED=FOLDER writes elsewhere" in outcome.errors
+
+
 def test_a_training_does_not_import_from_the_working_directory(
     place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
