@@ -107,6 +107,24 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     assert not (untested / "evaluation.json").exists()
 
 
+def test_a_resumption_keeps_what_evaluate_has_measured_of_the_same_weights(genlab: Callable[..., Outcome]) -> None:
+    steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.sample_interval=0", "trainer.validation_interval=2")
+    assert genlab("train", "model=draw", *TINY, *steps, "name=run").code == 0
+    assert genlab("evaluate", "run=run", "num_importance_samples=2").code == 0
+    ledger = Path("outputs/digits-draw/run/evaluation.json")
+    assert "nll_importance_weighted_nats" in ledger.read_text()
+    before = ledger.read_bytes()
+    outcome = genlab("train", "resume=run")
+    assert outcome.code == 0, outcome.errors
+    assert ledger.read_bytes() == before
+    outcome = genlab("train", "resume=run", "trainer.num_steps=4", "trainer.validation_interval=4")
+    assert outcome.code == 0, outcome.errors
+    assert "nll_importance_weighted_nats" not in ledger.read_text()
+    log = (ledger.parent / "train.log").read_text()
+    (warning,) = (line for line in log.splitlines() if "further measures of step 2; to measure them again:" in line)
+    assert warning.endswith("genlab evaluate run=outputs/digits-draw/run num_importance_samples=2")
+
+
 ENDINGS = {
     "out of time": ("trainer.max_minutes=1e-9", {"train", "sample", "evaluate", "board"}),
     "a dry run": ("trainer.dry_run=true", {"board"}),

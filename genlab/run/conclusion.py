@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from genlab.paths import from_here, program
 from genlab.printing import printable
 from genlab.run.folder import has_checkpoint
 from genlab.run.names import RUNS_ROOT
-from genlab.run.record import save_evaluation
+from genlab.run.record import read_evaluation, save_evaluation
 from genlab.terminal import RESULTS
 from genlab.training.trainer import Trainer
 
@@ -45,16 +45,7 @@ def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> No
     """
     measures, baselines = ledger(trainer)
     if measures:
-        checkpoint, step = trainer.tested
-        save_evaluation(
-            trainer.run_folder,
-            command=command,
-            checkpoint=checkpoint,
-            step=step,
-            provenance=trainer.dataset.provenance,
-            measures=measures,
-            baselines=baselines,
-        )
+        _save_ledger(trainer, measures, baselines, command=command)
     folder = from_here(trainer.run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     details = [format_table(measures, baselines)] if measures else []
@@ -63,6 +54,35 @@ def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> No
         _log.info("%s", "\n".join(details))
     logging.getLogger(RESULTS).info("%s", "\n".join(_results(trainer, folder)))
     _log.info("%s", "\n".join(("next:", *(f"  {line}" for line in _next_commands(trainer, folder, packages)))))
+
+
+def _save_ledger(trainer: Trainer, measures: list[Entry], baselines: list[Entry], *, command: str) -> None:
+    """Write evaluation.json, unless `genlab evaluate` has written all of these measures for the same weights."""
+    checkpoint, step = trainer.tested
+    previous = read_evaluation(trainer.run_folder)
+    entries = [entry for entry in previous.get("measures", []) if isinstance(entry, Mapping)]
+    names, measured = {entry.name for entry in measures}, {str(entry.get("name")) for entry in entries}
+    is_same = (previous.get("checkpoint"), previous.get("step")) == (checkpoint, step) and all(
+        entry.get("dataset_fingerprint") == trainer.dataset.fingerprint for entry in entries
+    )
+    if is_same and names <= measured:
+        if others := measured - names:
+            _log.info("evaluation.json keeps %d further measures of step %d", len(others), step)
+        return
+    save_evaluation(
+        trainer.run_folder,
+        command=command,
+        checkpoint=checkpoint,
+        step=step,
+        provenance=trainer.dataset.provenance,
+        measures=measures,
+        baselines=baselines,
+    )
+    if others := measured - names:
+        _log.warning(
+            "evaluation.json is of step %d now, without %d further measures of step %s; to measure them again: %s",
+            *(step, len(others), previous.get("step"), printable(str(previous.get("command")))),
+        )
 
 
 def _results(trainer: Trainer, folder: Path) -> Iterator[str]:
