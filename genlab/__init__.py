@@ -16,8 +16,8 @@ else:
 
     def __getattr__(name: str) -> Any:
         """Import torch only when it is needed: ``genlab --help`` must answer at once."""
-        if name == "train":
-            return import_module("genlab.train")
+        if name in ("errors", "train"):
+            return import_module(f"genlab.{name}")
         if name in _MODULES:
             return getattr(import_module(_MODULES[name]), name)
         hint = f"; genlab.list_{name}() lists them" if f"list_{name}" in __all__ else ""

@@ -96,8 +96,10 @@ class Run:
             seed: Of the noise: the same images for the same seed.
 
         Raises:
-            ConfigurationError: Fewer than one sample, or labels that do not fit.
+            ConfigurationError: Fewer than one sample, a seed that is no number, or labels that do not fit.
         """
+        if not isinstance(seed, int):
+            raise ConfigurationError(f"seed must be a whole number, got {seed!r}")
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
         chosen = None if labels is None else _classes(labels).to(device)
@@ -108,11 +110,12 @@ class Run:
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
 
-    def evaluate(self, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    def evaluate(self, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> list[dict[str, Any]]:
         """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in the file that it writes.
 
         Args:
             overrides: Such as ``num_importance_samples=100`` or ``split=validation``.
+            config_dir: A configuration tree of your own, as ``--config-dir``, for ``measure=[NAME]``.
 
         Raises:
             ConfigurationError: An override does not fit, writes something other than the ledger of this run, or asks
@@ -126,9 +129,13 @@ class Run:
                 raise ConfigurationError(f"{key} must be left out for the run's own ledger, got {key}={given[key]}")
         name = evaluation_name(*(str(given.get(key, "test")) for key in ("split", "reference_split")))
         with _restored():
-            _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides])
+            _launch("evaluate", [f"run={quoted(str(from_here(self.folder)))}", *overrides, *_tree(config_dir)])
         record: dict[str, list[dict[str, Any]]] = json.loads(read_within(outside(self.folder), name))
         return record["measures"]
+
+    def __fspath__(self) -> str:
+        """Return the run folder: a run can be given in place of its path, to :func:`genlab.load` for example."""
+        return str(self.folder)
 
     def __repr__(self) -> str:
         summary = self.summary
@@ -174,10 +181,12 @@ def train(
         GenlabError: The run failed in another expected way (:mod:`genlab.errors`).
     """
     _require_settings(overrides)
-    chosen = {"model": model, "dataset": dataset}
-    arguments = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    arguments += [*overrides, *([QUIET] if quiet else [])]
-    arguments += [] if config_dir is None else ["--config-dir", str(config_dir)]
+    arguments = []
+    for key, value in {"model": model, "dataset": dataset}.items():
+        if not isinstance(value, str | None):
+            raise ConfigurationError(f"{key} must be the name of one option, got {value!r}")
+        arguments += [] if value is None else [f"{key}={value}"]
+    arguments += [*overrides, *([QUIET] if quiet else []), *_tree(config_dir)]
     with _restored():
         folder = _launch("train", arguments)
     assert folder is not None
@@ -208,10 +217,16 @@ def _classes(labels: Tensor | Sequence[int]) -> Int[Tensor, " N"]:
     raise ConfigurationError(f"labels must be a list with the number of a class for each image, got {given}")
 
 
+def _tree(config_dir: str | Path | None) -> list[str]:
+    return [] if config_dir is None else ["--config-dir", str(config_dir)]
+
+
 def _require_settings(overrides: Sequence[str]) -> None:
     if isinstance(overrides, str):
         raise ConfigurationError(f"overrides must be a list of key=value, got {overrides!r}")
     for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigurationError(f"overrides must be a list of key=value, got {override!r} in it")
         if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
             raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")
 

@@ -60,6 +60,8 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     images = run.sample(5)
     with pytest.raises(ConfigurationError, match="num_samples must be an integer of at least 1, got 0"):
         run.sample(0)
+    with pytest.raises(ConfigurationError, match="seed must be a whole number, got None"):
+        run.sample(2, seed=None)  # type: ignore[arg-type]
     assert images.shape == (5, 1, 8, 8)
     assert torch.equal(images, run.sample(5))
     assert not torch.equal(images, run.sample(5, seed=1))
@@ -69,6 +71,7 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     assert repr(run).startswith(f"Run(outputs/digits-draw/{run.folder.name}: finished at step 2, validation/nll_upper")
     assert run._repr_html_().startswith('<img src="data:image/gif;base64,')
     assert genlab.Run("last").folder == run.folder
+    assert genlab.load(run, device=torch.device("cpu")).sample(2).shape == (2, 1, 8, 8)
     before = (run.folder / "evaluation.json").read_text()
     assert {row["split"] for row in run.evaluate(["split=validation", "num_importance_samples=0"])} == {"validation"}
     assert (run.folder / "evaluation.json").read_text() == before
@@ -76,6 +79,8 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
         run.evaluate(["out=elsewhere"])
     with pytest.raises(ConfigurationError, match="must be key=value of one run, got -m"):
         run.evaluate(["-m", "seed=0,1"])
+    with pytest.raises(ConfigurationError, match="--config-dir must be a folder"):
+        run.evaluate(["measure=[mine]"], config_dir="nowhere")
 
 
 def test_a_run_that_was_resumed_has_its_new_weights(run: Run, tmp_path: Path) -> None:
@@ -149,6 +154,8 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
         ({"overrides": ["-m", "seed=0,1"]}, "overrides must be key=value of one run, got -m; genlab train -m sweeps"),
         ({"overrides": ["hydra.mode=MULTIRUN"]}, "overrides must be key=value of one run, got hydra.mode=MULTIRUN"),
         ({"overrides": ["seed=0,1"]}, "seed has several values"),
+        ({"overrides": [3]}, "overrides must be a list of key=value, got 3 in it"),
+        ({"model": ["draw", "dcgan"]}, "model must be the name of one option, got ['draw', 'dcgan']"),
         ({"config_dir": "nowhere"}, "--config-dir must be a folder"),
     ],
 )

@@ -40,6 +40,7 @@ def test_a_home_folder_that_is_none_is_reported_with_its_key(monkeypatch):
     with pytest.raises(ConfigurationError, match="set HOME"):
         expanded("~/x", "key")
     monkeypatch.delenv("HOME")
+    monkeypatch.delenv("GENLAB_DATA", raising=False)
     monkeypatch.setattr("pwd.getpwuid", lambda number: (_ for _ in ()).throw(KeyError(number)))  # as in a container
     for call in (lambda: expanded("~/x", "key"), user_cache, lambda: resolve_root(None)):
         with pytest.raises(ConfigurationError, match="set HOME"):

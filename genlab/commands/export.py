@@ -9,6 +9,7 @@ import torch
 from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
 from genlab.config.fields import reader_of
+from genlab.config.targets import to_trust
 from genlab.launch.contract import JobContext
 from genlab.run.checkpoint import model_fingerprint
 from genlab.run.environment import save_class_names, saved_class_names
@@ -68,7 +69,8 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     described = read_run(trained.run.folder, name=trained.run.folder.name)
     with whole_folder(target) as folder:
         digest = save_weights(folder, trained.model.state_dict(), origin)
-        card = as_card(described, trained.run.spec, origin, digest=digest)
+        packages = sorted(set(to_trust(trained.run.configuration.as_dict())))
+        card = as_card(described, trained.run.spec, origin, digest=digest, packages=packages)
         replace_atomically(folder / CARD_NAME, card.encode())
         save_configuration(
             folder,
@@ -81,4 +83,6 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     size = (target / WEIGHTS_NAME).stat().st_size
     print(f"{settings.run}: {trained}, {size:,} bytes")
     print(f"SHA-256 of {WEIGHTS_NAME}: {digest}")
+    if packages:
+        print(f"it needs {', '.join(packages)}, which the export does not contain; {CARD_NAME} says so")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")

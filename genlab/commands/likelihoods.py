@@ -11,6 +11,7 @@ from tqdm import tqdm
 from genlab.commands.evaluate_settings import EvaluateSettings
 from genlab.data.given_images import GivenImages, read_images, reading_of
 from genlab.errors import ConfigurationError
+from genlab.measures import GIVEN_CLASS
 from genlab.metrics.likelihoods import Likelihood, format_likelihoods, has_likelihood, likelihoods, likelihoods_as_json
 from genlab.metrics.novelty import aurocs, format_novelty, novelty_as_json
 from genlab.models.base import GenerativeModel
@@ -85,10 +86,10 @@ def _require_likelihood_of_files(trained: TrainedModel) -> None:
 
 
 def _class_of_files(trained: TrainedModel, label: int | str | None) -> int:
-    """Return the class on which the likelihood of the files depends; UNLABELLED for a model without classes."""
+    """Return the class on which the likelihood depends; UNLABELLED if it is declared of the image alone."""
     model = trained.model
     name, num_classes = type(model).__name__, model.num_classes if isinstance(model, GenerativeModel) else 0
-    if num_classes == 0:
+    if not any((measure.quantity or "").endswith(GIVEN_CLASS) for measure in model.measures.values()):
         if label is not None:
             raise ConfigurationError(f"label must be null for {name}, which takes no class, got {label}")
         return UNLABELLED

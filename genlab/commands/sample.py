@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Generator, Tensor
 
 from genlab.commands.sample_files import Format, describe_sampling, draw_files
 from genlab.commands.sample_given import given_around, method_for_given, read_given, save_given
@@ -21,7 +22,7 @@ from genlab.launch.contract import JobContext
 from genlab.launch.devices import processes_on
 from genlab.launch.failures import raised_elsewhere
 from genlab.launch.processes import Processes
-from genlab.models.base import GenerativeModel
+from genlab.models.base import GenerativeModel, Model
 from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
@@ -195,12 +196,13 @@ def _draw_given(trained: TrainedModel, settings: SampleSettings, device: torch.d
 
 def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> None:
     folder = writable(destination(settings), settings.out)
-    options = _options(trained, settings, trained.model.visualize)
+    visualize = _visualizer(trained.model, labelled=settings.label is not None)
+    options = _options(trained, settings, visualize)
     with first_before_others():  # a download, or images decoded once
         batch = _given_images(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
     with torch.no_grad(), _refusals_of_the_model(), shared_work():
-        pictures = trained.model.visualize(
+        pictures = visualize(
             batch,
             num_samples=settings.num_samples,
             generator=generator_for(settings.seed, "sample", device=device),
@@ -214,6 +216,19 @@ def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torc
     print(f"{settings.run}: {trained}")
     for path in save_pictures(pictures, folder, groups=trained.model.picture_groups):
         print(path)
+
+
+def _visualizer(model: Model, *, labelled: bool) -> Callable[..., dict[str, Tensor]]:
+    """Return the method that draws pictures: of a class, the samples alone if ``visualize`` has no choice of one."""
+    takes_label = "label" in inspect.signature(model.visualize).parameters
+    if not labelled or takes_label or not isinstance(model, GenerativeModel) or model.num_classes == 0:
+        return model.visualize
+
+    def samples(batch: object, *, num_samples: int, generator: Generator, label: int) -> dict[str, Tensor]:
+        del batch
+        return {"samples": model.sample(num_samples, labels=torch.full((num_samples,), label), generator=generator)}
+
+    return samples
 
 
 @contextmanager

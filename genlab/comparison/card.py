@@ -3,7 +3,7 @@
 Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993) that genlab can fill.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
@@ -15,7 +15,7 @@ from genlab.types import ImageSpec
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")
 
 
-def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
+def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages: Collection[str] = ()) -> str:
     """Return the card in Markdown.
 
     Args:
@@ -23,7 +23,10 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
         spec: Of the images it was trained on.
         origin: Of the weights.
         digest: SHA-256 of their file.
+        packages: Of the user's own code that the model or its settings name.
     """
+    needed = ", ".join(packages)
+    needs = f"The model needs code that is not in this folder: install the Python package {_code(needed)} and set "
     parts = [
         f"# {_text(run.model)} on {_text(run.dataset)}",
         f"{_code(run.configuration.get('model'))}, trained and exported with genlab {origin.genlab_version}.",
@@ -34,6 +37,7 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str) -> str:
         _block("python", 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'),
         "On the command line: `genlab sample run=THIS_FOLDER`, `genlab evaluate run=THIS_FOLDER`. Nothing in this "
         f"folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
+        *([f"{needs}{_code(f'GENLAB_ALLOW={needed}')}."] if packages else []),
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
         "people, nor to pass its images off as real.",
         "## Limits",

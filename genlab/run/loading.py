@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
@@ -202,20 +203,29 @@ def build_dataset(run: SavedRun, *, allows_other: bool = False) -> Dataset:
 
 
 @overload
-def load(run: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> GenerativeModel: ...
+def load(
+    run: str | PathLike[str], *, checkpoint: str = "best", device: str | torch.device = "cpu"
+) -> GenerativeModel: ...
 
 
 @overload
-def load(run: str | Path, *, kind: type[_Kind], checkpoint: str = "best", device: str = "cpu") -> _Kind: ...
+def load(
+    run: str | PathLike[str], *, kind: type[_Kind], checkpoint: str = "best", device: str | torch.device = "cpu"
+) -> _Kind: ...
 
 
 def load(
-    run: str | Path, *, kind: type[Model] = GenerativeModel, checkpoint: str = "best", device: str = "cpu"
+    run: str | PathLike[str],
+    *,
+    kind: type[Model] = GenerativeModel,
+    checkpoint: str = "best",
+    device: str | torch.device = "cpu",
 ) -> Model:
     """Return the trained model of a run or of an export, ready for ``sample`` and ``evaluate``.
 
     Args:
-        run: A run folder, or one that `genlab export` wrote, or the name of either or of a pretrained model.
+        run: A run folder, or one that `genlab export` wrote, or the name of either or of a pretrained model; or a
+            :class:`genlab.Run`.
         kind: The class of the model, for a classifier or for the type checker: ``kind=DRAW``.
         checkpoint: ``best`` (the last where no measure chose one) or ``last``, of a run.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -226,7 +236,7 @@ def load(
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
     """
     chosen = fit(checkpoint, Literal["best", "last"], "checkpoint")
-    model = load_trained(Path(run), checkpoint=chosen, device=choose_device(device)).model
+    model = load_trained(Path(run), checkpoint=chosen, device=choose_device(str(device))).model
     if not isinstance(model, kind):
         name, place = type(model).__name__, type(model).__module__
         raise ConfigurationError(

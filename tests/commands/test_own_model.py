@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +44,7 @@ class VAE(GenerativeModel):
         self.encoder = nn.Linear(num_pixels, 2 * latent_size)
         self.decoder = nn.Linear(latent_size, num_pixels)
         self.latent_size = latent_size
+        self.num_classes = spec.num_classes
 
     def bound(self, images):
         x = images.flatten(1)
@@ -67,7 +69,8 @@ class VAE(GenerativeModel):
 
     def sample(self, num_samples, *, labels=None, generator=None):
         latents = torch.randn(num_samples, self.latent_size, generator=generator)
-        return torch.sigmoid(self.decoder(latents)).view(num_samples, *self.shape)
+        images = torch.sigmoid(self.decoder(latents)).view(num_samples, *self.shape)
+        return images if labels is None else torch.ones_like(images) * (labels / 10).view(-1, 1, 1, 1)
 """
 
 
@@ -108,9 +111,22 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
         "on_share": ("exact", "neither", "on_share"),
         "nll_of_something_nats": (NOT_DECLARED, NOT_DECLARED, "nll_of_something_nats"),
     }
-    assert genlab("export", f"run={own}", "out=given").code == 0
+    outcome = genlab("export", f"run={own}", "out=given")
+    assert (outcome.code, "it needs my_vae, which the export does not contain" in outcome.output) == (0, True)
+    assert "install the Python package `my_vae` and set `GENLAB_ALLOW=my_vae`." in Path("given/README.md").read_text()
     (row,) = [line for line in Path("given/README.md").read_text().splitlines() if "| nll_of_something_nats |" in line]
     assert row.count(NOT_DECLARED) == 2
+
+
+def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
+    genlab: Callable[..., Outcome], runs: Runs
+) -> None:
+    outcome = genlab("sample", f"run={runs[0]}", "label=3", "num_samples=4", "out=drawn")
+    assert outcome.code == 0, outcome.errors
+    (picture,) = Path("drawn").glob("*.png")
+    assert round(0.3 * 255) in np.unique(np.asarray(Image.open(picture)))
+    outcome = genlab("sample", f"run={runs[1]}", "label=3")
+    assert (outcome.code, "label must be null for DRAW, which has no such choice" in outcome.errors) == (2, True)
 
 
 @pytest.mark.slow

@@ -307,7 +307,8 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
             generator: Source of the uniforms.
             temperature: Divides the logits.
             method: As for :meth:`sample`.
-            label: The class of all samples; None draws classes uniformly where the model is class-conditional.
+            label: The class of all samples and completions; None draws classes uniformly where the model is
+                class-conditional, and completes each image as one of its own class.
             given: Pixels that a completion keeps, as for :meth:`complete`; None keeps half of the rows.
             progress: Show a bar with the time left.
 
@@ -330,7 +331,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         if batch is not None:
             rows = slice(max(num_samples // 4, 1))
             shown = Batch(images=batch.images[rows], labels=batch.labels[rows])
-            pictures |= self.visualize_given(shown, given=given, **draw)
+            pictures |= self.visualize_given(shown, label=label, given=given, **draw)
         return pictures
 
     def visualize_given(
