@@ -57,7 +57,7 @@ def replace_atomically(
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):
-            raise _disk_full(path, num_bytes) from error
+            raise _disk_full(path, num_bytes, error) from error
         raise
     if is_synchronised:
         _synchronise(path.parent)
@@ -183,9 +183,12 @@ def _existing(path: Path) -> Path:
     return next(place for place in (path, *path.absolute().parents) if place.exists())
 
 
-def _disk_full(path: Path, num_bytes: int) -> StorageError:
+def _disk_full(path: Path, num_bytes: int, error: BaseException | None = None) -> StorageError:
+    fault = "disk full"
+    if isinstance(error, OSError) and error.errno != errno.ENOSPC:  # a quota, or `ulimit -f`
+        fault = str(error.strerror).lower()
     return StorageError(
-        f"disk full at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; existing files are untouched"
+        f"{fault} at {path}: {num_bytes:,} bytes to write, {free_bytes(path):,} free; existing files are untouched"
     )
 
 

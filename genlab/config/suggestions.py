@@ -56,6 +56,7 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     (("num_samples",), "n n_samples nsamples samples num_images n_images"),
 )
 """Settings of genlab with their names in other tools; the first setting that exists is suggested."""
+_MOST_LISTED = 5
 _HERE = {word: settings for settings, words in ELSEWHERE for word in words.split()}
 _VALUES = {
     **dict.fromkeys(("fp16", "half", "16"), "float16"),
@@ -122,6 +123,10 @@ def unknown_key(
         command: As typed.
         choices: The chosen option of each group.
     """
+    below = [known for known in keys if known.startswith(f"{key}.")]
+    if below and key not in groups:
+        listed = f"; its keys: {', '.join(below)}" if len(below) <= _MOST_LISTED else ""
+        return f"{key} has no options to choose from in {command}{listed}"
     guess = nearest_key(key, [*keys, *groups])
     if guess:
         return f"{key} is not a key; did you mean '{guess}'?"

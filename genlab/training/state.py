@@ -230,7 +230,8 @@ class TrainingState:
         if changes:
             _log.warning(
                 "the learning rate jumps at step %d (%s), because the schedule now ends at trainer.num_steps=%d; "
-                "schedule=constant and schedule=warmup_stable_decay are made for runs that are lengthened",
+                "in a lengthened run schedule=constant never jumps, and schedule=warmup_stable_decay only if its decay "
+                "(schedule.decay_fraction) begins before this step",
                 step,
                 ", ".join(changes),
                 self._settings.num_steps,

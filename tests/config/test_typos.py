@@ -256,6 +256,11 @@ def test_a_part_that_only_other_models_have_is_said_to_be_missing(genlab: Genlab
     )
 
 
+def test_a_group_that_a_command_gives_no_choice_of_is_not_suggested_in_its_own_place(genlab: Genlab) -> None:
+    errors = genlab("sample", "run=digits_draw", "dataset=mnist").errors
+    assert "dataset has no options to choose from in genlab sample; its keys: dataset.root" in errors
+
+
 def test_workers_are_those_of_the_data_set_where_it_has_any(genlab: Genlab) -> None:
     assert "did you mean 'num_threads'?" in genlab("train", "dataset.n_workers=2").errors
     assert "did you mean 'dataset.num_workers'?" in genlab("train", "dataset=folder", "dataset.n_workers=2").errors

@@ -200,7 +200,7 @@ def test_a_limit_of_files_is_met_in_a_process_of_its_own(tmp_path: Path, tally: 
         line = [sys.executable, "-c", LIMITED, limit, "train", f"resume={folder}", "trainer.num_steps=20"]
         limited = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=120)
         assert limited.returncode == 7, limited.stderr
-        assert "disk full at " in require_a_line(limited.stderr)
+        assert "file too large at " in require_a_line(limited.stderr)
         resumed = run("train", f"resume={folder}", "trainer.num_steps=20")
         assert resumed.returncode == 0, resumed.stderr
         assert checkpoint_of(folder)["step"] == 20
