@@ -262,7 +262,8 @@ def lost_process_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = re.sub(r"^\[\S+\] ", "", first).partition(". ")[0]  # without gloo's line of code and its advice
         if re.search("timed? ?out", reason, re.IGNORECASE):
             raise ProcessHungError(f"another process of the run did not answer in time ({reason})") from error
         raise ProcessLostError(f"another process of the run is gone ({reason})") from error
