@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from genlab.config.compose import open_composer, plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
 from genlab.data.download import exclusive_access, storage_error
-from genlab.errors import ConfigurationError, GenlabError
+from genlab.errors import CheckpointError, ConfigurationError, GenlabError
 from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
+from genlab.run.changes import resumed
 from genlab.run.checkpoint import FORMAT_VERSION
 from genlab.run.environment import saved_class_names
-from genlab.run.folder import read_summary
+from genlab.run.folder import has_checkpoint, read_summary
 from genlab.run.loading import load_trained, weights_id
+from genlab.run.record import load_run
 from genlab.training.collapse import ClassPredictor
 from genlab.types import ImageSpec
 
@@ -147,17 +150,27 @@ def reference_classifier(
         with exclusive_access(cache, name):
             if _status(home) != "finished":
                 tell(f"training a classifier on {dataset.name} to measure samples, once; cached in {home}")
-                try:
-                    if home.exists():  # damaged, or interrupted and not resumed by the user
-                        shutil.rmtree(home)
-                    home.mkdir()
-                except OSError as error:
-                    raise storage_error(home, error) from error
-                train(configuration, home, command="genlab train model=classifier")
+                _train(configuration, home, device=device, train=train)
     found = load_classifier(home, spec=dataset.spec, device=device)
     measured = "" if found.test_error is None else f", {100 * found.test_error:.2f} % error on its test images"
     tell(f"classifier {found.weights_id} of {dataset.name}{measured}: {home}")
     return found
+
+
+def _train(configuration: RunConfiguration, home: Path, *, device: torch.device, train: Callable[..., object]) -> None:
+    """Train in a folder of the cache, from the checkpoint that an interrupted training left there if it can be used."""
+    command = "genlab train model=classifier"
+    if has_checkpoint(home):
+        with suppress(CheckpointError, ConfigurationError):
+            train(resumed(load_run(home), [f"device={device}"]), home, command=command)
+            return
+    try:
+        if home.exists():
+            shutil.rmtree(home)
+        home.mkdir()
+    except OSError as error:
+        raise storage_error(home, error) from error
+    train(configuration, home, command=command)
 
 
 def cached_classifier(

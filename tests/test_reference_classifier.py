@@ -67,17 +67,19 @@ def test_hidden_labels_share_the_classifier_and_other_images_do_not(told: list[s
     assert fetch(told, binarization="none").run_folder != whole.run_folder
 
 
-def test_what_an_interrupted_start_left_is_replaced(told: list[str]) -> None:
+def test_what_is_damaged_is_replaced(told: list[str]) -> None:
     home = fetch(told).run_folder
-    for num_trainings, summary in ((2, json.dumps({"status": "interrupted"})), (3, "{")):
-        (home / "summary.json").write_text(summary)
+    for name in ("config.yaml", "checkpoints/last.safetensors"):
+        (home / "summary.json").write_text(json.dumps({"status": "interrupted"}))
+        (home / name).write_text("{")
+        for copy in (home / "checkpoints").glob("previous*"):
+            copy.unlink()
         (home / "stray").touch()
         assert fetch(told).run_folder == home
         assert not (home / "stray").exists()
-        assert [line.split()[0] for line in told].count("training") == num_trainings
 
 
-def test_an_interrupted_training_is_resumed_by_the_command_that_it_names(
+def test_an_interrupted_training_is_resumed_by_the_command_that_it_names_and_by_the_next_that_needs_it(
     told: list[str], genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
@@ -89,9 +91,17 @@ def test_an_interrupted_training_is_resumed_by_the_command_that_it_names(
     with pytest.raises(StoppedBySignal, match="after step 1; saved; to resume: ") as stop:
         fetch(told, train=interrupted)
     *_, resume = shlex.split(str(stop.value))
+    home = Path(resume.partition("=")[2])
+    shutil.copytree(home, "interrupted")
     assert genlab("train", resume).code == 0
-    fetch(told)
+    found = fetch(told)
     assert [line.split()[0] for line in told] == ["training", "classifier"]
+
+    shutil.rmtree(home)
+    shutil.copytree("interrupted", home)
+    (home / "kept").touch()
+    assert fetch(told).weights_id == found.weights_id
+    assert (home / "kept").exists()
 
 
 def test_data_without_splits_to_measure_on_still_give_one(told: list[str]) -> None:
