@@ -1,19 +1,29 @@
 """The discriminator: a network's features, layers that techniques add to them, and linear outputs.
 
+In training it sees real and generated images in passes of their own, and batch normalisation normalises each pass by
+itself. Its running statistics are therefore kept apart, too: of both kinds together they would be those of no pass, and
+the network in evaluation another function than the one that was trained.
+
 With a projection (Miyato & Koyama 2018, arXiv:1802.05637, equation 3) an image x of class y has the score
 psi(phi(x)) + <V y, phi(x)>: psi is the linear output, phi(x) are the features, V y is the embedding of the class.
 
 Dimensions: B batch, R real images, C channels, H height, W width, F features, K conditions, O outputs.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genlab.models.base import coupling_layer
 from genlab.models.gan.networks import DiscriminatorNetwork, GaussianNoiseLayer
+
+_STATISTICS = {"running_mean": "generated_mean", "running_var": "generated_var"}
+"""Buffers of real images, and those of generated ones."""
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -55,6 +65,12 @@ class Discriminator(nn.Module):
         if num_projected:
             self.embedding = nn.Linear(num_projected, num_joint_features, bias=False)
             nn.init.xavier_uniform_(self.embedding.weight)
+        self._normalizing = tuple(
+            layer for layer in self.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+        )
+        for layer in self._normalizing:
+            for name, other in _STATISTICS.items():
+                layer.register_buffer(other, getattr(layer, name).clone())
 
     @property
     def couples_batches(self) -> bool:
@@ -62,6 +78,22 @@ class Discriminator(nn.Module):
         return not isinstance(self.feature_layer, nn.Identity | GaussianNoiseLayer) or (
             coupling_layer(self.network, training=True) is not None
         )
+
+    @contextmanager
+    def on_generated(self) -> Iterator[None]:
+        """Use the running statistics of generated images; without it, those of real ones."""
+        self._exchange_statistics()
+        try:
+            yield
+        finally:
+            self._exchange_statistics()
+
+    def _exchange_statistics(self) -> None:
+        for layer in self._normalizing:
+            for name, other in _STATISTICS.items():
+                kept, given = getattr(layer, name), getattr(layer, other)
+                setattr(layer, name, given)
+                setattr(layer, other, kept)
 
     def forward(self, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]) -> DiscriminatorOutput:
         features = self.features(images, conditions)
@@ -85,7 +117,9 @@ class Discriminator(nn.Module):
     ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """Return the outputs for real and generated images, in one pass if the images of a batch are independent."""
         if self.couples_batches:
-            return self(real, real_conditions), self(fake, fake_conditions)
+            real_output: DiscriminatorOutput = self(real, real_conditions)
+            with self.on_generated():
+                return real_output, self(fake, fake_conditions)
         # One pass over both is the same function, and fills the matrix products better.
         both = self(torch.cat((real, fake)), torch.cat((real_conditions, fake_conditions)))
         parts = torch.tensor_split(both.features, [len(real)]), torch.tensor_split(both.outputs, [len(real)])

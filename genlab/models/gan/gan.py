@@ -261,7 +261,8 @@ class GAN(GenerativeModel, HasScores):
         real, _ = self._split(batch)
         generated = self._generate_for(real.labels) if received is None else received
         fake, fake_conditions = self._seen(generated.images), packed(generated.conditions, self.pack)
-        output = self.discriminator(fake, fake_conditions)
+        with self.discriminator.on_generated():
+            output = self.discriminator(fake, fake_conditions)
         extra = [self.conditioning.generator_term(output, generated.extra_inputs)]
         extra += self.techniques.generator_terms(self._step_tensors(real, fake, fake_conditions, output))
         scores = self._scores(output.outputs)
@@ -392,10 +393,13 @@ class GAN(GenerativeModel, HasScores):
             num, size = len(batch.images), self.pack
             rows = rows_of_whole_packs(num, size, device=self._device)
             conditions = packed(generated.conditions[rows], size)
-            real, fake = (
-                of_single_images(self.discriminator(packed(images[rows], size), conditions).outputs, size, num)
-                for images in (self._to_network(batch.images), generated.images)
-            )
+
+            def outputs(images: Tensor) -> Tensor:
+                return of_single_images(self.discriminator(packed(images[rows], size), conditions).outputs, size, num)
+
+            real = outputs(self._to_network(batch.images))
+            with self.discriminator.on_generated():
+                fake = outputs(generated.images)
             return self.objective.game_metrics(self._scores(real), self._scores(fake)) | self.conditioning.measures(
                 real, batch.labels
             )
