@@ -81,6 +81,12 @@ CHANGES = (
     Change("The logged cross-entropy and error of a classifier", "3bfb7c1"),
     Change("`experiment=draw_classifier_cluttered_mnist`", "3b5bb8b", ("draw_classifier_cluttered_mnist",)),
     Change("On the CPU DCGAN's generator of grey images", "b9059c6"),
+    Change(
+        "Batch normalisation in a discriminator has",
+        "969919e",
+        ("dcgan_*", "infogan_*", "acgan_*"),
+        ("score_*", "accuracy_*", "code_error_*", "error"),
+    ),
 )
 
 
