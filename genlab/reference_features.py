@@ -61,6 +61,9 @@ def quality_observers(
         reason = "trainer.validation_interval is 0"
     elif num_images < LEAST_IMAGES:
         reason = f"dataset {dataset.name} has {num_images} validation images, and {LEAST_IMAGES} are the fewest"
+        if "validation_fraction" in configuration.dataset:
+            reason += "; a larger dataset.validation_fraction gives more"
+        _log.info("quality: not measured, so the last checkpoint is used: %s", reason)
     elif (limit := configuration.settings.validation_images) is not None and limit < LEAST_IMAGES:
         reason = f"trainer.validation_images is {limit}, and {LEAST_IMAGES} are the fewest"
     if reason is not None:

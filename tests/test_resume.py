@@ -56,7 +56,7 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 REFUSED = {
-    "weights that are not averaged": ("trainer.ema_decay=null", 4),
+    "weights that are not averaged": ("trainer.ema_decay=null", 2),
     "a batch of nothing": ("trainer.batch_size=0", 2),
     "another model": ("model.num_units=8", 2),
     "a dry run": ("trainer.dry_run=true", 2),
@@ -89,8 +89,9 @@ def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_resumes_alone(genlab: G
     shutil.copy("run/checkpoints/last.safetensors", "run/checkpoints/previous.safetensors")
     Path("run/checkpoints/last.safetensors").write_bytes(b"damaged")
     before = contents(run)
-    assert genlab("train", "resume=run", "trainer.num_steps=5", "trainer.ema_decay=null").code == 4
-    assert contents(run) == before
+    outcome = genlab("train", "resume=run", "trainer.num_steps=5", "trainer.ema_decay=null")
+    assert (outcome.code, contents(run)) == (2, before)
+    assert "trainer.ema_decay cannot be switched off on resume (this run has 0.9); leave it out" in outcome.errors
     assert genlab("train", "resume=run", "trainer.num_steps=5").code == 0
     assert Path("run/checkpoints/last.safetensors.damaged").read_bytes() == b"damaged"
 
@@ -139,7 +140,7 @@ def test_a_rate_that_jumps_is_said_with_both_values_and_a_suggestion(genlab: Gen
     rate = 5e-3  # of DRAW's recipe; the factors are those of half a cosine over 3 steps and over 6, at its step 3
     after = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 3 / 5)))
     assert f"at step 3 (from {0.01 * rate:.4g} to {after:.4g})" in line
-    assert "schedule=constant and schedule=warmup_stable_decay" in line
+    assert "schedule=constant never jumps, and schedule=warmup_stable_decay only if its decay" in line
     outcome = genlab("train", "resume=run", "trainer.test_at_end=false")
     assert "learning rate" not in outcome.output
 

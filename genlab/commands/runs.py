@@ -70,18 +70,26 @@ def table(runs: Sequence[Run], *, width: int = 0) -> str:
     Args:
         runs: Of :func:`genlab.comparison.runs.read_runs`.
         width: Columns of the terminal; 0 is no limit. In a table that is too wide, each name has a line of its own,
-            whole, since it is there to be typed.
+            whole, since it is there to be typed; measures are cut, and lose their step where that is not enough.
     """
     rows = [_row(run) for run in runs]
     table = aligned([_HEADER], rows, width=0)
     if not width or _width(table) <= width:
         return table
-    excess = _width(aligned([_HEADER[1:]], [row[1:] for row in rows], width=0)) + len(_INDENT) - width
-    most = max(len(row[_MEASURE]) for row in rows) - max(excess, 0)
+    most = _most_of_measure(rows, width)
+    if most < max(len(_shortened(row[_MEASURE], 0)) for row in rows):
+        rows = [(*row[:_MEASURE], row[_MEASURE].partition(" (step ")[0], *row[_MEASURE + 1 :]) for row in rows]
+        most = _most_of_measure(rows, width)
     rows = [(*row[:_MEASURE], _shortened(row[_MEASURE], most), *row[_MEASURE + 1 :]) for row in rows]
     head, rule, *lines = aligned([_HEADER[1:]], [row[1:] for row in rows], width=0).splitlines()
     named = [text for row, line in zip(rows, lines, strict=True) for text in (row[0], f"{_INDENT}{line}")]
     return "\n".join((_HEADER[0], f"{_INDENT}{head}", f"{_INDENT}{rule}", *named))
+
+
+def _most_of_measure(rows: Sequence[tuple[str, ...]], width: int) -> int:
+    """Return the longest measure with which rows without their name fit a width."""
+    excess = _width(aligned([_HEADER[1:]], [row[1:] for row in rows], width=0)) + len(_INDENT) - width
+    return max(len(row[_MEASURE]) for row in rows) - max(excess, 0)
 
 
 def _width(text: str) -> int:
@@ -89,7 +97,7 @@ def _width(text: str) -> int:
 
 
 def _shortened(measure: str, most: int) -> str:
-    """Return a measure with its value and step whole and its name cut to fit."""
+    """Return a measure with its value whole and its name cut to fit."""
     name, _, value = measure.partition(" ")
     return measure if len(measure) <= most else f"{name[: max(most - len(value) - 4, 1)]}... {value}"
 

@@ -202,7 +202,9 @@ def ledger_of_samples(comparison: Comparison, *, weights: Weights) -> Ledger:
 
 
 def show_report(report: Report, dataset: Dataset | None, place: Path) -> None:
-    """Print the histogram of the classes of a report, and write its pictures into ``samples/`` of a folder."""
+    """Print the remarks and the histogram of a report, and write its pictures into ``samples/`` of a folder."""
+    for remark in report.remarks:
+        print(remark)
     if report.histogram is not None:
         print(format_histogram(report.histogram, dataset))
     for name, picture in report.pictures.items():

@@ -53,7 +53,7 @@ def weights_file(named: str) -> Path:
     except DownloadError as error:
         raise CheckpointError(
             f"Inception's weights ({NUM_BYTES / 1e6:.0f} MB) cannot be downloaded from {URL}: {error}; put that file "
-            f"at {path}, or name one with inception_weights=FILE"
+            f"at {path}, or name one with inception_weights=FILE (in training quality.inception_weights=FILE)"
         ) from error
     return path
 

@@ -94,6 +94,7 @@ class Report:
     histogram: Int[Tensor, " K"] | None = None
     """Samples in each class of the classifier; None without one."""
     pictures: dict[str, Float[Tensor, "C h w"]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,10 @@ class Comparison:
         self.device = device
         self.measures = measures
         self.class_counts = None if dataset is None else training_classes(dataset)
-        self.real = real = None if dataset is None else self._other_real_images(dataset)
+        self._split_of_real = None if dataset is None else self._other_split(dataset)
+        self.real = real = None
+        if dataset is not None and self._split_of_real is not None:
+            self.real = real = self._real(dataset, self._split_of_real, len(generated.levels))
         self._looks = [
             _Look(
                 extractor=extractor,
@@ -160,6 +164,8 @@ class Comparison:
 
     def _report(self) -> Report:
         report = Report()
+        if self._split_of_real == "train":
+            report.remarks.append("of real: training images, since the other splits have too few")
         for look in self._looks:
             self._measure(look, report)
         for name, measure in self.measures.items():
@@ -185,12 +191,10 @@ class Comparison:
             baselines = self._parzen(self._real(dataset, "train", len(self.generated.levels)), choosing)
             report.baselines.extend(as_baseline(estimate) for estimate in baselines)
 
-    def _other_real_images(self, dataset: Dataset) -> UInt8[Tensor, "N C H W"] | None:
-        """Return real images of another split than the reference, at most as many as generated; None if too few."""
-        for split in _SPLITS_FOR_THE_BASELINE:
-            if split != self.reference.split and dataset.num_images(split) >= LEAST_IMAGES:
-                return self._real(dataset, split, len(self.generated.levels))
-        return None
+    def _other_split(self, dataset: Dataset) -> Split | None:
+        """Return the split of the real images that are measured in place of the samples; None if all are too small."""
+        splits = (split for split in _SPLITS_FOR_THE_BASELINE if split != self.reference.split)
+        return next((split for split in splits if dataset.num_images(split) >= LEAST_IMAGES), None)
 
     def _measure(self, look: _Look, report: Report) -> None:
         """Compute every measure on the features of one extractor."""

@@ -80,7 +80,8 @@ class QualityObserver(Observer):
         self._reference = self._features(reference)
         self._gaussian = fit_gaussian(self._reference)
         # The classifier knows training images, so others are better.
-        of_real = self._of_training if len(real) < self.num_images else self._features(real)
+        self._real_is_trained = len(real) < self.num_images
+        of_real = self._of_training if self._real_is_trained else self._features(real)
         self._of_real = self._measured(of_real, of_real=True) if len(of_real) >= LEAST_IMAGES else {}
         assert isinstance(run.model, GenerativeModel)
         self._labels = sample_labels(run.model, dataset, self.num_images, seed=_SEED)
@@ -185,10 +186,11 @@ class QualityObserver(Observer):
             share = f", {100 * seconds / (training + seconds):.1f} % of the time"
         few = "; with so few images distances are too large, and comparable only at this number"
         _log.info(
-            "quality: %d samples and as many validation images every %d steps, by %s; a measurement takes %.2g s%s%s",
+            "quality: %d samples and as many validation images every %d steps, by %s%s; a measurement takes %.2g s%s%s",
             self.num_images,
             self.interval,
             self.extractor.identity,
+            " (real: training images)" if self._real_is_trained else "",
             seconds,
             share,
             few if self.num_images < _FEW_IMAGES else "",

@@ -82,6 +82,12 @@ def resumed(run: SavedRun, overrides: Sequence[str]) -> RunConfiguration:
         changed.add(key)
     if values["trainer"]["dry_run"] and not saved.trainer["dry_run"]:
         raise ConfigurationError("trainer.dry_run must be left out with resume: a resumed run keeps its checkpoints")
+    was, wanted = saved.trainer["ema_decay"], values["trainer"]["ema_decay"]
+    if (was is None) != (wanted is None):
+        raise ConfigurationError(
+            f"trainer.ema_decay cannot be switched {'on' if was is None else 'off'} on resume (this run has "
+            f"{'null' if was is None else was}); leave it out, or begin a new run with init_from={run.folder}"
+        )
     if values["trainer"].get("devices") == 1 and "trainer.max_restarts" not in changed:
         values["trainer"]["max_restarts"] = 0  # with one process there is no other to notice its death
     return read_run_configuration(values, is_trusted=False).changed(saved_run=run)

@@ -113,6 +113,9 @@ def test_the_baseline_is_the_measure_of_other_real_images(data, classifier: Clas
     assert {estimate.name for estimate in report.baselines} == {f"baseline_real_{name}" for name in names}
     counts = {estimate.name: (estimate.num_generated, estimate.num_reference) for estimate in report.baselines}
     assert counts["baseline_real_frechet_distance_classifier"] == (200, 300)  # all validation images, all test images
+    assert report.remarks == []
+    report, _ = measure(digits(**(SMALL_DIGITS | {"num_validation": 40})), classifier, Parrot(data))
+    assert report.remarks == ["of real: training images, since the other splits have too few"]
 
 
 class Gap(SampleMeasure):

@@ -127,6 +127,7 @@ def test_the_list_fits_the_terminal_with_whole_names(outputs: Path) -> None:
     assert {*NAMES} < {*lines}
     assert " 12.50 (step 7)" in table(runs, width=70)
     assert max(map(len, table(runs, width=70).splitlines())) <= 70
+    assert max(map(len, table(runs, width=60).splitlines())) <= 60  # without the step
     assert find_run(table(read_runs([Path("outputs/digits-draw")])).splitlines()[-1].split()[0]) == runs[0].folder
 
 
