@@ -1,7 +1,8 @@
 """Averages of per-example measures over a split, right on the last partial batch."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -37,6 +38,8 @@ class Batching:
     couples_images: bool = False
     """True if a measure of one image depends on the others of its batch. The images then come in a random order, for
     files may be ordered by class, and training images, which are not counted, fill the last batch up."""
+    group_size: int = 1
+    """Images that share one draw of a measure, such as those of a pack."""
 
     @property
     def protocol(self) -> str | None:
@@ -52,7 +55,11 @@ def batching_for(model: Model, *, training_size: int, size: int) -> Batching:
         training_size: Images of one forward pass of training, which is what such a model knows.
         size: Images at a time for every other model.
     """
-    return Batching(size=training_size if model.couples_images else size, couples_images=model.couples_images)
+    return Batching(
+        size=training_size if model.couples_images else size,
+        couples_images=model.couples_images,
+        group_size=model.group_size,
+    )
 
 
 def evaluation_batch_size(model: Model, batch_size: int) -> int:
@@ -127,7 +134,15 @@ def averages_of_split(
     noisy = with_noise_of_their_own(
         batches, seed=seed, purpose=split, device=device, first=rank(), stride=num_processes()
     )
-    return average_measures(evaluate, noisy, declarations=declarations, is_shared=True)
+    averages = average_measures(evaluate, noisy, declarations=declarations, is_shared=True)
+    if batching.group_size == 1:
+        return averages
+    error = math.sqrt(batching.group_size)  # of so many times fewer independent values
+    return {name: replace(it, standard_error=_times(error, it.standard_error)) for name, it in averages.items()}
+
+
+def _times(factor: float, values: float | list[float]) -> float | list[float]:
+    return [factor * value for value in values] if isinstance(values, list) else factor * values
 
 
 def _filled_up(

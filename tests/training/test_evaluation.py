@@ -212,6 +212,28 @@ def averaged_together() -> dict[str, Average]:
     )
 
 
+def test_images_that_share_a_value_count_once_in_its_standard_error() -> None:
+    """Of 50 pairs, each of which has one value, the mean deviates as that of 50 values."""
+    values = torch.randn(50, generator=torch.Generator().manual_seed(0)).double()
+
+    def error(copies: int) -> float:
+        dataset = make_dataset(num_images=50 * copies)
+        shared = iter(values.repeat_interleave(copies).split(10 * copies))
+        found = averages_of_split(
+            lambda batch: {"x": next(shared)},
+            dataset,
+            "validation",
+            declarations={},
+            batching=Batching(size=10 * copies, group_size=copies),
+            seed=0,
+            device=torch.device("cpu"),
+        )["x"]
+        assert isinstance(found.standard_error, float)
+        return found.standard_error
+
+    assert error(2) == pytest.approx(error(1), rel=0.02)
+
+
 def test_the_averages_of_two_processes_are_those_of_one_to_the_last_bit(pair: Pair) -> None:
     alone = averaged_together()
     assert (alone["third"].mean, alone["third"].standard_error) == (1 / 3, 0.0)

@@ -32,13 +32,19 @@ class WeightNormalization(WeightTechnique):
 
     def parametrize(self, discriminator: Discriminator) -> None:
         for layer in _layers(discriminator):
-            is_learned = self.learns_scale or layer is discriminator.output
+            is_learned = self.learns_scale or layer in (discriminator.output, discriminator.embedding)
             normalize_weight(layer, learns_scale=is_learned, direction_std=self.direction_std)
 
     def initialize(
         self, discriminator: Discriminator, images: Float[Tensor, "B C H W"], conditions: Float[Tensor, "B K"]
     ) -> None:
-        with data_dependent_initialization([(layer, scale_of(layer), 1.0) for layer in _layers(discriminator)]):
+        # The score sums the products of all features with those of the class.
+        of_embedding = discriminator.output.in_features**-0.5
+        deviations = (
+            (layer, scale_of(layer), of_embedding if layer is discriminator.embedding else 1.0)
+            for layer in _layers(discriminator)
+        )
+        with data_dependent_initialization([*deviations]):
             discriminator(images, conditions)
 
 

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from genlab.checks.phases import training_step
+from genlab.models.gan.conditioning import ClassProjection
 from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.techniques.weight_normalization import WeightNormalization
 from genlab.nn.weight_norm import scale_of
 from tests.models.gan.tiny import make_gan, make_updates
-from tests.models.tiny import make_batch
+from tests.models.tiny import make_batch, make_spec
 
 DCGAN = functools.partial(DCGANDiscriminator, channels=3, num_hidden=None, normalization=None, leak=0.2)
 
@@ -36,6 +37,20 @@ def test_the_data_set_the_lengths_and_training_changes_the_learned_ones(learns_s
         torch.testing.assert_close(lengths, scale_of(layer).detach().abs())
         is_learned = learns_scale or layer is model.discriminator.output
         assert torch.allclose(lengths, start) != is_learned
+
+
+def test_the_class_has_as_large_a_share_of_the_score_as_the_image() -> None:
+    technique = WeightNormalization(direction_std=0.1, learns_scale=False)
+    spec = make_spec(num_classes=3)
+    model = make_gan(spec, technique, discriminator=DCGAN, conditioning=ClassProjection())
+    batch = make_batch(spec, 300)
+    model.initialize(batch)
+    real = 2 * batch.images - 1
+    scores = model.discriminator(real, model._conditions(batch.labels)).outputs
+    assert 0.7 < scores.std() < 2.1  # of two terms with a deviation of 1
+    before = scale_of(model.discriminator.embedding).detach().clone()
+    training_step(model, make_updates(model), batch)
+    assert not torch.equal(scale_of(model.discriminator.embedding), before)
 
 
 def test_it_leaves_the_generator_alone() -> None:
