@@ -87,6 +87,7 @@ CHANGES = (
         ("dcgan_*", "infogan_*", "acgan_*"),
         ("score_*", "accuracy_*", "error"),  # the code error of a trained InfoGAN moves by 0.0005
     ),
+    Change("`weight_normalization` starts the projection", "945fa58"),
 )
 
 
