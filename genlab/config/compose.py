@@ -384,4 +384,7 @@ def _explain_grammar(override: str) -> str:
         return f"an override must be key=value, got '{override}'"
     if missing := missing_brackets(value):
         return f"{key} lacks {missing} at its end, got {value}; did you mean '{key}={value}{missing}'?"
-    return f"{key} must have a value that Hydra can read, got {value}; quote it: \"{key}='{value}'\""
+    hint = f"quote it: \"{key}='{value}'\""
+    if value.startswith("(") and value.endswith(")"):
+        hint = f"a list is '{key}=[{value[1:-1]}]'"
+    return f"{key} must have a value that Hydra can read, got {value}; {hint}"

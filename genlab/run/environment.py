@@ -91,7 +91,9 @@ def class_number(run_folder: Path, label: int | str) -> int:
     if str(label) in names:
         return names.index(str(label))
     if isinstance(label, str) or (names and not 0 <= label < len(names)):
-        hint = suggestion(str(label), names, kind="classes") if names else "this folder has no class names"
+        hint = "this folder has no class names"
+        if names:  # a number that is out of range is near no other one
+            hint = suggestion(str(label) if isinstance(label, str) else "", names, kind="classes")
         raise ConfigurationError(f"label must be the name or the number of a class, got {label}; {hint}")
     return label
 

@@ -221,7 +221,7 @@ def test_the_latents_of_given_images_are_found_in_a_gan(
         assert f"{entry['file']}      {entry['rms_error_of_draws']:.4f}" in outcome.output
     assert genlab(*arguments, "label=3").output == outcome.output
     for words, message in (
-        (("label=10",), "label must be the name or the number of a class, got 10"),
+        (("label=10",), "label must be the name or the number of a class, got 10; classes: 0, 1"),
         (("latent_steps=0",), "latent_steps must be an integer of at least 1, got 0"),
         (("images=null",), "latent_steps must be null without images=FOLDER"),
     ):

@@ -289,6 +289,7 @@ OUT_OF_RANGE = [
     ("dataset=mnist\x00", "dataset"),
     ("seed", "an override must be key=value, got 'seed'"),
     ("dataset.root=ünï", "quote it"),
+    ("dataset.size=(32,64)", "a list is 'dataset.size=[32,64]'"),
 ]
 
 
