@@ -226,7 +226,8 @@ def _visualizer(model: Model, *, labelled: bool) -> Callable[..., dict[str, Tens
 
     def samples(batch: object, *, num_samples: int, generator: Generator, label: int) -> dict[str, Tensor]:
         del batch
-        return {"samples": model.sample(num_samples, labels=torch.full((num_samples,), label), generator=generator)}
+        labels = torch.full((num_samples,), label, device=generator.device)
+        return {"samples": model.sample(num_samples, labels=labels, generator=generator)}
 
     return samples
 
