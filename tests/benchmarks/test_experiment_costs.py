@@ -31,6 +31,7 @@ def test_a_step_of_an_experiment_is_taken() -> None:
     assert experiment_costs.estimate("pixelcnn_blocks_mnist_quick", device=CPU, batch=2, steps=1)[2] > 0
 
 
+@pytest.mark.slow
 def test_every_experiment_that_was_not_run_has_known_images() -> None:
     for experiment in read_experiments([config_directory()]):
         if experiment.ours.startswith("not run"):

@@ -20,6 +20,7 @@ from genlab.errors import ConfigurationError
 from tests.commands.conftest import train_tiny
 from tests.conftest import Outcome
 from tests.data.sources import SMALL_DIGITS
+from tests.thinning import slow
 
 
 @pytest.fixture(name="record")
@@ -77,7 +78,7 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
     assert "nll_importance_weighted_nats" not in {entry["name"] for entry in record["measures"]}
 
 
-@pytest.mark.parametrize("changes", [("split=validation",), ("samples=true", "reference_split=validation")])
+@pytest.mark.parametrize("changes", [("split=validation",), slow((("samples=true", "reference_split=validation"),))])
 def test_the_ledger_of_another_split_leaves_that_of_the_test(
     genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object], changes: tuple[str, ...]
 ) -> None:
