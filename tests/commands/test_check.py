@@ -74,6 +74,7 @@ def test_a_users_own_broken_model_fails_with_2(
     assert "the model fails: no prediction sees its own symbol, probabilities sum to one" in outcome.errors
 
 
+@pytest.mark.slow
 def test_the_hint_of_a_technique_that_changes_colours_works(genlab: Callable) -> None:
     command = ("check", "model=gan", "technique=[diff_augment]", "num_threads=1")
     refused = genlab(*command)

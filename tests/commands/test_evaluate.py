@@ -93,6 +93,7 @@ def test_the_ledger_of_another_split_leaves_that_of_the_test(
     assert json.loads(compared.output)["runs"][0]["measures"]["nll_nats"]["split"] == "test"
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_that_would_replace_each_others_results_are_refused(
     genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object]
 ) -> None:

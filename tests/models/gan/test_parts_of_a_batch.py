@@ -119,6 +119,7 @@ def test_parts_with_different_numbers_of_labels_train_alike_or_need_the_whole(na
     assert is_equal == (needs_whole_batch(model, data) is None)
 
 
+@pytest.mark.slow
 def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: Callable[..., Outcome]) -> None:
     model = make_gan(SPEC, techniques={"r1_penalty": R1Penalty(weight=1.0, interval=4)})
     rule = "trainer.gradient_accumulation must be 1 with model.techniques.r1_penalty, which the parts of a batch"
