@@ -266,6 +266,14 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
+def read_json_if_whole(folder: Path, name: str) -> dict[str, Any]:
+    """Return the object in a JSON file of a folder; empty if it is absent or damaged."""
+    try:
+        return read_json(folder, name)
+    except (OSError, ValueError):
+        return {}
+
+
 def require_contained(folder: Path) -> None:
     """Refuse a folder that contains special files, or links that lead out of it, since it is also written to.
 

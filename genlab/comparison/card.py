@@ -3,7 +3,7 @@
 Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (arXiv:1810.03993) that genlab can fill.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
@@ -25,8 +25,6 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages:
         digest: SHA-256 of their file.
         packages: Of the user's own code that the model or its settings name.
     """
-    needed = ", ".join(packages)
-    needs = f"The model needs code that is not in this folder: install the Python package {_code(needed)} and set "
     parts = [
         f"# {_text(run.model)} on {_text(run.dataset)}",
         f"{_code(run.configuration.get('model'))}, trained and exported with genlab {origin.genlab_version}.",
@@ -37,7 +35,7 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages:
         _block("python", 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'),
         "On the command line: `genlab sample run=THIS_FOLDER`, `genlab evaluate run=THIS_FOLDER`. Nothing in this "
         f"folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
-        *([f"{needs}{_code(f'GENLAB_ALLOW={needed}')}."] if packages else []),
+        *_needs(packages),
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
         "people, nor to pass its images off as real.",
         "## Limits",
@@ -59,6 +57,15 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages:
         "their publisher.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _needs(packages: Collection[str]) -> Iterator[str]:
+    if packages:
+        names = ",".join(packages)
+        yield (
+            f"The model needs code that is not in this folder: install the Python package {_code(names)} and set "
+            f"{_code(f'GENLAB_ALLOW={names}')}."
+        )
 
 
 def _facts(run: Run, spec: ImageSpec, origin: Origin, digest: str) -> list[str]:

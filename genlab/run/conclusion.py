@@ -16,7 +16,8 @@ from genlab.paths import from_here, program
 from genlab.printing import printable
 from genlab.run.folder import has_checkpoint
 from genlab.run.names import RUNS_ROOT
-from genlab.run.record import read_evaluation, save_evaluation
+from genlab.run.record import EVALUATION_NAME, save_evaluation
+from genlab.storage import read_json_if_whole
 from genlab.terminal import RESULTS
 from genlab.training.trainer import Trainer
 
@@ -59,7 +60,7 @@ def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> No
 def _save_ledger(trainer: Trainer, measures: list[Entry], baselines: list[Entry], *, command: str) -> None:
     """Write evaluation.json, unless `genlab evaluate` has written all of these measures for the same weights."""
     checkpoint, step = trainer.tested
-    previous = read_evaluation(trainer.run_folder)
+    previous = read_json_if_whole(trainer.run_folder, EVALUATION_NAME)
     entries = [entry for entry in previous.get("measures", []) if isinstance(entry, Mapping)]
     names, measured = {entry.name for entry in measures}, {str(entry.get("name")) for entry in entries}
     is_same = (previous.get("checkpoint"), previous.get("step")) == (checkpoint, step) and all(

@@ -17,7 +17,7 @@ from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.parallel.collectives import num_processes
 from genlab.printing import printable
-from genlab.storage import read_json, replace_atomically
+from genlab.storage import read_json_if_whole, replace_atomically
 
 ENVIRONMENT_NAME = "environment.json"
 _CLASS_NAMES = "class_names"
@@ -111,10 +111,7 @@ def saved_init_from(run_folder: Path) -> Mapping[str, Any]:
 
 def _previous(run_folder: Path) -> Mapping[str, Any]:
     """Return the content of environment.json; empty if it is damaged, which must not end a run."""
-    try:
-        previous = read_json(run_folder, ENVIRONMENT_NAME)
-    except (OSError, ValueError):
-        return {}
+    previous = read_json_if_whole(run_folder, ENVIRONMENT_NAME)
     return previous if isinstance(previous.get("commands", []), list) else {}
 
 

@@ -19,7 +19,7 @@ from genlab.config.plain_yaml import read_plain
 from genlab.config.targets import to_trust
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.paths import from_here, program
-from genlab.storage import opened_within, read_json, read_within, remove_temporaries
+from genlab.storage import opened_within, read_json_if_whole, read_within, remove_temporaries
 
 LOCK_NAME = ".lock"
 OWNER_NAME = ".owner"
@@ -181,10 +181,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
     """Return a run's summary.json; empty if absent or damaged."""
-    try:
-        return read_json(run_folder, "summary.json")
-    except (OSError, ValueError):
-        return {}
+    return read_json_if_whole(run_folder, "summary.json")
 
 
 def never_saved(folder: Path) -> bool:

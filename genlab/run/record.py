@@ -21,7 +21,7 @@ from genlab.printing import one_line
 from genlab.run.checkpoint import newer_format
 from genlab.run.environment import git_state
 from genlab.run.names import CONFIG_NAME, find_run
-from genlab.storage import json_bytes, read_json, replace_atomically, require_contained
+from genlab.storage import json_bytes, replace_atomically, require_contained
 from genlab.types import ImageSpec
 
 EVALUATION_NAME = "evaluation.json"
@@ -217,14 +217,6 @@ def evaluation_name(*splits: str) -> str:
     """Return the file name of a ledger of some splits: evaluation.json is of test images alone."""
     other = next((split for split in splits if split != "test"), None)
     return EVALUATION_NAME if other is None else f"evaluation_{other}.json"
-
-
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Return evaluation.json of a run; empty if absent or damaged."""
-    try:
-        return read_json(folder, EVALUATION_NAME)
-    except (OSError, ValueError):
-        return {}
 
 
 def save_evaluation(

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from genlab.errors import ConfigurationError
-from genlab.storage import read_json, replace_atomically
+from genlab.storage import read_json_if_whole, replace_atomically
 
 HyperParameters = Mapping[str, bool | int | float | str]
 
@@ -54,10 +54,7 @@ class LoggedRun:
         replace_atomically(self.folder / _IDS_NAME, json.dumps({**self._ids(), logger: value}).encode())
 
     def _ids(self) -> dict[str, Any]:
-        try:
-            return read_json(self.folder, _IDS_NAME)
-        except (OSError, ValueError):
-            return {}
+        return read_json_if_whole(self.folder, _IDS_NAME)
 
 
 class Logger(ABC):
