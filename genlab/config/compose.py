@@ -223,7 +223,10 @@ class Composer:
         text = one_line(str(error))
         if several := _SEVERAL_VALUES.search(text):
             key, values = several.groups()
-            return f"{key} has several values, got {values}; add -m for a run of each, or write [{values}] for a list"
+            # A number, unlike an absent value, is no place for a list.
+            is_number = isinstance(OmegaConf.select(self._compose([], is_sweep=False), key), int | float)
+            as_list = "" if is_number else f", or write [{values}] for a list"
+            return f"{key} has several values, got {values}; add -m for a run of each{as_list}"
         unknown = _NOT_OVERRIDABLE.search(text)
         if unknown:
             return self._explain_unknown_key(unknown.group(1), chosen)

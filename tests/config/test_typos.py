@@ -186,7 +186,11 @@ AS_WRITTEN = [
     ("trainer.ema_decay=None", "must be a number or null, got 'None'; write null"),
     ("trainer.compile=yes", "must be auto or true or false, got 'yes'; write true"),
     ("trainer.compile=aut", "has no choice 'aut'; did you mean 'auto'? (choices: auto, false, true)"),
-    ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each, or write [0,1] for a list"),
+    ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each"),
+    (
+        "dataset.classes=0,1",
+        "dataset.classes has several values, got 0,1; add -m for a run of each, or write [0,1] for a list",
+    ),
 ]
 
 
