@@ -176,6 +176,9 @@ def _form(spec: ImageSpec) -> str:
 def _account(levels: UInt8[Tensor, "N C H W"], num_animated: int, reading: Reading) -> str:
     spec, plural = reading.spec, "" if len(levels) == 1 else "s"
     account = f"{len(levels):,} given image{plural}, {_form(spec)}"
+    if spec.channels == 3:
+        num_grey = int((levels == levels[:, :1]).flatten(1).all(1).sum())
+        account += f" ({num_grey:,} from grey)" if num_grey else ""
     if reading.threshold is not None:
         num_binary = int(((levels == 0) | (levels == 255)).flatten(1).all(1).sum())
         of_the_run = {

@@ -118,8 +118,9 @@ def test_a_single_file_and_grey_in_either_form(tmp_path: Path) -> None:
         assert given.names == [name]
         assert given.account.startswith("1 given image, 8x8, grey")
         assert torch.equal(_images(given.dataset, "train"), levels.view(1, 1, 8, 8) / 255)
-        in_colour = _images(_read(tmp_path / name, PHOTOGRAPHS, COLOUR).dataset, "train")
-        assert torch.equal(in_colour, levels.expand(1, 3, 8, 8) / 255)
+        in_colour = _read(tmp_path / name, PHOTOGRAPHS, COLOUR)
+        assert in_colour.account.startswith("1 given image, 8x8, in colour (1 from grey)")
+        assert torch.equal(_images(in_colour.dataset, "train"), levels.expand(1, 3, 8, 8) / 255)
 
 
 @pytest.mark.parametrize("size", [6, [4, 8]])
