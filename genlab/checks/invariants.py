@@ -29,6 +29,7 @@ INVARIANTS: Mapping[str, Invariant] = {
     "filters are centred": attention.filters_are_centred,
     "KL is zero at the prior": variational.kl_is_zero_at_the_prior,
     "KL is that of torch.distributions": variational.kl_is_that_of_torch,
+    "draws are of the posterior": variational.draws_are_of_the_posterior,
     "noise is fresh for every latent": variational.noise_is_fresh,
     "bound depends on the draw": variational.bound_depends_on_the_draw,
     "bound agrees with importance weights": variational.bound_agrees_with_importance_weights,

@@ -77,20 +77,29 @@ def log_prior_ratio(observed: Observed) -> Float[Tensor, " B"]:
     return torch.stack([ratio.reshape(len(ratio), -1).sum(1) for ratio in ratios]).sum(0)
 
 
-def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
-    """Return the correlation, over the images, of the standardised draws of every two latents.
+def noise_of(observed: Observed) -> Float[Tensor, "B D"]:
+    """Return the draws of all latents, less the posterior's mean and divided by its standard deviation.
 
     Raises:
-        DoesNotApply: A posterior is of classes or has correlations of its own, or there is one latent.
+        DoesNotApply: A posterior is of classes or has correlations of its own.
     """
     for latent in observed.latents:
         if not _is_factorised(latent.posterior):
             raise DoesNotApply(f"the latents of a {type(latent.posterior).__name__} are not independent numbers")
     noise = [(latent.value - latent.posterior.mean) / latent.posterior.stddev for latent in observed.latents]
-    standardised = torch.cat([part.flatten(1) for part in noise], 1)
-    if standardised.shape[1] < 2:
+    return torch.cat([part.flatten(1) for part in noise], 1)
+
+
+def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
+    """Return the correlation of `noise_of` any two latents, over the images.
+
+    Raises:
+        DoesNotApply: As `noise_of`, or there is one latent.
+    """
+    noise = noise_of(observed)
+    if noise.shape[1] < 2:
         raise DoesNotApply("it has one latent variable")
-    return torch.corrcoef(standardised.t())
+    return torch.corrcoef(noise.t())
 
 
 def _is_factorised(posterior: Distribution) -> bool:
@@ -114,6 +123,24 @@ def kl_is_that_of_torch(subject: Subject) -> Finding:
     expected = kl_of_distributions(observed)
     error = float(((observed.measures[model.kl_measure] - expected) / expected.clamp(min=1)).abs().max())
     return held_if(error < 1e-4, f"largest relative difference from torch.distributions {error:.1e}")
+
+
+def draws_are_of_the_posterior(subject: Subject) -> Finding:
+    """Check the mean and the variance of the draws: a variance taken for a deviation bounds no likelihood."""
+    model = require(subject.fresh(randomized=True).eval(), HasKL)
+    noise = noise_of(observe(model, subject.batch(_NUM_IMAGES))).double()
+    errors = [  # of the mean, whose expectation is zero, and of the square, one; each in its standard errors
+        (values.mean(0) - expected).abs() / values.std(0) * math.sqrt(_NUM_IMAGES)
+        for values, expected in ((noise, 0.0), (noise.square(), 1.0))
+    ]
+    # The largest of thousands of means is about four standard errors from its expectation.
+    of_mean, of_square = (float(error.max()) for error in errors)
+    variances = noise.square().mean(0)
+    return held_if(
+        max(of_mean, of_square) < 6,
+        f"variance of the draws by that of the posterior {float(variances.min()):.3g} to {float(variances.max()):.3g}; "
+        f"largest error of a mean {of_mean:.1f}, of a variance {of_square:.1f} standard errors",
+    )
 
 
 def noise_is_fresh(subject: Subject) -> Finding:

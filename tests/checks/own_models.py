@@ -109,6 +109,14 @@ class WrongVariance(VAE):
         return super().kl(mean, 0.5 * log_std)
 
 
+class VarianceAsDeviation(VAE):
+    """Draws with sigma^2 in the place of sigma."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, log_std, _ = super().encode(x)
+        return mean, log_std, mean + (2 * log_std).exp() * self.noise(mean)
+
+
 class NoKL(VAE):
     """A bound without its KL."""
 

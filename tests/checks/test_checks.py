@@ -99,6 +99,7 @@ OWN: dict[Callable[[ImageSpec], Model], set[str]] = {
         "a bound sums to at most one",
         "KL is zero at the prior",
         "KL is that of torch.distributions",
+        "draws are of the posterior",
         "noise is fresh for every latent",
         "bound depends on the draw",
         "bound agrees with importance weights",
@@ -244,6 +245,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         {"KL is zero at the prior", "KL is that of torch.distributions"},
     ),
     "VAE: wrong variance": (own_models.WrongVariance, {"KL is that of torch.distributions"}),
+    "VAE: a variance for the deviation of a draw": (own_models.VarianceAsDeviation, {"draws are of the posterior"}),
     "VAE: a bound without its KL": (
         own_models.NoKL,
         {"a bound sums to at most one", "bound agrees with importance weights"},

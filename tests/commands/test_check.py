@@ -52,7 +52,7 @@ def test_a_sound_model_holds_and_the_command_returns_0(genlab: Callable, tmp_pat
     assert found["KL is zero at the prior"].startswith("held")
     assert found["scores are unbounded"] == "does not apply  it has no score_layers, score_measure (HasScores)"
     assert outcome.output.splitlines()[0] == "DRAW on 4x4 images, channels 1, levels 2, classes 2"
-    assert outcome.output.splitlines()[-1] == "18 held, 0 failed, 8 do not apply"
+    assert outcome.output.splitlines()[-1] == "19 held, 0 failed, 8 do not apply"
     assert list(tmp_path.iterdir()) == []
 
 
