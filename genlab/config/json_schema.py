@@ -35,7 +35,8 @@ _FIELDS = {"trainer": TrainerSettings, "quality": QualitySettings}
 _RUN_TIME = {"model": ("spec",), "optimizer": ("params",), "schedule": ("optimizer", "num_steps")}
 _NODE: Schema = {"type": "object"}
 _LATER: Schema = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}  # an interpolation, or a mandatory value
-_ARGUMENT = re.compile(r"^ {4,}(\w+)(?: \([^)]*\))?: (.+)$", re.MULTILINE)
+# Its lines after the first are indented further.
+_ARGUMENT = re.compile(r"^ {4}(\w+)(?: \([^)]*\))?: (.+(?:\n {5,}\S.*)*)$", re.MULTILINE)
 
 
 def schemas(configs: Path, commands: Mapping[str, type]) -> dict[str, Schema]:
@@ -119,8 +120,12 @@ def _of_node(group: str, configs: Path, groups: Collection[str], comments: Mappi
 def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
     target = find_target(name, group)
     parameters = parameters_of(target)
-    descriptions = dict(_ARGUMENT.findall(inspect.getdoc(target) or ""))
-    descriptions |= dict(_ARGUMENT.findall(inspect.getdoc(target.__init__) or "") if inspect.isclass(target) else ())
+    texts = [inspect.getdoc(target), inspect.getdoc(target.__init__) if inspect.isclass(target) else None]
+    descriptions = {
+        name: " ".join(told.replace("``", "`").split())
+        for text in texts
+        for name, told in _ARGUMENT.findall(text or "")
+    }
     properties: dict[str, Schema] = {TARGET: {"type": "string"}, PARTIAL: {"type": "boolean"}, "defaults": {}}
     for key, parameter in parameters.items():
         if key not in _RUN_TIME.get(group.partition("/")[0], ()) and parameter.kind in (

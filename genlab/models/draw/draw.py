@@ -60,7 +60,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         learned_states: True if the recurrent states start at learned values rather than at zero.
         initial_canvas: "zero"; "learned", from zero; or "training_mean", learned from the logits of the mean image.
         observation: Called with the spec, gives the distribution of an image around sigmoid(c_T);
-            None chooses by the number of levels (:func:`genlab.models.draw.observation.default_observation`).
+            None chooses by the number of levels.
 
     Raises:
         ValueError: An argument is outside its range, or the observation model does not fit the data.
