@@ -227,7 +227,7 @@ def _row(experiment: Experiment, measure: str, run: Run | None, name: str) -> Ro
     if run is None:
         return row
     record = next((record for record in run.records if record.name == measure), None)
-    if record is None:
+    if record is None or run.is_outdated:
         return replace(row, ours=_state(run))
     return replace(
         row,

@@ -76,6 +76,8 @@ class Run:
     """Measures that need no model, on the same test images."""
     measured_step: int | None
     """Of the weights that were measured on test images."""
+    is_outdated: bool
+    """True if the run has gone on since, and has other weights now."""
     best_step: int | None
     """Of the weights that a validation has chosen."""
     provenance: str | None
@@ -144,7 +146,8 @@ def read_run(folder: Path, *, name: str) -> Run:
     best = _number(_node(summary, "best").get("step"))
     best_step = None if best is None else int(best)
     newest = step if is_of_last else best_step
-    if measured and at is not None and newest is not None and at < newest:
+    is_outdated = bool(measured) and at is not None and newest is not None and at < newest
+    if is_outdated:
         where = "the run is at" if is_of_last else "the best checkpoint is of"
         problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,}: genlab evaluate run={folder}")
     status, reason = _status(folder, summary)
@@ -178,6 +181,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         records=(*measured, *records_of_validation(summary, configuration)),
         baselines=tuple(records_of_evaluation({"measures": evaluation.get("baselines", [])}, [])),
         measured_step=at,
+        is_outdated=is_outdated,
         best_step=best_step,
         provenance=_text(evaluation.get("provenance")),
     )

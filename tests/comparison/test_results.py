@@ -112,6 +112,16 @@ def test_a_run_on_other_data_has_no_gap_to_what_was_published(make_run: RunMaker
         assert bool(rows(as_markdown(rows_of([experiment], read_runs([place]), {})))[0][5]) == has_gap
 
 
+def test_the_value_of_weights_that_were_trained_on_since_is_none_of_the_run(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 83.0)]  # of step 90
+    for status, told in (("interrupted", "interrupted after 100 of 100 steps"), ("finished", "not measured")):
+        summary = {"status": status, "best": {"step": 95}}
+        choices = {"experiment": "x"}
+        folder = make_run(status, choices=choices, overrides=("experiment=x",), measures=measures, summary=summary)
+        assert rows(as_markdown(rows_of([experiment], [read_run(folder, name="a")], {})))[0][4] == told
+
+
 def test_only_what_stands_between_the_markers_is_replaced() -> None:
     text = f"# Results\n{BEGIN}\nold | table\n{END}\nand more\n"
     once = replaced_between_markers(text, TABLE_MARKS, "| new |", where="x.md")
