@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,7 @@ from genlab.config.suggestions import suggestion
 from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.paths import program
-from genlab.run.measured import UNKNOWN, comparable_groups, record_of, refusals
+from genlab.run.measured import UNKNOWN, comparable_groups, is_number, record_of, refusals
 from genlab.storage import replace_atomically
 from genlab.tables import aligned
 
@@ -45,7 +44,7 @@ class Row:
 
     @property
     def competes(self) -> bool:
-        """Return True if the run finished with a value."""
+        """Return True if the run ended without an error, by its last step or its time limit, and has a value."""
         return self.record.exit_code == 0 and self.value is not None
 
 
@@ -59,7 +58,7 @@ class SeedRow:
     standard_deviation: float | None
     """Sample standard deviation (n - 1); None for fewer than two runs."""
     num: int
-    """Number of runs that finished with a value."""
+    """Number of runs that compete."""
     records: Sequence[JobRecord]
     minimize: bool | None
     conditions: frozenset[tuple[tuple[str, str], ...]]
@@ -106,7 +105,7 @@ def measured(summary: Mapping[str, Any], measure: str | None) -> tuple[str | Non
     tag = measure or summary.get("selected_by")
     for part in _PARTS:
         value = (summary.get(part) or {}).get(tag)
-        if isinstance(value, int | float) and math.isfinite(value):
+        if is_number(value):
             return tag, float(value)
     return tag, None
 

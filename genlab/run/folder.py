@@ -26,6 +26,12 @@ OWNER_NAME = ".owner"
 _HYDRA_FOLDER = ".hydra"  # hydra.output_subdir may name another
 _HYDRA_FILES = {"config.yaml", "hydra.yaml", "overrides.yaml", "config.pickle"}  # the last by a callback of Hydra
 _PATIENCE_SECONDS = 0.3
+_TYPES_OF_SUMMARY = {
+    **dict.fromkeys(("status", "reason", "selected_by"), str | None),
+    **dict.fromkeys(("step", "saved_step"), int),
+    "seconds": float | int | None,
+    **dict.fromkeys(("best", "test", "final", "measures"), dict | None),
+}
 
 
 @contextmanager
@@ -180,8 +186,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_summary(run_folder: Path) -> dict[str, Any]:
-    """Return a run's summary.json; empty if absent or damaged."""
-    return read_json_if_whole(run_folder, "summary.json")
+    """Return a run's summary.json, without entries of another type than a run writes; empty if absent or damaged."""
+    summary = read_json_if_whole(run_folder, "summary.json")
+    return {key: value for key, value in summary.items() if isinstance(value, _TYPES_OF_SUMMARY.get(key, object))}
 
 
 def never_saved(folder: Path) -> bool:

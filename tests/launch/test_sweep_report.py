@@ -66,6 +66,16 @@ def sweep(tmp_path: Path) -> SweepFolder:
     return folder
 
 
+@pytest.mark.parametrize("entry", [{"best": "x"}, {"best": {TAG: True}}, {"best": {TAG: "low"}}, {"selected_by": 0.5}])
+def test_a_summary_of_other_types_costs_its_job_the_value_alone(sweep: SweepFolder, entry: dict[str, Any]) -> None:
+    path = sweep.path / "3_x" / "summary.json"
+    path.write_text(json.dumps({"selected_by": TAG, **entry, "seconds": "5"}))
+    rows = write_tables(sweep, SETTINGS)
+    assert [row.value for row in rows] == [3.0, 5.0, 4.0, None, 0.1, None]
+    assert rows[3].seconds is None
+    assert "best: jobs 0, 1, 2" in report(rows, SETTINGS)
+
+
 def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_choice(sweep: SweepFolder) -> None:
     best = sweep.record(3)
     assert best is not None
