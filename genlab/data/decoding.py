@@ -148,7 +148,8 @@ def _opened(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
             width, height = image.size
             if width * height > max_pixels:
                 raise RefusedImage(f"has {width}x{height} pixels, more than dataset.max_pixels = {max_pixels:,}")
-            _scale_transparent_grey(image, content)
+            if image.format == "PNG":
+                _settle_transparent_colour(image, bit_depth=content[_PLACE_OF_BIT_DEPTH])
             yield image
     except UnidentifiedImageError as error:
         raise RefusedImage(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
@@ -160,10 +161,16 @@ def _opened(path: Path, *, max_pixels: int) -> Iterator[Image.Image]:
         raise RefusedImage(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def _scale_transparent_grey(image: Image.Image, content: bytes) -> None:
-    """Scale the transparent level of a grey PNG of 2 or 4 bits as Pillow scales its pixels, to 8 bits."""
-    if image.format == "PNG" and image.mode == "L" and isinstance(image.info.get("transparency"), int):
-        image.info["transparency"] *= {2: 85, 4: 17}.get(content[_PLACE_OF_BIT_DEPTH], 1)
+def _settle_transparent_colour(image: Image.Image, *, bit_depth: int) -> None:
+    """Bring the transparent colour of a PNG to the 8 bits of Pillow's pixels, which Pillow leaves in those of the file.
+
+    Raises:
+        RefusedImage: Colours of 16 bits that differ from it are equal to it in 8 bits.
+    """
+    if "transparency" in image.info and image.mode == "RGB" and bit_depth == 16:
+        raise RefusedImage("is 16-bit colour with a transparent colour, which is not supported")
+    if image.mode == "L" and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= {2: 85, 4: 17}.get(bit_depth, 1)
 
 
 def _num_frames(image: Image.Image) -> int:

@@ -150,6 +150,18 @@ def test_a_transparent_level_of_a_grey_png_of_few_bits(tmp_path, depth, scale):
     assert np.array_equal(_levels(tmp_path / "a.png", background=7)[0], expected)
 
 
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path):
+    """Pillow compares all 16 bits of it with the high bytes of the pixels."""
+    rows = b"".join(b"\0" + b"\x12\x80" * 24 for _ in range(8))
+    for extra, expected in ((b"", 0x12), (png_chunk(b"tRNS", b"\x12\x80" * 3), None)):
+        (tmp_path / "a.png").write_bytes(png(8, 8, bits=16, colour=2, rows=rows, extra=extra))
+        if expected is None:
+            with pytest.raises(RefusedImage, match="16-bit colour with a transparent colour, which is not supported"):
+                _levels(tmp_path / "a.png", background=7)
+        else:
+            assert (_levels(tmp_path / "a.png", background=7) == expected).all()
+
+
 def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     for index in range(3):
         _save(tmp_path / "images" / f"{index}.png", Image.new("RGB", (8, 8), (index,) * 3))
