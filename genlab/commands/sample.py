@@ -284,9 +284,9 @@ def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch
     except DataError as error:
         if settings.dataset["root"] is not None:
             raise
-        print(f"without reconstructions: {error}")
+        print(f"without pictures of the data: {error}")
         return None
     if dataset.num_images(settings.split) == 0:
-        print(f"without reconstructions: split {settings.split} of dataset {dataset.name} is empty")
+        print(f"without pictures of the data: split {settings.split} of dataset {dataset.name} is empty")
         return None
     return dataset.subset(settings.split, settings.num_samples, seed=settings.seed, device=device)

@@ -16,6 +16,7 @@ from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.data.survey import numbered
 from genlab.errors import ConfigurationError
+from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
@@ -108,7 +109,7 @@ class Preparation:
         if self.num_labels_per_class is not None:
             labels = hide_labels(
                 train.labels,
-                num_classes=len(names),
+                class_names=names,
                 num_labels_per_class=self.num_labels_per_class,
                 seed=self.label_seed,
             )
@@ -159,27 +160,27 @@ def choose_images(store: Store, num_images: int, *, seed: int) -> Store:
 
 
 def hide_labels(
-    labels: Int[Tensor, " N"], *, num_classes: int, num_labels_per_class: int, seed: int
+    labels: Int[Tensor, " N"], *, class_names: Sequence[str], num_labels_per_class: int, seed: int
 ) -> Int[Tensor, " N"]:
     """Keep a seeded random choice of labels, the same number in each class; the rest become UNLABELLED.
 
     Raises:
         ConfigurationError: The number is not positive, or a class has fewer images, or there are no labels.
     """
-    if num_classes == 0:
+    if not class_names:
         raise ConfigurationError("dataset.num_labels_per_class needs labelled images, and this data set has no labels")
     kept = torch.full_like(labels, UNLABELLED)
-    for index in range(num_classes):
+    for index, name in enumerate(class_names):
         members = (labels == index).nonzero().squeeze(1)
         if len(members) == 0:
             raise ConfigurationError(
-                f"dataset.num_labels_per_class needs training images of every class, and class {index} has none: "
-                "choose more images (dataset.num_training) or other classes (dataset.classes)"
+                "dataset.num_labels_per_class needs training images of every class, and class "
+                f"{printable(name)} has none: choose more images (dataset.num_training) or other classes (dataset.classes)"
             )
         if not 1 <= num_labels_per_class <= len(members):
             raise ConfigurationError(
                 f"dataset.num_labels_per_class must be between 1 and {len(members)} (the training images of class "
-                f"{index}), got {num_labels_per_class}"
+                f"{printable(name)}), got {num_labels_per_class}"
             )
         order = permutation(len(members), seed=derive_seed(seed, "labels", index))
         kept[members[order[:num_labels_per_class]]] = index

@@ -29,6 +29,7 @@ from genlab.errors import ConfigurationError, DataError
 from genlab.types import UNLABELLED
 from tests.data.sources import CPU
 
+DIGITS = tuple("0123456789")
 PLAIN = Preparation(binarization="none", threshold=0.5, classes=None, num_labels_per_class=None, label_seed=0)
 
 
@@ -95,12 +96,12 @@ def test_choice_of_classes_holds_in_every_split_and_is_measured():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_same_number_of_labels_stays_in_each_class(seed):
     labels = torch.arange(300) % 10
-    kept = hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed)
+    kept = hide_labels(labels, class_names=DIGITS, num_labels_per_class=7, seed=seed)
     assert [(kept == index).sum().item() for index in range(10)] == [7] * 10
     visible = kept != UNLABELLED
     assert torch.equal(kept[visible], labels[visible])
-    assert torch.equal(kept, hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed))
-    assert not torch.equal(kept, hide_labels(labels, num_classes=10, num_labels_per_class=7, seed=seed + 1))
+    assert torch.equal(kept, hide_labels(labels, class_names=DIGITS, num_labels_per_class=7, seed=seed))
+    assert not torch.equal(kept, hide_labels(labels, class_names=DIGITS, num_labels_per_class=7, seed=seed + 1))
 
 
 def test_only_training_labels_are_hidden():
@@ -152,12 +153,13 @@ def test_the_last_images_validate():
         ({"classes": [1, 1]}, "each once"),
         ({"classes": []}, "at least one class"),
         ({"num_labels_per_class": 3}, r"dataset\.num_labels_per_class must be between 1 and 2 .*, got 3"),
+        ({"num_labels_per_class": 3, "classes": [2, 1]}, r"between 1 and 2 \(the training images of class b\), got 3"),
         ({"num_labels_per_class": 0}, "got 0"),
         ({"num_training": 0}, r"dataset\.num_training must be between 1 and 7 .*, got 0"),
         ({"num_training": 8}, "got 8"),
         (
             {"num_training": 2, "num_labels_per_class": 1},
-            r"class \d has none: choose more images \(dataset\.num_training",
+            r"class [abc] has none: choose more images \(dataset\.num_training",
         ),
     ],
 )

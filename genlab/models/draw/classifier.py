@@ -103,9 +103,10 @@ class DRAWClassifier(Model):
         require_num_glimpses(num_glimpses)
         require_count("model.num_units", num_units)
         require_window_size("model.read_size", read_size, spec)
-        if spec.num_classes < 1:
+        if spec.num_classes < 2:
             raise ValueError(
-                "model=draw_classifier needs labelled images, got a dataset of 0 classes; choose one with labels"
+                f"model=draw_classifier needs images of at least 2 classes, got {spec.num_classes}; choose labelled "
+                "data"
             )
         self.spec = spec
         self.num_glimpses = num_glimpses

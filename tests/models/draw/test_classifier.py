@@ -1,6 +1,7 @@
 """The attentive classifier: its gradient, what it learns, what it refuses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,9 +67,10 @@ def test_film_shows_one_window_for_each_glimpse_and_needs_a_batch() -> None:
     assert model.visualize(None, num_samples=2) == {}
 
 
-def test_data_without_classes_and_windows_larger_than_the_image_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs labelled images"):
-        make_classifier(make_spec())
+def test_data_without_a_choice_of_classes_and_windows_larger_than_the_image_are_refused() -> None:
+    for num_classes in (0, 1):
+        with pytest.raises(ValueError, match=f"at least 2 classes, got {num_classes}"):
+            make_classifier(replace(make_spec(), num_classes=num_classes))
     with pytest.raises(ValueError, match=r"model.read_size must be between 1 and 4 \(the image size\), got 9"):
         make_classifier(read_size=9)
 
