@@ -175,7 +175,8 @@ def hide_labels(
         if len(members) == 0:
             raise ConfigurationError(
                 "dataset.num_labels_per_class needs training images of every class, and class "
-                f"{printable(name)} has none: choose more images (dataset.num_training) or other classes (dataset.classes)"
+                f"{printable(name)} has none: choose more images (dataset.num_training) or other classes "
+                "(dataset.classes)"
             )
         if not 1 <= num_labels_per_class <= len(members):
             raise ConfigurationError(

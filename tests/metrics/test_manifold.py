@@ -95,6 +95,14 @@ def test_standard_errors_are_the_deviations_over_draws() -> None:
         assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(ddof=1), rel=0.25), name
 
 
+@pytest.mark.slow
+def test_standard_errors_of_samples_at_one_place_are_the_root_of_one_half_of_the_deviations() -> None:
+    found = [manifold_scores(draw(300, seed=2 * i), 1.0 + 0.1 * draw(300, seed=2 * i + 1)) for i in range(80)]
+    values = np.array([float(scores.density.mean()) for scores in found])
+    errors = np.array([scores.standard_errors["density"] for scores in found])
+    assert np.sqrt((errors**2).mean()) == pytest.approx(0.5**0.5 * values.std(ddof=1), rel=0.25)
+
+
 def test_the_order_of_the_images_moves_no_score() -> None:
     real, generated = draw(150, seed=1), draw(120, seed=2, shift=0.5)
     by_class = real[:, 0].argsort()
