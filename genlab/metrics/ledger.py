@@ -25,9 +25,15 @@ class Source:
     """SHA-256 of the images."""
 
     @classmethod
-    def of(cls, images: Dataset | ImageSet) -> "Source":
-        """Return the identity of a data set or of images of files."""
-        return cls(name=images.name, binarization=images.binarization, fingerprint=images.fingerprint)
+    def of(cls, images: Dataset | ImageSet, split: Split | None = None) -> "Source":
+        """Return the identity of a data set or of images of files.
+
+        Args:
+            images: The data set, or the images.
+            split: The only one that is measured. Its images do not depend on which of the others are trained on.
+        """
+        measured = images.unreduced if isinstance(images, Dataset) and split in ("validation", "test") else images
+        return cls(name=images.name, binarization=images.binarization, fingerprint=measured.fingerprint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,7 @@ def entries_from(
         protocol: The composition of batches; None if it makes no difference. If it does, an exact measure of
             an image in its batch is an estimate of what other batches would give.
     """
+    source = Source.of(dataset, split)
     return [
         Entry(
             name=name,
@@ -122,9 +129,9 @@ def entries_from(
             ),
             weights=weights,
             seed=seed,
-            dataset=dataset.name,
-            binarization=dataset.binarization,
-            dataset_fingerprint=dataset.fingerprint,
+            dataset=source.name,
+            binarization=source.binarization,
+            dataset_fingerprint=source.fingerprint,
             protocol=protocol,
         )
         for name, average in averages.items()

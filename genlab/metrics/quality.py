@@ -73,7 +73,7 @@ class Reference:
         """Return a random choice of images of a split; all images for None."""
         levels = list(_real(dataset, split, num_images, seed))
         empty = torch.zeros(0, dataset.spec.channels, dataset.spec.height, dataset.spec.width, dtype=torch.uint8)
-        return cls(levels=torch.cat([empty, *levels]), source=Source.of(dataset), split=split)
+        return cls(levels=torch.cat([empty, *levels]), source=Source.of(dataset, split), split=split)
 
     @classmethod
     def of_files(cls, images: ImageSet, num_images: int | None, *, seed: int) -> "Reference":

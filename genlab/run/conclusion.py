@@ -63,8 +63,9 @@ def _save_ledger(trainer: Trainer, measures: list[Entry], baselines: list[Entry]
     previous = read_json_if_whole(trainer.run_folder, EVALUATION_NAME)
     entries = [entry for entry in previous.get("measures", []) if isinstance(entry, Mapping)]
     names, measured = {entry.name for entry in measures}, {str(entry.get("name")) for entry in entries}
+    fingerprints = (trainer.dataset.fingerprint, trainer.dataset.unreduced.fingerprint)
     is_same = (previous.get("checkpoint"), previous.get("step")) == (checkpoint, step) and all(
-        entry.get("dataset_fingerprint") == trainer.dataset.fingerprint for entry in entries
+        entry.get("dataset_fingerprint") in fingerprints for entry in entries
     )
     if is_same and names <= measured:
         if others := measured - names:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from genlab.data.digits import digits
 from genlab.measures import NOT_DECLARED, Measure
 from genlab.metrics.ledger import (
     OF_REAL_IMAGES,
@@ -16,6 +17,7 @@ from genlab.metrics.ledger import (
 )
 from genlab.models.draw.draw import DRAW
 from genlab.training.evaluation import Average
+from tests.data.sources import SMALL_DIGITS
 from tests.metrics.test_baselines import dataset
 
 
@@ -39,6 +41,18 @@ def test_what_a_measure_is_comes_from_its_declaration_and_never_from_its_name() 
     found = [line for line in lines if line.startswith(names[1:])]
     assert len(found) == len(names) - 1
     assert all(NOT_DECLARED in line for line in found)
+
+
+def test_what_is_measured_on_test_images_does_not_depend_on_which_images_were_trained_on() -> None:
+    choices: list[dict[str, int]] = [{}, {"num_training": 9}, {"num_labels_per_class": 2}]
+    whole, *reduced = found = [digits(**{**SMALL_DIGITS, **choice}) for choice in choices]
+    of_test, of_training = ({Source.of(data, split).fingerprint for data in found} for split in ("test", "train"))
+    assert of_test == {whole.fingerprint}
+    assert len(of_training) == 3
+    average = {"nll_nats": Average(mean=1.0, standard_error=0.1, num_examples=3)}
+    for split, data in (("test", whole), ("train", reduced[0])):
+        (entry,) = entries_from(average, {}, dataset=reduced[0], split=split, seed=0, weights="trained")
+        assert entry.dataset_fingerprint == data.fingerprint
 
 
 @pytest.mark.parametrize("changes", [{"kind": "upper-bound"}, {"direction": "down"}])
