@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from genlab.config.consequences import require_effect
 from genlab.config.devices import choose_device
 from genlab.config.schema import RunConfiguration, read_run_configuration, require_phases
 from genlab.config.targets import to_trust
@@ -59,6 +60,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
     if (worker := this_worker()) is None or worker.is_first:
         for logger in configuration.loggers.values():
             logger.require()
+    require_effect(configuration.as_dict(), overrides)
     return with_absolute_paths(configuration)
 
 

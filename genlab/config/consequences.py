@@ -1,11 +1,46 @@
-"""Consequences of the user's choices: the data set that a model selects, and the settings that its recipe changes."""
+"""Consequences of the user's choices: data that a model selects, settings that its recipe changes, idle keys."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from genlab.config.location import config_directory
 from genlab.config.plain_yaml import load_plain
+from genlab.errors import ConfigurationError
+
+# Beginnings of keys, and the values of another key with which they have no effect.
+_WITHOUT_EFFECT = (
+    ("trainer.watch_images", "trainer.watch_interval", (0,)),
+    ("trainer.watch_classifier", "trainer.watch_interval", (0,)),
+    ("trainer.min_diversity_ratio", "trainer.watch_interval", (0,)),
+    ("trainer.min_modes_covered", "trainer.watch_interval", (0,)),
+    ("trainer.max_skipped_steps", "trainer.on_non_finite", ("stop",)),
+    ("dataset.threshold", "dataset.binarization", ("none", "stochastic")),
+    ("model.read_bias", "model.read_size", (None,)),
+    ("model.write_bias", "model.write_size", (None,)),
+)
+
+
+def require_effect(configuration: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Refuse keys of the command line that have no effect beside the values of others.
+
+    Args:
+        configuration: Of the run, nested.
+        overrides: Of the command line.
+
+    Raises:
+        ConfigurationError: The first such key, with the one that decides.
+    """
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides):
+        for beginning, decisive, values in _WITHOUT_EFFECT:
+            group, _, name = decisive.partition(".")
+            value = (configuration.get(group) or {}).get(name, "")
+            if f"{key}.".startswith(f"{beginning}.") and value in values:
+                told = "null" if value is None else value
+                raise ConfigurationError(
+                    f"{key} has no effect while {decisive} is {told}: change that, or leave {key} out"
+                )
 
 
 def remarks(choices: Mapping[str, str], overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -142,19 +142,23 @@ class CollapseWatch(Observer):
         values = {"watch/diversity_ratio": self.diversity_ratio}
         if self.modes_covered is not None:
             values["modes/covered"] = float(self.modes_covered)
-        bounds = {
-            "watch/diversity_ratio": self._settings.min_diversity_ratio,
-            "modes/covered": self._settings.min_modes_covered,
-        }
         was_alarmed = self.is_alarmed
-        # "not >=" rather than "<": a measure that is not a number is an alarm.
-        self.is_alarmed = any(bound is not None and not values[tag] >= bound for tag, bound in bounds.items())
+        self.is_alarmed = self._is_below_a_bound()
         if self.is_alarmed and not was_alarmed:
             self.first_step = step if self.first_step is None else self.first_step
             _log.warning("step %d: the model may have collapsed: %s", step, self.description())
         elif was_alarmed and not self.is_alarmed:
             _log.info("step %d: no sign of collapse any more: %s", step, self.description())
         return {**values, "watch/collapse_alarm": float(self.is_alarmed)}
+
+    def _is_below_a_bound(self) -> bool:
+        measures = (self.diversity_ratio, self.modes_covered)
+        bounds = (self._settings.min_diversity_ratio, self._settings.min_modes_covered)
+        # "not >=" rather than "<": a measure that is not a number is an alarm.
+        return any(
+            bound is not None and value is not None and not value >= bound
+            for value, bound in zip(measures, bounds, strict=True)
+        )
 
     def description(self) -> str:
         """Return the newest measures with their bounds as text."""
@@ -193,6 +197,8 @@ class CollapseWatch(Observer):
             if not isinstance(state[name], bool | int | float | None):
                 raise TypeError(f"{name} of the watch must be a number or null, got {type(state[name]).__name__}")
             setattr(self, name, state[name])
+        if self.diversity_ratio is not None:
+            self.is_alarmed = self._is_below_a_bound()  # this start may have other bounds
         self.run.summary.collapse = self.report()
 
     def _require_reachable_bounds(self) -> None:

@@ -1,9 +1,13 @@
 """The sentences about the consequences of a choice."""
 
 from pathlib import Path
+from typing import Any
 
-from genlab.config.consequences import differing_data, remarks
+import pytest
+
+from genlab.config.consequences import differing_data, remarks, require_effect
 from genlab.config.location import config_directory
+from genlab.errors import ConfigurationError
 
 FOLDERS = (config_directory(),)
 DCGAN = {"model": "dcgan", "dataset": "digits_grey", "recipe": "dcgan", "optimizer": "adam"}
@@ -37,3 +41,22 @@ def test_models_of_a_sweep_that_choose_different_data_are_listed() -> None:
     )
     assert differing_data(jobs, ("model=dcgan,draw,gan", "dataset=mnist")) is None
     assert differing_data([DCGAN, DCGAN | {"model": "gan"}], ("model=dcgan,gan",)) is None
+
+
+@pytest.mark.parametrize(
+    ("configuration", "override", "decisive"),
+    [
+        ({"trainer": {"watch_interval": 0}}, "trainer.min_modes_covered=8", "trainer.watch_interval is 0"),
+        ({"trainer": {"on_non_finite": "stop"}}, "trainer.max_skipped_steps=3", "trainer.on_non_finite is stop"),
+        ({"dataset": {"binarization": "none"}}, "++dataset.threshold=0.3", "dataset.binarization is none"),
+        ({"model": {"read_size": None}}, "model.read_bias.log_gamma=1", "model.read_size is null"),
+        ({"model": {"write_size": None}}, "model.write_bias={log_gamma:1}", "model.write_size is null"),
+    ],
+)
+def test_a_key_without_effect_is_refused(configuration: dict[str, Any], override: str, decisive: str) -> None:
+    key = override.lstrip("+").partition("=")[0]
+    with pytest.raises(ConfigurationError, match=f"^{key} has no effect while {decisive}: change that, or leave"):
+        require_effect(configuration, ("seed=1", override))
+    others = {group: {name: 5} for group, node in configuration.items() for name in node}
+    require_effect(others, (override,))
+    require_effect({"dataset": None}, (override,))

@@ -216,6 +216,17 @@ def test_an_alarm_stops_the_run_for_good_when_asked_to(run_folder: Callable[[str
     assert (healthy.step, healthy.reason) == (20, None)
 
 
+def test_a_resumption_is_judged_by_its_own_bounds(run_folder: Callable[[str], Path]) -> None:
+    folder = run_folder("a")
+    strict, lenient = ({**WATCHED, "on_collapse": "stop", "min_diversity_ratio": bound} for bound in (100.0, 1e-3))
+    stopped = make_trainer(folder, Drawing(noise), **strict).fit(resume=False)
+    assert (stopped.step, stopped.collapse and stopped.collapse["alarm"]) == (3, True)
+    onward = make_trainer(folder, Drawing(noise), **lenient).fit(resume=True)
+    assert (onward.step, onward.reason) == (20, None)
+    assert onward.collapse is not None
+    assert (onward.collapse["alarm"], onward.collapse["first_step"]) == (False, 3)
+
+
 class CollapsedUntil(StopAt):
     """Draws one image, and noise once it was trained beyond a weight; stops at a step."""
 
