@@ -28,7 +28,7 @@ from genlab.errors import ConfigurationError, GenlabError, MemoryExhaustedError,
 from genlab.launch.command import launch
 from genlab.launch.failures import explain
 from genlab.launch.sweep_job import QUIET
-from genlab.models.base import GenerativeModel
+from genlab.models.base import GenerativeModel, require_labels_of_samples
 from genlab.models.ranges import require_count
 from genlab.numerics import has_subnormals
 from genlab.paths import absolute, from_here
@@ -105,6 +105,8 @@ class Run:
         chosen = None if labels is None else _classes(labels).to(device)
         try:
             require_count("num_samples", num_samples)
+            if self.model.num_classes > 0:
+                require_labels_of_samples(chosen, num_samples, self.model)
             with torch.no_grad():
                 return self.model.sample(num_samples, labels=chosen, generator=generator).cpu()
         except ValueError as error:

@@ -217,6 +217,15 @@ def test_labels_of_another_type_are_refused_in_a_line(run: Run, labels: Any) -> 
         run.sample(2, labels=labels)
 
 
+@pytest.mark.parametrize("labels", [[0, 3], [0, -1], [0]])
+def test_labels_that_do_not_fit_are_refused_for_any_model(
+    run: Run, monkeypatch: pytest.MonkeyPatch, labels: list[int]
+) -> None:
+    monkeypatch.setattr(run.model, "num_classes", 3)
+    with pytest.raises(ConfigurationError, match=r"^labels must be 2 classes between 0 and 2, got "):
+        run.sample(2, labels=labels)
+
+
 def test_a_second_interruption_does_not_end_an_interactive_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
     with listen_for_signals(lambda: "nothing was saved") as request:

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from genlab.data.dataset import Dataset, Recompose, Split
+from genlab.data.dataset import SPLITS, Dataset, Recompose, Split
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.data.survey import numbered
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, DataError
 from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
@@ -77,10 +77,11 @@ class Preparation:
         Raises:
             ConfigurationError: A class does not exist, is named twice or has too few images, or there are too few
                 training images.
-            DataError: No training image is left.
+            DataError: No training image is left, or the source lacks a split or the name of a class.
         """
         names, source = tuple(raw.class_names), raw.source
         stores = dict(raw.stores)
+        _require_whole(raw)
         if self.classes is not None:
             kept = _checked_classes(self.classes, len(names))
             stores = {split: select_classes(store, kept) for split, store in stores.items()}
@@ -117,6 +118,21 @@ class Preparation:
             source += f", {self.num_labels_per_class} labels per class"
         source += f", label seed {self.label_seed}"
         return measure(stores={**stores, "train": train}, source=source, unreduced=whole)
+
+
+def _require_whole(raw: RawDataset) -> None:
+    if missing := [split for split in SPLITS if split not in raw.stores]:
+        raise DataError(
+            f"dataset {raw.name} needs a store of each split, and has none of {' and '.join(missing)}; one without "
+            "images will do"
+        )
+    for split, store in raw.stores.items():
+        largest = int(store.labels.max()) if len(store) else UNLABELLED
+        if raw.class_names and largest >= len(raw.class_names):
+            raise DataError(
+                f"dataset {raw.name} has the label {largest} in split {split}, and names of {len(raw.class_names)} "
+                "classes"
+            )
 
 
 def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from genlab.errors import DataError
+
 DEVICE_MEMORY_SHARE = 0.25
 """Largest share of an accelerator's free memory that a store may fill to be moved there."""
 
@@ -30,6 +32,8 @@ class Store:
         *,
         rows: Int[Tensor, " N"] | None = None,
     ) -> None:
+        if images.dtype != torch.uint8:
+            raise DataError(f"a store needs images of torch.uint8, the levels 0 .. num_levels - 1, got {images.dtype}")
         if len(labels) != (len(images) if rows is None else len(rows)):
             raise ValueError(f"a store needs one label per image, got {len(labels)} labels")
         self.images = images

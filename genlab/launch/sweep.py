@@ -234,10 +234,11 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
     """
     folder = make_new(folder)[0]
     sweep = SweepFolder(folder)
-    way_on = _way_on(sweep, plan)
     is_replaced = settings.resume is None and (sweep.path / PLAN_NAME).exists()
     if is_replaced and not sweep.is_dry_run():
-        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
+        raise ConfigurationError(
+            f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {_way_on(sweep, plan)}"
+        )
     failure: Exception | None = None
     with locked(sweep.path, is_resumed=True):
         if is_replaced:
@@ -256,14 +257,14 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
                 failure = error
             except BaseException:
                 _conclude(sweep, settings, plan.config_dir)
-                tell(f"stopped; to resume:\n  {way_on}")
+                tell(f"stopped; to resume:\n  {_way_on(sweep, plan)}")
                 raise
             rows = _conclude(sweep, settings, plan.config_dir)
         number = sweep.stop_signal()
         if number is not None:
-            tell(f"stopped; to resume:\n  {way_on}")
+            tell(f"stopped; to resume:\n  {_way_on(sweep, plan)}")
             raise SystemExit(128 + number)
-    _raise_for(rows, failure, way_on=way_on)
+    _raise_for(rows, failure, way_on=_way_on(sweep, plan))
 
 
 def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | None) -> list[Row]:
@@ -271,7 +272,8 @@ def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | Non
         if record.status == "running" and await_free(sweep.run_folder(record)) is None:
             sweep.finalise(record)
     rows = write_tables(sweep, settings)
-    tell(f"\n{report(rows, settings, config_dir=config_dir)}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    told = report(rows, settings, config_dir=config_dir, packages=sweep.packages())
+    tell(f"\n{told}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
     return rows
 
 
@@ -387,4 +389,4 @@ def _way_on(sweep: SweepFolder, plan: SweepPlan) -> str:
     arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
     jobs, about = _divided(plan.overrides)
     arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
-    return f"{program()} {shlex.join(['train', '-m', *arguments])}"
+    return f"{program(sweep.packages())} {shlex.join(['train', '-m', *arguments])}"

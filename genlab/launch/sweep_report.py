@@ -4,7 +4,7 @@ import csv
 import io
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,32 +222,35 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     return rows
 
 
-def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | None = None) -> str:
+def report(
+    rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | None = None, packages: Collection[str] = ()
+) -> str:
     """Return the report for the terminal.
 
     Args:
         rows: Of the table.
         settings: Of the sweep.
         config_dir: Of its command line.
+        packages: Of the user's, which the best command has to find.
     """
     if not rows:
         return "no job has started"
     groups = seed_rows(rows)
     parts = [_table(rows), *([_seeds_table(groups)] if groups else [])]
     if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
-        parts.append(_told_best_setting(groups, config_dir))
+        parts.append(_told_best_setting(groups, config_dir, packages))
     else:
-        parts.append(_told_best(rows, settings, config_dir))
+        parts.append(_told_best(rows, settings, config_dir, packages))
     return "\n\n".join(parts)
 
 
-def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None) -> str:
+def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None, packages: Collection[str]) -> str:
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
-        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir)}"
+        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir, packages)}"
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
@@ -261,7 +264,7 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
     return f"best: not chosen, {why_not_ranked(rows)}"
 
 
-def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str:
+def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None, packages: Collection[str]) -> str:
     """Return the setting with the best mean over its seeds, and the command that trains it with all of them."""
     best = groups[0]
     seeds = ",".join(_by_key(record.overrides)[_SEED] for record in best.records)
@@ -269,13 +272,13 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str
     jobs = ", ".join(str(record.number) for record in best.records)
     extreme = "lowest" if best.minimize else "highest"
     value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
-    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir)}"
+    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir, packages)}"
 
 
-def _command(line: Sequence[str], config_dir: str | None) -> str:
+def _command(line: Sequence[str], config_dir: str | None, packages: Collection[str]) -> str:
     arguments = [argument for argument in line if not argument.startswith("name=")]  # the sweep's own
     where = [] if config_dir is None else ["--config-dir", config_dir]
-    return f"{program()} {shlex.join(['train', *arguments, *where])}"
+    return f"{program(packages)} {shlex.join(['train', *arguments, *where])}"
 
 
 def _table(rows: Sequence[Row]) -> str:

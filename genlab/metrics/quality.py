@@ -229,7 +229,7 @@ class Comparison:
             found = Estimate(
                 name=name if extractor is None else f"{name}_{extractor.name}",
                 measure=measure.declaration,
-                value=measure.compute(generated, reference),
+                value=float(measure.compute(generated, reference)),
                 standard_error=None,
                 protocol=measure.protocol,
                 features=None if extractor is None else extractor.identity,
@@ -238,7 +238,7 @@ class Comparison:
             )
             report.estimates.append(found)
             if real is not None:
-                of_real = replace(found, value=measure.compute(real, reference), num_generated=len(real))
+                of_real = replace(found, value=float(measure.compute(real, reference)), num_generated=len(real))
                 report.baselines.append(as_baseline(of_real))
 
     def _find_neighbours(self, report: Report, dataset: Dataset) -> None:

@@ -46,7 +46,7 @@ def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> No
     """
     measures, baselines = ledger(trainer)
     if measures:
-        _save_ledger(trainer, measures, baselines, command=command)
+        _save_ledger(trainer, measures, baselines, command=command, packages=packages)
     folder = from_here(trainer.run_folder)
     newest = sorted((folder / "samples").glob("step_*.png"))[-1:]
     details = [format_table(measures, baselines)] if measures else []
@@ -57,7 +57,9 @@ def conclude(trainer: Trainer, *, command: str, packages: Collection[str]) -> No
     _log.info("%s", "\n".join(("next:", *(f"  {line}" for line in _next_commands(trainer, folder, packages)))))
 
 
-def _save_ledger(trainer: Trainer, measures: list[Entry], baselines: list[Entry], *, command: str) -> None:
+def _save_ledger(
+    trainer: Trainer, measures: list[Entry], baselines: list[Entry], *, command: str, packages: Collection[str]
+) -> None:
     """Write evaluation.json, unless `genlab evaluate` has written all of these measures for the same weights."""
     checkpoint, step = trainer.tested
     previous = read_json_if_whole(trainer.run_folder, EVALUATION_NAME)
@@ -81,9 +83,10 @@ def _save_ledger(trainer: Trainer, measures: list[Entry], baselines: list[Entry]
         baselines=baselines,
     )
     if others := measured - names:
+        again = f"{program(packages)}{str(previous.get('command')).removeprefix('genlab')}"
         _log.warning(
             "evaluation.json is of step %d now, without %d further measures of step %s; to measure them again: %s",
-            *(step, len(others), previous.get("step"), printable(str(previous.get("command")))),
+            *(step, len(others), previous.get("step"), printable(again)),
         )
 
 

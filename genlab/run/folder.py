@@ -46,7 +46,7 @@ def locked(folder: Path, *, is_resumed: bool) -> Iterator[None]:
         StorageError: It cannot be written.
     """
     make(folder)
-    lock = _acquired(folder)
+    lock = _acquired(folder, hint="wait, or stop it" if is_resumed else "wait, or choose another hydra.run.dir")
     try:
         remove_temporaries(folder)
         if not is_resumed:
@@ -212,13 +212,12 @@ def _is_of_a_start(entry: Path) -> bool:
     return entry.name in (LOCK_NAME, OWNER_NAME) or entry.suffix == ".log"
 
 
-def _acquired(folder: Path) -> BaseFileLock:
+def _acquired(folder: Path, *, hint: str = "wait, or stop it") -> BaseFileLock:
     # Another start may be testing at this instant if the folder is free.
     lock = FileLock(folder / LOCK_NAME, timeout=_PATIENCE_SECONDS)
     try:
         lock.acquire(poll_interval=_PATIENCE_SECONDS / 10)
     except Timeout as error:
-        hint = "wait, or choose another hydra.run.dir"
         raise FolderInUseError(f"{folder} is in use by {_owner(folder)}; {hint}") from error
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}") from error

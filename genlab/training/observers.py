@@ -106,9 +106,18 @@ class TrainingMetrics(Observer):
 class Validation(Observer):
     """Observer of the model's own measures on the validation split, which select the best checkpoint."""
 
+    def __init__(self, run: TrainingRun, *, interval: int) -> None:
+        super().__init__(run, interval=interval)
+        self._has_warned = False
+
     def observe(self, step: int) -> StopReason | None:  # noqa: ARG002 - the run knows it
         averages = self.run.evaluate("validation", limit=self.run.settings.validation_images)
-        return self.run.report({f"validation/{name}": mean for name, mean in scalar_means(averages).items()})
+        values = {f"validation/{name}": mean for name, mean in scalar_means(averages).items()}
+        tag = self.run.selection.tag or ""
+        if tag.startswith("validation/") and tag not in values and not self._has_warned:
+            self._has_warned = True
+            _log.warning("%s selects the best checkpoint and is not measured; measured: %s", tag, ", ".join(values))
+        return self.run.report(values)
 
     def state_dict(self) -> dict[str, Any]:
         return {"data": self.run.dataset.fingerprint, "num_images": self.run.settings.validation_images}

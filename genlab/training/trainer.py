@@ -320,7 +320,7 @@ class Trainer(TrainingRun):
         """Return a line on the state of the run if it ends here."""
         if any(map(self.checkpoints.has, (LAST, PREVIOUS))):
             return f"to resume from the last checkpoint: {self.resume_command}"
-        return "nothing was saved"
+        return f"nothing was saved; to begin anew: {self.resume_command}"
 
     # State ----------------------------------------------------------------------------------------------------------
 

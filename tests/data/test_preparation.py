@@ -1,6 +1,6 @@
 """Choices of classes and of labels."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from inspect import signature
 
 import pytest
@@ -166,6 +166,18 @@ def test_the_last_images_validate():
 def test_impossible_choices_are_refused(choices, message):
     with pytest.raises(ConfigurationError, match=message):
         _assemble(**choices)
+
+
+def test_a_source_that_is_not_whole_is_refused():
+    whole = _source.__wrapped__()
+    stores = dict(whole.stores)
+    del stores["validation"]
+    with pytest.raises(DataError, match="dataset test needs a store of each split, and has none of validation; one wi"):
+        PLAIN.apply(replace(whole, stores=stores))
+    with pytest.raises(DataError, match="dataset test has the label 2 in split train, and names of 2 classes"):
+        PLAIN.apply(replace(whole, class_names=("a", "b")))
+    with pytest.raises(DataError, match=r"needs images of torch\.uint8, the levels 0 .*, got torch\.float32"):
+        Store(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
 
 
 def test_a_choice_that_leaves_nothing_is_refused():

@@ -325,6 +325,18 @@ def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) 
     )
 
 
+def test_the_best_command_names_what_it_needs_to_find_a_users_package(
+    sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/my place")
+    called = program(["my_vae"])
+    assert called.startswith("PYTHONPATH='/my place' GENLAB_ALLOW=my_vae ")
+    for minimize, line in ((True, "model=b seed=0 num_threads=1"), (False, "-m model=a num_threads=1 seed=0,1,2")):
+        chosen = settings(minimize=minimize)
+        command = report(rows_of(sweep, chosen), chosen, packages=["my_vae"]).splitlines()[-1]
+        assert command == f"  {called} train {line}"
+
+
 def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:
     assert measured({"selected_by": TAG, "best": {TAG: None}, "final": {TAG: float("nan")}}, None) == (TAG, None)
     assert measured({"final": {"watch/x": 2}}, "watch/x") == ("watch/x", 2.0)

@@ -14,7 +14,7 @@ from genlab.training import trainer as trainer_module
 from genlab.training.observer import Observer
 from genlab.training.run import TrainingRun
 from genlab.training.summary import StopReason
-from tests.training.conftest import make_trainer
+from tests.training.conftest import TinyGAN, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
 
 
@@ -42,6 +42,17 @@ class Brightness(Observer):
 
 def brightness(interval: int = 6, limit: float = float("inf")) -> dict[str, Any]:
     return {"observer.brightness": functools.partial(Brightness, interval=interval, limit=limit)}
+
+
+def test_a_measure_that_selects_and_is_not_measured_is_named_once(
+    run_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TinyGAN()
+    model.selection_measure = "gap_nat"  # type: ignore[misc]
+    summary = make_trainer(run_folder("a"), model, validation_interval=5).fit(resume=False)
+    assert summary.best == {}
+    (warning,) = (record.message for record in caplog.records if "is not measured" in record.message)
+    assert warning.startswith("validation/gap_nat selects the best checkpoint and is not measured; measured: valid")
 
 
 def test_a_periodic_measure_of_ones_own_is_kept_and_changes_nothing_else(run_folder: Callable[[str], Path]) -> None:

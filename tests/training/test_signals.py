@@ -2,11 +2,13 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from genlab.errors import StoppedBySignal
 from genlab.training.signals import listen_for_signals
+from tests.training.conftest import make_trainer
 
 pytestmark = pytest.mark.usefixtures("hangups_count")
 
@@ -22,6 +24,13 @@ def test_a_signal_is_a_request(number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
         assert request.signal_number == number
     assert signal.getsignal(number) == before
+
+
+def test_the_last_line_of_a_run_names_the_way_on_before_and_after_the_first_checkpoint(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    assert trainer._last_line() == f"nothing was saved; to begin anew: {trainer.resume_command}"
+    trainer.fit(resume=False)
+    assert trainer._last_line() == f"to resume from the last checkpoint: {trainer.resume_command}"
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
