@@ -12,6 +12,7 @@ import torch
 
 from genlab.config.consequences import require_effect
 from genlab.config.devices import choose_device
+from genlab.config.parts import with_replaced_parts
 from genlab.config.schema import RunConfiguration, read_run_configuration, require_phases
 from genlab.config.targets import to_trust
 from genlab.data.dataset import Dataset
@@ -56,7 +57,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> RunConfiguratio
     elif values.get("allow_other_data"):
         raise ConfigurationError("allow_other_data must be false without resume: a new run may have any data")
     else:
-        configuration = read_run_configuration(with_one_length(values, overrides))
+        values = with_one_length(with_replaced_parts(values, overrides), overrides)
+        configuration = read_run_configuration(values)
     if (worker := this_worker()) is None or worker.is_first:
         for logger in configuration.loggers.values():
             logger.require()

@@ -12,6 +12,7 @@ from genlab.checks.subject import fitting_subject
 from genlab.config.build import bind, build
 from genlab.config.compose import parse_overrides
 from genlab.config.fields import check_fields
+from genlab.config.parts import with_replaced_parts
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.models.base import Model
@@ -72,6 +73,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
                 "channels, height, width, num_levels and num_classes choose them"
             )
     # The files of models choose a recipe, and some of them a data set, so these are in the composition.
+    values = with_replaced_parts(values, overrides)
     of_model = {key: value for key, value in values.items() if key not in _OF_TRAINING}
     settings = check_fields(CheckSettings, of_model, "")
     bind(settings.model, "model", run_time=(_SPEC,), expects=Model)

@@ -67,12 +67,18 @@ class BatchNorm1d(nn.BatchNorm1d):
 
 
 class BatchNorm1dWithoutGain(BatchNorm1d):
-    """Batch normalisation per feature with a shift and no gain, as in the MNIST experiment of arXiv:1606.03498."""
+    """Batch normalisation per feature with a shift and no gain, as in the MNIST experiment of arXiv:1606.03498.
+
+    Of maps it is per channel, so that the networks of the experiment can be replaced by convolutional ones.
+    """
 
     def __init__(self, num_features: int) -> None:
         super().__init__(num_features)
         del self.weight
         self.register_buffer("weight", torch.ones(num_features))
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        del input
 
 
 class BatchNorm2d(nn.BatchNorm2d):

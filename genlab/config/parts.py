@@ -1,0 +1,38 @@
+"""Parts of a model that the command line replaces by others."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from genlab.config.build import PARTIAL, TARGET, parameters_of
+from genlab.config.compose import parse_overrides
+from genlab.config.targets import find_target
+
+_MODEL = "model"
+
+
+def with_replaced_parts(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapping[str, Any]:
+    """Return a configuration without what a preset sets for a part of its own that the command line has replaced.
+
+    ``model=infogan model/generator=mlp``: the preset's ``generator.weight_std`` is of no MLP. A key that was typed, or
+    that the new part takes, stays.
+
+    Args:
+        values: Plain data.
+        overrides: The command line.
+
+    Raises:
+        ConfigurationError: The target of a part does not exist.
+    """
+    keys = [override.key_or_group for override in parse_overrides(overrides)]
+    model = values.get(_MODEL)
+    if not isinstance(model, Mapping):
+        return values
+    replaced = {}
+    for group, _, part in (key.partition("/") for key in keys):
+        node = model.get(part) if group == _MODEL else None
+        if isinstance(node, Mapping) and TARGET in node:
+            parameters = parameters_of(find_target(node[TARGET], f"{_MODEL}.{part}"))
+            taken = {TARGET, PARTIAL, *parameters, *(key.rpartition(".")[2] for key in keys if f"{part}." in key)}
+            is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+            replaced[part] = {key: value for key, value in node.items() if is_open or key in taken}
+    return {**values, _MODEL: {**model, **replaced}}

@@ -1,0 +1,46 @@
+"""A part of a preset that the command line replaces, without what the preset sets for its own."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from genlab.config.compose import open_composer, plain
+from genlab.config.naming import register_resolvers
+from genlab.config.parts import with_replaced_parts
+from genlab.config.schema import read_run_configuration
+from genlab.errors import ConfigurationError
+from genlab.run.record import build_model
+from genlab.types import ImageSpec
+from tests.thinning import thinned
+
+PRESETS = (
+    *("wgan_gp", "sngan", "infogan", "projection_gan", "semi_supervised_gan"),
+    *("improved_gan", "cgan", "acgan", "r3gan"),
+)
+NETWORKS = ("mlp", "dcgan", "resnet")
+SPEC = ImageSpec(channels=1, height=16, width=16, num_levels=256, num_classes=3)
+
+
+def node(**arguments: Any) -> dict[str, Any]:
+    generator = {"_target_": "genlab.models.gan.mlp.MLPGenerator", "hidden": [8], **arguments}
+    return {"model": {"_target_": "genlab.models.gan.gan.GAN", "generator": generator}, "seed": 0}
+
+
+def test_what_the_new_part_does_not_take_is_left_out_unless_it_was_typed() -> None:
+    values = node(weight_std=0.02)
+    assert with_replaced_parts(values, ["model=infogan", "model/generator=mlp"]) == node()
+    assert with_replaced_parts(values, ["model/generator=mlp", "model.generator.weight_std=0.1"]) == values
+    assert with_replaced_parts(values, ["model=infogan", "model/discriminator=mlp"]) == values
+    assert with_replaced_parts({"seed": 0}, ["model/generator=mlp"]) == {"seed": 0}
+
+
+@pytest.mark.parametrize(("preset", "network"), thinned([(preset, net) for preset in PRESETS for net in NETWORKS], 4))
+def test_every_preset_takes_other_networks_or_says_what_to_set(preset: str, network: str) -> None:
+    register_resolvers()
+    overrides = [f"model={preset}", f"model/generator={network}", f"model/discriminator={network}"]
+    with open_composer("train", config_dir=None) as composer:
+        values = with_replaced_parts(plain(composer.compose(overrides)), overrides)
+    refused = (preset, network) == ("r3gan", "dcgan")  # for its batch normalisation
+    with pytest.raises(ConfigurationError, match=r": set model\.") if refused else nullcontext():
+        build_model(read_run_configuration(values), SPEC)
