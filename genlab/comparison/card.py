@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
-from genlab.run.exported import DIGESTS_NAME, Origin
+from genlab.run.exported import Origin
 from genlab.run.measured import Record
-from genlab.run.names import WEIGHTS_NAME
+from genlab.run.names import DIGESTS_NAME, WEIGHTS_NAME
 from genlab.types import ImageSpec
 
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")

@@ -3,7 +3,7 @@
 InfoGAN (Chen et al. 2016, arXiv:1606.03657, section 7.2): "by matching each category in c1 to a digit type" its code
 classifies MNIST with 5 % error. The paper does not say whether two codes may take one digit; with ten codes for ten
 digits and an error that low each digit has a code of its own, and the two matchings agree. If they differ, the
-one-to-one error is the stricter.
+one-to-one error is the larger on the images that assign the classes.
 
 Dimensions: N images, Q codes, K classes.
 """

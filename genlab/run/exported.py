@@ -10,11 +10,9 @@ from torch import Tensor
 
 import genlab
 from genlab.errors import CheckpointError
-from genlab.run.names import WEIGHTS_NAME
+from genlab.run.names import DIGESTS_NAME, WEIGHTS_NAME
 from genlab.run.tensor_file import parse, read_content, serialise
 from genlab.storage import replace_atomically
-
-DIGESTS_NAME = "SHA256SUMS"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from genlab.run.pretrained import find_pretrained, known_names, require_made
 CONFIG_NAME = "config.yaml"
 WEIGHTS_NAME = "model.safetensors"
 """File name of the weights of an export, which has no checkpoints."""
+DIGESTS_NAME = "SHA256SUMS"
+"""File name of their digest."""
 RUNS_ROOT = "outputs"
 LAST = "last"
 _STARTED_NAME = ".hydra"
@@ -93,7 +95,8 @@ def runs_under(root: Path) -> Iterator[Path]:
 
 def is_export(folder: Path) -> bool:
     """Return True if a folder holds exported weights instead of checkpoints."""
-    return (folder / WEIGHTS_NAME).exists()
+    is_incomplete = (folder / DIGESTS_NAME).exists() and not (folder / "checkpoints").exists()
+    return (folder / WEIGHTS_NAME).exists() or is_incomplete
 
 
 def _last_below(place: str) -> Path:

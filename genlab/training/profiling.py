@@ -20,11 +20,13 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[profile]:
-    """Profile steps 9 to 12 into ``RUN/profile``; call ``step()`` on the result after each training step."""
+    """Profile steps 9 to 12 of this start into ``RUN/profile``; call ``step()`` after each training step."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     folder, last = run_folder / "profile", SKIPPED_STEPS + TRACED_STEPS
 
     def write(profiler: profile) -> None:
+        if profiler.step_num < last:  # the run ended within them, and its end was traced as one
+            return
         tensorboard_trace_handler(str(folder))(profiler)
         order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=_NUM_OPERATORS)
@@ -39,4 +41,5 @@ def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[prof
     ) as profiler:
         yield profiler
     if profiler.step_num < last:
-        _logger.warning("trainer.profile traces steps %d to %d, and there were fewer", SKIPPED_STEPS + 1, last)
+        text = "trainer.profile traces steps %d to %d of a start, and this one made fewer: nothing was written"
+        _logger.warning(text, SKIPPED_STEPS + 1, last)
