@@ -26,7 +26,7 @@ from genlab.run.measured import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.run.names import CONFIG_NAME, is_export, named_run
+from genlab.run.names import CONFIG_NAME, RUNS_ROOT, is_export, named_run, runs_under
 from genlab.storage import leads_out, opened_within, read_json, read_within
 
 # A running process writes its log line more often than this.
@@ -364,10 +364,12 @@ def _hardware(environment: Mapping[str, Any]) -> str | None:
 
 
 def _nothing_in(place: Path) -> str:
-    if not place.exists() and place.parent.is_dir():
-        guess = nearest(place.name, [path.name for path in place.parent.iterdir() if path.is_dir()])
-        if guess:
-            return f"there is no folder {place}; did you mean '{place.parent / guess}'?"
+    if not place.exists():
+        below = (folder for run in runs_under(Path(RUNS_ROOT)) for folder in (run.parent, run))
+        beside = place.parent.iterdir() if place.parent.is_dir() else ()
+        by_name = {path.name: path for path in (*below, *beside) if path.is_dir()}
+        if guess := nearest(place.name, by_name):
+            return f"there is no folder {place}; did you mean '{by_name[guess]}'?"
     what = "no run in" if place.exists() else "no folder"
     return f"there is {what} {place}; train first, or name a run or a folder of runs"
 

@@ -51,7 +51,9 @@ def find_run(name: str | Path) -> Path:
     known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
     by_name = {run.name: shown for shown, run in known.items()}
     beside = [shown for shown, run in known.items() if run.parent == path.parent]
-    guess = nearest(text, beside or known) or by_name.get(nearest(path.name, by_name) or "")
+    guess = nearest(text, [*(beside or known), *([LAST] if known else [])]) or by_name.get(
+        nearest(path.name, by_name) or ""
+    )
     guess = guess or nearest(text, known_names())
     if guess:
         raise ConfigurationError(f"there is no run in {text}; did you mean '{guess}'?")
@@ -104,7 +106,10 @@ def _last_below(place: str) -> Path:
     root = Path(place) if place and Path(place).is_dir() and not below.is_dir() else below
     newest = max(runs_under(root), key=_time_of_start, default=None)
     if newest is None:
-        raise ConfigurationError(f"{LAST} must name a run, but there is no run below {root}/; train one: genlab train")
+        top = Path(RUNS_ROOT)
+        guess = nearest(place, {run.parent.relative_to(top).as_posix() for run in runs_under(top)})
+        way_on = f"did you mean '{LAST}:{guess}'?" if guess else "train one: genlab train"
+        raise ConfigurationError(f"{LAST} must name a run, but there is no run below {root}/; {way_on}")
     return newest
 
 

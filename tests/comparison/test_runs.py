@@ -326,8 +326,13 @@ def test_nested_data_by_dotted_key() -> None:
     assert flat(node) == {"a": "x.Y", "a.b": "[1, 2]", "a.c.d": None}
 
 
-def test_a_place_without_runs_is_refused_with_the_nearest_name(make_run: RunMaker, tmp_path: Path) -> None:
+def test_a_place_without_runs_is_refused_with_the_nearest_name(
+    make_run: RunMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_run("digits_draw/one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"no folder digit_draw; did you mean 'outputs/digits_draw'\?"):
+        read_runs([Path("digit_draw")])
     with pytest.raises(ConfigurationError, match=r"did you mean '.*digits_draw'"):
         read_runs([tmp_path / "outputs" / "digit_draw"])
     (tmp_path / "empty").mkdir()

@@ -99,6 +99,8 @@ def test_a_slash_tells_a_model_from_those_whose_names_begin_with_its_own(outputs
     [
         ("mnist-dcgan/00", r"mnist-dcgan/00 is the beginning of 2 runs: outputs/mnist-dcgan/0001-lr-1e-3, outputs/"),
         ("last:mnist-wgan", "last must name a run, but there is no run below outputs/mnist-wgan/"),
+        ("last:digits-drw", r"no run below outputs/digits-drw/; did you mean 'last:digits-draw'\?"),
+        ("lst", r"there is no run in lst; did you mean 'last'\?"),
         ("digits-drw/0001", "did you mean 'outputs/digits-draw/0001'"),
         ("outputs/digits-draw/0002", "did you mean 'outputs/digits-draw/0001'"),
         (

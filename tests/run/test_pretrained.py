@@ -48,7 +48,8 @@ def test_a_run_of_the_same_name_comes_first(place: Path) -> None:
     make(place, "draw_mnist_quick")
     write_index(place)
     own = make(Path("outputs/mnist-draw"), "draw_mnist_quick")
-    (own / "model.safetensors").unlink()  # a run has checkpoints in its place
+    (own / "model.safetensors").unlink()
+    (own / "checkpoints").mkdir()
     assert find_run("draw_mnist_quick") == own
 
 
