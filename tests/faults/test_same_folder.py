@@ -104,6 +104,6 @@ def test_the_wrong_variant_of_the_lock_is_noticed(
 ) -> None:
     with locked(tmp_path, is_resumed=True), pytest.raises(FolderInUseError), locked(tmp_path, is_resumed=True):
         pass
-    monkeypatch.setattr(run_folder, "_acquired", lambda folder: FileLock(folder / "never acquired"))
+    monkeypatch.setattr(run_folder, "_acquired", lambda folder, **_: FileLock(folder / "never acquired"))
     with locked(tmp_path, is_resumed=True), locked(tmp_path, is_resumed=True):
         tally.wrong_variant_noticed(FAULT, "no lock: two hold one folder")
