@@ -29,10 +29,11 @@ def with_replaced_parts(values: Mapping[str, Any], overrides: Sequence[str]) -> 
         return values
     replaced = {}
     for group, _, part in (key.partition("/") for key in keys):
-        node = model.get(part) if group == _MODEL else None
+        node, place = model.get(part) if group == _MODEL else None, f"{_MODEL}.{part}."
         if isinstance(node, Mapping) and TARGET in node:
-            parameters = parameters_of(find_target(node[TARGET], f"{_MODEL}.{part}"))
-            taken = {TARGET, PARTIAL, *parameters, *(key.rpartition(".")[2] for key in keys if f"{part}." in key)}
+            parameters = parameters_of(find_target(node[TARGET], place.rstrip(".")))
+            typed = (key.removeprefix(place).partition(".")[0] for key in keys if key.startswith(place))
+            taken = {TARGET, PARTIAL, *parameters, *typed}
             is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
             replaced[part] = {key: value for key, value in node.items() if is_open or key in taken}
     return {**values, _MODEL: {**model, **replaced}}

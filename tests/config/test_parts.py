@@ -31,6 +31,7 @@ def test_what_the_new_part_does_not_take_is_left_out_unless_it_was_typed() -> No
     values = node(weight_std=0.02)
     assert with_replaced_parts(values, ["model=infogan", "model/generator=mlp"]) == node()
     assert with_replaced_parts(values, ["model/generator=mlp", "model.generator.weight_std=0.1"]) == values
+    assert with_replaced_parts(values, ["model/generator=mlp", "+model.generator.weight_std.a=0.1"]) == values
     assert with_replaced_parts(values, ["model=infogan", "model/discriminator=mlp"]) == values
     assert with_replaced_parts({"seed": 0}, ["model/generator=mlp"]) == {"seed": 0}
 
