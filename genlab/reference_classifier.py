@@ -26,9 +26,9 @@ from genlab.errors import CheckpointError, ConfigurationError, GenlabError
 from genlab.models.classifier import LEAST_SIDE, Classifier
 from genlab.paths import user_cache
 from genlab.run.changes import resumed
-from genlab.run.checkpoint import FORMAT_VERSION
 from genlab.run.environment import saved_class_names
 from genlab.run.folder import has_checkpoint, read_summary
+from genlab.run.formats import CHECKPOINT_FORMAT
 from genlab.run.loading import load_trained, weights_id
 from genlab.run.record import load_run
 from genlab.training.collapse import ClassPredictor
@@ -269,7 +269,7 @@ def _composed(*overrides: str) -> Mapping[str, Any]:
 def _name(dataset: Dataset, configuration: RunConfiguration) -> str:
     """Return a name from the data's fingerprint and that of the classifier's configuration."""
     recipe = [
-        FORMAT_VERSION,
+        CHECKPOINT_FORMAT,
         configuration.model,
         configuration.optimizer,
         configuration.schedule,

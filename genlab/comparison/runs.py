@@ -18,6 +18,7 @@ from genlab.config.plain_yaml import read_plain
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
+from genlab.run.formats import CONFIG_FORMAT, FORMAT_KEY, newer_format
 from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
 from genlab.run.measured import (
     Record,
@@ -135,6 +136,8 @@ def read_run(folder: Path, *, name: str) -> Run:
     summary = _read(folder, "summary.json", of_training)
     environment = _read(folder, "environment.json", of_training)
     configuration = _read(folder, CONFIG_NAME, problems if kind == "export" else of_training)
+    if told := newer_format(folder / CONFIG_NAME, configuration.get(FORMAT_KEY), CONFIG_FORMAT):
+        problems.append(told)
     origin = _origin(folder)
     at = _whole(evaluation.get("step"))
     step = at if kind is not None else _whole(summary.get("step"))

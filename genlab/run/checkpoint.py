@@ -18,13 +18,13 @@ from torch import Tensor, nn
 import genlab
 from genlab.errors import CheckpointError
 from genlab.printing import printable
+from genlab.run.formats import CHECKPOINT_FORMAT, FORMAT_KEY, newer_format
 from genlab.run.tensor_file import decode, encode, is_intact, parse, read_content, read_metadata, seal
 from genlab.storage import remove_temporaries, replace_atomically
 
 _log = logging.getLogger(__name__)
 
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
-FORMAT_VERSION = 2
 MAX_STEP = 10**15
 _WEIGHTS = ("model", "average")
 
@@ -51,16 +51,6 @@ def first_not_finite(state: object, name: str = "") -> str | None:
         items = enumerate(state)
     found = (first_not_finite(value, f"{name}.{key}" if name else str(key)) for key, value in items)
     return next((bad for bad in found if bad is not None), None)
-
-
-def newer_format(path: Path, version: object, newest: int) -> str | None:
-    """Return the refusal of a file whose format version is newer than the newest that is read; None for others."""
-    if not isinstance(version, int) or version <= newest:
-        return None
-    return (
-        f"{path} has format version {version}, and this version of genlab reads versions up to {newest}; install the "
-        "version that wrote it"
-    )
 
 
 class CheckpointFolder:
@@ -97,7 +87,7 @@ class CheckpointFolder:
         """
         tensors = {f"{part}.{name}": value for part in _WEIGHTS for name, value in (state.get(part) or {}).items()}
         rest = {key: value for key, value in state.items() if key not in _WEIGHTS or value is None}
-        rest |= {"format_version": FORMAT_VERSION, "genlab_version": genlab.__version__, "step": step}
+        rest |= {FORMAT_KEY: CHECKPOINT_FORMAT, "genlab_version": genlab.__version__, "step": step}
         try:
             encoded = {key: json.dumps(encode(value, key, tensors), allow_nan=False) for key, value in rest.items()}
             parts = seal(tensors, encoded)
@@ -164,7 +154,7 @@ class CheckpointFolder:
         is_whole = is_intact(content)
         try:
             tensors, metadata = parse(content)
-            if told := newer_format(path, decode(metadata.get("format_version", "null"), {}), FORMAT_VERSION):
+            if told := newer_format(path, decode(metadata.get(FORMAT_KEY, "null"), {}), CHECKPOINT_FORMAT):
                 raise CheckpointError(told)
             if is_whole:
                 return _state(tensors, metadata, device)

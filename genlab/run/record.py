@@ -18,17 +18,14 @@ from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.models.base import Model
 from genlab.paths import absolute
 from genlab.printing import one_line
-from genlab.run.checkpoint import newer_format
 from genlab.run.environment import git_state
+from genlab.run.formats import CONFIG_FORMAT, FORMAT_KEY, newer_format
 from genlab.run.names import CONFIG_NAME, find_run
 from genlab.storage import json_bytes, replace_atomically, require_contained
 from genlab.types import ImageSpec
 
 EVALUATION_NAME = "evaluation.json"
 LIKELIHOODS_NAME = "likelihoods.json"
-FORMAT_VERSION = 1
-"""Of config.yaml; files without one are older, and read as version 1."""
-FORMAT_KEY = "format_version"
 SPEC_KEY = "spec"
 FINGERPRINT_KEY = "dataset_fingerprint"
 _LEAST_OF_SPEC = {"channels": 1, "height": 1, "width": 1, "num_levels": 2, "num_classes": 0}
@@ -101,7 +98,7 @@ def load_run(folder: str | Path) -> SavedRun:
         values = read_plain(path, CONFIG_NAME)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path / CONFIG_NAME} cannot be used: {one_line(str(error))}") from error
-    if told := newer_format(path / CONFIG_NAME, values.pop(FORMAT_KEY, None), FORMAT_VERSION):
+    if told := newer_format(path / CONFIG_NAME, values.pop(FORMAT_KEY, None), CONFIG_FORMAT):
         raise ConfigurationError(told)
     spec, fingerprint = values.pop(SPEC_KEY, None), values.pop(FINGERPRINT_KEY, None)
     if spec is None:
@@ -140,7 +137,7 @@ def save_configuration(
     if (resumed := configuration.saved_run) is not None:
         values["logger"] = resumed.configuration.logger  # those that this start leaves out too
     measured = {SPEC_KEY: asdict(spec), FINGERPRINT_KEY: dataset_fingerprint}
-    text = yaml.safe_dump({FORMAT_KEY: FORMAT_VERSION, **values, **measured}, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump({FORMAT_KEY: CONFIG_FORMAT, **values, **measured}, sort_keys=False, allow_unicode=True)
     replace_atomically(folder / CONFIG_NAME, text.encode())
 
 

@@ -239,6 +239,12 @@ def test_an_evaluation_of_an_earlier_best_checkpoint_is_reported(make_run: RunMa
     assert "evaluation.json is of step 90, the best checkpoint is of step 95" in found[0]
 
 
+def test_a_run_of_a_newer_format_says_so(make_run: RunMaker) -> None:
+    folder = make_run("a", configuration={"format_version": 99})
+    (problem,) = read_run(folder, name="a").problems
+    assert problem.startswith(f"{folder}/config.yaml has format version 99, and this version of genlab reads versions")
+
+
 def test_curves_keep_gaps_and_leave_out_half_written_lines(make_run: RunMaker) -> None:
     folder = make_run("a", curve=[1.0, None, 3.0])
     with (folder / "metrics.jsonl").open("a") as file:

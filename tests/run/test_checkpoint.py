@@ -20,7 +20,8 @@ import torch
 from genlab import storage
 from genlab.errors import CheckpointError, StorageError
 from genlab.run import checkpoint
-from genlab.run.checkpoint import BEST, FORMAT_VERSION, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
+from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
+from genlab.run.formats import CHECKPOINT_FORMAT
 from genlab.run.tensor_file import seal
 
 CPU = torch.device("cpu")
@@ -224,7 +225,7 @@ def test_other_tools_read_the_tensors_by_name_and_the_rest_as_json(folder: Check
             *("optimizer.generator.layer.weight.step", "optimizer.generator.layer.weight.exp_avg"),
         }
         metadata = file.metadata()
-    assert (metadata["step"], metadata["seed"], metadata["format_version"]) == ("7", "5", str(FORMAT_VERSION))
+    assert (metadata["step"], metadata["seed"], metadata["format_version"]) == ("7", "5", str(CHECKPOINT_FORMAT))
     content = (folder.path / LAST).read_bytes()
     zeroed = re.sub(rb'(?<="sha256":")[0-9a-f]{64}', b"0" * 64, content, count=1)
     assert metadata["sha256"] == hashlib.sha256(zeroed).hexdigest()
@@ -277,7 +278,7 @@ def test_a_state_that_no_checkpoint_holds_is_refused_while_it_is_saved(folder: C
 
 def test_a_newer_format_is_refused_by_name(folder: CheckpointFolder) -> None:
     save(folder, 1)
-    metadata = {"format_version": str(FORMAT_VERSION + 1), "step": "1"}
+    metadata = {"format_version": str(CHECKPOINT_FORMAT + 1), "step": "1"}
     (folder.path / LAST).write_bytes(safetensors.torch.save({"model.a": torch.zeros(1)}, metadata))
     with pytest.raises(CheckpointError, match=r"last\.safetensors has format version 3, and .* up to 2; install"):
         folder.load(LAST, device=CPU)
@@ -298,7 +299,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_sealed_file_that_is_no_checkpoint_is_refused(folder: CheckpointFolder, name: str) -> None:
-    parts = seal({"model.a": torch.zeros(1)}, {"format_version": str(FORMAT_VERSION), **REFUSED[name]})
+    parts = seal({"model.a": torch.zeros(1)}, {"format_version": str(CHECKPOINT_FORMAT), **REFUSED[name]})
     (folder.path / LAST).write_bytes(b"".join(parts))
     with pytest.raises(CheckpointError, match="is refused: ") as caught:
         folder.load(LAST, device=CPU)
