@@ -195,6 +195,7 @@ def build_trainer(
     num_images, most = dataset.num_images("train"), max(repeats.values())
     seen_at = (0, 0) if configuration.resume is None else CheckpointFolder(run_folder / "checkpoints").seen_at
     settings = configuration.settings.with_both_lengths(num_images=num_images, repeats=most, seen_at=seen_at)
+    settings.require_reach(seen_at[0])
     compiles, why = choose(model, settings, device)
     settings = replace(settings, compile=compiles)
     configuration = configuration.changed(trainer=asdict(settings))

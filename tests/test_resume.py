@@ -85,6 +85,14 @@ def test_what_the_default_configuration_does_not_know_is_fixed_all_the_same(
     assert "did you mean 'trainer.num_steps'" in genlab("train", "resume=run", "trainer.num_step=9").errors
 
 
+def test_fewer_steps_than_were_made_are_refused_in_one_line(genlab: Genlab, run: Path) -> None:
+    before = contents(run)
+    outcome = genlab("train", "resume=run", "trainer.num_steps=2")
+    message = "trainer.num_steps must be at least the step of the run that is resumed, 3, got 2"
+    assert (outcome.code, outcome.output, outcome.errors) == (2, "", f"genlab: error: {message}\n")
+    assert contents(run) == before
+
+
 def test_a_damaged_checkpoint_is_set_aside_by_a_run_that_resumes_alone(genlab: Genlab, run: Path) -> None:
     shutil.copy("run/checkpoints/last.safetensors", "run/checkpoints/previous.safetensors")
     Path("run/checkpoints/last.safetensors").write_bytes(b"damaged")

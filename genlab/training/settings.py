@@ -182,6 +182,17 @@ class TrainerSettings:
             return None
         return min(max(round(self.labelled_fraction * self.batch_size), 1), self.batch_size - 1)
 
+    def require_reach(self, step: int) -> None:
+        """Refuse to resume a run that has made more steps already.
+
+        Raises:
+            ConfigurationError: As said.
+        """
+        if step > self.num_steps:
+            raise ConfigurationError(
+                f"trainer.num_steps must be at least the step of the run that is resumed, {step}, got {self.num_steps}"
+            )
+
     def require_divisible_batches(
         self, num_processes: int, *, group_size: int = 1, needs_whole_batch: str | None = None
     ) -> None:

@@ -365,11 +365,7 @@ class Trainer(TrainingRun):
 
     def _restore(self) -> None:
         kept = self.checkpoints.newest(device=self.device)
-        if kept["step"] > self.settings.num_steps:
-            raise ConfigurationError(
-                f"trainer.num_steps must be at least the step of the run that is resumed, {kept['step']}, got "
-                f"{self.settings.num_steps}"
-            )
+        self.settings.require_reach(kept["step"])
         with incompatible_refused():
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
