@@ -111,11 +111,11 @@ def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatc
     own.parent.mkdir(parents=True)
     own.write_text(
         "# @package _global_\ndefaults:\n  - override /dataset: folder\n"
-        "dataset: {root: ~/pictures}\nhydra: {run: {dir: ~/mine}}\n"
+        "dataset: {root: ~/pictures}\ntrainer: {watch_classifier: ~/watch}\nhydra: {run: {dir: ~/mine}}\n"
     )
     runs = []
     monkeypatch.setattr("genlab.train.run", lambda *given: runs.append(given))
-    line = ("--config-dir=~/own", "experiment=mine", "dataset.cache='~/decoded'", "trainer.watch_classifier='~/watch'")
+    line = ("--config-dir=~/own", "experiment=mine", "dataset.cache='~/decoded'")
     assert genlab("train", "model=gan", *line).code == 0
     configuration, context = runs.pop()
     assert configuration.dataset["root"] == str(home / "pictures")
