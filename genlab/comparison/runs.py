@@ -15,7 +15,6 @@ from typing import Any
 
 from genlab.comparison.charts import thinned
 from genlab.config.plain_yaml import read_plain
-from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.run.folder import is_abandoned
 from genlab.run.formats import CONFIG_FORMAT, FORMAT_KEY, newer_format
@@ -27,7 +26,7 @@ from genlab.run.measured import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.run.names import CONFIG_NAME, RUNS_ROOT, is_export, named_run, runs_under
+from genlab.run.names import CONFIG_NAME, is_export, named_run, nearest_folder
 from genlab.storage import leads_out, opened_within, read_json, read_within
 
 # A running process writes its log line more often than this.
@@ -368,11 +367,9 @@ def _hardware(environment: Mapping[str, Any]) -> str | None:
 
 def _nothing_in(place: Path) -> str:
     if not place.exists():
-        below = (folder for run in runs_under(Path(RUNS_ROOT)) for folder in (run.parent, run))
         beside = place.parent.iterdir() if place.parent.is_dir() else ()
-        by_name = {path.name: path for path in (*below, *beside) if path.is_dir()}
-        if guess := nearest(place.name, by_name):
-            return f"there is no folder {place}; did you mean '{by_name[guess]}'?"
+        if guess := nearest_folder(place.name, beside):
+            return f"there is no folder {place}; did you mean '{guess}'?"
     what = "no run in" if place.exists() else "no folder"
     return f"there is {what} {place}; train first, or name a run or a folder of runs"
 

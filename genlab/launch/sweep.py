@@ -24,7 +24,7 @@ from genlab.errors import ConfigurationError, GenlabError, SweepError
 from genlab.launch.search import Search, SearchSettings, SearchSpace, search_space
 from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, SweepPlan
 from genlab.launch.sweep_job import QUIET, await_free, tell
-from genlab.launch.sweep_report import Row, report, write_tables
+from genlab.launch.sweep_report import Row, report, rows_of, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
 from genlab.paths import expanded, from_here, program
@@ -236,9 +236,8 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
     sweep = SweepFolder(folder)
     is_replaced = settings.resume is None and (sweep.path / PLAN_NAME).exists()
     if is_replaced and not sweep.is_dry_run():
-        raise ConfigurationError(
-            f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {_way_on(sweep, plan)}"
-        )
+        way_on = _way_on(sweep, plan, rows_of(sweep, settings))
+        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
     with locked(sweep.path, is_resumed=True):
         if is_replaced:
@@ -256,15 +255,16 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
             except Exception as error:
                 failure = error
             except BaseException:
-                _conclude(sweep, settings, plan.config_dir)
-                tell(f"stopped; to resume:\n  {_way_on(sweep, plan)}")
+                rows = _conclude(sweep, settings, plan.config_dir)
+                tell(f"stopped; to resume:\n  {_way_on(sweep, plan, rows)}")
                 raise
             rows = _conclude(sweep, settings, plan.config_dir)
+        way_on = _way_on(sweep, plan, rows)
         number = sweep.stop_signal()
         if number is not None:
-            tell(f"stopped; to resume:\n  {_way_on(sweep, plan)}")
+            tell(f"stopped; to resume:\n  {way_on}")
             raise SystemExit(128 + number)
-    _raise_for(rows, failure, way_on=_way_on(sweep, plan))
+    _raise_for(rows, failure, way_on=way_on)
 
 
 def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | None) -> list[Row]:
@@ -272,8 +272,7 @@ def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | Non
         if record.status == "running" and await_free(sweep.run_folder(record)) is None:
             sweep.finalise(record)
     rows = write_tables(sweep, settings)
-    told = report(rows, settings, config_dir=config_dir, packages=sweep.packages())
-    tell(f"\n{told}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
+    tell(f"\n{report(rows, settings, config_dir=config_dir)}\n\ntable: {from_here(sweep.path / TABLE_NAME)}")
     return rows
 
 
@@ -383,10 +382,11 @@ def _is_about_sweep(override: Override) -> bool:
     return str(override.key_or_group).startswith((f"{SWEEP_NODE}.", "hydra.", "hydra/"))
 
 
-def _way_on(sweep: SweepFolder, plan: SweepPlan) -> str:
+def _way_on(sweep: SweepFolder, plan: SweepPlan, rows: Sequence[Row]) -> str:
     path = str(from_here(sweep.path))
     argument = f"{_RESUME}={path}"
     arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
     jobs, about = _divided(plan.overrides)
     arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
-    return f"{program(sweep.packages())} {shlex.join(['train', '-m', *arguments])}"
+    packages = [name for row in rows for name in row.packages]
+    return f"{program(packages)} {shlex.join(['train', '-m', *arguments])}"

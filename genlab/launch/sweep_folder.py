@@ -25,7 +25,6 @@ from typing import Any, Literal, get_args
 import yaml  # type: ignore[import-untyped]
 
 from genlab.config.plain_yaml import read_plain
-from genlab.config.targets import to_trust
 from genlab.errors import ConfigurationError
 from genlab.run.folder import has_checkpoint, is_dry_run, read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
@@ -188,10 +187,6 @@ class SweepFolder:
             return {} if record.folder is None else read_plain(self.run_folder(record), CONFIG_NAME)
         except (OSError, ValueError):
             return {}
-
-    def packages(self) -> list[str]:
-        """Return the packages of the user's that the jobs' runs name."""
-        return [name for record in self.records() for name in to_trust(self.run_configuration(record))]
 
     def _is_removed(self, record: JobRecord) -> bool:
         return record.folder is not None and not self.run_folder(record).exists()

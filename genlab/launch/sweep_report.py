@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genlab.config.suggestions import suggestion
+from genlab.config.targets import to_trust
 from genlab.launch.sweep_folder import SEEDS_NAME, TABLE_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.paths import program
@@ -41,6 +42,8 @@ class Row:
     """Tags of all measures of the run."""
     conditions: Mapping[str, str]
     """What the values of two runs must share to be ranked, as in ``genlab compare``."""
+    packages: tuple[str, ...]
+    """Packages of the user's that the run names, which a command about it has to find."""
 
     @property
     def competes(self) -> bool:
@@ -60,6 +63,8 @@ class SeedRow:
     num: int
     """Number of runs that compete."""
     records: Sequence[JobRecord]
+    packages: tuple[str, ...]
+    """As of `Row`."""
     minimize: bool | None
     conditions: frozenset[tuple[tuple[str, str], ...]]
     """Those of the runs with a value."""
@@ -71,11 +76,11 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     overrides = [_by_key(record.overrides) for record in records]
     rows = []
     for record, choices in zip(records, varying(overrides), strict=True):
-        summary = sweep.run_summary(record)
+        summary, configuration = sweep.run_summary(record), sweep.run_configuration(record)
         measure, value = measured(summary, settings.measure)
         minimize, conditions = settings.minimize, None
         if measure is not None:
-            of_run = record_of(measure, value or 0.0, summary, sweep.run_configuration(record))
+            of_run = record_of(measure, value or 0.0, summary, configuration)
             conditions = None if value is None else of_run.conditions
             if minimize is None:
                 otherwise = True if measure == summary.get("selected_by") else None
@@ -90,6 +95,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 seconds=summary.get("seconds") or None,
                 tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
                 conditions={"dataset": UNKNOWN} if conditions is None else conditions,
+                packages=tuple(to_trust(configuration)),
             )
         )
     return rows
@@ -171,6 +177,7 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
                 standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
                 num=len(values),
                 records=[row.record for row in group],
+                packages=tuple(name for row in group for name in row.packages),
                 minimize=next((row.minimize for row in told if row.minimize is not None), None),
                 conditions=frozenset(tuple(row.conditions.items()) for row in competing),
             )
@@ -222,35 +229,32 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     return rows
 
 
-def report(
-    rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | None = None, packages: Collection[str] = ()
-) -> str:
+def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | None = None) -> str:
     """Return the report for the terminal.
 
     Args:
         rows: Of the table.
         settings: Of the sweep.
         config_dir: Of its command line.
-        packages: Of the user's, which the best command has to find.
     """
     if not rows:
         return "no job has started"
     groups = seed_rows(rows)
     parts = [_table(rows), *([_seeds_table(groups)] if groups else [])]
     if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
-        parts.append(_told_best_setting(groups, config_dir, packages))
+        parts.append(_told_best_setting(groups, config_dir))
     else:
-        parts.append(_told_best(rows, settings, config_dir, packages))
+        parts.append(_told_best(rows, settings, config_dir))
     return "\n\n".join(parts)
 
 
-def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None, packages: Collection[str]) -> str:
+def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | None) -> str:
     best = best_row(rows)
     competing = [row for row in rows if row.competes]
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
-        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir, packages)}"
+        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir, best.packages)}"
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
@@ -264,7 +268,7 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
     return f"best: not chosen, {why_not_ranked(rows)}"
 
 
-def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None, packages: Collection[str]) -> str:
+def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str:
     """Return the setting with the best mean over its seeds, and the command that trains it with all of them."""
     best = groups[0]
     seeds = ",".join(_by_key(record.overrides)[_SEED] for record in best.records)
@@ -272,7 +276,7 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None, packag
     jobs = ", ".join(str(record.number) for record in best.records)
     extreme = "lowest" if best.minimize else "highest"
     value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
-    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir, packages)}"
+    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir, best.packages)}"
 
 
 def _command(line: Sequence[str], config_dir: str | None, packages: Collection[str]) -> str:

@@ -5,7 +5,7 @@ either, or as a pretrained model (:mod:`genlab.run.pretrained`). ``last`` is the
 ``last:mnist-dcgan`` the last one below a folder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from genlab.config.suggestions import nearest
@@ -95,6 +95,14 @@ def runs_under(root: Path) -> Iterator[Path]:
             yield path.parent
 
 
+def nearest_folder(name: str, others: Iterable[Path] = ()) -> Path | None:
+    """Return the folder of a run or of several, below ``outputs/`` or among others, with the most similar name."""
+    below = (folder for run in runs_under(Path(RUNS_ROOT)) for folder in (run.parent, run))
+    by_name = {path.name: path for path in (*below, *others) if path.is_dir()}
+    guess = nearest(name, by_name)
+    return None if guess is None else by_name[guess]
+
+
 def is_export(folder: Path) -> bool:
     """Return True if a folder holds exported weights instead of checkpoints."""
     is_incomplete = (folder / DIGESTS_NAME).exists() and not (folder / "checkpoints").exists()
@@ -106,9 +114,8 @@ def _last_below(place: str) -> Path:
     root = Path(place) if place and Path(place).is_dir() and not below.is_dir() else below
     newest = max(runs_under(root), key=_time_of_start, default=None)
     if newest is None:
-        top = Path(RUNS_ROOT)
-        guess = nearest(place, {run.parent.relative_to(top).as_posix() for run in runs_under(top)})
-        way_on = f"did you mean '{LAST}:{guess}'?" if guess else "train one: genlab train"
+        guess = nearest_folder(place)
+        way_on = f"did you mean '{LAST}:{guess.relative_to(RUNS_ROOT)}'?" if guess else "train one: genlab train"
         raise ConfigurationError(f"{LAST} must name a run, but there is no run below {root}/; {way_on}")
     return newest
 

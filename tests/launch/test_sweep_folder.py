@@ -28,16 +28,6 @@ def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert [found.status for found in sweep.records()] == ["waiting", "waiting"]
 
 
-def test_the_packages_that_its_runs_name_are_found_in_their_configurations(tmp_path: Path) -> None:
-    sweep = SweepFolder(tmp_path)
-    sweep.write_plan(PLAN, command="genlab train -m")
-    assert sweep.packages() == []
-    sweep.write_record(JobRecord(number=1, overrides=("seed=1",), folder="1_x", status="finished", exit_code=0))
-    (tmp_path / "1_x").mkdir()
-    (tmp_path / "1_x" / "config.yaml").write_text("model: {_target_: my_vae.VAE}\n")
-    assert sweep.packages() == ["my_vae"]
-
-
 @pytest.mark.parametrize(
     "change",
     [

@@ -329,11 +329,13 @@ def test_the_best_command_names_what_it_needs_to_find_a_users_package(
     sweep: SweepFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/my place")
+    for run in sweep.path.glob("*_x"):
+        (run / "config.yaml").write_text("model: {_target_: my_vae.VAE}\n")
     called = program(["my_vae"])
     assert called.startswith("PYTHONPATH='/my place' GENLAB_ALLOW=my_vae ")
     for minimize, line in ((True, "model=b seed=0 num_threads=1"), (False, "-m model=a num_threads=1 seed=0,1,2")):
         chosen = settings(minimize=minimize)
-        command = report(rows_of(sweep, chosen), chosen, packages=["my_vae"]).splitlines()[-1]
+        command = report(rows_of(sweep, chosen), chosen).splitlines()[-1]
         assert command == f"  {called} train {line}"
 
 
