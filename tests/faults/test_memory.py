@@ -41,9 +41,9 @@ def run_short(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
 @pytest.mark.parametrize(
     ("family", "error", "parts", "smaller"),
     [
-        pytest.param("draw", ON_A_DEVICE, 2, {"gradient_accumulation": 4}, marks=pytest.mark.slow),
+        ("draw", ON_THE_CPU, 2, {"gradient_accumulation": 4}),
         pytest.param("gan", ON_A_DEVICE, 1, {"batch_size": 8}, marks=pytest.mark.slow),  # a technique refuses parts
-        ("gated_pixelcnn", ON_THE_CPU, 1, {"gradient_accumulation": 2}),
+        pytest.param("gated_pixelcnn", ON_A_DEVICE, 1, {"gradient_accumulation": 2}, marks=pytest.mark.slow),
     ],
 )
 def test_a_shortage_is_a_line_with_a_way_on_that_works(

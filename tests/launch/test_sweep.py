@@ -23,7 +23,7 @@ from genlab.launch.sweep import require_same_jobs, selection_measure
 from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from genlab.paths import program
 from tests.conftest import Outcome
-from tests.thinning import thinned
+from tests.thinning import slow, thinned
 
 Genlab = Callable[..., Outcome]
 Start = Callable[..., subprocess.Popen[str]]
@@ -251,7 +251,7 @@ def test_a_mistake_costs_a_line_and_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [("hydra.mode=MULTIRUN",), ("-m", "hydra.mode=RUN")])
+@pytest.mark.parametrize("arguments", [("hydra.mode=MULTIRUN",), slow((("-m", "hydra.mode=RUN"),))])
 def test_a_sweep_is_asked_for_by_a_flag_or_a_setting(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:

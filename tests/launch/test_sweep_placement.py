@@ -7,7 +7,6 @@ import pytest
 
 from genlab.launch import command
 from tests.conftest import Outcome
-from tests.thinning import slow
 
 SWEEP = ("train", "-m", "trainer=smoke", "seed=0,1", "hydra.sweep.dir=sweep")
 
@@ -37,7 +36,8 @@ def test_the_folder_of_a_run_is_no_place_for_a_sweep(genlab: Callable[..., Outco
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", [(), slow((("hydra/launcher=local", "hydra.launcher.n_jobs=1"),))])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=local", "hydra.launcher.n_jobs=1")])
 def test_a_job_clears_nothing_of_others(genlab: Callable[..., Outcome], launcher: tuple[str, ...]) -> None:
     Path("sweep/0").mkdir(parents=True)
     Path("sweep/0/book").write_text("of a life")

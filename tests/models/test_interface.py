@@ -1,6 +1,7 @@
 """The interface that the trainer relies on, for every model of the configuration tree."""
 
 import functools
+from itertools import product
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from genlab.run.record import build_model
 from genlab.sampling.latents import find_latents
 from genlab.types import Batch, ImageSpec
 from tests.shrunk import shrunk
-from tests.thinning import thinned
+from tests.thinning import slow
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
 # The measures of an image depend on the other images of its batch, and the ledger says so.
@@ -32,6 +33,7 @@ SPECS = {
 
 
 REFUSED = {("pixelcnn_blocks", "colour"): "needs at most 1296"}
+SLOW = {("pixelcnn_pp", "colour")}
 
 
 def test_the_models_are_seen() -> None:
@@ -55,8 +57,10 @@ def make(name: str, spec: ImageSpec) -> tuple[Model, Batch]:
     return model, batch
 
 
-@pytest.mark.parametrize("kind", thinned(SPECS, 2))
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [slow(case) if case[1] == "few levels" or case in SLOW else case for case in product(MODELS, SPECS)],
+)
 def test_every_model_keeps_the_interface(name: str, kind: str) -> None:
     spec = SPECS[kind]
     if (name, kind) in REFUSED:
