@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 
-from genlab.comparison.card import as_card
+from genlab.comparison.card import Use, as_card
 from genlab.comparison.runs import read_run
 from genlab.config.fields import reader_of
 from genlab.config.targets import to_trust
 from genlab.launch.contract import JobContext
+from genlab.models.base import GenerativeModel, Model
 from genlab.run.checkpoint import model_fingerprint
 from genlab.run.environment import save_class_names, saved_class_names
 from genlab.run.exported import Origin, save_weights
@@ -70,7 +71,7 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     with whole_folder(target) as folder:
         digest = save_weights(folder, trained.model.state_dict(), origin)
         packages = sorted(set(to_trust(trained.run.configuration.as_dict())))
-        card = as_card(described, trained.run.spec, origin, digest=digest, packages=packages)
+        card = as_card(described, trained.run.spec, origin, use=_use(trained.model), digest=digest, packages=packages)
         replace_atomically(folder / CARD_NAME, card.encode())
         save_configuration(
             folder,
@@ -86,3 +87,17 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     if packages:
         print(f"it needs {', '.join(packages)}, which the export does not contain; {CARD_NAME} says so")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")
+
+
+def _use(model: Model) -> Use:
+    commands = ("sample", "evaluate") if model.draws_pictures else ("evaluate",)
+    if isinstance(model, GenerativeModel):
+        return Use('import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)', commands)
+    kind = type(model)
+    lines = (
+        "import genlab",
+        f"from {kind.__module__} import {kind.__name__}",
+        "",
+        f'model = genlab.load("THIS_FOLDER", kind={kind.__name__})',
+    )
+    return Use("\n".join(lines), commands)

@@ -4,6 +4,7 @@ Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (ar
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from genlab.comparison.runs import Run, describe_seconds
 from genlab.comparison.table import rounded, shown
@@ -12,16 +13,26 @@ from genlab.run.measured import Record
 from genlab.run.names import DIGESTS_NAME, WEIGHTS_NAME
 from genlab.types import ImageSpec
 
+
+@dataclass(frozen=True)
+class Use:
+    """How a model is used: the lines of Python that load it, and the commands that take it."""
+
+    python: str
+    commands: tuple[str, ...]
+
+
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")
 
 
-def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages: Collection[str] = ()) -> str:
+def as_card(run: Run, spec: ImageSpec, origin: Origin, *, use: Use, digest: str, packages: Collection[str] = ()) -> str:
     """Return the card in Markdown.
 
     Args:
         run: As read from its folder.
         spec: Of the images it was trained on.
         origin: Of the weights.
+        use: Of the model.
         digest: SHA-256 of their file.
         packages: Of the user's own code that the model or its settings name.
     """
@@ -32,14 +43,14 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, digest: str, packages:
         _list(_facts(run, spec, origin, digest)),
         _keys(run, "model"),
         "## Use",
-        _block("python", 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'),
-        "On the command line: `genlab sample run=THIS_FOLDER`, `genlab evaluate run=THIS_FOLDER`. Nothing in this "
-        f"folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
+        _block("python", use.python),
+        f"On the command line: {', '.join(f'`genlab {name} run=THIS_FOLDER`' for name in use.commands)}. Nothing in "
+        f"this folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
         *_needs(packages),
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
         "people, nor to pass its images off as real.",
         "## Limits",
-        "It draws, completes or measures images of the size above that resemble its training data, with whatever is "
+        "It is for images of the size above that resemble its training data, with whatever is "
         "missing, repeated or biased there. It was measured as told below and on nothing else; a bound on the "
         "likelihood, or a distance between features, does not say how its images look. Whether it has memorised "
         "training images was not measured.",

@@ -45,17 +45,19 @@ def match_codes(codes: Int[Tensor, " N"], labels: Int[Tensor, " N"], *, matching
         codes: The code of each image, from 0.
         labels: Its class, from 0.
         matching: ``many_to_one`` gives each code its commonest class; ``one_to_one`` gives no class to two codes and
-            maximises the number of images whose code's class is right (Kuhn 1955); codes left over get UNMATCHED.
+            maximises the number of images whose code's class is right (Kuhn 1955). Codes left over, and those that no
+            image has, get UNMATCHED.
     """
     num_codes, num_classes = int(codes.max()) + 1, int(labels.max()) + 1
     table = torch.bincount(codes * num_classes + labels, minlength=num_codes * num_classes)
     table = table.view(num_codes, num_classes)
     if matching == "many_to_one":
-        return table.argmax(1)
-    rows, columns = linear_sum_assignment(table.cpu().numpy(), maximize=True)
-    classes = torch.full((num_codes,), UNMATCHED)
-    classes[torch.from_numpy(rows)] = torch.from_numpy(columns)
-    return classes
+        classes = table.argmax(1)
+    else:
+        rows, columns = linear_sum_assignment(table.cpu().numpy(), maximize=True)
+        classes = torch.full((num_codes,), UNMATCHED)
+        classes[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return classes.masked_fill(table.sum(1) == 0, UNMATCHED)
 
 
 def code_errors(

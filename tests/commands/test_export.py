@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import resource
+import runpy
 import shutil
 import struct
 import subprocess
@@ -121,6 +123,23 @@ def test_the_card_tells_what_was_measured_and_how_it_was_made(
     for fact in ("genlab train model=draw", "seed: 0", "cost: ", "commit of genlab: ", "Licence", "num_units: 16"):
         assert fact in card, fact
     assert record["provenance"].split(",")[0] in card.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("fixture", "commands"), [("trained_run", ["sample", "evaluate"]), ("classifier_run", ["evaluate"])]
+)
+def test_what_the_card_says_of_its_use_works(
+    genlab: Genlab, request: pytest.FixtureRequest, fixture: str, commands: list[str]
+) -> None:
+    assert genlab("export", f"run={request.getfixturevalue(fixture)}", "out=it").code == 0
+    card = Path("it/README.md").read_text().replace("THIS_FOLDER", "it")
+    (lines,) = re.findall("```python\n(.*?)```", card, re.DOTALL)
+    Path("use.py").write_text(lines)
+    runpy.run_path("use.py")
+    assert re.findall(r"`genlab (\w+) run=it`", card) == commands
+    for command in commands:
+        outcome = genlab(command, "run=it")
+        assert outcome.code == 0, outcome.errors
 
 
 def row_of(measure: dict[str, Any]) -> list[str]:

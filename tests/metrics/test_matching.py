@@ -36,6 +36,10 @@ def test_a_renamed_code_is_perfect_and_an_unseen_one_is_wrong() -> None:
         classes = match_codes(codes, labels, matching=matching)
         assert code_errors(codes, labels, classes=classes).sum() == 0
     assert code_errors(torch.tensor([10, 12]), torch.tensor([0, 1]), classes=classes).tolist() == [1, 1]
+    for matching in ("many_to_one", "one_to_one"):  # code 1, between codes that were seen
+        classes = match_codes(torch.tensor([0, 0, 2, 2]), torch.tensor([1, 1, 0, 2]), matching=matching)
+        assert classes[1] == UNMATCHED
+        assert code_errors(torch.tensor([1, 1]), torch.tensor([0, 1]), classes=classes).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("has_method", [True, False])
