@@ -88,6 +88,7 @@ CHANGES = (
         ("score_*", "accuracy_*", "error"),  # a trained InfoGAN's code error moves by far less than with its seed
     ),
     Change("`weight_normalization` starts the projection", "945fa58"),
+    Change("A code that no image of the matching has", "25498a2"),
 )
 
 
