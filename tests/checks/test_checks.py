@@ -24,7 +24,6 @@ from tests.checks import broken, own_models
 from tests.models.gan.tiny import make_gan
 from tests.models.pixelcnn.tiny_autoregressive import RESIDUAL
 from tests.models.tiny import make_draw
-from tests.thinning import thinned
 from tests.training.conftest import TinyGAN
 
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
@@ -77,21 +76,14 @@ SOUND = {
 }
 
 
-@functools.cache
-def findings_of_sound(name: str) -> dict[str, Finding]:
-    return dict(findings(subject_of(SOUND[name])))
-
-
-@pytest.mark.parametrize("name", thinned(SOUND, 3))
-def test_sound_models_hold(name: str) -> None:
-    found = findings_of_sound(name)
-    assert {key: finding.seen for key, finding in found.items() if finding.result == "FAILED"} == {}
-
-
-def test_every_check_applies_to_some_model() -> None:
-    """Otherwise what it promises is never looked at."""
-    found = [findings_of_sound(name) for name in SOUND]
-    assert {name for name in INVARIANTS if any(each[name].result == "held" for each in found)} == set(INVARIANTS)
+def test_sound_models_hold_and_every_check_applies_to_one() -> None:
+    """A check that applies to none promises what is never looked at."""
+    held = set()
+    for name, make in SOUND.items():
+        found = dict(findings(subject_of(make)))
+        assert {(name, key): finding.seen for key, finding in found.items() if finding.result == "FAILED"} == {}
+        held |= {key for key, finding in found.items() if finding.result == "held"}
+    assert held == set(INVARIANTS)
 
 
 OWN: dict[Callable[[ImageSpec], Model], set[str]] = {
