@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command is chosen, so that ``genlab --help`` and shell completion answer at once.
 """
 
+import glob
 import os
 import shlex
 import sys
@@ -84,6 +85,9 @@ _COMMANDS_ELSEWHERE = {
 _HELP = ("-h", "--help", "help")
 _VERSION = ("-V", "--version")
 _COMPLETION_FLAGS = ("-sc", "--shell-completion")
+_FLAGS = ("--help", "--multirun", "--config-dir", "--cfg")
+_NAMED_GROUPS = {"models": "model", "experiments": "experiment", "datasets": "dataset"}
+"""Command to the config group whose options it takes without a key."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,31 +205,44 @@ Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory,
 
 
 def _complete(arguments: list[str]) -> int:
-    """Complete the name of the command; Hydra completes its arguments.
+    """Complete commands, flags and names of models; Hydra completes groups, keys and values.
 
     The shell calls ``genlab -sc query=bash`` with the command line typed so far in COMP_LINE.
     """
     from genlab.launch.command import run_hydra
 
-    command = "train"
+    if not any(argument.startswith("query=") for argument in arguments):
+        run_hydra("train", arguments, job=Job("train"))
+        return 0
     line = os.environ.get("COMP_LINE", "")
-    if any(argument.startswith("query=") for argument in arguments):
-        typed = line.split()[1:]
-        if not typed or (len(typed) == 1 and not line.endswith(" ")):
-            start = typed[0] if typed else ""
-            print("\n".join(name for name in COMMANDS if name.startswith(start)))
-            return 0
-        if typed[0] not in COMMANDS:
-            return 0
-        command = typed[0]
-        # Hydra completes the command line of a program without commands.
-        os.environ["COMP_LINE"] = line.replace(f" {command}", "", 1)
+    typed = line.split()[1:]
+    last = "" if line.endswith(" ") or not typed else typed.pop()
+    if not typed or typed[0] not in COMMANDS:
+        own = [] if typed else [name for name in COMMANDS if name.startswith(last)]
+        print("\n".join(own))
+        return 0
+    command, *words = typed
+    if last.startswith("-"):
+        print("\n".join(flag for flag in (*COMMANDS[command][1].flags, *_FLAGS) if flag.startswith(last)))
+        return 0
+    if command in _NAMED_GROUPS and last and (names := _options(_NAMED_GROUPS[command], last)):
+        print("\n".join(names))
+        return 0
+    # Hydra completes the line of a program without commands, positional arguments and flags of their own.
+    settings = [word for word in words if word.startswith("~") or ("=" in word and not word.startswith("-"))]
+    os.environ["COMP_LINE"] = " ".join(("genlab", *settings, last))
     try:
-        run_hydra(command, arguments, job=Job(command))
+        with suppress(Exception):  # what is typed so far need not be valid
+            run_hydra(command, arguments, job=Job(command))
     finally:
-        if line:
-            os.environ["COMP_LINE"] = line
+        os.environ["COMP_LINE"] = line
     return 0
+
+
+def _options(group: str, beginning: str) -> list[str]:
+    from genlab.config.location import config_directory
+
+    return sorted(path.stem for path in (config_directory() / group).glob(f"{glob.escape(beginning)}*.yaml"))
 
 
 def _report(error: BaseException) -> int:

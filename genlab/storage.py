@@ -58,6 +58,8 @@ def replace_atomically(
         temporary.unlink(missing_ok=True)
         if is_disk_full(error):
             raise _disk_full(path, num_bytes, error) from error
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the file that the user named
         raise
     if is_synchronised:
         _synchronise(path.parent)

@@ -5,6 +5,7 @@ import os
 import pickle
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,33 @@ def test_completion_lists_a_command_a_line_for_fish_and_bash_alike(
     monkeypatch.setenv("COMP_LINE", "genlab ")
     assert main(["-sc", "query=fish"]) == 0
     assert capsys.readouterr().out.split("\n") == [*COMMANDS, ""]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("genlab compare outputs --so", {"--sort"}),
+        ("genlab models draw_n", {"draw_no_attention"}),
+        ("genlab runs rm su", {"sure="}),
+        ("genlab train name='x model=draw_n", set()),
+        ("genlab trian model=", set()),
+    ],
+)
+def test_completion_beside_positional_arguments_flags_and_what_is_half_typed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    assert main(["-sc", "query=bash"]) == 0
+    output, errors = capfd.readouterr()
+    assert (set(output.split()), errors) == (expected, "")
+
+
+def test_a_port_in_use_is_a_line(genlab: Callable[..., Outcome]) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+        outcome = genlab("board", ".", f"port={port}")
+    told = f"port {port} cannot be used (Address already in use); without a port the next free one is taken"
+    assert (outcome.code, outcome.errors) == (2, f"genlab: error: {told}\n")
 
 
 def test_help_fits_80_columns_and_windows_is_refused_in_a_line(

@@ -1,15 +1,18 @@
 """`genlab board`: TensorBoard on a folder of runs, accessible from this machine only."""
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from genlab.config.fields import reader_of
 from genlab.config.suggestions import nearest
+from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 
 # By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
+_HOST = "localhost"
 SAMPLES = "images=10000,scalars=5000"
 
 
@@ -40,8 +43,19 @@ read = reader_of(BoardSettings)
 
 
 def run(settings: BoardSettings, context: JobContext) -> None:
-    """Replace this process by TensorBoard, which says itself if the port is taken."""
+    """Replace this process by TensorBoard.
+
+    Raises:
+        ConfigurationError: The port is in use, or not this user's to take.
+    """
     del context
+    if settings.port is not None:
+        try:
+            socket.create_server((_HOST, settings.port)).close()
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {settings.port} cannot be used ({os.strerror(error.errno or 0)}); without a port the next free one is taken"
+            ) from error
     sys.stdout.flush()
     os.execv(sys.executable, tensorboard_command(settings))
 
@@ -56,7 +70,7 @@ def tensorboard_command(settings: BoardSettings) -> list[str]:
         "--logdir",
         str(Path(settings.folder).absolute()),
         "--host",
-        "localhost",
+        _HOST,
         "--samples_per_plugin",
         SAMPLES,
         *(() if settings.port is None else ("--port", str(settings.port))),

@@ -151,7 +151,9 @@ def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
         require_free(folder)
     if not is_confirmed:
         if not sys.stdin.isatty():
-            raise ConfigurationError("rm needs an answer before it deletes, and the standard input has none; add --yes")
+            raise ConfigurationError(
+                "rm needs an answer before it deletes, and the standard input is no terminal; add --yes"
+            )
         for folder in folders:
             print(folder)
         answer = input(f"delete {'this run' if len(folders) == 1 else f'these {len(folders)} runs'}? [y/N] ")

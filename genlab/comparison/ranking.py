@@ -107,10 +107,9 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
         listed = (*(column.quantity for column in columns.values() if column.orders_models), *properties)
         same_end = [key for key in sorted(parameters) if key.rpartition(".")[2] == by.rpartition(".")[2]]
         guess = same_end[0] if same_end else nearest(by, (*columns, *properties, *parameters))
-        question = f"did you mean '{guess}'? " if guess else ""
-        raise ConfigurationError(
-            f"sort has no column '{by}'; {question}(columns: {', '.join(listed)}, and the keys of the configuration)"
-        )
+        columns_told = f"columns: {', '.join(listed)}, and the keys of the configuration"
+        told = f"did you mean '{guess}'? ({columns_told})" if guess else columns_told
+        raise ConfigurationError(f"sort has no column '{by}'; {told}")
     order = sorted(range(len(runs)), key=lambda index: _ascending(values[index]))
     return [runs[index] for index in order]
 
@@ -118,15 +117,17 @@ def sorted_runs(runs: Sequence[Run], by: str) -> list[Run]:
 def differing(runs: Sequence[Run]) -> dict[str, tuple[Scalar, ...]]:
     """Return the keys of the configuration whose values differ between runs; None stands for a missing key.
 
-    Runs whose configuration cannot be read are ignored.
+    Runs whose configuration cannot be read are ignored. Beside an export, which keeps no options, classes are compared.
     """
     readable = [run for run in runs if run.configuration]
-    keys = sorted({key for run in readable for key in run.configuration})
+    has_options = all(run.classes for run in readable)
+    settings = [run.configuration if has_options else {**run.configuration, **run.classes} for run in runs]
+    told = [values for values in settings if values]
     absent = object()
     return {
-        key: tuple(run.configuration.get(key) for run in runs)
-        for key in keys
-        if len({repr(run.configuration.get(key, absent)) for run in readable}) > 1
+        key: tuple(values.get(key) for values in settings)
+        for key in sorted({key for values in told for key in values})
+        if len({repr(values.get(key, absent)) for values in told}) > 1
     }
 
 

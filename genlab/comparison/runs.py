@@ -1,6 +1,7 @@
 """Reading of run folders; a missing or damaged file becomes a remark on its run and never an error."""
 
 import json
+import logging
 import math
 import os
 import re
@@ -38,6 +39,7 @@ _OWNERS = {"optimizer": "optimizer.default"}  # the node of a group whose own na
 _MARKS_OF_TRAINING = ("summary.json", CONFIG_NAME, _CURVES, ".hydra")
 _MARKS = (*_MARKS_OF_TRAINING, "evaluation.json")
 _SPEED = "speed/images_per_second"
+_log = logging.getLogger(__name__)
 _NUMBER_OF_CARD = re.compile(r"(?<=^cuda):\d+")
 
 
@@ -64,7 +66,9 @@ class Run:
     """The first digits of the commit, with "+" where the clone had changes."""
     hardware: str | None
     configuration: Mapping[str, Scalar]
-    """By dotted key; a list stands as its JSON."""
+    """By dotted key; a list stands as its JSON, an option in the place of the class that it chose."""
+    classes: Mapping[str, Scalar]
+    """The classes that options chose, by key; empty where the options are not known, as of an export."""
     step: int | None
     num_steps: int | None
     seconds: float | None
@@ -113,7 +117,10 @@ def folders_of_runs(place: Path) -> Iterator[Path]:
     elif place.is_dir():
         for below in sorted(place.iterdir()):
             if below.is_dir() and not below.is_symlink() and not below.name.startswith("."):
-                yield from folders_of_runs(below)
+                try:
+                    yield from folders_of_runs(below)
+                except PermissionError as error:  # somebody else's
+                    _log.warning("%s is left out: %s", below, error.strerror)
 
 
 def read_run(folder: Path, *, name: str) -> Run:
@@ -153,6 +160,8 @@ def read_run(folder: Path, *, name: str) -> Run:
         where = "the run is at" if is_of_last else "the best checkpoint is of"
         problems.append(f"evaluation.json is of step {at:,}, {where} step {newest:,}: genlab evaluate run={folder}")
     status, reason = _status(folder, summary)
+    settings = flat({key: value for key, value in configuration.items() if key not in _NO_SETTINGS})
+    options = _options(settings, origin)
     return Run(
         folder=folder,
         name=name,
@@ -174,7 +183,8 @@ def read_run(folder: Path, *, name: str) -> Run:
         commands=_commands(origin.overrides, environment, has_overrides=bool(origin.choices)),
         commit=_commit(environment),
         hardware=_hardware(environment),
-        configuration=_settings(configuration, origin),
+        configuration={**settings, **options},
+        classes={key: settings[key] for key in options},
         step=step,
         num_steps=_whole(_node(configuration, "trainer").get("num_steps")),
         seconds=_number(summary.get("seconds")),
@@ -189,15 +199,11 @@ def read_run(folder: Path, *, name: str) -> Run:
     )
 
 
-def _settings(configuration: Mapping[str, Any], origin: Origin) -> dict[str, Scalar]:
-    """Return the settings of a run by dotted key, an option in the place of the class that it chose."""
-    values = flat({key: value for key, value in configuration.items() if key not in _NO_SETTINGS})
+def _options(settings: Mapping[str, Scalar], origin: Origin) -> dict[str, Scalar]:
+    """Return the options that chose the classes of a run, by the dotted key of the class."""
     typed = {override.lstrip("+~").partition("=")[0] for override in origin.overrides}
-    for group, option in origin.choices.items():
-        key = _OWNERS.get(group, group.replace("/", "."))
-        if key in values and f"{key}._target_" not in typed:
-            values[key] = option
-    return values
+    chosen = {_OWNERS.get(group, group.replace("/", ".")): option for group, option in origin.choices.items()}
+    return {key: option for key, option in chosen.items() if key in settings and f"{key}._target_" not in typed}
 
 
 def _origin(folder: Path) -> Origin:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from genlab.run.measured import Record
 from genlab.tables import parts_within
 
 WIDTH = 120
-MAX_REASON = 200
+MAX_REASON = 300
 _GAP = "  "
 _ABSENT = "-"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -85,7 +86,9 @@ def remarks(runs: Sequence[Run], columns: Sequence[Column]) -> list[str]:
         lines.append(f"left out, because they do not order models (--csv and --json have them): {', '.join(left_out)}")
     for number, run in enumerate(runs, start=1):
         if run.reason is not None:
-            lines.append(f"#{number} {run.status}: {shown(run.reason)[:MAX_REASON]}")
+            lines.append(
+                f"#{number} {run.status}: {textwrap.shorten(shown(run.reason), MAX_REASON, placeholder=' ...')}"
+            )
         lines += [f"#{number}: {problem}" for problem in run.problems]
     return [shown(line) for line in lines]
 

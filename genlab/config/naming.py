@@ -63,7 +63,9 @@ def _short(override: str) -> str:
     last_value = value.strip("'\"").rstrip("/").rsplit("/", 1)[-1]
     if key == "experiment" and last_value:
         return _safe(last_value)
-    return f"{_safe(last_key)}-{_safe(last_value)}" if last_value else _safe(last_key)
+    sign = "-" if re.match(r"-[\d.]", last_value) else ""
+    last_value = re.sub(r"(?<=\de)\+(?=\d)", "", last_value)  # 1e+30 is not 1e-30
+    return f"{_safe(last_key)}-{sign}{_safe(last_value)}" if last_value else _safe(last_key)
 
 
 def _safe(text: str) -> str:

@@ -29,6 +29,9 @@ _OR_OF = ", or of "
 _OURS = ("genlab", "hydra_plugins")
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 INTERRUPTED = 130
+_LESS_MEMORY = (
+    "less is needed with a smaller num_samples of sample, batch_size of evaluate, trainer.batch_size of train"
+)
 # The last three: a folder stands where a file should, or the other way round.
 _STORAGE_ERRNOS = {
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
@@ -57,10 +60,8 @@ def explain(error: BaseException) -> tuple[str, int]:
             what = f"disk full ({link.strerror})" if is_disk_full(link) else link.strerror
             return one_line(f"{what}{where}"), StorageError.exit_code
         if is_out_of_memory(link):
-            hint = "try a smaller trainer.batch_size"
-            return one_line(f"out of memory ({str(link) or type(link).__name__}); {hint}"), (
-                MemoryExhaustedError.exit_code
-            )
+            told = f"out of memory ({str(link) or type(link).__name__}); {_LESS_MEMORY}"
+            return one_line(told), MemoryExhaustedError.exit_code
     if _is_of_configuration(error):
         return one_line(str(error)), ConfigurationError.exit_code
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -189,7 +189,8 @@ class SweepFolder:
             return {}
 
     def _is_removed(self, record: JobRecord) -> bool:
-        return record.folder is not None and not self.run_folder(record).exists()
+        """Return True if the run of a job is gone; Hydra makes its folder again before the job is looked at."""
+        return record.folder is not None and not (self.run_folder(record) / CONFIG_NAME).exists()
 
     def ask_to_prune(self, number: int) -> None:
         """Ask the parent process of a job to stop it."""

@@ -261,7 +261,8 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
             return "best: unknown, no job has finished"
         tags = sorted(set().union(*(row.tags for row in finished)))
         if settings.measure is None:
-            return f"best: unknown, no model selects by a measure; sweep.measure=... names one of {', '.join(tags)}"
+            named = f"; sweep.measure=... names one of {', '.join(tags)}" if tags else ""
+            return f"best: unknown, no model selects by a measure{named}"
         return (
             f"best: unknown, no job has measured {settings.measure}; {suggestion(settings.measure, tags, kind='tags')}"
         )

@@ -41,7 +41,7 @@ def expanded(arguments: Sequence[str], syntax: Syntax) -> list[str]:
     """Return the arguments as key=value and options of Hydra, and a positional argument if the command takes one.
 
     Raises:
-        ConfigurationError: There are several positional arguments.
+        ConfigurationError: There are several positional arguments, or a flag lacks its value.
     """
     line = _without_flags(arguments, syntax.flags)
     if syntax.positional is None:
@@ -61,7 +61,11 @@ def expanded(arguments: Sequence[str], syntax: Syntax) -> list[str]:
 
 
 def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
-    """Replace each flag by the override that it stands for; ``--flag=value`` works too."""
+    """Replace each flag by the override that it stands for; ``--flag=value`` works too.
+
+    Raises:
+        ConfigurationError: A flag lacks its value.
+    """
     line: list[str] = []
     remaining = list(arguments)
     while remaining:
@@ -76,8 +80,10 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
             line.append(_override(flag, value))
         elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
             line.append(_override(flag, remaining.pop(0)))
+        elif flag.default is None:
+            raise ConfigurationError(f"{name} needs a value")
         else:
-            line.append(_override(flag, flag.default or ""))
+            line.append(_override(flag, flag.default))
     return line
 
 

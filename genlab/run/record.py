@@ -12,7 +12,7 @@ from genlab.config.fields import check_fields, fit
 from genlab.config.plain_yaml import read_plain
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError, DataError
+from genlab.errors import ConfigurationError, DataError, StorageError
 from genlab.metrics.ledger import Entry, as_json
 from genlab.metrics.quality_settings import DOWNLOADED
 from genlab.models.base import Model
@@ -91,11 +91,14 @@ def load_run(folder: str | Path) -> SavedRun:
 
     Raises:
         ConfigurationError: There is no such run, or its configuration is damaged, refused or of a newer format.
+        StorageError: The configuration must not be read.
     """
     path = find_run(folder)
     require_contained(path)
     try:
         values = read_plain(path, CONFIG_NAME)
+    except PermissionError as error:
+        raise StorageError(f"{path / CONFIG_NAME} cannot be read: {error.strerror}") from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path / CONFIG_NAME} cannot be used: {one_line(str(error))}") from error
     if told := newer_format(path / CONFIG_NAME, values.pop(FORMAT_KEY, None), CONFIG_FORMAT):

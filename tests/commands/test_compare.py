@@ -78,6 +78,7 @@ def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcom
         (["nowhere"], "there is no folder nowhere"),
         ([], "there is no folder outputs"),
         (["some runs", "--sort", "nll_nat"], "sort has no column 'nll_nat'"),
+        (["some runs", "--sort"], "--sort needs a value"),
         (["some runs", "--sort", "trainer.lr"], "did you mean 'optimizer.default.lr'?"),
         (["some runs", "html=-"], "html must be a file"),
         (
@@ -129,7 +130,6 @@ SYNTAX = Syntax(
             {"runs": ["a"], "sort": "step"},
             ["--config-dir", "my", "--cfg", "job"],
         ),
-        (["a", "--sort"], {"runs": ["a"], "sort": ""}, []),
     ],
 )
 def test_flags_and_positional_arguments_become_overrides(

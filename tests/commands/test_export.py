@@ -18,6 +18,8 @@ import torch
 import yaml
 
 import genlab as package
+from genlab.comparison.ranking import differing
+from genlab.comparison.runs import read_run
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.run.checkpoint import LAST, CheckpointFolder
 from genlab.run.exported import Origin, load_weights, save_weights
@@ -104,6 +106,12 @@ def test_the_averaged_weights_are_handed_on_where_they_were_kept(genlab: Genlab,
     assert any(not torch.equal(weights[name], state["model"][name]) for name in weights)
     card = Path("run/export/README.md").read_text()
     assert "weights: averaged, of best.safetensors at step 4" in card
+
+
+def test_an_export_differs_in_no_setting_from_its_run(trained_run: Path, exported: Path) -> None:
+    runs = [read_run(trained_run, name="run"), read_run(exported, name="export")]
+    assert differing(runs) == {}
+    assert runs[0].configuration["model"] == "draw"
 
 
 def test_the_card_tells_what_was_measured_and_how_it_was_made(

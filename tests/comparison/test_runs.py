@@ -1,5 +1,6 @@
 """Reading of a folder of runs; no file in it can end the reading."""
 
+import errno
 import json
 import os
 import shutil
@@ -30,6 +31,26 @@ def test_a_folder_is_searched_and_each_run_counted_once(make_run: RunMaker, tmp_
     assert [run.folder for run in runs] == [first, second]
     assert [run.name for run in runs] == ["digits_draw/one", "sweeps/then/0_lr-1"]
     assert [run.name for run in read_runs([second])] == ["0_lr-1"]
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_with_a_warning(
+    make_run: RunMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run("digits_draw/one")
+    theirs = tmp_path / "outputs" / "private"
+    theirs.mkdir()
+    iterdir = Path.iterdir
+
+    def refused(self: Path) -> Any:
+        if self == theirs:
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert [run.name for run in read_runs([tmp_path / "outputs"])] == ["one"]
+    assert caplog.messages == [f"{theirs} is left out: Permission denied"]
+    with pytest.raises(PermissionError):
+        read_runs([theirs])
 
 
 def test_what_a_run_says(make_run: RunMaker) -> None:

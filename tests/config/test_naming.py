@@ -17,6 +17,7 @@ from genlab.errors import ConfigurationError
         (["hydra.run.dir=x", "hydra/launcher=local", "sweep.measure=a/b"], ""),
         (["model=draw", "model.num_units=16"], "model-draw-num_units-16"),
         (["trainer.num_steps=10", "++optimizer.default.lr=4e-4"], "num_steps-10-lr-4e-4"),
+        (["model.write_bias.log_gamma=-2.5", "optimizer.default.lr=1e+30"], "log_gamma--2.5-lr-1e30"),
         (["dataset.root='/a b/ünï/c d'"], "root-c-d"),
         (["resume=outputs/x/y"], "resume-y"),
         (["~experiment"], "experiment"),

@@ -66,6 +66,8 @@ def test_a_job_left_running_is_finalised_from_its_run_folder(tmp_path: Path) -> 
     assert finalised is not None
     assert finalised.exit_code == 0
     shutil.rmtree(tmp_path / "0_x")
+    (tmp_path / "0_x" / ".hydra").mkdir(parents=True)  # as a resumption does before it looks at the job
+    (tmp_path / "0_x" / "train.log").touch()
     removed = sweep.finalise(finalised)
     assert (removed.status, removed.reason) == ("interrupted", "its run folder was removed")
     assert sweep.record(0) == removed

@@ -1,5 +1,6 @@
 """An untrusted run folder is data: read within limits, checked, and rebuilt without its data set."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
-from genlab.errors import ConfigurationError, DataError
+from genlab.errors import ConfigurationError, DataError, StorageError
+from genlab.run import record
 from genlab.run.loading import build_dataset
 from genlab.run.names import runs_under
 from genlab.run.record import load_run, with_absolute_paths
@@ -32,6 +34,17 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
     assert (run.configuration, run.spec) == (configuration, SPEC)
     assert run.build_model().sample(2).shape == (2, 1, 8, 8)
     assert list(runs_under(Path("outputs"))) == [run_folder]
+
+
+def test_a_configuration_that_may_not_be_read_is_a_question_of_permissions(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(record, "read_plain", refused)
+    with pytest.raises(StorageError, match=r"config\.yaml cannot be read: Permission denied$"):
+        load_run(run_folder)
 
 
 def test_a_run_from_before_the_format_version_is_read(run_folder: Path, configuration: RunConfiguration) -> None:
