@@ -54,7 +54,8 @@ def run(settings: BoardSettings, context: JobContext) -> None:
             socket.create_server((_HOST, settings.port)).close()
         except OSError as error:
             raise ConfigurationError(
-                f"port {settings.port} cannot be used ({os.strerror(error.errno or 0)}); without a port the next free one is taken"
+                f"port {settings.port} cannot be used ({os.strerror(error.errno or 0)}); without a port the next free "
+                "one is taken"
             ) from error
     sys.stdout.flush()
     os.execv(sys.executable, tensorboard_command(settings))

@@ -21,7 +21,7 @@ from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
-from genlab.run.folder import resume_command
+from genlab.run.folder import require_free, resume_command
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.pretrained import outside
 from genlab.run.record import SavedRun, load_run
@@ -64,6 +64,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
     Raises:
         ConfigurationError: The folder is no run, or its configuration is refused.
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
+        FolderInUseError: There is none yet, and the run is being trained.
     """
     run = load_run(folder)
     folder = run.folder
@@ -81,6 +82,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         names = (*((BEST,) if checkpoint == "best" else ()), LAST, PREVIOUS)
         found = [name for name in names if checkpoints.has(name)]
         if not found and (folder / "summary.json").exists():
+            require_free(folder)  # a training that has yet to save
             raise CheckpointError(f"{folder} has no checkpoint; to train it: {resume_command(folder)}")
         name = found[0] if found else LAST
         state = checkpoints.load(name, device=device)

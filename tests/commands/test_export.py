@@ -23,6 +23,7 @@ from genlab.comparison.runs import read_run
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.run.checkpoint import LAST, CheckpointFolder
 from genlab.run.exported import Origin, load_weights, save_weights
+from genlab.run.folder import locked
 from tests.commands.conftest import TINY
 from tests.conftest import Outcome
 
@@ -324,3 +325,6 @@ def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(
         assert outcome.code == 4
         assert "has no checkpoint; to train it: " in outcome.errors
         assert outcome.errors.endswith("train resume=dry\n")
+    with locked(Path("dry"), is_resumed=True):
+        outcome = genlab("sample", "run=dry")
+    assert (outcome.code, "dry is in use by PID" in outcome.errors) == (8, True)
