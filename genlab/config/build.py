@@ -10,7 +10,7 @@ passed by the caller.
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -59,12 +59,6 @@ class Bound:
     def factory(self) -> Callable[..., Any]:
         """Return the target with the node's values filled in: a plain ``functools.partial``."""
         return functools.partial(self.target, **{name: _built(value) for name, value in self.arguments.items()})
-
-    def nodes(self) -> Iterator["Bound"]:
-        """Yield this node and all nodes inside it."""
-        yield self
-        for inner in _bounds_in(self.arguments):
-            yield from inner.nodes()
 
 
 def bind(
@@ -223,14 +217,6 @@ def _built(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _built(item) for name, item in value.items()}
     return [_built(item) for item in value] if isinstance(value, list) else value
-
-
-def _bounds_in(value: Any) -> Iterator[Bound]:
-    if isinstance(value, Bound):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _bounds_in(item)
 
 
 def _require_known_names(
