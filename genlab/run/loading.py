@@ -24,7 +24,7 @@ from genlab.run.exported import Origin, load_weights
 from genlab.run.folder import require_free, resume_command
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.pretrained import outside
-from genlab.run.record import SavedRun, load_run
+from genlab.run.record import SavedRun, build_model, load_run
 from genlab.storage import require_writable
 from genlab.training.averaging import averaged_weights
 from genlab.training.compatibility import compatible_part, require_compatible
@@ -97,7 +97,7 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> Model:
     """Return the run's model with these weights, averaged if the run kept an average."""
     try:
-        model = run.build_model()
+        model = build_model(run.configuration, run.spec)
         require_compatible(weights, model)
         if average is not None:
             weights = averaged_weights(weights, average, model)

@@ -44,14 +44,6 @@ class SavedRun:
     dataset_fingerprint: str | None
     """Fingerprint of the data that it was trained on; None if an older version did not record it."""
 
-    def build_model(self) -> Model:
-        """Return the model with new weights, made without the data.
-
-        Raises:
-            ConfigurationError: The configuration does not describe one.
-        """
-        return build_model(self.configuration, self.spec)
-
     def require_same_data(self, dataset: Dataset, *, allows_other: bool) -> None:
         """Refuse other data than those of training.
 
@@ -77,7 +69,7 @@ class SavedRun:
 
 
 def build_model(configuration: RunConfiguration, spec: ImageSpec) -> Model:
-    """Return the model of a configuration for images of a given kind.
+    """Return the model of a configuration for images of a given kind: with new weights, made without the data.
 
     Raises:
         ConfigurationError: The target refuses a value.

@@ -20,7 +20,7 @@ from genlab.errors import ConfigurationError, DataError, StorageError
 from genlab.run import record
 from genlab.run.loading import build_dataset
 from genlab.run.names import runs_under
-from genlab.run.record import load_run, with_absolute_paths
+from genlab.run.record import build_model, load_run, with_absolute_paths
 from tests.conftest import Outcome
 from tests.data.sources import dataset_node
 from tests.run.conftest import SPEC, edit
@@ -32,7 +32,7 @@ def test_what_is_saved_is_what_is_loaded_and_it_builds_the_model(
 ) -> None:
     run = load_run(run_folder)
     assert (run.configuration, run.spec) == (configuration, SPEC)
-    assert run.build_model().sample(2).shape == (2, 1, 8, 8)
+    assert build_model(run.configuration, run.spec).sample(2).shape == (2, 1, 8, 8)
     assert list(runs_under(Path("outputs"))) == [run_folder]
 
 
