@@ -1,6 +1,5 @@
 """A sweep from its command to its table: planned before it starts, run by Hydra, and reported however it ends."""
 
-import importlib.util
 import itertools
 import re
 import shlex
@@ -8,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -334,18 +334,11 @@ def _require_packages(whole: Composed) -> None:
     for kind in ("sweeper", "launcher"):
         target = str(whole.hydra[kind].get(TARGET))
         for part, module in _NEEDED.items():
-            if part in target.split(".") and not _is_installed(module):
+            if part in target.split(".") and find_spec(module) is None:
                 choice = whole.hydra.runtime.choices[f"hydra/{kind}"]
                 raise ConfigurationError(
                     f"hydra/{kind}={choice} needs packages that are not installed: pip install 'genlab[sweep]'"
                 )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 @contextmanager

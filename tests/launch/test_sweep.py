@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -277,8 +278,7 @@ def test_a_missing_package_is_said_in_a_line(
 ) -> None:
     from genlab.launch import sweep
 
-    is_installed = sweep._is_installed
-    monkeypatch.setattr(sweep, "_is_installed", lambda name: name != hidden and is_installed(name))
+    monkeypatch.setattr(sweep, "find_spec", lambda name: None if name == hidden else find_spec(name))
     outcome = genlab("train", "-m", choice, "seed=1,2")
     assert outcome.code == 2
     assert f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'" in outcome.errors
