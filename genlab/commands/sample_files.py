@@ -27,7 +27,7 @@ from genlab.run.folder import make
 from genlab.run.loading import TrainedModel, build_dataset, weights_id
 from genlab.sampling.files import NPZFile, PNGFolder, SampleFiles
 from genlab.signals import signal_text
-from genlab.storage import is_disk_full, locked_folder, replace_atomically
+from genlab.storage import is_disk_full, json_bytes, locked_folder, replace_atomically
 from genlab.training.progress import SECONDS_BETWEEN_LINES
 from genlab.training.signals import StopRequest, listen_for_signals
 
@@ -183,7 +183,7 @@ def _begun(
 
 
 def _save_record(folder: Path, record: dict[str, Any]) -> None:
-    replace_atomically(folder / RECORD_NAME, f"{json.dumps(record, indent=1)}\n".encode())
+    replace_atomically(folder / RECORD_NAME, json_bytes(record) + b"\n")
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,5 @@
 """The final status of a run whose own processes could not write it."""
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -10,7 +9,7 @@ from typing import Any
 from genlab.errors import FolderInUseError, GenlabError, ProcessLostError, StoppedBySignal
 from genlab.launch.processes import WorkerFailure
 from genlab.run.folder import has_checkpoint, locked, read_summary, resume_command
-from genlab.storage import replace_atomically
+from genlab.storage import json_bytes, replace_atomically
 from genlab.training.summary import Status
 
 
@@ -56,8 +55,8 @@ def finalise_after_rank_0(folder: Path, *, previous: Mapping[str, Any]) -> None:
 
 
 def _write(folder: Path, summary: dict[str, Any], status: Status, reason: str, details: str) -> None:
-    content = json.dumps({**summary, "status": status, "reason": reason}, indent=1)
+    content = json_bytes({**summary, "status": status, "reason": reason})
     with suppress(FolderInUseError), locked(folder, is_resumed=True):
-        replace_atomically(folder / "summary.json", content.encode())
+        replace_atomically(folder / "summary.json", content)
         with (folder / "train.log").open("a", encoding="utf-8") as log:
             log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} ERROR genlab: {details}\n")

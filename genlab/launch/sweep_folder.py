@@ -13,7 +13,6 @@
 Files, not messages: jobs may run on another machine that shares nothing but this folder.
 """
 
-import json
 import os
 import shutil
 import socket
@@ -28,7 +27,7 @@ from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError
 from genlab.run.folder import has_checkpoint, is_dry_run, read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
-from genlab.storage import read_json, replace_atomically
+from genlab.storage import json_bytes, read_json, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
@@ -131,8 +130,7 @@ class SweepFolder:
 
     def write_record(self, record: JobRecord) -> None:
         """Write the record of a job."""
-        text = json.dumps(asdict(record), indent=1)
-        replace_atomically(self.jobs_folder / f"{record.number}.json", f"{text}\n".encode())
+        replace_atomically(self.jobs_folder / f"{record.number}.json", json_bytes(asdict(record)) + b"\n")
 
     def record(self, number: int) -> JobRecord | None:
         """Return the record of a job, as its last process wrote it; None before it started."""
