@@ -41,7 +41,7 @@ MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
 # Of a command; Hydra does not count an empty list among the choices.
-GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
+_GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
 GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
@@ -78,8 +78,9 @@ class _Loader(ConfigLoaderImpl):
 class Composer:
     """The configuration tree of one command: ours, then the user's ``--config-dir``."""
 
-    def __init__(self, hydra: Hydra, config_name: str) -> None:
+    def __init__(self, hydra: Hydra, command: str, config_name: str) -> None:
         self._hydra = hydra
+        self._command = command
         self._config_name = config_name
         self._composed: dict[tuple[bool, str], Composed] = {}
 
@@ -93,12 +94,11 @@ class Composer:
         """Return the keys and groups of the default configuration, without those of Hydra."""
         composed = self._compose([], is_sweep=False)
         groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
-        groups += self._groups_of_lists(composed)
-        return [*keys_of(OmegaConf.to_container(without_hydra(composed), resolve=False)), *groups]
+        return [*keys_of(unresolved(composed)), *groups, *self.groups_of_lists()]
 
-    def _groups_of_lists(self, composed: Any) -> list[str]:
-        """Return the groups of which a command takes several options."""
-        return [group for group in GROUPS_OF_LISTS.get(composed.hydra.job.name, ()) if self.options(group)]
+    def groups_of_lists(self) -> list[str]:
+        """Return the groups of which the command takes several options."""
+        return [group for group in _GROUPS_OF_LISTS.get(self._command, ()) if self.options(group)]
 
     def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
         """Return the configuration with its ``hydra`` node, interpolations not yet resolved.
@@ -234,7 +234,7 @@ class Composer:
 
     def _explain_unknown_key(self, key: str, chosen: Mapping[str, Override]) -> str:
         default = self._compose([], is_sweep=False)
-        lists = self._groups_of_lists(default)
+        lists = self.groups_of_lists()
         own_groups = [*default.hydra.runtime.choices, *lists]
         lines = [
             line
@@ -254,7 +254,7 @@ class Composer:
         if whole != key and self.options(key):  # a part that other models have
             parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"
             return f"{whole}={composed.hydra.runtime.choices[whole]} has no {key}; its parts: {parts}"
-        command = f"genlab {composed.hydra.job.name}"
+        command = f"genlab {self._command}"
         return unknown_key(key, keys, groups, command=command, choices=composed.hydra.runtime.choices)
 
 
@@ -279,7 +279,7 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
     try:
         hydra = Hydra(task_name=command, config_loader=_Loader(search_path))
         GlobalHydra.instance().initialize(hydra)
-        yield Composer(hydra, config_name or command)
+        yield Composer(hydra, command, config_name or command)
     finally:
         GlobalHydra.instance().clear()
 

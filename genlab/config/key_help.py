@@ -11,7 +11,7 @@ from typing import Any
 
 from genlab.config.build import PARTIAL, TARGET
 from genlab.config.catalogue import keys_of, with_inherited
-from genlab.config.compose import GROUPS_OF_LISTS, Composed, Composer, unresolved
+from genlab.config.compose import Composed, Composer, unresolved
 from genlab.config.fields import join
 from genlab.config.location import config_directory
 from genlab.tables import described
@@ -54,7 +54,9 @@ def training_help(composer: Composer, overrides: Sequence[str]) -> str:
     values = dict(leaves(unresolved(composed)))
     chosen = {str(group): option for group, option in composed.hydra.runtime.choices.items()}
     comments = comments_of(composed)
-    groups = {group: ", ".join(composer.options(group)) for group in _groups(chosen, composer)}
+    own = [group for group in chosen if not group.startswith("hydra") and "@" not in group]
+    listed = sorted({*own, *composer.groups_of_lists(), "experiment"} - {*_HIDDEN_GROUPS})
+    groups = {group: ", ".join(composer.options(group)) for group in listed}
     groups["experiment"] = f"{groups['experiment'].count(',') + 1} published results and quick twins"
     lines = [
         "genlab train [group=choice ...] [key=value ...] [-m] [-v] [-q] [--cfg job]",
@@ -88,12 +90,6 @@ def comments_of(composed: Composed) -> dict[str, str]:
     folders = [Path(source.path) for source in composed.hydra.runtime.config_sources if source.schema == "file"]
     chosen = {str(group): option for group, option in composed.hydra.runtime.choices.items()}
     return {**_of_targets(unresolved(composed)), **_of_files(chosen, folders)}
-
-
-def _groups(chosen: Mapping[str, Any], composer: Composer) -> list[str]:
-    own = [group for group in chosen if not group.startswith("hydra") and "@" not in group]
-    optional = [group for group in (*GROUPS_OF_LISTS["train"], "experiment") if composer.options(group)]
-    return sorted(group for group in {*own, *optional} if group not in _HIDDEN_GROUPS)
 
 
 def leaves(node: Any, parent: str = "") -> Iterator[tuple[str, Any]]:
