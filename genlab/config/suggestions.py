@@ -94,7 +94,7 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     same_last = [candidate for candidate in candidates if candidate.rpartition(".")[2] == last]
     if not parent and len(same_last) == 1:
         return same_last[0]
-    siblings = {candidate[len(parent) + bool(parent) :] for candidate in candidates if _parent(candidate) == parent}
+    siblings = {candidate.rpartition(".")[2] for candidate in candidates if candidate.rpartition(".")[0] == parent}
     sibling = nearest(last, siblings, cutoff=0.55 if parent else 0.6)
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
@@ -168,10 +168,6 @@ def suggestion(name: str, valid: Iterable[str], *, kind: str) -> str:
     guess = nearest(name, names)
     listed = f"{kind}: {', '.join(names)}" if names else f"{kind}: none"
     return f"did you mean '{guess}'? ({listed})" if guess else listed
-
-
-def _parent(key: str) -> str:
-    return key.rpartition(".")[0]
 
 
 def missing_brackets(value: str) -> str:
