@@ -87,11 +87,7 @@ LINES = [
     ("genlab nonsense >&-", 2, "genlab: error: there is no command"),
     ("genlab nonsense 2>&-", 2, ""),
     ("genlab nonsense 2>/dev/full", 2, ""),
-    (
-        "genlab --version >/dev/full",
-        7,
-        "genlab: error: the standard output cannot be written: No space left on device\n",
-    ),
+    ("genlab --version >/dev/full", 7, FULL),
     ("genlab --version | true; exit 0", 0, ""),
     ("PYTHONIOENCODING=ascii genlab nonsense-ü", 2, r"genlab: error: there is no command 'nonsense-\xfc'"),
     ("PYTHONIOENCODING=ascii genlab datasets >/dev/null", 0, ""),
