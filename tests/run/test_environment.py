@@ -35,18 +35,9 @@ def test_a_damaged_file_ends_no_run(tmp_path: Path, content: str) -> None:
 
 
 def test_the_date_of_the_first_start_stays(tmp_path: Path) -> None:
-    save_environment(
-        tmp_path, command="genlab train", device=CPU, precision="float32", seed=0, class_names=["cats", "dogs"]
-    )
+    commands_after(tmp_path, "genlab train")
     path = tmp_path / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "started": "2020-01-02T03:04:05+00:00"}))
-    save_environment(
-        tmp_path,
-        command="genlab train resume=run",
-        device=CPU,
-        precision="float32",
-        seed=0,
-        class_names=["cats", "dogs"],
-    )
+    commands_after(tmp_path, "genlab train resume=run")
     environment = json.loads(path.read_text())
     assert environment["started"] == "2020-01-02T03:04:05+00:00" < environment["date"]
