@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,34 +98,25 @@ def wait_for(log: Path, text: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_pruned_job_saves_and_is_no_failure(sweep: SweepFolder) -> None:
+def asked_once_held(sweep: SweepFolder, ask: Callable[[], None]) -> JobRecord:
+    """Return the end of a job that was asked to stop, after it has saved."""
     log = sweep.path / "0_x" / "output.log"
-
-    def ask() -> None:
-        wait_for(log, "held")
-        sweep.ask_to_prune(0)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    ended = run(HELD, sweep)
-    asking.join()
-    assert (ended.status, ended.exit_code, ended.has_failed) == ("pruned", 143, False)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        asking = executor.submit(lambda: (wait_for(log, "held"), ask()))
+        ended = run(HELD, sweep)
+    asking.result()
     assert log.read_text() == "held\nsaved\n"
+    return ended
+
+
+def test_a_pruned_job_saves_and_is_no_failure(sweep: SweepFolder) -> None:
+    ended = asked_once_held(sweep, lambda: sweep.ask_to_prune(0))
+    assert (ended.status, ended.exit_code, ended.has_failed) == ("pruned", 143, False)
 
 
 def test_a_stopped_sweeps_job_saves_and_goes(sweep: SweepFolder) -> None:
-    log = sweep.path / "0_x" / "output.log"
-
-    def ask() -> None:
-        wait_for(log, "held")
-        sweep.ask_to_stop(signal.SIGINT)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    ended = run(HELD, sweep)
-    asking.join()
+    ended = asked_once_held(sweep, lambda: sweep.ask_to_stop(signal.SIGINT))
     assert (ended.status, ended.reason, ended.exit_code) == ("interrupted", "the sweep was stopped", 143)
-    assert log.read_text() == "held\nsaved\n"
 
 
 @pytest.mark.parametrize(
