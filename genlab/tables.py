@@ -3,7 +3,7 @@
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _MAX_NAME_WIDTH = 38
 _GAP = 2
@@ -61,7 +61,7 @@ def parts_within(widths: Sequence[int], shown: Sequence[int], *, width: int) -> 
     return parts
 
 
-def described(rows: Sequence[tuple[str, str]], *, indent: str = "  ") -> str:
+def described(rows: Collection[tuple[str, str]], *, indent: str = "  ") -> str:
     """Return rows of a name and words: in columns wrapped to the width of a terminal, one line each elsewhere."""
     width = min(max((len(name) for name, _ in rows), default=0), _MAX_NAME_WIDTH)
     room = max(shutil.get_terminal_size().columns - len(indent) - width - 2, 24)

@@ -46,7 +46,7 @@ def run(settings: DatasetsSettings, context: JobContext) -> None:
         DataError: The data set cannot be used; the message names every file at fault.
     """
     if settings.dataset is None:
-        print(described(list(options_of("dataset", context.config_folders).items()), indent=""))
+        print(described(options_of("dataset", context.config_folders).items(), indent=""))
         return
     from genlab.config.build import build
     from genlab.data.dataset import Dataset

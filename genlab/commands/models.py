@@ -15,7 +15,7 @@ def run(settings: NamedSettings, context: JobContext) -> None:
         ConfigurationError: There is no such model.
     """
     if settings.name is None:
-        print(described(list(options_of("model", context.config_folders).items()), indent=""))
+        print(described(options_of("model", context.config_folders).items(), indent=""))
         return
     from genlab.comparison.presets import model_in_full  # it brings torch, which the list does without
 

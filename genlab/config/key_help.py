@@ -72,7 +72,7 @@ def training_help(composer: Composer, overrides: Sequence[str]) -> str:
     ]
     lines.append(described(rows))
     lines += ["", "Choices: group=choice"]
-    lines.append(described([*groups.items()]))
+    lines.append(described(groups.items()))
     for parent, title in _TITLES.items():
         keys = [key for key in values if key.rpartition(".")[0].partition(".")[0] == parent]
         if keys:
