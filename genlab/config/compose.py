@@ -92,7 +92,7 @@ class Composer:
 
     def keys(self) -> list[str]:
         """Return the keys and groups of the default configuration, without those of Hydra."""
-        composed = self._compose([], is_sweep=False)
+        composed = self._compose([])
         groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
         return [*keys_of(unresolved(composed)), *groups, *self.groups_of_lists()]
 
@@ -138,7 +138,7 @@ class Composer:
         if not isinstance(experiment, str) or model not in self.options("model"):
             return None
         try:
-            own = self._compose([f"experiment={experiment}"], is_sweep=False).hydra.runtime.choices.model
+            own = self._compose([f"experiment={experiment}"]).hydra.runtime.choices.model
         except HydraException:  # the experiment itself is the fault
             return None
         is_own = own == model
@@ -177,7 +177,7 @@ class Composer:
         carry_out = self._hydra.multirun if is_sweep else self._hydra.run
         carry_out(config_name=self._config_name, task_function=job, overrides=list(overrides))
 
-    def _compose(self, overrides: Sequence[str], *, is_sweep: bool) -> Composed:
+    def _compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
         key = (is_sweep, "\0".join(overrides))
         if key not in self._composed:
             self._composed[key] = self._hydra.compose_config(
@@ -224,7 +224,7 @@ class Composer:
         if several := _SEVERAL_VALUES.search(text):
             key, values = several.groups()
             # A number, unlike an absent value, is no place for a list.
-            is_number = isinstance(OmegaConf.select(self._compose([], is_sweep=False), key), int | float)
+            is_number = isinstance(OmegaConf.select(self._compose([]), key), int | float)
             as_list = "" if is_number else f", or write [{values}] for a list"
             return f"{key} has several values, got {values}; add -m for a run of each{as_list}"
         unknown = _NOT_OVERRIDABLE.search(text)
@@ -233,7 +233,7 @@ class Composer:
         return text.partition(" Config search path:")[0]
 
     def _explain_unknown_key(self, key: str, chosen: Mapping[str, Override]) -> str:
-        default = self._compose([], is_sweep=False)
+        default = self._compose([])
         lists = self.groups_of_lists()
         own_groups = [*default.hydra.runtime.choices, *lists]
         lines = [
@@ -241,7 +241,7 @@ class Composer:
             for line, override in chosen.items()
             if override.key_or_group != key and ("/" in override.key_or_group or override.key_or_group in own_groups)
         ]
-        composed = self._compose(lines, is_sweep=False)
+        composed = self._compose(lines)
         with_hydra = key.startswith("hydra")
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
