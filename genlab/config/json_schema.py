@@ -91,8 +91,7 @@ def _of_group(group: str, configs: Path, groups: Collection[str]) -> Schema:
     if group in _FIELDS:
         return _described(_of_settings(_FIELDS[group], ()), comments)
     node = _of_node(group, configs, groups, comments)
-    is_mapping = not any(TARGET in values for values in _values(group, configs))
-    if not is_mapping:
+    if any(TARGET in values for values in _values(group, configs)):
         return node
     targets = node.pop("$defs")
     return {**_object({"defaults": {}}), "additionalProperties": {"anyOf": [node, {"type": "null"}]}, "$defs": targets}
@@ -112,9 +111,8 @@ def _of_node(group: str, configs: Path, groups: Collection[str], comments: Mappi
         "if": {"not": {"required": [TARGET]}},
         "then": {"anyOf": [{"$ref": f"#/$defs/{name}"} for name in targets]},
     }
-    return {"type": "object", "properties": {TARGET: {"examples": list(targets)}}, "allOf": [*named, without]} | {
-        "$defs": targets
-    }
+    properties = {TARGET: {"examples": list(targets)}}
+    return {"type": "object", "properties": properties, "allOf": [*named, without], "$defs": targets}
 
 
 def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
