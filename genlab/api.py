@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import logging
+import operator
 import random
 import sys
 import textwrap
@@ -98,8 +99,12 @@ class Run:
         Raises:
             ConfigurationError: Fewer than one sample, a seed that is no number, or labels that do not fit.
         """
-        if not isinstance(seed, int):
-            raise ConfigurationError(f"seed must be a whole number, got {seed!r}")
+        with suppress(TypeError):  # else it is refused below
+            num_samples = operator.index(num_samples)  # NumPy's integers too
+        try:
+            seed = operator.index(seed)
+        except TypeError as error:
+            raise ConfigurationError(f"seed must be a whole number, got {seed!r}") from error
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
         chosen = None if labels is None else _classes(labels).to(device)

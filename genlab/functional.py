@@ -110,6 +110,7 @@ def binomial_nll(
         images: k / (num_levels - 1), the level k an integer in [0, num_levels - 1].
         num_levels: Number of values of a sub-pixel, at least 2.
     """
+    logits, images = at_least_float32(logits), at_least_float32(images)
     num_trials = num_levels - 1
     count = images * num_trials
     # Filled on the device: a tensor made of a number would be a copy from the host each time.

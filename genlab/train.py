@@ -38,6 +38,7 @@ from genlab.run.loading import initial_weights
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import build_model, load_run, save_configuration, with_absolute_paths
 from genlab.training.compilation import choose
+from genlab.training.phases import phases_of
 from genlab.training.precision import precision_of_all_ranks, threads_for
 from genlab.training.randomness import seed_everything
 from genlab.training.summary import Summary
@@ -190,7 +191,7 @@ def build_trainer(
         run = configuration.saved_run or load_run(configuration.resume)
         run.require_same_data(dataset, allows_other=configuration.allow_other_data)
     model = build_model(configuration, dataset.spec)
-    repeats = {phase.name: phase.repeats for phase in model.phases()}
+    repeats = {phase.name: phase.repeats for phase in phases_of(model)}
     require_phases(configuration.optimizer, tuple(repeats))
     num_images, most = dataset.num_images("train"), max(repeats.values())
     seen_at = (0, 0) if configuration.resume is None else CheckpointFolder(run_folder / "checkpoints").seen_at

@@ -63,7 +63,7 @@ def test_a_run_has_what_training_left(run: Run, place: Path, capsys: pytest.Capt
     with pytest.raises(ConfigurationError, match="seed must be a whole number, got None"):
         run.sample(2, seed=None)  # type: ignore[arg-type]
     assert images.shape == (5, 1, 8, 8)
-    assert torch.equal(images, run.sample(5))
+    assert torch.equal(images, run.sample(np.int64(5), seed=np.int64(0)))  # type: ignore[arg-type]
     assert not torch.equal(images, run.sample(5, seed=1))
     (bound,) = (row for row in run.evaluate(["num_importance_samples=0"]) if row["name"] == "nll_upper_bound_nats")
     assert bound["value"] == pytest.approx(run.summary["test"]["test/nll_upper_bound_nats"])

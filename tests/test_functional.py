@@ -81,6 +81,12 @@ def test_binomial_nll_is_that_of_torch_and_sums_to_one(num_levels: int) -> None:
     assert torch.exp(-nll).sum().item() == pytest.approx(1.0)
 
 
+def test_binomial_nll_of_half_precision_is_computed_in_float32() -> None:
+    level = torch.arange(256) / 255
+    nll = binomial_nll(torch.full((256,), 0.5, dtype=torch.bfloat16), level, num_levels=256)
+    assert torch.exp(-nll.double()).sum().item() == pytest.approx(1.0, abs=1e-3)
+
+
 @given(location=st.floats(-0.2, 1.2), log_scale=st.floats(-9, 2), num_levels=st.sampled_from([2, 5, 256]))
 def test_discretized_logistic_sums_to_one_over_the_levels(location: float, log_scale: float, num_levels: int) -> None:
     images = torch.linspace(0, 1, num_levels, dtype=torch.float64)

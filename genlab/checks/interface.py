@@ -36,6 +36,9 @@ def measures_are_finite(subject: Subject) -> Finding:
             return held_if(False, f"{name} is not finite")
     if model.selection_measure is not None and model.selection_measure not in measures:
         return held_if(False, f"selection_measure {model.selection_measure} is none of {', '.join(measures)}")
+    if model.selection_measure is not None and measures[model.selection_measure].dim() > 1:
+        shape = tuple(measures[model.selection_measure].shape)
+        return held_if(False, f"{model.selection_measure} has shape {shape}, a curve, and selects checkpoints")
     declared = [name if name in model.measures else f"{name} ({NOT_DECLARED})" for name in measures]
     return held_if(bool(measures), f"{', '.join(declared) or 'no measure'} of {len(batch.images)} images each")
 

@@ -10,9 +10,8 @@ from genlab.checks.training import TINY_SETTINGS, schedule
 from genlab.errors import NonFiniteError
 from genlab.models.base import Model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
+from genlab.training.phases import some_of
 from genlab.types import Batch
-
-_MOST_NAMES = 3
 
 
 def updates_of(model: Model) -> list[PhaseUpdate]:
@@ -71,7 +70,7 @@ def phases_are_isolated(subject: Subject) -> Finding:
                 owners[names[id(parameter)]].append(phase.name)
     shared = [name for name, phases in owners.items() if len(phases) > 1]
     if shared:
-        return held_if(False, f"{', '.join(owners[shared[0]])} all train {_some(shared)}")
+        return held_if(False, f"{', '.join(owners[shared[0]])} all train {some_of(shared)}")
     changed = training_step(model, updates_of(model), subject.batch())
     foreign = {
         phase: sorted(name for name in names_changed if phase not in owners[name])
@@ -79,7 +78,7 @@ def phases_are_isolated(subject: Subject) -> Finding:
     }
     for name, found in foreign.items():
         if found:
-            return held_if(False, f"phase {name} changed {_some(found)}, which it does not train")
+            return held_if(False, f"phase {name} changed {some_of(found)}, which it does not train")
     counts = ", ".join(f"{name} changed {len(moved)} tensors" for name, moved in changed.items())
     return held_if(True, f"{counts}, none of another phase")
 
@@ -105,7 +104,7 @@ def every_parameter_has_a_gradient(subject: Subject) -> Finding:
         reached |= set(found)
     missing = [name for name in wanted if name not in reached]
     if missing:
-        return held_if(False, f"no phase's loss reaches {_some(missing)} of its own")
+        return held_if(False, f"no phase's loss reaches {some_of(missing)} of its own")
     return held_if(True, f"all {len(wanted)} tensors of {sum(p.numel() for p in wanted.values()):,} parameters")
 
 
@@ -113,8 +112,3 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor | None]:
     """Return the gradients of all parameters that require one; None if the loss does not depend on it."""
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     return dict(zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True))
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _MOST_NAMES
-    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -20,6 +20,8 @@ from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
+_MOST_EXAMINED = 1000
+"""Images of a split whose levels are examined: reading all takes seconds, and a wrong scale shows in a few."""
 _log = getLogger(__name__)
 
 
@@ -127,12 +129,29 @@ def _require_whole(raw: RawDataset) -> None:
             "images will do"
         )
     for split, store in raw.stores.items():
-        largest = int(store.labels.max()) if len(store) else UNLABELLED
-        if raw.class_names and largest >= len(raw.class_names):
-            raise DataError(
-                f"dataset {raw.name} has the label {largest} in split {split}, and names of {len(raw.class_names)} "
-                "classes"
-            )
+        if len(store):
+            _require_sound(store, raw, f"dataset {raw.name}", f"in split {split}")
+
+
+def _require_sound(store: Store, raw: RawDataset, name: str, where: str) -> None:
+    shape, of_training = tuple(store.images.shape[1:]), tuple(raw.stores["train"].images.shape[1:])
+    if shape != of_training or len(shape) != 3:
+        raise DataError(
+            f"{name} needs images of one size, (images, channels, height, width), got {shape} {where} and "
+            f"{of_training} in split train"
+        )
+    if store.labels.dim() != 1 or store.labels.is_floating_point():
+        raise DataError(
+            f"{name} needs a whole number for each label, got {store.labels.dtype} of shape "
+            f"{tuple(store.labels.shape)} {where}"
+        )
+    least, largest = int(store.labels.min()), int(store.labels.max())
+    if least < UNLABELLED or (raw.class_names and largest >= len(raw.class_names)):
+        wrong = least if least < UNLABELLED else largest
+        raise DataError(f"{name} has the label {wrong} {where}, and names of {len(raw.class_names)} classes")
+    level = int(store.images[:_MOST_EXAMINED].max())
+    if level >= raw.num_levels:
+        raise DataError(f"{name} has the level {level} {where}, and num_levels={raw.num_levels}")
 
 
 def prepared(read: Callable[..., RawDataset]) -> Callable[..., Dataset]:

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from genlab.data.dataset import Dataset
+from genlab.errors import ConfigurationError
 from genlab.functional import to_bytes
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import num_processes
@@ -23,6 +24,8 @@ from genlab.types import UNLABELLED
 
 # Fixed, so that no setting changes which images a seed gives.
 IMAGES_AT_ONCE = 250
+_TOLERANCE = 0.01
+"""Values outside [0, 1] by less are rounding, and are clamped."""
 
 
 def draw_images(
@@ -82,11 +85,22 @@ def draw_batches(
         generator = generator_for(seed, "generated", start, device=device)
         seed_default_generators(derive_seed(seed, "generated", start), device)
         chosen = None if labels is None else labels[start : start + count].to(device)
-        return model.sample(count, labels=chosen, generator=generator, **options).float().clamp(0, 1).cpu()
+        images = model.sample(count, labels=chosen, generator=generator, **options)
+        _require_images(images, count, type(model).__name__)
+        return images.float().clamp(0, 1).cpu()
 
     for first in range(0, len(starts), num_processes()):
         own = starts[first : first + num_processes()]
         yield from zip(own, dealt(own, draw), strict=True)
+
+
+def _require_images(images: Tensor, count: int, name: str) -> None:
+    """Refuse what no sampler of images in [0, 1] draws; a model of one's own may draw them in another range."""
+    low, high = (float(value) for value in images.aminmax())
+    if len(images) != count or low < -_TOLERANCE or high > 1 + _TOLERANCE:
+        raise ConfigurationError(
+            f"{name}.sample must return {count} images in [0, 1], got {len(images)} between {low:.3g} and {high:.3g}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

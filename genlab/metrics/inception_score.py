@@ -43,5 +43,6 @@ def inception_style_score(logits: Float[Tensor, "N K"], *, num_parts: int = NUM_
 
 def _score(log_probabilities: Float[Tensor, "N K"]) -> float:
     marginal = log_probabilities.logsumexp(0) - math.log(len(log_probabilities))  # log p(y)
-    divergences = (log_probabilities.exp() * (log_probabilities - marginal)).sum(1)  # KL(p(y | x) || p(y))
+    terms = log_probabilities.exp() * (log_probabilities - marginal)
+    divergences = terms.where(log_probabilities > -math.inf, 0.0).sum(1)  # KL(p(y | x) || p(y)), where 0 log 0 = 0
     return math.exp(divergences.mean())

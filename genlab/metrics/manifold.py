@@ -21,6 +21,7 @@ are no choice here: the first is 1.5 to 2 times too large, the second makes dupl
 Dimensions: N real images, M generated images, F features, D divisions, R = 1 + D rows of counts, P pairs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,7 +83,7 @@ def manifold_scores(
         num_neighbours_of_density: k of density and coverage.
 
     Raises:
-        ValueError: A set has no k-th neighbour.
+        ValueError: A set has no k-th neighbour, or a feature is not finite.
     """
     halves_of_real, halves_of_generated = _divisions(len(real), seed=0), _divisions(len(generated), seed=1)
     small, large = _radii(real, halves_of_real, (num_neighbours, num_neighbours_of_density))
@@ -162,7 +163,10 @@ def _grow(radii: Float[Tensor, "R N"], *, by: float) -> None:
 
 
 def _largest_norm(*sets: Float[Tensor, "_ F"]) -> float:
-    return max(float(points.double().norm(dim=1).max()) for points in sets)
+    largest = float(torch.stack([points.double().norm(dim=1).max() for points in sets]).max())
+    if not math.isfinite(largest):
+        raise ValueError("the features of an image are not finite")
+    return largest
 
 
 def _count(

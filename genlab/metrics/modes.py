@@ -21,8 +21,15 @@ _BAR_WIDTH = 40
 
 
 def class_histogram(predictions: Int[Tensor, " N"], *, num_modes: int) -> Int[Tensor, " K"]:
-    """Return the number of images in each class."""
-    return torch.bincount(predictions, minlength=num_modes)
+    """Return the number of images in each class.
+
+    Raises:
+        ValueError: A prediction is none of the classes.
+    """
+    counts = torch.bincount(predictions, minlength=num_modes)
+    if len(counts) > num_modes:
+        raise ValueError(f"predictions must be below {num_modes}, got {len(counts) - 1}")
+    return counts
 
 
 def modes_covered(predictions: Int[Tensor, " N"], *, num_modes: int) -> int:

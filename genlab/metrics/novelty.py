@@ -34,7 +34,13 @@ def auroc(familiar: Float[Tensor, " M"], novel: Float[Tensor, " N"]) -> Auroc:
     """Return the AUROC of values that are higher for novel images, with the standard error of DeLong et al. (1988).
 
     The error is the deviation of the shares of pairs that each image wins, which is 0 where the sets do not overlap.
+
+    Raises:
+        ValueError: A set is empty, is no vector, or has a NaN.
     """
+    for values in (familiar, novel):
+        if values.dim() != 1 or not len(values) or bool(values.isnan().any()):
+            raise ValueError(f"an AUROC needs vectors of numbers, got shape {tuple(values.shape)}, or a NaN in it")
     won_by_novel = _shares_below(familiar, novel)  # (N,)
     won_by_familiar = 1 - _shares_below(novel, familiar)  # (M,), the shares of novel images above
     value = won_by_novel.mean().item()

@@ -10,7 +10,7 @@ Dimensions: B batch, C channels, H height, W width, G groups, K kernel size.
 """
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,12 @@ def group_of_channel(num_channels: int, num_groups: int) -> Tensor:
 def causal_mask(
     in_channels: int, out_channels: int, kernel_size: tuple[int, int], *, num_groups: int, mask_type: MaskType
 ) -> Bool[Tensor, "C_out C_in K_h K_w"]:
-    """Return True for each usable weight: rows above, pixels to the left, earlier groups of the same pixel."""
+    """Return True for each usable weight: rows above, pixels to the left, earlier groups of the same pixel.
+
+    Raises:
+        ValueError: The type of the mask is neither A nor B.
+    """
+    _require_type(mask_type)
     height, width = kernel_size
     mask = torch.zeros(out_channels, in_channels, height, width, dtype=torch.bool)
     mask[:, :, : height // 2] = True
@@ -50,6 +55,11 @@ def causal_mask(
     seeing = group_of_channel(out_channels, num_groups)[:, None]
     mask[:, :, height // 2, width // 2] = seen < seeing if mask_type == "A" else seen <= seeing
     return mask
+
+
+def _require_type(mask_type: str) -> None:
+    if mask_type not in get_args(MaskType):
+        raise ValueError(f"mask_type must be A or B, got {mask_type}")
 
 
 class MaskedConv2d(nn.Module):
@@ -115,6 +125,7 @@ class RowsAboveConv2d(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 3:
             raise ValueError(f"the vertical kernel must be odd and at least 3, got {kernel_size}")
+        _require_type(mask_type)
         num_rows = kernel_size // 2 + (mask_type == "B")
         self.shift = int(mask_type == "A")
         bound = (in_channels * num_rows * kernel_size) ** -0.5
@@ -153,12 +164,9 @@ class PixelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_channels))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        num_groups = len(self.bounds) - 1
-        channels_last = x.movedim(1, -1)
-        groups = [
-            self.normalize_group(channels_last[..., self.bounds[g] : self.bounds[g + 1]], g) for g in range(num_groups)
-        ]
-        return torch.cat(groups, -1).movedim(-1, 1)
+        sizes = [high - low for low, high in pairwise(self.bounds)]
+        groups = torch.split(x.movedim(1, -1), sizes, -1)
+        return torch.cat([self.normalize_group(group, g) for g, group in enumerate(groups)], -1).movedim(-1, 1)
 
     def normalize_group(self, x: Float[Tensor, "*batch C_g"], group: int) -> Float[Tensor, "*batch C_g"]:
         """Return the channels of one group, last dimension, normalised."""

@@ -23,7 +23,7 @@ class ImageConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(x, output_size)
         assert not isinstance(self.padding, str)  # no transposed convolution has a named padding
         num, channels, *sides = x.shape
-        windows = x.permute(0, 2, 3, 1).reshape(-1, channels) @ self.weight.reshape(channels, -1)
+        windows = x.permute(0, 2, 3, 1).reshape(-1, channels) @ self.weight.reshape(self.in_channels, -1)
         of_image = at_least_float32(windows).view(num, sides[0] * sides[1], windows.shape[1]).transpose(1, 2)
         height, width = (
             (side - 1) * stride - 2 * padding + kernel + extra

@@ -18,6 +18,7 @@ from genlab.parallel.collectives import num_processes
 from genlab.paths import from_here
 from genlab.run.environment import describe_cpu, describe_device
 from genlab.run.hyperparameters import Origin
+from genlab.training.phases import warnings_of_phases
 from genlab.training.run import TrainingRun
 
 _log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def announce(configuration: RunConfiguration, origin: Origin, run: TrainingRun) 
     """
     _log.info("%s", banner(configuration, origin, run))
     _log.debug("%s", yaml.safe_dump(configuration.as_dict(), sort_keys=False, allow_unicode=True).rstrip())
-    for warning in run.model.warnings():
+    for warning in (*run.model.warnings(), *warnings_of_phases(run.model)):
         _log.warning("%s", warning)
 
 

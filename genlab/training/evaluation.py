@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from genlab.data.dataset import Dataset, Split
+from genlab.errors import ConfigurationError
 from genlab.measures import Measure
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes, rank
@@ -179,7 +180,8 @@ def average_measures(
         is_shared: True if the batches of all processes are averaged together; all of them must call this then.
 
     Raises:
-        ValueError: A measure is not per example, or there are no batches.
+        ConfigurationError: A measure is not per example.
+        ValueError: There are no batches.
     """
     need_labels = {name for name, measure in declarations.items() if measure.needs_label}
     measured: list[dict[str, Tensor]] = []
@@ -187,8 +189,9 @@ def average_measures(
         size = len(batch.images)
         measures = evaluate(batch)
         for name, values in measures.items():
-            if values.dim() == 0 or len(values) != size:
-                raise ValueError(f"measure {name} must be per example ({size}), got shape {tuple(values.shape)}")
+            if not isinstance(values, Tensor) or values.dim() == 0 or len(values) != size:
+                got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else f"a {type(values).__name__}"
+                raise ConfigurationError(f"measure {name} must be a tensor of a value per example ({size}), got {got}")
         # Left out by its label, and not by its value: a NaN of a labelled example shows in the average.
         labelled = {
             name: values[(batch.labels != UNLABELLED).to(values.device)]

@@ -23,6 +23,7 @@ from genlab.parallel.processes import average
 from genlab.parallel.sharding import is_share, share_like, total_norm
 from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device, makes_no_state
+from genlab.training.phases import require_loss
 from genlab.training.precision import resolved
 from genlab.training.schedules import change_of_rate
 from genlab.training.settings import TrainerSettings
@@ -82,6 +83,7 @@ class PhaseUpdate:
         self._precision = resolved(settings.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "float16")
         is_cuda = device.type == "cuda"
+        self._is_examined = False
         self._arithmetic = partial(float32_products, tf32=settings.tf32) if is_cuda else nullcontext
         self._num_bad = torch.zeros((), device=device)
         self._device_step: DeviceStep | None = None
@@ -174,6 +176,9 @@ class PhaseUpdate:
         for index, part in enumerate(split_batch(batch, parts)):
             with one_batch(), self._arithmetic():
                 loss = self._loss(part, received[index] if received else None)
+                if not self._is_examined:
+                    require_loss(loss, self.phase)
+                    self._is_examined = True
                 share = loss.value / parts if parts > 1 else loss.value
                 torch.autograd.backward(self._scaler.scale(share))
             handed_on.append(loss.handed_on)

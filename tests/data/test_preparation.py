@@ -176,6 +176,22 @@ def test_a_source_that_is_not_whole_is_refused():
         PLAIN.apply(replace(whole, stores=stores))
     with pytest.raises(DataError, match="dataset test has the label 2 in split train, and names of 2 classes"):
         PLAIN.apply(replace(whole, class_names=("a", "b")))
+    with pytest.raises(DataError, match="dataset test has the level 6 in split train, and num_levels=2"):
+        PLAIN.apply(replace(whole, num_levels=2))
+    train = whole.stores["train"]
+    for labels, told in (
+        (train.labels - 3, "has the label -3 in split train"),
+        (
+            train.labels.float(),
+            r"needs a whole number for each label, got torch\.float32 of shape \(7,\) in split train",
+        ),
+        (train.labels[:, None], r"got torch\.int64 of shape \(7, 1\)"),
+    ):
+        with pytest.raises(DataError, match=told):
+            PLAIN.apply(replace(whole, stores={**whole.stores, "train": Store(train.images, labels)}))
+    larger = Store(torch.zeros(2, 1, 9, 9, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(DataError, match=r"needs images of one size, .* got \(1, 9, 9\) in split test and \(1, "):
+        PLAIN.apply(replace(whole, stores={**whole.stores, "test": larger}))
     with pytest.raises(DataError, match=r"needs images of torch\.uint8, the levels 0 .*, got torch\.float32"):
         Store(torch.zeros(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64))
 

@@ -49,3 +49,7 @@ def test_against_torch_fidelity() -> None:
 def test_fewer_images_than_parts_are_refused() -> None:
     with pytest.raises(ValueError, match="got 9 in 10"):
         inception_style_score(torch.zeros(9, 3))
+
+
+def test_certain_classes_have_the_score_of_their_number() -> None:
+    assert inception_style_score(torch.eye(5).repeat(20, 1).log(), num_parts=2)[0] == pytest.approx(5, abs=0.3)

@@ -116,3 +116,11 @@ def test_the_order_of_the_images_moves_no_score() -> None:
 def test_more_neighbours_than_points_are_refused() -> None:
     with pytest.raises(ValueError, match="neighbour needs more than 5 points, got 5"):
         manifold_scores(draw(5, seed=1), draw(9, seed=2))
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    real, generated = torch.randn(20, 4), torch.randn(20, 4)
+    generated[3, 2] = torch.nan
+    for measure in (precision_and_recall, manifold_scores):
+        with pytest.raises(ValueError, match="the features of an image are not finite"):
+            measure(real, generated)

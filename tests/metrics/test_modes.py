@@ -29,3 +29,8 @@ def test_divergence_of_a_fair_draw_is_as_the_docstring_says() -> None:
     torch.manual_seed(0)
     draws = [histogram_divergence(class_histogram(torch.randint(1000, (26000,)), num_modes=1000)) for _ in range(20)]
     assert sum(draws) / 20 == pytest.approx(999 / 52000, rel=0.05)
+
+
+def test_a_prediction_that_is_no_class_is_refused() -> None:
+    with pytest.raises(ValueError, match="predictions must be below 10, got 11"):
+        modes_covered(torch.arange(12), num_modes=10)

@@ -27,3 +27,10 @@ def test_the_error_is_the_deviation_over_draws_of_both_sets() -> None:
     assert sum(errors) / len(errors) == pytest.approx(deviation, rel=0.1)
     assert auroc(draws[0, :1], draws[1]).standard_error is None
     assert auroc(torch.zeros(3), torch.ones(4)) == auroc(torch.zeros(3), torch.full((4,), 2.0))
+
+
+@pytest.mark.parametrize("values", [torch.zeros(3, 1), torch.zeros(0), torch.full((3,), torch.nan)])
+def test_what_is_no_vector_of_numbers_is_refused(values: torch.Tensor) -> None:
+    for pair in ((values, torch.arange(3.0)), (torch.arange(3.0), values)):
+        with pytest.raises(ValueError, match="an AUROC needs vectors of numbers"):
+            auroc(*pair)

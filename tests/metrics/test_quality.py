@@ -1,12 +1,13 @@
 """Samples measured as a whole: known generators get the values that they must have."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 
 from genlab.data.digits import digits
+from genlab.errors import ConfigurationError
 from genlab.measures import Measure
 from genlab.metrics.features import ClassifierFeatures, Description, describe_all
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, generated_images, training_classes
@@ -204,3 +205,14 @@ def test_labels_are_drawn_as_often_as_in_training() -> None:
     counts = torch.tensor([0, 30, 10])
     shares = torch.bincount(draw_labels(counts, 20000, seed=3), minlength=3) / 20000
     torch.testing.assert_close(shares, counts / 40, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 2 - 1, lambda x: x.mul(255).to(torch.uint8), lambda x: x[1:]])
+def test_samples_that_are_no_images_between_0_and_1_are_refused(
+    data, monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    parrot = Parrot(data)
+    sample = parrot.sample
+    monkeypatch.setattr(parrot, "sample", lambda count, **options: change(sample(count, **options)))
+    with pytest.raises(ConfigurationError, match=r"Parrot\.sample must return 4 images in \[0, 1\], got "):
+        draw_images(parrot, 4, labels=None, seed=0, device=CPU)

@@ -1,5 +1,6 @@
 """Masks: what a kernel may use, and that what it may not use has neither effect nor gradient."""
 
+import runpy
 from itertools import pairwise
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genlab.nn import masked
 from genlab.nn.masked import BatchNorm, MaskedConv2d, MaskType, PixelNorm, RowsAboveConv2d, group_bounds
 
 
@@ -132,3 +134,13 @@ def test_what_is_known_of_a_mask_without_its_values_is_true(
     bound = max(int(layer.mask[-1].sum()), 1) ** -0.5
     torch.manual_seed(0)
     assert torch.equal(layer.weight, torch.empty(7, 4, *size).uniform_(-bound, bound) * layer.mask)
+
+
+def test_other_types_of_masks_and_other_channels_are_refused():
+    plain = runpy.run_path(masked.__file__)  # without the checks of types that the tests add
+    with pytest.raises(ValueError, match="mask_type must be A or B, got a"):
+        plain["MaskedConv2d"](1, 1, 3, num_groups=1, mask_type="a")
+    with pytest.raises(ValueError, match="mask_type must be A or B, got b"):
+        plain["RowsAboveConv2d"](1, 1, 3, mask_type="b")
+    with pytest.raises(RuntimeError, match="split"):
+        plain["PixelNorm"](6, num_groups=3)(torch.zeros(1, 8, 2, 2))

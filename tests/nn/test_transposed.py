@@ -55,3 +55,9 @@ def test_the_overlaps_are_added_in_float32_under_autocast() -> None:
 
 def test_no_images_give_no_images() -> None:
     assert ImageConvTranspose2d(3, 1, 4, 2, 1)(torch.zeros(0, 3, 7, 7)).shape == (0, 1, 14, 14)
+
+
+def test_other_channels_are_refused_as_by_pytorch() -> None:
+    for layer in (nn.ConvTranspose2d, ImageConvTranspose2d):
+        with pytest.raises(RuntimeError):
+            layer(8, 1, 3)(torch.randn(2, 4, 4, 4))

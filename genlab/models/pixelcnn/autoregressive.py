@@ -112,7 +112,16 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics)."""
+        """Return exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics).
+
+        Raises:
+            ValueError: The images are not of the model's size, or a label is no class of the model.
+        """
+        shape, expected = tuple(batch.images.shape[1:]), (self.spec.channels, self.spec.height, self.spec.width)
+        if shape != expected:
+            raise ValueError(f"images must be of the shape {expected} (channels, height, width), got {shape}")
+        if self.num_classes > 0 and not bool(((batch.labels >= UNLABELLED) & (batch.labels < self.num_classes)).all()):
+            raise ValueError(f"labels must be between 0 and {self.num_classes - 1}, or {UNLABELLED} without a class")
         with evaluation_mode(self), float32_products():
             nats = self.nll(self.to_symbols(batch.images), batch.labels)
         return {"nll_nats": nats, "bits_per_dim": self._bits_per_dim(nats)}

@@ -18,6 +18,7 @@ from genlab.functional import at_least_float32, tanh
 from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
 from genlab.nn.dropout import Dropout
 from genlab.nn.masked import MaskedConv2d, MaskType, RowsAboveConv2d
+from genlab.types import UNLABELLED
 
 # PyTorch's default weights have a variance of 1 / (3 fan-in), and behind a gate the signal would fade from layer to
 # layer; with three times this variance a convolution passes the variance of its input on. Larger weights shut the gates
@@ -78,7 +79,8 @@ class GatedLayer(nn.Module):
     def class_biases(self, labels: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         """Return V h for the vertical and the horizontal stack (eq. 4), (B, 2p) each; UNLABELLED is the last row."""
         assert self.classes is not None
-        vertical, horizontal = self.classes(labels % self.classes.num_embeddings).chunk(2, 1)
+        rows = torch.where(labels == UNLABELLED, self.classes.num_embeddings - 1, labels)
+        vertical, horizontal = self.classes(rows).chunk(2, 1)
         return vertical, horizontal
 
     def forward(

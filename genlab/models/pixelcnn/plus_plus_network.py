@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genlab.functional import at_least_float32
 from genlab.nn.dropout import Dropout
 from genlab.nn.shifted import WeightNormConv2d, WeightNormUpsample2d
+from genlab.types import UNLABELLED
 
 # Data-dependent initialisation leaves the residual branches small, so that the network starts near the identity.
 RESIDUAL_SCALE = 0.1
@@ -84,7 +85,7 @@ class GatedResidualBlock(nn.Module):
         """Return the class's bias of (a, b); UNLABELLED is the last row."""
         if self.classes is None:
             return None
-        bias: Tensor = self.classes(labels % self.classes.num_embeddings)
+        bias: Tensor = self.classes(torch.where(labels == UNLABELLED, self.classes.num_embeddings - 1, labels))
         return bias
 
     def forward(

@@ -126,7 +126,16 @@ def draw_symbols(
         temperature: Divides the logits.
         progress: Show a bar with the time left, a step a row.
         graphs: Recorder of rows, for decoders that are :class:`RepeatingDecoder`; None draws all as written.
+
+    Raises:
+        ValueError: Given sites have no symbols, or those of other images; or the temperature is not positive.
     """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    shape = None if given is None else given.shape
+    if shape != uniforms.shape and (given is not None or num_given_sites > 0):
+        told = "none" if shape is None else tuple(shape)
+        raise ValueError(f"given must have the shape of the uniforms, {tuple(uniforms.shape)}, got {told}")
     num_samples, _, height, width = uniforms.shape
     rows = _Rows(decoder, uniforms, given, temperature=temperature)
     recorded: dict[tuple[int, int], Callable[[], None]] = {}

@@ -6,12 +6,23 @@ automatically. :mod:`genlab.nn.convolution.functions` computes the same without 
 Dimensions: m images, H height, W width, C channels, f window size; `_prev` is the layer's input.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 Mode = Literal["max", "average"]
+
+
+def _require_equal(what: str, given: object, expected: object) -> None:
+    """Refuse shapes that NumPy would broadcast without a word."""
+    if given != expected:
+        raise ValueError(f"{what} must be {expected}, got {given}")
+
+
+def _require_mode(mode: str) -> None:
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be max or average, got {mode}")
 
 
 def zero_pad(X: Float[np.ndarray, "m H W C"], pad: int) -> Float[np.ndarray, "m H_pad W_pad C"]:
@@ -39,7 +50,12 @@ def window_at(h: int, w: int, *, f: int, stride: int) -> tuple[slice, slice]:
 def conv_single_step(
     a_slice_prev: Float[np.ndarray, "f f C_prev"], W: Float[np.ndarray, "f f C_prev"], b: Float[np.ndarray, "1 1 1"]
 ) -> float:
-    """Return one output pixel of one filter: the products are summed, and the bias is added once."""
+    """Return one output pixel of one filter: the products are summed, and the bias is added once.
+
+    Raises:
+        ValueError: Window and filter differ in shape.
+    """
+    _require_equal("the shape of W", W.shape, a_slice_prev.shape)
     return float(np.sum(a_slice_prev * W) + b.item())
 
 
@@ -54,8 +70,9 @@ def conv_forward(
     """Apply every filter at every position of its window.
 
     Raises:
-        ValueError: The window is larger than the padded image.
+        ValueError: The window is larger than the padded image, or the channels of image and filter differ.
     """
+    _require_equal("the channels of W", W.shape[2], A_prev.shape[3])
     m, H_prev, W_prev, _ = A_prev.shape
     f, C = W.shape[0], W.shape[3]
     n_H = num_positions(H_prev, f, stride=stride, pad=pad)
@@ -82,9 +99,14 @@ def conv_backward(
 
     Every output pixel is a product of window and filter, so it hands its gradient times the filter to the window, its
     gradient times the window to the filter, and its gradient to the bias; what meets is added.
+
+    Raises:
+        ValueError: dZ has not the shape of the output.
     """
     f = W.shape[0]
     H_prev, W_prev = A_prev.shape[1:3]
+    n_H, n_W = (num_positions(size, f, stride=stride, pad=pad) for size in (H_prev, W_prev))
+    _require_equal("the shape of dZ", dZ.shape, (len(A_prev), n_H, n_W, W.shape[3]))
     A_prev_pad = zero_pad(A_prev, pad)
     dA_prev_pad = np.zeros(A_prev_pad.shape)
     dW = np.zeros(W.shape)
@@ -119,8 +141,9 @@ def pool_forward(
     """Return the maximum or the mean of every window, channel by channel, without padding.
 
     Raises:
-        ValueError: The window is larger than the image.
+        ValueError: The window is larger than the image, or there is no such mode.
     """
+    _require_mode(mode)
     m, H_prev, W_prev, C = A_prev.shape
     A = np.zeros((m, num_positions(H_prev, f, stride=stride), num_positions(W_prev, f, stride=stride), C))
     reduce = np.max if mode == "max" else np.mean
@@ -138,7 +161,15 @@ def pool_backward(
     stride: int,
     mode: Mode,
 ) -> Float[np.ndarray, "m H_prev W_prev C"]:
-    """Return the gradient dA_prev: each window gets the gradient of its own output pixel (h, w), for any stride."""
+    """Return the gradient dA_prev: each window gets the gradient of its own output pixel (h, w), for any stride.
+
+    Raises:
+        ValueError: dA has not the shape of the output, or there is no such mode.
+    """
+    _require_mode(mode)
+    m, H_prev, W_prev, C = A_prev.shape
+    n_H, n_W = (num_positions(size, f, stride=stride) for size in (H_prev, W_prev))
+    _require_equal("the shape of dA", dA.shape, (m, n_H, n_W, C))
     dA_prev = np.zeros(A_prev.shape)
     for i, h, w, c in np.ndindex(dA.shape):
         rows, columns = window_at(h, w, f=f, stride=stride)

@@ -1,6 +1,7 @@
 """Properties of every autoregressive model: a distribution, its order, its measures, its pictures."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from genlab.checks.autoregressive import influence
 from genlab.checks.likelihood import every_image, log_total_probability
+from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
@@ -284,3 +286,15 @@ def test_progress_is_shown_when_asked_for(capsys):
     assert capsys.readouterr().err == ""
     model.sample(2, progress=True)
     assert "2 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [GatedPixelCNN, PixelCNNPP])
+def test_images_of_another_size_and_labels_of_no_class_are_refused(kind: type[AutoregressiveModel]) -> None:
+    spec = make_spec(num_classes=3)
+    model = make(kind, spec, class_conditional=True)
+    batch = make_batch(spec, 2)
+    for label in (-2, 3, 5):
+        with pytest.raises(ValueError, match="labels must be between 0 and 2, or -1 without a class"):
+            model.evaluate(replace(batch, labels=torch.full((2,), label)))
+    with pytest.raises(ValueError, match="images must be of the shape"):
+        model.evaluate(replace(batch, images=batch.images.repeat(1, 1, 2, 2)))

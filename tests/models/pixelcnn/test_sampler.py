@@ -1,5 +1,7 @@
 """The incremental sampler draws from the model itself: same logits, same images from the same uniforms."""
 
+import runpy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import decode, draw_with_full_passes
-from genlab.models.pixelcnn import autoregressive
+from genlab.models.pixelcnn import autoregressive, sampler
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
@@ -238,3 +240,14 @@ def test_the_likeliest_values_share_all_near_temperature_zero(temperature: float
 def test_a_value_of_probability_zero_is_never_drawn():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).expand(3, -1)
     assert invert_cdf(logits, torch.tensor([0.0, 0.5, 1 - 2**-24])).tolist() == [1, 1, 1]
+
+
+def test_symbols_that_are_not_given_and_temperatures_below_zero_are_refused() -> None:
+    draw = runpy.run_path(sampler.__file__)["draw_symbols"]  # without the checks of types that the tests add
+    uniforms = torch.rand(2, 1, 3, 3)
+    with pytest.raises(ValueError, match=r"given must have the shape of the uniforms, .*, got none"):
+        draw(object(), uniforms, num_given_sites=1)
+    with pytest.raises(ValueError, match="given must have the shape"):
+        draw(object(), uniforms, given=torch.zeros(1, *uniforms.shape[1:], dtype=torch.long), num_given_sites=1)
+    with pytest.raises(ValueError, match="temperature must be positive, got -1"):
+        draw(object(), uniforms, temperature=-1.0)

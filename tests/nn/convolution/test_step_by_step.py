@@ -1,11 +1,14 @@
 """The NumPy reference: the document's published numbers, right and wrong, and finite differences."""
 
+import runpy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import correlate
 
+from genlab.nn.convolution import step_by_step
 from genlab.nn.convolution.step_by_step import (
     conv_backward,
     conv_forward,
@@ -230,3 +233,23 @@ def test_number_of_positions_by_counting(size, f, stride, pad):
     else:
         with pytest.raises(ValueError, match="f must be at most"):
             num_positions(size, f, stride=stride, pad=pad)
+
+
+def test_what_numpy_would_broadcast_is_refused():
+    # Without the checks of shapes that the tests add.
+    conv_forward, conv_single_step, conv_backward, pool_forward, pool_backward = (
+        runpy.run_path(step_by_step.__file__)[name]
+        for name in ("conv_forward", "conv_single_step", "conv_backward", "pool_forward", "pool_backward")
+    )
+    image, filters, bias = np.ones((1, 4, 4, 1)), np.ones((3, 3, 1, 2)), np.zeros((1, 1, 1, 2))
+    with pytest.raises(ValueError, match="the channels of W must be 1, got 3"):
+        conv_forward(image, np.ones((3, 3, 3, 2)), bias, stride=1, pad=0)
+    with pytest.raises(ValueError, match="the shape of W must be"):
+        conv_single_step(np.ones((4, 4, 1)), np.ones((4, 4, 3)), np.zeros((1, 1, 1)))
+    with pytest.raises(ValueError, match=r"the shape of dZ must be \(1, 4, 4, 2\), got \(1, 2, 2, 2\)"):
+        conv_backward(np.ones((1, 2, 2, 2)), image, filters, stride=1, pad=1)
+    with pytest.raises(ValueError, match=r"the shape of dA must be \(1, 2, 2, 1\)"):
+        pool_backward(np.ones((1, 1, 1, 1)), image, f=2, stride=2, mode="max")
+    for pool in (pool_forward, lambda x, **words: pool_backward(np.ones((1, 2, 2, 1)), x, **words)):
+        with pytest.raises(ValueError, match="mode must be max or average, got Max"):
+            pool(image, f=2, stride=2, mode="Max")

@@ -1,0 +1,73 @@
+"""The phases of a model, examined before the first step: a mistake in a model of one's own is one line."""
+
+from torch import Tensor
+
+from genlab.errors import ConfigurationError
+from genlab.models.base import Model
+from genlab.types import Loss, Phase
+
+_MOST_NAMES = 3
+
+
+def phases_of(model: Model) -> tuple[Phase, ...]:
+    """Return the phases of a model.
+
+    Raises:
+        ConfigurationError: They are no tuple of phases, the modules of one are no tuple, or two have the same name.
+    """
+    phases, kind = model.phases(), type(model).__name__
+    if not isinstance(phases, tuple) or not phases or not all(isinstance(phase, Phase) for phase in phases):
+        raise ConfigurationError(f"{kind}.phases must return a tuple of one phase or more, got {_told(phases)}")
+    for phase in phases:
+        if not isinstance(phase.modules, tuple):
+            raise ConfigurationError(
+                f"the modules of phase {phase.name} of {kind} must be a tuple, got {_told(phase.modules)}"
+            )
+    names = [phase.name for phase in phases]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"{kind} has two phases named {name}; their optimisers are kept by name")
+    return phases
+
+
+def warnings_of_phases(model: Model) -> list[str]:
+    """Return a line for parameters that two phases train, and one for those that none does."""
+    owners: dict[str, list[str]] = {name: [] for name, value in model.named_parameters() if value.requires_grad}
+    names = {id(value): name for name, value in model.named_parameters()}
+    for phase in model.phases():
+        for value in {value for module in phase.modules for value in module.parameters()}:
+            owners.get(names.get(id(value), ""), []).append(phase.name)
+    shared = [name for name, phases in owners.items() if len(phases) > 1]
+    missing = [name for name, phases in owners.items() if not phases]
+    lines = []
+    if shared:
+        lines.append(f"phases {' and '.join(owners[shared[0]])} both train {some_of(shared)}, with an optimiser each")
+    if missing:
+        lines.append(f"no phase trains {some_of(missing)}, which stays as it is")
+    return lines
+
+
+def require_loss(loss: object, phase: Phase) -> None:
+    """Refuse what is no loss of scalars.
+
+    Raises:
+        ConfigurationError: As said.
+    """
+    if not isinstance(loss, Loss):
+        raise ConfigurationError(f"the loss of phase {phase.name} must return a genlab.types.Loss, got {_told(loss)}")
+    for name, value in {"value": loss.value, **loss.metrics}.items():
+        if not isinstance(value, Tensor) or value.dim() > 0:
+            got = f"{_told(value)} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else _told(value)
+            raise ConfigurationError(
+                f"{name} in the loss of phase {phase.name} must be a tensor without dimensions, got {got}"
+            )
+
+
+def some_of(names: list[str]) -> str:
+    """Return the first of some names, and the number of the others."""
+    rest = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _told(value: object) -> str:
+    return f"a {type(value).__name__}"
