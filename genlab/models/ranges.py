@@ -1,5 +1,8 @@
 """Range checks of constructor arguments, with their error messages."""
 
+from jaxtyping import Float
+from torch import Tensor
+
 from genlab.types import ImageSpec
 
 MAX_GLIMPSES = 1000
@@ -54,3 +57,18 @@ def require_window_size(key: str, size: float | int | None, spec: ImageSpec) -> 
         return
     require_between(key, size, 1, max(spec.height, spec.width), because="the image size")
     require_count(key, size)
+
+
+def require_images(images: Float[Tensor, "B C H W"], spec: ImageSpec) -> None:
+    """Refuse images of another size, or with values outside [0, 1], of which a likelihood would mean nothing.
+
+    Raises:
+        ValueError: As said. NaN passes: a measure of it is NaN.
+    """
+    expected = (spec.channels, spec.height, spec.width)
+    if tuple(images.shape[1:]) != expected:
+        raise ValueError(
+            f"images must be of the shape {expected} (channels, height, width), got {tuple(images.shape[1:])}"
+        )
+    if bool(((images < 0) | (images > 1)).any()):
+        raise ValueError("images must be in [0, 1], level k at k / (num_levels - 1), and some values lie outside")

@@ -29,7 +29,7 @@ from genlab.models.draw.attention import AttentionBias, ReadAttention, WriteAtte
 from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State, kl_per_glimpse
 from genlab.models.draw.observation import ObservationModel, default_observation
 from genlab.models.draw.windows import GREEN, RED, Color, enlarge, enlargement, outline_window
-from genlab.models.ranges import require_count, require_num_glimpses, require_window_size
+from genlab.models.ranges import require_count, require_images, require_num_glimpses, require_window_size
 from genlab.nn.recurrent import Unrolled
 from genlab.parallel.collectives import draw_rows, share_rows
 from genlab.types import Batch, CompilationCost, ImageSpec, Loss, Phase
@@ -214,7 +214,11 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         """Return the bound on -log p(x) of each image and its two parts, from one draw of the latents, in nats.
 
         ``bits_per_dim`` is the bound again, in bits per sub-pixel.
+
+        Raises:
+            ValueError: The images are not of the model's size, or not in [0, 1].
         """
+        require_images(batch.images, self.spec)
         images = self._to_lines(batch.images)
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):

@@ -28,6 +28,7 @@ from genlab.models.capabilities import Completes, IsCausal, SamplesIncrementally
 from genlab.models.pixelcnn.given import given_mask, num_given_sites
 from genlab.models.pixelcnn.parallel import SamplingMethod, solve_symbols
 from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit, invert_cdf
+from genlab.models.ranges import require_images
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import share_rows
 from genlab.types import UNLABELLED, Batch, ImageSpec, Loss, Phase
@@ -115,11 +116,9 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         """Return exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics).
 
         Raises:
-            ValueError: The images are not of the model's size, or a label is no class of the model.
+            ValueError: The images are not of the model's size or not in [0, 1], or a label is no class of the model.
         """
-        shape, expected = tuple(batch.images.shape[1:]), (self.spec.channels, self.spec.height, self.spec.width)
-        if shape != expected:
-            raise ValueError(f"images must be of the shape {expected} (channels, height, width), got {shape}")
+        require_images(batch.images, self.spec)
         if self.num_classes > 0 and not bool(((batch.labels >= UNLABELLED) & (batch.labels < self.num_classes)).all()):
             raise ValueError(f"labels must be between 0 and {self.num_classes - 1}, or {UNLABELLED} without a class")
         with evaluation_mode(self), float32_products():

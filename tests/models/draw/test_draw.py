@@ -359,3 +359,10 @@ def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: str) -> N
     command = [sys.executable, "-W", "ignore", "-m", "tests.models.draw.compiled_draw", read_size]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_a_bound_of_images_outside_0_and_1_is_refused() -> None:
+    model = make_draw(make_spec())
+    batch = make_batch(make_spec(), 2)
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
+        model.evaluate(Batch(images=batch.images * 2 - 1, labels=batch.labels))

@@ -298,3 +298,5 @@ def test_images_of_another_size_and_labels_of_no_class_are_refused(kind: type[Au
             model.evaluate(replace(batch, labels=torch.full((2,), label)))
     with pytest.raises(ValueError, match="images must be of the shape"):
         model.evaluate(replace(batch, images=batch.images.repeat(1, 1, 2, 2)))
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
+        model.evaluate(replace(batch, images=batch.images * 2 - 1))
