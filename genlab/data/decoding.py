@@ -87,16 +87,23 @@ def bombs_refused() -> Iterator[None]:
 
 
 def decoded(
-    names: Sequence[str], attempt: Callable[[str], Result], *, num_workers: int, bar: "tqdm[Any]"
-) -> Iterator[tuple[str, Result]]:
-    """Yield the result of every file, in their order, by several threads.
+    names: Sequence[str], read: Callable[[str], Result], *, num_workers: int, bar: "tqdm[Any]"
+) -> Iterator[tuple[str, Result | RefusedImage]]:
+    """Yield the result of every file, or why it is refused, in their order, by several threads.
 
     Args:
         names: Of the files.
-        attempt: Decodes one, or returns why it is refused.
+        read: Decodes one, or raises RefusedImage.
         num_workers: Threads.
         bar: Is moved by each file.
     """
+
+    def attempt(name: str) -> Result | RefusedImage:
+        try:
+            return read(name)
+        except RefusedImage as refusal:
+            return refusal
+
     with bombs_refused(), ThreadPoolExecutor(num_workers) as pool:
         for start in range(0, len(names), _CHUNK):
             chunk = names[start : start + _CHUNK]

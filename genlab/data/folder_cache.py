@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage, UnreadableImage
-from genlab.data.decoding import Picture, PictureRules, decode, decoded
+from genlab.data.decoding import PictureRules, decode, decoded
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.store import map_images
 from genlab.errors import DataError
@@ -133,7 +133,7 @@ class FolderCache:
             tqdm(total=len(names), desc=shown, unit="image", disable=hides_bar()) as bar,
         ):
             for name, result in decoded(
-                names, lambda name: self._attempt(top / name), num_workers=self._num_workers, bar=bar
+                names, lambda name: decode(top / name, self._rules), num_workers=self._num_workers, bar=bar
             ):
                 if isinstance(result, RefusedImage):
                     skipped[name] = str(result)
@@ -147,12 +147,6 @@ class FolderCache:
             os.fsync(file.fileno())
             num_bytes = file.tell()
         return {"num_bytes": num_bytes, "skipped": skipped, "unreadable": unreadable, "animated": animated}
-
-    def _attempt(self, path: Path) -> Picture | RefusedImage:
-        try:
-            return decode(path, self._rules)
-        except RefusedImage as refusal:
-            return refusal
 
 
 def _can_be_read(path: Path) -> bool:

@@ -165,14 +165,9 @@ def _decoded(top: Path, names: Sequence[str], key: str) -> UInt8[np.ndarray, "N 
 
 
 def _decode_all(top: Path, names: Sequence[str]) -> "Iterator[tuple[str, np.ndarray | RefusedImage]]":
-    def attempt(name: str) -> "np.ndarray | RefusedImage":
-        try:
-            return decode_as_stored(top / name)
-        except RefusedImage as refusal:
-            return refusal
-
+    num_workers = os.cpu_count() or 1
     with tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None) as bar:
-        yield from decoded(names, attempt, num_workers=os.cpu_count() or 1, bar=bar)
+        yield from decoded(names, lambda name: decode_as_stored(top / name), num_workers=num_workers, bar=bar)
 
 
 def _read_npz(path: Path, key: str) -> ImageSet:
