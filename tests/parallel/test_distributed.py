@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -133,14 +134,13 @@ def largest_difference(ours: Trained, theirs: Trained) -> float:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     """Return the run of each family in one process, made once."""
-    runs: dict[str, Trained] = {}
+    return cache(lambda family: train(tmp_path_factory.mktemp(family), FAMILIES[family], {}))
 
-    def run(family: str) -> Trained:
-        if family not in runs:
-            runs[family] = train(tmp_path_factory.mktemp(family), FAMILIES[family], {})
-        return runs[family]
 
-    return run
+@pytest.fixture(scope="module")
+def together(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Trained]]:
+    """Return the run of each family in two processes, made once, as each of them sees it."""
+    return cache(lambda family: pair.run(train, tmp_path_factory.mktemp(family), FAMILIES[family], {}))
 
 
 QUICK = ("draw",)
@@ -151,8 +151,10 @@ TOLERANCE = 1e-4
 @pytest.mark.parametrize(
     "family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
 )
-def test_two_processes_train_as_one(family: str, pair: Pair, alone: Callable[[str], Trained], tmp_path: Path) -> None:
-    runs = pair.run(train, tmp_path / "two", FAMILIES[family], {})
+def test_two_processes_train_as_one(
+    family: str, together: Callable[[str], list[Trained]], alone: Callable[[str], Trained]
+) -> None:
+    runs = together(family)
     assert largest_difference(runs[0], alone(family)) < TOLERANCE
     for name, value in runs[0].weights.items():
         assert torch.equal(value, runs[1].weights[name]), name
@@ -243,8 +245,10 @@ def test_the_noise_of_a_users_model_differs_between_processes(pair: Pair, tmp_pa
 SHORT = ("trainer.num_steps=3", "trainer.validation_interval=0")
 
 
-def test_resume_in_the_same_processes_is_bitwise(pair: Pair, tmp_path: Path) -> None:
-    undisturbed = pair.run(train, tmp_path / "undisturbed", FAMILIES["draw"], {})[1]
+def test_resume_in_the_same_processes_is_bitwise(
+    pair: Pair, together: Callable[[str], list[Trained]], tmp_path: Path
+) -> None:
+    undisturbed = together("draw")[1]
     pair.run(train, tmp_path / "cut", (*FAMILIES["draw"], *SHORT), {})
     resumed = pair.run(train, tmp_path / "cut", FAMILIES["draw"], {}, True)[1]
     for name, value in undisturbed.weights.items():
