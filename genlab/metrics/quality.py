@@ -175,6 +175,7 @@ class Comparison:
                 self._add_parzen(report, self.dataset)
             if self.protocol.nearest_training:
                 self._find_neighbours(report, self.dataset)
+        report.baselines = [as_baseline(estimate) for estimate in report.baselines]
         shown = from_bytes(self._some_of_reference(_IMAGES_SHOWN_BESIDE))
         report.pictures["real_beside_generated"] = beside(
             shown, from_bytes(self.generated.levels[:_IMAGES_SHOWN_BESIDE])
@@ -188,8 +189,7 @@ class Comparison:
         choosing = from_bytes(self._real(dataset, chooser, _IMAGES_TO_CHOOSE_A_BANDWIDTH))
         report.estimates.extend(self._parzen(self.generated.levels, choosing))
         if "train" not in (self.reference.split, chooser):
-            baselines = self._parzen(self._real(dataset, "train", len(self.generated.levels)), choosing)
-            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
+            report.baselines.extend(self._parzen(self._real(dataset, "train", len(self.generated.levels)), choosing))
 
     def _other_split(self, dataset: Dataset) -> Split | None:
         """Return the split of the real images that are measured in place of the samples; None if all are too small."""
@@ -201,8 +201,7 @@ class Comparison:
         extractor = look.extractor
         report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
         if look.real is not None:
-            baselines = distribution_estimates(extractor, look.reference, look.real)
-            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
+            report.baselines.extend(distribution_estimates(extractor, look.reference, look.real))
         if not isinstance(extractor, ClassifierFeatures):
             return
         predictions = look.generated.logits.argmax(1)
@@ -210,8 +209,8 @@ class Comparison:
         if self.generated.labels is not None:
             report.estimates.append(conditional_accuracy(extractor, predictions, self.generated.labels))
         if look.real is not None:
-            baselines = class_estimates(extractor, look.real.logits.argmax(1), training_counts=self.class_counts)
-            report.baselines.extend(as_baseline(estimate) for estimate in baselines)
+            predictions_of_real = look.real.logits.argmax(1)
+            report.baselines.extend(class_estimates(extractor, predictions_of_real, training_counts=self.class_counts))
         report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
 
     def _measure_further(self, name: str, measure: SampleMeasure, report: Report) -> None:
@@ -238,8 +237,8 @@ class Comparison:
             )
             report.estimates.append(found)
             if real is not None:
-                of_real = replace(found, value=float(measure.compute(real, reference)), num_generated=len(real))
-                report.baselines.append(as_baseline(of_real))
+                of_real = float(measure.compute(real, reference))
+                report.baselines.append(replace(found, value=of_real, num_generated=len(real)))
 
     def _find_neighbours(self, report: Report, dataset: Dataset) -> None:
         """Compute distances to the nearest training images, by pixels and by classifier features, and a picture."""
@@ -257,8 +256,7 @@ class Comparison:
             num_training = dataset.num_images("train")
             report.estimates.append(neighbour_estimate(distances[:count], extractor, num_training))
             if len(levels) > count:
-                baseline = neighbour_estimate(distances[count:], extractor, num_training)
-                report.baselines.append(as_baseline(baseline))
+                report.baselines.append(neighbour_estimate(distances[count:], extractor, num_training))
             chosen = numbers[:_IMAGES_SHOWN_WITH_NEIGHBOURS]
             images = dataset.at("train", chosen.flatten(), self.protocol.seed, torch.device("cpu")).images
             shown.append(images.view(*chosen.shape, *images.shape[1:]))
