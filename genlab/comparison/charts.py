@@ -1,7 +1,7 @@
 """Line charts as SVG that needs no script: thinned, labelled, distinguished by colour, dash and number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple, TypeVar
 
@@ -80,12 +80,16 @@ def _style(number: int) -> str:
 
 
 def _described(tag: str, lines: Sequence[Line]) -> str:
-    ends = []
+    ends = [f"#{number} ends at {value:.4g} at step {step:,}" for number, step, value in _ends(lines)]
+    return f"{tag} over training steps: {'; '.join(ends)}"
+
+
+def _ends(lines: Sequence[Line]) -> Iterator[tuple[int, int, float]]:
+    """Yield the number of each line with its last finite point, if it has one."""
     for line in lines:
         finite = [(step, value) for step, value in line.points if value is not None]
         if finite:
-            ends.append(f"#{line.number} ends at {finite[-1][1]:.4g} at step {finite[-1][0]:,}")
-    return f"{tag} over training steps: {'; '.join(ends)}"
+            yield line.number, *finite[-1]
 
 
 def _fitted(values: Sequence[float]) -> _Axis:
@@ -163,11 +167,7 @@ def _polylines(line: Line, across: _Axis, up: _Axis) -> str:
 
 def _end_labels(lines: Sequence[Line], across: _Axis, up: _Axis) -> list[str]:
     """Return the number of each run at the end of its line, moved apart where ends are close."""
-    ends = []
-    for line in lines:
-        finite = [(step, value) for step, value in line.points if value is not None]
-        if finite:
-            ends.append((_y(finite[-1][1], up), _x(finite[-1][0], across), line.number))
+    ends = [(_y(value, up), _x(step, across), number) for number, step, value in _ends(lines)]
     labels: list[str] = []
     placed: list[tuple[Number, Number]] = []
     for height, right, number in sorted(ends):
