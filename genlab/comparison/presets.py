@@ -35,9 +35,7 @@ def model_in_full(name: str, folders: Sequence[Path]) -> str:
     """
     path = _file("model", name, folders)
     experiments = [each for each in read_experiments(folders, []) if each.model == name]
-    with _composer(folders) as composer:
-        composed = composer.compose([f"model={name}"])
-        values, comments = plain(composed), comments_of(composed)
+    values, comments = _composed(f"model={name}", folders)
     trainer, optimizer = values["trainer"], values["optimizer"]["default"]
     rate = f"{optimizer[TARGET].rpartition('.')[2]} at {optimizer['lr']:g}"
     rows = [
@@ -70,9 +68,7 @@ def experiment_in_full(name: str, folders: Sequence[Path]) -> str:
     """
     path = _file("experiment", name, folders)
     experiment = read_experiment(path)
-    with _composer(folders) as composer:
-        composed = composer.compose([f"experiment={name}"])
-        values, comments = plain(composed), comments_of(composed)
+    values, comments = _composed(f"experiment={name}", folders)
     rows = [
         *_papers([experiment.title]),
         *((field, getattr(experiment, field)) for field in _FIELDS if getattr(experiment, field)),
@@ -135,6 +131,9 @@ def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
     return f"{title}\n{described(rows)}" if rows else ""
 
 
-def _composer(folders: Sequence[Path]) -> Any:
+def _composed(override: str, folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of a configuration, and the comments of its keys."""
     own = [folder for folder in folders if folder != config_directory()]
-    return open_composer("train", config_dir=str(own[0]) if own else None)
+    with open_composer("train", config_dir=str(own[0]) if own else None) as composer:
+        composed = composer.compose([override])
+        return plain(composed), comments_of(composed)
