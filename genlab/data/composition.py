@@ -41,8 +41,7 @@ def read_digits(*, root: str | None, download: bool, num_validation_digits: int)
         DataError: MNIST is missing.
     """
     train, test = read_source(MNIST, root=root, download=download)
-    train, validation = split_by_index(train, num_validation=num_validation_digits)
-    return {"train": train, "validation": validation, "test": test}
+    return split_by_index(train, test, num_validation=num_validation_digits)
 
 
 def compose_splits(

@@ -234,10 +234,9 @@ def _read_split(source: IdxSource, raw: Path, prefix: str) -> Store:
 
 def _split(source: IdxSource, *, root: str | None, download: bool, num_validation: int) -> RawDataset:
     whole, test = read_source(source, root=root, download=download)
-    train, validation = split_by_index(whole, num_validation=num_validation)
     return RawDataset(
         name=source.name,
-        stores={"train": train, "validation": validation, "test": test},
+        stores=split_by_index(whole, test, num_validation=num_validation),
         num_levels=256,
         class_names=source.class_names,
         source=source.title,

@@ -32,10 +32,9 @@ def cifar10(*, root: str | None, download: bool, num_validation: int) -> RawData
         Store(torch.from_numpy(file.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(file.targets))
         for file in files
     )
-    train, validation = split_by_index(whole, num_validation=num_validation)
     return RawDataset(
         name="cifar10",
-        stores={"train": train, "validation": validation, "test": test},
+        stores=split_by_index(whole, test, num_validation=num_validation),
         num_levels=256,
         class_names=CIFAR10_CLASSES,
         source="CIFAR-10",
@@ -51,10 +50,9 @@ def svhn(*, root: str | None, download: bool, num_validation: int) -> RawDataset
     kept = "train_32x32.mat and test_32x32.mat"
     files = [_read("SVHN", "SVHN", kept, root, download, split=split) for split in ("train", "test")]
     whole, test = (Store(torch.from_numpy(file.data), torch.from_numpy(file.labels).long()) for file in files)
-    train, validation = split_by_index(whole, num_validation=num_validation)
     return RawDataset(
         name="svhn",
-        stores={"train": train, "validation": validation, "test": test},
+        stores=split_by_index(whole, test, num_validation=num_validation),
         num_levels=256,
         class_names=DIGIT_NAMES,
         source="SVHN",

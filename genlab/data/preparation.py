@@ -223,8 +223,8 @@ def hide_labels(
     return kept
 
 
-def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
-    """Return the first images for training and the last `num_validation` for validation, in file order.
+def split_by_index(store: Store, test: Store, *, num_validation: int) -> dict[Split, Store]:
+    """Return the first images of a file for training and the last `num_validation` for validation, and the test images.
 
     Raises:
         ConfigurationError: Validation would leave no training image.
@@ -236,8 +236,11 @@ def split_by_index(store: Store, *, num_validation: int) -> tuple[Store, Store]:
         )
     boundary = len(store) - num_validation
     # Slices of the tensor rather than views by rows: they gather without an indirection.
-    train = Store(store.images[:boundary], store.labels[:boundary])
-    return train, Store(store.images[boundary:], store.labels[boundary:])
+    return {
+        "train": Store(store.images[:boundary], store.labels[:boundary]),
+        "validation": Store(store.images[boundary:], store.labels[boundary:]),
+        "test": test,
+    }
 
 
 def _checked_classes(classes: Sequence[int], num_classes: int) -> list[int]:

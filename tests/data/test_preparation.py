@@ -141,9 +141,11 @@ def test_few_training_images_are_a_choice_that_larger_ones_contain_and_the_rest_
 
 
 def test_the_last_images_validate():
-    train, validation = split_by_index(_store([0, 1, 2, 3, 4]), num_validation=2)
-    assert train.gather(torch.arange(3))[0].flatten().tolist() == [0, 1, 2]
-    assert validation.gather(torch.arange(2))[1].tolist() == [3, 4]
+    test = _store([0])
+    stores = split_by_index(_store([0, 1, 2, 3, 4]), test, num_validation=2)
+    assert stores["train"].gather(torch.arange(3))[0].flatten().tolist() == [0, 1, 2]
+    assert stores["validation"].gather(torch.arange(2))[1].tolist() == [3, 4]
+    assert stores["test"] is test
 
 
 @pytest.mark.parametrize(
@@ -200,4 +202,4 @@ def test_a_choice_that_leaves_nothing_is_refused():
     with pytest.raises(DataError, match="no training images"):
         _assemble(labels=(0, 0), classes=[1])
     with pytest.raises(ConfigurationError, match="num_validation must be between 0 and 1"):
-        split_by_index(_store([0, 0]), num_validation=2)
+        split_by_index(_store([0, 0]), _store([0]), num_validation=2)
