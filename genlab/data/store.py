@@ -62,8 +62,7 @@ class Store:
 
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
         """Return the levels and labels of some images of the view, on the device of the store."""
-        rows = indices if self.rows is None else self.rows.index_select(0, indices)
-        return self.images.index_select(0, rows), self.labels.index_select(0, indices)
+        return self.images.index_select(0, self.original_rows(indices)), self.labels.index_select(0, indices)
 
     def deliver(
         self, indices: Int[Tensor, " B"], device: torch.device
