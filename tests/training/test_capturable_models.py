@@ -9,9 +9,8 @@ import torch
 from benchmarks.gpu.subjects import configuration_of
 from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.subject import fitting_subject
+from genlab.checks.training import noise
 from genlab.config.location import config_directory
-from genlab.data.dataset import Dataset
-from genlab.data.store import Store
 from genlab.run.record import build_model
 from genlab.training.capture import WARM_UP_STEPS, StepCapture
 from genlab.training.trainer import Trainer
@@ -20,22 +19,6 @@ from genlab.types import ImageSpec
 MODELS = sorted(path.stem for path in (config_directory() / "model").glob("*.yaml"))
 QUICK = ("draw", "infogan", "semi_supervised_gan")
 EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-
-
-def noise(spec: ImageSpec) -> Dataset:
-    generator = torch.Generator().manual_seed(1)
-    shape = (32, spec.channels, spec.height, spec.width)
-    levels = torch.randint(spec.num_levels, shape, dtype=torch.uint8, generator=generator)
-    store = Store(levels, torch.arange(32) % spec.num_classes)
-    return Dataset(
-        name="noise",
-        stores={"train": store, "validation": store, "test": store},
-        num_levels=spec.num_levels,
-        class_names=tuple(map(str, range(spec.num_classes))),
-        binarization="none",
-        threshold=None,
-        source="noise",
-    )
 
 
 def image(**sides: int) -> ImageSpec:
