@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
+from genlab.checks.training import TINY_SETTINGS
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.preparation import Preparation, RawDataset
 from genlab.data.store import Store
@@ -103,43 +105,14 @@ def make_dataset(
     ).apply(raw)
 
 
-DEFAULTS: dict[str, Any] = {
+DEFAULTS: dict[str, Any] = asdict(TINY_SETTINGS) | {
     "num_steps": 20,
-    "num_epochs": None,
     "batch_size": 8,
-    "labelled_fraction": None,
-    "gradient_accumulation": 1,
-    "max_gradient_norm": 5.0,
-    "ema_decay": 0.9,
-    "precision": "float32",
-    "compile": False,
-    "compile_mode": "default",
-    "tf32": False,
-    "cuda_graph": "auto",
     "log_interval": 3,
     "validation_interval": 5,
-    "validation_images": None,
-    "sample_interval": 0,
-    "num_sample_images": 4,
     "checkpoint_interval": 4,
-    "max_minutes": None,
-    "early_stopping_patience": None,
-    "overfit_one_batch": False,
-    "dry_run": False,
-    "profile": False,
-    "on_non_finite": "stop",
-    "max_skipped_steps": 0,
-    "watch_interval": 0,
     "watch_images": 16,
-    "watch_classifier": None,
-    "min_diversity_ratio": None,
-    "min_modes_covered": None,
-    "on_collapse": "warn",
     "test_at_end": True,
-    "num_initialization_images": 16,
-    "devices": 1,
-    "max_restarts": 0,
-    "sharding": "none",
 }
 
 
