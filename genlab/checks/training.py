@@ -87,7 +87,7 @@ def resume_is_bitwise(subject: Subject) -> Finding:
         (cut / "checkpoints" / PREVIOUS).replace(cut / "checkpoints" / LAST)  # back to the second step
         _fit(_trainer(subject.fresh(seed=subject.seed + 1), subject.spec, cut), resume=True)
         states = [
-            CheckpointFolder(folder / "checkpoints").load(LAST, device=_CPU) | {"metrics": _scalars(folder)}
+            CheckpointFolder(folder / "checkpoints").load(LAST, device=_CPU) | {"metrics": scalars(folder)}
             for folder in (whole, cut)
         ]
     num_leaves = len(leaves(states[0]))
@@ -160,7 +160,8 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def _scalars(folder: Path) -> list[dict[str, Any]]:
+def scalars(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl, except for their times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
 

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from genlab.checks.training import differences
+from genlab.checks.training import differences, scalars
 from genlab.run.checkpoint import LAST, CheckpointFolder
 
 _COMMON = (
@@ -157,18 +157,12 @@ def resume(folder: Path, *words: str, hook: Callable[[], object] | None = None, 
     return fork(f"resume={folder}", *words, folder=folder, hook=hook, **variables)
 
 
-def scalars_of(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl without what the clock says."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
-
-
 def assert_runs_equal(ours: Path, theirs: Path) -> None:
     """Weights, average, optimisers, schedule, logged scalars and summary equal to the last bit, times aside."""
     kept = {path.name for folder in (ours, theirs) for path in (folder / "checkpoints").glob("*.safetensors")}
     for name in kept - {"previous.safetensors"}:  # of the step before a stop in one run, of the interval in the other
         assert differences(checkpoint_of(ours, name), checkpoint_of(theirs, name)) == []
-    assert scalars_of(ours) == scalars_of(theirs)
+    assert scalars(ours) == scalars(theirs)
     first, second = (json.loads((folder / "summary.json").read_text(encoding="utf-8")) for folder in (ours, theirs))
     for summary in (first, second):
         del summary["seconds"]

@@ -21,7 +21,7 @@ from tests.faults.harness import (
     assert_runs_equal,
     checkpoint_of,
     environment,
-    scalars_of,
+    scalars,
     seconds_since,
     start,
     summary_of,
@@ -200,7 +200,7 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         assert (summary["status"], summary["reason"]) == ("interrupted", "signal 15")
         assert checkpoint_of(folder)["step"] == summary["step"]
         assert json.loads((folder / "environment.json").read_text())["num_processes"] == 2
-        steps = [line["step"] for line in scalars_of(folder)]
+        steps = [line["step"] for line in scalars(folder)]
         assert steps == sorted(set(steps))  # the second attempt went on from the first one's checkpoint
         assert steps[:3] == [5, 10, 15]
 

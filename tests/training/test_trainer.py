@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from genlab.checks.training import differences, leaves
+from genlab.checks.training import differences, leaves, scalars
 from genlab.data.store import Store
 from genlab.errors import CheckpointError, ConfigurationError, DataError, NonFiniteError, StoppedBySignal
 from genlab.measures import Direction, Measure
@@ -64,11 +64,6 @@ def last_state(folder: Path) -> dict[str, Any]:
 def assert_states_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     assert differences(ours, theirs) == []
     assert sum(isinstance(value, Tensor) for value in leaves(ours).values()) > 30
-
-
-def scalars(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith(("seconds", "speed"))} for line in lines]
 
 
 @pytest.mark.parametrize(
