@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command is chosen, so that ``genlab --help`` and shell completion answer at once.
 """
 
-import glob
 import os
 import shlex
 import sys
@@ -209,6 +208,8 @@ def _complete(arguments: list[str]) -> int:
 
     The shell calls ``genlab -sc query=bash`` with the command line typed so far in COMP_LINE.
     """
+    from genlab.config.catalogue import files_of
+    from genlab.config.location import config_directory
     from genlab.launch.command import run_hydra
 
     if not any(argument.startswith("query=") for argument in arguments):
@@ -225,7 +226,8 @@ def _complete(arguments: list[str]) -> int:
     if last.startswith("-"):
         print("\n".join(flag for flag in (*COMMANDS[command][1].flags, *_FLAGS) if flag.startswith(last)))
         return 0
-    if command in _NAMED_GROUPS and last and (names := _options(_NAMED_GROUPS[command], last)):
+    options = files_of(_NAMED_GROUPS[command], [config_directory()]) if last and command in _NAMED_GROUPS else ()
+    if names := [name for name in options if name.startswith(last)]:
         print("\n".join(names))
         return 0
     # Hydra completes the line of a program without commands, positional arguments and flags of their own.
@@ -237,12 +239,6 @@ def _complete(arguments: list[str]) -> int:
     finally:
         os.environ["COMP_LINE"] = line
     return 0
-
-
-def _options(group: str, beginning: str) -> list[str]:
-    from genlab.config.location import config_directory
-
-    return sorted(path.stem for path in (config_directory() / group).glob(f"{glob.escape(beginning)}*.yaml"))
 
 
 def _report(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""Escaping of untrusted text for a terminal and a log."""
+"""Text for a terminal and a log: untrusted text escaped, durations in words."""
 
 
 def printable(text: str) -> str:
@@ -9,3 +9,12 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the printable text with every run of white space made one space."""
     return printable(" ".join(text.split()))
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

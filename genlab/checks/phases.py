@@ -10,7 +10,7 @@ from genlab.checks.training import TINY_SETTINGS, schedule
 from genlab.errors import NonFiniteError
 from genlab.models.base import Model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
-from genlab.training.phases import some_of
+from genlab.training.phases import owners_of, some_of
 from genlab.types import Batch
 
 
@@ -60,14 +60,9 @@ def training_step(model: Model, updates: list[PhaseUpdate], batch: Batch) -> dic
 def phases_are_isolated(subject: Subject) -> Finding:
     """Check that no phase changes a parameter of another, and that no parameter belongs to two."""
     model = subject.fresh()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    owners: dict[str, list[str]] = {name: [] for name in names.values()}
-    for phase in model.phases():
-        for module in phase.modules:
-            for parameter in module.parameters():
-                if id(parameter) not in names:
-                    return held_if(False, f"phase {phase.name} trains a parameter that the model does not hold")
-                owners[names[id(parameter)]].append(phase.name)
+    owners = owners_of(model)
+    if foreign_to_model := owners.get(""):
+        return held_if(False, f"phase {foreign_to_model[0]} trains a parameter that the model does not hold")
     shared = [name for name, phases in owners.items() if len(phases) > 1]
     if shared:
         return held_if(False, f"{', '.join(owners[shared[0]])} all train {some_of(shared)}")

@@ -11,8 +11,8 @@ from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 
-# By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
 _HOST = "localhost"
+# By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
 SAMPLES = "images=10000,scalars=5000"
 
 

@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from genlab.comparison.runs import Run, describe_seconds, read_runs
+from genlab.comparison.runs import Run, read_runs
 from genlab.comparison.table import rounded
 from genlab.config.fields import reader_of
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
 from genlab.paths import from_here
+from genlab.printing import describe_seconds
 from genlab.run.folder import remove, require_free
 from genlab.run.measured import QUALITY, VALIDATION, Record
 from genlab.run.names import CONFIG_NAME, RUNS_ROOT, find_run

@@ -6,8 +6,9 @@ Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (ar
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from genlab.comparison.runs import Run, describe_seconds
+from genlab.comparison.runs import Run
 from genlab.comparison.table import rounded, shown
+from genlab.printing import describe_seconds
 from genlab.run.exported import Origin
 from genlab.run.measured import Record
 from genlab.run.names import DIGESTS_NAME, WEIGHTS_NAME

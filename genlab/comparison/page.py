@@ -18,8 +18,9 @@ from PIL import Image
 import genlab
 from genlab.comparison.charts import Line, chart, swatch
 from genlab.comparison.ranking import Column, columns_of, differing
-from genlab.comparison.runs import Run, curves, describe_seconds, newest_samples, quality_pictures
+from genlab.comparison.runs import Run, curves, newest_samples, quality_pictures
 from genlab.comparison.table import cell_text, legend, parameter_text, remarks, shown
+from genlab.printing import describe_seconds
 from genlab.run.hyperparameters import Scalar
 from genlab.storage import opened_within
 

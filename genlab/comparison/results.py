@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from genlab.comparison.published import Experiment, Published
-from genlab.comparison.runs import Run, describe_seconds
+from genlab.comparison.runs import Run
 from genlab.comparison.table import rounded, shown
 from genlab.errors import ConfigurationError
+from genlab.printing import describe_seconds
 from genlab.run.measured import Record
 
 TABLE_MARKS = ("<!-- genlab report: begin -->", "<!-- genlab report: end -->")

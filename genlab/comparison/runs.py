@@ -17,6 +17,7 @@ from typing import Any
 from genlab.comparison.charts import thinned
 from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError
+from genlab.printing import describe_seconds
 from genlab.run.folder import is_abandoned
 from genlab.run.formats import CONFIG_FORMAT, FORMAT_KEY, newer_format
 from genlab.run.hyperparameters import UNKNOWN, Origin, Scalar, flat, read_origin
@@ -317,15 +318,6 @@ def _job_of_sweep(folder: Path) -> Mapping[str, Any]:
     number = re.match(r"\d{1,9}", folder.name, re.ASCII)
     job = _read(folder.parent, f"jobs/{int(number[0])}.json", []) if number else {}
     return job if job.get("folder") == folder.name else {}
-
-
-def describe_seconds(seconds: float) -> str:
-    """Return a duration in seconds, minutes or hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
 
 
 def _last_error(folder: Path) -> str | None:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from genlab.comparison.ranking import Cell, Column, columns_of, differing, unique_remarks
-from genlab.comparison.runs import Run, describe_seconds
-from genlab.printing import printable
+from genlab.comparison.runs import Run
+from genlab.printing import describe_seconds, printable
 from genlab.run.hyperparameters import Scalar
 from genlab.run.measured import Record
 from genlab.tables import parts_within

@@ -20,8 +20,6 @@ from genlab.printing import printable
 from genlab.randomness import derive_seed
 from genlab.types import UNLABELLED
 
-_MOST_EXAMINED = 1000
-"""Images of a split whose levels are examined: reading all takes seconds, and a wrong scale shows in a few."""
 _log = getLogger(__name__)
 
 
@@ -128,18 +126,16 @@ def _require_whole(raw: RawDataset) -> None:
             f"dataset {raw.name} needs a store of each split, and has none of {' and '.join(missing)}; one without "
             "images will do"
         )
+    shapes = {split: tuple(store.images.shape[1:]) for split, store in raw.stores.items() if len(store)}
+    if len({*shapes.values()}) > 1 or any(len(shape) != 3 for shape in shapes.values()):
+        told = ", ".join(f"{shape} in split {split}" for split, shape in shapes.items())
+        raise DataError(f"dataset {raw.name} needs images of one (channels, height, width), got {told}")
     for split, store in raw.stores.items():
         if len(store):
             _require_sound(store, raw, f"dataset {raw.name}", f"in split {split}")
 
 
 def _require_sound(store: Store, raw: RawDataset, name: str, where: str) -> None:
-    shape, of_training = tuple(store.images.shape[1:]), tuple(raw.stores["train"].images.shape[1:])
-    if shape != of_training or len(shape) != 3:
-        raise DataError(
-            f"{name} needs images of one size, (images, channels, height, width), got {shape} {where} and "
-            f"{of_training} in split train"
-        )
     if store.labels.dim() != 1 or store.labels.is_floating_point():
         raise DataError(
             f"{name} needs a whole number for each label, got {store.labels.dtype} of shape "
@@ -149,8 +145,7 @@ def _require_sound(store: Store, raw: RawDataset, name: str, where: str) -> None
     if least < UNLABELLED or (raw.class_names and largest >= len(raw.class_names)):
         wrong = least if least < UNLABELLED else largest
         raise DataError(f"{name} has the label {wrong} {where}, and names of {len(raw.class_names)} classes")
-    level = int(store.images[:_MOST_EXAMINED].max())
-    if level >= raw.num_levels:
+    if raw.num_levels < 256 and (level := int(store.images.max())) >= raw.num_levels:  # else every byte is a level
         raise DataError(f"{name} has the level {level} {where}, and num_levels={raw.num_levels}")
 
 

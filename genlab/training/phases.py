@@ -30,15 +30,21 @@ def phases_of(model: Model) -> tuple[Phase, ...]:
     return phases
 
 
+def owners_of(model: Model) -> dict[str, list[str]]:
+    """Return the phases that train each parameter, by its name; "" stands for those that the model does not hold."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    owners: dict[str, list[str]] = {name: [] for name in names.values()}
+    for phase in model.phases():
+        for value in (value for module in phase.modules for value in module.parameters()):
+            owners.setdefault(names.get(id(value), ""), []).append(phase.name)
+    return owners
+
+
 def warnings_of_phases(model: Model) -> list[str]:
     """Return a line for parameters that two phases train, and one for those that none does."""
-    owners: dict[str, list[str]] = {name: [] for name, value in model.named_parameters() if value.requires_grad}
-    names = {id(value): name for name, value in model.named_parameters()}
-    for phase in model.phases():
-        for value in {value for module in phase.modules for value in module.parameters()}:
-            owners.get(names.get(id(value), ""), []).append(phase.name)
-    shared = [name for name, phases in owners.items() if len(phases) > 1]
-    missing = [name for name, phases in owners.items() if not phases]
+    owners = owners_of(model)
+    shared = [name for name, phases in owners.items() if name and len(phases) > 1]
+    missing = [name for name, value in model.named_parameters() if value.requires_grad and not owners[name]]
     lines = []
     if shared:
         lines.append(f"phases {' and '.join(owners[shared[0]])} both train {some_of(shared)}, with an optimiser each")
