@@ -10,7 +10,7 @@ from genlab.checks.training import TINY_SETTINGS, schedule
 from genlab.errors import NonFiniteError
 from genlab.models.base import Model
 from genlab.training.optimization import FrozenOutside, PhaseUpdate
-from genlab.training.phases import owners_of, some_of
+from genlab.training.phases import owners_of, some_of, unregistered_weights
 from genlab.types import Batch
 
 
@@ -81,6 +81,8 @@ def phases_are_isolated(subject: Subject) -> Finding:
 def every_parameter_has_a_gradient(subject: Subject) -> Finding:
     """Check that a phase trains every parameter, and that its loss has a gradient with respect to it."""
     model = subject.fresh(randomized=True).train()
+    if unregistered := unregistered_weights(model):
+        return held_if(False, f"{unregistered} are not parameters of the model, as those of a ModuleList are")
     batch = subject.batch()
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     reached: set[str] = set()

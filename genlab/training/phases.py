@@ -1,6 +1,8 @@
 """The phases of a model, examined before the first step: a mistake in a model of one's own is one line."""
 
-from torch import Tensor
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
 
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
@@ -41,7 +43,7 @@ def owners_of(model: Model) -> dict[str, list[str]]:
 
 
 def warnings_of_phases(model: Model) -> list[str]:
-    """Return a line for parameters that two phases train, and one for those that none does."""
+    """Return a line for parameters that two phases train, for those that none does, and for weights in plain lists."""
     owners = owners_of(model)
     shared = [name for name, phases in owners.items() if name and len(phases) > 1]
     missing = [name for name, value in model.named_parameters() if value.requires_grad and not owners[name]]
@@ -50,7 +52,33 @@ def warnings_of_phases(model: Model) -> list[str]:
         lines.append(f"phases {' and '.join(owners[shared[0]])} both train {some_of(shared)}, with an optimiser each")
     if missing:
         lines.append(f"no phase trains {some_of(missing)}, which stays as it is")
+    if unregistered := unregistered_weights(model):
+        lines.append(f"{unregistered} are not the model's and not saved: use a ModuleList, ParameterList or Parameter")
     return lines
+
+
+def unregistered_weights(model: nn.Module) -> str | None:
+    """Name the attributes that hold weights unknown to ``parameters()``, such as a list of modules; None if none do."""
+    known = {id(value) for value in model.parameters()}
+    names = [
+        f"{path}.{name}".removeprefix(".")
+        for path, module in model.named_modules()
+        for name, held in vars(module).items()
+        if any(id(weight) not in known for weight in _weights(held))
+    ]
+    return f"the weights in {some_of(names)}" if names else None
+
+
+def _weights(held: object) -> Iterator[Tensor]:
+    """Yield the tensors to be trained in an attribute."""
+    if isinstance(held, nn.Module):
+        yield from (value for value in held.parameters() if value.requires_grad)
+    elif isinstance(held, Tensor):
+        if held.requires_grad and held.is_leaf:
+            yield held
+    elif isinstance(held, list | tuple | Mapping):
+        for each in held.values() if isinstance(held, Mapping) else held:
+            yield from _weights(each)
 
 
 def require_loss(loss: object, phase: Phase) -> None:

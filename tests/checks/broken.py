@@ -177,6 +177,14 @@ class IdleLayer(GAN):
         self.generator.idle = torch.nn.Linear(2, 2)
 
 
+class ConstantTensor(GAN):
+    """A weight that is no parameter of the model."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.generator.scale = torch.ones(1, requires_grad=True)
+
+
 class ComparesImages(GAN):
     """Scores among those of the batch, of which the model says nothing."""
 

@@ -221,6 +221,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         {"gradient penalty of a linear critic"},
     ),
     "a layer that no loss reaches": (gan(broken.IdleLayer), {"every parameter has a gradient"}),
+    "a weight that is no parameter": (gan(broken.ConstantTensor), {"every parameter has a gradient"}),
     "compared images": (gan(broken.ComparesImages), {"measures are of the image alone"}),
     "compared samples": (gan(broken.ComparesSamples), {"measures are of the image alone"}),
     "hidden state": (draw(broken.HiddenState), {"resume is bitwise"}),

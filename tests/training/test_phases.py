@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from genlab.errors import ConfigurationError
 from genlab.training.phases import phases_of, require_loss, warnings_of_phases
@@ -49,6 +50,29 @@ def test_parameters_of_two_phases_and_of_none_are_warned_of() -> None:
     assert " both train " in shared
     (missing,) = warnings_of_phases(with_phases(lambda phases: phases[:1]))
     assert missing.startswith("no phase trains generator")
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        [nn.Linear(2, 2)],
+        {"first": (nn.Linear(2, 2),)},
+        torch.zeros(3, requires_grad=True),
+        [torch.zeros(3, requires_grad=True)],
+    ],
+)
+def test_weights_that_torch_does_not_register_are_warned_of(held: object) -> None:
+    model = TinyGAN()
+    model.generator.extra = held  # type: ignore[assignment]
+    (line,) = warnings_of_phases(model)
+    assert line.startswith("the weights in generator.extra are not the model's")
+
+
+def test_parts_of_the_model_and_frozen_networks_may_be_held_in_lists() -> None:
+    model = TinyGAN()
+    model.parts = [model.generator, *model.discriminator.parameters()]  # type: ignore[assignment]
+    model.teacher = [nn.Linear(2, 2).requires_grad_(False)]  # type: ignore[assignment]
+    assert warnings_of_phases(model) == []
 
 
 @pytest.mark.parametrize(
