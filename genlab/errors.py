@@ -69,13 +69,16 @@ class SweepError(GenlabError, RuntimeError):
 
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_OUT_OF_MEMORY_FOR_CODE = "could not create a primitive"  # of oneDNN; "... a primitive descriptor" is another fault
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if Python, the OS, torch on the CPU (a plain RuntimeError) or torch on a device is out of memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
+    if not isinstance(error, RuntimeError):
+        return False
+    return str(error) == _OUT_OF_MEMORY_FOR_CODE or any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)
 
 
 class StoppedBySignal(GenlabError):  # noqa: N818 - stopping on request is not an error

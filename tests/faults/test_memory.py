@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from genlab.errors import is_out_of_memory
 from genlab.launch import failures
 from genlab.run.folder import resume_command
 from genlab.training import error_messages
@@ -149,3 +150,18 @@ def test_a_run_that_the_system_took_for_its_memory_resumes_in_smaller_parts(
         resumed = run("train", *words)
         assert resumed.returncode == 0, resumed.stderr
         assert checkpoint_of(folder)["step"] == step + 5
+
+
+@pytest.mark.parametrize(
+    ("error", "is_shortage"),
+    [
+        (ON_A_DEVICE, True),
+        (ON_THE_CPU, True),
+        (MemoryError(), True),
+        (RuntimeError("could not create a primitive"), True),  # a convolution below a limit of the address space
+        (RuntimeError("could not create a primitive descriptor for a convolution"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_shortages_are_told_from_other_errors(error: Exception, is_shortage: bool) -> None:
+    assert is_out_of_memory(error) == is_shortage
