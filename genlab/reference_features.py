@@ -24,6 +24,7 @@ from genlab.training.observer import ObserverFactory
 _log = logging.getLogger(__name__)
 
 QUALITY = "quality"
+_NOT_MEASURED = "quality: not measured, so the last checkpoint is used: %s"
 
 
 def quality_observers(
@@ -63,9 +64,10 @@ def quality_observers(
         reason = f"dataset {dataset.name} has {num_images} validation images, and {LEAST_IMAGES} are the fewest"
         if "validation_fraction" in configuration.dataset:
             reason += "; a larger dataset.validation_fraction gives more"
-        _log.info("quality: not measured, so the last checkpoint is used: %s", reason)
+        _log.info(_NOT_MEASURED, reason)
     elif (limit := configuration.settings.validation_images) is not None and limit < LEAST_IMAGES:
         reason = f"trainer.validation_images is {limit}, and {LEAST_IMAGES} are the fewest"
+        _log.info(_NOT_MEASURED, reason)
     if reason is not None:
         if arguments := [argument for argument in typed if argument.lstrip("+").startswith(QUALITY)]:
             _log.warning("%s has no effect: %s", arguments[0], reason)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from genlab.metrics import distances
@@ -93,6 +94,18 @@ def test_standard_errors_are_the_deviations_over_draws() -> None:
         values = np.array([float(getattr(scores, name).mean()) for scores in found])
         errors = np.array([scores.standard_errors[name] for scores in found])
         assert np.sqrt((errors**2).mean()) == pytest.approx(values.std(ddof=1), rel=0.25), name
+
+
+@pytest.mark.slow
+def test_standard_errors_of_less_diverse_samples_are_too_small() -> None:
+    def normal(seed: int) -> Tensor:
+        return torch.randn(250, 8, generator=torch.Generator().manual_seed(seed))
+
+    found = [manifold_scores(normal(2 * i), 0.5 * normal(2 * i + 1)) for i in range(120)]
+    for name, low, high in (("precision", 0.75, 1.25), ("recall", 0.75, 1.25), ("coverage", 0.5, 0.85)):
+        values = np.array([float(getattr(scores, name).mean()) for scores in found])
+        errors = np.array([scores.standard_errors[name] for scores in found])
+        assert low < np.sqrt((errors**2).mean()) / values.std(ddof=1) < high, name
 
 
 @pytest.mark.slow

@@ -225,13 +225,14 @@ def test_runs_whose_samples_cannot_be_measured_say_so_where_it_was_asked_for(
     assert choose(configuration_of(None), dataset, tmp_path, "quality=off") == {}
     assert choose(configuration_of(validation_interval=0), make_dataset(), tmp_path) == {}
     assert choose(configuration_of(), make_dataset(), tmp_path, model=TinyGAN()) == {}
-    assert choose(configuration_of(validation_images=9), make_dataset(), tmp_path) == {}
     assert caplog.records == []
     reason = "dataset noise has 9 validation images, and 10 are the fewest"
+    few = "trainer.validation_images is 9, and 10 are the fewest"
     with caplog.at_level(logging.INFO):
         assert choose(configuration_of(), dataset, tmp_path) == {}
+        assert choose(configuration_of(validation_images=9), make_dataset(), tmp_path) == {}
     assert [record.getMessage() for record in caplog.records] == [
-        f"quality: not measured, so the last checkpoint is used: {reason}"
+        f"quality: not measured, so the last checkpoint is used: {each}" for each in (reason, few)
     ]
     caplog.clear()
     assert choose(configuration_of(), dataset, tmp_path, "quality.num_samples=99") == {}

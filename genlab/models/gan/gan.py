@@ -67,7 +67,7 @@ class GAN(GenerativeModel, HasScores):
         objective: The two losses.
         conditioning: Extra inputs and outputs of the networks.
         techniques: By name; None leaves one out.
-        n_critic: Updates of the discriminator per update of the generator.
+        n_critic: Updates of the discriminator in a training step.
         generator_repeats: Updates of the generator in a training step.
         pack: Images that the discriminator scores together, joined along the channels (arXiv:1712.04086).
         reuses_generated: True if the generator's update scores the images of the discriminator's last update again

@@ -49,9 +49,9 @@ def pair_differences(scores: Float[Tensor, " R"], others: Float[Tensor, " B"]) -
 class Objective(ABC):
     """Base class of objectives: the losses of both networks."""
 
-    unit: ClassVar[str]
+    unit: ClassVar[str] = "score"
     """Unit of the losses, which is the last part of their names."""
-    decision_threshold: ClassVar[float | None]
+    decision_threshold: ClassVar[float | None] = None
     """Threshold of the score above which an image counts as real; None for a critic."""
     compares_pairs: ClassVar[bool] = False
     """True if the discriminator's loss is E[real(D(x) - D(G(z)))], and the generator's that of D(G(z)) - D(x)."""

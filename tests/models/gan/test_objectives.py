@@ -142,3 +142,21 @@ def test_smoothing_keeps_what_an_objective_says_of_itself(inner: Objective) -> N
 def test_a_target_out_of_range_is_refused(target: float) -> None:
     with pytest.raises(ValueError, match=r"real_target must be between 0.5 and 1"):
         SmoothedObjective(NonSaturating(), real_target=target)
+
+
+def test_an_objective_of_ones_own_has_three_methods_and_no_declaration() -> None:
+    class Exponential(Objective):
+        def real(self, scores: Tensor) -> Tensor:
+            return (-scores).exp()
+
+        def fake(self, scores: Tensor) -> Tensor:
+            return scores.exp()
+
+        def generator_loss(self, scores: Tensor) -> Tensor:
+            return (-scores).exp().mean()
+
+    objective = Exponential()
+    loss = objective.with_terms(objective.discriminator_loss(SCORES, SCORES), [None], weight=1.0)
+    assert list(loss.metrics) == ["adversarial_score"]
+    assert list(objective.game_metrics(SCORES, SCORES)) == ["score_real", "score_fake"]
+    assert not objective.rewards_a_constant

@@ -2,8 +2,8 @@
 
 Differs from the paper: of its transformations, those that map pixels to pixels (mirror image, quarter turns, whole
 translations) and those of colour (brightness, contrast, saturation); none that interpolates between pixels, no
-rotation of hues. Images that are not square get half turns. The probability stays below a limit, beyond which
-mirror images and turns could no longer be distinguished from the data's own (appendix C of the paper).
+rotation of hues. Images that are not square get half turns. The probability has an upper limit: near 1, mirror images
+and turns could no longer be distinguished from the data's own (appendix C of the paper, which has no limit).
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from torch import Tensor
 from genlab.functional import at_least_float32
 from genlab.models.gan.techniques.augmentation import (
     per_pixel,
+    rounded_shifts,
     scaled_about,
     translated,
     turned,
     whole_number,
-    whole_shifts,
 )
 from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.ranges import require_between, require_count
@@ -45,7 +45,7 @@ class AdaptiveAugment(ImageTechnique):
         target: Of r; 0.6 in the paper.
         images_to_one: Real images, or packs of them, in which the probability could go from 0 to 1; 500,000 in the
             paper.
-        max_probability: Upper limit of the probability; 0.8 in the paper.
+        max_probability: Upper limit of the probability; the paper has none, and finds leaks unlikely below 0.8.
 
     Raises:
         ValueError: A number is out of range.
@@ -75,8 +75,9 @@ class AdaptiveAugment(ImageTechnique):
         happens = (uniform[:, :_NUM_TRANSFORMATIONS] < self.probability).unbind(1)
         mirror, turn, *moves = uniform[:, _NUM_TRANSFORMATIONS:].unbind(1)
         x = torch.where(per_pixel(happens[0] & (mirror < 0.5)), x.flip(3), x)
-        x = turned(x, whole_number(turn, 4) * happens[1])
-        down, right = (shift * happens[2] for shift in whole_shifts(moves, x, _TRANSLATION))
+        num_turns = 4 if x.shape[2] == x.shape[3] else 2
+        x = turned(x, whole_number(turn, num_turns) * (4 // num_turns) * happens[1])
+        down, right = (shift * happens[2] for shift in rounded_shifts(moves, x, _TRANSLATION))
         x = translated(x, down, right, reflects=True)
         brightness, contrast, saturation = (
             std * draw * is_on for std, draw, is_on in zip(_COLOR_STD, normal.unbind(1), happens[3:], strict=True)

@@ -32,9 +32,22 @@ def whole_number(uniform: PerImage, num_values: int) -> Pixels:
 
 
 def whole_shifts(uniform: Sequence[PerImage], images: Images, share: float) -> list[Pixels]:
-    """Return uniform draws of [0, 1), one for each side, as equally likely moves of at most a share of that side."""
+    """Return uniform draws of [0, 1), one for each side, as equally likely moves of at most a share of that side.
+
+    The share is rounded to whole pixels before the draw.
+    """
     reach = [int(side * share + 0.5) for side in images.shape[2:]]
     return [whole_number(draw, 2 * most + 1) - most for draw, most in zip(uniform, reach, strict=True)]
+
+
+def rounded_shifts(uniform: Sequence[PerImage], images: Images, share: float) -> list[Pixels]:
+    """Return uniform draws of [0, 1), one for each side, as moves of at most a share of that side.
+
+    The move is rounded to whole pixels, so that its largest values are less likely than the others.
+    """
+    return [
+        ((2 * draw - 1) * share * side).round().long() for draw, side in zip(uniform, images.shape[2:], strict=True)
+    ]
 
 
 def translated(images: Images, rows: Pixels, columns: Pixels, *, reflects: bool) -> Images:
@@ -76,7 +89,7 @@ def cut_out(images: Images, rows: Pixels, columns: Pixels, *, height: int, width
 
 
 def turned(images: Images, quarters: Pixels) -> Images:
-    """Rotate each image by a number of quarters, from 0 to 3; images that are not square need even numbers."""
+    """Rotate each image by a number of quarters, from 0 to 3; odd ones leave images as they are that are not square."""
     is_square = images.shape[2] == images.shape[3]
     for number in (1, 2, 3) if is_square else (2,):
         images = torch.where(per_pixel(quarters == number), torch.rot90(images, number, (2, 3)), images)

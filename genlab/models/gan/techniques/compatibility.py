@@ -68,7 +68,7 @@ def remarks(parts: Combination) -> list[Remark]:
     """Return the remarks on a combination, refusals first; empty if it is valid."""
     rules = (
         *(_scores_are_of_single_images, _stored_weights_act, _norms_are_positive, _a_constant_gains_nothing),
-        *(_slopes_are_bounded, _images_have_levels, _real_images_have_a_side, _bounds_hold, _bounds_agree),
+        *(_real_images_have_a_side, _slopes_are_bounded, _images_have_levels, _bounds_hold, _bounds_agree),
         _the_generator_hears,
     )
     return sorted((remark for rule in rules for remark in rule(parts)), key=lambda remark: not remark.is_refusal)

@@ -1,6 +1,6 @@
 """Differentiable augmentation (Zhao et al. 2020, arXiv:2006.10738).
 
-Differs from the paper: saturation does nothing to images of one channel.
+Saturation does nothing to images of one channel.
 """
 
 import torch
@@ -32,7 +32,7 @@ class DiffAugment(ImageTechnique):
         brightness: At most so much is added to all pixels of an image, or subtracted, in units of [-1, 1].
         saturation: Distances to the grey of a pixel are multiplied by a factor in [1 - saturation, 1 + saturation].
         contrast: Distances to the mean of an image are multiplied by a factor in [1 - contrast, 1 + contrast].
-        translation: An image moves by at most this share of its sides; zeros come in.
+        translation: An image moves by at most this share of its sides, rounded to whole pixels; zeros come in.
         cutout: A rectangle of this share of the sides becomes zero.
 
     Raises:

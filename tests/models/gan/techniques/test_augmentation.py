@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genlab.models.gan.output import Sigmoid
 from genlab.models.gan.techniques.adaptive_augment import AdaptiveAugment
-from genlab.models.gan.techniques.augmentation import cut_out, translated, turned
+from genlab.models.gan.techniques.augmentation import cut_out, rounded_shifts, translated, turned
 from genlab.models.gan.techniques.base import ImageTechnique
 from genlab.models.gan.techniques.diff_augment import DiffAugment
 from genlab.models.gan.techniques.instance_noise import InstanceNoise
@@ -167,9 +167,33 @@ def test_nothing_happens_with_probability_zero_and_half_a_mirror_image_with_one(
     images = torch.rand(2000, 1, 6, 6, dtype=torch.float64)
     torch.testing.assert_close(adaptive_augment(0.0).transform(images), images, rtol=0, atol=1e-12)
     kept = (adaptive_augment(0.5).transform(images) - images).abs().amax((1, 2, 3)) < 1e-12
-    # All six happen by themselves: mirror 1/2, turn 3/4, no move 1/9; saturation of grey changes nothing.
-    by_place = (1 - 0.5 * 1 / 2) * (1 - 0.5 * 3 / 4) * (1 - 0.5 * 8 / 9)
+    # All six happen by themselves: mirror 1/2, turn 3/4, no move (of at most 0.75 pixels) (2/3)^2; saturation of grey
+    # changes nothing.
+    by_place = (1 - 0.5 * 1 / 2) * (1 - 0.5 * 3 / 4) * (1 - 0.5 * 5 / 9)
     assert kept.double().mean().item() == pytest.approx(by_place * 0.5 * 0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("width", "upright", "upside_down"), [(8, 1 / 4, 1 / 4), (9, 1 / 2, 1 / 2)])
+def test_adaptive_augmentation_turns_images_by_each_angle_that_fits_them(
+    width: int, upright: float, upside_down: float
+) -> None:
+    """Of a slope from top to bottom, nothing but turns changes the sign of its correlation with the rows."""
+    slope = torch.linspace(-1, 1, 8)[:, None].expand(8, width)
+    seen = adaptive_augment(1.0).transform(slope.expand(4000, 1, 8, width))
+    rise = (seen * slope).sum((1, 2, 3)) - seen.mean((1, 2, 3)) * slope.sum()
+    correlation = rise / seen.flatten(1).std(1) / slope.std() / slope.numel()
+    assert (correlation > 0.5).double().mean().item() == pytest.approx(upright, abs=0.03)
+    assert (correlation < -0.5).double().mean().item() == pytest.approx(upside_down, abs=0.03)
+
+
+def test_adaptive_augmentation_moves_images_by_a_rounded_share_of_the_side() -> None:
+    """round(u / 8 of 32 pixels) for u in [-1, 1]: +-4 is half as likely as the others (the authors' program)."""
+    uniform = (torch.arange(200_000) + 0.5) / 200_000
+    images = torch.zeros(1, 1, 32, 28).expand(len(uniform), -1, -1, -1)
+    down, right = rounded_shifts([uniform, uniform], images, 0.125)
+    counts = torch.bincount(down + 4, minlength=9).double() / len(down)
+    torch.testing.assert_close(counts, torch.tensor([1, 2, 2, 2, 2, 2, 2, 2, 1]).double() / 16, rtol=0, atol=4e-3)
+    assert (right.min(), right.max()) == (-3, 3), "a move of 3.5 pixels has no probability"
 
 
 # ---- refusals

@@ -148,6 +148,17 @@ def test_what_is_refused_and_what_is_warned_of() -> None:
         assert is_refused or bool(warnings) == (names in warned), (objective, names)
 
 
+def test_the_cells_decide_larger_sets_as_the_page_says() -> None:
+    """Each technique with the objective, each pair; and with message 1 one that bounds the slope is enough."""
+    needs_a_bound = documented("wasserstein", ())[0]
+    for objective, names in itertools.product(OBJECTIVES, itertools.combinations(MAKE, 3)):
+        found = {documented(objective, (name,))[0] for name in names}
+        found |= {documented(TABLES["CONSTRAINED"], pair)[0] for pair in itertools.combinations(names, 2)}
+        is_bounded = None in {documented(objective, (name,))[0] for name in names}
+        is_refused = bool(found - {None, needs_a_bound}) or (needs_a_bound in found and not is_bounded)
+        assert is_refused == (documented(objective, names)[0] is not None), (objective, names)
+
+
 def test_a_reader_finds_the_same_in_the_cells() -> None:
     cells = cells_of_the_page()
     assert len(cells) == (1 + len(MAKE)) * (2 + len(OBJECTIVES)) + len(MAKE) * (len(MAKE) - 1)
