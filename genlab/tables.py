@@ -28,7 +28,11 @@ def aligned(*blocks: Sequence[Sequence[str]], width: int | None = None) -> str:
         head = len(blocks[0])
         alike = [column for column in shown[1:] if len(columns[0]) > head + 1 and len(set(columns[column][head:])) == 1]
         shown = [column for column in shown if column not in alike]
-        facts = [" ".join((*filter(None, columns[column][:head]), columns[column][-1])) for column in alike]
+        facts = [
+            " ".join((*filter(None, columns[column][:head]), columns[column][-1]))
+            for column in alike
+            if columns[column][-1]
+        ]
         shared = f"\nall rows: {', '.join(facts)}" if facts else ""
 
     def drawn(part: Sequence[int]) -> str:

@@ -81,7 +81,7 @@ def require_name(name: object) -> None:
     """
     if name is not None and not (isinstance(name, str) and _OWN_NAME.fullmatch(name)):
         raise ConfigurationError(
-            f"name must be a letter followed by letters, digits, '.', '_' and '-', got {name}; "
+            f"name must be an ASCII letter followed by ASCII letters, digits, '.', '_' and '-', got {name}; "
             "hydra.run.dir=FOLDER places a run anywhere"
         )
 

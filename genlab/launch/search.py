@@ -213,7 +213,7 @@ class Search:
         study.set_user_attr("comparison", now)
 
     def _unfinished(self, study: "Study") -> "Iterator[list[Trial]]":
-        """Yield the trials that a stop has left without a result, as many at once as are launched together."""
+        """Yield the trials that were cut short, as many at once as are launched together."""
         from optuna.trial import Trial, TrialState
 
         group: list[Trial] = []
@@ -238,7 +238,8 @@ class Search:
             launch(jobs, trials[0].number)
         for trial in trials:
             record = self._sweep.record(trial.number)
-            if not self._is_stopped() or (record is not None and record.status in DONE):
+            is_stopped = self._is_stopped() and (record is None or record.status not in DONE)
+            if not is_stopped and not (record is not None and record.was_cut_short):
                 self._tell(trial, record)  # the others are left open, for a resumption
         self._warn_unless_ranked()
 

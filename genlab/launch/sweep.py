@@ -26,6 +26,7 @@ from genlab.launch.sweep_folder import PLAN_NAME, TABLE_NAME, SweepFolder, Sweep
 from genlab.launch.sweep_job import QUIET, await_free, tell
 from genlab.launch.sweep_report import Row, report, rows_of, write_tables
 from genlab.launch.sweep_settings import SweepSettings, settings_of
+from genlab.launch.sweep_shares import num_parallel
 from genlab.measures import QUALITY_MEASURES, WATCH_MEASURES
 from genlab.paths import expanded, from_here, program
 from genlab.printing import one_line
@@ -209,6 +210,8 @@ def planned_search(whole: Composed, overrides: Sequence[str], folder: Path) -> S
 def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSettings, SearchSpace]:
     node: Any = OmegaConf.to_container(whole.hydra.sweeper, resolve=True)
     del node[TARGET]
+    if node["n_jobs"] is None:
+        node["n_jobs"] = num_parallel(whole, None) or 1
     return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_of_jobs(whole, overrides))
 
 
@@ -264,7 +267,7 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
         if number is not None:
             tell(f"stopped; to resume:\n  {way_on}")
             raise SystemExit(128 + number)
-    _raise_for(rows, failure, way_on=way_on)
+    _raise_for(rows, failure, way_on=way_on, is_search=plan.jobs is None)
 
 
 def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | None) -> list[Row]:
@@ -276,7 +279,7 @@ def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | Non
     return rows
 
 
-def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -> None:
+def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str, is_search: bool) -> None:
     if isinstance(failure, GenlabError):
         raise failure
     if failure is not None:
@@ -285,7 +288,13 @@ def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str) -
     failed = [row.record for row in rows if row.record.has_failed]
     if failed:
         named = ", ".join(f"job {record.number} {record.status}" for record in failed)
-        raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); to run them again: {way_on}")
+        repeated = [record for record in failed if record.was_cut_short or not is_search]
+        if repeated:
+            which = "them" if repeated == failed else " and ".join(f"job {record.number}" for record in repeated)
+            advice = f"to run {which} again: {way_on}"
+        else:
+            advice = f"a search keeps them as failed trials; for further ones: {way_on} hydra.sweeper.n_trials=N"
+        raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); {advice}")
 
 
 def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
@@ -318,8 +327,10 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
         return replace(settings, minimize=declared.direction == "lower")
     if tag == f"validation/{selected}":
         return replace(settings, minimize=True)
+    ranked = sorted(name for name, each in declarations.items() if each.direction != "neither" and "/" not in name)
     raise ConfigurationError(
-        f"sweep.minimize must be true or false for {tag}, whose direction the model does not declare"
+        f"sweep.minimize must be true or false for {tag}, whose direction the model does not declare; it declares "
+        f"that of {', '.join(ranked)}"
     )
 
 

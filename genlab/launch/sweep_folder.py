@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import yaml  # type: ignore[import-untyped]
 
 from genlab.config.plain_yaml import read_plain
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.run.folder import has_checkpoint, is_dry_run, read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
 from genlab.storage import json_bytes, read_json, replace_atomically
@@ -65,6 +65,13 @@ class JobRecord:
     def has_failed(self) -> bool:
         """Return True if its process failed; a run that its own time limit stopped has not."""
         return self.status not in ("waiting", "running", "pruned") and self.exit_code not in (0, None)
+
+    @property
+    def was_cut_short(self) -> bool:
+        """Return True if it failed for a reason that says nothing of its settings: a signal, a full disk, a folder in
+        use. A search repeats such a job, as a grid repeats all that failed."""
+        from_outside = self.exit_code in (StorageError.exit_code, FolderInUseError.exit_code)
+        return self.has_failed and (from_outside or self.status in ("killed", "interrupted"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,8 @@ class Row:
     """True if lower is better; None if no direction is declared."""
     tags: frozenset[str]
     """Tags of all measures of the run."""
+    ranking_tags: frozenset[str]
+    """Those of them whose declared direction is not "neither": what a sweep may be ranked by."""
     conditions: Mapping[str, str]
     """What the values of two runs must share to be ranked, as in ``genlab compare``."""
     packages: tuple[str, ...]
@@ -77,6 +79,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
     rows = []
     for record, choices in zip(records, varying(overrides), strict=True):
         summary, configuration = sweep.run_summary(record), sweep.run_configuration(record)
+        tags = frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag)
         measure, value = measured(summary, settings.measure)
         minimize, conditions = settings.minimize, None
         if measure is not None:
@@ -93,7 +96,8 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 value=value,
                 minimize=minimize,
                 seconds=summary.get("seconds") or None,
-                tags=frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag),
+                tags=tags,
+                ranking_tags=frozenset(tag for tag in tags if record_of(tag, 0.0, summary, {}).direction != "neither"),
                 conditions={"dataset": UNKNOWN} if conditions is None else conditions,
                 packages=tuple(to_trust(configuration)),
             )
@@ -123,7 +127,7 @@ def lacks_measure(row: Row, settings: SweepSettings) -> bool:
 
 def told_lacking(row: Row, settings: SweepSettings) -> str:
     """Return what to say of such a job."""
-    tail = suggestion(str(settings.measure), row.tags, kind="tags")
+    tail = suggestion(str(settings.measure), row.ranking_tags, kind="tags")
     return f"job {row.record.number} does not measure {settings.measure}; {tail}"
 
 
@@ -259,7 +263,7 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
             return "best: unknown, no job has finished"
-        tags = sorted(set().union(*(row.tags for row in finished)))
+        tags = sorted(set().union(*(row.ranking_tags for row in finished)))
         if settings.measure is None:
             named = f"; sweep.measure=... names one of {', '.join(tags)}" if tags else ""
             return f"best: unknown, no model selects by a measure{named}"

@@ -75,5 +75,5 @@ def test_nobody_can_prepare_the_folder_whose_pickles_a_launcher_reads() -> None:
 @pytest.mark.parametrize("name", ["a/b", "..", "7", "-m", "", "a b", 7, "ünï"])
 def test_a_name_of_ones_own_is_that_of_one_folder(name: object) -> None:
     require_name("mine-2.b_c")
-    with pytest.raises(ConfigurationError, match="name must be a letter followed by"):
+    with pytest.raises(ConfigurationError, match="name must be an ASCII letter followed by"):
         require_name(name)

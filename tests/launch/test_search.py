@@ -186,14 +186,14 @@ def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None
 def test_failed_jobs_are_recorded_and_end_nothing(tmp_path: Path) -> None:
     def outcome(values: dict[str, str]) -> dict[str, Any]:
         if values["b"] == "y":
-            return {"status": "killed", "reason": "signal 9", "exit_code": -9, "curve": [0.1]}
+            return {"status": "diverged", "reason": "loss nan", "exit_code": 5, "curve": [0.1]}
         return bowl(values)
 
     study = Bench(tmp_path / "s", outcome).search(*SPACE, n_trials=6)
     states = {trial.params["b"]: trial.state.name for trial in study.trials}
     assert states == {"x": "COMPLETE", "y": "FAIL"}
     failed = next(trial for trial in study.trials if trial.params["b"] == "y")
-    assert failed.user_attrs == {"status": "killed", "reason": "signal 9"}
+    assert failed.user_attrs == {"status": "diverged", "reason": "loss nan"}
     assert study.best_params["b"] == "x"
 
 
@@ -342,3 +342,19 @@ def test_a_stopped_search_resumes_with_what_was_left_open_and_then_with_new_tria
     assert {number: study.trials[number].params for number in left} == left
     drawn = [trial.params["a"] for trial in study.trials]
     assert len(set(drawn)) == 7, "a resumed search drew the numbers of its first start again"
+
+
+def test_a_resumed_search_repeats_jobs_that_were_cut_short_and_no_others(tmp_path: Path) -> None:
+    ends = [("killed", -9), ("failed", 7), ("interrupted", 143), ("failed", 8), ("failed", 1), ("failed", 6)]
+
+    def cut_short(values: dict[str, str]) -> dict[str, Any]:
+        status, exit_code = ends[len(bench.launched) - 1]
+        return {"status": status, "exit_code": exit_code, "curve": [0.1]}
+
+    bench = Bench(tmp_path / "s", cut_short)
+    study = bench.search(*SPACE, n_trials=6)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING"] * 4 + ["FAIL"] * 2
+    bench.outcome, bench.launched = bowl, []
+    study = bench.search(*SPACE, n_trials=6)
+    assert bench.launched == [0, 1, 2, 3]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"] * 2
