@@ -180,7 +180,8 @@ class ClassInputs(Conditioning):
 class ClassLabels(ClassInputs):
     """Conditioning of both networks on the class, one-hot (Mirza & Osindero 2014, arXiv:1411.1784, equation 2).
 
-    Differs from the paper: the label is joined to the first layer instead of passing a layer of its own.
+    Most networks concatenate it with their input; those of the paper (:mod:`genlab.models.gan.cgan`) pass it through a
+    layer of its own first.
     """
 
     def sizes(self, spec: ImageSpec) -> Sizes:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from genlab.models.gan.acgan import ACGANDiscriminator, ACGANGenerator
+from genlab.models.gan.cgan import CGANDiscriminator, CGANGenerator, Maxout
 from genlab.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from genlab.models.gan.dcgan_assignment import AssignmentDiscriminator, AssignmentGenerator
 from genlab.models.gan.mlp import MLPDiscriminator, MLPGenerator
@@ -43,6 +44,7 @@ GENERATORS: dict[str, Callable[..., GeneratorNetwork]] = {
         ResNetGenerator, channels=2, normalization=BatchNorm2d, class_conditional=False, attention_side=None
     ),
     "r3gan": functools.partial(R3GANGenerator, channels=2, group_size=2, blocks_per_stage=1),
+    "cgan": functools.partial(CGANGenerator, noise_units=4, class_units=5, joint_units=6, dropout=0.5),
 }
 DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "mlp": functools.partial(MLPDiscriminator, hidden=[8, 6], leak=0.01, input_noise=0.1, hidden_noise=0.2),
@@ -59,6 +61,7 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
         attention_side=None,
     ),
     "r3gan": functools.partial(R3GANDiscriminator, channels=6, group_size=3, blocks_per_stage=1),
+    "cgan": functools.partial(CGANDiscriminator, image_units=4, class_units=3, joint_units=6, dropout=0.5),
 }
 SIZES = [(12, 8), (4, 4), (8, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 SHAPES = [(channels, *size) for channels in (3, 1) for size in SIZES]
@@ -95,6 +98,43 @@ def test_the_assignments_counts_of_parameters() -> None:
     convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01)
     assert num_parameters(make_discriminator(convolutional)) == 1_102_721
     assert num_parameters(make_assignment_generator()) == 6_580_801
+
+
+def test_the_conditional_gans_counts_of_parameters() -> None:
+    """Of the sizes in section 4.1 of arXiv:1411.1784: noise of 100, ten classes, images of 28x28, maxout units of five,
+    five and four pieces, a sigmoid behind the last 240."""
+    generator = CGANGenerator(
+        spec=mnist(num_classes=10), num_inputs=110, noise_units=200, class_units=1000, joint_units=1200, dropout=0.5
+    )
+    assert num_parameters(generator) == 101 * 200 + 11 * 1000 + 1201 * 1200 + 1201 * 784
+    discriminator = CGANDiscriminator(
+        spec=mnist(), num_conditions=10, image_units=240, class_units=50, joint_units=240, dropout=0.5
+    )
+    counted = 785 * 240 * 5 + 11 * 50 * 5 + 291 * 240 * 4 + 241
+    assert num_parameters(make_discriminator(discriminator)) == counted
+
+
+def test_a_maxout_unit_is_the_largest_of_its_own_pieces() -> None:
+    layer, x = Maxout(3, 2, 4), torch.randn(5, 3)
+    pieces = layer.linear(x)
+    expected = torch.stack([pieces[:, :4].max(1).values, pieces[:, 4:].max(1).values], 1)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_the_conditional_gans_networks_give_noise_image_and_class_layers_of_their_own() -> None:
+    """Without the class's layer, the class changes nothing; without the other, nothing else does."""
+    generator = GENERATORS["cgan"](spec=make_spec(num_classes=2, height=8, width=8), num_inputs=5).eval()
+    discriminator = DISCRIMINATORS["cgan"](spec=make_spec(height=8, width=8), num_conditions=2).eval()
+    noise, classes, images = torch.randn(4, 3), torch.eye(2).repeat(2, 1), torch.randn(4, 1, 8, 8)
+    for network, inputs in (
+        (generator, lambda of_class: (torch.cat((noise, of_class), 1),)),
+        (discriminator, lambda of_class: (images, of_class)),
+    ):
+        seen = network(*inputs(classes))
+        assert not torch.equal(seen, network(*inputs(classes.flip(1))))
+        for parameter in network.get_submodule("of_class").parameters():
+            torch.nn.init.zeros_(parameter)
+        assert torch.equal(network(*inputs(classes)), network(*inputs(classes.flip(1))))
 
 
 def test_the_assignments_second_linear_layer_has_batch_norm_of_one_dimension_and_its_relu() -> None:
