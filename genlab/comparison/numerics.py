@@ -90,6 +90,7 @@ CHANGES = (
     Change("`weight_normalization` starts the projection", "945fa58"),
     Change("A code that no image of the matching has", "25498a2"),
     Change("`technique=[adaptive_augment]` moves", "518d919", ("r3gan_cifar10",)),
+    Change("`experiment=cgan_mnist` trains the networks", "4daf06f", ("cgan_mnist",)),
 )
 
 
