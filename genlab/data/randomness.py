@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Int32, UInt8
 from torch import Tensor
 
 from genlab.data.store import to_device
@@ -60,17 +60,15 @@ class Epochs:
         return self._order
 
 
-def _hash_words(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Hash 32-bit words held in int64 (so that no product overflows)."""
-    hashed = words ^ (words >> _SHIFTS[0])
-    hashed = (hashed * _MULTIPLIERS[0]) & _MASK
-    hashed = hashed ^ (hashed >> _SHIFTS[1])
-    hashed = (hashed * _MULTIPLIERS[1]) & _MASK
-    return hashed ^ (hashed >> _SHIFTS[2])
+def _hashed(words: Int[Tensor, "..."]) -> Int32[Tensor, "..."]:
+    """Return the hash of the low 32 bits of each word."""
+    hashed = words.to(torch.int32, copy=True)  # the low 32 bits: the words are a bit pattern, not a number
+    _hash_words_in_place(hashed)
+    return hashed
 
 
 def _hash_words_in_place(words: Any) -> None:
-    """Compute the same hash of wrapping 32-bit words, int32 of PyTorch or uint32 of NumPy: half the memory traffic."""
+    """Hash wrapping 32-bit words, int32 of PyTorch or uint32 of NumPy."""
     words ^= _shifted(words, _SHIFTS[0])
     words *= _MULTIPLIERS[0]
     words ^= _shifted(words, _SHIFTS[1])
@@ -93,13 +91,12 @@ def uniform_noise(positions: Int[Tensor, " B"], num_pixels: int, *, seed: int) -
         seed: Seed of all draws, 63 bits.
     """
     low, high = seed & _MASK, (seed >> 32) & _MASK
-    row = _hash_words((positions & _MASK) ^ low)
-    row = _hash_words(row ^ _hash_words(((positions >> 32) & _MASK) ^ high))  # (B,)
+    row = _hashed(positions ^ low)
+    row = _hashed(row ^ _hashed((positions >> 32) ^ high))  # (B,)
     # The seed's hash as a Python number: a tensor made on an accelerator would be one more copy to it.
-    salt = int(_hash_words(torch.tensor(high)))
-    column = _hash_words(torch.arange(num_pixels, device=positions.device) ^ salt)  # (P,)
-    # .to(int32) keeps the low 32 bits: the words are a bit pattern, not a number.
-    words = row.to(torch.int32)[:, None] ^ column.to(torch.int32)  # (B, P)
+    salt = int(_hashed(torch.tensor(high)))
+    column = _hashed(torch.arange(num_pixels, device=positions.device) ^ salt)  # (P,)
+    words = row[:, None] ^ column  # (B, P)
     _hash_words_in_place(words)
     return (words >> 8).bitwise_and_(0xFFFFFF).to(torch.float32).mul_(2.0**-24)
 
