@@ -9,7 +9,7 @@ import torch
 
 from genlab.data.dataset import SPLITS, Split
 from genlab.data.decoding import PILLOW_MAX_PIXELS, Crop, PictureRules, Size
-from genlab.data.folder_cache import FolderCache
+from genlab.data.folder_cache import decoded_folder
 from genlab.data.folder_layout import Labels, Splits, layout_of
 from genlab.data.image_files import scan
 from genlab.data.preparation import RawDataset, prepared
@@ -74,12 +74,14 @@ def folder(
     top = Path(expanded(root, "dataset.root")).absolute()
     files = scan(top, key="dataset.root")
     layout = layout_of([file.name for file in files], labels=labels, splits=splits, top=top)
-    decoded = FolderCache(
-        Path(expanded(cache, "dataset.cache")).absolute() if cache else user_cache() / "folders",
+    decoded = decoded_folder(
+        top,
+        files,
+        place=Path(expanded(cache, "dataset.cache")).absolute() if cache else user_cache() / "folders",
         rules=rules,
         max_skipped=max_skipped if on_error == "skip" else 0,
         num_workers=num_workers or os.cpu_count() or 1,
-    ).read(top, [(file.name, file.num_bytes, file.modified_ns) for file in files])
+    )
     kept = [index for index, file in enumerate(files) if file.name not in decoded.skipped]
     numbers = {name: number for number, name in enumerate(layout.class_names)}
     targets = torch.tensor([numbers.get(layout.classes[index], UNLABELLED) for index in kept])

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from genlab.data.containers import RefusedImage, UnreadableImage
 from genlab.data.decoding import PictureRules, decode, decoded
 from genlab.data.download import exclusive_access, storage_error
+from genlab.data.image_files import ImageFile
 from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
@@ -25,9 +26,6 @@ from genlab.terminal import hides_bar
 
 _FORMAT = 4  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _log = getLogger(__name__)
-
-FileIdentity = tuple[str, int, int]
-"""Relative name, size in bytes, time of modification in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,110 +41,95 @@ class DecodedFolder:
     skipped: Mapping[str, str]
 
 
-class FolderCache:
-    """Decodes a folder the first time, and afterwards maps the bytes into memory."""
+def decoded_folder(
+    top: Path, files: Sequence[ImageFile], *, place: Path, rules: PictureRules, max_skipped: int, num_workers: int
+) -> DecodedFolder:
+    """Return the pictures of files, which are decoded if they or the rules are new, and mapped into memory.
 
-    def __init__(self, place: Path, *, rules: PictureRules, max_skipped: int, num_workers: int) -> None:
-        """Choose the location and the rules.
+    Args:
+        top: The folder of the files.
+        files: Its files.
+        place: Folder that holds the caches of all folders.
+        rules: The form into which every file is decoded.
+        max_skipped: Refuse the folder when more files than this cannot be used.
+        num_workers: Threads that decode; Pillow releases the interpreter while it does.
 
-        Args:
-            place: Folder that holds the caches of all folders.
-            rules: The form into which every file is decoded.
-            max_skipped: Refuse the folder when more files than this cannot be used.
-            num_workers: Threads that decode; Pillow releases the interpreter while it does.
-        """
-        self._place = place
-        self._rules = rules
-        self._max_skipped = max_skipped
-        self._num_workers = num_workers
+    Raises:
+        DataError: More files than allowed cannot be used; all are listed with their reasons.
+        StorageError: The cache cannot be written.
+    """
+    # Names, sizes and times rather than contents: reading every byte would cost as much as decoding.
+    states = [(file.name, file.num_bytes, file.modified_ns) for file in files]
+    key = hashlib.sha256(json.dumps([_FORMAT, str(top), asdict(rules), states]).encode()).hexdigest()[:32]
+    home = place / key
+    manifest = _valid_manifest(top, home)
+    if manifest is None:  # else nothing is written, for the place may be read-only
+        with exclusive_access(place, key):
+            manifest = _valid_manifest(top, home) or _write(home, top, files, rules, num_workers)
+    skipped: dict[str, str] = manifest["skipped"]
+    if len(skipped) > max_skipped:
+        scaling = "; dataset.crop=center or stretch scale" if rules.crop == "none" else ""
+        raise DataError(
+            f"{len(skipped)} files below {printable(str(top))} cannot be used (at most {max_skipped} may be skipped: "
+            f"dataset.on_error, dataset.max_skipped{scaling}):{_list(skipped)}"
+        )
+    if skipped:
+        _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))
+    animated: dict[str, int] = manifest["animated"]
+    if animated:
+        names = ", ".join(f"{printable(name)} ({count} frames)" for name, count in animated.items())
+        _log.warning("of %d animated files only the first frame is used: %s", len(animated), names)
+    shape = (len(files) - len(skipped), rules.channels, *rules.sides)
+    if shape[0] == 0:
+        raise DataError(f"no file below {printable(str(top))} can be used:{_list(skipped)}")
+    return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
 
-    def read(self, top: Path, files: Sequence[FileIdentity]) -> DecodedFolder:
-        """Return the pictures of these files, which are decoded if they or the rules are new.
 
-        Raises:
-            DataError: More files than allowed cannot be used; all are listed with their reasons.
-            StorageError: The cache cannot be written.
-        """
-        # Names, sizes and times rather than contents: reading every byte would cost as much as decoding.
-        identity = json.dumps([_FORMAT, str(top), asdict(self._rules), list(files)])
-        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-        home = self._place / key
-        manifest = self._valid_manifest(top, home)
-        if manifest is None:  # else nothing is written, for the place may be read-only
-            with exclusive_access(self._place, key):
-                manifest = self._valid_manifest(top, home)
-                if manifest is None:
-                    manifest = self._write(top, [name for name, _, _ in files], home)
-        skipped: dict[str, str] = manifest["skipped"]
-        self._report_or_refuse(top, skipped)
-        animated: dict[str, int] = manifest["animated"]
-        if animated:
-            names = ", ".join(f"{printable(name)} ({count} frames)" for name, count in animated.items())
-            _log.warning("of %d animated files only the first frame is used: %s", len(animated), names)
-        shape = (len(files) - len(skipped), self._rules.channels, *self._rules.sides)
-        if shape[0] == 0:
-            raise DataError(f"no file below {printable(str(top))} can be used:{_list(skipped)}")
-        return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
+def _valid_manifest(top: Path, home: Path) -> dict[str, Any] | None:
+    """Return the manifest of a cache; None if the cache is missing, incomplete or of an older format."""
+    try:
+        manifest: dict[str, Any] = json.loads((home / "manifest.json").read_text())
+        num_bytes = (home / "images.u8").stat().st_size
+    except (OSError, ValueError):
+        return None
+    # A file may have become readable without a change of its name, size or time.
+    is_outdated = any(_can_be_read(top / name) for name in manifest.get("unreadable", ()))
+    return manifest if manifest.get("num_bytes") == num_bytes and not is_outdated else None
 
-    def _report_or_refuse(self, top: Path, skipped: Mapping[str, str]) -> None:
-        """Skip unusable files with a warning, or refuse the folder."""
-        if len(skipped) > self._max_skipped:
-            scaling = "; dataset.crop=center or stretch scale" if self._rules.crop == "none" else ""
-            raise DataError(
-                f"{len(skipped)} files below {printable(str(top))} cannot be used (at most {self._max_skipped} may be "
-                f"skipped: dataset.on_error, dataset.max_skipped{scaling}):{_list(skipped)}"
-            )
-        if skipped:
-            _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))
 
-    def _valid_manifest(self, top: Path, home: Path) -> dict[str, Any] | None:
-        """Return the manifest of a cache; None if the cache is missing, incomplete or of an older format."""
-        try:
-            manifest: dict[str, Any] = json.loads((home / "manifest.json").read_text())
-            num_bytes = (home / "images.u8").stat().st_size
-        except (OSError, ValueError):
-            return None
-        # A file may have become readable without a change of its name, size or time.
-        is_outdated = any(_can_be_read(top / name) for name in manifest.get("unreadable", ()))
-        return manifest if manifest.get("num_bytes") == num_bytes and not is_outdated else None
+def _write(home: Path, top: Path, files: Sequence[ImageFile], rules: PictureRules, num_workers: int) -> dict[str, Any]:
+    """Decode all files into a folder, which appears when it is complete; return its manifest."""
+    try:
+        if home.exists():  # damaged
+            shutil.rmtree(home)
+        with whole_folder(home) as part:
+            manifest = _decode_all(part / "images.u8", top, [file.name for file in files], rules, num_workers)
+            (part / "manifest.json").write_text(json.dumps(manifest))
+    except OSError as error:
+        raise storage_error(home, error) from error
+    return manifest
 
-    def _write(self, top: Path, names: Sequence[str], home: Path) -> dict[str, Any]:
-        """Decode all files into a folder, which appears when it is complete."""
-        try:
-            if home.exists():  # damaged
-                shutil.rmtree(home)
-            with whole_folder(home) as part:
-                manifest = self._decode_all(top, names, part / "images.u8")
-                (part / "manifest.json").write_text(json.dumps(manifest))
-        except OSError as error:
-            raise storage_error(home, error) from error
-        return manifest
 
-    def _decode_all(self, top: Path, names: Sequence[str], path: Path) -> dict[str, Any]:
-        skipped: dict[str, str] = {}
-        unreadable: list[str] = []
-        animated: dict[str, int] = {}
-        shown = f"decoding {printable(top.name)}"
-        _log.info("%s: %s files, once", shown, f"{len(names):,}")
-        with (
-            path.open("wb") as file,
-            tqdm(total=len(names), desc=shown, unit="image", disable=hides_bar()) as bar,
-        ):
-            for name, result in decoded(
-                names, lambda name: decode(top / name, self._rules), num_workers=self._num_workers, bar=bar
-            ):
-                if isinstance(result, RefusedImage):
-                    skipped[name] = str(result)
-                    if isinstance(result, UnreadableImage):
-                        unreadable.append(name)
-                else:
-                    file.write(result.levels)
-                    if result.num_frames > 1:
-                        animated[name] = result.num_frames
-            file.flush()
-            os.fsync(file.fileno())
-            num_bytes = file.tell()
-        return {"num_bytes": num_bytes, "skipped": skipped, "unreadable": unreadable, "animated": animated}
+def _decode_all(path: Path, top: Path, names: Sequence[str], rules: PictureRules, num_workers: int) -> dict[str, Any]:
+    skipped: dict[str, str] = {}
+    unreadable: list[str] = []
+    animated: dict[str, int] = {}
+    shown = f"decoding {printable(top.name)}"
+    _log.info("%s: %s files, once", shown, f"{len(names):,}")
+    with path.open("wb") as file, tqdm(total=len(names), desc=shown, unit="image", disable=hides_bar()) as bar:
+        for name, result in decoded(names, lambda name: decode(top / name, rules), num_workers=num_workers, bar=bar):
+            if isinstance(result, RefusedImage):
+                skipped[name] = str(result)
+                if isinstance(result, UnreadableImage):
+                    unreadable.append(name)
+            else:
+                file.write(result.levels)
+                if result.num_frames > 1:
+                    animated[name] = result.num_frames
+        file.flush()
+        os.fsync(file.fileno())
+        num_bytes = file.tell()
+    return {"num_bytes": num_bytes, "skipped": skipped, "unreadable": unreadable, "animated": animated}
 
 
 def _can_be_read(path: Path) -> bool:
