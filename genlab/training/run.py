@@ -11,13 +11,20 @@ import torch
 
 from genlab.compiler import uncompiled
 from genlab.data.dataset import Dataset, Split
-from genlab.errors import NonFiniteError, StoppedBySignal
+from genlab.errors import (
+    GenlabError,
+    MemoryExhaustedError,
+    NonFiniteError,
+    StoppedBySignal,
+    StorageError,
+    is_out_of_memory,
+)
 from genlab.measures import Direction
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import wait_for_all
 from genlab.run.checkpoint import BEST, LAST, CheckpointFolder
-from genlab.training.error_messages import explained
+from genlab.storage import free_bytes, is_disk_full
 from genlab.training.evaluation import (
     Average,
     Batching,
@@ -238,14 +245,7 @@ class TrainingRun:
         except StoppedBySignal:
             raise
         except BaseException as error:
-            known = explained(
-                error,
-                step=self.step,
-                settings=self.settings,
-                checkpoints=self.checkpoints,
-                needs_whole_batch=needs_whole_batch(self.model, self.dataset),
-                resume_command=self.resume_command,
-            )
+            known = self._shortage(error)
             status: Status = "diverged" if isinstance(error, NonFiniteError) else "failed"
             reason = str(error) if status == "diverged" else f"{type(error).__name__}: {error}"
             with suppress(OSError):
@@ -254,6 +254,26 @@ class TrainingRun:
             if known is not None:
                 raise known from error
             raise
+
+    def _shortage(self, error: BaseException) -> GenlabError | None:
+        """Return the error message, with a hint, for a shortage of memory or disk space; None for any other failure."""
+        if is_disk_full(error):
+            return StorageError(f"disk full in {self.run_folder}: {error}; {free_bytes(self.run_folder):,} bytes free")
+        if not is_out_of_memory(error):
+            return None
+        # No setting is changed automatically, as that would change the run.
+        settings = self.settings
+        size, parts = settings.batch_size, settings.gradient_accumulation
+        more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+        smaller = "a smaller trainer.batch_size"
+        is_divisible = settings.labelled_fraction is None and needs_whole_batch(self.model, self.dataset) is None
+        if more is not None and is_divisible:
+            smaller = f"trainer.gradient_accumulation={more}, or {smaller}"
+        start = "the same line" if self.checkpoints.last_step is None else self.resume_command
+        return MemoryExhaustedError(
+            f"out of memory at step {self.step} with trainer.batch_size={size} in {parts} part{'s' * (parts > 1)} "
+            f"({str(error) or type(error).__name__}); try again: {start} with {smaller}"
+        )
 
     def tolerate(self, error: NonFiniteError) -> None:
         """Count an update that was skipped because it was not finite.

@@ -14,7 +14,7 @@ import yaml
 from genlab.errors import is_out_of_memory
 from genlab.launch import failures
 from genlab.run.folder import resume_command
-from genlab.training import error_messages
+from genlab.training import run as training_run
 from genlab.training.trainer import Trainer
 from tests.conftest import Outcome
 from tests.faults.harness import TINY, checkpoint_of, environment, run, start
@@ -81,7 +81,7 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
 @pytest.mark.slow
 def test_the_wrong_variant_is_noticed(genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     run_short(monkeypatch, ON_THE_CPU)
-    for module in (error_messages, failures):
+    for module in (training_run, failures):
         monkeypatch.setattr(module, "is_out_of_memory", lambda error: isinstance(error, torch.OutOfMemoryError))
     assert genlab("train", *TINY["gated_pixelcnn"]).code == 1
     tally.wrong_variant_noticed(FAULT, "torch.OutOfMemoryError alone is recognised")
