@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from genlab.errors import CheckpointError
 from genlab.models.base import Model
-
-_MAX_NAMED = 3
+from genlab.training.phases import some_of
 
 
 def require_compatible(weights: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -19,14 +18,13 @@ def require_compatible(weights: Mapping[str, Tensor], model: nn.Module) -> None:
         CheckpointError: The weights belong to another model; the first differences are named.
     """
     saved, own = _described(weights), _described(model.state_dict())
-    differing = [name for name in {**own, **saved} if saved.get(name) != own.get(name)]
+    differing = [
+        f"{name} ({saved.get(name, 'nothing')} in the checkpoint, {own.get(name, 'nothing')} in the model)"
+        for name in {**own, **saved}
+        if saved.get(name) != own.get(name)
+    ]
     if differing:
-        named = [
-            f"{name} ({saved.get(name, 'nothing')} in the checkpoint, {own.get(name, 'nothing')} in the model)"
-            for name in differing[:_MAX_NAMED]
-        ]
-        more = f" and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
-        raise CheckpointError(f"the checkpoint belongs to another model: {', '.join(named)}{more}")
+        raise CheckpointError(f"the checkpoint belongs to another model: {some_of(differing)}")
 
 
 def compatible_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[str, Tensor], list[str]]:
