@@ -10,7 +10,7 @@ KDD 2017, section 3.2).
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +75,8 @@ class SearchSpace:
     """The parameters that are searched, and the overrides that all trials share."""
 
     fixed: tuple[str, ...]
-    searched: Mapping[str, Override]
-
-    def distributions(self) -> "dict[str, BaseDistribution]":
-        """Return Hydra's sweeps as Optuna's distributions."""
-        return {key: _distribution(override) for key, override in self.searched.items()}
+    distributions: "dict[str, BaseDistribution]"
+    """Of the searched parameters, by key."""
 
 
 def search_space(overrides: Sequence[Override]) -> SearchSpace:
@@ -94,12 +91,11 @@ def search_space(overrides: Sequence[Override]) -> SearchSpace:
     if not searched:
         example = "'optimizer.default.lr=tag(log, interval(1e-4, 1e-2))'"
         raise ConfigurationError(f"hydra/sweeper=tpe needs something to search, such as {example}")
-    space = SearchSpace(fixed=tuple(fixed), searched=searched)
     try:
-        space.distributions()
+        distributions = {key: _distribution(override) for key, override in searched.items()}
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    return space
+    return SearchSpace(fixed=tuple(fixed), distributions=distributions)
 
 
 def interval_ends(override: Override) -> tuple[int | float, int | float]:
@@ -164,13 +160,9 @@ class Search:
                 self._try(trials, launch)
                 if self._is_stopped():
                     return
-            space = self._space.distributions()
-            while not self._is_stopped() and (num_left := self._num_left(study)) > 0:
-                num = min(num_left, self._settings.n_jobs)
-                self._try([study.ask(space) for _ in range(num)], launch)
-
-    def _num_left(self, study: "Study") -> int:
-        return self._settings.n_trials - len(study.get_trials(deepcopy=False))
+            n_trials, n_jobs = self._settings.n_trials, self._settings.n_jobs
+            while not self._is_stopped() and (num_left := n_trials - len(study.get_trials(deepcopy=False))) > 0:
+                self._try([study.ask(self._space.distributions) for _ in range(min(num_left, n_jobs))], launch)
 
     def _is_stopped(self) -> bool:
         return self._sweep.stop_signal() is not None
@@ -219,7 +211,7 @@ class Search:
         group: list[Trial] = []
         for frozen in study.get_trials(states=(TrialState.RUNNING,)):
             # The stop came while it was proposed, or another space was searched.
-            if frozen.distributions != self._space.distributions():
+            if frozen.distributions != self._space.distributions:
                 study.tell(frozen.number, state=TrialState.FAIL)
                 continue
             if group and (group[-1].number + 1 != frozen.number or len(group) == self._settings.n_jobs):
@@ -231,7 +223,7 @@ class Search:
 
     def _try(self, trials: "Sequence[Trial]", launch: Launch) -> None:
         jobs = [
-            [*self._space.fixed, *(f"{key}={_written(trial.params[key])}" for key in self._space.searched)]
+            [*self._space.fixed, *(f"{key}={_written(trial.params[key])}" for key in self._space.distributions)]
             for trial in trials
         ]
         with self._watched(trials):

@@ -43,7 +43,7 @@ def test_every_kind_of_sweep_has_its_distribution() -> None:
         "++g.h=choice(a, 'b c', [1,2])",
         "i=64,128",
     ]
-    assert search_space(parse_overrides(arguments)).distributions() == {
+    assert search_space(parse_overrides(arguments)).distributions == {
         "a": FloatDistribution(1, 8),
         "b": IntDistribution(1, 8),
         "c": FloatDistribution(1e-4, 1e-2, log=True),
@@ -57,7 +57,7 @@ def test_every_kind_of_sweep_has_its_distribution() -> None:
 
 def test_of_a_key_that_is_given_twice_the_last_counts() -> None:
     space = search_space(parse_overrides(["a=1", "b=choice(1,2)", "a=choice(3,4)", "b=5"]))
-    assert (list(space.searched), space.fixed) == (["a"], ("b=5",))
+    assert (list(space.distributions), space.fixed) == (["a"], ("b=5",))
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_a_trial_of_another_space_is_not_launched(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "s", bowl)
     study = optuna.create_study(study_name="sweep", storage=storage_of(bench.sweep))
     theirs = search_space(parse_overrides(["a=tag(log, interval(10, 100))", SPACE[1]]))
-    study.ask(theirs.distributions())
+    study.ask(theirs.distributions)
     ended = bench.search(*SPACE, n_trials=3)
     assert bench.launched == [1, 2]
     assert [trial.state.name for trial in ended.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
