@@ -147,8 +147,8 @@ def train(
     dataset = trainer.dataset
     beginning: Mapping[str, Any] | None = None
     if configuration.resume is None and configuration.init_from is not None:
-        initial = initial_weights(Path(configuration.init_from), trainer.model, device=device)
-        trainer.state.initial_weights, beginning = initial.compatible, initial.origin
+        source = Path(configuration.init_from)
+        trainer.state.initial_weights, beginning = initial_weights(source, trainer.model, device=device)
         step = saved_init_from(run_folder).get("step") if begins_anew else None
         if isinstance(step, int) and step != beginning["step"]:
             _log.warning(

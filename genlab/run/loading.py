@@ -107,23 +107,18 @@ def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping
     return model
 
 
-@dataclass(frozen=True, kw_only=True)
-class InitialWeights:
-    """Initial weights of a new run, taken from a run or an export."""
-
-    compatible: Mapping[str, Tensor]
-    """Compatible weights, by name in the new model."""
-    origin: Mapping[str, Any]
-    """Their origin and the names of incompatible weights, for environment.json."""
-
-
-def initial_weights(folder: Path, model: Model, *, device: torch.device) -> InitialWeights:
+def initial_weights(
+    folder: Path, model: Model, *, device: torch.device
+) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """Return the weights of a run's best checkpoint that are compatible with a model, and log the others.
 
     Args:
         folder: A run or an export; nothing is written there.
         model: Of the new run.
         device: Where the weights go.
+
+    Returns:
+        The compatible weights by name; and their origin with the names of the others, for environment.json.
 
     Raises:
         ConfigurationError: The run is of a model of another family, or no weight is compatible.
@@ -144,8 +139,7 @@ def initial_weights(folder: Path, model: Model, *, device: torch.device) -> Init
     place = f"{printable(str(from_here(folder)))} ({trained})"
     rest = f"; these are not, and get new initial values: {printable(', '.join(others))}" if others else ""
     _log.info("init_from: %d tensors of %s are compatible%s", len(compatible), place, rest)
-    origin = {"run": str(folder), **trained.origin, "num_tensors": len(compatible), "not_fitting": others}
-    return InitialWeights(compatible=compatible, origin=origin)
+    return compatible, {"run": str(folder), **trained.origin, "num_tensors": len(compatible), "not_fitting": others}
 
 
 def _family(model: Model) -> set[type]:
