@@ -49,10 +49,7 @@ def explain(error: BaseException) -> tuple[str, int]:
         return "interrupted", INTERRUPTED
     if isinstance(error, DataError):  # the files that cannot be used follow, one a line
         return "\n  ".join(one_line(line) for line in str(error).splitlines()), error.exit_code
-    if isinstance(error, GenlabError):
-        return one_line(str(error)), error.exit_code
-    chain = list(_chain(error))
-    for link in chain:
+    for link in _chain(error):
         if isinstance(link, GenlabError):
             return one_line(str(link)), link.exit_code
         if isinstance(link, OSError) and (is_disk_full(link) or link.errno in _STORAGE_ERRNOS):
