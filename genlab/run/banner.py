@@ -6,7 +6,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import suppress
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -81,11 +80,11 @@ def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[
 def describe_parameters(model: Model) -> str:
     """Return the number of parameters of a model, and that of each of its parts that has some."""
     total = sum(parameter.numel() for parameter in model.parameters())
-    parts = []
-    for name, child in model.named_children():
-        with suppress(StopIteration):
-            next(child.parameters())
-            parts.append(f"{name} {sum(parameter.numel() for parameter in child.parameters()):,}")
+    parts = [
+        f"{name} {sum(parameter.numel() for parameter in child.parameters()):,}"
+        for name, child in model.named_children()
+        if any(True for _ in child.parameters())
+    ]
     return f"{total:,} parameters ({', '.join(parts)})"
 
 
