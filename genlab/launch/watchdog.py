@@ -16,9 +16,8 @@ def start_watchdog() -> None:
     """Stop a job of a sweep as on SIGTERM once its parent process closes the pipe; do nothing elsewhere."""
     if os.environ.pop(VARIABLE, None) is None:
         return
-    if hasattr(signal, "SIGUSR2"):
-        # SLURM announces the end of a job's time with it; the parent process's launcher handles it and closes the pipe.
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    # SLURM announces the end of a job's time with it; the parent process's launcher handles it and closes the pipe.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_stop_at_end_of_input, name="watchdog", daemon=True).start()
 
 

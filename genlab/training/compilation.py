@@ -20,9 +20,6 @@ from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import gathered
 from genlab.training.settings import TrainerSettings
 
-_COMPILERS = {"darwin": "clang++", "win32": "cl"}
-"""The C++ compiler of torch.compile by platform, unless the variable CXX names one; elsewhere g++."""
-
 
 def compile_networks(model: Model, *, mode: str = "default") -> None:
     """Compile in place, at their first call, the networks that ``model.compilable()`` names.
@@ -95,7 +92,7 @@ def choice(
 
 def missing_part() -> str | None:
     """Return what this machine lacks to compile for the CPU; None if it has everything."""
-    compiler = os.environ.get("CXX") or _COMPILERS.get(sys.platform, "g++")
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as torch.compile has it
     if shutil.which(compiler) is None:
         return f"C++ compiler ({compiler})"
     header = Path(sysconfig.get_path("include")) / "Python.h"
