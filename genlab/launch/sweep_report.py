@@ -351,7 +351,5 @@ def _rank_of_mean(row: SeedRow) -> tuple[bool, float]:
 
 def _write_csv(sweep: SweepFolder, name: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(["" if cell is None else cell for cell in line] for line in lines)
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
     replace_atomically(sweep.path / name, text.getvalue().encode())
