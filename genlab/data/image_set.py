@@ -7,7 +7,7 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,7 @@ from genlab.data.folder_layout import natural_order
 from genlab.data.image_files import scan
 from genlab.data.sample_record import IMAGES_KEY, LABELS_KEY, NPZ_NAME, read_record
 from genlab.errors import DataError
-from genlab.printing import printable
+from genlab.printing import one_line, printable
 
 _CHUNK = 1024  # images at a time: bounds the memory of intermediate results
 _MAX_LISTED = 3
@@ -141,15 +141,17 @@ def _decoded(top: Path, names: Sequence[str], key: str) -> UInt8[np.ndarray, "N 
     refused: list[str] = []
     forms: dict[tuple[int, ...], str] = {}  # the first file of each
     levels = np.empty(0, np.uint8)
-    for index, (name, image) in enumerate(_decode_all(top, names)):
-        if isinstance(image, RefusedImage):
-            refused.append(f"{printable(name)} {image}")
-            continue
-        forms.setdefault(image.shape, name)
-        if not levels.size:
-            levels = np.empty((len(names), *image.shape), np.uint8)
-        if len(forms) == 1:
-            levels[index] = image
+    with tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None) as bar:
+        results = decoded(names, lambda name: decode_as_stored(top / name), num_workers=os.cpu_count() or 1, bar=bar)
+        for index, (name, image) in enumerate(results):
+            if isinstance(image, RefusedImage):
+                refused.append(f"{printable(name)} {image}")
+                continue
+            forms.setdefault(image.shape, name)
+            if not levels.size:
+                levels = np.empty((len(names), *image.shape), np.uint8)
+            if len(forms) == 1:
+                levels[index] = image
     if refused:
         more = f"; and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
         listed = "; ".join(refused[:_MAX_LISTED])
@@ -162,12 +164,6 @@ def _decoded(top: Path, names: Sequence[str], key: str) -> UInt8[np.ndarray, "N 
         )
         raise DataError(f"{key} must be images of one size and colour, got {listed} in {printable(str(top))}")
     return levels
-
-
-def _decode_all(top: Path, names: Sequence[str]) -> "Iterator[tuple[str, np.ndarray | RefusedImage]]":
-    num_workers = os.cpu_count() or 1
-    with tqdm(total=len(names), desc=f"reading {printable(top.name)}", unit="image", leave=False, disable=None) as bar:
-        yield from decoded(names, lambda name: decode_as_stored(top / name), num_workers=num_workers, bar=bar)
 
 
 def _read_npz(path: Path, key: str) -> ImageSet:
@@ -185,7 +181,7 @@ def _read_npz(path: Path, key: str) -> ImageSet:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{key} cannot be read from {shown}: {printable(' '.join(str(error).split()))}") from error
+        raise DataError(f"{key} cannot be read from {shown}: {one_line(str(error))}") from error
     if levels.dtype != np.uint8 or levels.ndim != 4 or levels.shape[3] not in (1, 3):
         raise DataError(
             f"{key} must hold {IMAGES_KEY} as uint8, images x height x width x 1 or 3 channels, got {levels.dtype}, "
