@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from genlab.data.preparation import RawDataset, prepared
+from genlab.data.preparation import RawDataset, prepared, split_by_index
 from genlab.data.randomness import permutation
 from genlab.data.store import Store
 from genlab.errors import ConfigurationError
@@ -53,15 +53,12 @@ def digits(
             f"digits), got {num_validation} and {num_test}"
         )
     order = permutation(len(labels), seed=derive_seed(split_seed, "digits"))
-    whole = Store(_enlarge(native, size)[order], labels[order])
+    images, labels = _enlarge(native, size)[order], labels[order]
     boundary = num_train + num_validation
+    file, test = Store(images[:boundary], labels[:boundary]), Store(images[boundary:], labels[boundary:])
     return RawDataset(
         name="digits",
-        stores={
-            "train": Store(whole.images[:num_train], whole.labels[:num_train]),
-            "validation": Store(whole.images[num_train:boundary], whole.labels[num_train:boundary]),
-            "test": Store(whole.images[boundary:], whole.labels[boundary:]),
-        },
+        stores=split_by_index(file, test, num_validation=num_validation),
         num_levels=NATIVE_MAX_LEVEL + 1 if size == NATIVE_SIZE else 256,
         class_names=[str(digit) for digit in range(10)],
         source=f"scikit-learn digits {size}x{size}",
