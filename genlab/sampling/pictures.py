@@ -194,7 +194,8 @@ def _above_curve(frame: Image.Image, curve: Mapping[int, float], *, step: int, n
     pen = ImageDraw.Draw(drawn)
     steps = sorted(curve)
     # Logarithms, for a distance falls by orders of magnitude.
-    heights = [math.log(curve[each]) if min(curve.values()) > 0 else curve[each] for each in steps]
+    scale = math.log if min(curve.values()) > 0 else float
+    heights = [scale(curve[each]) for each in steps]
     low, high = min(heights), max(heights)
     points = [
         (
