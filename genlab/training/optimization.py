@@ -86,10 +86,8 @@ class PhaseUpdate:
         self._is_examined = False
         self._arithmetic = partial(float32_products, tf32=settings.tf32) if is_cuda else nullcontext
         self._num_bad = torch.zeros((), device=device)
-        self._device_step: DeviceStep | None = None
+        self._device_step = DeviceStep(self.optimizer, device) if is_cuda and self.can_stay_on_device else None
         self._work = self._update
-        if is_cuda and self.can_stay_on_device:
-            self._stay_on_device()
 
     @property
     def can_stay_on_device(self) -> bool:
@@ -98,9 +96,6 @@ class PhaseUpdate:
         # mix with the plain tensors of a rate and a flag.
         is_sharded = self._settings.sharding != "none"
         return can_stay_on_device(self.optimizer) and not self._scaler.is_enabled() and not is_sharded
-
-    def _stay_on_device(self) -> None:
-        self._device_step = DeviceStep(self.optimizer, self._device)
 
     def capture(self, capture: StepCapture, source: CapturedWork | None) -> CapturedWork | None:
         """Capture the update after a few steps; if impossible, log the reason and return None.
@@ -116,7 +111,7 @@ class PhaseUpdate:
                 f"{self._precision} and sharding {self._settings.sharding}",
             )
             return None
-        self._stay_on_device()
+        self._device_step = DeviceStep(self.optimizer, self._device)
         self._work = work = CapturedWork(
             self._update, name=self.phase.name, capture=capture, receives=self.phase.receives, source=source
         )
