@@ -310,7 +310,8 @@ def _with_direction(whole: Composed, settings: SweepSettings) -> SweepSettings:
 
     draws = isinstance(model, type) and issubclass(model, GenerativeModel)
     if tag is None and draws and whole.get("quality") is not None:
-        return replace(settings, minimize=True)  # of the measure that chooses the best checkpoint of each job
+        # Of the measure that chooses the best checkpoint of each job.
+        return replace(settings, minimize=settings.minimize is not False)
     if tag is None:
         raise ConfigurationError(
             "sweep.measure must be given: this model has no measure of its own, and quality=off measures no samples"

@@ -21,7 +21,7 @@ from genlab.errors import (
 )
 from genlab.measures import Direction
 from genlab.models.base import Model
-from genlab.parallel.collectives import is_first
+from genlab.parallel.collectives import is_first, num_processes
 from genlab.parallel.processes import wait_for_all
 from genlab.run.checkpoint import BEST, LAST, CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
@@ -264,7 +264,8 @@ class TrainingRun:
         # No setting is changed automatically, as that would change the run.
         settings = self.settings
         size, parts = settings.batch_size, settings.gradient_accumulation
-        more = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+        unit = num_processes() * self.model.group_size
+        more = next((number for number in range(parts + 1, size + 1) if size % (number * unit) == 0), None)
         smaller = "a smaller trainer.batch_size"
         is_divisible = settings.labelled_fraction is None and needs_whole_batch(self.model, self.dataset) is None
         if more is not None and is_divisible:

@@ -78,6 +78,15 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
         assert settings | smaller == settings
 
 
+def test_parts_are_advised_that_hold_whole_groups_of_images(genlab: Genlab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten images in two parts of five would be half a pair too many for a discriminator of pairs."""
+    words = [word for word in TINY["gan"] if not word.startswith(("technique=", "trainer.batch_size="))]
+    run_short(monkeypatch, ON_THE_CPU)
+    outcome = genlab("train", *words, "model.pack=2", "trainer.batch_size=10")
+    assert outcome.code == 6, outcome.errors
+    assert "with trainer.gradient_accumulation=5, or a smaller" in outcome.errors
+
+
 @pytest.mark.slow
 def test_the_wrong_variant_is_noticed(genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     run_short(monkeypatch, ON_THE_CPU)

@@ -228,6 +228,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
         (("model=draw", "sweep.measure=test/bits_per_dim"), True),
         (("model=draw",), True),
         (("model=draw", "sweep.minimize=false"), False),
+        (("model=dcgan", "sweep.minimize=false"), False),
         (("model=dcgan", "sweep.measure=test/score_real", "sweep.minimize=true"), True),
     ],
 )
