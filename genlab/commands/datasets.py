@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genlab.config.catalogue import options_of
+from genlab.config.consequences import require_effect
 from genlab.config.fields import check_fields
 from genlab.launch.contract import JobContext
 from genlab.tables import described
@@ -29,9 +30,9 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> DatasetsSetting
     Raises:
         ConfigurationError: Something in them does not fit.
     """
-    del overrides
     settings = check_fields(DatasetsSettings, {"dataset": None, **values}, "")
     if settings.dataset is not None:
+        require_effect({"dataset": settings.dataset}, overrides)
         from genlab.config.build import bind
         from genlab.data.dataset import Dataset
 

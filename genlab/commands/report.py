@@ -32,7 +32,7 @@ class ReportSettings:
     """The keys of configs/report.yaml.
 
     Raises:
-        ValueError: The file to write into does not exist.
+        ValueError: There are no runs, or the file to write into does not exist.
     """
 
     runs: tuple[str, ...]
@@ -40,6 +40,8 @@ class ReportSettings:
     """A Markdown file with the markers of the table, and of the summary if it has one."""
 
     def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("runs must name at least one run or folder of runs")
         if self.write is not None and not Path(self.write).is_file():
             raise ValueError(f"write must be an existing file, got {self.write}")
 

@@ -17,6 +17,7 @@ _WITHOUT_EFFECT = (
     ("trainer.min_modes_covered", "trainer.watch_interval", (0,)),
     ("trainer.max_skipped_steps", "trainer.on_non_finite", ("stop",)),
     ("dataset.threshold", "dataset.binarization", ("none", "stochastic")),
+    ("dataset.max_skipped", "dataset.on_error", ("fail",)),
     ("model.read_bias", "model.read_size", (None,)),
     ("model.write_bias", "model.write_size", (None,)),
 )

@@ -47,8 +47,15 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     except (ValidationError, TypeError):
         pass
     choices, written = _literal_choices(hint), _as_written(value, hint)
-    # A number in place of a name, as precision=16, is answered with the names.
-    if choices and not written and isinstance(value, str | int) and all(isinstance(choice, str) for choice in choices):
+    # A number in place of a name, as precision=16, is answered with the names; num_threads takes other values, too.
+    is_closed = not {int, float, str} & set(get_args(hint))
+    if (
+        choices
+        and is_closed
+        and not written
+        and isinstance(value, str | int)
+        and all(isinstance(choice, str) for choice in choices)
+    ):
         raise ConfigurationError(f"{key} has no choice '{value}'; {suggestion(str(value), choices, kind='choices')}")
     raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{written}")
 
@@ -124,12 +131,15 @@ def describe(hint: Any) -> str:
         return plain[hint]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
+        # No file holds a tensor, which a learning rate may be.
+        return " or ".join(describe(argument) for argument in arguments if describe(argument) != "Tensor")
     if origin is Literal:
         return " or ".join(str(argument) for argument in arguments)
     if origin in (tuple, list) or getattr(origin, "__name__", "") in ("Sequence", "Iterable", "Collection"):
         if origin is tuple and Ellipsis not in arguments:
-            return f"a list of {len(arguments)}: {', '.join(describe(argument) for argument in arguments)}"
+            named = [describe(argument) for argument in arguments]
+            same = f"each {named[0]}" if len(set(named)) == 1 else ", then ".join(named)
+            return f"a list of {len(arguments)}, {same}"
         return f"a list, each {describe(arguments[0])}" if arguments else "a list"
     return getattr(hint, "__name__", str(hint))
 

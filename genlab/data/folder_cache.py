@@ -68,10 +68,12 @@ def decoded_folder(
             manifest = _valid_manifest(top, home) or _write(home, top, files, rules, num_workers)
     skipped: dict[str, str] = manifest["skipped"]
     if len(skipped) > max_skipped:
-        scaling = "; dataset.crop=center or stretch scale" if rules.crop == "none" else ""
+        way_on = f"dataset.max_skipped={max_skipped} is the most"
+        if max_skipped == 0:
+            way_on = "dataset.on_error=skip leaves out up to dataset.max_skipped of them"
+        scaling = "; dataset.crop=center or stretch scales them" if rules.crop == "none" else ""
         raise DataError(
-            f"{len(skipped)} files below {printable(str(top))} cannot be used (at most {max_skipped} may be skipped: "
-            f"dataset.on_error, dataset.max_skipped{scaling}):{_list(skipped)}"
+            f"{len(skipped)} files below {printable(str(top))} cannot be used ({way_on}{scaling}):{_list(skipped)}"
         )
     if skipped:
         _log.warning("%d files cannot be used and are skipped:%s", len(skipped), _list(skipped))

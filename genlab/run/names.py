@@ -46,7 +46,7 @@ def find_run(name: str | Path) -> Path:
             raise ConfigurationError(f"a run is named by its folder, got {text} in it; did you mean '{above}'?")
     if path != Path() and (inside := [file.parent for file in path.glob(f"*/{CONFIG_NAME}")]):
         newest = _listed(map(str, sorted(inside, key=_time_of_start, reverse=True)))
-        raise ConfigurationError(f"{text} is no run and holds {len(inside)}, the newest first: {newest}")
+        raise ConfigurationError(f"{text} is a folder of runs; name one of them, the newest first: {newest}")
     require_made(text)
     known = {str(run): run for run in runs_under(Path(RUNS_ROOT))}
     by_name = {run.name: shown for shown, run in known.items()}

@@ -125,7 +125,7 @@ class TrainerSettings:
             self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with labelled_fraction")
         self._require("watch_images", 2 <= self.watch_images <= MAX_WATCH_IMAGES, f"between 2 and {MAX_WATCH_IMAGES}")
         if self.on_collapse == "stop":
-            self._require("on_collapse", self.watch_interval > 0, "warn when trainer.watch_interval is 0")
+            self._require("on_collapse", self.watch_interval > 0, "warn while trainer.watch_interval is 0")
             bounds = (self.min_diversity_ratio, self.min_modes_covered)
             self._require("on_collapse", bounds != (None, None), "warn without a bound (trainer.min_diversity_ratio)")
         if self.compile_mode != "default":

@@ -50,6 +50,8 @@ def test_what_would_lose_results_is_refused(genlab: Callable[..., Outcome], trai
     assert "old" in (tmp_path / "results.md").read_text()
     outcome = genlab("report", str(trained_run), "--write", "result.md")
     assert (outcome.code, "write must be an existing file" in outcome.errors) == (2, True)
+    outcome = genlab("report", "runs=[]")
+    assert (outcome.code, "runs must name at least one run" in outcome.errors) == (2, True)
 
 
 def test_what_is_of_no_published_experiment_is_named_and_left_out(

@@ -280,7 +280,7 @@ def test_skipping_is_said_and_limited(tmp_path, caplog):
     reasons = _bad_files(tmp_path / "images")
     for index in range(10):
         _save(tmp_path / "images" / f"good{index}.png", _noise(index))
-    with pytest.raises(DataError, match="at most 10 may be skipped"):
+    with pytest.raises(DataError, match=r"dataset\.max_skipped=10 is the most"):
         folder(**_settings(tmp_path, on_error="skip"))
     with caplog.at_level(logging.WARNING):
         data = folder(**_settings(tmp_path, on_error="skip", max_skipped=len(reasons)))

@@ -105,7 +105,7 @@ def test_a_slash_tells_a_model_from_those_whose_names_begin_with_its_own(outputs
         ("outputs/digits-draw/0002", "did you mean 'outputs/digits-draw/0001'"),
         (
             "outputs/digits-draw",
-            "is no run and holds 1, the newest first: outputs/digits-draw/0001",
+            "is a folder of runs; name one of them, the newest first: outputs/digits-draw/0001",
         ),
         ("digits_drw", "did you mean 'digits_draw'"),
     ],
