@@ -48,14 +48,8 @@ def fit(value: Any, hint: Any, key: str) -> Any:
         pass
     choices, written = _literal_choices(hint), _as_written(value, hint)
     # A number in place of a name, as precision=16, is answered with the names; num_threads takes other values, too.
-    is_closed = not {int, float, str} & set(get_args(hint))
-    if (
-        choices
-        and is_closed
-        and not written
-        and isinstance(value, str | int)
-        and all(isinstance(choice, str) for choice in choices)
-    ):
+    is_name = all(isinstance(choice, str) for choice in choices) and not {int, float, str} & set(get_args(hint))
+    if choices and is_name and not written and isinstance(value, str | int):
         raise ConfigurationError(f"{key} has no choice '{value}'; {suggestion(str(value), choices, kind='choices')}")
     raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{written}")
 

@@ -138,7 +138,7 @@ def unknown_key(
         # PyTorch's optimisers have more arguments than their YAML files list.
         hint = f"; +{key}=VALUE passes another argument" if parent.startswith("optimizer") else ""
         return f"{owner} has no key {last}" + (f"; its keys: {listed}{hint}" if listed else hint)
-    top = sorted({known.partition(".")[0] for known in (*keys, *(group for group in groups if "/" not in group))})
+    top = sorted({known.partition(".")[0] for known in (*keys, *filter(str.isidentifier, groups))})
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 
 

@@ -112,6 +112,13 @@ def test_what_cannot_be_looked_at_is_reported_in_a_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_key_without_effect_is_refused_as_by_training(genlab: Genlab) -> None:
+    words = ("digits", "dataset.binarization=none", "dataset.threshold=0.3")
+    looked, trained = genlab("datasets", *words), genlab("train", "dataset=digits", *words[1:])
+    assert (looked.code, looked.errors) == (trained.code, trained.errors)
+    assert "dataset.threshold has no effect while dataset.binarization is none" in looked.errors
+
+
 def test_the_empty_folder_of_a_failed_download_is_not_found(genlab: Genlab, tmp_path: Path) -> None:
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     assert "nothing found" in genlab("doctor", f"root={tmp_path}").output

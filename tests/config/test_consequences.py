@@ -49,6 +49,7 @@ def test_models_of_a_sweep_that_choose_different_data_are_listed() -> None:
         ({"trainer": {"watch_interval": 0}}, "trainer.min_modes_covered=8", "trainer.watch_interval is 0"),
         ({"trainer": {"on_non_finite": "stop"}}, "trainer.max_skipped_steps=3", "trainer.on_non_finite is stop"),
         ({"dataset": {"binarization": "none"}}, "++dataset.threshold=0.3", "dataset.binarization is none"),
+        ({"dataset": {"on_error": "fail"}}, "dataset.max_skipped=3", "dataset.on_error is fail"),
         ({"model": {"read_size": None}}, "model.read_bias.log_gamma=1", "model.read_size is null"),
         ({"model": {"write_size": None}}, "model.write_bias={log_gamma:1}", "model.write_size is null"),
     ],

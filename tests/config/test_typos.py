@@ -185,6 +185,8 @@ AS_WRITTEN = [
     ("trainer.ema_decay=None", "must be a number or null, got 'None'; write null"),
     ("trainer.compile=yes", "must be auto or true or false, got 'yes'; write true"),
     ("trainer.compile=aut", "has no choice 'aut'; did you mean 'auto'? (choices: auto, false, true)"),
+    ("num_threads=two", "num_threads must be a whole number or auto or null, got 'two'"),
+    ("optimizer.default.lr=high", "optimizer.default.lr must be a number, got 'high'"),
     ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each"),
     (
         "dataset.classes=0,1",
