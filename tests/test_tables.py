@@ -29,3 +29,8 @@ def test_a_table_has_the_width_of_a_terminal_and_is_whole_in_a_pipe(monkeypatch:
 
 def test_one_row_keeps_its_columns() -> None:
     assert "all rows" not in aligned(HEAD, ROWS[:1], width=45)
+
+
+def test_a_column_of_empty_cells_is_no_fact_of_all_rows() -> None:
+    rows = [("job", "status", "value"), ("0", "diverged", ""), ("1", "diverged", "")]
+    assert aligned(rows[:1], rows[1:], width=12).endswith("\nall rows: status diverged")

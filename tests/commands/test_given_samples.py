@@ -146,6 +146,11 @@ def test_too_few_images_are_one_line(genlab: Callable[..., Outcome], tmp_path: P
     for arguments, message in (
         (("samples=few", "reference=s"), "samples must be at least 50 images, got 12 of few"),
         (("samples=s", "reference=few"), "samples are compared with at least 50 images, got 12 of few"),
+        (
+            ("samples=s", "dataset=digits_grey", "num_images=20"),
+            "samples are compared with at least 50 images, got 20 of split test; num_images=50 or more, or "
+            "reference_split=test, compares with more",
+        ),
     ):
         outcome = genlab("evaluate", *arguments, "out=a")
         assert (outcome.code, outcome.errors) == (3, f"genlab: error: {message}\n")

@@ -294,6 +294,7 @@ OUT_OF_RANGE = [
     ("dataset=mnist\x00", "dataset"),
     ("seed", "an override must be key=value, got 'seed'"),
     ("dataset.root=ünï", "quote it"),
+    ("logger.tensorboard.folder=x", "logger.tensorboard has no key folder\n"),
     ("dataset.size=(32,64)", "a list is 'dataset.size=[32,64]'"),
 ]
 

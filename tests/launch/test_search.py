@@ -15,11 +15,12 @@ import torch
 
 from genlab.config.compose import open_composer, parse_overrides
 from genlab.config.naming import register_resolvers
-from genlab.errors import ConfigurationError
+from genlab.errors import ConfigurationError, SweepError
 from genlab.launch import search
 from genlab.launch.search import Search, SearchSettings, search_space
-from genlab.launch.sweep import planned_search
+from genlab.launch.sweep import _raise_for, planned_search
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
+from genlab.launch.sweep_report import rows_of
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.run.folder import read_summary
 from tests.metrics.test_quality_observer import TAG as QUALITY_TAG
@@ -359,3 +360,38 @@ def test_a_resumed_search_repeats_jobs_that_were_cut_short_and_no_others(tmp_pat
     study = bench.search(*SPACE, n_trials=6)
     assert bench.launched == [0, 1, 2, 3]
     assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4 + ["FAIL"] * 2
+
+
+@pytest.mark.parametrize(
+    ("launcher", "num"),
+    [((), 1), (("hydra/launcher=local", "hydra.launcher.n_jobs=3"), 3), (("hydra.sweeper.n_jobs=2",), 2)],
+)
+def test_as_many_trials_are_proposed_at_once_as_the_launcher_runs(
+    tmp_path: Path, launcher: tuple[str, ...], num: int
+) -> None:
+    register_resolvers()
+    line = ["model=draw", "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)", *launcher]
+    with open_composer("train", config_dir=None) as composer:
+        whole = composer.compose(line, is_sweep=True)
+    assert planned_search(whole, line, tmp_path)._settings.n_jobs == num
+
+
+@pytest.mark.parametrize(
+    ("is_search", "statuses", "advice"),
+    [
+        (False, {0: ("failed", 1), 1: ("killed", -9)}, "to run them again: RESUME"),
+        (True, {0: ("failed", 1), 1: ("killed", -9)}, "to run job 1 again: RESUME"),
+        (True, {0: ("killed", -9)}, "to run them again: RESUME"),
+        (True, {0: ("diverged", 5)}, "a search keeps them as failed trials; for further ones: RESUME hydra.sweeper."),
+    ],
+)
+def test_what_is_advised_of_failed_jobs_is_what_a_resumption_does(
+    tmp_path: Path, is_search: bool, statuses: dict[int, tuple[Any, int]], advice: str
+) -> None:
+    sweep = Bench(tmp_path / "s", bowl).sweep
+    for number, (status, exit_code) in statuses.items():
+        record = JobRecord(number=number, overrides=(), folder=None, status=status, exit_code=exit_code)
+        sweep.write_record(record)
+    rows = rows_of(sweep, SweepSettings(measure=None, minimize=True, resume=None))
+    with pytest.raises(SweepError, match=advice):
+        _raise_for(rows, None, way_on="RESUME", is_search=is_search)

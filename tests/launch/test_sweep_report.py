@@ -348,3 +348,17 @@ def test_a_value_that_is_not_finite_is_none(sweep: SweepFolder) -> None:
 def test_keys_that_only_some_jobs_set_vary() -> None:
     assert varying([{"a": "1", "b": "2"}, {"a": "1"}]) == [{"b": "2"}, {"b": ""}]
     assert varying([{"a": "1"}]) == [{}]
+
+
+def test_a_measure_that_orders_no_models_is_not_suggested(sweep: SweepFolder) -> None:
+    """Such as the KL of a bound, of which the least is that of a model without latents."""
+    declare(sweep, {"kl_nats": {"direction": "neither"}, "nll_nats": {"direction": "lower"}})
+    for number in range(4):
+        path = sweep.path / f"{number}_x" / "summary.json"
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"test": {"test/kl_nats": 1.0, "test/nll_nats": 5.0}})
+        )
+    chosen = settings(measure="test/kl_nat")
+    assert "test/kl_nats" not in report(rows_of(sweep, chosen), chosen)
+    known = settings(measure="test/kl_nats")
+    assert not any(lacks_measure(row, known) for row in rows_of(sweep, known)), "it may still be asked for"
