@@ -9,7 +9,7 @@ import torch
 
 from genlab.commands.evaluate_settings import EvaluateSettings, dataset_of_samples
 from genlab.config.build import build
-from genlab.data.dataset import SPLITS, Dataset
+from genlab.data.dataset import SPLITS, Dataset, Split
 from genlab.data.image_set import ImageSet, read_image_set
 from genlab.data.sample_record import read_record
 from genlab.errors import ConfigurationError, DataError
@@ -116,7 +116,7 @@ def reference_images(settings: EvaluateSettings, dataset: Dataset | None, *, see
     else:
         assert dataset is not None
         reference = Reference.of_split(dataset, split, num_images, seed=seed)
-        place = f"split {split}; {_larger_reference(dataset)}"
+        place = f"split {split}; {_larger_reference(dataset, split)}"
     _require_enough(len(reference.levels), f"samples are compared with at least {LEAST_IMAGES} images, got", place)
     return reference
 
@@ -226,12 +226,12 @@ def _require_enough(count: int, rule: str, place: str) -> None:
         raise DataError(f"{rule} {count} of {place}")
 
 
-def _larger_reference(dataset: Dataset) -> str:
+def _larger_reference(dataset: Dataset, chosen: Split) -> str:
     """Return what to type for real images in sufficient number."""
     large = [split for split in SPLITS if dataset.num_images(split) >= LEAST_IMAGES]
-    if not large:
-        return "reference=FOLDER compares with other images"
-    return f"num_images={LEAST_IMAGES} or more, or reference_split={large[-1]}, compares with more"
+    if chosen in large:
+        return "a larger num_images takes more"
+    return f"reference_split={large[-1]} has more" if large else "reference=FOLDER compares with other images"
 
 
 def _spec_of(reference: Reference) -> ImageSpec:

@@ -148,8 +148,11 @@ def test_too_few_images_are_one_line(genlab: Callable[..., Outcome], tmp_path: P
         (("samples=s", "reference=few"), "samples are compared with at least 50 images, got 12 of few"),
         (
             ("samples=s", "dataset=digits_grey", "num_images=20"),
-            "samples are compared with at least 50 images, got 20 of split test; num_images=50 or more, or "
-            "reference_split=test, compares with more",
+            "samples are compared with at least 50 images, got 20 of split test; a larger num_images takes more",
+        ),
+        (
+            ("samples=s", "dataset=digits_grey", "dataset.num_test=20"),
+            "samples are compared with at least 50 images, got 20 of split test; reference_split=validation has more",
         ),
     ):
         outcome = genlab("evaluate", *arguments, "out=a")

@@ -53,7 +53,8 @@ class CGANGenerator(GeneratorNetwork):
         noise_units: Units of the noise's layer; 200 in the paper.
         class_units: Units of the class's layer; 1,000 in the paper.
         joint_units: Units of the joint layer; 1,200 in the paper.
-        dropout: Probability of a zero behind each hidden layer, in training; 0.5 in the paper.
+        dropout: Probability of a zero behind each hidden layer, in training; 0.5 in the paper. Samples are drawn
+            without dropout, and with 0.5 those of a class are one image.
 
     Raises:
         ValueError: An argument is out of range.
@@ -70,9 +71,7 @@ class CGANGenerator(GeneratorNetwork):
         dropout: float,
     ) -> None:
         super().__init__()
-        for name, units in {"noise": noise_units, "class": class_units, "joint": joint_units}.items():
-            require_count(f"model.generator.{name}_units", units)
-        require_between("model.generator.dropout", dropout, 0.0, 0.99)
+        _require("generator", dropout, noise=noise_units, class_=class_units, joint=joint_units)
         self.shape = (spec.channels, spec.height, spec.width)
         self.num_classes = spec.num_classes
         self.of_noise = nn.Linear(num_inputs - spec.num_classes, noise_units)
@@ -117,9 +116,7 @@ class CGANDiscriminator(DiscriminatorNetwork):
         dropout: float,
     ) -> None:
         super().__init__()
-        for name, units in {"image": image_units, "class": class_units, "joint": joint_units}.items():
-            require_count(f"model.discriminator.{name}_units", units)
-        require_between("model.discriminator.dropout", dropout, 0.0, 0.99)
+        _require("discriminator", dropout, image=image_units, class_=class_units, joint=joint_units)
         self.of_image = Maxout(spec.channels * spec.height * spec.width, image_units, 5)
         self.of_class = Maxout(num_conditions, class_units, 5) if num_conditions else None
         self.joint = Maxout(image_units + (class_units if num_conditions else 0), joint_units, 4)
@@ -133,6 +130,12 @@ class CGANDiscriminator(DiscriminatorNetwork):
             hidden = torch.cat((hidden, self.of_class(conditions)), 1)
         features: Tensor = self.dropout(self.joint(self.dropout(hidden)))
         return features
+
+
+def _require(network: str, dropout: float, **units: int) -> None:
+    for name, number in units.items():
+        require_count(f"model.{network}.{name.rstrip('_')}_units", number)
+    require_between(f"model.{network}.dropout", dropout, 0.0, 0.99)
 
 
 def _initialize(network: nn.Module, *, reach: float) -> None:
