@@ -10,6 +10,7 @@ from genlab.config.fields import reader_of
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
+from genlab.run.names import named_run
 
 _HOST = "localhost"
 # By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
@@ -31,12 +32,18 @@ class BoardSettings:
     def __post_init__(self) -> None:
         if self.port is not None and not 1 <= self.port <= 65535:
             raise ValueError(f"port must be null or between 1 and 65535, got {self.port}")
-        folder = Path(self.folder)
+        folder = self.place
         if not folder.is_dir():
             siblings = [str(path) for path in folder.parent.glob("*") if path.is_dir()]
             guess = nearest(self.folder, siblings)
             tail = f"did you mean '{guess}'?" if guess else "train first, or name another: genlab board some/folder"
             raise ValueError(f"folder must be an existing folder of runs, got {self.folder}; {tail}")
+
+    @property
+    def place(self) -> Path:
+        """The folder, or that of the run which has this name."""
+        folder = Path(self.folder)
+        return folder if folder.is_dir() else named_run(self.folder) or folder
 
 
 read = reader_of(BoardSettings)
@@ -69,7 +76,7 @@ def tensorboard_command(settings: BoardSettings) -> list[str]:
         "-m",
         "tensorboard.main",
         "--logdir",
-        str(Path(settings.folder).absolute()),
+        str(settings.place.absolute()),
         "--host",
         _HOST,
         "--samples_per_plugin",

@@ -254,6 +254,8 @@ class Composer:
         if whole != key and self.options(key):  # a part that other models have
             parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"
             return f"{whole}={composed.hydra.runtime.choices[whole]} has no {key}; its parts: {parts}"
+        if key in _GROUPS_OF_LISTS.get(self._command, ()):
+            return f"{key} has no options of genlab's own; name the folder of yours: --config-dir FOLDER"
         command = f"genlab {self._command}"
         return unknown_key(key, keys, groups, command=command, choices=composed.hydra.runtime.choices)
 

@@ -239,8 +239,8 @@ def require_labels_of_samples(labels: Tensor | None, num_samples: int, model: Ge
     if len(labels) != num_samples or bool((labels < 0).any() | (labels >= model.num_classes).any()):
         listed = ", ".join(map(str, sorted(set(labels.tolist()))))
         raise ValueError(
-            f"labels must be {num_samples} classes between 0 and {model.num_classes - 1}, got {len(labels)} labels: "
-            f"{listed}"
+            f"labels must be {num_samples} classes between 0 and {model.num_classes - 1}, got {len(labels)} "
+            f"labels of the classes {listed}"
         )
 
 

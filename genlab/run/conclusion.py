@@ -101,7 +101,7 @@ def _results(trainer: Trainer, folder: Path) -> Iterator[str]:
     if trainer.summary.reason is not None:
         yield trainer.summary.reason
     if trainer.settings.dry_run:
-        yield "a dry run saves no checkpoint: leave trainer.dry_run out to train"
+        yield f"a dry run saves no checkpoint; to train: {trainer.resume_command} trainer.dry_run=false"
 
 
 def _next_commands(trainer: Trainer, folder: Path, packages: Collection[str]) -> Iterator[str]:

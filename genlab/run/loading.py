@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -21,7 +22,7 @@ from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
-from genlab.run.folder import require_free, resume_command
+from genlab.run.folder import is_dry_run, require_free, resume_command
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.pretrained import outside
 from genlab.run.record import SavedRun, build_model, load_run
@@ -83,7 +84,8 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         found = [name for name in names if checkpoints.has(name)]
         if not found and (folder / "summary.json").exists():
             require_free(folder)  # a training that has yet to save
-            raise CheckpointError(f"{folder} has no checkpoint; to train it: {resume_command(folder)}")
+            change = " trainer.dry_run=false" if is_dry_run(folder) else ""
+            raise CheckpointError(f"{folder} has no checkpoint; to train it: {resume_command(folder)}{change}")
         name = found[0] if found else LAST
         state = checkpoints.load(name, device=device)
         kind = "trained" if state.get("average") is None else "averaged"
@@ -235,8 +237,10 @@ def load(
     model = load_trained(Path(run), checkpoint=chosen, device=choose_device(str(device))).model
     if not isinstance(model, kind):
         name, place = type(model).__name__, type(model).__module__
+        package = place.rpartition(".")[0]
+        public = package if name in getattr(sys.modules.get(package), "__all__", ()) else place
         raise ConfigurationError(
-            f"kind must be {name}, the model of {run}, or a base of it, got {kind.__name__}; "
-            f"from {place} import {name}, and genlab.load(..., kind={name}) returns it"
+            f"kind must be {name}, the model of {from_here(Path(run))}, or a base of it, got {kind.__name__}; "
+            f"from {public} import {name}, and genlab.load(..., kind={name}) returns it"
         )
     return model

@@ -64,7 +64,7 @@ def find_run(name: str | Path) -> Path:
 
 
 def named_run(name: str) -> Path | None:
-    """Return the run of a name that is not a path; None if no run has it.
+    """Return the run or the export of a name that is not a path; None if none has it.
 
     Raises:
         ConfigurationError: Several runs have names that begin like this, or there is no last run.
@@ -85,7 +85,8 @@ def named_run(name: str) -> Path | None:
             raise ConfigurationError(f"{name} is the beginning of {len(matches)} runs: {_listed(map(str, matches))}")
         if matches:
             return matches[0]
-    return find_pretrained(name)
+    exported = Path(RUNS_ROOT) / beginning
+    return exported if (exported / CONFIG_NAME).is_file() else find_pretrained(name)
 
 
 def runs_under(root: Path) -> Iterator[Path]:

@@ -38,7 +38,7 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
         storage = (value.device, value.untyped_storage().data_ptr())
         separate[name] = value.clone() if storage in storages else value
         storages.add(storage)
-    return safetensors.torch.save(separate, metadata={"format": "pt", **metadata})
+    return _with_sorted_metadata(safetensors.torch.save(separate, metadata={"format": "pt", **metadata}))
 
 
 def seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes | memoryview, ...]:
@@ -178,6 +178,16 @@ def decode(text: str, tensors: Mapping[str, Tensor]) -> Any:
         raise ValueError(f"it has no tensor {error}") from error
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a file with its metadata in order: the library's order is another in each call, and so is the digest."""
+    end = _end_of_header(content)
+    header = json.loads(content[_LENGTH_BYTES:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors stay aligned
+    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, memoryview(content)[end:]))
 
 
 def _refuse(constant: str) -> NoReturn:

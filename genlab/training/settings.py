@@ -208,10 +208,11 @@ class TrainerSettings:
         """
         shared = self.gradient_accumulation * num_processes * group_size
         if self.batch_size % shared:
+            processes = "1 process" if num_processes == 1 else f"{num_processes} processes"
             groups = f", groups of {group_size} images by the model" if group_size > 1 else ""
             alternatives = " or ".join(map(str, _multiples_beside(self.batch_size, shared)))
             raise ConfigurationError(
-                f"trainer.batch_size must be a multiple of {shared} ({num_processes} processes with "
+                f"trainer.batch_size must be a multiple of {shared} ({processes} with "
                 f"trainer.gradient_accumulation={self.gradient_accumulation}{groups}), such as {alternatives}, got "
                 f"{self.batch_size}"
             )

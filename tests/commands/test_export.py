@@ -257,6 +257,16 @@ def test_tensors_that_share_memory_are_each_whole(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], weights[name]) for name in weights)
 
 
+def test_two_exports_of_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    origin = Origin(step="1", checkpoint="last.safetensors", weights="trained", model_fingerprint="f")
+    digests = set()
+    for number in range(8):  # the library has an order of its own in each call
+        (folder := tmp_path / str(number)).mkdir()
+        save_weights(folder, {"a": torch.arange(6.0), "b": torch.tensor(True)}, origin)
+        digests.add((folder / "SHA256SUMS").read_text())
+    assert len(digests) == 1
+
+
 @pytest.mark.parametrize("word", ["best.safetensors", "Best", "previous", "bst", "lst"])
 def test_a_checkpoint_that_there_is_not_is_refused(trained_run: Path, word: str) -> None:
     nearest = "last" if word == "lst" else "best"
@@ -324,7 +334,9 @@ def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(
         outcome = genlab(command, "run=dry")
         assert outcome.code == 4
         assert "has no checkpoint; to train it: " in outcome.errors
-        assert outcome.errors.endswith("train resume=dry\n")
+        assert outcome.errors.endswith("train resume=dry trainer.dry_run=false\n")
     with locked(Path("dry"), is_resumed=True):
         outcome = genlab("sample", "run=dry")
     assert (outcome.code, "dry is in use by PID" in outcome.errors) == (8, True)
+    assert genlab("train", "resume=dry", "trainer.dry_run=false").code == 0
+    assert genlab("export", "run=dry").code == 0

@@ -255,6 +255,13 @@ def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> Non
     assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
 
 
+def test_a_list_without_options_of_its_own_asks_for_the_folder_of_the_user(genlab: Genlab) -> None:
+    for command, key in (("evaluate", "measure"), ("train", "observer")):
+        outcome = genlab(command, f"{key}=[brightness]")
+        assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+        assert f"{key} has no options of genlab's own; name the folder of yours: --config-dir FOLDER" in outcome.errors
+
+
 def test_a_part_that_only_other_models_have_is_said_to_be_missing(genlab: Genlab) -> None:
     assert "model=draw has no model/objective; its parts: model/observation" in (
         genlab("train", "model=draw", "model/objective=wasserstein").errors

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from genlab.cli import COMMANDS
+from genlab.commands.board import BoardSettings
 from genlab.commands.runs import RunsSettings, run, table
 from genlab.comparison.runs import read_runs
 from genlab.errors import ConfigurationError, FolderInUseError
@@ -92,6 +93,26 @@ def test_a_slash_tells_a_model_from_those_whose_names_begin_with_its_own(outputs
     assert find_run("digits-draw/") == Path("outputs/digits-draw/0001")
     with pytest.raises(ConfigurationError, match="digits-draw is the beginning of 2 runs"):
         find_run("digits-draw")
+
+
+def test_an_export_is_found_by_the_name_in_the_list_and_is_never_the_last(outputs: Path) -> None:
+    export = outputs / "given"
+    export.mkdir()
+    (export / "model.safetensors").touch()
+    (export / "config.yaml").write_text("seed: 1\n")
+    assert find_run("given") == Path("outputs/given")
+    assert find_run("last") == Path("outputs") / NAMES[0]
+
+
+def test_a_board_takes_the_name_of_a_run(outputs: Path) -> None:
+    for typed, place in (
+        ("outputs", "outputs"),
+        ("digits", "outputs/digits-draw/0001"),
+        ("last", f"outputs/{NAMES[0]}"),
+    ):
+        assert BoardSettings(folder=typed, port=None).place == Path(place)
+    with pytest.raises(ValueError, match="folder must be an existing folder of runs, got digts"):
+        BoardSettings(folder="digts", port=None)
 
 
 @pytest.mark.parametrize(

@@ -361,8 +361,10 @@ def test_compiled_glimpse_gives_the_same_loss_and_gradients(read_size: str) -> N
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_bound_of_images_outside_0_and_1_is_refused() -> None:
+def test_a_bound_of_images_that_are_no_levels_is_refused() -> None:
     model = make_draw(make_spec())
     batch = make_batch(make_spec(), 2)
-    with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"images must be in \[0, 1\].* some values lie outside$"):
         model.evaluate(Batch(images=batch.images * 2 - 1, labels=batch.labels))
+    with pytest.raises(ValueError, match=r"some values lie between two levels; binarise them$"):
+        model.evaluate(Batch(images=batch.images * 0.9, labels=batch.labels))

@@ -101,7 +101,7 @@ def test_each_image_of_a_pack_is_measured_by_the_score_of_its_pack(num_images: i
 def test_a_pack_that_does_not_divide_the_batch_is_refused_with_a_hint() -> None:
     model = packed_gan()
     settings = make_settings(batch_size=6, gradient_accumulation=2)
-    rule = "trainer.batch_size must be a multiple of 4 (1 processes with trainer.gradient_accumulation=2, groups of 2"
+    rule = "trainer.batch_size must be a multiple of 4 (1 process with trainer.gradient_accumulation=2, groups of 2"
     with pytest.raises(ConfigurationError, match=re.escape(rule) + r".*such as 4 or 8, got 6"):
         settings.require_divisible_batches(1, group_size=model.group_size)
     settings.require_divisible_batches(1)

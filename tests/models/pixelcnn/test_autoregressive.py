@@ -15,6 +15,7 @@ from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
+from genlab.models.ranges import require_images
 from genlab.nn.masked import BatchNorm
 from genlab.training.evaluation import average_measures
 from genlab.types import UNLABELLED, Batch
@@ -300,3 +301,14 @@ def test_images_of_another_size_and_labels_of_no_class_are_refused(kind: type[Au
         model.evaluate(replace(batch, images=batch.images.repeat(1, 1, 2, 2)))
     with pytest.raises(ValueError, match=r"images must be in \[0, 1\]"):
         model.evaluate(replace(batch, images=batch.images * 2 - 1))
+    with pytest.raises(ValueError, match="some values lie between two levels"):
+        model.evaluate(replace(batch, images=batch.images * 0.9))
+
+
+def test_every_level_of_256_is_one() -> None:
+    levels = torch.arange(256).view(1, 1, 16, 16)
+    spec = make_spec(height=16, width=16, num_levels=256)
+    for images in (levels / 255, levels.float() * (1 / 255), (levels.double() / 255).float()):
+        require_images(images, spec)
+    with pytest.raises(ValueError, match=r"some values lie between two levels$"):
+        require_images((levels / 255 + 1e-3).clamp(max=1), spec)
