@@ -132,10 +132,11 @@ def _require_whole(raw: RawDataset) -> None:
         raise DataError(f"dataset {raw.name} needs images of one (channels, height, width), got {told}")
     for split, store in raw.stores.items():
         if len(store):
-            _require_sound(store, raw, f"dataset {raw.name}", f"in split {split}")
+            _require_sound(store, split, raw)
 
 
-def _require_sound(store: Store, raw: RawDataset, name: str, where: str) -> None:
+def _require_sound(store: Store, split: Split, raw: RawDataset) -> None:
+    name, where = f"dataset {raw.name}", f"in split {split}"
     if store.labels.dim() != 1 or store.labels.is_floating_point():
         raise DataError(
             f"{name} needs a whole number for each label, got {store.labels.dtype} of shape "

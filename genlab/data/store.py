@@ -46,7 +46,7 @@ class Store:
     @property
     def num_bytes(self) -> int:
         """The size of the images in view, in bytes."""
-        return len(self) * self.images[0].numel() if len(self) else 0
+        return len(self) * self.images.shape[1:].numel()
 
     def select(self, rows: Int[Tensor, " K"]) -> "Store":
         """Return a view of some of the images; no image is copied."""
