@@ -11,13 +11,11 @@ Dimensions: B batch, C channels, H height, W width, F = 2,048 features, K = 1,00
 import hashlib
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genlab.data.download import DownloadError, exclusive_download, fetch
 from genlab.errors import CheckpointError
@@ -118,15 +116,17 @@ def _network(content: bytes, path: Path) -> nn.Module:
             f"inception_weights {path} does not hold Inception-v3 of 2015: {reason}; {_HINT}"
         ) from error
     for name in _BLOCKS_OF_AVERAGES:
-        setattr(network, name, _Repooled(network.get_submodule(name), _average_of_what_is_there))
-    setattr(network, _BLOCK_OF_MAXIMA, _Repooled(network.get_submodule(_BLOCK_OF_MAXIMA), _maximum))
+        average = nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        setattr(network, name, _Repooled(network.get_submodule(name), average))
+    maximum = nn.MaxPool2d(3, stride=1, padding=1)
+    setattr(network, _BLOCK_OF_MAXIMA, _Repooled(network.get_submodule(_BLOCK_OF_MAXIMA), maximum))
     return _UpToFeatures(network)
 
 
 class _Repooled(nn.Module):
     """A block of torchvision with another pooling in its last branch."""
 
-    def __init__(self, block: nn.Module, pool: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, block: nn.Module, pool: nn.Module) -> None:
         super().__init__()
         self.block = block
         self.pool = pool
@@ -149,11 +149,3 @@ class _UpToFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(images)
         return features
-
-
-def _average_of_what_is_there(maps: Tensor) -> Tensor:
-    return F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
-
-
-def _maximum(maps: Tensor) -> Tensor:
-    return F.max_pool2d(maps, 3, stride=1, padding=1)

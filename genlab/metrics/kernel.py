@@ -46,8 +46,8 @@ def kernel_distance(first: Float[Tensor, "N F"], second: Float[Tensor, "M F"]) -
         )
     # Sums of squares of nearly equal numbers keep their digits about an origin among them.
     origin = float(cubic_kernel(first[:1], second[:1]))
-    within_first, within_second = _within(first, origin), _within(second, origin)
-    across = _across(first, second, origin)
+    within_first, within_second = (_sums(points, points, origin, is_one_set=True) for points in (first, second))
+    across = _sums(first, second, origin)
     across_mean = across.of_rows.sum() / (num_first * num_second)
     mean_first = within_first.of_rows.sum() / (num_first * (num_first - 1))
     mean_second = within_second.of_rows.sum() / (num_second * (num_second - 1))
@@ -64,30 +64,24 @@ def kernel_distance(first: Float[Tensor, "N F"], second: Float[Tensor, "M F"]) -
 
 
 class _Sums(NamedTuple):
-    """Sums over a kernel matrix minus an origin; without the diagonal for one set with itself."""
+    """Sums over a kernel matrix minus an origin."""
 
     of_rows: Float[Tensor, " N"]
     of_columns: Float[Tensor, " M"]
     of_squares: float
 
 
-def _within(points: Float[Tensor, "N F"], origin: float) -> _Sums:
-    rows, squares = [], 0.0
-    for piece in pieces(len(points), len(points)):
-        kernel = cubic_kernel(points[piece], points).sub_(origin)
-        own = torch.arange(piece.start, piece.stop)
-        kernel[own - piece.start, own] = 0  # no point is paired with itself
-        rows.append(kernel.sum(1))
-        squares += float(kernel.square_().sum())
-    sums = torch.cat(rows)
-    return _Sums(sums, sums, squares)
-
-
-def _across(points: Float[Tensor, "N F"], others: Float[Tensor, "M F"], origin: float) -> _Sums:
+def _sums(
+    points: Float[Tensor, "N F"], others: Float[Tensor, "M F"], origin: float, *, is_one_set: bool = False
+) -> _Sums:
+    """Return the sums for two sets, or for one set with itself, where no point is paired with itself."""
     rows, squares = [], 0.0
     columns = torch.zeros(len(others), dtype=torch.float64)
     for piece in pieces(len(points), len(others)):
         kernel = cubic_kernel(points[piece], others).sub_(origin)
+        if is_one_set:
+            own = torch.arange(piece.start, piece.stop)
+            kernel[own - piece.start, own] = 0
         rows.append(kernel.sum(1))
         columns += kernel.sum(0)
         squares += float(kernel.square_().sum())

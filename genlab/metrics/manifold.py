@@ -17,8 +17,8 @@ as large, as for local statistics it nearly is, and was within 20 % of the devia
 diverse as the real images. Of less diverse ones (half the standard deviation), the errors of precision and coverage are
 between 0.6 and 1 times that deviation. Where all samples lie in the same few balls, as those of a collapsed generator,
 more images make no value more certain, and the errors of density and precision are about 0.7 of it, the root of one
-half. The jackknife and the bootstrap
-are no choice here: the first is 1.5 to 2 times too large, the second makes duplicates, whose balls are empty.
+half. The jackknife and the bootstrap are no choice here: the first is 1.5 to 2 times too large, the second makes
+duplicates, whose balls are empty.
 
 Dimensions: N real images, M generated images, F features, D divisions, R = 1 + D rows of counts, P pairs.
 """
@@ -31,13 +31,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from genlab.metrics.distances import (
-    distances_of_pairs,
-    nearest_others,
-    pieces,
-    rounding_of,
-    squared_distances,
-)
+from genlab.metrics.distances import distances_of_pairs, nearest_others, pieces, rounding_of, squared_distances
 
 NEIGHBOURS_OF_PRECISION = 3
 NEIGHBOURS_OF_DENSITY = 5
@@ -90,8 +84,7 @@ def manifold_scores(
     halves_of_real, halves_of_generated = _divisions(len(real), seed=0), _divisions(len(generated), seed=1)
     small, large = _radii(real, halves_of_real, (num_neighbours, num_neighbours_of_density))
     (around,) = _radii(generated, halves_of_generated, (num_neighbours,))
-    for radii in (small, large, around):
-        _grow(radii, by=_ROUNDINGS_OF_FEATURES * torch.finfo(real.dtype).eps * _largest_norm(real, generated))
+    _grow((small, large, around), real, generated)
     counts = _count(real, generated, small, large, around, halves_of_real, halves_of_generated)
 
     def averages(row: int, of_real: Tensor, of_generated: Tensor) -> Tensor:
@@ -130,8 +123,7 @@ def precision_and_recall(
     no_halves = [torch.zeros(0, len(points), dtype=torch.bool) for points in (real, generated)]
     (small,) = _radii(real, no_halves[0], (num_neighbours,))
     (around,) = _radii(generated, no_halves[1], (num_neighbours,))
-    for radii in (small, around):
-        _grow(radii, by=_ROUNDINGS_OF_FEATURES * torch.finfo(real.dtype).eps * _largest_norm(real, generated))
+    _grow((small, around), real, generated)
     counts = _count(real, generated, small, small, around, *no_halves)
     precision, recall = counts.in_small[0] > 0, counts.in_generated[0] > 0
     return float(precision.double().mean()), float(recall.double().mean())
@@ -159,16 +151,18 @@ def _radii(
     return [torch.stack(found) for found in radii]
 
 
-def _grow(radii: Float[Tensor, "R N"], *, by: float) -> None:
-    """Enlarge radii by the rounding error, so that a point at the distance of the k-th neighbour is inside."""
-    radii.sqrt_().mul_(1 + _ROUNDING_OF_SUMS).add_(by).square_()
+def _grow(balls: Sequence[Float[Tensor, "R _"]], real: Float[Tensor, "N F"], generated: Float[Tensor, "M F"]) -> None:
+    """Enlarge squared radii by the rounding error, so that a point at the distance of the k-th neighbour is inside.
 
-
-def _largest_norm(*sets: Float[Tensor, "_ F"]) -> float:
-    largest = float(torch.stack([points.double().norm(dim=1).max() for points in sets]).max())
+    Raises:
+        ValueError: A feature is not finite.
+    """
+    largest = float(torch.stack([points.double().norm(dim=1).max() for points in (real, generated)]).max())
     if not math.isfinite(largest):
         raise ValueError("the features of an image are not finite")
-    return largest
+    rounding = _ROUNDINGS_OF_FEATURES * torch.finfo(real.dtype).eps * largest
+    for radii in balls:
+        radii.sqrt_().mul_(1 + _ROUNDING_OF_SUMS).add_(rounding).square_()
 
 
 def _count(
