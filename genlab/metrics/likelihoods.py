@@ -59,7 +59,6 @@ def likelihoods(model: Model, batches: Iterable[Batch], *, num_importance_sample
         batches: The images, in order.
         num_importance_samples: K of an importance-weighted bound, where the model has one; 0 leaves it out.
     """
-
     declared = {name: measure for name, measure in model.measures.items() if measure.quantity in LIKELIHOODS}
 
     def measure(batch: Batch) -> dict[str, Tensor]:

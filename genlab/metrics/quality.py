@@ -18,15 +18,13 @@ from genlab.data.randomness import permutation
 from genlab.functional import from_bytes, to_bytes
 from genlab.metrics.distances import nearest
 from genlab.metrics.features import ClassifierFeatures, Description, FeatureExtractor, describe_all
-from genlab.metrics.generation import IMAGES_AT_ONCE as _IMAGES_AT_ONCE
-from genlab.metrics.generation import Generated, training_classes
+from genlab.metrics.generation import IMAGES_AT_ONCE, Generated, training_classes
 from genlab.metrics.ledger import Estimate, Source
 from genlab.metrics.modes import class_histogram
 from genlab.metrics.parzen import BANDWIDTHS, parzen_estimate
 from genlab.metrics.sample_estimates import (
     as_baseline,
     class_estimates,
-    conditional_accuracy,
     distribution_estimates,
     estimated,
     neighbour_estimate,
@@ -144,25 +142,22 @@ class Comparison:
         self.measures = measures
         self.class_counts = None if dataset is None else training_classes(dataset)
         self._split_of_real = None if dataset is None else self._other_split(dataset)
-        self.real = real = None
+        self.real: UInt8[Tensor, "N C H W"] | None = None
         if dataset is not None and self._split_of_real is not None:
-            self.real = real = self._real(dataset, self._split_of_real, len(generated.levels))
+            self.real = self._real(dataset, self._split_of_real, len(generated.levels))
         self._looks = [
             _Look(
                 extractor=extractor,
                 reference=describe_all(extractor, self._in_batches(reference.levels)),
                 generated=describe_all(extractor, self._in_batches(generated.levels)),
-                real=None if real is None else describe_all(extractor, self._in_batches(real)),
+                real=None if self.real is None else describe_all(extractor, self._in_batches(self.real)),
             )
             for extractor in extractors
         ]
 
+    @alone()
     def report(self) -> Report:
         """Return all measures, computed in this process only."""
-        with alone():
-            return self._report()
-
-    def _report(self) -> Report:
         report = Report()
         if self._split_of_real == "train":
             report.remarks.append("of real: training images, since the other splits have too few")
@@ -199,19 +194,19 @@ class Comparison:
     def _measure(self, look: _Look, report: Report) -> None:
         """Compute every measure on the features of one extractor."""
         extractor = look.extractor
-        report.estimates.extend(distribution_estimates(extractor, look.reference, look.generated))
-        if look.real is not None:
-            report.baselines.extend(distribution_estimates(extractor, look.reference, look.real))
-        if not isinstance(extractor, ClassifierFeatures):
-            return
-        predictions = look.generated.logits.argmax(1)
-        report.estimates.extend(class_estimates(extractor, predictions, training_counts=self.class_counts))
-        if self.generated.labels is not None:
-            report.estimates.append(conditional_accuracy(extractor, predictions, self.generated.labels))
-        if look.real is not None:
-            predictions_of_real = look.real.logits.argmax(1)
-            report.baselines.extend(class_estimates(extractor, predictions_of_real, training_counts=self.class_counts))
-        report.histogram = class_histogram(predictions, num_modes=extractor.classifier.spec.num_classes)
+        for images, labels, estimates in (
+            (look.generated, self.generated.labels, report.estimates),
+            (look.real, None, report.baselines),
+        ):
+            if images is None:
+                continue
+            estimates.extend(distribution_estimates(extractor, look.reference, images))
+            if isinstance(extractor, ClassifierFeatures):
+                classes = images.logits.argmax(1)
+                estimates.extend(class_estimates(extractor, classes, training_counts=self.class_counts, labels=labels))
+        if isinstance(extractor, ClassifierFeatures):
+            num_modes = extractor.classifier.spec.num_classes
+            report.histogram = class_histogram(look.generated.logits.argmax(1), num_modes=num_modes)
 
     def _measure_further(self, name: str, measure: SampleMeasure, report: Report) -> None:
         """Compute a measure of the pixels, or of the features of every extractor."""
@@ -242,8 +237,7 @@ class Comparison:
 
     def _find_neighbours(self, report: Report, dataset: Dataset) -> None:
         """Compute distances to the nearest training images, by pixels and by classifier features, and a picture."""
-        looks: list[FeatureExtractor | None] = [None]
-        looks += [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
+        classifiers = [extractor for extractor in self.extractors if isinstance(extractor, ClassifierFeatures)]
         generated = self.generated.levels
         count = min(_IMAGES_WITH_NEIGHBOURS, len(generated))
         # At random, for a model may draw its classes in turn.
@@ -251,7 +245,7 @@ class Comparison:
         if self.reference.split != "train":
             levels = torch.cat((levels, self._some_of_reference(_IMAGES_WITH_NEIGHBOURS)))
         shown = []
-        for extractor in looks:
+        for extractor in (None, *classifiers):
             distances, numbers = self._nearest_training(levels, extractor, dataset)
             num_training = dataset.num_images("train")
             report.estimates.append(neighbour_estimate(distances[:count], extractor, num_training))
@@ -324,7 +318,7 @@ class Comparison:
 
 
 def _real(
-    dataset: Dataset, split: Split, limit: int | None, seed: int, *, batch_size: int = _IMAGES_AT_ONCE
+    dataset: Dataset, split: Split, limit: int | None, seed: int, *, batch_size: int = IMAGES_AT_ONCE
 ) -> Iterator[UInt8[Tensor, "B C H W"]]:
     """Yield real images on the CPU, batch by batch, with the levels of files."""
     batches = dataset.batches(split, batch_size=batch_size, seed=seed, device=torch.device("cpu"), limit=limit)

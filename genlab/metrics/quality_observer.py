@@ -117,8 +117,11 @@ class QualityObserver(Observer):
         return run.report(values)
 
     def state_dict(self) -> dict[str, Any]:
-        about = {"features": self.extractor.identity, "num_images": self.num_images}
-        return {**about, "data": self.run.dataset.fingerprint}
+        return {
+            "features": self.extractor.identity,
+            "num_images": self.num_images,
+            "data": self.run.dataset.fingerprint,
+        }
 
     def load_state_dict(self, state: Any) -> None:
         """Restore the state; reset the selection if earlier values are not comparable with new ones."""

@@ -54,24 +54,31 @@ def distribution_estimates(
 
 
 def class_estimates(
-    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], *, training_counts: Int[Tensor, " K"] | None
+    extractor: ClassifierFeatures,
+    predictions: Int[Tensor, " N"],
+    *,
+    training_counts: Int[Tensor, " K"] | None,
+    labels: Int[Tensor, " N"] | None,
 ) -> list[Estimate]:
-    """Return shares of the classes, classes covered, and divergences from uniform and from the training set.
+    """Return shares of the classes, classes covered, divergences from uniform and training set, and the accuracy.
 
     Args:
         extractor: Extractor of the classes.
         predictions: The class of each image.
         training_counts: Training images in each class; None leaves their divergence out.
+        labels: The requested class of each image; None leaves the accuracy out.
     """
     num_modes = extractor.classifier.spec.num_classes
     counts = class_histogram(predictions, num_modes=num_modes)
 
-    def estimate(name: str, value: float | list[float], measure: Measure, protocol: str = "") -> Estimate:
+    def estimate(
+        name: str, value: float | list[float], measure: Measure, protocol: str = "", *, error: float | None = None
+    ) -> Estimate:
         return Estimate(
             name=f"{name}_{extractor.name}",
             measure=measure,
             value=value,
-            standard_error=None,
+            standard_error=error,
             protocol=protocol,
             features=extractor.identity,
             num_generated=len(predictions),
@@ -90,22 +97,10 @@ def class_estimates(
         entries.append(
             estimate("modes_kl_to_training_nats", histogram_divergence(counts, training_counts.double()), divergence)
         )
+    if labels is not None:
+        accuracy, error = _mean_and_error((predictions == labels).double())
+        entries.append(estimate("conditional_accuracy", accuracy, estimated("higher"), "training labels", error=error))
     return entries
-
-
-def conditional_accuracy(
-    extractor: ClassifierFeatures, predictions: Int[Tensor, " N"], labels: Int[Tensor, " N"]
-) -> Estimate:
-    """Return the share of the images that the classifier assigns to their requested class."""
-    return Estimate(
-        name=f"conditional_accuracy_{extractor.name}",
-        measure=estimated("higher"),
-        **_mean_and_error((predictions == labels).double()),
-        protocol="training labels",
-        features=extractor.identity,
-        num_generated=len(predictions),
-        num_reference=0,
-    )
 
 
 def estimated(direction: Direction, *, unit: str = "1") -> Measure:
@@ -113,8 +108,8 @@ def estimated(direction: Direction, *, unit: str = "1") -> Measure:
     return Measure(unit=unit, kind="estimate", direction=direction)
 
 
-def _mean_and_error(values: Float[Tensor, " N"]) -> dict[str, float]:
-    return {"value": float(values.mean()), "standard_error": float(values.std()) / math.sqrt(len(values))}
+def _mean_and_error(values: Float[Tensor, " N"]) -> tuple[float, float]:
+    return float(values.mean()), float(values.std()) / math.sqrt(len(values))
 
 
 def as_baseline(estimate: Estimate) -> Estimate:
@@ -126,10 +121,12 @@ def neighbour_estimate(
     distances: Float[Tensor, "N k"], extractor: FeatureExtractor | None, num_training: int
 ) -> Estimate:
     """Return the mean distance to the nearest training image, by pixels if no extractor is given."""
+    value, error = _mean_and_error(distances[:, 0])
     return Estimate(
         name=f"nearest_training_distance_{'pixels' if extractor is None else extractor.name}",
         measure=estimated("neither"),  # near is memorised, far may be noise
-        **_mean_and_error(distances[:, 0]),
+        value=value,
+        standard_error=error,
         protocol=f"of {num_training:,} training",
         features=None if extractor is None else extractor.identity,
         num_generated=len(distances),
