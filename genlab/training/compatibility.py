@@ -35,8 +35,12 @@ def compatible_part(weights: Mapping[str, Tensor], model: Model) -> tuple[dict[s
     saved, own = _described(weights), _described(model.state_dict())
     names = [name for name in {**own, **saved} if not name.startswith(model.training_counts)]
     compatible = {name: weights[name] for name in names if saved.get(name) == own.get(name)}
-    others = [f"{name} ({saved.get(name, 'nothing')} there, {own.get(name, 'nothing')} here)" for name in names]
-    return compatible, [line for name, line in zip(names, others, strict=True) if name not in compatible]
+    others = [
+        f"{name} ({saved.get(name, 'nothing')} there, {own.get(name, 'nothing')} here)"
+        for name in names
+        if name not in compatible
+    ]
+    return compatible, others
 
 
 @contextmanager

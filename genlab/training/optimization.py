@@ -291,13 +291,14 @@ class PhaseUpdate:
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, kept in self.optimizer.state.items():
             for name, tensor in kept.items():
-                if isinstance(tensor, Tensor) and tensor.dim() > 0 and tensor.shape != parameter.shape:
+                if not isinstance(tensor, Tensor) or tensor.dim() == 0:
+                    continue
+                if tensor.shape != parameter.shape:
                     raise ValueError(
                         f"optimiser state {name} of phase {self.phase.name} has shape {tuple(tensor.shape)}, "
                         f"its parameter {tuple(parameter.shape)}"
                     )
-                if isinstance(tensor, Tensor) and tensor.dim() > 0:
-                    kept[name] = _laid_out_as(share_like(tensor, parameter), parameter)
+                kept[name] = _laid_out_as(share_like(tensor, parameter), parameter)
         if self._device_step is not None:
             self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])

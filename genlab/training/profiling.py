@@ -15,7 +15,7 @@ SKIPPED_STEPS = 8
 TRACED_STEPS = 4
 _NUM_OPERATORS = 40
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[prof
         order = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=_NUM_OPERATORS)
         (folder / "operators.txt").write_text(table, encoding="utf-8")
-        _logger.info("profile of steps %d to %d: %s", SKIPPED_STEPS + 1, last, from_here(folder))
+        _log.info("profile of steps %d to %d: %s", SKIPPED_STEPS + 1, last, from_here(folder))
 
     with profile(
         activities=activities,
@@ -42,4 +42,4 @@ def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[prof
         yield profiler
     if profiler.step_num < last:
         text = "trainer.profile traces steps %d to %d of a start, and this one made fewer: nothing was written"
-        _logger.warning(text, SKIPPED_STEPS + 1, last)
+        _log.warning(text, SKIPPED_STEPS + 1, last)

@@ -82,8 +82,10 @@ class Progress:
         if speed is None:
             if not self._is_live and self._pending is not None and self._pending[0] == step:
                 self._log_pending()
-            self._quality = texts[:1] if next(iter(values), "").startswith(_QUALITY) else self._quality
-            _log.info("step %d, %s: %s", step, next(iter(values), "").partition("/")[0], ", ".join(texts))
+            first_tag = next(iter(values), "")
+            if first_tag.startswith(_QUALITY):
+                self._quality = texts[:1]
+            _log.info("step %d, %s: %s", step, first_tag.partition("/")[0], ", ".join(texts))
             return
         epoch = f"epoch {self._epochs_before + step / self._steps_per_epoch:.1f}"
         self._bar.set_postfix_str(f"{epoch}, {speed:,.0f} images/s")

@@ -15,7 +15,7 @@ class Constant(LambdaLR):
     """A schedule that keeps the optimiser's own learning rate and only counts steps."""
 
     def __init__(self, optimizer: Optimizer) -> None:
-        super().__init__(optimizer, _one)
+        super().__init__(optimizer, lambda _: 1.0)
 
     def step(self, epoch: int | None = None) -> None:
         if self.last_epoch < 0 or epoch is not None:
@@ -127,11 +127,6 @@ def _require_fractions(**fractions: float) -> None:
     for key, value in fractions.items():
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"schedule.{key} must be between 0 and 1, got {value}")
-
-
-def _one(step: int) -> float:
-    del step
-    return 1.0
 
 
 def _half_cosine(progress: float) -> float:

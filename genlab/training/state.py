@@ -67,7 +67,11 @@ class TrainingState:
         # The whole model for evaluation and sampling if each process trains a share of the weights.
         self._whole = copy.deepcopy(model) if self.is_sharded else None
         if self.is_sharded:
-            self._shard()
+            self._initialize()  # now, because initial values that depend on data take whole weights
+            for each in self._models():
+                shard(each, device)
+            if self.average is not None:
+                self.average.collect()
         self.updates = [
             PhaseUpdate(
                 phase,
@@ -191,14 +195,6 @@ class TrainingState:
             averaged = averaged_weights(state["model"], state["average"], self.model)
             self.average.load_state_dict(shares_like(averaged, self.model))
 
-    def _shard(self) -> None:
-        """Divide the weights among the processes. Initial values that depend on data take whole weights."""
-        self._initialize()
-        for model in self._models():
-            shard(model, self._device)
-        if self.average is not None:
-            self.average.collect()
-
     def _models(self) -> list[Model]:
         """Return the model, and its average if there is one."""
         return [self.model] if self.average is None else [self.model, self.average.model]
@@ -223,10 +219,9 @@ class TrainingState:
             step: That was restored.
         """
         jumps = {update.phase.name: update.change_of_rate for update in self.updates if update.change_of_rate}
-        rates = {name: f"from {before:.4g} to {after:.4g}" for name, (before, after) in jumps.items()}
-        changes = (
-            [*rates.values()][:1] if len({*rates.values()}) == 1 else [f"{name} {text}" for name, text in rates.items()]
-        )
+        texts = {name: f"from {before:.4g} to {after:.4g}" for name, (before, after) in jumps.items()}
+        are_equal = len(set(texts.values())) == 1
+        changes = set(texts.values()) if are_equal else [f"{name} {text}" for name, text in texts.items()]
         if changes:
             _log.warning(
                 "the learning rate jumps at step %d (%s), because the schedule now ends at trainer.num_steps=%d; "
