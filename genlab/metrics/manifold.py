@@ -12,13 +12,17 @@ four depend on both counts, and on k; an image and its blurred copy may have the
 
 The images of a set share its balls, so that their scores are not independent and the deviation over images says too
 little. A standard error over draws of both sets is taken from halves: the variance of the difference between the values
-of two random halves of both sets, over 4, averaged over divisions. It takes the variance at half the images for twice
-as large, as for local statistics it nearly is, and was within 20 % of the deviation over repeated draws of samples as
-diverse as the real images. Of less diverse ones (half the standard deviation), the errors of precision and coverage are
-between 0.6 and 1 times that deviation. Where all samples lie in the same few balls, as those of a collapsed generator,
-more images make no value more certain, and the errors of density and precision are about 0.7 of it, the root of one
-half. The jackknife and the bootstrap are no choice here: the first is 1.5 to 2 times too large, the second makes
-duplicates, whose balls are empty.
+of two random halves of both sets, over 4, averaged over divisions. This assumes that half the images have twice the
+variance, which nearly holds for local statistics. The error was compared with the deviation over repeated draws:
+
+- samples as diverse as the real images: the two agree within 20 %;
+- less diverse samples (half the standard deviation): the errors of precision and coverage are 0.6 to 1 times the
+  deviation;
+- samples in the same few balls, as of a collapsed generator: more images make no value more certain, and the errors of
+  density and precision are about 0.7 times the deviation, the root of one half.
+
+The jackknife and the bootstrap do not work here: the first is 1.5 to 2 times too large, the second makes duplicates,
+whose balls are empty.
 
 Dimensions: N real images, M generated images, F features, D divisions, R = 1 + D rows of counts, P pairs.
 """

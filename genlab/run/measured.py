@@ -161,7 +161,7 @@ def records_of_validation(summary: Mapping[str, Any], configuration: Mapping[str
 def record_of(tag: str, value: float, summary: Mapping[str, Any], configuration: Mapping[str, Any]) -> Record:
     """Return a value of summary.json, whose data are identified by their configuration.
 
-    Those of samples are ranked where the runs chose their features alike, as the jobs of a sweep do.
+    Measures of samples are ranked if the runs have the same settings of features, as the jobs of a sweep do.
 
     Args:
         tag: Of the value.
@@ -187,7 +187,8 @@ def record_of(tag: str, value: float, summary: Mapping[str, Any], configuration:
             about["seed"] = seed
     if tag.startswith(QUALITY) and isinstance(quality, Mapping):
         about["features"] = str(quality.get("inception_weights") or quality.get("features"))
-        about |= {"num_generated": num} if isinstance(num := quality.get("num_samples"), int) else {}
+        if isinstance(num := quality.get("num_samples"), int):
+            about["num_generated"] = num
     return Record(
         name=tag,
         value=value,

@@ -48,8 +48,8 @@ def precision_of_all_ranks(precision: Precision, device: torch.device) -> Precis
 def threads_for(precision: Precision, device: torch.device) -> int | None:
     """Return the number of threads of ``num_threads=auto``; None for torch's default.
 
-    It is of recipes with which one thread was faster than two in bfloat16, whose operations are shorter, and slower in
-    float32. More than two were not measured. The user's own OMP_NUM_THREADS is kept.
+    With the recipes that set ``auto``, one thread was faster than two in bfloat16, whose operations are shorter, and
+    slower in float32. More than two were not measured. The user's own OMP_NUM_THREADS is kept.
     """
     is_measured = device.type == "cpu" and precision == "bfloat16" and torch.get_num_threads() <= 2
     return 1 if is_measured and "OMP_NUM_THREADS" not in os.environ else None
