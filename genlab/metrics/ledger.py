@@ -188,11 +188,24 @@ def _as_plain(entry: Entry) -> dict[str, Any]:
     return {"name": values.pop("name"), **declared, **values}
 
 
+def _title(entry: Entry) -> str:
+    is_given_class = entry.measure is not None and (entry.measure.quantity or "").endswith(GIVEN_CLASS)
+    samples = "" if entry.num_importance_samples is None else f" (K={entry.num_importance_samples})"
+    return entry.name + is_given_class * " (given class)" + samples
+
+
+def _rounded(entry: Entry) -> str:
+    assert not isinstance(entry.value, list)
+    if entry.unit == "modes":
+        return f"{entry.value:.0f}"
+    return f"{entry.value:.4f}" if abs(entry.value) < 10 else f"{entry.value:.2f}"
+
+
 Column = tuple[str, Callable[[Entry], str]]
 
 _COLUMNS: tuple[Column, ...] = (
-    ("measure", lambda entry: _title(entry)),
-    ("value", lambda entry: _rounded(entry)),
+    ("measure", _title),
+    ("value", _rounded),
     ("+- s.e.", lambda entry: "" if entry.standard_error is None else f"{entry.standard_error:.3f}"),
     ("unit", lambda entry: entry.unit),
     ("kind", lambda entry: entry.kind),
@@ -258,16 +271,3 @@ def _table(entries: Sequence[Entry], columns: Sequence[Column]) -> str:
         return ""
     heads = [[header for header, _ in columns]]
     return aligned(heads, [[cell(entry) for _, cell in columns] for entry in entries])
-
-
-def _title(entry: Entry) -> str:
-    is_given_class = entry.measure is not None and (entry.measure.quantity or "").endswith(GIVEN_CLASS)
-    samples = "" if entry.num_importance_samples is None else f" (K={entry.num_importance_samples})"
-    return entry.name + is_given_class * " (given class)" + samples
-
-
-def _rounded(entry: Entry) -> str:
-    assert not isinstance(entry.value, list)
-    if entry.unit == "modes":
-        return f"{entry.value:.0f}"
-    return f"{entry.value:.4f}" if abs(entry.value) < 10 else f"{entry.value:.2f}"

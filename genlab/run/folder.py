@@ -51,7 +51,7 @@ def locked(folder: Path, *, is_resumed: bool) -> Iterator[None]:
         remove_temporaries(folder)
         if not is_resumed:
             require_fresh(folder)
-        _probe(folder)
+        _write_owner(folder)
         yield
     finally:
         (folder / OWNER_NAME).unlink(missing_ok=True)
@@ -65,11 +65,9 @@ def require_fresh(folder: Path) -> None:
         ConfigurationError: As said.
         StorageError: It, or what it should lie in, is not a folder.
     """
-    for place in (folder, *folder.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise StorageError(f"{folder} cannot be made: {place} is a file")
-            break
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    if not place.is_dir():
+        raise StorageError(f"{folder} cannot be made: {place} is a file")
     if folder.is_dir() and not is_untouched(folder) and not is_dry_run(folder):
         is_run = (folder / "config.yaml").is_file()
         way_on = f"to resume it: {resume_command(folder)}" if is_run else "name another"
@@ -277,7 +275,7 @@ def make(folder: Path) -> None:
         raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
 
 
-def _probe(folder: Path) -> None:
+def _write_owner(folder: Path) -> None:
     try:
         (folder / OWNER_NAME).unlink(missing_ok=True)  # it may be a link, or a pipe that would wait for its reader
         (folder / OWNER_NAME).write_text(f"PID {os.getpid()} on {socket.gethostname()}", encoding="utf-8")

@@ -126,6 +126,6 @@ def _time_of_start(run: Path) -> float:
     return (run / CONFIG_NAME).stat().st_mtime
 
 
-def _listed(names: Iterator[str] | list[str]) -> str:
+def _listed(names: Iterable[str]) -> str:
     found = list(names)
     return ", ".join([*found[:_MAX_RUNS_LISTED], *(["..."] if len(found) > _MAX_RUNS_LISTED else [])])

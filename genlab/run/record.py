@@ -118,9 +118,11 @@ def _writing_nowhere(dataset: Mapping[str, Any]) -> dict[str, Any]:
     An untrusted run could otherwise decode images, or download data, to any folder.
     """
     ours = dict(dataset)
-    if str(ours.get("_target_")).startswith("genlab."):
-        ours |= {"cache": None} if "cache" in ours else {}
-        ours |= {"download": False} if "download" in ours and ours.get("root") is not None else {}
+    if str(ours.get(TARGET)).startswith("genlab."):
+        if "cache" in ours:
+            ours["cache"] = None
+        if "download" in ours and ours.get("root") is not None:
+            ours["download"] = False
     return ours
 
 
