@@ -42,12 +42,10 @@ def linear_critic(spec: ImageSpec, *, slope: float) -> Discriminator:
     return critic
 
 
-def step_tensors(
-    discriminator: Discriminator, real: Tensor, fake: Tensor, generator: nn.Module | None = None
-) -> StepTensors:
-    """Return the tensors of a step without conditions; the score is the first output."""
+def step_tensors(discriminator: Discriminator, real: Tensor, fake: Tensor) -> StepTensors:
+    """Return the tensors of a step without conditions or a generator's weights; the score is the first output."""
     return StepTensors(
-        generator=generator or nn.Identity(),
+        generator=nn.Identity(),
         discriminator=discriminator,
         real=real,
         fake=fake,
@@ -74,13 +72,16 @@ def generated_images_are_detached(subject: Subject) -> Finding:
     if not others:
         raise DoesNotApply(f"no other phase than {own.name} trains a parameter")
     found = gradients(model, own.loss(subject.batch()).value)
-    sizes = {True: 0.0, False: 0.0}  # of the last layers, of other phases
+    in_last = in_others = 0.0
     for name, weight in model.named_parameters():
-        gradient = found.get(name)
-        if gradient is not None and id(weight) in last | others:
-            sizes[id(weight) in last] = max(sizes[id(weight) in last], float(gradient.abs().max()))
-    seen = f"phase {own.name}: largest gradient in its last layer {sizes[True]:.1e}, in other phases {sizes[False]:.1e}"
-    return held_if(sizes[False] == 0.0 < sizes[True], seen)
+        if (gradient := found.get(name)) is None:
+            continue
+        if id(weight) in last:
+            in_last = max(in_last, float(gradient.abs().max()))
+        elif id(weight) in others:
+            in_others = max(in_others, float(gradient.abs().max()))
+    seen = f"phase {own.name}: largest gradient in its last layer {in_last:.1e}, in other phases {in_others:.1e}"
+    return held_if(in_others == 0.0 < in_last, seen)
 
 
 def scores_are_unbounded(subject: Subject) -> Finding:

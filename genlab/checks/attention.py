@@ -5,7 +5,7 @@ Dimensions: N filters of a bank, L pixels along the axis.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -66,7 +66,7 @@ def _largest(numbers: Iterable[Tensor]) -> float:
 Bank = tuple[Tensor, tuple[float, ...], Tensor]
 
 
-def _banks(subject: Subject, windows: list[tuple[float, ...]] | tuple[tuple[float, ...], ...]) -> list[Bank]:
+def _banks(subject: Subject, windows: Sequence[tuple[float, ...]]) -> list[Bank]:
     """Return every bank of every grid of the model at each window, the window, and the paper's bank."""
     grids = [module for module in subject.fresh().modules() if has(module, HasFilterBanks)]
     if not grids:

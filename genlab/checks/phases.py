@@ -67,13 +67,9 @@ def phases_are_isolated(subject: Subject) -> Finding:
     if shared:
         return held_if(False, f"{', '.join(owners[shared[0]])} all train {some_of(shared)}")
     changed = training_step(model, updates_of(model), subject.batch())
-    foreign = {
-        phase: sorted(name for name in names_changed if phase not in owners[name])
-        for phase, names_changed in changed.items()
-    }
-    for name, found in foreign.items():
-        if found:
-            return held_if(False, f"phase {name} changed {some_of(found)}, which it does not train")
+    for phase, names in changed.items():
+        if foreign := sorted(name for name in names if phase not in owners[name]):
+            return held_if(False, f"phase {phase} changed {some_of(foreign)}, which it does not train")
     counts = ", ".join(f"{name} changed {len(moved)} tensors" for name, moved in changed.items())
     return held_if(True, f"{counts}, none of another phase")
 

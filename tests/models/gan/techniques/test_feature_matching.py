@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from genlab.checks.adversarial import step_tensors
 from genlab.models.gan.networks import DiscriminatorNetwork
@@ -60,7 +59,5 @@ def test_it_stands_in_place_of_the_objective_or_beside_it(replaces: bool) -> Non
 
 
 def test_it_teaches_the_discriminator_nothing() -> None:
-    tensors = step_tensors(
-        make_discriminator(network()), torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), nn.Identity()
-    )
+    tensors = step_tensors(make_discriminator(network()), torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4))
     assert FeatureMatching(weight=1.0, replaces_objective=True).discriminator_term(tensors) is None

@@ -1,5 +1,7 @@
 """Historical averaging of a known walk."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +22,8 @@ def prepared() -> tuple[HistoricalAveraging, StepTensors]:
     generator = make_mlp_generator()(spec=make_spec(), num_inputs=3)
     technique = HistoricalAveraging(weight=WEIGHT)
     technique.prepare(generator, discriminator)
-    return technique, step_tensors(discriminator, torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4), generator)
+    tensors = step_tensors(discriminator, torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4))
+    return technique, replace(tensors, generator=generator)
 
 
 def flat(tensors: StepTensors, side: str) -> Tensor:
