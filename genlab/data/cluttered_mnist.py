@@ -8,13 +8,12 @@ from functools import partial
 
 import torch
 from jaxtyping import Int, UInt8
-from torch import Generator, Tensor
+from torch import Tensor
 
 from genlab.data.composition import (
     Draw,
     compose_splits,
     crop,
-    draw,
     drawn_at,
     paste_at_random,
     read_digits,
@@ -72,16 +71,11 @@ def cluttered_mnist(
     place = partial(clutter, size=size, num_distractors=num_distractors, distractor_size=distractor_size)
     digits = read_digits(root=root, download=download, num_validation_digits=num_validation_digits)
 
-    def compose(
-        digits: Store, first: int, num_images: int, generator: Generator
-    ) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
-        return place(digits, torch.arange(first, first + num_images), partial(draw, generator))
-
     def recompose(rows: Int[Tensor, " B"], positions: Int[Tensor, " B"], seed: int) -> UInt8[Tensor, "B 1 S S"]:
         return place(digits["train"], rows, drawn_at(positions, 2 + 5 * num_distractors, seed=seed))[0]
 
     stores = compose_splits(
-        compose,
+        place,
         digits,
         num_images={"train": num_train, "validation": num_validation, "test": num_test},
         seed=seed,

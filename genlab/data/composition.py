@@ -5,6 +5,7 @@ digit of a test picture was ever trained on.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Int, UInt8
@@ -20,12 +21,11 @@ from genlab.randomness import derive_seed
 
 _CHUNK = 2048  # pictures composed at a time: bounds the memory of the index arithmetic
 
-Compose = Callable[[Store, int, int, Generator], tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]]
-"""Function of a split's digits, the first picture's index, a number and a random draw to pictures and labels."""
-
-
 Draw = Callable[[int, int], Int[Tensor, " B"]]
 """Function of a number of choices and of draws to independent uniform integers 0 .. choices - 1."""
+
+Compose = Callable[[Store, Int[Tensor, " B"], Draw], tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]]
+"""Function of a split's digits, the pictures' indices in the split and random draws to pictures and labels."""
 
 
 def read_digits(*, root: str | None, download: bool, num_validation_digits: int) -> dict[Split, Store]:
@@ -142,7 +142,8 @@ def _compose_split(compose: Compose, digits: Store, num_images: int, *, seed: in
     images, labels = [], []
     for start in range(0, max(num_images, 1), _CHUNK):
         # A whole chunk, seeded by its place and then cut: the first pictures are the same however many are made.
-        chunk, chunk_labels = compose(digits, start, _CHUNK, Generator().manual_seed(derive_seed(seed, start)))
+        generator = Generator().manual_seed(derive_seed(seed, start))
+        chunk, chunk_labels = compose(digits, torch.arange(start, start + _CHUNK), partial(draw, generator))
         images.append(chunk[: num_images - start])
         labels.append(chunk_labels[: num_images - start])
     return Store(torch.cat(images), torch.cat(labels))

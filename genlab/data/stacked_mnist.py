@@ -4,9 +4,9 @@ Metz et al. (2016, 1611.02163); 128,000 training pictures as in PacGAN (Lin et a
 """
 
 from jaxtyping import Int, UInt8
-from torch import Generator, Tensor
+from torch import Tensor
 
-from genlab.data.composition import compose_splits, draw, read_digits
+from genlab.data.composition import Draw, compose_splits, read_digits
 from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
@@ -54,11 +54,9 @@ def stacked_mnist(
 
 
 def stack_digits(
-    digits: Store, first: int, num_images: int, generator: Generator
+    digits: Store, rows: Int[Tensor, " B"], draw: Draw
 ) -> tuple[UInt8[Tensor, "B 3 28 28"], Int[Tensor, " B"]]:
-    """Return random triples of digits and their classes."""
-    del first
-    indices = draw(generator, len(digits), num_images * 3)
-    images, labels = digits.gather(indices)
+    """Return as many random triples of digits as there are rows, and their classes."""
+    images, labels = digits.gather(draw(len(digits), len(rows) * 3))
     hundreds, tens, units = labels.view(-1, 3).unbind(1)
     return images.view(-1, 3, *images.shape[2:]), 100 * hundreds + 10 * tens + units

@@ -5,9 +5,9 @@ from itertools import combinations_with_replacement
 
 import torch
 from jaxtyping import Int, UInt8
-from torch import Generator, Tensor
+from torch import Tensor
 
-from genlab.data.composition import compose_splits, draw, paste_at_random, read_digits, require_room
+from genlab.data.composition import Draw, compose_splits, paste_at_random, read_digits, require_room
 from genlab.data.preparation import RawDataset, prepared
 from genlab.data.store import Store
 
@@ -60,15 +60,14 @@ def two_digit_mnist(
 
 
 def place_two_digits(
-    digits: Store, first: int, num_images: int, generator: Generator, *, size: int
+    digits: Store, rows: Int[Tensor, " B"], draw: Draw, *, size: int
 ) -> tuple[UInt8[Tensor, "B 1 S S"], Int[Tensor, " B"]]:
-    """Return random pairs of digits on a canvas, and the index of each pair in PAIRS."""
-    del first
-    canvas = torch.zeros(num_images, size, size, dtype=torch.uint8)
+    """Return as many random pairs of digits, each on a canvas, as there are rows, and the index of each in PAIRS."""
+    canvas = torch.zeros(len(rows), size, size, dtype=torch.uint8)
     labels = []
     for _ in range(2):
-        images, digit = digits.gather(draw(generator, len(digits), num_images))
-        paste_at_random(canvas, images[:, 0], partial(draw, generator))
+        images, digit = digits.gather(draw(len(digits), len(rows)))
+        paste_at_random(canvas, images[:, 0], draw)
         labels.append(digit)
     classes = torch.empty(10, 10, dtype=torch.int64)
     for index, (low, high) in enumerate(PAIRS):
