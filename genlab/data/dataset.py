@@ -95,8 +95,12 @@ class Dataset:
             )
         if threshold is not None and not 0 < threshold <= 1:
             raise ConfigurationError(f"dataset.threshold must be above 0 and at most 1 (grey values), got {threshold}")
-        if binarization == "threshold" and threshold is None:
-            raise ValueError("binarisation at a threshold needs the threshold")
+        # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
+        self._cut: int | None = None
+        if binarization == "threshold":
+            if threshold is None:
+                raise ValueError("binarisation at a threshold needs the threshold")
+            self._cut = math.ceil(threshold * (num_levels - 1) - 1e-6)
         if binarization == "fixed" and num_levels != 2:
             raise ValueError(f"fixed binarisation needs images of 2 levels, got {num_levels}")
         _, channels, height, width = stores["train"].images.shape
@@ -120,8 +124,6 @@ class Dataset:
         self.provenance = f"{source}{changed}{_binarization_phrase(binarization, threshold, num_levels)}, {sizes}"
         self._stores = dict(stores)
         self._max_level = num_levels - 1
-        # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
-        self._cut = None if threshold is None else math.ceil(threshold * self._max_level - 1e-6)
         self._placed: dict[tuple[Split, torch.device], Store] = {}
 
     def num_images(self, split: Split) -> int:
@@ -152,7 +154,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 in hex of all images and labels, and of the choices that change the evaluated images."""
         choices: dict[str, object] = {"max_level": self._max_level, "binarization": self.binarization}
-        if self.binarization == "threshold":
+        if self._cut is not None:
             choices["cut"] = self._cut
         digest = hashlib.sha256(json.dumps(choices, sort_keys=True).encode())
         for split in SPLITS:
@@ -295,7 +297,7 @@ class Dataset:
         if self.binarization == "stochastic":
             return binarized(levels, to_device(positions, levels.device), max_level=self._max_level, seed=seed)
         images = levels.to(torch.float32)
-        if self._cut is not None and self.binarization == "threshold":
+        if self._cut is not None:
             return images.ge_(self._cut)  # in place: the conversion of a tensor of bool is ten times slower
         # Division, not multiplication by the reciprocal: k / (num_levels - 1) to the last bit.
         return images.div_(self._max_level) if self._max_level > 1 else images

@@ -93,15 +93,14 @@ def _split_folders(folders: Sequence[tuple[str, ...]], top: Path) -> dict[Split,
     for split, names in found.items():
         if len(names) > 1:
             raise _ambiguous(f"{_listed(names)} for one split", top, f"if they are the split {split}, join them")
+    listed = _listed(named)
+    condition = f"if {listed} are splits"
     if others:
-        way = f"if {_listed(named)} are splits, move {_listed(others)} into them"
-        raise _ambiguous(f"{_listed(named)} beside {_listed(others)}", top, way)
+        raise _ambiguous(f"{listed} beside {_listed(others)}", top, f"{condition}, move {_listed(others)} into them")
     if on_top[_IN_ROOT]:
-        way = f"if {_listed(named)} are splits, move the images into them"
-        raise _ambiguous(f"{_listed(named)} beside {on_top[_IN_ROOT]} images", top, way)
+        raise _ambiguous(f"{listed} beside {on_top[_IN_ROOT]} images", top, f"{condition}, move the images into them")
     if "train" not in found:
-        way = f"if {_listed(named)} are splits, put the training images into train/"
-        raise _ambiguous(f"{_listed(named)} without train/", top, way)
+        raise _ambiguous(f"{listed} without train/", top, f"{condition}, put the training images into train/")
     return {split: found[split][0] for split in SPLITS if split in found}
 
 

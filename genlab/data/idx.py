@@ -32,7 +32,7 @@ def read_idx(path: Path, *, num_dimensions: int) -> UInt8[Tensor, "..."]:
     if tuple(content[:4]) != (0, 0, _UNSIGNED_BYTE, num_dimensions):
         raise ValueError(f"it starts with {content[:4].tobytes().hex()} instead of 000008{num_dimensions:02x}")
     shape = [int(size) for size in content[4:header_size].view(">u4")]
-    if len(content) != header_size + math.prod(shape):
-        expected = header_size + math.prod(shape)
+    expected = header_size + math.prod(shape)
+    if len(content) != expected:
         raise ValueError(f"it has {len(content)} bytes where its header announces {expected}")
     return torch.from_numpy(content[header_size:]).view(shape)
