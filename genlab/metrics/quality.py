@@ -69,7 +69,7 @@ class Reference:
     @classmethod
     def of_split(cls, dataset: Dataset, split: Split, num_images: int | None, *, seed: int) -> "Reference":
         """Return a random choice of images of a split; all images for None."""
-        levels = list(_real(dataset, split, num_images, seed))
+        levels = list(_batches_of(dataset, split, num_images, seed))
         empty = torch.zeros(0, dataset.spec.channels, dataset.spec.height, dataset.spec.width, dtype=torch.uint8)
         return cls(levels=torch.cat([empty, *levels]), source=Source.of(dataset, split), split=split)
 
@@ -264,7 +264,7 @@ class Comparison:
         """Return distances and indices of the nearest training images, by pixels if no extractor is given."""
         batch_size, seed = self.protocol.batch_size, self.protocol.seed
         stream = tqdm(
-            map(from_bytes, _real(dataset, "train", None, seed, batch_size=batch_size)),
+            map(from_bytes, _batches_of(dataset, "train", None, seed, batch_size=batch_size)),
             total=-(-dataset.num_images("train") // batch_size),
             desc="nearest",
             unit="batch",
@@ -308,7 +308,7 @@ class Comparison:
         return levels[permutation(len(levels), seed=derive_seed(seed, "reference"))[:limit]]
 
     def _real(self, dataset: Dataset, split: Split, limit: int) -> UInt8[Tensor, "N C H W"]:
-        return torch.cat(list(_real(dataset, split, limit, self.protocol.seed)))
+        return torch.cat(list(_batches_of(dataset, split, limit, self.protocol.seed)))
 
     def _in_batches(self, levels: UInt8[Tensor, "N C H W"]) -> Iterator[Float[Tensor, "B C H W"]]:
         parts = tqdm(
@@ -317,7 +317,7 @@ class Comparison:
         return (from_bytes(part.to(self.device)) for part in parts)
 
 
-def _real(
+def _batches_of(
     dataset: Dataset, split: Split, limit: int | None, seed: int, *, batch_size: int = IMAGES_AT_ONCE
 ) -> Iterator[UInt8[Tensor, "B C H W"]]:
     """Yield real images on the CPU, batch by batch, with the levels of files."""
