@@ -7,10 +7,10 @@ and may be negative. Weakness: its scale is that of the features, to the sixth p
 Binkowski et al. average over random subsets of 1,000 to save work. More and more subsets tend to the estimate over all
 pairs, which is affordable now and is what stands here.
 
-Its variance is a sum of first-order terms (a point's mean kernel) and second-order terms (what two points have
-together), which alone are left where the two distributions are equal. The jackknife counts the first once and the
-second twice (Efron & Stein 1981, section 4); these are therefore estimated apart, from centred kernel matrices, and
-taken off once.
+The variance of the estimate has first-order terms (a point's mean kernel) and second-order terms (what two points have
+together). Where the two distributions are equal, only the second-order terms are left. The jackknife counts them twice,
+and those of first order once (Efron & Stein 1981, section 4). They are therefore estimated apart, from centred kernel
+matrices, and subtracted once.
 
 Dimensions: N and M images, F features.
 """
