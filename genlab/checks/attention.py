@@ -63,10 +63,7 @@ def _largest(numbers: Iterable[Tensor]) -> float:
     return float(torch.stack(tuple(numbers)).max())
 
 
-Bank = tuple[Tensor, tuple[float, ...], Tensor]
-
-
-def _banks(subject: Subject, windows: Sequence[tuple[float, ...]]) -> list[Bank]:
+def _banks(subject: Subject, windows: Sequence[tuple[float, ...]]) -> list[tuple[Tensor, tuple[float, ...], Tensor]]:
     """Return every bank of every grid of the model at each window, the window, and the paper's bank."""
     grids = [module for module in subject.fresh().modules() if has(module, HasFilterBanks)]
     if not grids:

@@ -34,11 +34,12 @@ def measures_are_finite(subject: Subject) -> Finding:
             return held_if(False, f"{name} has shape {tuple(values.shape)} for {len(batch.images)} images")
         if not bool(torch.isfinite(values).all()):
             return held_if(False, f"{name} is not finite")
-    if model.selection_measure is not None and model.selection_measure not in measures:
-        return held_if(False, f"selection_measure {model.selection_measure} is none of {', '.join(measures)}")
-    if model.selection_measure is not None and measures[model.selection_measure].dim() > 1:
-        shape = tuple(measures[model.selection_measure].shape)
-        return held_if(False, f"{model.selection_measure} has shape {shape}, a curve, and selects checkpoints")
+    selecting = model.selection_measure
+    if selecting is not None and selecting not in measures:
+        return held_if(False, f"selection_measure {selecting} is none of {', '.join(measures)}")
+    if selecting is not None and measures[selecting].dim() > 1:
+        shape = tuple(measures[selecting].shape)
+        return held_if(False, f"{selecting} has shape {shape}, a curve, and selects checkpoints")
     declared = [name if name in model.measures else f"{name} ({NOT_DECLARED})" for name in measures]
     return held_if(bool(measures), f"{', '.join(declared) or 'no measure'} of {len(batch.images)} images each")
 
@@ -73,10 +74,8 @@ def state_survives(subject: Subject) -> Finding:
     batch = subject.batch()
     ours, theirs = _measured(model, batch), _measured(other, batch)
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    seen = f"{len(model.state_dict())} tensors"
-    return held_if(
-        not different, f"{seen}, yet another {', '.join(different)}" if different else f"{seen}, same measures"
-    )
+    outcome = f"yet another {', '.join(different)}" if different else "same measures"
+    return held_if(not different, f"{len(model.state_dict())} tensors, {outcome}")
 
 
 def measures_are_of_the_image(subject: Subject) -> Finding:
