@@ -72,14 +72,13 @@ def generated_images_are_detached(subject: Subject) -> Finding:
     if not others:
         raise DoesNotApply(f"no other phase than {own.name} trains a parameter")
     found = gradients(model, own.loss(subject.batch()).value)
-    in_last = in_others = 0.0
-    for name, weight in model.named_parameters():
-        if (gradient := found.get(name)) is None:
-            continue
-        if id(weight) in last:
-            in_last = max(in_last, float(gradient.abs().max()))
-        elif id(weight) in others:
-            in_others = max(in_others, float(gradient.abs().max()))
+
+    def largest(ids: set[int]) -> float:
+        of_ids = [found.get(name) for name, weight in model.named_parameters() if id(weight) in ids]
+        # Not Python's max, which passes over NaN.
+        return float(torch.tensor([0.0, *(float(part.abs().max()) for part in of_ids if part is not None)]).max())
+
+    in_last, in_others = largest(last), largest(others - last)
     seen = f"phase {own.name}: largest gradient in its last layer {in_last:.1e}, in other phases {in_others:.1e}"
     return held_if(in_others == 0.0 < in_last, seen)
 

@@ -137,12 +137,19 @@ class AttachedImages(GAN):
     """Images of the generator are scored with their graph, so that the discriminator's loss has a gradient in it."""
 
     def _discriminator_loss(self, batch: Batch) -> Loss:
-        generated = self._generate_for(batch)
-        conditions = self.conditioning.conditions(batch.labels)
-        fake = self._scores(self.discriminator(generated.images, generated.conditions))
-        real = self._scores(self.discriminator(2 * batch.images - 1, conditions))
+        generated = self._generate_for(batch.labels)
+        fake = self._scores(self.discriminator(generated.images, generated.conditions).outputs)
+        real = self._scores(self.discriminator(2 * batch.images - 1, self._conditions(batch.labels)).outputs)
         value = self.objective.discriminator_loss(real, fake)
         return Loss(value=value, metrics={"adversarial_nats": value.detach()})
+
+
+class AttachedByNaN(GAN):
+    """The discriminator's loss depends on the generated images by a root at zero, whose gradient is no number."""
+
+    def _discriminator_loss(self, batch: Batch) -> Loss:
+        loss = super()._discriminator_loss(batch)
+        return replace(loss, value=loss.value + (0 * self._generate_for(batch.labels).images).sum().sqrt())
 
 
 class OneOptimizer(AttachedImages):

@@ -210,6 +210,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
     "another sampler": (pixelcnn(broken.OtherSampler), {"incremental sampler equals full pass"}),
     "forgetful completion": (pixelcnn(broken.ForgetfulCompletion), {"completion keeps what is given"}),
     "attached images": (gan(broken.AttachedImages), {"generated images are detached"}),
+    "images attached by NaN": (gan(broken.AttachedByNaN), {"generated images are detached"}),
     "one optimiser for both networks": (
         gan(broken.OneOptimizer),
         {"generated images are detached", "phases are isolated"},
@@ -266,7 +267,9 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
 def test_a_planted_mistake_is_found_by_its_name(mistake: str) -> None:
     make, expected = BROKEN[mistake]
     subject = subject_of(make)
-    assert {name for name in expected if find(name, subject).result == "FAILED"} == expected
+    found = {name: find(name, subject) for name in expected}
+    assert {name for name, finding in found.items() if finding.result == "FAILED"} == expected
+    assert not any(finding.seen.startswith("raised") for finding in found.values()), "the mistake itself is found"
 
 
 @pytest.mark.slow
