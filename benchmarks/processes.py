@@ -207,7 +207,7 @@ def print_volumes(models: Sequence[str]) -> None:
                     trainer._observe(StopRequest(str))
                 other = (sum(messages) - gradients) / 1e3
                 pays = (2e3 * (8 * sum(messages) / rate + len(messages) * latency) for rate, latency in LINKS)
-                cells = " | ".join(f"{milliseconds:.2g} ms" for milliseconds in pays)
+                cells = " | ".join(f"{cost:{'.2g' if cost < 10 else '.0f'}} ms" for cost in pays)
                 tell(f"| `{model}` | {gradients / 1e6:.3f} MB | {other:.2f} kB | {len(messages)} | {cells} |")
 
 
