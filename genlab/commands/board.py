@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from genlab.config.fields import reader_of
@@ -39,7 +40,7 @@ class BoardSettings:
             tail = f"did you mean '{guess}'?" if guess else "train first, or name another: genlab board some/folder"
             raise ValueError(f"folder must be an existing folder of runs, got {self.folder}; {tail}")
 
-    @property
+    @cached_property
     def place(self) -> Path:
         """The folder, or that of the run which has this name."""
         folder = Path(self.folder)

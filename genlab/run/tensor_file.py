@@ -27,7 +27,19 @@ _MAX_HEADER_BYTES = 100_000_000  # as in the library
 
 
 def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Return the content of a safetensors file.
+    """Return the content of a safetensors file, which is the same for the same tensors and metadata."""
+    content = _serialise(tensors, metadata)
+    end = _end_of_header(content)
+    header = json.loads(content[_LENGTH_BYTES:end])
+    # The library's order is another in each call, and so is the digest of the file.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors stay aligned
+    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, memoryview(content)[end:]))
+
+
+def _serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a file with its metadata in any order, without a second copy of the tensors.
 
     Tensors that share memory are written one by one: the file knows no sharing, and the model restores it.
     """
@@ -38,12 +50,12 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
         storage = (value.device, value.untyped_storage().data_ptr())
         separate[name] = value.clone() if storage in storages else value
         storages.add(storage)
-    return _with_sorted_metadata(safetensors.torch.save(separate, metadata={"format": "pt", **metadata}))
+    return safetensors.torch.save(separate, metadata={"format": "pt", **metadata})
 
 
 def seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes | memoryview, ...]:
     """Return the content of a safetensors file with its own SHA-256, in parts to be written one after the other."""
-    content = serialise(tensors, {**metadata, "sha256": "0" * _NUM_DIGITS})
+    content = _serialise(tensors, {**metadata, "sha256": "0" * _NUM_DIGITS})
     place = _place_of_digest(content)
     digest = hashlib.sha256(content).hexdigest().encode()
     return content[:place], digest, memoryview(content)[place + _NUM_DIGITS :]
@@ -178,16 +190,6 @@ def decode(text: str, tensors: Mapping[str, Tensor]) -> Any:
         raise ValueError(f"it has no tensor {error}") from error
     except (TypeError, RecursionError) as error:
         raise ValueError(str(error).splitlines()[0]) from error
-
-
-def _with_sorted_metadata(content: bytes) -> bytes:
-    """Return a file with its metadata in order: the library's order is another in each call, and so is the digest."""
-    end = _end_of_header(content)
-    header = json.loads(content[_LENGTH_BYTES:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors stay aligned
-    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "little"), text, memoryview(content)[end:]))
 
 
 def _refuse(constant: str) -> NoReturn:

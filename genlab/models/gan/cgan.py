@@ -71,7 +71,7 @@ class CGANGenerator(GeneratorNetwork):
         dropout: float,
     ) -> None:
         super().__init__()
-        _require("generator", dropout, noise=noise_units, class_=class_units, joint=joint_units)
+        _require("generator", dropout, noise_units=noise_units, class_units=class_units, joint_units=joint_units)
         self.shape = (spec.channels, spec.height, spec.width)
         self.num_classes = spec.num_classes
         self.of_noise = nn.Linear(num_inputs - spec.num_classes, noise_units)
@@ -116,7 +116,7 @@ class CGANDiscriminator(DiscriminatorNetwork):
         dropout: float,
     ) -> None:
         super().__init__()
-        _require("discriminator", dropout, image=image_units, class_=class_units, joint=joint_units)
+        _require("discriminator", dropout, image_units=image_units, class_units=class_units, joint_units=joint_units)
         self.of_image = Maxout(spec.channels * spec.height * spec.width, image_units, 5)
         self.of_class = Maxout(num_conditions, class_units, 5) if num_conditions else None
         self.joint = Maxout(image_units + (class_units if num_conditions else 0), joint_units, 4)
@@ -134,7 +134,7 @@ class CGANDiscriminator(DiscriminatorNetwork):
 
 def _require(network: str, dropout: float, **units: int) -> None:
     for name, number in units.items():
-        require_count(f"model.{network}.{name.rstrip('_')}_units", number)
+        require_count(f"model.{network}.{name}", number)
     require_between(f"model.{network}.dropout", dropout, 0.0, 0.99)
 
 
