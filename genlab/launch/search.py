@@ -238,16 +238,17 @@ class Search:
     def _tell(self, trial: "Trial", record: JobRecord | None) -> None:
         from optuna.trial import TrialState
 
-        status = "failed" if record is None else record.status
-        trial.set_user_attr("status", status)
-        if record is not None and record.reason is not None:
+        if record is None:
+            trial.set_user_attr("status", "failed")
+            trial.study.tell(trial, state=TrialState.FAIL)
+            return
+        trial.set_user_attr("status", record.status)
+        if record.reason is not None:
             trial.set_user_attr("reason", record.reason)
-        _, value = (
-            (None, None) if record is None else measured(self._sweep.run_summary(record), self._comparison.measure)
-        )
-        if status == "pruned" and trial.study.trials[trial.number].intermediate_values:
+        _, value = measured(self._sweep.run_summary(record), self._comparison.measure)
+        if record.status == "pruned" and trial.study.trials[trial.number].intermediate_values:
             trial.study.tell(trial, state=TrialState.PRUNED)
-        elif record is not None and record.exit_code == 0 and value is not None:
+        elif record.exit_code == 0 and value is not None:
             trial.study.tell(trial, value)
         else:
             trial.study.tell(trial, state=TrialState.FAIL)
