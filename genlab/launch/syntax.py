@@ -53,7 +53,7 @@ def expanded(arguments: Sequence[str], syntax: Syntax) -> list[str]:
     if not bare and not any(argument.startswith(f"{syntax.positional}=") for argument in free):
         # A folder whose name looks like a setting.
         found = next((argument for argument in free if Path(argument).exists()), None)
-        return [_override(Flag(syntax.positional), argument) if argument is found else argument for argument in line]
+        return [_override(syntax.positional, argument) if argument is found else argument for argument in line]
     if len(bare) > 1:
         hint = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
         raise ConfigurationError(f"one {syntax.positional} must be given, got {' and '.join(bare)}{hint}")
@@ -77,13 +77,13 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
         elif flag.suffix is None:
             line.append(f"{flag.key}={value if has_value else flag.default}")
         elif has_value:
-            line.append(_override(flag, value))
+            line.append(_override(flag.key, value))
         elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
-            line.append(_override(flag, remaining.pop(0)))
+            line.append(_override(flag.key, remaining.pop(0)))
         elif flag.default is None:
             raise ConfigurationError(f"{name} needs a value")
         else:
-            line.append(_override(flag, flag.default))
+            line.append(_override(flag.key, flag.default))
     return line
 
 
@@ -111,8 +111,8 @@ def _are_free(arguments: Sequence[str]) -> list[bool]:
     ]
 
 
-def _override(flag: Flag, value: str) -> str:
-    return f"{flag.key}={_quoted(value)}"
+def _override(key: str, value: str) -> str:
+    return f"{key}={_quoted(value)}"
 
 
 def _quoted(text: str) -> str:
