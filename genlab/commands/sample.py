@@ -38,8 +38,14 @@ from genlab.types import Batch
 _KEYS_OF_GRIDS = ("images", "split", "given_rows", "fill", "latent_steps")
 _KEYS_OF_DATA = ("split", "dataset.root", "allow_other_data")
 _KEYS_OF_COMPLETIONS = ("given_rows", "fill")
-_ARGUMENTS = {"temperature": "temperature", "label": "label", "given_rows": "given", "fill": "given"}
-_ARGUMENTS |= {"latent_steps": "num_steps", "method": "method"}
+_ARGUMENTS = {
+    "temperature": "temperature",
+    "label": "label",
+    "given_rows": "given",
+    "fill": "given",
+    "latent_steps": "num_steps",
+    "method": "method",
+}
 """The settings that only some models have, and the arguments of their methods."""
 
 

@@ -29,9 +29,17 @@ Node = dict[str, Any]
 DEFAULT_PHASE = "default"
 _NAME = "name"  # of the folder, and no part of the run
 MAX_SEED = 2**63 - 1
-_BOUND = {"optimizers": "optimizer", "settings": "trainer", "quality_settings": "quality"}
-_BOUND |= {f"bound_{node}": node for node in ("dataset", "model", "schedule")}
-_BOUND |= {"bound_observers": "observer", "loggers": "logger"}
+_BOUND = {
+    "optimizers": "optimizer",
+    "settings": "trainer",
+    "quality_settings": "quality",
+    "bound_dataset": "dataset",
+    "bound_model": "model",
+    "bound_schedule": "schedule",
+    "bound_observers": "observer",
+    "loggers": "logger",
+}
+"""The cached properties of a configuration, in the order in which they are checked, and the node of each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,8 +46,11 @@ _HARMLESS_OF_HYDRA = re.compile(
 _NEEDS_TRUST = re.compile(r"\$\{|_target_|hydra|cache|download")
 _OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 # Packages of the extra that a choice needs, by a part of the target that it names.
-_NEEDED = {"genlab_tpe": "optuna", "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher"}
-_NEEDED["hydra_submitit_launcher"] = "hydra_plugins.hydra_submitit_launcher"
+_NEEDED = {
+    "genlab_tpe": "optuna",
+    "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher",
+    "hydra_submitit_launcher": "hydra_plugins.hydra_submitit_launcher",
+}
 
 
 def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPlan | None:
