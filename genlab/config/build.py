@@ -126,6 +126,16 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(signature.parameters)
 
 
+def is_keyword(parameter: inspect.Parameter) -> bool:
+    """Return True if an argument can be passed by the name of this parameter."""
+    return parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+
+
+def takes_any_name(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Return True if arguments of any name can be passed."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def _bind_value(value: Any, hint: Any, key: str, *, is_trusted: bool) -> Any:
     if not _holds_nodes(value):
         return fit(value, hint, key)
@@ -226,9 +236,9 @@ def _require_known_names(
     key: str,
     run_time: Collection[str],
 ) -> None:
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if takes_any_name(parameters):
         return
-    named = {name for name, parameter in parameters.items() if _is_keyword(parameter)}
+    named = {name for name, parameter in parameters.items() if is_keyword(parameter)}
     from_configuration = sorted(named - set(run_time))
     for name in arguments:
         if name in run_time:
@@ -246,12 +256,8 @@ def _require_complete(
     target: Callable[..., Any], parameters: Mapping[str, inspect.Parameter], supplied: Collection[str], key: str
 ) -> None:
     for name, parameter in parameters.items():
-        if _is_keyword(parameter) and parameter.default is parameter.empty and name not in supplied:
+        if is_keyword(parameter) and parameter.default is parameter.empty and name not in supplied:
             raise ConfigurationError(f"{join(key, name)} is missing: {target.__name__} needs it")
-
-
-def _is_keyword(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _hint(parameter: inspect.Parameter | None) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from pydantic.json_schema import GenerateJsonSchema
 
-from genlab.config.build import PARTIAL, TARGET, of_instances, parameters_of
+from genlab.config.build import PARTIAL, TARGET, is_keyword, of_instances, parameters_of, takes_any_name
 from genlab.config.catalogue import keys_of
 from genlab.config.compose import GLOBAL_GROUPS
 from genlab.config.fields import adapter
@@ -126,15 +126,10 @@ def _of_target(name: str, group: str, groups: Collection[str]) -> Schema:
     }
     properties: dict[str, Schema] = {TARGET: {"type": "string"}, PARTIAL: {"type": "boolean"}, "defaults": {}}
     for key, parameter in parameters.items():
-        if key not in _RUN_TIME.get(group.partition("/")[0], ()) and parameter.kind in (
-            parameter.KEYWORD_ONLY,
-            parameter.POSITIONAL_OR_KEYWORD,
-        ):
-            properties[key] = _of_value(parameter.annotation)
-            if f"{group}/{key}" in groups:
-                properties[key] = _reference(f"{group}/{key}")
-    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return _described({**_object(properties), "additionalProperties": is_open}, descriptions)
+        if is_keyword(parameter) and key not in _RUN_TIME.get(group.partition("/")[0], ()):
+            part = f"{group}/{key}"
+            properties[key] = _reference(part) if part in groups else _of_value(parameter.annotation)
+    return _described({**_object(properties), "additionalProperties": takes_any_name(parameters)}, descriptions)
 
 
 def _of_settings(settings: type, groups: Collection[str], *others: str) -> Schema:

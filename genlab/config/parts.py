@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genlab.config.build import PARTIAL, TARGET, parameters_of
+from genlab.config.build import PARTIAL, TARGET, parameters_of, takes_any_name
 from genlab.config.compose import parse_overrides
 from genlab.config.targets import find_target
 
@@ -34,6 +34,6 @@ def with_replaced_parts(values: Mapping[str, Any], overrides: Sequence[str]) -> 
             parameters = parameters_of(find_target(node[TARGET], place.rstrip(".")))
             typed = (key.removeprefix(place).partition(".")[0] for key in keys if key.startswith(place))
             taken = {TARGET, PARTIAL, *parameters, *typed}
-            is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+            is_open = takes_any_name(parameters)
             replaced[part] = {key: value for key, value in node.items() if is_open or key in taken}
     return {**values, _MODEL: {**model, **replaced}}
