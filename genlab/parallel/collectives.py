@@ -124,17 +124,18 @@ def same_draws() -> Iterator[None]:
     if not _here.is_one_batch or _here.is_drawing_same:
         yield
         return
-    own = {device: generator.get_state() for device, generator in _default_generators(_here.same_draws)}
-    for device, generator in _default_generators(_here.same_draws):
-        generator.set_state(_here.same_draws[device].get_state())
+    pairs = [(_default_generator(device), same) for device, same in _here.same_draws.items()]
+    own_states = [default.get_state() for default, _ in pairs]
+    for default, same in pairs:
+        default.set_state(same.get_state())
     _here.is_drawing_same = True
     try:
         yield
     finally:
         _here.is_drawing_same = False
-        for device, generator in _default_generators(_here.same_draws):
-            _here.same_draws[device].set_state(generator.get_state())
-            generator.set_state(own[device])
+        for (default, same), own_state in zip(pairs, own_states, strict=True):
+            same.set_state(default.get_state())
+            default.set_state(own_state)
 
 
 def is_drawing_same() -> bool:
@@ -142,10 +143,8 @@ def is_drawing_same() -> bool:
     return _here.is_drawing_same
 
 
-def _default_generators(devices: Iterable[torch.device]) -> Iterator[tuple[torch.device, Generator]]:
-    for device in devices:
-        is_cuda = device.type == "cuda"
-        yield device, torch.cuda.default_generators[device.index] if is_cuda else torch.default_generator
+def _default_generator(device: torch.device) -> Generator:
+    return torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
 
 
 def draw_rows(draw: Callable[[int], Tensor], num_rows: int, *, dim: int = 0) -> Tensor:
