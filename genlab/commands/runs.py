@@ -74,22 +74,26 @@ def table(runs: Sequence[Run], *, width: int = 0) -> str:
             whole, since it is there to be typed; measures are cut, and lose their step where that is not enough.
     """
     rows = [_row(run) for run in runs]
-    table = aligned([_HEADER], rows, width=0)
-    if not width or _width(table) <= width:
-        return table
+    whole = aligned([_HEADER], rows, width=0)
+    if not width or _width(whole) <= width:
+        return whole
     most = _most_of_measure(rows, width)
     if most < max(len(_shortened(row[_MEASURE], 0)) for row in rows):
         rows = [(*row[:_MEASURE], row[_MEASURE].partition(" (step ")[0], *row[_MEASURE + 1 :]) for row in rows]
         most = _most_of_measure(rows, width)
     rows = [(*row[:_MEASURE], _shortened(row[_MEASURE], most), *row[_MEASURE + 1 :]) for row in rows]
-    head, rule, *lines = aligned([_HEADER[1:]], [row[1:] for row in rows], width=0).splitlines()
+    head, rule, *lines = _without_names(rows).splitlines()
     named = [text for row, line in zip(rows, lines, strict=True) for text in (row[0], f"{_INDENT}{line}")]
     return "\n".join((_HEADER[0], f"{_INDENT}{head}", f"{_INDENT}{rule}", *named))
 
 
+def _without_names(rows: Sequence[tuple[str, ...]]) -> str:
+    return aligned([_HEADER[1:]], [row[1:] for row in rows], width=0)
+
+
 def _most_of_measure(rows: Sequence[tuple[str, ...]], width: int) -> int:
-    """Return the longest measure with which rows without their name fit a width."""
-    excess = _width(aligned([_HEADER[1:]], [row[1:] for row in rows], width=0)) + len(_INDENT) - width
+    """Return the length of the longest measure with which rows without their names fit a width."""
+    excess = _width(_without_names(rows)) + len(_INDENT) - width
     return max(len(row[_MEASURE]) for row in rows) - max(excess, 0)
 
 
@@ -179,8 +183,8 @@ def _holds_results_alone(run: Run) -> bool:
 
 def _bytes(num_bytes: int) -> str:
     size = float(num_bytes)
-    units = iter(("B", "kB", "MB", "GB"))
-    unit = next(units)
-    while size >= _KILO and (larger := next(units, None)) is not None:
-        size, unit = size / _KILO, larger
-    return f"{size:.0f} {unit}"
+    for unit in ("B", "kB", "MB"):
+        if size < _KILO:
+            return f"{size:.0f} {unit}"
+        size /= _KILO
+    return f"{size:.0f} GB"
