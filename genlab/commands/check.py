@@ -19,7 +19,6 @@ from genlab.models.base import Model
 from genlab.types import ImageSpec
 
 _OF_TRAINING = ("dataset", "optimizer", "quality", "recipe", "schedule", "trainer")
-_SPEC = "spec"
 _RESULT_WIDTH = len("does not apply")
 
 
@@ -76,7 +75,7 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
     values = with_replaced_parts(values, overrides)
     of_model = {key: value for key, value in values.items() if key not in _OF_TRAINING}
     settings = check_fields(CheckSettings, of_model, "")
-    bind(settings.model, "model", run_time=(_SPEC,), expects=Model)
+    bind(settings.model, "model", run_time=("spec",), expects=Model)
     return settings
 
 
@@ -92,7 +91,7 @@ def run(settings: CheckSettings, context: JobContext) -> None:
         torch.set_num_threads(settings.num_threads)
 
     def make(spec: ImageSpec) -> Model:
-        model: Model = build(settings.model, "model", expects=Model, **{_SPEC: spec})
+        model: Model = build(settings.model, "model", expects=Model, spec=spec)
         return model
 
     image = partial(
