@@ -62,7 +62,8 @@ def run(settings: DoctorSettings, context: JobContext) -> None:
     for name, holds in NUMERICS.items():
         is_sound = holds()
         print(f"  {'ok  ' if is_sound else 'FAIL'} {name}")
-        failed += [] if is_sound else [name]
+        if not is_sound:
+            failed.append(name)
     if failed:
         raise UnsoundNumericsError(f"this machine fails: {', '.join(failed)}; reinstall torch, or use another device")
 

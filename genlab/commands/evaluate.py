@@ -268,9 +268,9 @@ def _model_to_sample(evaluation: Evaluation) -> GenerativeModel | None:
     """Return the model if its samples are to be measured: on request, or because it has no likelihood."""
     settings, model = evaluation.settings, evaluation.trained.model
     if not isinstance(model, GenerativeModel):
-        of_samples = ["samples must be null or false"] if settings.samples else []
-        for rule in (*of_samples, *settings.requests_of_samples.values()):
-            raise ConfigurationError(f"{rule} for {type(model).__name__}, which draws no images")
+        rules = ["samples must be null or false"] if settings.samples else [*settings.requests_of_samples.values()]
+        if rules:
+            raise ConfigurationError(f"{rules[0]} for {type(model).__name__}, which draws no images")
         return None
     if not settings.samples and not settings.requests_of_samples and has_likelihood(model):
         return None

@@ -156,8 +156,8 @@ def require_consistent(settings: EvaluateSettings) -> None:
 
 
 def _require_effect(keys: Collection[str], what: str) -> None:
-    for key in sorted(keys):
-        raise ConfigurationError(f"{key} has no effect on {what}")
+    if keys:
+        raise ConfigurationError(f"{min(keys)} has no effect on {what}")
 
 
 def _check_given_samples(settings: EvaluateSettings) -> None:

@@ -169,7 +169,8 @@ def _curves(runs: Sequence[Run]) -> str:
     drawn = []
     for number, run in _numbered(runs):
         found = curves(run.folder)
-        drawn += [(number, run)] if found else []
+        if found:
+            drawn.append(number)
         for tag, points in found.items():
             by_tag.setdefault(tag, []).append(Line(number, points))
     tags = sorted(
@@ -179,7 +180,7 @@ def _curves(runs: Sequence[Run]) -> str:
     if not charts:
         return "<p>No run has written a curve.</p>"
     short = short_names([run.name for run in runs])
-    names = "".join(f"<li>{swatch(number)}#{number} {_text(short[number - 1])}</li>" for number, _ in drawn)
+    names = "".join(f"<li>{swatch(number)}#{number} {_text(short[number - 1])}</li>" for number in drawn)
     aside = [tag for tag in charts if tag.rpartition("/")[2] in _ASIDE]
     text = f'<ul class="legend">{names}</ul>' + _figures(charts, [tag for tag in charts if tag not in aside])
     if aside:

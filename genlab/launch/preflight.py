@@ -148,7 +148,8 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
             raise ConfigurationError("resume cannot be swept; resume one run at a time, without -m")
         choices.append(chosen(composed.hydra.runtime.choices))
         settings_of_job = _read(module, composer, composed, job_overrides)
-        destinations += [module.destination(settings_of_job)] if isinstance(module, ReplacingModule) else []
+        if isinstance(module, ReplacingModule):
+            destinations.append(module.destination(settings_of_job))
         processes = _processes(module, settings_of_job, None)
         devices = devices or processes.visible_devices
         if settings is None and processes.num > 1:
