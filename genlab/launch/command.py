@@ -41,7 +41,7 @@ from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import CommandModule, JobContext, PickledJob, SpreadModule
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.launch.outcome import finalise_status
-from genlab.launch.preflight import Plan, of_job, preflight
+from genlab.launch.preflight import CheckedRun, CheckedSweep, of_job, preflight
 from genlab.launch.processes import environment, launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
@@ -117,32 +117,32 @@ def launch(
             if worker is not None:
                 overrides += _of_restart(worker)
             module = job.module()
-            plan = preflight(composer, overrides, module=module, is_sweep=is_sweep, worker=worker)
+            checked = preflight(composer, overrides, module=module, is_sweep=is_sweep, worker=worker)
             if command in _MAKE_FILES:
                 outlive_readers()
                 if isinstance(module, SpreadModule) and (stray := stray_place_warning()) is not None:
                     print(f"genlab: warning: {stray}", file=sys.stderr)  # noqa: T201
-            if worker is not None and not worker.is_first:
-                _run_beside(module, plan, overrides, worker)
-            elif plan.is_sweep:
-                _sweep(composer, plan, config_dir=options.config_dir, job=job)
-            elif worker is None and plan.processes.num > 1:
-                return _run_in_processes(command, overrides, flags, plan)
+            if isinstance(checked, CheckedSweep):
+                _sweep(composer, checked, config_dir=options.config_dir, job=job)
+            elif worker is not None and not worker.is_first:
+                _run_beside(module, checked, overrides, worker)
+            elif worker is None and checked.processes.num > 1:
+                return _run_in_processes(command, overrides, flags, checked)
             else:
-                return _run_once(composer, overrides, plan, module)
+                return _run_once(composer, overrides, checked, module)
             return None
     run_hydra(command, [*overrides, *flags], job=job)
     return None
 
 
-def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: CommandModule) -> Path | None:
+def _run_once(composer: Composer, overrides: Sequence[str], checked: CheckedRun, module: CommandModule) -> Path | None:
     """Run a job in this process, with the settings that were read and checked."""
-    folder, is_new = _made(plan)
+    folder, is_new = _made(checked)
     failures: list[Exception] = []
 
     def job(configuration: Composed) -> None:
         try:
-            _run_here(module, configuration, plan.single)
+            _run_here(module, configuration, checked.settings)
         except Exception as error:  # Hydra would announce it in a line of its own
             failures.append(error)
 
@@ -159,20 +159,20 @@ def _run_once(composer: Composer, overrides: Sequence[str], plan: Plan, module: 
     return folder
 
 
-def _made(plan: Plan) -> tuple[Path | None, bool]:
-    """Make the run folder of a plan; return None for a command without one."""
-    return make_new(Path(plan.folder)) if plan.has_run_folder else (None, False)
+def _made(checked: CheckedRun) -> tuple[Path | None, bool]:
+    """Make the folder of a run; return None for a command without one."""
+    return make_new(checked.folder) if checked.has_run_folder else (None, False)
 
 
 def _in_folder(folder: Path | None) -> list[str]:
     return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
 
 
-def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], plan: Plan) -> Path | None:
-    folder, is_new = _made(plan)
+def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], checked: CheckedRun) -> Path | None:
+    folder, is_new = _made(checked)
     previous = {} if folder is None else read_summary(folder)
     try:
-        launch_processes(command, [*overrides, *_in_folder(folder), *flags], plan.processes)
+        launch_processes(command, [*overrides, *_in_folder(folder), *flags], checked.processes)
     except GenlabError as error:
         if folder is None or error.exit_code == FolderInUseError.exit_code:
             raise
@@ -182,7 +182,7 @@ def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[st
     return folder
 
 
-def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], worker: Worker) -> None:
+def _run_beside(module: CommandModule, checked: CheckedRun, overrides: Sequence[str], worker: Worker) -> None:
     """Run a job in a process other than rank 0, without Hydra's files and without output."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
@@ -191,13 +191,13 @@ def _run_beside(module: CommandModule, plan: Plan, overrides: Sequence[str], wor
         command=shlex.join(["genlab", *arguments]),
         overrides=arguments,
         choices={},
-        run_folder=Path(plan.folder),
+        run_folder=checked.folder,
         is_restarted=worker.remembered() is not None,
         config_folders=(),
     )
     nowhere = io.StringIO()
     with leaving_orderly(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-        module.run(plan.single, context)
+        module.run(checked.settings, context)
 
 
 def _of_restart(worker: Worker) -> list[str]:
@@ -208,18 +208,18 @@ def _of_restart(worker: Worker) -> list[str]:
     return [f"hydra.run.dir={quoted(str(folder))}", *(["hydra.output_subdir=null"] if folder.exists() else [])]
 
 
-def _sweep(composer: Composer, plan: Plan, *, config_dir: str | None, job: PickledJob) -> None:
+def _sweep(composer: Composer, checked: CheckedSweep, *, config_dir: str | None, job: PickledJob) -> None:
     def run(folder: Path) -> None:
         # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
         of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
-        composer.run([*plan.hydra_overrides, *plan.overrides, *of_hydra], job, is_sweep=True)
+        composer.run([*checked.hydra_overrides, *checked.overrides, *of_hydra], job, is_sweep=True)
 
-    with plan.machine:
-        if plan.settings is None:
-            _run_all(run, Path(plan.folder))
+    with checked.machine:
+        if checked.settings is None:
+            _run_all(run, checked.folder)
         else:
-            record = SweepPlan(overrides=plan.overrides, config_dir=config_dir, jobs=plan.jobs)
-            run_sweep(Path(plan.folder), plan.settings, record, run=run)
+            record = SweepPlan(overrides=checked.overrides, config_dir=config_dir, jobs=checked.jobs)
+            run_sweep(checked.folder, checked.settings, record, run=run)
 
 
 def _run_all(run: Callable[[Path], None], folder: Path) -> None:

@@ -5,8 +5,8 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,31 +39,38 @@ _ALONE = Processes(num=1)
 _JOB_NUMBER = re.compile(r"\bhydra[:.]job\.(num|id)\b")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The checked plan of a run or a sweep."""
+@dataclass(frozen=True, kw_only=True)
+class CheckedRun:
+    """A single run that was composed and checked."""
 
-    is_sweep: bool
-    folder: str
-    has_run_folder: bool = True
+    folder: Path
+    has_run_folder: bool
     """True if the command makes and locks a run folder."""
-    single: Any = None
-    """Checked settings of a single run."""
-    overrides: tuple[str, ...] = ()
-    """Overrides of a sweep, whose jobs are in a fixed order."""
-    processes: Processes = _ALONE
-    settings: SweepSettings | None = None
-    """Settings of a sweep that writes a table of its jobs."""
-    jobs: tuple[tuple[str, ...], ...] | None = None
-    hydra_overrides: tuple[str, ...] = ()
-    """Overrides of Hydra that are put before those of a sweep."""
-    machine: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """Context in which the launcher of a sweep runs."""
+    settings: Any
+    """As the command has read them."""
+    processes: Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedSweep:
+    """A sweep whose jobs were checked."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+    """In which the order of the jobs is fixed."""
+    settings: SweepSettings | None
+    """None for a sweep that writes no table of its jobs."""
+    jobs: tuple[tuple[str, ...], ...] | None
+    """Overrides of each job; None where a search makes them one by one, or without a table."""
+    hydra_overrides: tuple[str, ...]
+    """Overrides of Hydra that are put before those of the sweep."""
+    machine: AbstractContextManager[None]
+    """Context in which the launcher runs."""
 
 
 def preflight(
     composer: Composer, overrides: Sequence[str], *, module: CommandModule, is_sweep: bool, worker: Worker | None
-) -> Plan:
+) -> CheckedRun | CheckedSweep:
     """Compose and check the run, or the jobs of the sweep.
 
     Args:
@@ -92,20 +99,14 @@ def preflight(
     os.environ.update(select_resolved(composed, "hydra.job.env_set"))
     settings = _read(module, composer, composed, overrides)
     processes = _processes(module, settings, worker)
-    folder = _folder_of(composed, "hydra.run.dir")
+    folder = Path(_folder_of(composed, "hydra.run.dir"))
     has_run_folder = composed.hydra.run.dir != "."
     if has_run_folder and (worker is None or worker.is_first):
-        require_free(Path(folder))
+        require_free(folder)
         if composed.get("resume") is None and (worker is None or worker.remembered() is None):
-            require_fresh(Path(folder))
-        require_space(Path(folder), START_BYTES)
-    return Plan(
-        is_sweep=False,
-        folder=folder,
-        has_run_folder=has_run_folder,
-        single=settings,
-        processes=processes,
-    )
+            require_fresh(folder)
+        require_space(folder, START_BYTES)
+    return CheckedRun(folder=folder, has_run_folder=has_run_folder, settings=settings, processes=processes)
 
 
 def _require_working_directory(composed: Composed) -> None:
@@ -127,7 +128,7 @@ def _folder_of(composed: Composed, key: str) -> str:
     return expanded(str(select_resolved(composed, key)), key)
 
 
-def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> Plan:
+def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: CommandModule) -> CheckedSweep:
     whole = composer.compose(overrides, is_sweep=True)
     _require_working_directory(whole)
     hide_progress(whole.hydra.runtime.choices["hydra/job_logging"] == "quiet")
@@ -168,9 +169,8 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         if settings.resume is None and (Path(folder) / CONFIG_NAME).exists():
             raise ConfigurationError(f"hydra.sweep.dir must not be the folder of a run, got {folder}")
     require_space(Path(folder), START_BYTES)
-    return Plan(
-        is_sweep=True,
-        folder=folder,
+    return CheckedSweep(
+        folder=Path(folder),
         overrides=tuple(overrides),
         settings=settings,
         jobs=jobs,
