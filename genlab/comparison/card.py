@@ -26,7 +26,7 @@ class Use:
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")
 
 
-def as_card(run: Run, spec: ImageSpec, origin: Origin, *, use: Use, digest: str, packages: Collection[str] = ()) -> str:
+def as_card(run: Run, spec: ImageSpec, origin: Origin, *, use: Use, digest: str, packages: Collection[str]) -> str:
     """Return the card in Markdown.
 
     Args:

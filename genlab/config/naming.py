@@ -54,7 +54,7 @@ def _key(override: str) -> str:
 
 def numbered(number: str, overrides: Sequence[str], left_out: Collection[str] = ()) -> str:
     """Return ``<number>-<slug>``, or the number alone for an empty slug."""
-    return "-".join(part for part in (number, slug(list(overrides), left_out=left_out)) if part)
+    return "-".join(part for part in (number, slug(overrides, left_out=left_out)) if part)
 
 
 def _short(override: str) -> str:

@@ -249,10 +249,8 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
         if is_replaced:
             sweep.clear()
         arguments = [text for text in plan.overrides if text != QUIET and not text.startswith(f"{_RESUME}=")]
-        sweep.write_plan(
-            SweepPlan(overrides=tuple(arguments), config_dir=plan.config_dir, jobs=plan.jobs),
-            command=shlex.join(["genlab", "train", "-m", *arguments]),
-        )
+        command = shlex.join(["genlab", "train", "-m", *arguments])
+        sweep.write_plan(replace(plan, overrides=tuple(arguments)), command=command)
         sweep.forget_stop()
         tell(f"sweep folder: {from_here(sweep.path)}", is_progress=True)
         with _signals_stop(sweep):
