@@ -94,7 +94,7 @@ class Evaluation:
         is_baseline: bool = False,
         protocol: str | None = None,
     ) -> list[Entry]:
-        """Return measures of given images as entries of the ledger."""
+        """Return measures of the images of the split as entries of the ledger."""
         return entries_from(
             averages,
             declarations,
@@ -243,7 +243,7 @@ def _averages(evaluation: Evaluation) -> dict[str, Average]:
 
 
 def _entered(evaluation: Evaluation, averages: Mapping[str, Average]) -> tuple[list[Entry], list[Entry]]:
-    """Return the ledger entries of given images: measures of the model and its code, and baselines without a model."""
+    """Return the ledger entries of the split: measures of the model and of its code, and baselines without a model."""
     settings, dataset, device = evaluation.settings, evaluation.dataset, evaluation.device
     num_images, model = evaluation.num_images, evaluation.trained.model
     measures = evaluation.enter(averages, model.measures, protocol=evaluation.batching.protocol)

@@ -205,7 +205,7 @@ def _draw_pictures(trained: TrainedModel, settings: SampleSettings, device: torc
     visualize = _visualizer(trained.model, labelled=settings.label is not None)
     options = _options(trained, settings, visualize)
     with first_before_others():  # a download, or images decoded once
-        batch = _given_images(trained, settings, device)
+        batch = _images_of_split(trained, settings, device)
     seed_default_generators(derive_seed(settings.seed, "sample"), device)
     with torch.no_grad(), _refusals_of_the_model(), shared_work():
         pictures = visualize(
@@ -282,7 +282,7 @@ def _chosen(
     return options
 
 
-def _given_images(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:
+def _images_of_split(trained: TrainedModel, settings: SampleSettings, device: torch.device) -> Batch | None:
     if settings.split is None:
         return None
     try:
