@@ -212,7 +212,7 @@ def _sweep(composer: Composer, checked: CheckedSweep, *, config_dir: str | None,
     def run(folder: Path) -> None:
         # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
         of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
-        composer.run([*checked.hydra_overrides, *checked.overrides, *of_hydra], job, is_sweep=True)
+        composer.run([checked.naming_override, *checked.overrides, *of_hydra], job, is_sweep=True)
 
     with checked.machine:
         if checked.settings is None:

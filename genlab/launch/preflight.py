@@ -62,8 +62,8 @@ class CheckedSweep:
     """None for a sweep that writes no table of its jobs."""
     jobs: tuple[tuple[str, ...], ...] | None
     """Overrides of each job; None where a search makes them one by one, or without a table."""
-    hydra_overrides: tuple[str, ...]
-    """Overrides of Hydra that are put before those of the sweep."""
+    naming_override: str
+    """Override of Hydra for the names of the jobs' folders, put before those of the sweep."""
     machine: AbstractContextManager[None]
     """Context in which the launcher runs."""
 
@@ -117,11 +117,11 @@ def _require_working_directory(composed: Composed) -> None:
         )
 
 
-def _of_every_job(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return Hydra's setting for the overrides that all jobs of a sweep share and that no job's folder name repeats."""
+def _naming_override(overrides: Sequence[str]) -> str:
+    """Return the override of Hydra that leaves what all jobs of a sweep share out of the names of their folders."""
     keys = [override.key_or_group for override in parse_overrides(overrides) if not override.is_sweep_override()]
     shared = ",".join(key for key in keys if not key.startswith("hydra"))
-    return (f"hydra.job.config.override_dirname.exclude_keys=[{shared}]",)
+    return f"hydra.job.config.override_dirname.exclude_keys=[{shared}]"
 
 
 def _folder_of(composed: Composed, key: str) -> str:
@@ -174,7 +174,7 @@ def _check_sweep(composer: Composer, overrides: Sequence[str], *, module: Comman
         overrides=tuple(overrides),
         settings=settings,
         jobs=jobs,
-        hydra_overrides=_of_every_job(overrides),
+        naming_override=_naming_override(overrides),
         machine=machine_in_environment(devices, parallel),
     )
 

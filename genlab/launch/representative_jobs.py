@@ -16,7 +16,7 @@ from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.launch.search import interval_ends
 
-MAX_CHECKED_AHEAD = 64
+_MAX_COMPOSED = 64
 MAX_JOBS = 10_000
 Scalar = bool | int | float | str | None
 
@@ -69,11 +69,11 @@ def _num_values(composer: Composer, argument: str, override: Override) -> int:
     return number
 
 
-def _alternatives(line: str, override: Override) -> list[str]:
-    """Return the overrides that one override becomes in the jobs of a sweep; the ends of an interval."""
-    key = override.get_key_element()
+def _alternatives(argument: str, override: Override) -> list[str]:
+    """Return what one override becomes in the jobs of a sweep: each of its values, or the ends of an interval."""
     if not override.is_sweep_override():
-        return [line]
+        return [argument]
+    key = override.get_key_element()
     if override.is_discrete_sweep():
         values = override.sweep_string_iterator()
         return [f"{key}={value}" for value in itertools.islice(values, MAX_JOBS)]
@@ -85,13 +85,14 @@ def jobs_one_change_apart(composer: Composer, overrides: Sequence[str]) -> Itera
 
     Options of groups are composed; another plain value is put into the configuration of the first job.
     """
-    values = [_alternatives(line, parsed) for line, parsed in zip(overrides, parse_overrides(overrides), strict=True)]
+    pairs = zip(overrides, parse_overrides(overrides), strict=True)
+    values = [_alternatives(argument, override) for argument, override in pairs]
     first = [alternatives[0] for alternatives in values]
     parsed_first = parse_overrides(first)
     composed = composer.compose(first)
     yield first, composed
     changes = [(position, value) for position, values_of_one in enumerate(values) for value in values_of_one[1:]]
-    for position, value in changes[: MAX_CHECKED_AHEAD - 1]:
+    for position, value in changes[: _MAX_COMPOSED - 1]:
         job = [*first[:position], value, *first[position + 1 :]]
         others = [override for n, override in enumerate(parsed_first) if n != position]
         (override,) = parse_overrides([value])
