@@ -124,9 +124,9 @@ def _runs(name: str) -> Iterator[Run]:
 
 def _train(name: str) -> None:
     unfinished = next((each for each in _runs(name) if each.folder.name == name), None)
-    words = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
+    arguments = [*overrides_of(name), f"name={name}"] if unfinished is None else [f"resume={unfinished.folder}"]
     # In a session of its own, so that Ctrl-C reaches it once: by this process, which waits until it has saved.
-    with subprocess.Popen([sys.executable, *GENLAB, "train", *words], start_new_session=True) as training:
+    with subprocess.Popen([sys.executable, *GENLAB, "train", *arguments], start_new_session=True) as training:
         forwarded = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         with handling({number: lambda number, _: training.send_signal(number) for number in forwarded}):
             code = training.wait()

@@ -292,7 +292,7 @@ def _settings(run: Run) -> str:
 def changes(run: Run) -> list[str]:
     """Return the overrides that change the training of an experiment's run, those of its resumptions too."""
     resumptions = [shlex.split(command) for command in run.commands if "resume=" in command]
-    later = [word for words in resumptions for word in words if "=" in word and not word.startswith("-")]
+    later = [each for arguments in resumptions for each in arguments if "=" in each and not each.startswith("-")]
     # By key, as the last one counts; a sweep writes True where a user types true.
     overrides = {override.partition("=")[0]: _PYTHONS.sub(_as_typed, override) for override in (*run.overrides, *later)}
     return [override for override in overrides.values() if not override.lstrip("+~").startswith(_NEUTRAL)]

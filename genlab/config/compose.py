@@ -111,8 +111,8 @@ class Composer:
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
             chosen = {
-                line: override
-                for line, override in zip(overrides, parsed, strict=True)
+                argument: override
+                for argument, override in zip(overrides, parsed, strict=True)
                 if self.options(override.key_or_group) and not override.is_sweep_override()
             }
             fixed = fixed_on_resume([override.key_or_group for override in parsed])
@@ -236,12 +236,12 @@ class Composer:
         default = self._compose([])
         lists = self.groups_of_lists()
         own_groups = [*default.hydra.runtime.choices, *lists]
-        lines = [
-            line
-            for line, override in chosen.items()
+        arguments = [
+            argument
+            for argument, override in chosen.items()
             if override.key_or_group != key and ("/" in override.key_or_group or override.key_or_group in own_groups)
         ]
-        composed = self._compose(lines)
+        composed = self._compose(arguments)
         with_hydra = key.startswith("hydra")
         shown = composed if with_hydra else without_hydra(composed)
         keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))

@@ -86,7 +86,7 @@ def differing_data(jobs: Iterable[Mapping[str, str]], overrides: Sequence[str]) 
 
 
 def _chooses_data(overrides: Sequence[str]) -> bool:
-    return any(word.partition("=")[0] == "dataset" for word in overrides)
+    return any(override.partition("=")[0] == "dataset" for override in overrides)
 
 
 @cache

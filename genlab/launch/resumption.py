@@ -53,8 +53,8 @@ def origin_of(context: JobContext) -> Origin:
         return here
     try:
         first = read_origin(context.run_folder)
-        lines = [shlex.split(line) for line in saved_commands(context.run_folder)[1:]]
-        later = [[word for word in words if "=" in word] for words in lines]
+        resumptions = [shlex.split(command) for command in saved_commands(context.run_folder)[1:]]
+        later = [[argument for argument in arguments if "=" in argument] for arguments in resumptions]
     except (OSError, ValueError):  # a damaged record must not end a run
         return replace(here, choices={})
     newest: dict[str, str] = {}

@@ -57,7 +57,7 @@ class JobRecord:
     """Number of threads of its share of the cores; None without a share."""
 
     @property
-    def line(self) -> tuple[str, ...]:
+    def arguments(self) -> tuple[str, ...]:
         """Return the overrides that repeat the job."""
         return self.overrides if self.num_threads is None else (*self.overrides, f"num_threads={self.num_threads}")
 

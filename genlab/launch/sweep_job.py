@@ -181,10 +181,10 @@ def _arguments_of_job(record: JobRecord, run_folder: Path, *, is_resumed: bool) 
     if is_resumed:
         return [*flags, f"resume={quoted(str(run_folder))}", *own]
     clear(run_folder)
-    return [*flags, *record.line, f"hydra.run.dir={quoted(str(run_folder))}", *own]
+    return [*flags, *record.arguments, f"hydra.run.dir={quoted(str(run_folder))}", *own]
 
 
-def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: Mapping[str, str]) -> JobRecord:
+def _run(command: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: Mapping[str, str]) -> JobRecord:
     run_folder = sweep.run_folder(record)
     log = run_folder / OUTPUT_NAME
     follower = MetricsFollower(run_folder)
@@ -197,7 +197,7 @@ def _run(line: Sequence[str], record: JobRecord, sweep: SweepFolder, variables: 
     with log.open("ab") as output:
         start = output.tell()
         started = subprocess.Popen(
-            line,
+            command,
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,

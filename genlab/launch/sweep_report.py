@@ -258,7 +258,8 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
-        return f"best: job {best.record.number}, {value}\n  {_command(best.record.line, config_dir, best.packages)}"
+        command = _command(best.record.arguments, config_dir, best.packages)
+        return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:
         finished = [row for row in rows if row.record.exit_code == 0]
         if not finished:
@@ -277,17 +278,18 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str
     """Return the setting with the best mean over its seeds, and the command that trains it with all of them."""
     best = groups[0]
     seeds = ",".join(_by_key(record.overrides)[_SEED] for record in best.records)
-    line = [argument for argument in best.records[0].line if not argument.startswith(f"{_SEED}=")]
+    shared = [argument for argument in best.records[0].arguments if not argument.startswith(f"{_SEED}=")]
     jobs = ", ".join(str(record.number) for record in best.records)
     extreme = "lowest" if best.minimize else "highest"
     value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
-    return f"best: jobs {jobs}, {value}\n  {_command(['-m', *line, f'{_SEED}={seeds}'], config_dir, best.packages)}"
+    command = _command(["-m", *shared, f"{_SEED}={seeds}"], config_dir, best.packages)
+    return f"best: jobs {jobs}, {value}\n  {command}"
 
 
-def _command(line: Sequence[str], config_dir: str | None, packages: Collection[str]) -> str:
-    arguments = [argument for argument in line if not argument.startswith("name=")]  # the sweep's own
+def _command(arguments: Sequence[str], config_dir: str | None, packages: Collection[str]) -> str:
+    own = [argument for argument in arguments if not argument.startswith("name=")]  # a name is the sweep's
     where = [] if config_dir is None else ["--config-dir", config_dir]
-    return f"{program(packages)} {shlex.join(['train', *arguments, *where])}"
+    return f"{program(packages)} {shlex.join(['train', *own, *where])}"
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -43,21 +43,21 @@ def expanded(arguments: Sequence[str], syntax: Syntax) -> list[str]:
     Raises:
         ConfigurationError: There are several positional arguments, or a flag lacks its value.
     """
-    line = _without_flags(arguments, syntax.flags)
+    given = _without_flags(arguments, syntax.flags)
     if syntax.positional is None:
-        return line
+        return given
     if syntax.takes_several:
-        return _gathered(line, syntax.positional)
-    free = [argument for argument, is_free in zip(line, _are_free(line), strict=True) if is_free]
+        return _gathered(given, syntax.positional)
+    free = [argument for argument, is_free in zip(given, _are_free(given), strict=True) if is_free]
     bare = [argument for argument in free if "=" not in argument]
     if not bare and not any(argument.startswith(f"{syntax.positional}=") for argument in free):
         # A folder whose name looks like a setting.
         found = next((argument for argument in free if Path(argument).exists()), None)
-        return [_override(syntax.positional, argument) if argument is found else argument for argument in line]
+        return [_override(syntax.positional, argument) if argument is found else argument for argument in given]
     if len(bare) > 1:
         hint = f"; did you mean {syntax.second}={bare[1]}?" if syntax.second else ""
         raise ConfigurationError(f"one {syntax.positional} must be given, got {' and '.join(bare)}{hint}")
-    return line
+    return given
 
 
 def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[str]:
@@ -66,25 +66,25 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
     Raises:
         ConfigurationError: A flag lacks its value.
     """
-    line: list[str] = []
+    replaced: list[str] = []
     remaining = list(arguments)
     while remaining:
         argument = remaining.pop(0)
         name, has_value, value = argument.partition("=")
         flag = flags.get(name)
         if flag is None:
-            line.append(argument)
+            replaced.append(argument)
         elif flag.suffix is None:
-            line.append(f"{flag.key}={value if has_value else flag.default}")
+            replaced.append(f"{flag.key}={value if has_value else flag.default}")
         elif has_value:
-            line.append(_override(flag.key, value))
+            replaced.append(_override(flag.key, value))
         elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
-            line.append(_override(flag.key, remaining.pop(0)))
+            replaced.append(_override(flag.key, remaining.pop(0)))
         elif flag.default is None:
             raise ConfigurationError(f"{name} needs a value")
         else:
-            line.append(_override(flag.key, flag.default))
-    return line
+            replaced.append(_override(flag.key, flag.default))
+    return replaced
 
 
 def _gathered(arguments: Sequence[str], key: str) -> list[str]:

@@ -82,11 +82,11 @@ def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_c
     given = replace(best, num_threads=2)
     sweep.write_record(given)
     assert sweep.record(3) == given
-    assert given.line == (*best.overrides, "num_threads=2")
+    assert given.arguments == (*best.overrides, "num_threads=2")
     rows = rows_of(sweep, SETTINGS)
     assert all(set(row.choices) == {"model", "seed"} for row in rows)
-    assert f"{program()} train {' '.join(given.line)}\n" in f"{report(rows, SETTINGS)}\n"
-    assert f"{given.line[-1]} --config-dir own\n" in f"{report(rows, SETTINGS, config_dir='own')}\n"
+    assert f"{program()} train {' '.join(given.arguments)}\n" in f"{report(rows, SETTINGS)}\n"
+    assert f"{given.arguments[-1]} --config-dir own\n" in f"{report(rows, SETTINGS, config_dir='own')}\n"
 
 
 def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
