@@ -225,9 +225,9 @@ class SweepFolder:
     def finalise(self, record: JobRecord) -> JobRecord:
         """Finalise the status of a job from its run folder: its parent process is gone, or it was resumed by hand."""
         summary = self.run_summary(record)
-        if record.status in DONE and (summary or not self._is_removed(record)):
-            return record
         if record.status in DONE:
+            if summary or not self._is_removed(record):
+                return record
             finalised = replace(record, status="interrupted", reason="its run folder was removed", exit_code=None)
         elif summary.get("status") == "finished":
             finalised = replace(record, status="finished", reason=summary.get("reason"), exit_code=0)
