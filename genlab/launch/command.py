@@ -41,7 +41,7 @@ from genlab.launch.arguments import parse_command_line
 from genlab.launch.contract import CommandModule, JobContext, PickledJob, SpreadModule
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.launch.outcome import finalise_status
-from genlab.launch.preflight import CheckedRun, CheckedSweep, of_job, preflight
+from genlab.launch.preflight import CheckedRun, CheckedSweep, preflight, task_overrides
 from genlab.launch.processes import environment, launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
@@ -186,7 +186,7 @@ def _run_beside(module: CommandModule, checked: CheckedRun, overrides: Sequence[
     """Run a job in a process other than rank 0, without Hydra's files and without output."""
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    arguments = tuple(of_job(overrides))
+    arguments = tuple(task_overrides(overrides))
     context = JobContext(
         command=shlex.join(["genlab", *arguments]),
         overrides=arguments,

@@ -204,7 +204,7 @@ def _require_separate(destinations: Sequence[Path], overrides: Sequence[str]) ->
 def _read(module: CommandModule, composer: Composer, composed: Composed, overrides: Sequence[str]) -> Any:
     HydraConfig.instance().set_config(composed)
     try:
-        return module.read(plain(composed), of_job(overrides))
+        return module.read(plain(composed), task_overrides(overrides))
     except ConfigurationError as error:
         parsed = parse_overrides(overrides)
         is_typed = any(str(error).startswith(override.key_or_group + " ") for override in parsed)
@@ -213,8 +213,8 @@ def _read(module: CommandModule, composer: Composer, composed: Composed, overrid
         raise ConfigurationError(f"{reason} ({error})") from error
 
 
-def of_job(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides without those of Hydra."""
+def task_overrides(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides without those of Hydra, which calls them so too."""
     return [argument for argument in overrides if not argument.lstrip("+~").startswith("hydra")]
 
 

@@ -159,13 +159,13 @@ def planned_jobs(
         _with_direction(whole, settings)
     if target != BASIC_SWEEPER:
         return None
-    of_jobs = _of_jobs(whole, overrides)
-    for override in of_jobs:
+    job_overrides = _job_overrides(whole, overrides)
+    for override in job_overrides:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigurationError(
                 f"{override.input_line}: only a search can choose from an interval; add hydra/sweeper=tpe"
             )
-    (jobs,) = BasicSweeper.split_arguments(of_jobs, None)
+    (jobs,) = BasicSweeper.split_arguments(job_overrides, None)
     return tuple(tuple(job) for job in jobs)
 
 
@@ -215,10 +215,10 @@ def _search_of(whole: Composed, overrides: Sequence[str]) -> tuple[SearchSetting
     del node[TARGET]
     if node["n_jobs"] is None:
         node["n_jobs"] = num_parallel(whole, None) or 1
-    return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_of_jobs(whole, overrides))
+    return check_fields(SearchSettings, node, "hydra.sweeper"), search_space(_job_overrides(whole, overrides))
 
 
-def _of_jobs(whole: Composed, overrides: Sequence[str]) -> list[Override]:
+def _job_overrides(whole: Composed, overrides: Sequence[str]) -> list[Override]:
     """Return the overrides that make the jobs: the sweeper's own parameters, then the command line."""
     arguments = [*parameters_of(whole), *overrides]
     return [override for override in parse_overrides(arguments) if not _is_about_sweep(override)]

@@ -73,7 +73,7 @@ def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
         raise ConfigurationError(f"hydra.sweep.subdir must lie in the sweep's folder, got {config.sweep.subdir}")
     record = JobRecord(
         number=int(config.job.num),
-        overrides=_of_job(config.overrides.task),
+        overrides=_without_sweep_node(config.overrides.task),
         folder=os.path.relpath(run_folder, sweep.path),
         status="running",
         num_threads=threads_of_job(configuration),
@@ -287,5 +287,5 @@ def _last_error(log: Path, start: int) -> str | None:
     return errors[-1] if errors else None
 
 
-def _of_job(overrides: Sequence[object]) -> tuple[str, ...]:
+def _without_sweep_node(overrides: Sequence[object]) -> tuple[str, ...]:
     return tuple(argument for argument in map(str, overrides) if not argument.lstrip("+~").startswith(f"{SWEEP_NODE}."))
