@@ -108,7 +108,7 @@ def _shortened(measure: str, most: int) -> str:
 
 
 def _row(run: Run) -> tuple[str, ...]:
-    record = main_measure(run)
+    record = _main_measure(run)
     step = "" if run.step is None else f"{run.step:,}"
     return (
         _name(run),
@@ -144,7 +144,7 @@ def _name(run: Run) -> str:
     return (path.relative_to(RUNS_ROOT) if path.is_relative_to(RUNS_ROOT) else path).as_posix()
 
 
-def main_measure(run: Run) -> Record | None:
+def _main_measure(run: Run) -> Record | None:
     """Return the first measure of a run that is declared and has a direction: of the test, else of a validation."""
     return next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
 

@@ -34,7 +34,7 @@ def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
     columns = columns_of(runs)
     shown_columns = [column for column in columns if column.direction != "neither"]
     blocks = [
-        _aligned(_names_last_if_long(overview(runs), width), width=width),
+        _aligned(_names_last_if_long(_overview(runs), width), width=width),
         *_titled("what differs", _aligned(_upright(_differing_rows(runs)), width=width)),
         *_titled("measures", _aligned(_upright(_measure_rows(runs, shown_columns)), width=width)),
         "\n".join([*legend(shown_columns), *remarks(runs, columns)]),
@@ -42,7 +42,7 @@ def as_text(runs: Sequence[Run], *, width: int = WIDTH) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def overview(runs: Sequence[Run]) -> Rows:
+def _overview(runs: Sequence[Run]) -> Rows:
     """Return one row per run: name, status and cost."""
     rows: Rows = [("#", "run", "model", "data", "status", "step", "time", "images/s", "parameters")]
     for number, run in enumerate(runs, start=1):

@@ -94,7 +94,7 @@ class Composer:
         """Return the keys and groups of the default configuration, without those of Hydra."""
         composed = self._compose([])
         groups = [str(group) for group in composed.hydra.runtime.choices if not str(group).startswith("hydra")]
-        return [*keys_of(unresolved(composed)), *groups, *self.groups_of_lists()]
+        return [*dotted_keys(unresolved(composed)), *groups, *self.groups_of_lists()]
 
     def groups_of_lists(self) -> list[str]:
         """Return the groups of which the command takes several options."""
@@ -128,7 +128,7 @@ class Composer:
                     raise ConfigurationError(text) from error
             raise
         self._require_options(parsed, composed.hydra.runtime.choices)
-        self._require_packages(composed)
+        self._require_package_lines(composed)
         return composed
 
     def other_model(self, overrides: Sequence[Override]) -> str | None:
@@ -194,12 +194,12 @@ class Composer:
             group = override.key_or_group
             if group in choices and not override.is_delete():
                 options = self.options(group, searched)
-                for value in option_names(override):
+                for value in _option_names(override):
                     if isinstance(value, str) and value not in options:
                         tail = suggestion(value, options, kind="options")
                         raise ConfigurationError(f"{group} has no option '{value}'; {tail}")
 
-    def _require_packages(self, composed: Composed) -> None:
+    def _require_package_lines(self, composed: Composed) -> None:
         """Refuse an option without the package line of its group, whose keys would get the group's name as a prefix."""
         for group, option in composed.hydra.runtime.choices.items():
             if group in GLOBAL_GROUPS and group in composed:
@@ -213,7 +213,7 @@ class Composer:
             missing = str(error.missing_cfg_file)
             group, _, option = missing.rpartition("/")
             for override in chosen.values():  # a path in the place of a name, which has slashes of its own
-                for name in option_names(override):
+                for name in _option_names(override):
                     if missing == f"{override.key_or_group}/{name}":
                         group, option = override.key_or_group, str(name)
             # Of a list of options Hydra itself does not tell which there are.
@@ -243,8 +243,8 @@ class Composer:
         ]
         composed = self._compose(arguments)
         with_hydra = key.startswith("hydra")
-        shown = composed if with_hydra else without_hydra(composed)
-        keys = list(keys_of(OmegaConf.to_container(shown, resolve=False)))
+        shown = composed if with_hydra else _without_hydra(composed)
+        keys = list(dotted_keys(OmegaConf.to_container(shown, resolve=False)))
         # Groups of other commands are no keys of this one.
         groups = [
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
@@ -316,7 +316,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def option_names(override: Override) -> list[Any]:
+def _option_names(override: Override) -> list[Any]:
     """Return the options that an override of a group names: several in a sweep or a list."""
     if override.is_sweep_override():
         return list(override.sweep_iterator()) if override.is_discrete_sweep() else []
@@ -330,7 +330,7 @@ def plain(configuration: Composed) -> dict[str, Any]:
     Raises:
         ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
     """
-    job = without_hydra(configuration)
+    job = _without_hydra(configuration)
     job.pop(SWEEP_NODE, None)
     try:
         content = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
@@ -346,12 +346,12 @@ def plain(configuration: Composed) -> dict[str, Any]:
 
 def unresolved(configuration: Composed) -> dict[str, Any]:
     """Return a composed configuration as plain data without Hydra's node, interpolations as they are written."""
-    content = OmegaConf.to_container(without_hydra(configuration), resolve=False)
+    content = OmegaConf.to_container(_without_hydra(configuration), resolve=False)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 
-def without_hydra(configuration: Composed) -> Composed:
+def _without_hydra(configuration: Composed) -> Composed:
     """Return an editable copy of the composed configuration without its ``hydra`` node."""
     job = configuration.copy()
     OmegaConf.set_struct(job, False)
@@ -366,13 +366,13 @@ def select_resolved(configuration: Composed, key: str) -> Any:
     return OmegaConf.select(configuration, key)
 
 
-def keys_of(node: Any, parent: str = "") -> Iterator[str]:
+def dotted_keys(node: Any, parent: str = "") -> Iterator[str]:
     """Yield the dotted names of all keys of plain nested data, including inner nodes."""
     if isinstance(node, dict):
         for name, value in node.items():
             key = join(parent, str(name))
             yield key
-            yield from keys_of(value, key)
+            yield from dotted_keys(value, key)
 
 
 def quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from genlab.config.compose import Composer, keys_of, open_composer, unresolved
+from genlab.config.compose import Composer, dotted_keys, open_composer, unresolved
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.suggestions import ELSEWHERE as ELSEWHERE_HERE
@@ -168,7 +168,7 @@ def test_every_setting_that_other_tools_call_otherwise_exists(composer: Composer
     keys = {*composer.keys(), "hydra.run.dir"}
     for model in ("model=gan", "dataset=mnist", "dataset=folder", "optimizer=adamw"):
         composed = composer.compose([model])
-        keys |= {*keys_of(unresolved(composed))}
+        keys |= {*dotted_keys(unresolved(composed))}
         keys |= {*map(str, composed.hydra.runtime.choices)}
     for command in ("sample", "evaluate", "export", "doctor"):
         keys |= set(yaml.safe_load((config_directory() / f"{command}.yaml").read_text()))
