@@ -54,7 +54,7 @@ from genlab.types import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What an evaluation measures, and the settings and the environment in which it does."""
+    """A trained model with the data set that it is measured on, the settings and the device."""
 
     settings: EvaluateSettings
     trained: TrainedModel

@@ -17,7 +17,7 @@ from genlab.types import ImageSpec
 
 @dataclass(frozen=True)
 class Use:
-    """How a model is used: the lines of Python that load it, and the commands that take it."""
+    """The use of a model: the lines of Python that load it, and the commands that take it."""
 
     python: str
     commands: tuple[str, ...]

@@ -284,7 +284,7 @@ def _read(folder: Path, name: str, problems: list[str]) -> dict[str, Any]:
 
 
 def _cannot_be_read(name: str, error: Exception) -> str:
-    """Return the reason if a file was made unreadable rather than damaged."""
+    """Return the problem with a file, and its reason where genlab itself refuses the file."""
     is_ours = type(error) is ValueError
     return f"{name} cannot be read{f': {error}' if is_ours else ''}"
 

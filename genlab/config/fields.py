@@ -20,7 +20,7 @@ _WORDS = {"none": None, "nil": None, "yes": True, "on": True, "no": False, "off"
 
 @cache
 def adapter(hint: Any) -> Any:  # a TypeAdapter, whose class the type checks of the tests cannot read
-    """Return the validator of an annotation: it is strict: ``true`` is not a number and ``"3"`` not a count."""
+    """Return the strict validator of an annotation: ``true`` is not a number and ``"3"`` not a count."""
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except PydanticUserError:  # a dataclass has a configuration of its own

@@ -43,7 +43,7 @@ class Row:
     ranking_tags: frozenset[str]
     """Those of them whose declared direction is not "neither": what a sweep may be ranked by."""
     conditions: Mapping[str, str]
-    """What the values of two runs must share to be ranked, as in ``genlab compare``."""
+    """Facts that two runs must share for their values to be ranked, as in ``genlab compare``."""
     packages: tuple[str, ...]
     """Packages of the user's that the run names, which a command about it has to find."""
 
@@ -126,7 +126,7 @@ def lacks_measure(row: Row, settings: SweepSettings) -> bool:
 
 
 def told_lacking(row: Row, settings: SweepSettings) -> str:
-    """Return what to say of such a job."""
+    """Return the warning about a job that does not measure ``sweep.measure``."""
     tail = suggestion(str(settings.measure), row.ranking_tags, kind="tags")
     return f"job {row.record.number} does not measure {settings.measure}; {tail}"
 

@@ -77,7 +77,7 @@ def machine_in_environment(devices: Sequence[str], parallel: int | None) -> Iter
 
 
 def threads_of_job(job: Mapping[str, Any]) -> int | None:
-    """Return the number of threads of each of a job's processes; None where it has a number, or all cores."""
+    """Return the number of threads of each process of a job; None if it has a number of its own, or all cores."""
     cores = os.environ.get(CORES_VARIABLE)
     if cores is None or isinstance(job["num_threads"], int):
         return None

@@ -45,10 +45,12 @@ def stray_place_warning() -> str | None:
 
 
 def require_launcher() -> None:
-    """Refuse environment variables whose launcher has ended: one that serves the store of its processes always listens.
+    """Refuse the environment variables of a launcher that has ended.
+
+    A launcher that serves the store of its processes listens as long as it runs.
 
     Raises:
-        ConfigurationError: As said.
+        ConfigurationError: Nothing listens at its address.
     """
     if this_place() is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return
