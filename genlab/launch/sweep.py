@@ -90,19 +90,20 @@ def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPl
 
 
 def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None) -> list[str]:
-    """Return the overrides of a sweep that need the user's trust, since its folder is untrusted.
+    """Return the arguments of a sweep that need the user's trust, since its folder is untrusted.
 
     Args:
         jobs: Overrides of its jobs.
         about: Overrides of the nodes ``hydra`` and ``sweep``.
         config_dir: The user's configuration tree.
     """
-    needs_trust = any(_NEEDS_TRUST.search(argument) for argument in jobs)
-    arguments = [*(jobs if needs_trust else ())]
+    arguments = list(jobs) if any(map(_NEEDS_TRUST.search, jobs)) else []
     arguments += [
         argument for argument in about if _NEEDS_TRUST.search(argument) and not _HARMLESS_OF_HYDRA.fullmatch(argument)
     ]
-    return [*arguments, *(() if config_dir is None else ("--config-dir", config_dir))]
+    if config_dir is not None:
+        arguments += ["--config-dir", config_dir]
+    return arguments
 
 
 def parameters_of(whole: Composed) -> list[str]:
@@ -389,10 +390,10 @@ def _is_about_sweep(override: Override) -> bool:
 
 
 def _way_on(sweep: SweepFolder, plan: SweepPlan, rows: Sequence[Row]) -> str:
+    """Return the command that resumes a sweep."""
     path = str(from_here(sweep.path))
-    argument = f"{_RESUME}={path}"
-    arguments = [argument if shlex.quote(path) == path else f"{_RESUME}={quoted(path)}"]
+    folder = path if shlex.quote(path) == path else quoted(path)
     jobs, about = _divided(plan.overrides)
-    arguments += _to_trust(jobs, [about[key] for key in about if key != _RESUME], plan.config_dir)
+    trusted = _to_trust(jobs, [argument for key, argument in about.items() if key != _RESUME], plan.config_dir)
     packages = [name for row in rows for name in row.packages]
-    return f"{program(packages)} {shlex.join(['train', '-m', *arguments])}"
+    return f"{program(packages)} {shlex.join(['train', '-m', f'{_RESUME}={folder}', *trusted])}"
