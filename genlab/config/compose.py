@@ -55,11 +55,24 @@ def version_base() -> dict[str, str]:
 
 
 class _Loader(ConfigLoaderImpl):
-    """Hydra's loader, which composes each job of a sweep once; Hydra's sweepers and its launchers both ask for it."""
+    """Hydra's loader, which composes the same overrides once.
+
+    We compose before Hydra does, to check what will run; and Hydra's sweepers and its launchers both compose each job.
+    """
 
     def __init__(self, search_path: Any) -> None:
         super().__init__(search_path)
+        self._composed: dict[tuple[RunMode, tuple[str, ...]], Composed] = {}
         self._jobs: dict[tuple[str, ...], Composed] = {}
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
+    ) -> Composed:
+        """Compose a command's configuration, or return the earlier composition itself."""
+        key = (run_mode, tuple(overrides))
+        if key not in self._composed:
+            self._composed[key] = super().load_configuration(config_name, overrides, run_mode, *args, **options)
+        return self._composed[key]
 
     def load_sweep_config(self, master_config: Composed, sweep_overrides: list[str]) -> Composed:
         """Compose a job, or return the earlier composition for the same overrides."""
@@ -72,7 +85,7 @@ class _Loader(ConfigLoaderImpl):
         return job
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_jobs": {}}  # it goes to the workers of a launcher
+        return {**self.__dict__, "_composed": {}, "_jobs": {}}  # it goes to the workers of a launcher
 
 
 class Composer:
@@ -82,7 +95,6 @@ class Composer:
         self._hydra = hydra
         self._command = command
         self._config_name = config_name
-        self._composed: dict[tuple[bool, str], Composed] = {}
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """Return the options of a group, including those in folders that overrides add to the search path."""
@@ -166,26 +178,35 @@ class Composer:
         OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
         return changed
 
-    def run(self, overrides: Sequence[str], job: Callable[[Composed], None], *, is_sweep: bool) -> None:
-        """Let Hydra run a job, or all jobs of a sweep; their exceptions come through as they are.
+    def run(self, overrides: Sequence[str], job: Callable[[Composed], None], *, folder: Path | None) -> None:
+        """Let Hydra run a job; its exceptions come through as they are.
+
+        Args:
+            overrides: Of the command line.
+            job: To call with the composed configuration.
+            folder: Of the run, where there is one; it replaces hydra.run.dir.
+        """
+        composed = self._compose(overrides)
+        OmegaConf.set_readonly(composed.hydra, False)  # as Hydra expects what it composes
+        if folder is not None:
+            composed.hydra.run.dir = str(folder)
+        self._hydra.run(config_name=self._config_name, task_function=job, overrides=list(overrides))
+
+    def run_sweep(self, overrides: Sequence[str], job: Callable[[Composed], None]) -> None:
+        """Let Hydra run all jobs of a sweep; their exceptions come through as they are.
 
         Args:
             overrides: Of the command line.
             job: To call with each composed configuration.
-            is_sweep: True if the sweeper of the configuration makes the jobs.
         """
-        carry_out = self._hydra.multirun if is_sweep else self._hydra.run
-        carry_out(config_name=self._config_name, task_function=job, overrides=list(overrides))
+        self._hydra.multirun(config_name=self._config_name, task_function=job, overrides=list(overrides))
 
     def _compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
-        key = (is_sweep, "\0".join(overrides))
-        if key not in self._composed:
-            self._composed[key] = self._hydra.compose_config(
-                config_name=self._config_name,
-                overrides=list(overrides),
-                run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
-            )
-        return self._composed[key]
+        return self._hydra.compose_config(
+            config_name=self._config_name,
+            overrides=list(overrides),
+            run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
+        )
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Refuse a missing option of an optional group such as `experiment=`, which Hydra accepts silently."""

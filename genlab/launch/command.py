@@ -147,7 +147,7 @@ def _run_once(composer: Composer, overrides: Sequence[str], checked: CheckedRun,
             failures.append(error)
 
     try:
-        composer.run([*overrides, *_in_folder(folder)], job, is_sweep=False)
+        composer.run(overrides, job, folder=folder)
         if failures:
             raise failures[0]
     except BaseException as error:
@@ -164,15 +164,12 @@ def _made(checked: CheckedRun) -> tuple[Path | None, bool]:
     return make_new(checked.folder) if checked.has_run_folder else (None, False)
 
 
-def _in_folder(folder: Path | None) -> list[str]:
-    return [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
-
-
 def _run_in_processes(command: str, overrides: Sequence[str], flags: Sequence[str], checked: CheckedRun) -> Path | None:
     folder, is_new = _made(checked)
     previous = {} if folder is None else read_summary(folder)
+    in_folder = [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
     try:
-        launch_processes(command, [*overrides, *_in_folder(folder), *flags], checked.processes)
+        launch_processes(command, [*overrides, *in_folder, *flags], checked.processes)
     except GenlabError as error:
         if folder is None or error.exit_code == FolderInUseError.exit_code:
             raise
@@ -212,7 +209,7 @@ def _sweep(composer: Composer, checked: CheckedSweep, *, config_dir: str | None,
     def run(folder: Path) -> None:
         # Of -m and hydra.mode=RUN the first counts, as in any Hydra program.
         of_hydra = [f"hydra.sweep.dir={quoted(str(folder))}", f"{MODE}=MULTIRUN"]
-        composer.run([checked.naming_override, *checked.overrides, *of_hydra], job, is_sweep=True)
+        composer.run_sweep([checked.naming_override, *checked.overrides, *of_hydra], job)
 
     with checked.machine:
         if checked.settings is None:

@@ -40,17 +40,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_a_run_composes_once_before_its_folder_and_once_inside(
-    genlab: Callable[..., Outcome], calls: Counter[str]
-) -> None:
+def test_a_run_composes_once(genlab: Callable[..., Outcome], calls: Counter[str]) -> None:
     outcome = genlab("train", *TINY, *QUIET, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.errors
     # bind: the data set, the model, the logger, the optimiser and the schedule.
-    assert calls == {"load_configuration": 2, "bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
+    assert calls == {"load_configuration": 1, "bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
     calls.clear()
     outcome = genlab("train", "resume=run", "trainer.num_steps=2")
     assert outcome.code == 0, outcome.errors
-    assert calls["load_configuration"] == 2
+    assert calls["load_configuration"] == 1
     assert calls["load_run"] == 1
 
 
