@@ -108,6 +108,20 @@ def test_the_optimal_value_of_the_game_is_a_jensen_shannon_divergence() -> None:
     torch.testing.assert_close(expected_loss(Minimax(), SHARE.logit()), math.log(4) - 2 * divergence)
 
 
+@pytest.mark.parametrize(("objective", "undecided"), [(NonSaturating(), 0.0), (LeastSquares(), 0.5), (Hinge(), 0.0)])
+def test_margins_and_accuracies_are_about_the_score_that_decides_nothing(
+    objective: Objective, undecided: float
+) -> None:
+    """At equal densities D* has this score; it counts as fake, so that what is scored alike is right half the time."""
+    scores = undecided + torch.tensor([-0.25, 0.0, 0.25], dtype=torch.float64)
+    margins = objective.margins(scores, scores)
+    assert margins is not None
+    assert margins.tolist() == [-0.25, 0.0, 0.25]
+    metrics = objective.game_metrics(scores, scores)
+    assert metrics["accuracy_real"].tolist() == [0, 0, 1]
+    assert metrics["accuracy_fake"].tolist() == [1, 1, 0]
+
+
 def test_each_term_is_averaged_over_its_own_images() -> None:
     real, fake = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([-1.0])
     loss = LeastSquares().discriminator_loss(real, fake)

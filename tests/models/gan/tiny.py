@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genlab.checks.adversarial import FlatPixels
 from genlab.models.gan.conditioning import Unconditional
 from genlab.models.gan.discriminator import Discriminator
 from genlab.models.gan.gan import GAN
@@ -50,6 +51,13 @@ def make_gan(spec: ImageSpec | None = None, *techniques: Technique, kind: type[G
         "reuses_generated": False,
     }
     return kind(spec=spec or make_spec(), **(settings | changes))
+
+
+class ScaledPixels(FlatPixels):
+    """Its features are the pixels times the condition, or the pixels where there is none."""
+
+    def forward(self, images: Tensor, conditions: Tensor) -> Tensor:
+        return super().forward(images, conditions) * conditions.prod(1, keepdim=True)
 
 
 def make_discriminator(network: DiscriminatorNetwork, *, num_outputs: int = 1) -> Discriminator:

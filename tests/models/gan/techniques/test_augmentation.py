@@ -196,6 +196,31 @@ def test_adaptive_augmentation_moves_images_by_a_rounded_share_of_the_side() -> 
     assert (right.min(), right.max()) == (-3, 3), "a move of 3.5 pixels has no probability"
 
 
+def test_colours_of_adaptive_augmentation_have_the_deviations_of_the_paper() -> None:
+    """Brightness is added, then contrast 2^c is about grey; the differences of colours grow by 2^c times saturation."""
+
+    def changed(*colour: float) -> Tensor:
+        torch.manual_seed(0)
+        images = torch.tensor(colour, dtype=torch.float64)[:, None, None].expand(4000, 3, 1, 1)
+        return adaptive_augment(1.0).transform(images)[:, :, 0, 0]
+
+    grey, white, colours = changed(0, 0, 0)[:, 0], changed(1, 1, 1)[:, 0], changed(1, -1, 0)
+    contrast = white - grey
+    saturation = (colours[:, 0] - colours[:, 1]) / (2 * contrast)
+    found = torch.stack((grey / contrast, contrast.log2(), saturation.log2()))
+    torch.testing.assert_close(found.mean(1), torch.zeros(3).double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(found.std(1), torch.tensor([0.2, 0.5, 1.0]).double(), rtol=0.05, atol=0)
+
+
+def test_adaptive_augmentation_moves_images_by_at_most_an_eighth_of_a_side() -> None:
+    """A point in the middle stays there under mirror images and turns, and stays the brightest in other colours."""
+    images = torch.zeros(1000, 1, 17, 17)
+    images[:, :, 8, 8] = 1
+    places = adaptive_augment(1.0).transform(images).flatten(1).argmax(1)
+    for moves in (places // 17 - 8, places % 17 - 8):
+        assert moves.unique().tolist() == [-2, -1, 0, 1, 2]
+
+
 # ---- refusals
 
 

@@ -3,6 +3,7 @@
 import functools
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from genlab.models.gan.dcgan import DCGANDiscriminator
 from genlab.models.gan.networks import BatchNorm2d
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty, gradient_norms
 from tests.models.gan.tiny import (
+    ScaledPixels,
     make_discriminator,
     make_gan,
     make_mlp_discriminator,
@@ -27,7 +29,9 @@ def test_penalty_of_a_linear_critic(length: float) -> None:
     with torch.no_grad():
         discriminator.output.weight.mul_(length / discriminator.output.weight.norm())
     tensors = step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
-    loss = GradientPenalty(weight=10.0).discriminator_term(tensors)
+    technique = GradientPenalty(weight=10.0)
+    loss = technique.discriminator_term(tensors)
+    assert technique.penalty_of_slope(length) == pytest.approx(10 * (length - 1) ** 2)
     assert loss.metrics["critic_gradient_norm"].item() == pytest.approx(length, abs=1e-6)
     assert loss.metrics["gradient_penalty"].item() == pytest.approx((length - 1) ** 2, abs=1e-6)
     assert loss.value.item() == pytest.approx(10 * (length - 1) ** 2, abs=1e-5)
@@ -62,6 +66,20 @@ def test_fewer_real_images_than_generated_ones_make_fewer_pairs() -> None:
     tensors = step_tensors(make_discriminator(network), torch.randn(2, 1, 4, 4), torch.randn(5, 1, 4, 4))
     GradientPenalty(weight=10.0).discriminator_term(tensors)
     assert len(network.seen[-1]) == 2
+
+
+def test_the_points_on_a_line_have_the_condition_of_the_real_image() -> None:
+    """The score of a condition c is c w . x, so that its slope is c |w|."""
+    discriminator = make_discriminator(ScaledPixels(make_spec()))
+    images = torch.randn(5, 1, 4, 4)
+    tensors = replace(
+        step_tensors(discriminator, images, images),
+        real_conditions=torch.arange(5.0)[:, None],
+        fake_conditions=torch.zeros(5, 1),
+    )
+    loss = GradientPenalty(weight=10.0).discriminator_term(tensors)
+    length = discriminator.output.weight.norm().item()
+    assert loss.metrics["critic_gradient_norm"].item() == pytest.approx(2 * length, rel=1e-5)
 
 
 def test_its_gradient_is_that_of_finite_differences() -> None:

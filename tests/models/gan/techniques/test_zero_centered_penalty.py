@@ -1,5 +1,7 @@
 """R1 and R2 against a linear discriminator and finite differences; the interval against every update."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from genlab.checks.adversarial import FlatPixels, step_tensors
 from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
-from tests.models.gan.tiny import make_discriminator, make_mlp_discriminator
+from tests.models.gan.tiny import ScaledPixels, make_discriminator, make_mlp_discriminator
 from tests.models.tiny import assert_slope, make_spec
 
 KINDS = [R1Penalty, R2Penalty]
@@ -58,6 +60,22 @@ def test_it_is_of_the_slope_at_its_own_images_and_its_gradient_that_of_finite_di
         assert_slope(penalty, name, parameter)
 
 
+@pytest.mark.parametrize(("kind", "factor"), [(R1Penalty, 2.0), (R2Penalty, 3.0)])
+def test_the_slope_is_taken_under_the_conditions_of_the_images(
+    kind: type[R1Penalty | R2Penalty], factor: float
+) -> None:
+    """The score of a condition c is c w . x, so that its slope is c |w|."""
+    discriminator = make_discriminator(ScaledPixels(make_spec()))
+    seen = replace(
+        step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)),
+        real_conditions=torch.full((5, 1), 2.0),
+        fake_conditions=torch.full((5, 1), 3.0),
+    )
+    loss = kind(weight=2.0, interval=1).discriminator_term(seen)
+    assert loss is not None
+    assert loss.value.item() == pytest.approx((factor * discriminator.output.weight).square().sum().item(), rel=1e-5)
+
+
 def tensors() -> StepTensors:
     discriminator = make_discriminator(make_mlp_discriminator()(spec=make_spec(), num_conditions=0))
     return step_tensors(discriminator, torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4))
@@ -75,3 +93,4 @@ def test_every_k_th_update_pays_k_times_as_much_and_a_resumed_run_keeps_the_coun
         for loss in (*first, *(resumed.discriminator_term(seen) for _ in range(3)))
     ]
     assert paid == pytest.approx([3 * every.value.item() * (number % 3 == 0) for number in range(7)])
+    assert lazy.penalty_of_slope(2.0) == 3 / 2 * 2**2, "of an update that pays"
