@@ -108,6 +108,11 @@ def test_validation_is_ranked_in_its_own_column_where_the_images_are_the_same(
     assert ranks(found) == [1, 2, None]
     assert found.refusals == ("#3 not ranked with #1, #2: seed of the choice of images 1, not 0",)
     assert found.cells[0].record.is_bound
+    for name, seed in (("a", 0), ("d", 1)):  # of all images, which no seed has chosen
+        summary = {"best": {"validation/nll_upper_bound_nats": 90.0, "step": 40.0}}
+        make_run(f"all/{name}", summary=summary, configuration={"seed": seed})
+    found = column(read_runs([tmp_path / "outputs" / "all"]), "validation/nll_nats")
+    assert (ranks(found), found.remarks) == ([1, 1], ())
 
 
 def test_a_choice_of_images_differs_from_all_of_them_in_their_number_alone(make_run: RunMaker, tmp_path: Path) -> None:

@@ -150,6 +150,11 @@ def test_results_stay_until_a_run_of_the_same_settings_seed_and_hardware_replace
     assert values(wider) == ["**82.00** ± 0.1, as expected", "**81.00** ± 0.1"]
     again = rows_of([experiment], [ran("c", 82.2)], kept)
     assert values(again) == ["**82.20** ± 0.1, as expected"]
+    elsewhere = replace(ran("d", 82.3), hardware="Another Processor")
+    assert values(rows_of([experiment], [elsewhere], kept)) == [
+        "**82.00** ± 0.1, as expected",
+        "**82.30** ± 0.1, as expected",
+    ]
 
 
 def test_what_is_kept_follows_the_header_and_is_lost_to_no_unmeasured_run(make_run: RunMaker, tmp_path: Path) -> None:
@@ -164,6 +169,9 @@ def test_what_is_kept_follows_the_header_and_is_lost_to_no_unmeasured_run(make_r
     strict = {"nll_upper_bound_nats": replace(experiment.expected["nll_upper_bound_nats"], value=80.0)}
     (renewed,) = rows_of([replace(experiment, expected=strict)], [], kept)
     assert renewed[0].ours == "**83.00** ± 0.1, not as expected"
+    older = {"x": [tuple(replace(row, ours=f"{row.ours}†") for row in kept["x"][0][:1]) + kept["x"][0][1:]]}
+    (renewed,) = rows_of([replace(experiment, expected=strict)], [], older)
+    assert renewed[0].ours == "**83.00** ± 0.1, not as expected†", "the mark of older numerics stays"
     assert rows_of([experiment], [read_run(make_run("b", **unchanged), name="b")], kept) == kept["x"]
     assert rows_of([], [], kept) == kept["x"], "of an experiment that is not known here"
     swept = tuple(word.replace("false", "False").replace("null", "None") for word in reversed(words))

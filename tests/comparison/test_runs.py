@@ -70,6 +70,13 @@ def test_what_a_run_says(make_run: RunMaker) -> None:
     assert [record.name for record in run.records] == ["nll_nats"]
 
 
+def test_the_speed_is_the_median_over_the_log(make_run: RunMaker) -> None:
+    folder = make_run("a")
+    lines = [{"step": step, "speed/images_per_second": speed} for step, speed in enumerate((2.0, 50.0, 60.0))]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(folder, name="a").images_per_second == 50.0
+
+
 def test_a_resumed_run_is_repeated_by_all_its_lines(make_run: RunMaker) -> None:
     folder = make_run("a")
     environment = json.loads((folder / "environment.json").read_text())

@@ -59,6 +59,12 @@ def test_seeds_are_averaged_beside_the_value_published_for_the_task(experiments:
     assert found.endswith("Not measured: 1 of 3 experiments.")
 
 
+def test_a_mean_has_the_decimals_and_the_mark_that_any_of_its_values_has(experiments: list[Experiment]) -> None:
+    results = [ran("x", "**82.25**†"), ran("x", "**84.5** ± 0.1", seed=1)]
+    ((_, _, ours, *_),) = lines(as_summary(experiments, results))
+    assert ours == "**83.38 ± 1.6 (2 seeds)†** `nll_upper_bound_nats`"
+
+
 def test_other_settings_are_a_line_of_their_own_and_other_data_have_no_published_value(
     experiments: list[Experiment],
 ) -> None:

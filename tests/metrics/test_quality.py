@@ -180,10 +180,14 @@ def test_labels_asked_for_are_found_again(data, classifier: Classifier) -> None:
     model = Parrot(data, num_classes=10)
     model.images = torch.cat([model.images[model.labels == k][:1] for k in range(10)])
     model.labels = torch.arange(10)
+    model.images[[0, 1]] = model.images[[1, 0]]
     right = (classifier.predict(model.images) == model.labels).double()
     labels = draw_labels(training_classes(data), 300, seed=0)
-    _, values = measure(data, classifier, model)
-    assert values["conditional_accuracy_classifier"] == pytest.approx(right[labels].mean().item())
+    report, values = measure(data, classifier, model)
+    share = right[labels].mean().item()
+    assert values["conditional_accuracy_classifier"] == pytest.approx(share)
+    errors = {estimate.name: estimate.standard_error for estimate in report.estimates}
+    assert errors["conditional_accuracy_classifier"] == pytest.approx(math.sqrt(share * (1 - share) / 299))
 
 
 def test_without_a_classifier_only_pixels_are_measured(data) -> None:

@@ -17,7 +17,7 @@ def test_follows_the_recursion_with_its_warm_up() -> None:
         average.update(step)
         decay = min(0.9, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * model.generator[0].weight.detach()
-    torch.testing.assert_close(average.model.generator[0].weight, expected)
+        torch.testing.assert_close(average.model.generator[0].weight, expected)
     # A linear ramp of slope 1 is followed with the lag decay / (1 - decay).
     lag = model.generator[0].weight.detach() - average.model.generator[0].weight
     torch.testing.assert_close(lag, torch.full_like(lag, 9.0), rtol=1e-3, atol=1e-3)

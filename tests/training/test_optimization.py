@@ -21,7 +21,7 @@ def make_batch(num: int = 8) -> Batch:
     return Batch(images=images, labels=torch.full((num,), -1))
 
 
-def make_update(scale: float = 1.0, **changes: object) -> tuple[nn.Linear, PhaseUpdate]:
+def make_update(scale: float = 1.0, *, repeats: int = 1, **changes: object) -> tuple[nn.Linear, PhaseUpdate]:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
 
@@ -29,7 +29,7 @@ def make_update(scale: float = 1.0, **changes: object) -> tuple[nn.Linear, Phase
         value = scale * layer(batch.images.flatten(1)).square().mean()
         return Loss(value=value, metrics={"square_nats": value})
 
-    phase = Phase(name="only", modules=(layer,), loss=loss)
+    phase = Phase(name="only", modules=(layer,), loss=loss, repeats=repeats)
     update = PhaseUpdate(
         phase,
         optimizer=functools.partial(torch.optim.SGD, lr=0.1),
@@ -95,6 +95,15 @@ def test_the_schedule_moves_once_per_update() -> None:
         rates.append(update.schedule.get_last_lr()[0])
         update.run(make_batch())
     assert rates == pytest.approx([0.1, 0.09, 0.08])
+
+
+def test_the_schedule_of_a_repeated_phase_ends_with_the_last_update_of_the_run() -> None:
+    _, update = make_update(num_steps=3, repeats=4)
+    rates = []
+    for _ in range(3 * 4):
+        rates.append(update.schedule.get_last_lr()[0])
+        update.run(make_batch())
+    assert rates == pytest.approx([0.1 * (1 - number / 13) for number in range(12)])
 
 
 def test_optimiser_state_of_another_shape_is_refused() -> None:

@@ -312,6 +312,16 @@ def test_both_networks_maximise_the_class_term(labels: list[int]) -> None:
         torch.testing.assert_close(loss.metrics["cross_entropy_fake_nats"], nats["fake"].detach())
 
 
+def test_the_class_errors_of_real_and_generated_images_are_told_apart() -> None:
+    """A classifier that takes every real image for class 2, and every generated one for class 0."""
+    model = make_gan(SPEC, conditioning=AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0))
+    batch = with_labels([0, 2, 1, 2])
+    answers = F.one_hot(torch.tensor([3] * 4 + [1] * 4), 4).float()  # behind the score, for both in one pass
+    model.discriminator.output.register_forward_hook(lambda _, __, outputs: outputs * 0 + answers)
+    metrics = model.phases()[0].loss(batch).metrics
+    assert (metrics["class_error_real"].item(), metrics["class_error_fake"].item()) == (0.5, 0.75)
+
+
 def test_the_auxiliary_classifier_is_measured_as_a_classifier_and_reads_single_images() -> None:
     conditioning = AuxiliaryClassifier(real_weight=1.0, fake_weight=1.0, generator_weight=1.0)
     model = make_gan(SPEC, conditioning=conditioning)

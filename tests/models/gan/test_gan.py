@@ -25,7 +25,7 @@ from genlab.models.gan.techniques.virtual_batch_norm import VirtualBatchNormaliz
 from genlab.training.optimization import FrozenOutside
 from genlab.types import Batch
 from tests.models.gan.test_infogan import make_codes
-from tests.models.gan.tiny import gradients, make_gan, make_mlp_generator, make_updates
+from tests.models.gan.tiny import gradients, make_gan, make_mlp_discriminator, make_mlp_generator, make_updates
 from tests.models.tiny import make_batch, make_spec
 from tests.training.conftest import make_dataset, make_trainer, run_folder
 from tests.training.test_trainer import assert_states_equal, last_state, scalars
@@ -121,6 +121,18 @@ def test_the_threshold_of_the_accuracies() -> None:
     measures = model.evaluate(make_batch(model.spec, 50))
     assert torch.equal(measures["accuracy_real"], (measures["score_real"] > 0).float())
     assert torch.equal(measures["accuracy_fake"], (measures["score_fake"] <= 0).float())
+
+
+def test_measures_are_those_of_both_networks_in_evaluation_mode() -> None:
+    model = make_gan(discriminator=make_mlp_discriminator(hidden_noise=0.5))
+    batch, measured = make_batch(model.spec, 5), []
+    for mode in (True, False):
+        model.train(mode)
+        torch.manual_seed(1)
+        measured.append(model.evaluate(batch))
+    assert not model.training
+    for name, values in measured[0].items():
+        assert torch.equal(values, measured[1][name]), name
 
 
 def test_images_are_seen_in_minus_one_to_one() -> None:

@@ -70,3 +70,10 @@ def test_a_uniform_path_is_straight_and_a_gaussian_one_keeps_the_norm() -> None:
 def test_a_size_out_of_range_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=r"model\.latent\.size"):
         UniformNoise(size=size)
+
+
+def test_noise_is_confined_to_where_draws_lie() -> None:
+    """A length of normal noise is within sqrt(Z) + 3; beyond it the direction stays."""
+    noise = torch.tensor([[3.0, 4.0, 0.0, 0.0], [6.0, 8.0, 0.0, 0.0]])
+    torch.testing.assert_close(GaussianNoise(size=4).confine(noise), noise * torch.tensor([[1.0], [0.5]]))
+    assert UniformNoise(size=2).confine(torch.tensor([-0.5, 1.5])).tolist() == [-0.5, 1.0]
