@@ -7,6 +7,7 @@ import pytest
 from genlab.comparison.ranking import Column, columns_of, differing, sorted_runs, unique_remarks
 from genlab.comparison.runs import Run, read_runs
 from genlab.errors import ConfigurationError
+from genlab.run.measured import Record
 from tests.comparison.conftest import RunMaker, entry
 
 
@@ -73,6 +74,18 @@ def test_higher_and_lower_and_no_direction_and_ties(make_run: RunMaker, tmp_path
     assert ranks(column(runs, "frechet_distance_classifier")) == [1, 2, 2]
     assert ranks(column(runs, "score_real")) == [None, None, None]
     assert [found.direction for found in columns_of(runs)] == ["higher", "lower", "neither"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "is_bound"),
+    [
+        *(("upper bound", "lower", True), ("lower bound", "higher", True)),
+        *(("upper bound", "higher", False), ("lower bound", "lower", False), ("exact", "lower", False)),
+    ],
+)
+def test_a_bound_is_on_the_worse_side_of_the_true_value(kind: str, direction: str, is_bound: bool) -> None:
+    record = Record(name="x", value=1.0, quantity="x", unit="1", kind=kind, direction=direction)
+    assert record.is_bound is is_bound
 
 
 def test_other_seeds_are_ranked_with_a_remark(make_run: RunMaker, tmp_path: Path) -> None:

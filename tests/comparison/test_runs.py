@@ -20,6 +20,7 @@ from genlab.comparison.runs import curves, newest_samples, read_run, read_runs
 from genlab.comparison.table import as_csv, as_json, as_text
 from genlab.errors import ConfigurationError
 from genlab.run.hyperparameters import flat
+from genlab.run.measured import record_of
 from tests.comparison.conftest import RunMaker, entry
 
 
@@ -305,6 +306,17 @@ def test_where_the_data_lie_is_no_part_of_what_they_are(make_run: RunMaker) -> N
 
     assert identity("a") == identity("b", cache="/b", download=False)
     assert identity("a2") != identity("c", root="/c")
+    assert identity("d", num_labels_per_class=10) == identity("e", label_seed=1, flip=True), "of training alone"
+
+
+def test_samples_measured_by_other_weights_of_inception_are_not_ranked_together() -> None:
+    def features(**quality: object) -> str | None:
+        settings = {"features": "auto", "inception_weights": None} | quality
+        tag = "quality/frechet_distance_inception"
+        return record_of(tag, 1.0, {}, {"trainer": {}, "dataset": {}, "quality": settings}).features
+
+    assert features() == "auto"
+    assert features(inception_weights="/a.pth") == "/a.pth"
 
 
 HUGE = 10**400

@@ -23,6 +23,13 @@ def test_cell_is_that_of_torch() -> None:
     torch.testing.assert_close(update_cell(gates, cell), theirs(inputs, (hidden, cell)))
 
 
+def test_weights_begin_within_the_bound_of_torchs_cell() -> None:
+    """One over the root of the units, and not of the inputs."""
+    cell = LSTMCell(num_inputs=4, num_units=100, forget_bias=1.0)
+    assert 0.099 < cell.weight.abs().max() <= 0.1
+    assert cell.bias.view(4, 100).unique(dim=1).flatten().tolist() == [0, 1, 0, 0]
+
+
 def test_cell_state_keeps_its_precision_when_the_gates_come_in_bfloat16() -> None:
     hidden, cell = update_cell(torch.randn(2, 12).bfloat16(), torch.randn(2, 3))
     assert hidden.dtype == cell.dtype == torch.float32

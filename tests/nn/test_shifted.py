@@ -16,6 +16,13 @@ def test_norm_of_the_weight_is_the_gain(layer):
     torch.testing.assert_close(per_output.flatten(1).norm(dim=1), layer.gain.detach())
 
 
+@pytest.mark.parametrize("kind", [WeightNormConv2d, WeightNormUpsample2d])
+def test_directions_begin_with_the_deviation_of_the_papers_program(kind):
+    """The weight does not depend on their length; how far a step of the optimiser turns them does."""
+    layer = kind(40, 50, (2, 3) if kind is WeightNormConv2d else 3)
+    assert layer.direction.std().item() == pytest.approx(0.05, rel=0.05)
+
+
 def test_initialization_normalises_every_layer_on_the_given_batch():
     network = nn.Sequential(
         WeightNormConv2d(2, 6, (2, 3), padding=(1, 1)),

@@ -60,6 +60,14 @@ def test_logistic_starts_at_the_spread_of_each_channel() -> None:
     observation.initialize(images)
     deviation = observation.log_scale.exp().squeeze(1) * math.pi / math.sqrt(3)
     assert deviation.tolist() == pytest.approx([0.05, 0.1], rel=0.02)
+    mean = torch.linspace(0.2, 0.8, 16).view(4, 1, 4)  # the canvas has it
+    observation.initialize(images + mean - 0.5)
+    assert torch.allclose(observation.log_scale.exp().squeeze(1) * math.pi / math.sqrt(3), deviation)
+
+
+def test_the_scale_of_the_logistic_begins_at_the_deviation_of_uniform_levels() -> None:
+    scale = DiscretizedLogistic(make_spec(num_levels=256)).log_scale.exp()
+    assert scale.item() * math.pi / math.sqrt(3) == pytest.approx(1 / math.sqrt(12))
 
 
 def test_constant_images_leave_the_logistic_a_finite_scale() -> None:

@@ -1,5 +1,7 @@
 """The discretised logistic mixture is a distribution, and agrees with the textbook formula in double precision."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -54,6 +56,21 @@ def test_inner_levels_agree_with_the_difference_of_distribution_functions(mean, 
     )
     if upper - lower > 1e-12:  # below, the difference itself has lost its digits even in double precision
         assert ours.item() == pytest.approx((upper - lower).log().item(), rel=1e-3, abs=1e-3)
+
+
+def test_the_narrowest_logistic_puts_nearly_all_on_one_of_256_levels_and_no_more():
+    """sigmoid(a) - sigmoid(-a) = tanh(a / 2), with a = e^7 / 255 half bins, the paper's program's least scale."""
+    raw = torch.tensor([0.0, level_positions(torch.tensor(100), 256, torch.float32), -100.0])
+    found = channel_log_probs(split_mixture_parameters(raw, 1), torch.zeros(1).long(), 0, num_levels=256).exp()
+    assert found[100].item() == pytest.approx(math.tanh(math.exp(7) / 510), rel=1e-4)
+
+
+def test_a_uniform_of_zero_draws_no_impossible_level():
+    raw = torch.tensor([0.0, level_positions(torch.tensor(200), 256, torch.float32), -7.0])
+    parameters, levels = split_mixture_parameters(raw, 1), torch.zeros(1).long()
+    edges = upper_edges(256, like=raw)
+    drawn = invert_channel_cdf(parameters, levels, 0, torch.tensor(0.0), edges=edges, num_levels=256)
+    assert channel_log_probs(parameters, levels, 0, num_levels=256)[drawn].exp() > 0
 
 
 def test_far_tails_keep_value_and_gradient():
