@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from genlab.data import composition
-from genlab.data.cluttered_mnist import cluttered_mnist
+from genlab.data.cluttered_mnist import clutter, cluttered_mnist
 from genlab.data.composition import crop, draw, paste
 from genlab.data.mnist import IdxSource
 from genlab.data.stacked_mnist import stacked_mnist
+from genlab.data.store import Store
 from genlab.data.two_digit_mnist import PAIRS, two_digit_mnist
 from genlab.errors import ConfigurationError
 from tests.data.sources import CPU, write_idx
@@ -145,6 +146,22 @@ def test_fragments_have_their_size(root):
     counts = (difference > 0).sum((1, 2, 3))
     assert counts.max() == 9
     assert set(counts.tolist()) <= {0, 1, 2, 3, 4, 6, 9}
+
+
+def test_fragments_reach_the_last_corner_and_digits_come_in_turn():
+    """Digit 0 is blank, digit 1 one pixel in a corner; every draw is the largest."""
+    images = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    images[1, 0, 27, 27] = 255
+    store = Store(images, torch.tensor([0, 1]))
+
+    def largest(num_choices, num_draws):
+        return torch.full((num_draws,), num_choices - 1)
+
+    whole, labels = clutter(store, torch.arange(5), largest, size=28, num_distractors=0, distractor_size=9)
+    assert labels.tolist() == [0, 1, 0, 1, 0]
+    assert torch.equal(whole, images[labels])
+    cluttered, _ = clutter(store, torch.tensor([0]), largest, size=40, num_distractors=1, distractor_size=9)
+    assert cluttered.nonzero().tolist() == [[0, 0, 39, 39]]
 
 
 def test_paste_and_crop_by_loops():

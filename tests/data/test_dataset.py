@@ -283,6 +283,7 @@ def test_limit_is_a_random_choice_in_order():
 def test_subset_is_a_choice_without_repetition():
     chosen = ramp_dataset().subset("test", 8, seed=0, device=CPU).labels.tolist()
     assert len(set(chosen)) == 8
+    assert chosen != sorted(chosen), "in random order: the first of them are a choice as well"
     assert len(ramp_dataset().subset("test", 99, seed=0, device=CPU).labels) == 11
 
 

@@ -136,6 +136,15 @@ def test_what_is_known_of_a_mask_without_its_values_is_true(
     assert torch.equal(layer.weight, torch.empty(7, 4, *size).uniform_(-bound, bound) * layer.mask)
 
 
+@pytest.mark.parametrize(("mask_type", "num_rows"), [("A", 2), ("B", 3)])
+def test_weights_of_the_vertical_stack_begin_within_the_bound_of_what_they_see(mask_type: MaskType, num_rows: int):
+    bound = (20 * num_rows * 5) ** -0.5
+    layer = RowsAboveConv2d(20, 10, 5, mask_type=mask_type)
+    for parameter in layer.parameters():
+        assert 0.5 * bound < parameter.abs().max() <= bound
+    assert layer.weight.abs().max() > 0.99 * bound
+
+
 def test_other_types_of_masks_and_other_channels_are_refused():
     plain = runpy.run_path(masked.__file__)  # without the checks of types that the tests add
     with pytest.raises(ValueError, match="mask_type must be A or B, got a"):

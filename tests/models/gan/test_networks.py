@@ -242,6 +242,24 @@ def test_dcgans_five_rules() -> None:
     assert isinstance(generator.project_norm, BatchNorm2d)
 
 
+def test_the_auxiliary_classifiers_networks_are_those_of_the_paper() -> None:
+    """Odena et al. 2016, appendix A, for 32x32: strides of 2 and 1 in turn, and weights of deviation 0.02."""
+    spec = make_spec(height=32, width=32, channels=3)
+    arguments = {"num_conditions": 0, "channels": 16, "normalization": BatchNorm2d, "leak": 0.2, "dropout": 0.5}
+    discriminator = ACGANDiscriminator(spec=spec, **arguments)
+    convolutions = [layer for layer in discriminator.layers if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [16, 32, 64, 128, 256, 512]
+    assert [layer.stride[0] for layer in convolutions] == [2, 1, 2, 1, 2, 1]
+    assert convolutions[-1].weight.std().item() == pytest.approx(0.02, rel=0.03)
+    larger = ACGANDiscriminator(spec=make_spec(height=64, width=64, channels=3), **(arguments | {"channels": 2}))
+    widths = [layer.out_channels for layer in larger.layers if isinstance(layer, nn.Conv2d)]
+    assert widths[-3:] == [64, 64, 64], "32 times the first, and no further"
+    generator = ACGANGenerator(spec=spec, num_inputs=110, channels=96, normalization=BatchNorm2d)
+    assert generator.shape == (384, 4, 4)
+    assert [m.out_channels for m in generator.layers if isinstance(m, nn.ConvTranspose2d)] == [192, 96, 3]
+    assert generator.layers[0].weight.std().item() == pytest.approx(0.02, rel=0.03)
+
+
 @pytest.mark.parametrize(
     "layer",
     [nn.Linear(200, 300), nn.Conv2d(30, 40, 5), nn.ConvTranspose2d(30, 40, 4)],
