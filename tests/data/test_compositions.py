@@ -138,6 +138,14 @@ def test_fresh_clutter_keeps_the_class_of_chosen_digits(root):
     assert levels.tolist() == [LEVEL * ((7, 3)[label] + 1) for label in batch.labels]
 
 
+def test_fresh_clutter_shows_no_digit_of_the_test_split(root, tmp_path):
+    """Digits of the test split fill their pictures here, whole ones and fragments alike; the others fill half."""
+    write_idx(tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte", np.full((20, 28, 28), 250))
+    data = cluttered_mnist(root=root, size=28, num_distractors=1, distractor_size=28, fresh_clutter=True, **CHOICES)
+    images = data.stream(batch_size=30, seed=0, device=CPU).batch(0).images
+    assert (images == 0).flatten(1).any(1).all()
+
+
 def test_fragments_have_their_size(root):
     one = cluttered_mnist(root=root, size=100, num_distractors=1, distractor_size=3, **CHOICES)
     none = cluttered_mnist(root=root, size=100, num_distractors=0, distractor_size=3, **CHOICES)

@@ -365,6 +365,7 @@ def test_training_images_are_mirrored_by_seed_and_step_and_evaluated_ones_never(
     data = _rows(flip=True)
     first = mirrored(data, 5)
     assert 8 <= sum(first) <= 24
+    assert sum(sum(mirrored(data, index)) for index in range(100)) / 3200 == pytest.approx(0.5, abs=0.03)
     assert first == mirrored(data, 5)
     assert first != mirrored(data, 6)
     assert first != mirrored(data, 5, seed=1)

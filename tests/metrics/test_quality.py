@@ -13,7 +13,7 @@ from genlab.metrics.features import ClassifierFeatures, Description, describe_al
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, generated_images, training_classes
 from genlab.metrics.manifold import manifold_scores
 from genlab.metrics.quality import Comparison, Protocol, Reference, Report
-from genlab.metrics.sample_estimates import distribution_estimates
+from genlab.metrics.sample_estimates import class_estimates, distribution_estimates
 from genlab.metrics.sample_measure import SampleMeasure
 from genlab.models.base import GenerativeModel
 from genlab.models.classifier import Classifier
@@ -188,6 +188,18 @@ def test_labels_asked_for_are_found_again(data, classifier: Classifier) -> None:
     assert values["conditional_accuracy_classifier"] == pytest.approx(share)
     errors = {estimate.name: estimate.standard_error for estimate in report.estimates}
     assert errors["conditional_accuracy_classifier"] == pytest.approx(math.sqrt(share * (1 - share) / 299))
+
+
+def test_the_divergence_from_training_is_left_out_only_where_it_is_infinite(classifier: Classifier) -> None:
+    """Of a class that training lacks; one that the samples lack adds nothing."""
+    extractor, predictions = ClassifierFeatures(classifier, weights_id="0"), torch.tensor([0, 0, 1, 1])
+    counts = torch.tensor([3, 3, *[0] * 8])
+    name = "modes_kl_to_training_nats_classifier"
+    for seen, expected in ((predictions, 0.0), (torch.tensor([0, 0, 1, 2]), None)):
+        found = {
+            each.name: each.value for each in class_estimates(extractor, seen, training_counts=counts, labels=None)
+        }
+        assert found.get(name) == expected
 
 
 def test_without_a_classifier_only_pixels_are_measured(data) -> None:
