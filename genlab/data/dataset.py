@@ -95,7 +95,7 @@ class Dataset:
             )
         if threshold is not None and not 0 < threshold <= 1:
             raise ConfigurationError(f"dataset.threshold must be above 0 and at most 1 (grey values), got {threshold}")
-        # The lowest level that becomes 1; the margin forgives the product's rounding (0.2 * 255 > 51).
+        # The lowest level that becomes 1; the margin forgives the product's rounding (0.07 * 100 > 7).
         self._cut: int | None = None
         if binarization == "threshold":
             if threshold is None:

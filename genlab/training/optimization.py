@@ -181,7 +181,7 @@ class PhaseUpdate:
             for name, metric in loss.metrics.items():
                 metric = metric.detach().float() / parts if parts > 1 else metric.detach().float()
                 sums[name] = sums[name] + metric if name in sums else metric
-        value = torch.stack(values).sum() if parts > 1 else values[0]
+        value = torch.stack(values).mean() if parts > 1 else values[0]
         if num_processes() > 1:
             value = self._average_over_processes(value, sums)
         return value, sums, handed_on

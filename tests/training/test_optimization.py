@@ -72,6 +72,16 @@ def test_a_bad_gradient_changes_nothing() -> None:
     assert not update.optimizer.state
 
 
+def test_a_bad_step_is_reported_with_the_loss_of_the_batch_in_any_number_of_parts() -> None:
+    messages = set()
+    for parts in (1, 2):
+        _, update = make_update(scale=1e38, gradient_accumulation=parts)  # the square of the norm overflows
+        with pytest.raises(NonFiniteError, match="loss .*e.37, gradient norm inf") as caught:
+            update.run(Batch(images=torch.ones(8, 1, 2, 2), labels=torch.full((8,), -1)))
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
 def test_a_bad_image_leaves_nothing_of_the_parts_before_it() -> None:
     layer, update = make_update(gradient_accumulation=2, on_non_finite="skip")
     good, levels = update.phase.loss, nn.Embedding(2, 3)
