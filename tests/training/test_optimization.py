@@ -76,7 +76,7 @@ def test_a_bad_step_is_reported_with_the_loss_of_the_batch_in_any_number_of_part
     messages = set()
     for parts in (1, 2):
         _, update = make_update(scale=1e38, gradient_accumulation=parts)  # the square of the norm overflows
-        with pytest.raises(NonFiniteError, match="loss .*e.37, gradient norm inf") as caught:
+        with pytest.raises(NonFiniteError, match=r"loss .*e.37, gradient norm inf") as caught:
             update.run(Batch(images=torch.ones(8, 1, 2, 2), labels=torch.full((8,), -1)))
         messages.add(str(caught.value))
     assert len(messages) == 1
