@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from genlab.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, trace_of_root
 
@@ -51,6 +50,8 @@ def test_the_fallback_and_the_cholesky_factor_agree() -> None:
 
 @pytest.mark.parametrize("num_images", [40, 500])
 def test_against_torch_fidelity(num_images: int) -> None:
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
     first, second = features(num_images, 48, seed=1), features(num_images, 48, seed=2)
     statistics = [fid_features_to_statistics(sample.double()) for sample in (first, second)]
     theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from torch_fidelity.metric_isc import isc_features_to_metric
 
 from genlab.metrics.inception_score import inception_style_score
 
@@ -37,6 +36,8 @@ def test_images_in_the_order_of_their_classes_score_as_shuffled_ones() -> None:
 
 
 def test_against_torch_fidelity() -> None:
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
     logits = 3 * torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
     theirs = isc_features_to_metric(logits[order].double(), splits=10, shuffle=False)

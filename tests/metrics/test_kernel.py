@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch_fidelity.metric_kid import kid_features_to_metric
 
 from genlab.metrics import distances
 from genlab.metrics.kernel import cubic_kernel, kernel_distance
@@ -76,6 +75,8 @@ def test_sets_of_one_point_have_no_error() -> None:
 
 
 def test_against_torch_fidelity_on_the_whole_set() -> None:
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     first, second = draw(50, seed=1), draw(50, seed=2, shift=0.1)
     settings = {"kid_subsets": 1, "kid_subset_size": 50, "verbose": False}
     theirs = kid_features_to_metric(first.double(), second.double(), **settings)["kernel_inception_distance_mean"]
@@ -83,6 +84,8 @@ def test_against_torch_fidelity_on_the_whole_set() -> None:
 
 
 def test_the_published_mean_over_subsets_tends_to_it() -> None:
+    from torch_fidelity.metric_kid import kid_features_to_metric
+
     first, second = draw(200, seed=1), draw(200, seed=2, shift=0.1)
     settings = {"kid_subsets": 400, "kid_subset_size": 50, "verbose": False}
     theirs = kid_features_to_metric(first.double(), second.double(), **settings)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 from genlab.metrics import distances
 from genlab.metrics.manifold import manifold_scores, precision_and_recall
@@ -41,6 +40,8 @@ def test_against_loops(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_against_torch_fidelity() -> None:
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
     real, generated = draw(300, seed=1), draw(300, seed=2, shift=0.7)
     settings = {"prc_neighborhood": 3, "prc_batch_size": 10000, "save_cpu_ram": False, "verbose": False}
     theirs = prc_features_to_metric(generated.double(), real.double(), **settings)
