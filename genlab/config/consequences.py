@@ -9,17 +9,18 @@ from genlab.config.location import config_directory
 from genlab.config.plain_yaml import load_plain
 from genlab.errors import ConfigurationError
 
-# Beginnings of keys, and the values of another key with which they have no effect.
+# Beginnings of keys, the keys that decide, and the values that all of these have where the first have no effect.
 _WITHOUT_EFFECT = (
-    ("trainer.watch_images", "trainer.watch_interval", (0,)),
-    ("trainer.watch_classifier", "trainer.watch_interval", (0,)),
-    ("trainer.min_diversity_ratio", "trainer.watch_interval", (0,)),
-    ("trainer.min_modes_covered", "trainer.watch_interval", (0,)),
-    ("trainer.max_skipped_steps", "trainer.on_non_finite", ("stop",)),
-    ("dataset.threshold", "dataset.binarization", ("none", "stochastic")),
-    ("dataset.max_skipped", "dataset.on_error", ("fail",)),
-    ("model.read_bias", "model.read_size", (None,)),
-    ("model.write_bias", "model.write_size", (None,)),
+    ("trainer.watch_images", ("trainer.watch_interval",), (0,)),
+    ("trainer.watch_classifier", ("trainer.watch_interval",), (0,)),
+    ("trainer.min_diversity_ratio", ("trainer.watch_interval",), (0,)),
+    ("trainer.min_modes_covered", ("trainer.watch_interval",), (0,)),
+    ("trainer.max_skipped_steps", ("trainer.on_non_finite",), ("stop",)),
+    ("dataset.threshold", ("dataset.binarization",), ("none", "stochastic")),
+    ("dataset.label_seed", ("dataset.num_labels_per_class", "dataset.num_training"), (None,)),
+    ("dataset.max_skipped", ("dataset.on_error",), ("fail",)),
+    ("model.read_bias", ("model.read_size",), (None,)),
+    ("model.write_bias", ("model.write_size",), (None,)),
 )
 
 
@@ -31,17 +32,21 @@ def require_effect(configuration: Mapping[str, Any], overrides: Sequence[str]) -
         overrides: Of the command line.
 
     Raises:
-        ConfigurationError: The first such key, with the one that decides.
+        ConfigurationError: The first such key, with those that decide.
     """
     for key in (override.lstrip("+").partition("=")[0] for override in overrides):
         for beginning, decisive, values in _WITHOUT_EFFECT:
-            group, _, name = decisive.partition(".")
-            value = (configuration.get(group) or {}).get(name, "")
-            if f"{key}.".startswith(f"{beginning}.") and value in values:
-                told = "null" if value is None else value
-                raise ConfigurationError(
-                    f"{key} has no effect while {decisive} is {told}: change that, or leave {key} out"
-                )
+            if not f"{key}.".startswith(f"{beginning}."):
+                continue
+            found = {each: _value(configuration, each) for each in decisive}
+            if all(value in values for value in found.values()):
+                told = " and ".join(f"{each} is {'null' if value is None else value}" for each, value in found.items())
+                raise ConfigurationError(f"{key} has no effect while {told}: change that, or leave {key} out")
+
+
+def _value(configuration: Mapping[str, Any], key: str) -> Any:
+    group, _, name = key.partition(".")
+    return (configuration.get(group) or {}).get(name, "")
 
 
 def remarks(choices: Mapping[str, str], overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:

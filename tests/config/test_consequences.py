@@ -49,6 +49,11 @@ def test_models_of_a_sweep_that_choose_different_data_are_listed() -> None:
         ({"trainer": {"watch_interval": 0}}, "trainer.min_modes_covered=8", "trainer.watch_interval is 0"),
         ({"trainer": {"on_non_finite": "stop"}}, "trainer.max_skipped_steps=3", "trainer.on_non_finite is stop"),
         ({"dataset": {"binarization": "none"}}, "++dataset.threshold=0.3", "dataset.binarization is none"),
+        (
+            {"dataset": {"num_labels_per_class": None, "num_training": None}},
+            "dataset.label_seed=1",
+            "dataset.num_labels_per_class is null and dataset.num_training is null",
+        ),
         ({"dataset": {"on_error": "fail"}}, "dataset.max_skipped=3", "dataset.on_error is fail"),
         ({"model": {"read_size": None}}, "model.read_bias.log_gamma=1", "model.read_size is null"),
         ({"model": {"write_size": None}}, "model.write_bias={log_gamma:1}", "model.write_size is null"),
@@ -58,6 +63,7 @@ def test_a_key_without_effect_is_refused(configuration: dict[str, Any], override
     key = override.lstrip("+").partition("=")[0]
     with pytest.raises(ConfigurationError, match=f"^{key} has no effect while {decisive}: change that, or leave"):
         require_effect(configuration, ("seed=1", override))
-    others = {group: {name: 5} for group, node in configuration.items() for name in node}
-    require_effect(others, (override,))
+    for group, node in configuration.items():
+        for name in node:
+            require_effect({group: node | {name: 5}}, (override,))
     require_effect({"dataset": None}, (override,))
