@@ -252,10 +252,10 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     with suppress(SystemExit, StorageError):  # nobody reads it
         sys.stdout.flush()
-    if worker is None or worker.speaks_of(error):
+    if worker is None or worker.reports(error):
         prefix = prefix_of(error)
         shown = painted(prefix, "red", is_terminal=sys.stderr.isatty()) if prefix == ERROR_PREFIX else prefix
         print(f"{shown}{message}", file=sys.stderr)
     if worker is not None:
-        worker.leave_account(error, message, code)
+        worker.write_report(error, message, code)
     return code

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
-from genlab.launch.worker import CONSEQUENCE, PID_NAME, WITHOUT_A_WORD
+from genlab.launch.worker import CONSEQUENCE, PID_NAME, UNEXPLAINED
 from genlab.parallel.place import LAUNCHER_VARIABLE
 from genlab.signals import signal_text
 
@@ -130,14 +130,14 @@ def root_cause(failures: Mapping[int, "ProcessFailure"], *, num: int) -> WorkerF
 
 def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerFailure | ProcessLostError]:
     """Return a score of how likely the end of a process is the consequence of another's, and its description."""
-    account: Any = failure.message
-    if isinstance(account, dict):
-        kind = account["extraInfo"].get("kind")
+    report: Any = failure.message
+    if isinstance(report, dict):
+        kind = report["extraInfo"].get("kind")
         failed = WorkerFailure(
-            str(account["message"]),
+            str(report["message"]),
             rank=rank,
-            exit_code=int(account["errorCode"]),
-            details=str(account["extraInfo"]["py_callstack"]),
+            exit_code=int(report["errorCode"]),
+            details=str(report["extraInfo"]["py_callstack"]),
         )
         return CONSEQUENCE.get(kind, 0), failed
     if failure.exitcode < 0:
@@ -145,8 +145,8 @@ def _cause(rank: int, failure: "ProcessFailure", num: int) -> tuple[int, WorkerF
         hint = ", possibly for lack of memory" if failure.exitcode == -signal.SIGKILL else ""
         text = f"process {rank} of {num} was killed by {name}{hint}"
         is_told = failure.exitcode == -signal.SIGTERM
-        return CONSEQUENCE["StoppedBySignal"] if is_told else WITHOUT_A_WORD, ProcessLostError(text)
-    return WITHOUT_A_WORD, ProcessLostError(f"process {rank} of {num} ended with exit code {failure.exitcode}")
+        return CONSEQUENCE["StoppedBySignal"] if is_told else UNEXPLAINED, ProcessLostError(text)
+    return UNEXPLAINED, ProcessLostError(f"process {rank} of {num} ended with exit code {failure.exitcode}")
 
 
 @contextmanager

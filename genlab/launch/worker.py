@@ -41,11 +41,12 @@ PID_NAME = "pid"
 _RUN_NAME = "run.json"
 _WATCH_SECONDS = 1.0
 _POLL_SECONDS = 0.05
-_SPEAKING_SECONDS = 5.0
+_REPORTING_SECONDS = 5.0
 _LEAVING_SECONDS = 60.0
 CONSEQUENCE = {"ProcessHungError": 1, "ProcessLostError": 3, "StoppedBySignal": 4}
 """Score of each kind of failure for being the consequence of another's; other kinds are causes."""
-WITHOUT_A_WORD = 2
+UNEXPLAINED = 2
+"""The same score of a process that ended without an error report."""
 # Another attempt would meet them again.
 _FINAL = (ConfigurationError, DataError, CheckpointError, NonFiniteError, StorageError, FolderInUseError)
 # Failures that every process meets alike, so that rank 0 reports them for all.
@@ -54,12 +55,12 @@ _COMMON = (ConfigurationError, DataError, CheckpointError, NonFiniteError, Stopp
 
 @dataclass(frozen=True, kw_only=True)
 class Worker:
-    """The rank of this process in a distributed run, and its error report."""
+    """The rank of this process in a distributed run, and the file of its error report."""
 
     rank: int
     num_workers: int
-    account: Path | None
-    """File of the error report of this process; None if the launcher keeps no files."""
+    error_file: Path | None
+    """Of the error report of this process; None if the launcher keeps no files."""
 
     @property
     def is_first(self) -> bool:
@@ -72,13 +73,17 @@ class Worker:
         Raises:
             SystemExit: An earlier attempt ended with a failure that this one would meet again.
         """
-        if self.account is not None:
-            replace_atomically(self.account.with_name(PID_NAME), str(os.getpid()).encode())
+        if self.error_file is not None:
+            replace_atomically(self.error_file.with_name(PID_NAME), str(os.getpid()).encode())
         previous = self._recorded().get("final")
         # Of this attempt it is the same failure in a faster process, which this one meets and reports by itself.
-        if self.account is not None and previous is not None and previous["attempt"] != self.account.parents[1].name:
-            replace_atomically(self.account, json.dumps(previous["account"]).encode())
-            raise SystemExit(previous["account"]["message"]["errorCode"])
+        if (
+            self.error_file is not None
+            and previous is not None
+            and previous["attempt"] != self.error_file.parents[1].name
+        ):
+            replace_atomically(self.error_file, json.dumps(previous["report"]).encode())
+            raise SystemExit(previous["report"]["message"]["errorCode"])
         launcher = os.getppid()
         threading.Thread(target=_leave_with, args=(launcher,), name="launcher's end", daemon=True).start()
 
@@ -93,27 +98,27 @@ class Worker:
 
     def previous_failure(self) -> str:
         """Return the failure that ended the launcher's previous processes, as far as this machine knows."""
-        assert self.account is not None
-        attempt = int(self.account.parents[1].name.rpartition("_")[2])
+        assert self.error_file is not None
+        attempt = int(self.error_file.parents[1].name.rpartition("_")[2])
         known = [(CONSEQUENCE["ProcessLostError"], "another process was gone")]
-        for pid in sorted((_notes(self.account) / f"attempt_{attempt - 1}").glob(f"*/{PID_NAME}")):
+        for pid in sorted((_notes(self.error_file) / f"attempt_{attempt - 1}").glob(f"*/{PID_NAME}")):
             try:
-                account = json.loads(pid.with_name(self.account.name).read_text(encoding="utf-8"))["message"]
-                known.append((CONSEQUENCE.get(account["extraInfo"]["kind"], 0), account["message"]))
+                report = json.loads(pid.with_name(self.error_file.name).read_text(encoding="utf-8"))["message"]
+                known.append((CONSEQUENCE.get(report["extraInfo"]["kind"], 0), report["message"]))
             except OSError:
                 name = f"process {pid.parent.name} of this machine"
-                known.append((WITHOUT_A_WORD, f"{name} died without an error report, possibly for lack of memory"))
+                known.append((UNEXPLAINED, f"{name} died without an error report, possibly for lack of memory"))
         return min(known, key=lambda cause: cause[0])[1]
 
-    def speaks_of(self, error: BaseException) -> bool:
+    def reports(self, error: BaseException) -> bool:
         """Return True if this process reports a failure to the user, rather than rank 0 or genlab's launcher.
 
         A process without a launcher that keeps files may be alone, with stale environment variables.
         """
-        may_be_alone = self.is_first or self.account is None
+        may_be_alone = self.is_first or self.error_file is None
         return LAUNCHER_VARIABLE not in os.environ and (may_be_alone or not isinstance(error, _COMMON))
 
-    def leave_account(self, error: BaseException, message: str, exit_code: int) -> None:
+    def write_report(self, error: BaseException, message: str, exit_code: int) -> None:
         """Write the error report of this process, in the form that the elastic agent reads.
 
         Args:
@@ -121,7 +126,7 @@ class Worker:
             message: The same in one line.
             exit_code: Of this process.
         """
-        if self.account is None:
+        if self.error_file is None:
             return
         is_foreseen = isinstance(error, GenlabError)
         details = {
@@ -129,29 +134,29 @@ class Worker:
             "timestamp": str(int(time.time())),
             "kind": type(error).__name__,
         }
-        account = {"message": {"message": message, "errorCode": exit_code, "extraInfo": details}}
-        replace_atomically(self.account, json.dumps(account).encode())
+        report = {"message": {"message": message, "errorCode": exit_code, "extraInfo": details}}
+        replace_atomically(self.error_file, json.dumps(report).encode())
         if isinstance(error, _FINAL):
-            self._record(final={"attempt": self.account.parents[1].name, "account": account})
+            self._record(final={"attempt": self.error_file.parents[1].name, "report": report})
         if not self.is_first and isinstance(error, _COMMON):
-            self._let_first_speak()
+            self._let_first_report()
 
-    def _let_first_speak(self) -> None:
+    def _let_first_report(self) -> None:
         """Wait for rank 0 to report: the agent ends all processes once one has ended."""
-        assert self.account is not None
-        deadline = time.monotonic() + _SPEAKING_SECONDS
-        while not (self.account.parents[1] / "0" / self.account.name).exists() and time.monotonic() < deadline:
+        assert self.error_file is not None
+        deadline = time.monotonic() + _REPORTING_SECONDS
+        while not (self.error_file.parents[1] / "0" / self.error_file.name).exists() and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
 
     def _record(self, **facts: Any) -> None:
-        if self.account is not None:
-            replace_atomically(_notes(self.account) / _RUN_NAME, json.dumps({**self._recorded(), **facts}).encode())
+        if self.error_file is not None:
+            replace_atomically(_notes(self.error_file) / _RUN_NAME, json.dumps({**self._recorded(), **facts}).encode())
 
     def _recorded(self) -> dict[str, Any]:
-        if self.account is None:
+        if self.error_file is None:
             return {}
         try:
-            return dict(json.loads((_notes(self.account) / _RUN_NAME).read_text(encoding="utf-8")))
+            return dict(json.loads((_notes(self.error_file) / _RUN_NAME).read_text(encoding="utf-8")))
         except OSError:
             return {}
 
@@ -161,11 +166,11 @@ def this_worker() -> Worker | None:
     place = this_place()
     if place is None:
         return None
-    account = Path(os.environ.get(ERROR_FILE_VARIABLE, ""))
+    error_file = Path(os.environ.get(ERROR_FILE_VARIABLE, ""))
     return Worker(
         rank=place.rank,
         num_workers=place.num_processes,
-        account=account if account.name and account.parent.is_dir() else None,
+        error_file=error_file if error_file.name and error_file.parent.is_dir() else None,
     )
 
 
@@ -180,8 +185,8 @@ def leaving_orderly() -> Iterator[None]:
         yield
 
 
-def _notes(account: Path) -> Path:
-    return account.parents[2]
+def _notes(error_file: Path) -> Path:
+    return error_file.parents[2]
 
 
 def _leave_with(launcher: int) -> None:

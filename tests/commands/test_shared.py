@@ -120,9 +120,9 @@ def test_pictures_are_those_of_one_process(
 
 def said_under_torchrun(arguments: tuple[str, ...], notes: Path) -> Outcome:
     """The same in a process of torchrun, which names a file for the reason of a failure."""
-    account = notes / "attempt_0" / str(rank()) / "error.json"
-    account.parent.mkdir(parents=True)
-    with patch.dict(os.environ, {ERROR_FILE_VARIABLE: str(account)}):
+    error_file = notes / "attempt_0" / str(rank()) / "error.json"
+    error_file.parent.mkdir(parents=True)
+    with patch.dict(os.environ, {ERROR_FILE_VARIABLE: str(error_file)}):
         return said(arguments)
 
 

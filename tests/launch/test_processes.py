@@ -217,12 +217,12 @@ def one_of_two(
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
         for name, value in place.items():
             monkeypatch.setenv(name, str(value))
-        account = tmp_path_factory.mktemp("notes") / "attempt_0" / str(rank) / "error.json"
+        error_file = tmp_path_factory.mktemp("notes") / "attempt_0" / str(rank) / "error.json"
         if is_of_launcher:
-            account.parent.mkdir(parents=True)
-        monkeypatch.setenv(worker.ERROR_FILE_VARIABLE, str(account))
+            error_file.parent.mkdir(parents=True)
+        monkeypatch.setenv(worker.ERROR_FILE_VARIABLE, str(error_file))
         monkeypatch.setattr(worker, "_leave_with", lambda launcher: None)  # it would watch for as long as the tests run
-        monkeypatch.setattr(worker, "_SPEAKING_SECONDS", 0.0)
+        monkeypatch.setattr(worker, "_REPORTING_SECONDS", 0.0)
 
     return become
 
