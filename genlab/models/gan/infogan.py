@@ -25,7 +25,7 @@ from genlab.models.ranges import require_between, require_count
 from genlab.parallel.collectives import draw_rows
 from genlab.types import ImageSpec, Loss
 
-# More than this is no reading at all.
+# A standard deviation of e^5 for a code in (-1, 1) is no reading at all.
 _LARGEST_LOG_STD = 5.0
 
 
@@ -63,8 +63,8 @@ class HiddenCodes(Conditioning):
     Args:
         num_categories: K, at least 2.
         num_continuous: D.
-        categorical_weight: Of the categorical code's bound; 1 in the paper.
-        continuous_weight: Of the continuous codes' bound; 0.1 in the paper.
+        categorical_weight: lambda, of the categorical code's bound; 1 in the paper.
+        continuous_weight: The same for the continuous codes; 1 for MNIST (appendix C), and section 6 advises less.
         num_hidden: Units of Q's own hidden layer; 128 in the paper.
         smallest_std: Lower bound of the standard deviations that Q learns for the continuous codes. Near zero, one code
             read precisely outweighs everything else, and classes become points of a curve instead of categories; 1
