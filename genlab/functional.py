@@ -130,7 +130,7 @@ def discretized_logistic_nll(
     """Return -log of the probability of each sub-pixel's bin under a logistic distribution, in nats.
 
     Levels lie at k / (num_levels - 1); a bin reaches half way to its neighbours, and the first and the last reach to
-    infinity, so that the probabilities of all levels sum to 1 (Kingma et al. 2016, arXiv:1606.04934, section 5.2;
+    infinity, so that the probabilities of all levels sum to 1 (Kingma et al. 2016, arXiv:1606.04934, appendix C.5;
     Salimans et al. 2017, arXiv:1701.05517, eq. 2).
 
     Args:
