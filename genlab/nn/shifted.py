@@ -1,7 +1,7 @@
 """Weight-normalised convolutions over pixels above, or above and to the left, by asymmetric padding.
 
-Papers: PixelCNN++, arXiv:1701.05517, section 2.3 and figure 2; Weight Normalization, arXiv:1602.07868, sections 2
-(equation 2) and 3 (data-dependent initialisation).
+Papers: PixelCNN++, arXiv:1701.05517, figure 2, and its authors' program; Weight Normalization, arXiv:1602.07868,
+sections 2 (equation 2) and 3 (data-dependent initialisation).
 
 Dimensions: B batch, H height, W width.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genlab.nn import weight_norm
 
-# As in the paper's own program; the direction's length is irrelevant, only its spread over directions matters.
+# As in the program of PixelCNN++. The length of v has no effect on the weight; a learning rate turns a longer v less.
 DIRECTION_STD = 0.05
 
 

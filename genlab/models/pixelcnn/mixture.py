@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genlab.functional import bounded
 
-# A narrower logistic than this puts all its mass on one of 256 levels.
+# As in the paper's program: a logistic of this scale, at a level of 256, puts 97 % of its mass on it.
 LEAST_LOG_SCALE = -7.0
 
 

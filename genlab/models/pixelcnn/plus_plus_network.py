@@ -60,7 +60,7 @@ def down_right_shifted(
 
 
 class GatedResidualBlock(nn.Module):
-    """Residual block x + a * sigmoid(b), with (a, b) from two convolutions and a skip connection (section 2.3).
+    """Residual block x + a * sigmoid(b), with (a, b) from two convolutions and a skip connection (section 2.4).
 
     Args:
         filters: F.
