@@ -96,7 +96,6 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
         return torch.unflatten(logits, 1, (self.num_symbols, self.num_values))
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
-        # Here, because the decoder is written in terms of the network above.
         return GatedDecoder(self.network, encode=self._encode, labels=labels, width=self.spec.width, dtype=dtype)
 
     def _encode(self, symbols: Int[Tensor, " n"]) -> Float[Tensor, "n 1"]:

@@ -100,7 +100,6 @@ class PixelCNN(AutoregressiveModel, SamplesIncrementally):
         return torch.unflatten(logits, 1, (self.num_symbols, self.num_values))
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
-        # Here, because the decoder is written in terms of the network above.
         return MaskedResidualDecoder(
             self.network, encode=self._encode, num_samples=len(labels), grid=self.grid, dtype=dtype
         )

@@ -147,7 +147,6 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
         return levels.movedim(-1, 1)
 
     def decoder(self, labels: Int[Tensor, " n"], *, dtype: torch.dtype) -> Decoder:
-        # Here, because the decoder is written in terms of the network above.
         return TwoStreamDecoder(self.network, spec=self.spec, labels=labels, dtype=dtype)
 
     def compilable(self) -> tuple[nn.Module, ...]:
