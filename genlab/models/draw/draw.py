@@ -193,13 +193,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the bound of eq. 12, L_x + L_z, in nats per image, averaged over the batch."""
-        images = self._to_lines(batch.images)
-        posteriors, canvas = [], self.initial_canvas
-        for state, posterior in self._unroll(images, self._noise(len(images))):
-            posteriors.append(posterior)
-            canvas = state.canvas
-        reconstruction = self.observation.nll(canvas, images).mean()  # eq. 9
-        kl = kl_per_glimpse(posteriors).sum(0).mean()  # eqs. 10, 11
+        reconstruction, kl = (nats.mean() for nats in self._parts_of_bound(self._to_lines(batch.images)))
         return Loss(
             value=reconstruction + kl,
             metrics={
@@ -219,12 +213,15 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
             ValueError: The images are not of the model's size, or not in [0, 1].
         """
         require_images(batch.images, self.spec)
-        images = self._to_lines(batch.images)
+        return _measures(*self._parts_of_bound(self._to_lines(batch.images)), batch.images[0].numel())
+
+    def _parts_of_bound(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Return L_x and L_z of each image, from one draw of the latents, in nats."""
         posteriors, canvas = [], self.initial_canvas
         for state, posterior in self._unroll(images, self._noise(len(images))):
             posteriors.append(posterior)
             canvas = state.canvas
-        return _measures(self.observation.nll(canvas, images), kl_per_glimpse(posteriors).sum(0), images[0].numel())
+        return self.observation.nll(canvas, images), kl_per_glimpse(posteriors).sum(0)  # eq. 9; eqs. 10, 11
 
     @torch.no_grad()
     def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Float[Tensor, "B ..."]]:
