@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.rows import keep_row
 from genlab.models.draw.attention import AttentionBias
 from genlab.models.draw.draw import DRAW
-from genlab.models.draw.glimpse import Given, Posterior, State
+from genlab.models.draw.glimpse import GlimpseInputs, Posterior, State
 from genlab.types import Batch, ImageSpec
 
 SIDE = 28
@@ -126,8 +126,8 @@ class PlainAutograd(DRAW):
         encoder_weight, encoder_bias = self.glimpse.encoder_weights(images)
         state = self._initial_state(len(images))
         for step_noise in noise:
-            given = Given(images, step_noise, encoder_weight, encoder_bias, decoder.weight, decoder.bias)
-            ((state, posterior, _),) = self.glimpse([given], state)
+            inputs = GlimpseInputs(images, step_noise, encoder_weight, encoder_bias, decoder.weight, decoder.bias)
+            ((state, posterior, _),) = self.glimpse([inputs], state)
             yield state, posterior
 
 

@@ -26,7 +26,7 @@ from genlab.measures import IMPORTANCE_WEIGHTED, Measure, bits_per_dim, negative
 from genlab.models.base import GenerativeModel, require_labels_of_samples
 from genlab.models.capabilities import HasPosteriorLayers, Latent
 from genlab.models.draw.attention import AttentionBias, ReadAttention, WriteAttention
-from genlab.models.draw.glimpse import Given, Glimpse, Posterior, State, kl_per_glimpse
+from genlab.models.draw.glimpse import Glimpse, GlimpseInputs, Posterior, State, kl_per_glimpse
 from genlab.models.draw.observation import ObservationModel, default_observation
 from genlab.models.draw.windows import GREEN, RED, Color, enlarge, enlargement, outline_window
 from genlab.models.ranges import require_count, require_images, require_num_glimpses, require_window_size
@@ -408,16 +408,16 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         encoder = Unrolled(*self.glimpse.encoder_weights(images), num_steps=num_steps, batch_size=batch_size)
         decoder = Unrolled(cell.weight, cell.bias, num_steps=num_steps, batch_size=batch_size)
         state = self._initial_state(len(images))
-        given = [
-            Given(images, step_noise, encoder.weight, encoder_bias, decoder.weight, decoder_bias)
+        inputs = [
+            GlimpseInputs(images, step_noise, encoder.weight, encoder_bias, decoder.weight, decoder_bias)
             for step_noise, encoder_bias, decoder_bias in zip(noise, encoder.biases, decoder.biases, strict=True)
         ]
         together = next(count for count in range(_MOST_TOGETHER, 0, -1) if num_steps % count == 0)
         for first in range(0, num_steps, together):
-            results = self.glimpse(given[first : first + together], state)
-            for state, posterior, taken in results:
-                encoder.record(taken.encoder_inputs)
-                decoder.record(taken.decoder_inputs)
+            results = self.glimpse(inputs[first : first + together], state)
+            for state, posterior, gate_inputs in results:
+                encoder.record(gate_inputs.encoder)
+                decoder.record(gate_inputs.decoder)
                 yield state, posterior
 
     def _generate(self, latents: Float[Tensor, "T B Z"]) -> Iterator[State]:

@@ -42,7 +42,7 @@ def kl_per_glimpse(posteriors: Sequence[Posterior]) -> Float[Tensor, "T B"]:
     return kl_to_standard_normal(mu, log_sigma).sum(2)
 
 
-class Given(NamedTuple):
+class GlimpseInputs(NamedTuple):
     """The inputs of one glimpse that do not depend on the state."""
 
     images: Float[Tensor, "B H C A"]
@@ -53,11 +53,11 @@ class Given(NamedTuple):
     decoder_bias: Float[Tensor, "... G"]
 
 
-class Taken(NamedTuple):
-    """The inputs of the two weights of :class:`Given`, kept to compute the gradients of these weights."""
+class GateInputs(NamedTuple):
+    """What the weights of the two cells multiply, for their gradients (:class:`genlab.nn.recurrent.Unrolled`)."""
 
-    encoder_inputs: Float[Tensor, "B J"]
-    decoder_inputs: Float[Tensor, "B K"]
+    encoder: Float[Tensor, "B J"]
+    decoder: Float[Tensor, "B K"]
 
 
 class Glimpse(nn.Module):
@@ -94,10 +94,10 @@ class Glimpse(nn.Module):
         self.decoder = LSTMCell(num_inputs=latent_size, num_units=num_units, forget_bias=forget_bias)
 
     def encoder_weights(self, images: Float[Tensor, "B H C A"]) -> tuple[Float[Tensor, "G J"], Float[Tensor, "... G"]]:
-        """Return weight and bias of the encoder's gates inside the loop, without the constant part of their product.
+        """Return weight and bias of the encoder's gates in the loop over glimpses.
 
-        Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c): the first
-        half is the same at every glimpse, and only half of the largest product is left inside.
+        Without attention the encoder sees W_x x + W_e (x - sigmoid(c)) = (W_x + W_e) x - W_e sigmoid(c). The first
+        term is the same at every glimpse: it is part of the bias, and the loop has half of the largest product left.
         """
         weight, bias = self.encoder.weight, self.encoder.bias
         if self.read is not None:
@@ -107,35 +107,35 @@ class Glimpse(nn.Module):
         from_image = nn.functional.linear(images.flatten(1), of_image + of_error, bias)  # (B, G)
         return torch.cat((-of_error, of_states), 1), from_image
 
-    def forward(self, given: Sequence[Given], state: State) -> list[tuple[State, Posterior, Taken]]:
+    def forward(self, inputs: Sequence[GlimpseInputs], state: State) -> list[tuple[State, Posterior, GateInputs]]:
         """Return what :meth:`step` returns, for each of several glimpses; compiled, they are one function."""
         results = []
-        for given_step in given:
-            result = self.step(given_step, state)
+        for step_inputs in inputs:
+            result = self.step(step_inputs, state)
             state = result[0]
             results.append(result)
         return results
 
-    def step(self, given: Given, state: State) -> tuple[State, Posterior, Taken]:
-        """Return the next state, the posterior with its draw mu + sigma * noise, and the inputs of the weights."""
+    def step(self, inputs: GlimpseInputs, state: State) -> tuple[State, Posterior, GateInputs]:
+        """Return the next state, the posterior with its draw mu + sigma * noise, and the inputs of the gates."""
         mean = torch.sigmoid(state.canvas)
         if self.read is None:
-            seen: tuple[Tensor, ...] = (mean.flatten(1),)
+            seen: tuple[Tensor, ...] = (mean.flatten(1),)  # x and eq. 3 are in `encoder_weights`
         else:
-            # The patch of x_hat = x - sigmoid(c) (eq. 3) is a difference of patches, far smaller than one of images.
-            of_image, of_mean = self.read((given.images, mean), state.decoder_hidden)
+            # Reads are linear: the patch of x_hat = x - sigmoid(c) (eq. 3) is that of x minus that of sigmoid(c).
+            of_image, of_mean = self.read((inputs.images, mean), state.decoder_hidden)
             seen = (of_image, of_image - of_mean)  # eq. 4
         encoder_inputs = torch.cat((*seen, state.decoder_hidden, state.encoder_hidden), 1)
-        gates = torch.addmm(given.encoder_bias, encoder_inputs, given.encoder_weight.t())
+        gates = torch.addmm(inputs.encoder_bias, encoder_inputs, inputs.encoder_weight.t())
         encoder_hidden, encoder_cell = update_cell(gates, state.encoder_cell)  # eq. 5
         mu, log_sigma = self.posterior(encoder_hidden).to(mean.dtype).chunk(2, 1)  # eqs. 1, 2
-        latent = torch.addcmul(mu, torch.exp(log_sigma), given.noise)  # eq. 6
+        latent = torch.addcmul(mu, torch.exp(log_sigma), inputs.noise)  # eq. 6
         decoder_inputs = torch.cat((latent, state.decoder_hidden), 1)
-        gates = torch.addmm(given.decoder_bias, decoder_inputs, given.decoder_weight.t())
+        gates = torch.addmm(inputs.decoder_bias, decoder_inputs, inputs.decoder_weight.t())
         decoder_hidden, decoder_cell = update_cell(gates, state.decoder_cell)  # eq. 7
         canvas = state.canvas + self.written(decoder_hidden)  # eq. 8
         next_state = State(canvas, encoder_hidden, encoder_cell, decoder_hidden, decoder_cell)
-        return next_state, Posterior(mu, log_sigma, latent), Taken(encoder_inputs, decoder_inputs)
+        return next_state, Posterior(mu, log_sigma, latent), GateInputs(encoder_inputs, decoder_inputs)
 
     def generate(self, latent: Float[Tensor, "B Z"], state: State) -> State:
         """Return the next state of the decoder alone, after a latent from anywhere (section 2.3)."""
