@@ -13,10 +13,10 @@ from genlab.functional import tanh
 
 
 class LSTMCell(nn.Module):
-    """Hochreiter and Schmidhuber's cell with forget gates (Gers et al. 2000), without peepholes.
+    """Parameters of an LSTM cell with forget gates (Gers et al. 2000), without peepholes.
 
     The rows of the weight are the input, forget and output gates, then the candidate; its columns the inputs, then the
-    hidden state.
+    hidden state. The caller multiplies (:class:`Unrolled`) and calls :func:`update_cell`.
 
     Args:
         num_inputs: I.
@@ -36,7 +36,9 @@ class LSTMCell(nn.Module):
 def update_cell(
     gates: Float[Tensor, "B G"], cell: Float[Tensor, "B U"]
 ) -> tuple[Float[Tensor, "B U"], Float[Tensor, "B U"]]:
-    """Return the next hidden state and cell state from the pre-activations of the gates.
+    """Return the next hidden state h' and cell state c' from the pre-activations of the gates i, f, o and candidate g.
+
+    c' = sigmoid(f) c + sigmoid(i) tanh(g) and h' = sigmoid(o) tanh(c').
 
     The state is kept in the cell's own precision: sums over many steps do not survive bfloat16.
     """

@@ -63,6 +63,7 @@ class FilterGrid(nn.Module):
         span = (max(height, width) - 1) / (num_filters - 1) if num_filters > 1 else 1.0
         constants = {
             "half_sides": torch.tensor([(width + 1) / 2, (height + 1) / 2]),
+            # Factors of variance, stride (eq. 24) and intensity, as logs.
             "log_units": torch.tensor([0.0, math.log(span) if span > 0 else 0.0, 0.0]),
             "offsets": torch.arange(1, num_filters + 1) - num_filters / 2 - 0.5,  # i - N/2 - 0.5, i = 1..N
             "rows": torch.arange(1.0, height + 1),

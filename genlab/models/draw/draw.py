@@ -1,8 +1,8 @@
 """DRAW: A Recurrent Neural Network For Image Generation (Gregor et al. 2015, arXiv:1502.04623).
 
 Differs from the paper:
-- the canvas may start at the logits of the training mean, and the recurrent states at learned values (the paper learns
-  biases), because from zeros the first minutes of training go into finding them;
+- the initial canvas, a learned bias in the paper, may be learned from the logits of the training mean: from zero, the
+  first minutes of training go into finding it. It and the recurrent states may also stay at zero;
 - the layers that emit windows and the forget gate start from given biases;
 - grey and colour images have an exact discrete likelihood around sigmoid(c_T) (genlab.models.draw.observation);
 - a latent's KL counts 1/2 for every dimension of every step (eq. 11 prints T/2, which holds for one dimension).
