@@ -43,9 +43,9 @@ from genlab.models.ranges import require_between, require_count
 from genlab.nn.dropout import Dropout
 from genlab.types import UNLABELLED, ImageSpec, Loss
 
-# Weights from N(0, 0.02).
+# Standard deviation of all initial weights, as in the appendix.
 _WEIGHT_STD = 0.02
-# Of the discriminator's last map, relative to the first: 512 and 16 channels.
+# Channels of the discriminator's last map, 512 in the paper, over those of its first, 16.
 _LARGEST_GROWTH = 32
 
 

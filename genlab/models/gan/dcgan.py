@@ -33,7 +33,7 @@ from genlab.models.ranges import require_between, require_count
 from genlab.nn.transposed import ImageConvTranspose2d
 from genlab.types import ImageSpec
 
-# Section 4: all weights from N(0, 0.02).
+# Standard deviation of all initial weights (section 4).
 _WEIGHT_STD = 0.02
 # One pixel more on each side, stride 2: each layer exactly halves or doubles.
 _KERNEL, _STRIDE, _PADDING = 4, 2, 1

@@ -116,7 +116,7 @@ def noise_like(x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
 
 
 class GaussianNoiseLayer(nn.Module):
-    """Layer that adds N(0, std) in training only (arXiv:1606.03498, the code of its MNIST experiments)."""
+    """Layer that adds N(0, std^2) in training only (arXiv:1606.03498, the code of its MNIST experiments)."""
 
     def __init__(self, std: float) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ def num_halvings(spec: ImageSpec, *, smallest: int = 4) -> int:
 
 
 def initialize_normal(network: nn.Module, *, std: float) -> None:
-    """Draw the weights of linear and convolutional layers from N(0, std), as in arXiv:1511.06434; biases zero."""
+    """Draw the weights of linear and convolutional layers from N(0, std^2), as in arXiv:1511.06434; biases zero."""
     for module in _weighted(network):
         init.normal_(module.weight, 0.0, std)
         if module.bias is not None:

@@ -53,7 +53,7 @@ class R3GANBlock(nn.Module):
         self.mix = nn.Conv2d(wide, wide, 3, padding=1, groups=wide // group_size)
         self.narrow = nn.Conv2d(wide, channels, 1, bias=False)
         for layer in (self.widen, self.mix):
-            _initialize(layer, gain=_GAIN * num_blocks**-0.25)
+            _initialize(layer, gain=_GAIN * num_blocks**-0.25)  # L^(-1 / (2 m - 2)), m = 3 layers (Zhang et al.)
         init.zeros_(self.narrow.weight)
 
     def forward(self, x: Float[Tensor, "B M H W"]) -> Float[Tensor, "B M H W"]:
