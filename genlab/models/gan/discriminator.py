@@ -39,8 +39,8 @@ class Discriminator(nn.Module):
 
     Args:
         network: From images to features.
-        feature_layer: Between the features and the outputs; what it gives may be wider.
-        num_joint_features: Width after the feature layer.
+        feature_layer: Between the features and the outputs; it may widen the features.
+        num_joint_features: Width after it.
         num_outputs: O: 1, or as many as the conditioning reads.
         num_projected: Conditions that are projected on the features instead of being inputs of the network; 0 without
             a projection.

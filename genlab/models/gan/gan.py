@@ -3,7 +3,8 @@
 A GAN is its parts: noise, a generator, a discriminator, an objective, conditioning, and techniques by name. Every
 preset of the literature is a choice of these in YAML. Inside, images are in the range of the output function.
 
-Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs.
+Dimensions: B batch, R real images of the game, N images, C channels, H height, W width, Z noise, E extra inputs of the
+generator, I = Z + E, K conditions, O outputs of the discriminator.
 """
 
 from collections.abc import Callable, Mapping, Sequence

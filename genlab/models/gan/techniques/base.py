@@ -76,8 +76,8 @@ Slope = Literal["free", "bounded", "one", "undeclared"]
 class Technique(nn.Module):
     """The base of all techniques; derive from one of the five below.
 
-    The attributes declare what decides whether parts of a GAN go together. One that is left undeclared is taken for the
-    careful answer where there is one, and a warning asks for it where there is none.
+    The attributes declare properties that decide whether parts of a GAN go together. A default is the careful answer;
+    where there is none it is undeclared, and a warning asks for it.
     """
 
     couples_images: bool | None = False

@@ -1,8 +1,8 @@
 """Compatibility of objectives, techniques and discriminators, decided from the declarations of each.
 
-A technique declares it (:class:`genlab.models.gan.techniques.base.Technique`), an objective computes it from its
-losses, and a network shows it by its layers. Any set goes together in which no rule here finds fault; no rule looks at
-which technique it has. docs/gans.md shows the answers as tables.
+A technique declares its properties (:class:`genlab.models.gan.techniques.base.Technique`), an objective computes its
+own from its losses, and a network shows them by its layers. A combination is valid if no rule here refuses it; no rule
+asks which technique it has. docs/gans.md shows the answers as tables.
 """
 
 from collections.abc import Iterator, Mapping
