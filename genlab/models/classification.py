@@ -30,7 +30,7 @@ def classification_loss(logits: Float[Tensor, "B K"], labels: Int[Tensor, " B"])
     """
     is_labelled = labels != UNLABELLED
     counted = mean_over_processes(is_labelled.sum())
-    num_labelled = counted.clamp_min(1 / num_processes())
+    num_labelled = counted.clamp_min(1 / num_processes())  # the least count above 0: it changes a count of 0 alone
     total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
     is_wrong = (logits.detach().argmax(1) != labels) & is_labelled
     cross_entropy = total / num_labelled
