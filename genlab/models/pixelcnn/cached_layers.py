@@ -11,6 +11,7 @@ Everything here is channels last, without gradients, in one dtype; `n` is the nu
 Dimensions: n images, W columns, C channels, G groups.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -18,25 +19,29 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from genlab.models.pixelcnn.pointwise import parts
+
 
 class RowBiases:
     """A bias for each position of an image, returned row by row; the row counter is on the device.
 
     Args:
         biases: (C, H, W); None gives None for each row.
+        bounds: Borders of the colour groups of the C channels.
     """
 
-    def __init__(self, biases: Float[Tensor, "C H W"] | None) -> None:
+    def __init__(self, biases: Float[Tensor, "C H W"] | None, bounds: Sequence[int]) -> None:
+        self._bounds = bounds
         self._biases = None if biases is None else biases.detach().permute(1, 2, 0).contiguous()  # (H, W, C)
         self._next = None if biases is None else torch.zeros(1, dtype=torch.long, device=biases.device)
 
-    def row(self) -> Float[Tensor, "W C"] | None:
-        """Return the biases of the next row."""
+    def row(self) -> list[Float[Tensor, "W C_g"]] | None:
+        """Return the biases of the next row for each group."""
         if self._biases is None or self._next is None:
             return None
         biases = self._biases.index_select(0, self._next)[0]
         self._next += 1
-        return biases
+        return parts(biases, self._bounds)
 
 
 class RowConvolution:

@@ -16,6 +16,7 @@ from genlab.models.pixelcnn.cached_layers import PixelConvolution, RowBiases, Ro
 from genlab.models.pixelcnn.gated_network import GatedLayer, GatedNetwork, gate
 from genlab.models.pixelcnn.pointwise import PixelLinear, PointwiseHead, parts, prefixes
 from genlab.models.pixelcnn.position_bias import biases_of
+from genlab.nn.masked import group_bounds
 
 
 class _LayerDecoder:
@@ -98,10 +99,10 @@ class GatedDecoder:
         self._head = PointwiseHead(network.head, no_offset, len(labels), dtype)
         self._image_row = no_offset.new_zeros((len(labels), width, len(self._head.inputs)), dtype=dtype)
         # Added in fp32, as in the full pass.
-        self._stream_biases = RowBiases(network.stream_position)
-        self._logit_biases = RowBiases(biases_of(network.logit_position))
-        self._stream_position: tuple[Tensor, ...] | None = None  # group -> (W, p / G) of the row
-        self._logit_position: tuple[Tensor, ...] | None = None  # group -> (W, K)
+        self._stream_biases = RowBiases(network.stream_position, group_bounds(len(no_offset), len(self._head.inputs)))
+        self._logit_biases = RowBiases(biases_of(network.logit_position), self._head.bounds)
+        self._stream_position: list[Tensor] | None = None  # group -> (W, p / G) of the row
+        self._logit_position: list[Tensor] | None = None  # group -> (W, K)
 
     @property
     def row_period(self) -> int:
@@ -109,8 +110,8 @@ class GatedDecoder:
 
     def begin_row(self, row: int) -> None:
         del row
-        self._stream_position = self._by_group(self._stream_biases.row())
-        self._logit_position = self._by_group(self._logit_biases.row())
+        self._stream_position = self._stream_biases.row()
+        self._logit_position = self._logit_biases.row()
         # The first layer sees the rows above only; for the later ones, this row's features are their own row.
         vertical = self._image_row
         for layer in self._layers:
@@ -134,6 +135,3 @@ class GatedDecoder:
         feature = self._encode(symbols)
         self._layers[0].horizontal.inputs[channel][column].copy_(feature)
         self._image_row[:, column, channel : channel + 1] = feature
-
-    def _by_group(self, biases: Tensor | None) -> tuple[Tensor, ...] | None:
-        return None if biases is None else biases.chunk(len(self._head.inputs), 1)

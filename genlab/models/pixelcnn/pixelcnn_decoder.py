@@ -124,11 +124,10 @@ class MaskedResidualDecoder:
         self._floors = [-part.to(dtype) for part in parts(offset, network.input.bounds_out)]
         self._head = PointwiseHead(network.head, offset, num_samples, dtype)
         # Added in fp32, as in the full pass.
-        self._stream_biases = RowBiases(network.stream_position)
-        self._logit_biases = RowBiases(biases_of(network.logit_position))
-        self._stream_position: Tensor | None = None  # (w, C_out) of the row
-        self._logit_position: Tensor | None = None
-        self._num_values = self._head.num_values
+        self._stream_biases = RowBiases(network.stream_position, network.input.bounds_out)
+        self._logit_biases = RowBiases(biases_of(network.logit_position), self._head.bounds)
+        self._stream_position: list[Tensor] | None = None  # group -> (w, C_g) of the row
+        self._logit_position: list[Tensor] | None = None  # group -> (w, K)
 
     @property
     def row_period(self) -> int:
@@ -148,8 +147,7 @@ class MaskedResidualDecoder:
         if self._input_norm:
             stream.copy_(self._input_norm(stream, channel))
         if self._stream_position is not None:
-            low, high = self._input_bounds(channel)
-            stream.add_(self._stream_position[column, low:high])
+            stream.add_(self._stream_position[channel][column])
         for block in self._blocks:
             block.step(column, channel)
         # The head's input has to be kept for the later groups of the pixel even where this symbol is given.
@@ -157,14 +155,7 @@ class MaskedResidualDecoder:
 
     def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
         logits = self._head.logits(channel)
-        if self._logit_position is not None:
-            part = slice(channel * self._num_values, (channel + 1) * self._num_values)
-            logits = logits + self._logit_position[column, part]
-        return logits
+        return logits if self._logit_position is None else logits + self._logit_position[channel][column]
 
     def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
         self._input.inputs[channel][column].copy_(self._encode(symbols))
-
-    def _input_bounds(self, group: int) -> tuple[int, int]:
-        low = sum(part.shape[1] for part in self._stream[:group])
-        return low, low + self._stream[group].shape[1]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
-from genlab.nn.masked import BatchNorm, MaskedConv2d, PixelNorm
+from genlab.nn.masked import BatchNorm, MaskedConv2d, PixelNorm, group_bounds
 
 PixelMap = Callable[[Tensor, int], Tensor]
 """A function of one colour group of one pixel."""
@@ -89,7 +89,8 @@ class PointwiseHead:
             offset = torch.zeros_like(convolution.bias)
         self.inputs = self._layers[0][1]
         """Group -> where the rectified features of a pixel are to be written, (n, C_g)."""
-        self.num_values = len(offset) // len(self.inputs)
+        self.bounds = group_bounds(len(offset), len(self.inputs))
+        """Borders of the groups of the logits."""
 
     def logits(self, group: int) -> Float[Tensor, "n K"]:
         """Return the logits of the group whose features were written last."""
