@@ -245,9 +245,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
                 f"method must be auto or parallel for {type(self).__name__}, which has no decoder, got incremental"
             )
         uniforms = self.uniforms(len(labels), generator=generator)
-        if given is None:
-            given = torch.zeros_like(uniforms, dtype=torch.long)
-        known = given
+        known = torch.zeros_like(uniforms, dtype=torch.long) if given is None else given
         options: dict[str, Any] = {"num_given_sites": num_given_sites, "progress": progress}
 
         def in_parallel(images: slice) -> Tensor:
@@ -276,6 +274,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
 
     def uniforms(self, num_samples: int, *, generator: Generator | None = None) -> Float[Tensor, "n S h w"]:
         """Return the random numbers of n images: all the randomness of a sample, on the model's device."""
+        # Drawn on the CPU, unless the generator is elsewhere, for equal images from a seed on every device.
         source = generator.device if generator is not None else torch.device("cpu")
         shape = (num_samples, self.num_symbols, *self.grid)
         return torch.rand(shape, generator=generator, device=source).to(self._device)
