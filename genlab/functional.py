@@ -95,8 +95,8 @@ def importance_weighted_nll(log_weights: Float[Tensor, "K B"]) -> Float[Tensor, 
 def bernoulli_nll(logits: Float[Tensor, "*shape"], images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Return -log Bernoulli(x | sigmoid(logits)) of every sub-pixel, in nats, for x in {0, 1}.
 
-    Computed from logits: log(1e-10 + p) of a probability is wrong by nats where p is below 1e-11, or in float32 within
-    1e-8 of 1.
+    Computed from logits: log(p + 1e-10) is wrong by nats where p is below 1e-11, and log(1 - p + 1e-10) where p rounds
+    to 1, in float32 from logits of 17 on.
     """
     return F.binary_cross_entropy_with_logits(logits, images, reduction="none")
 

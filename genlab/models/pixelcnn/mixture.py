@@ -72,6 +72,7 @@ def discretized_logistic_log_prob(
 ) -> Float[Tensor, "*B"]:
     """Return the log-probability of a level under one logistic, nats; over the K levels the probabilities sum to one.
 
+    The distribution is that of :func:`genlab.functional.discretized_logistic_nll`, here of integer levels on [-1, 1].
     sigmoid(a) - sigmoid(b) is written sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm keeps its precision
     and its gradient far out in the tails, where the difference itself is zero in float arithmetic.
     """
