@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class SelfAttention(nn.Module):
-    """Adds to each position a weighted sum of the values of all positions, at first with weight zero.
+    """Layer that adds to each position a weighted sum of the values of all positions, at first with weight zero.
 
     Args:
         channels: C, at least 2.

@@ -145,7 +145,7 @@ class Relativistic(NonSaturating):
     """Cross-entropy of the real image of each pair (Jolicoeur-Martineau 2018, arXiv:1807.00734: RSGAN).
 
     D minimises E[softplus(-(D(x) - D(G(z))))] and G the same with the two exchanged (arXiv:2501.05441).
-    Under label smoothing the two are exchanged with probability 1 - t.
+    Under label smoothing with a target t, D's loss is t times this plus 1 - t times that of the exchanged pair.
     """
 
     decision_threshold = None

@@ -242,7 +242,7 @@ def _doubled(x: Float[Tensor, "B M H W"]) -> Float[Tensor, "B M height width"]:
 
 
 def _initialize(network: nn.Module) -> None:
-    """Xavier-uniform weights, with a gain of the square root of 2 before and behind ReLUs within a block."""
+    """Draw Xavier-uniform weights; the 3x3 convolutions of blocks have a gain of sqrt(2), as in SNGAN's program."""
     initialize_xavier(network)
     for block in network.modules():
         if isinstance(block, GeneratorBlock | DiscriminatorBlock):
