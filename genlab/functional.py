@@ -158,7 +158,7 @@ def spherical_interpolation(
 ) -> Float[Tensor, "*shape"]:
     """Return the point at `fraction` of the great arc from start to end, as flat vectors.
 
-    Unlike linear interpolation, it keeps the norm of Gaussian draws in many dimensions.
+    Unlike linear interpolation, it keeps the norm of Gaussian draws in many dimensions (White 2016, arXiv:1609.04468).
     """
     a, b = start.flatten(), end.flatten()
     cosine = torch.dot(a, b) / (a.norm() * b.norm()).clamp_min(torch.finfo(a.dtype).tiny)
