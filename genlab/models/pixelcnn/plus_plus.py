@@ -49,7 +49,7 @@ class PixelCNNPP(AutoregressiveModel, SamplesIncrementally):
 
     Args:
         spec: The images; height and width divisible by 2 ** (number of scales - 1).
-        filters: F, 160 in the paper's program.
+        filters: F; 192 in the paper (section 3.1), 160 in its program.
         blocks_down: Gated residual blocks at each scale, from full resolution; three times 5 in the paper.
         num_components: Logistics in the mixture, M.
         class_conditional: True if the class is an input; images marked UNLABELLED have a row of their own.
