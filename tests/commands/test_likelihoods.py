@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import genlab
+from genlab.metrics.novelty import auroc
 from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.types import Batch
@@ -96,19 +97,25 @@ def test_two_folders_are_told_apart_by_the_values_of_the_model(
     folder, batch = pictures
     novel = folder.parent / "novel"
     novel.mkdir()
-    for level in (0, 255):
-        Image.new("L", (8, 8), level).save(novel / f"{level}.png")
+    for index, level in enumerate((0, 255, 255)):
+        Image.new("L", (8, 8), level).save(novel / f"{index}.png")
     arguments = ("evaluate", f"run={exact_run}", f"images={folder}")
     outcome = genlab(*arguments, f"against={novel}")
     assert (outcome.code, outcome.errors) == (0, "")
     model = _load(exact_run)
-    others = Batch(images=torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(-1, 1, 8, 8), labels=torch.full((2,), -1))
+    others = Batch(
+        images=torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1).expand(-1, 1, 8, 8), labels=-torch.ones(3).long()
+    )
     familiar, unfamiliar = (model.evaluate(one)["nll_nats"].tolist() for one in (batch, others))
-    expected = sum(mine < other for mine in familiar for other in unfamiliar) / 10
+    expected = sum(mine < other for mine in familiar for other in unfamiliar) / 15
+    assert expected != 0.5, "it says which set is the novel one"
+    error = auroc(torch.tensor(familiar), torch.tensor(unfamiliar)).standard_error
     record = json.loads((exact_run / "likelihoods.json").read_text())
-    assert [entry["auroc"] for entry in record["novelty"]] == [expected] * 2
+    assert [entry["auroc"] for entry in record["novelty"]] == pytest.approx([expected] * 2)
+    assert [entry["standard_error"] for entry in record["novelty"]] == pytest.approx([error] * 2)
     assert [image["nll_nats"] for image in record["against"]["images"]] == pytest.approx(unfamiliar, rel=1e-5)
     assert f"AUROC    {expected:.4f}      {expected:.4f}" in outcome.output
+    assert f"+- s.e.  {error:.4f}      {error:.4f}" in outcome.output
     assert max(map(len, outcome.output.splitlines()[3:-1])) < 80
     assert genlab("evaluate", f"run={exact_run}", f"against={novel}").code == 2
     outcome = genlab(*arguments, "against=nowhere")

@@ -126,16 +126,19 @@ class Bench:
                 )
             )
 
-    def search(self, *arguments: str, minimize: bool = True, **changes: Any) -> Any:
-        """Run a search and return Optuna's view of it, read anew from its file."""
+    def made(self, *arguments: str, minimize: bool = True, **changes: Any) -> Search:
         values = {"n_trials": 12, "n_jobs": 1, "seed": 0, "n_startup_trials": 5, "prune": True}
         values |= {"n_finished_before_pruning": 2, "n_warmup_steps": 0, "params": {}}
-        Search(
+        return Search(
             self.sweep,
             comparison=SweepSettings(measure=None, minimize=minimize, resume=None),
             settings=SearchSettings(**{**values, **changes}),
             space=search_space(parse_overrides(arguments)),
-        ).run(self.launch)
+        )
+
+    def search(self, *arguments: str, **changes: Any) -> Any:
+        """Run a search and return Optuna's view of it, read anew from its file."""
+        self.made(*arguments, **changes).run(self.launch)
         return self.study()
 
     def study(self) -> Any:
@@ -181,6 +184,34 @@ def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None
     best = bench.sweep.record(study.best_trial.number)
     assert best is not None
     assert best.overrides == ("c=3", f"a={study.best_params['a']:.6g}", "b=x")
+
+
+def test_the_first_trials_are_of_the_seed_alone_and_the_next_ones_of_the_values_too(tmp_path: Path) -> None:
+    """Where more is better, the estimator goes elsewhere."""
+
+    def drawn(name: str, **changes: Any) -> list[dict[str, Any]]:
+        changes = {"n_trials": 3, "n_startup_trials": 2, "prune": False} | changes
+        return [trial.params for trial in Bench(tmp_path / name, bowl).search(*SPACE, **changes).trials]
+
+    low, high = drawn("low"), drawn("high", minimize=False)
+    assert low[:2] == high[:2]
+    assert low[2] != high[2]
+    assert drawn("other", seed=1, n_trials=1) != low[:1]
+
+
+def test_a_trial_is_pruned_from_the_warm_up_on_once_enough_have_finished(tmp_path: Path) -> None:
+    changes = {"n_startup_trials": 1, "n_finished_before_pruning": 2, "n_warmup_steps": 2}
+    with Bench(tmp_path / "s", bowl).made(*SPACE, **changes)._opened_study() as study:
+
+        def pruned_at(value: float) -> list[int]:
+            trial, steps = study.ask(), []
+            for step in (1, 2, 3):
+                trial.report(value, step)
+                steps += [step] if trial.should_prune() else []
+            study.tell(trial, value)
+            return steps
+
+        assert [pruned_at(value) for value in (1.0, 9.0, 9.0)] == [[], [], [2, 3]]
 
 
 @pytest.mark.slow

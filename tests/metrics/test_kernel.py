@@ -32,8 +32,10 @@ def kernels(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
     return cubic_kernel(first, second).numpy()
 
 
-def test_the_error_is_the_jackknifes_less_what_it_counts_twice() -> None:
-    first, second = draw(8, seed=1), draw(6, seed=2, shift=0.2)
+@pytest.mark.parametrize(("seed", "shift", "is_least"), [(1, 0.2, False), (10, 0.0, True)])
+def test_the_error_is_the_jackknifes_less_what_it_counts_twice(seed: int, shift: float, is_least: bool) -> None:
+    """Between equal distributions less may remain than the interactions alone, or less than nothing."""
+    first, second = draw(8, seed=seed), draw(6, seed=seed + 1, shift=shift)
     jackknife = 0.0
     for leave_out in (
         [kernel_distance(torch.cat((first[:i], first[i + 1 :])), second)[0] for i in range(8)],
@@ -55,6 +57,7 @@ def test_the_error_is_the_jackknifes_less_what_it_counts_twice() -> None:
     centred = k - k.mean(0) - k.mean(1, keepdims=True) + k.mean()
     interactions += 4 * np.square(centred).sum() / (7 * 5) / (8 * 6)
     expected = max(jackknife - interactions, interactions / 2)
+    assert (expected == interactions / 2) == is_least
     assert kernel_distance(first, second)[1] == pytest.approx(np.sqrt(expected), rel=1e-9)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.metrics import distances
+from genlab.metrics import distances, manifold
 from genlab.metrics.manifold import manifold_scores, precision_and_recall
 
 
@@ -115,6 +115,21 @@ def test_standard_errors_of_samples_at_one_place_are_the_root_of_one_half_of_the
     values = np.array([float(scores.density.mean()) for scores in found])
     errors = np.array([scores.standard_errors["density"] for scores in found])
     assert np.sqrt((errors**2).mean()) == pytest.approx(0.5**0.5 * values.std(ddof=1), rel=0.25)
+
+
+def test_standard_errors_are_of_the_differences_between_random_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "_NUM_DIVISIONS", 3)
+    real, generated = draw(50, seed=1), draw(41, seed=2, shift=0.8)
+    names = ("precision", "recall", "density", "coverage")
+    divisions = zip(manifold._divisions(50, seed=0), manifold._divisions(41, seed=1), strict=True)
+    differences = []
+    for in_real, in_generated in divisions:
+        one = manifold_scores(real[in_real], generated[in_generated])
+        other = manifold_scores(real[~in_real], generated[~in_generated])
+        differences.append([float(getattr(one, name).mean() - getattr(other, name).mean()) for name in names])
+    expected = np.sqrt(np.square(differences).mean(0) / 4)
+    assert expected.min() > 0
+    assert manifold_scores(real, generated).standard_errors == pytest.approx(dict(zip(names, expected, strict=True)))
 
 
 def test_the_order_of_the_images_moves_no_score() -> None:

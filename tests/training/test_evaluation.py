@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from genlab.data.dataset import Dataset
+from genlab.data.store import Store
 from genlab.measures import Measure
 from genlab.models.base import coupling_layer
 from genlab.training.evaluation import (
@@ -13,6 +15,8 @@ from genlab.training.evaluation import (
     averages_of_split,
     batching_for,
     evaluation_batch_size,
+    scalar_means,
+    with_noise_of_their_own,
 )
 from genlab.types import Batch
 from tests.pair import NUM_PROCESSES, Pair
@@ -38,6 +42,11 @@ def test_curves_are_averaged_point_by_point() -> None:
         lambda batch: {"c": torch.cat([batch.images.view(-1, 1), -batch.images.view(-1, 1)], 1)}, batches([3, 2])
     )["c"]
     assert average.mean == [2.0, -2.0]
+
+
+def test_the_means_that_are_numbers_leave_the_curves_out() -> None:
+    number, curve = (Average(mean=mean, standard_error=mean, num_examples=2) for mean in (1.0, [1.0, 2.0]))
+    assert scalar_means({"x": number, "c": curve}) == {"x": 1.0}
 
 
 def test_sums_do_not_lose_precision() -> None:
@@ -152,6 +161,50 @@ def test_a_training_set_smaller_than_the_batch_fills_it_again_and_again() -> Non
     assert found["size"].num_examples == 2
 
 
+def test_the_company_of_an_image_is_of_training_with_its_labels() -> None:
+    train, test = (
+        Store(torch.full((2, 1, 4, 4), level, dtype=torch.uint8), torch.full((2,), level)) for level in (0, 1)
+    )
+    dataset = Dataset(
+        name="two",
+        stores={"train": train, "validation": test, "test": test},
+        num_levels=2,
+        class_names=("black", "white"),
+        binarization="fixed",
+        threshold=None,
+        source="two",
+    )
+    seen: list[Batch] = []
+
+    def evaluate(batch: Batch) -> dict[str, Tensor]:
+        seen.append(batch)
+        return {"x": batch.images.mean((1, 2, 3))}
+
+    averages_of_split(
+        evaluate,
+        dataset,
+        "test",
+        declarations={},
+        batching=Batching(size=5, couples_images=True),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    assert seen[0].images[:, 0, 0, 0].tolist() == seen[0].labels.tolist() == [1, 1, 0, 0, 0]
+
+
+def test_the_noise_of_a_batch_is_of_its_place_in_the_pass_and_of_the_purpose() -> None:
+    def noise(purpose: str, *, first: int = 0, stride: int = 1) -> list[float]:
+        given = batches([1] * 6)[first::stride]
+        passed = with_noise_of_their_own(
+            given, seed=3, purpose=purpose, device=torch.device("cpu"), first=first, stride=stride
+        )
+        return [torch.rand(()).item() for _ in passed]
+
+    whole = noise("test")
+    assert len({*whole, *noise("validation")}) == 12
+    assert noise("test", first=1, stride=2) == whole[1::2]
+
+
 class Coupled(TinyGAN):
     couples_images = True
 
@@ -170,6 +223,13 @@ class ComparedFeatures(nn.Module):
 def test_a_model_that_couples_images_is_measured_at_the_size_of_its_training(kind: type[TinyGAN]) -> None:
     batching = batching_for(kind(), training_size=8, size=250)
     assert (batching.size, batching.couples_images, batching.protocol) == (8, True, "in random batches of 8")
+
+
+def test_the_images_of_a_pack_share_a_value() -> None:
+    class Packing(TinyGAN):
+        group_size = 2
+
+    assert batching_for(Packing(), training_size=8, size=250) == Batching(size=250, group_size=2)
 
 
 @pytest.mark.parametrize(("trained", "measured"), [(8, 32), (64, 256), (100, 256), (300, 300)])
@@ -195,11 +255,11 @@ def test_other_models_are_measured_at_any_size() -> None:
 
 
 def averaged_together() -> dict[str, Average]:
-    """A constant that no float holds exactly, and the mean of each image."""
+    """A constant that no float holds exactly, the mean of each image, and noise."""
 
     def evaluate(batch: Batch) -> dict[str, Tensor]:
         means = batch.images.double().mean((1, 2, 3))
-        return {"third": torch.full_like(means, 1 / 3), "mean": means}
+        return {"third": torch.full_like(means, 1 / 3), "mean": means, "noise": torch.rand_like(means)}
 
     return averages_of_split(
         evaluate,
@@ -219,17 +279,24 @@ def test_images_that_share_a_value_count_once_in_its_standard_error() -> None:
     def error(copies: int) -> float:
         dataset = make_dataset(num_images=50 * copies)
         shared = iter(values.repeat_interleave(copies).split(10 * copies))
+
+        def evaluate(batch: Batch) -> dict[str, Tensor]:
+            x = next(shared)
+            return {"x": x, "curve": torch.stack((x, 3 * x), 1)}
+
         found = averages_of_split(
-            lambda batch: {"x": next(shared)},
+            evaluate,
             dataset,
             "validation",
             declarations={},
             batching=Batching(size=10 * copies, group_size=copies),
             seed=0,
             device=torch.device("cpu"),
-        )["x"]
-        assert isinstance(found.standard_error, float)
-        return found.standard_error
+        )
+        single = found["x"].standard_error
+        assert isinstance(single, float)
+        assert found["curve"].standard_error == pytest.approx([single, 3 * single])
+        return single
 
     assert error(2) == pytest.approx(error(1), rel=0.02)
 
