@@ -207,7 +207,8 @@ def test_missing_files_are_reported(make_run: RunMaker) -> None:
 def test_a_job_that_never_started_tells_why(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "1_read_size-12"
     (folder / ".hydra").mkdir(parents=True)
-    (folder / "train.log").write_text("2026-01-01 INFO genlab: x\n2026-01-01 ERROR genlab: model.read_size is wrong\n")
+    lines = ("INFO genlab: x", "ERROR genlab: of an earlier start", "ERROR genlab: model.read_size is wrong")
+    (folder / "train.log").write_text("".join(f"2026-01-01 {line}\n" for line in lines))
     (run,) = read_runs([tmp_path])
     assert (run.status, run.reason) == ("unknown", "model.read_size is wrong")
 
@@ -261,7 +262,7 @@ def test_an_evaluation_of_earlier_weights_is_reported(make_run: RunMaker) -> Non
 
 
 def test_an_evaluation_of_an_earlier_best_checkpoint_is_reported(make_run: RunMaker) -> None:
-    for best, problems in ((90.0, 0), (95.0, 1)):
+    for best, problems in ((85.0, 0), (90.0, 0), (95.0, 1)):
         folder = make_run(f"a{best}", summary={"best": {"step": best}}, measures=[entry("nll_nats", 1.0)])
         found = read_run(folder, name="a").problems
         assert len(found) == problems, found

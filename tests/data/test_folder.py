@@ -179,6 +179,22 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
     assert sum(folder(**_settings(tmp_path)).num_images(split) for split in SPLITS) == 3
 
 
+def test_a_skipped_file_shifts_neither_classes_nor_splits(tmp_path):
+    """The colour tells both; the file that cannot be used comes before all others of its folder."""
+    for split_level, split in ((0, "train"), (100, "test")):
+        for label, name in enumerate("ab"):
+            place = tmp_path / "images" / split / name
+            for index in (1, 2):
+                _save(place / f"{index}.png", Image.new("RGB", (8, 8), (label, split_level, 0)))
+            (place / "0.png").write_bytes(b"no picture")
+    data = folder(**_settings(tmp_path, on_error="skip", validation_fraction=0))
+    for level, split in ((0, "train"), (100, "test")):
+        (batch,) = data.batches(split, batch_size=9, seed=0, device=CPU)
+        levels = batch.images[:, :2, 0, 0].mul(255).round().long().tolist()
+        assert levels == [[label, level] for label in batch.labels.tolist()]
+        assert sorted(batch.labels.tolist()) == [0, 0, 1, 1]
+
+
 def test_cmyk_is_converted(tmp_path):
     red = Image.new("RGB", (8, 8), (250, 10, 10)).convert("CMYK")
     levels = _levels(_save(tmp_path / "a.jpg", red, quality=95))

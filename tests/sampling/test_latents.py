@@ -48,6 +48,17 @@ def test_the_class_is_given_or_that_of_the_nearest_draw() -> None:
         find_latents(model, images, num_steps=0)
 
 
+@pytest.mark.parametrize("latent", [UniformNoise(size=3), GaussianNoise(size=3)])
+def test_what_is_found_lies_where_draws_do_although_the_nearest_image_does_not(
+    latent: UniformNoise | GaussianNoise,
+) -> None:
+    torch.manual_seed(0)
+    model = make_gan(latent=latent)
+    randomize(model.generator, 0.5)
+    found = find_latents(model, torch.ones(2, 1, 4, 4), num_steps=60)
+    torch.testing.assert_close(latent.confine(found.inputs), found.inputs)
+
+
 def test_noise_out_of_reach_is_brought_back() -> None:
     far = torch.tensor([[9.0, 0.0, -9.0], [0.0, 0.0, 0.0]])
     assert UniformNoise(size=3).confine(far).tolist() == [[1, 0, -1], [0, 0, 0]]

@@ -193,6 +193,17 @@ def test_curves_over_the_glimpses_end_in_the_bound() -> None:
     torch.testing.assert_close(by_glimpses[:, 1], kl + model.observation.nll(stopped[-1][0].canvas, images))
 
 
+@torch.no_grad()
+def test_an_interpolation_goes_from_one_latent_to_the_next() -> None:
+    torch.manual_seed(0)
+    model = make_draw()
+    randomize(model, 0.3)
+    ends = model._noise(4)
+    *_, last = model._generate(ends)
+    images = model.observation.mean(last.canvas).transpose(1, 2)
+    torch.testing.assert_close(model._interpolate(ends, 3)[[0, 2, 3, 5]], images)
+
+
 def test_read_and_write_have_layers_of_their_own() -> None:
     """Two LSTMs, the posterior, 5 outputs for the read window, 5 and a patch for the write window; nothing shared."""
     units, latents, read, write = 5, 2, 2, 3

@@ -1,8 +1,10 @@
 """Properties of every autoregressive model: a distribution, its order, its measures, its pictures."""
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -171,6 +173,55 @@ def test_low_temperature_draws_the_most_probable_levels():
     for temperature in (0.0, -1.0, math.inf, math.nan, -1e-40):
         with pytest.raises(ValueError, match="temperature must be positive"):
             model.sample(1, temperature=temperature)
+
+
+def test_completions_are_as_cold_as_they_are_asked_for():
+    model = make(PixelCNN)
+    images = make_batch(model.spec, 3).images
+    generator = torch.Generator().manual_seed(0)
+    for method in ("incremental", "parallel"):
+        cold, again, warm, other = (
+            model.complete(images, 1, temperature=temperature, generator=generator, method=method)
+            for temperature in (1e-4, 1e-4, 1.0, 1.0)
+        )
+        assert torch.equal(cold, again)
+        assert not torch.equal(warm, other)
+    pictures = model.visualize_given(Batch(images=images, labels=torch.full((3,), UNLABELLED)), temperature=1e-4)
+    _, first, second, _ = pictures["completions"].unflatten(0, (-1, 4)).unbind(1)
+    assert torch.equal(first, second)
+
+
+def test_a_completion_is_of_the_classes_that_are_asked_for():
+    spec = make_spec(num_classes=3)
+    model = make(GatedPixelCNN, spec, class_conditional=True)
+    images, labels = make_batch(spec, 3).images, torch.tensor([2, 0, 1])
+    drawn = [
+        draw(labels=labels, generator=torch.Generator().manual_seed(0))
+        for draw in (functools.partial(model.complete, images, 0), functools.partial(model.sample, 3))
+    ]
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(("label", "of_table"), [(None, [[0, 0, 1, 1]]), (1, [])])
+def test_pictures_are_of_the_class_and_the_given_rows_that_are_asked_for(label: int | None, of_table: list[list[int]]):
+    spec = make_spec(num_classes=2)
+    model = make(GatedPixelCNN, spec, class_conditional=True)
+    with (
+        mock.patch.object(model, "sample", wraps=model.sample) as sample,
+        mock.patch.object(model, "visualize_given", return_value={}) as completed,
+    ):
+        model.visualize(make_batch(spec, 4), num_samples=4, label=label, given=1, temperature=0.5)
+    of_samples, *others = (call.kwargs["labels"] for call in sample.call_args_list)
+    assert of_samples is None if label is None else of_samples.tolist() == [label] * 4
+    assert [labels.tolist() for labels in others] == of_table  # a class a row
+    assert {call.kwargs["temperature"] for call in (*sample.call_args_list, completed.call_args)} == {0.5}
+    assert {key: completed.call_args.kwargs[key] for key in ("label", "given")} == {"label": label, "given": 1}
+
+
+def test_half_of_an_odd_number_of_blocks_is_whole_blocks():
+    model = make(PixelCNNBlocks, make_spec(height=6))
+    pictures = model.visualize_given(make_batch(model.spec, 1))
+    assert pictures["completions"][0, 0].eq(0.5).all(1).tolist() == [False] * 2 + [True] * 4
 
 
 @pytest.mark.parametrize("kind", MODELS)
