@@ -6,12 +6,24 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
+from genlab.data.dataset import Split
 from genlab.data.digits import digits
+from genlab.data.image_set import ImageSet
 from genlab.errors import ConfigurationError
+from genlab.functional import to_bytes
 from genlab.measures import Measure
+from genlab.metrics import quality
 from genlab.metrics.features import ClassifierFeatures, Description, describe_all
-from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images, draw_labels, generated_images, training_classes
+from genlab.metrics.generation import (
+    IMAGES_AT_ONCE,
+    Generated,
+    draw_images,
+    draw_labels,
+    generated_images,
+    training_classes,
+)
 from genlab.metrics.manifold import manifold_scores
+from genlab.metrics.parzen import ParzenEstimate
 from genlab.metrics.quality import Comparison, Protocol, Reference, Report
 from genlab.metrics.sample_estimates import class_estimates, distribution_estimates
 from genlab.metrics.sample_measure import SampleMeasure
@@ -119,6 +131,74 @@ def test_the_baseline_is_the_measure_of_other_real_images(data, classifier: Clas
     assert report.remarks == ["of real: training images, since the other splits have too few"]
 
 
+def some_of(data, split: Split, limit: int) -> torch.Tensor:
+    """Return images of a split with the levels of files."""
+    (batch,) = data.batches(split, batch_size=limit, seed=0, device=CPU, limit=limit)
+    return to_bytes(batch.images)
+
+
+@pytest.mark.parametrize(
+    ("split", "num_validation", "num_test", "of_real"),
+    [
+        ("test", 50, 60, "validation"),
+        ("train", 50, 60, "validation"),
+        ("validation", 50, 60, "test"),
+        ("test", 49, 60, "train"),
+        ("train", 49, 60, "test"),
+    ],
+)
+def test_as_many_real_images_as_samples_are_of_the_first_other_split_with_enough(
+    split: Split, num_validation: int, num_test: int, of_real: Split
+) -> None:
+    settings = {"binarization": "none", "num_validation": num_validation, "num_test": num_test}
+    data = digits(**(SMALL_DIGITS | settings))
+    generated = Generated(levels=torch.zeros(40, 1, 8, 8, dtype=torch.uint8), labels=None)
+    protocol = Protocol(seed=0, batch_size=100, parzen=False, nearest_training=False)
+    reference = Reference.of_split(data, split, None, seed=0)
+    real = Comparison(generated, reference, [], protocol, dataset=data, device=CPU).real
+    assert torch.equal(real, some_of(data, of_real, 40))
+
+
+@pytest.mark.parametrize(
+    ("split", "chooser", "centres"), [("test", "validation", "train"), ("validation", "train", None)]
+)
+def test_the_bandwidth_is_chosen_by_images_that_are_not_scored(
+    data, monkeypatch: pytest.MonkeyPatch, split: Split, chooser: Split, centres: Split | None
+) -> None:
+    """A window on real images, for comparison, is on those of training where these have not chosen."""
+    asked = []
+
+    def noted(samples: torch.Tensor, **others: torch.Tensor) -> ParzenEstimate:
+        asked.append({"samples": samples, **others})
+        return ParzenEstimate(log_likelihood_nats=0.0, standard_error=0.0, bandwidth=0.1)
+
+    monkeypatch.setattr(quality, "parzen_estimate", noted)
+    changes = {"reference_split": split, "num_generated": 60, "parzen": True, "nearest_training": False}
+    report, _ = measure(data, None, Parrot(data), **changes)
+    generated = generated_images(Parrot(data), data, 60, seed=0, device=CPU).levels
+    expected = [generated, *([] if centres is None else [some_of(data, centres, 60)])]
+    torch.testing.assert_close([to_bytes(call["samples"]) for call in asked], expected)
+    for call in asked:
+        assert torch.equal(to_bytes(call["validation"]), some_of(data, chooser, 1000))
+        assert torch.equal(to_bytes(call["test"]), some_of(data, split, data.num_images(split)))
+    directions = {estimate.name: estimate.measure.direction for estimate in report.estimates}
+    assert directions == {"parzen_log_likelihood_nats": "higher", "parzen_bandwidth": "neither"}
+
+
+def test_a_reference_of_files_is_a_random_choice_of_them() -> None:
+    images = ImageSet(key="reference", name="some", levels=torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1))
+
+    def chosen(limit: int | None, seed: int) -> list[int]:
+        return Reference.of_files(images, limit, seed=seed).levels.flatten().tolist()
+
+    assert chosen(None, 0) == chosen(40, 0) == list(range(40))
+    first, other = chosen(8, 0), chosen(8, 1)
+    assert len({*first}) == len({*other}) == 8
+    assert first != other
+    assert max(first) >= 8, "files may be ordered by class"
+    assert chosen(8, 0) == first == sorted(first)
+
+
 class Gap(SampleMeasure):
     declaration = Measure(unit="1", kind="estimate", direction="lower")
 
@@ -126,7 +206,7 @@ class Gap(SampleMeasure):
         self.of_features = of_features
 
     def compute(self, generated: torch.Tensor, reference: torch.Tensor) -> float:
-        return (generated.mean() - reference.mean()).abs()  # type: ignore[return-value] # as users forget to convert it
+        return generated.mean() - 2 * reference.mean()  # type: ignore[return-value] # as users forget to convert it
 
 
 def test_a_further_measure_of_pixels_or_of_features_stands_beside_its_value_for_real_images(
@@ -137,7 +217,9 @@ def test_a_further_measure_of_pixels_or_of_features_stands_beside_its_value_for_
     entries = {entry.name: entry for entry in (*report.estimates, *report.baselines)}
     reference = data.subset("test", 300, seed=0, device=CPU).images
     real = torch.cat([batch.images for batch in data.batches("validation", batch_size=100, seed=0, device=CPU)])
-    assert values["baseline_real_gap"] == pytest.approx(float((real.mean() - reference.mean()).abs()), abs=1e-4)
+    drawn = generated_images(Parrot(data), data, 300, seed=0, device=CPU).levels / 255
+    assert values["gap"] == pytest.approx(float(drawn.mean() - 2 * reference.mean()), abs=1e-4)
+    assert values["baseline_real_gap"] == pytest.approx(float(real.mean() - 2 * reference.mean()), abs=1e-4)
     assert entries["gap"].measure is Gap.declaration
     assert {type(entry.value) for entry in entries.values()} <= {float, list}
     assert (entries["gap"].features, entries["feature_gap_classifier"].features) == (None, "classifier 0")
@@ -186,8 +268,9 @@ def test_labels_asked_for_are_found_again(data, classifier: Classifier) -> None:
     report, values = measure(data, classifier, model)
     share = right[labels].mean().item()
     assert values["conditional_accuracy_classifier"] == pytest.approx(share)
-    errors = {estimate.name: estimate.standard_error for estimate in report.estimates}
-    assert errors["conditional_accuracy_classifier"] == pytest.approx(math.sqrt(share * (1 - share) / 299))
+    accuracy = next(each for each in report.estimates if each.name == "conditional_accuracy_classifier")
+    assert accuracy.measure.direction == "higher"
+    assert accuracy.standard_error == pytest.approx(math.sqrt(share * (1 - share) / 299))
 
 
 def test_the_divergence_from_training_is_left_out_only_where_it_is_infinite(classifier: Classifier) -> None:

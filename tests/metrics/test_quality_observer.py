@@ -31,7 +31,7 @@ from genlab.reference_classifier import ReferenceClassifier
 from genlab.reference_features import quality_observers, with_features
 from genlab.training.logger import Logger
 from genlab.training.trainer import Trainer
-from tests.training.conftest import DEFAULTS, TinyGAN, make_dataset, make_trainer
+from tests.training.conftest import DEFAULTS, TinyGAN, make_dataset, make_run, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
 
 CPU = torch.device("cpu")
@@ -178,6 +178,28 @@ def test_other_features_than_before_choose_anew(
     )
     assert trainer.summary.best == {}
     assert "measured on 20 images by classifier 0, and now on" in caplog.text
+    state = trainer.observers["quality"].state_dict()
+    assert state["data"] == trainer.dataset.fingerprint
+    other_data = {**state, "data": "other"}
+    for tag, best in ((TAG, {}), ("validation/x", {TAG: 0.0, "step": 3.0})):
+        trainer.summary.best = {TAG: 0.0, "step": 3.0}
+        trainer.observers["quality"].run.selection.tag = tag  # of a measure that other features leave comparable
+        trainer.observers["quality"].load_state_dict(other_data)
+        assert trainer.summary.best == best
+
+
+def test_images_and_interval_are_those_of_validation_unless_the_settings_say_less(
+    run_folder: Callable[[str], Path],
+) -> None:
+    dataset = make_dataset(binarization="none")
+    extractor = RandomNetworkFeatures(dataset.spec, device=CPU)
+
+    def found(limit: int | None, interval: int | None) -> tuple[int, int]:
+        run = make_run(run_folder(f"{limit}{interval}"), Sampling(), dataset, validation_images=limit)
+        observer = QualityObserver(run, settings=settings(interval=interval), extractor=extractor)
+        return observer.num_images, observer.interval
+
+    assert [found(None, None), found(12, 2), found(30, None)] == [(20, 5), (12, 2), (20, 5)]
 
 
 def test_the_random_network_is_fixed_and_orders_what_the_eye_orders() -> None:
