@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import Mock
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -186,19 +187,38 @@ def test_the_estimator_gets_nearer_than_its_random_start(tmp_path: Path) -> None
     assert best.overrides == ("c=3", f"a={study.best_params['a']:.6g}", "b=x")
 
 
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep studies in memory: a file takes longer than all their trials."""
+
+    class InMemory:  # a class, for the library asks whether a storage is one
+        def __new__(cls, _: str) -> Any:
+            made = optuna.storages.InMemoryStorage()
+            made.engine = Mock()
+            return made
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", InMemory)
+
+
+@pytest.mark.usefixtures("in_memory")
 def test_the_first_trials_are_of_the_seed_alone_and_the_next_ones_of_the_values_too(tmp_path: Path) -> None:
     """Where more is better, the estimator goes elsewhere."""
 
     def drawn(name: str, **changes: Any) -> list[dict[str, Any]]:
-        changes = {"n_trials": 3, "n_startup_trials": 2, "prune": False} | changes
-        return [trial.params for trial in Bench(tmp_path / name, bowl).search(*SPACE, **changes).trials]
+        search = Bench(tmp_path / name, bowl).made(*SPACE, n_startup_trials=2, **changes)
+        with search._opened_study() as study:
+            trials = [study.ask(search._space.distributions) for _ in range(2)]
+            for trial, value in zip(trials, (1.0, 2.0), strict=True):
+                study.tell(trial, value)
+            return [trial.params for trial in (*trials, study.ask(search._space.distributions))]
 
     low, high = drawn("low"), drawn("high", minimize=False)
     assert low[:2] == high[:2]
     assert low[2] != high[2]
-    assert drawn("other", seed=1, n_trials=1) != low[:1]
+    assert drawn("other", seed=1)[0] != low[0]
 
 
+@pytest.mark.usefixtures("in_memory")
 def test_a_trial_is_pruned_from_the_warm_up_on_once_enough_have_finished(tmp_path: Path) -> None:
     changes = {"n_startup_trials": 1, "n_finished_before_pruning": 2, "n_warmup_steps": 2}
     with Bench(tmp_path / "s", bowl).made(*SPACE, **changes)._opened_study() as study:

@@ -343,3 +343,18 @@ def test_the_best_weights_are_those_that_the_last_checkpoint_knows(folder: Check
     folder.agree_on_best(1, newest_step=2)  # the last one was damaged, and the one before does not know it
     assert not folder.has(BEST)
     assert folder.has(f"{BEST}.lost")
+
+
+def test_the_checkpoint_before_a_damaged_one_tells_its_step_and_may_be_the_best(folder: CheckpointFolder) -> None:
+    assert folder.seen_at == (0, 0)
+    for step in (1, 2):
+        folder.save_last(state(float(step)) | {"images_seen": 10 * step}, step=step)
+    assert folder.seen_at == (2, 20)
+    (folder.path / LAST).write_bytes(b"")
+    assert folder.seen_at == (1, 10)
+    folder.newest(device=CPU)
+    folder.prepare()
+    folder.agree_on_best(1, newest_step=1)
+    assert folder.load(BEST, device=CPU)["step"] == 1
+    save(folder, 3)  # of a format that counts no images
+    assert folder.seen_at == (1, 10)
