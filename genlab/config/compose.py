@@ -1,6 +1,7 @@
 """Composition by Hydra before the run, with one-line error messages that name the nearest valid name.
 
-Most of what depends on Hydra's internals is here: its public ``compose`` takes no ``--config-dir`` and lists no groups.
+Most of what depends on Hydra's internals is here and in :mod:`genlab.config.loader`: its public ``compose`` takes no
+``--config-dir`` and lists no groups.
 """
 
 import copy
@@ -13,7 +14,6 @@ from typing import Any, TypeAlias
 import yaml  # type: ignore[import-untyped]
 from hydra import __version__ as hydra_version
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -27,6 +27,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from genlab.config.fields import join
+from genlab.config.loader import Loader
 from genlab.config.location import config_directory
 from genlab.config.suggestions import fixed_on_resume, missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
@@ -36,7 +37,6 @@ from genlab.printing import one_line
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
 
-_MAX_JOBS_KEPT = 64
 MODE = "hydra.mode"
 SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
@@ -52,40 +52,6 @@ def version_base() -> dict[str, str]:
     """Return the argument that Hydra 1.3 needs and later versions warn about."""
     major, minor = hydra_version.split(".")[:2]
     return {"version_base": "1.3"} if (int(major), int(minor)) < (1, 4) else {}
-
-
-class _Loader(ConfigLoaderImpl):
-    """Hydra's loader, which composes the same overrides once.
-
-    We compose before Hydra does, to check what will run; and Hydra's sweepers and its launchers both compose each job.
-    """
-
-    def __init__(self, search_path: Any) -> None:
-        super().__init__(search_path)
-        self._composed: dict[tuple[RunMode, tuple[str, ...]], Composed] = {}
-        self._jobs: dict[tuple[str, ...], Composed] = {}
-
-    def load_configuration(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
-    ) -> Composed:
-        """Compose a command's configuration, or return the earlier composition itself."""
-        key = (run_mode, tuple(overrides))
-        if key not in self._composed:
-            self._composed[key] = super().load_configuration(config_name, overrides, run_mode, *args, **options)
-        return self._composed[key]
-
-    def load_sweep_config(self, master_config: Composed, sweep_overrides: list[str]) -> Composed:
-        """Compose a job, or return the earlier composition for the same overrides."""
-        key = (*master_config.hydra.overrides.hydra, *sweep_overrides)
-        if key in self._jobs:
-            return self._jobs.pop(key)
-        job = super().load_sweep_config(master_config, sweep_overrides)
-        if len(self._jobs) < _MAX_JOBS_KEPT:
-            self._jobs[key] = copy.deepcopy(job)
-        return job
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_composed": {}, "_jobs": {}}  # it goes to the workers of a launcher
 
 
 class Composer:
@@ -300,7 +266,7 @@ def open_composer(command: str, *, config_dir: str | None, config_name: str | No
     if base := version_base():
         version.setbase(base["version_base"])
     try:
-        hydra = Hydra(task_name=command, config_loader=_Loader(search_path))
+        hydra = Hydra(task_name=command, config_loader=Loader(search_path))
         GlobalHydra.instance().initialize(hydra)
         yield Composer(hydra, command, config_name or command)
     finally:
