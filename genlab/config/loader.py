@@ -1,9 +1,13 @@
-"""Hydra's loader of configurations, which composes the same overrides once."""
+"""Hydra's loader of configurations, which composes the same overrides and reads the tree once."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
 _MAX_JOBS_KEPT = 64
@@ -19,6 +23,7 @@ class Loader(ConfigLoaderImpl):
         super().__init__(search_path)
         self._composed: dict[tuple[RunMode, tuple[str, ...]], Any] = {}
         self._jobs: dict[tuple[str, ...], Any] = {}
+        self._trees: dict[tuple[str | None, ...], CachingConfigRepository] = {}
 
     def load_configuration(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, *args: Any, **options: Any
@@ -39,5 +44,30 @@ class Loader(ConfigLoaderImpl):
             self._jobs[key] = copy.deepcopy(job)
         return job
 
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Return the options of a group, from the tree that an earlier composition has opened if there is one."""
+        tree = self._trees.get(_of_tree(config_name, overrides or []))
+        if tree is None:
+            return super().get_group_options(group_name, results_filter, config_name, overrides)
+        return tree.get_group_options(group_name, results_filter)
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, tree = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        self._trees[_of_tree(config_name, overrides)] = tree
+        return parsed, tree
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_composed": {}, "_jobs": {}}  # it goes to the workers of a launcher
+        return {**self.__dict__, "_composed": {}, "_jobs": {}, "_trees": {}}  # it goes to the workers of a launcher
+
+
+def _of_tree(config_name: str | None, overrides: Sequence[str]) -> tuple[str | None, ...]:
+    """Return what decides the folders of a configuration tree: the main configuration and hydra.searchpath."""
+    return (config_name, *(override for override in overrides if override.lstrip("+").startswith("hydra.searchpath")))

@@ -19,7 +19,7 @@ QUIET = ("trainer.sample_interval=0", "trainer.test_at_end=false", "num_threads=
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts compositions by Hydra, nodes that are bound, and runs that are read."""
+    """Counts compositions by Hydra, trees that it opens, nodes that are bound, and runs that are read."""
     counts: Counter[str] = Counter()
 
     def counted(place: Any, name: str) -> None:
@@ -32,6 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(place, name, count)
 
     counted(ConfigLoaderImpl, "load_configuration")
+    counted(ConfigLoaderImpl, "_process_config_searchpath")
     counted(schema, "bind_optimizer")
     counted(schema, "bind_schedule")
     counted(schema, "bind")
@@ -44,7 +45,8 @@ def test_a_run_composes_once(genlab: Callable[..., Outcome], calls: Counter[str]
     outcome = genlab("train", *TINY, *QUIET, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.errors
     # bind: the data set, the model, the logger, the optimiser and the schedule.
-    assert calls == {"load_configuration": 1, "bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
+    bound = {"bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
+    assert calls == {"load_configuration": 1, "_process_config_searchpath": 1, **bound}
     calls.clear()
     outcome = genlab("train", "resume=run", "trainer.num_steps=2")
     assert outcome.code == 0, outcome.errors
