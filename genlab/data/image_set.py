@@ -210,7 +210,7 @@ def _named(path: Path, numbers: Sequence[int]) -> list[str] | None:
     names = (record or {}).get("class_folders")
     if not isinstance(names, list) or not all(0 <= number < len(names) for number in numbers):
         return None
-    are_numbers = all(str(name).isdigit() and int(name) == number for number, name in enumerate(names))
+    are_numbers = all(str(name).isdecimal() and int(name) == number for number, name in enumerate(names))
     return None if are_numbers else [str(names[number]) for number in numbers]
 
 

@@ -154,7 +154,7 @@ class SweepFolder:
         """Return the records of all jobs by number, including those that wait."""
         started = {}
         for path in self.jobs_folder.glob("*.json"):
-            record = self.record(int(path.stem)) if path.stem.isdigit() else None
+            record = self.record(int(path.stem)) if path.stem.isdecimal() else None
             if record is not None:
                 started[record.number] = record
         for number, overrides in enumerate(self.read_plan().jobs or ()):

@@ -23,6 +23,7 @@ def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
     record = JobRecord(number=1, overrides=("seed=1",), folder="1_seed-1", status="failed", reason="x", exit_code=3)
     sweep.write_record(record)
     waiting = JobRecord(number=0, overrides=("seed=0",), folder=None, status="waiting")
+    (tmp_path / "ünï" / "jobs" / "².json").write_text("{}")  # a digit that is no number
     assert sweep.records() == [waiting, record]
     (tmp_path / "ünï" / "jobs" / "1.json").write_text("{")
     assert [found.status for found in sweep.records()] == ["waiting", "waiting"]
