@@ -91,6 +91,11 @@ CHANGES = (
     Change("A code that no image of the matching has", "25498a2"),
     Change("`technique=[adaptive_augment]` moves", "518d919", ("r3gan_cifar10",)),
     Change("`experiment=cgan_mnist` trains the networks", "4daf06f", ("cgan_mnist",)),
+    Change(
+        "`experiment=draw_classifier_cluttered_mnist_quick` averages",
+        "ce4ea09",
+        ("draw_classifier_cluttered_mnist_quick",),
+    ),
 )
 
 
