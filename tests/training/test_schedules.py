@@ -88,6 +88,13 @@ def test_stable_rises_linearly_stays_and_falls_linearly_to_its_end() -> None:
     assert rates(stable(50), 60) == pytest.approx(seen[:4] + [2.0] * 56)
 
 
+def test_the_decay_takes_the_nearest_number_of_steps() -> None:
+    """0.29 of 100 steps is a little less than 29 in floating point."""
+    seen = rates(stable(100, decay_fraction=0.29), 100)
+    assert (seen[71], seen[99]) == pytest.approx((2.0, 0.2))
+    assert seen[72] == pytest.approx(2.0 * (1 - 0.9 / 28))
+
+
 def resumed(before: LRScheduler, after: LRScheduler) -> tuple[float, float] | None:
     """Load the state of a schedule into another one; return the change of the learning rate."""
     after.load_state_dict(before.state_dict())

@@ -28,3 +28,12 @@ def test_patience_begins_anew_where_the_best_step_is_forgotten() -> None:
     assert (selection.best_step, selection.exhausted()) == (None, None)
     selection.consider({"x": 5.0}, 2)
     assert selection.best_step == 2
+
+
+def test_patience_counts_from_the_best_step() -> None:
+    selection = make(patience=2)
+    reasons = [selection.consider({"x": value}, step) for step, value in enumerate((3.0, 4.0, 2.0, 2.0, 5.0))]
+    assert [reason is None for reason in reasons] == [True, True, True, True, False]
+    assert reasons[-1] is not None
+    assert reasons[-1].text.startswith("x has not improved for 2 validations; ")
+    assert selection.best_step == 2
