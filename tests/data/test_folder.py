@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage
 from genlab.data.dataset import SPLITS
-from genlab.data.decoding import PictureRules, bombs_refused, decode, decoded
+from genlab.data.decoding import PictureRules, bombs_refused, decode, decode_as_stored, decoded
 from genlab.data.folder import folder
 from genlab.errors import ConfigurationError, DataError
 from tests.data.sources import CPU, png, png_chunk
@@ -271,6 +271,25 @@ def test_many_files_come_back_once_each_in_their_order():
     names = [f"{index}.png" for index in range(2500)]
     with tqdm(disable=True) as bar:
         assert list(decoded(names, str.upper, num_workers=2, bar=bar)) == [(name, name.upper()) for name in names]
+
+
+def test_a_sample_is_read_as_it_is_stored(tmp_path):
+    """Upright, on white, with one channel if it is grey; an animation is none."""
+    red, turned = Image.new("RGB", (4, 2), (204, 0, 0)), Image.Exif()
+    turned[0x0112] = 6
+    stored = {
+        "palette": (red.convert("P"), {}, (3, 2, 4), [204, 0, 0]),
+        "grey with alpha": (Image.new("LA", (4, 2), (90, 255)), {}, (1, 2, 4), [90]),
+        "on its side": (red, {"exif": turned}, (3, 4, 2), [204, 0, 0]),
+        "transparent": (Image.new("RGBA", (4, 2), (204, 0, 0, 0)), {}, (3, 2, 4), [255, 255, 255]),
+    }
+    for name, (image, options, shape, colour) in stored.items():
+        with bombs_refused():
+            levels = decode_as_stored(_save(tmp_path / f"{name}.png", image, **options))
+        assert (levels.shape, levels[:, 0, 0].tolist()) == (shape, colour), name
+    two = _save(tmp_path / "two.png", red, save_all=True, append_images=[Image.new("RGB", (4, 2))])
+    with pytest.raises(RefusedImage, match="holds 2 frames"), bombs_refused():
+        decode_as_stored(two)
 
 
 def _bad_files(folder_path):

@@ -43,6 +43,11 @@ def test_files_of_systems_are_passed_over(tmp_path, caplog):
     assert "ignored: 1 .gif, 2 hidden files, 1 pipes and devices, 2 system files" in caplog.text
 
 
+def test_suffixes_of_cameras_are_in_capitals(tmp_path):
+    _touch(tmp_path / "a.PNG", tmp_path / "b.JPG")
+    assert [file.name for file in scan(tmp_path, key="dataset.root")] == ["a.PNG", "b.JPG"]
+
+
 def test_linked_folders_are_read_and_circles_end(tmp_path, caplog):
     top, elsewhere = tmp_path / "top", tmp_path / "elsewhere"
     _touch(top / "dogs" / "a.png", elsewhere / "b.png", tmp_path / "c.png")

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.measures import Measure
 from genlab.training import trainer as trainer_module
 from genlab.training.observer import Observer
+from genlab.training.observers import TimeLimit
 from genlab.training.run import TrainingRun
 from genlab.training.summary import StopReason
 from tests.training.conftest import TinyGAN, make_trainer
@@ -42,6 +44,18 @@ class Brightness(Observer):
 
 def brightness(interval: int = 6, limit: float = float("inf")) -> dict[str, Any]:
     return {"observer.brightness": functools.partial(Brightness, interval=interval, limit=limit)}
+
+
+def test_max_minutes_are_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = 100.0
+    monkeypatch.setattr("genlab.training.observers.time.monotonic", lambda: seconds)
+    run: Any = SimpleNamespace(last_step=9, settings=SimpleNamespace(dry_run=False))
+    limit = TimeLimit(run, max_minutes=2)
+    seconds = 220.0
+    assert limit.observe(1) is None
+    seconds = 220.5
+    assert limit.observe(1) is not None
+    assert limit.observe(9) is None  # the run ends anyway
 
 
 def test_a_measure_that_selects_and_is_not_measured_is_named_once(
