@@ -1,4 +1,4 @@
-"""Hydra's loader of configurations, which composes the same overrides and reads the tree once."""
+"""Hydra's loader of configurations, which composes the same overrides once."""
 
 import copy
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ class Loader(ConfigLoaderImpl):
     """Loader of one command.
 
     We compose before Hydra does, to check what will run; and Hydra's sweepers and its launchers both compose each job.
+    A question about a group's options would open the configuration tree anew.
     """
 
     def __init__(self, search_path: Any) -> None:
@@ -51,8 +52,8 @@ class Loader(ConfigLoaderImpl):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """Return the options of a group, from the tree that an earlier composition has opened if there is one."""
-        tree = self._trees.get(_of_tree(config_name, overrides or []))
+        """Return the options of a group, from the tree of an earlier composition if there is one."""
+        tree = self._trees.get(_tree_key(config_name, overrides or []))
         if tree is None:
             return super().get_group_options(group_name, results_filter, config_name, overrides)
         return tree.get_group_options(group_name, results_filter)
@@ -60,14 +61,15 @@ class Loader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
+        # Each composition opens a tree of its own: it changes the configurations that its tree has read.
         parsed, tree = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
-        self._trees[_of_tree(config_name, overrides)] = tree
+        self._trees[_tree_key(config_name, overrides)] = tree
         return parsed, tree
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_composed": {}, "_jobs": {}, "_trees": {}}  # it goes to the workers of a launcher
 
 
-def _of_tree(config_name: str | None, overrides: Sequence[str]) -> tuple[str | None, ...]:
+def _tree_key(config_name: str | None, overrides: Sequence[str]) -> tuple[str | None, ...]:
     """Return what decides the folders of a configuration tree: the main configuration and hydra.searchpath."""
     return (config_name, *(override for override in overrides if override.lstrip("+").startswith("hydra.searchpath")))

@@ -43,7 +43,7 @@ def test_files_of_systems_are_passed_over(tmp_path, caplog):
     assert "ignored: 1 .gif, 2 hidden files, 1 pipes and devices, 2 system files" in caplog.text
 
 
-def test_suffixes_of_cameras_are_in_capitals(tmp_path):
+def test_a_suffix_may_be_in_capitals(tmp_path):
     _touch(tmp_path / "a.PNG", tmp_path / "b.JPG")
     assert [file.name for file in scan(tmp_path, key="dataset.root")] == ["a.PNG", "b.JPG"]
 
