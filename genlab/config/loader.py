@@ -72,4 +72,4 @@ class Loader(ConfigLoaderImpl):
 
 def _tree_key(config_name: str | None, overrides: Sequence[str]) -> tuple[str | None, ...]:
     """Return what decides the folders of a configuration tree: the main configuration and hydra.searchpath."""
-    return (config_name, *(override for override in overrides if override.lstrip("+").startswith("hydra.searchpath")))
+    return (config_name, *(override for override in overrides if override.startswith("hydra.searchpath")))
