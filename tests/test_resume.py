@@ -17,7 +17,7 @@ import genlab.train as training
 from genlab.errors import DataError
 from genlab.training.optimization import PhaseUpdate
 from tests.conftest import Outcome, train_in
-from tests.thinning import thinned
+from tests.thinning import slow, thinned
 
 Genlab = Callable[..., Outcome]
 TINY = (
@@ -73,7 +73,8 @@ def test_what_is_refused_changes_nothing(genlab: Genlab, run: Path, case: str) -
 
 
 @pytest.mark.parametrize(
-    "override", ["model.n_critic=5", "model/objective=wasserstein", "observer=[brightness]", "optimizer.default.mu=1"]
+    "override",
+    ["model.n_critic=5", slow("model/objective=wasserstein"), "observer=[brightness]", slow("optimizer.default.mu=1")],
 )
 def test_what_the_default_configuration_does_not_know_is_fixed_all_the_same(
     genlab: Genlab, run: Path, override: str

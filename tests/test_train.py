@@ -154,6 +154,7 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
             assert again.code == 0, again.errors
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_its_name_to_the_run(genlab: Callable[..., Outcome]) -> None:
     arguments = ("train", "model=draw", *TINY, "trainer=smoke", "trainer.num_steps=3", "name=mine")
     quick = ("trainer.test_at_end=false", "trainer.sample_interval=0", "trainer.checkpoint_interval=0")

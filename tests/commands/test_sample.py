@@ -32,6 +32,7 @@ def test_the_seed_decides(genlab: Callable[..., Outcome], trained_run: Path, tmp
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(
     genlab: Callable[..., Outcome], exact_run: Path
 ) -> None:

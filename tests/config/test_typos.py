@@ -15,7 +15,7 @@ from genlab.config.suggestions import spelled_elsewhere
 from genlab.errors import ConfigurationError
 from genlab.launch.advice import UnknownFlagError, require_settings
 from tests.conftest import Outcome
-from tests.thinning import thinned
+from tests.thinning import slow, thinned
 
 Genlab = Callable[..., Outcome]
 
@@ -92,7 +92,7 @@ ELSEWHERE = [
 BOTH = [*TYPOS, *ELSEWHERE]
 
 
-@pytest.mark.parametrize(("words", "suggestion"), thinned(BOTH, 4), ids=[" ".join(words) for words, _ in BOTH])
+@pytest.mark.parametrize(("words", "suggestion"), thinned(BOTH, 6), ids=[" ".join(words) for words, _ in BOTH])
 def test_a_typo_and_a_line_as_other_tools_take_it_are_answered_with_what_works(
     genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
 ) -> None:
@@ -195,7 +195,7 @@ AS_WRITTEN = [
 ]
 
 
-@pytest.mark.parametrize(("override", "message"), AS_WRITTEN, ids=[override for override, _ in AS_WRITTEN])
+@pytest.mark.parametrize(("override", "message"), thinned(AS_WRITTEN, 3), ids=[override for override, _ in AS_WRITTEN])
 def test_a_value_in_another_notation_is_answered_with_ours(genlab: Genlab, override: str, message: str) -> None:
     outcome = genlab("train", override)
     assert (outcome.code, len(outcome.errors.splitlines())) == (2, 1), outcome.errors
@@ -365,7 +365,7 @@ def test_a_group_that_is_given_no_option_lists_them(genlab: Genlab) -> None:
 
 @pytest.mark.parametrize(
     ("experiment", "own", "given"),
-    [("draw_mnist_quick", "draw", "dcgan"), ("dcgan_mnist_quick", "dcgan", "draw")],
+    [("draw_mnist_quick", "draw", "dcgan"), slow(("dcgan_mnist_quick", "dcgan", "draw"))],
 )
 def test_an_experiment_and_a_model_without_its_keys_are_the_two_words_to_blame(
     genlab: Genlab, experiment: str, own: str, given: str

@@ -192,6 +192,7 @@ def peak_memory(path: Path, how: str) -> int:
     return int(subprocess.run(line, capture_output=True, text=True, env=environment(), check=True).stdout) // 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_a_hundred_megapixels_cost_no_memory(tmp_path: Path, tally: Tally) -> None:
     path = tmp_path / "bomb.png"

@@ -107,7 +107,11 @@ def test_no_line_of_the_source_trusts_a_file() -> None:
     sources = {file: file.read_text(encoding="utf-8") for folder in folders for file in folder.rglob("*.py")}
     for file, source in sources.items():
         assert trusting_reads(source) == [], file
-    wrong = [source.replace("weights_only=True", "weights_only=False") for source in sources.values()]
+    wrong = [
+        source.replace("weights_only=True", "weights_only=False")
+        for source in sources.values()
+        if "weights_only" in source
+    ]
     assert sum(len(trusting_reads(source)) for source in wrong) >= 1
     for line in ("torch.load(path)", "read = torch.load", "from torch import load", "np.load(path, allow_pickle=True)"):
         assert trusting_reads(line), line

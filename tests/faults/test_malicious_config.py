@@ -14,8 +14,7 @@ import pytest
 import yaml
 
 from tests.config.test_targets import HOSTILE
-from tests.conftest import Outcome
-from tests.faults.harness import run
+from tests.conftest import Outcome, train_in
 from tests.faults.tally import Tally
 
 FAULT = "4 malicious configuration"
@@ -29,8 +28,7 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The config.yaml of a run."""
     folder = tmp_path_factory.mktemp("configuration") / "run"
     words = ("dataset.size=8", "trainer=smoke", "trainer.num_steps=1", "trainer.sample_interval=0")
-    result = run("train", *words, "trainer.test_at_end=false", "num_threads=1", folder=folder, timeout=300)
-    assert result.returncode == 0, result.stderr
+    train_in(folder, *words, "trainer.test_at_end=false", "num_threads=1")
     return (folder / "config.yaml").read_text(encoding="utf-8")
 
 

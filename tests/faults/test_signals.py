@@ -144,6 +144,7 @@ def lines_logged(folder: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
+@pytest.mark.slow
 def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "SIGTERM from outside to python -m genlab"):

@@ -166,6 +166,7 @@ def test_without_the_comparison_training_would_go_on(
     tally.wrong_variant_noticed(FAULT, "Optimizer.load_state_dict alone")
 
 
+@pytest.mark.slow
 def test_another_number_of_threads_is_reported(
     genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
 ) -> None:

@@ -27,6 +27,7 @@ from genlab.run.folder import read_summary
 from tests.metrics.test_quality_observer import TAG as QUALITY_TAG
 from tests.metrics.test_quality_observer import Sampling
 from tests.metrics.test_quality_observer import measured as measured_gan
+from tests.thinning import slow
 
 optuna = pytest.importorskip("optuna")
 TAG = "validation/nll_nats"
@@ -274,14 +275,14 @@ def test_more_may_be_better(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "minimize"),
     [
-        (("model=dcgan", "sweep.measure=watch/diversity_ratio"), False),
+        slow((("model=dcgan", "sweep.measure=watch/diversity_ratio"), False)),
         (("model=dcgan", "sweep.measure=modes/covered"), False),
         (("model=dcgan",), True),  # by the distance of its samples
         (("model=draw", "sweep.measure=test/bits_per_dim"), True),
-        (("model=draw",), True),
-        (("model=draw", "sweep.minimize=false"), False),
+        slow((("model=draw",), True)),
+        slow((("model=draw", "sweep.minimize=false"), False)),
         (("model=dcgan", "sweep.minimize=false"), False),
-        (("model=dcgan", "sweep.measure=test/score_real", "sweep.minimize=true"), True),
+        slow((("model=dcgan", "sweep.measure=test/score_real", "sweep.minimize=true"), True)),
     ],
 )
 def test_the_direction_is_that_of_the_declaration_unless_it_is_given(

@@ -230,6 +230,7 @@ def train_users_model(folder: Path) -> tuple[list[Tensor], list[Tensor], dict[st
     return model.noise, model.order, model.state_dict()
 
 
+@pytest.mark.slow
 def test_the_noise_of_a_users_model_differs_between_processes(pair: Pair, tmp_path: Path) -> None:
     runs = pair.run(train_users_model, tmp_path / "run")
     noise = [*runs[0][0], *runs[1][0]]

@@ -120,6 +120,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
     assert "models cannot be written (Not a directory); GENLAB_PRETRAINED=FOLDER writes elsewhere" in outcome.errors
 
 
+@pytest.mark.slow
 def test_a_training_does_not_import_from_the_working_directory(
     place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

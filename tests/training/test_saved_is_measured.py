@@ -126,7 +126,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("preset", thinned(PRESETS, 2))
+@pytest.mark.parametrize("preset", thinned(PRESETS, 4))
 def test_every_preset_saves_what_was_measured(preset: str) -> None:
     spec = ImageSpec(channels=1, height=8, width=8, num_levels=5, num_classes=10)
     subject = Subject(make=functools.partial(build_model, composed(preset)), spec=spec)

@@ -13,10 +13,11 @@ from genlab.models.pixelcnn.parallel import solve_symbols
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
 from tests.models.pixelcnn.tiny_autoregressive import MODELS, make
 from tests.models.tiny import make_spec
+from tests.thinning import slow
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("temperature", [0.7, slow(1.0)])
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_images_are_those_of_the_incremental_sampler(kind, temperature, dtype):
     """Drawn and completed from the middle of a row on; in float32 for one seed, where no uniform lies on a tie."""
