@@ -79,7 +79,7 @@ CHANGES = (
     Change("`experiment=draw_no_attention_mnist_long`", "83d0161", ("draw_no_attention_mnist_long",)),
     Change("DRAW without attention, PixelCNN over blocks, PixelCNN++", "416c9dd"),
     Change("The logged cross-entropy and error of a classifier", "3bfb7c1"),
-    Change("`experiment=draw_classifier_cluttered_mnist`", "3b5bb8b", ("draw_classifier_cluttered_mnist",)),
+    Change("`experiment=draw_classifier_cluttered_mnist` trains", "3b5bb8b", ("draw_classifier_cluttered_mnist",)),
     Change("On the CPU DCGAN's generator of grey images", "b9059c6"),
     Change(
         "Batch normalisation in a discriminator has",
@@ -96,6 +96,8 @@ CHANGES = (
         "ce4ea09",
         ("draw_classifier_cluttered_mnist_quick",),
     ),
+    Change("`dataset=cluttered_mnist` has fragments", "628e234", ("draw_classifier_*",)),
+    Change("`experiment=draw_classifier_cluttered_mnist` averages", "ae5b607", ("draw_classifier_cluttered_mnist",)),
 )
 
 
