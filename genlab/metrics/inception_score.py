@@ -24,7 +24,7 @@ NUM_PARTS = 10
 def inception_style_score(logits: Float[Tensor, "N K"], *, num_parts: int = NUM_PARTS) -> tuple[float, float]:
     """Return the mean over random parts of the images, and its standard error over parts.
 
-    Papers print the standard deviation over parts, which is sqrt(num_parts) times that standard error.
+    Papers print the standard deviation over parts, with 1 / num_parts: sqrt(num_parts - 1) times that standard error.
 
     Args:
         logits: Class log-probabilities up to a constant, in any order: that of classes would make each part poor.

@@ -1,6 +1,7 @@
 """Self-attention over the positions of a map (Zhang et al. 2018, arXiv:1805.08318, section 3).
 
-Differs from the paper: the values have C/2 channels, as in the authors' program, instead of C/8; no map is pooled.
+Differs from the paper: the values have C/2 channels, as in the authors' program, instead of C/8. That program also
+pools keys and values, and its 1x1 convolutions have no biases.
 
 Dimensions: B batch, C channels, H height, W width, P positions (H * W), K channels of queries and keys.
 """

@@ -43,7 +43,7 @@ from genlab.models.ranges import require_between, require_count
 from genlab.nn.dropout import Dropout
 from genlab.types import UNLABELLED, ImageSpec, Loss
 
-# Standard deviation of all initial weights, as in the appendix.
+# Standard deviation of the initial weights of both networks, as in the appendix; the outputs start Xavier-uniform.
 _WEIGHT_STD = 0.02
 # Channels of the discriminator's last map, 512 in the paper, over those of its first, 16.
 _LARGEST_GROWTH = 32

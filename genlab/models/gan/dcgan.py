@@ -4,6 +4,8 @@ Differs from the paper:
 - the number of halvings follows the image: down to a side of at most 4 or an odd one (28 -> 7, 64 -> 4); channels
   double with each as in the paper, up to its 8 times, and stay there in images of more than 64 pixels a side;
 - the discriminator's normalisation can be left out, as gradient penalties need;
+- kernels are 4x4 and normalisations have a gain for each channel, at first 1; the authors' program has 5x5, gains from
+  N(1, 0.02), one for each unit of the projection, and a penalty of 1e-5 on the weights;
 - the discriminator's last, linear layer starts Xavier-uniform, as in every GAN here.
 
 Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions.

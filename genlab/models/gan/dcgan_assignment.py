@@ -1,4 +1,4 @@
-"""The convolutional GAN of the CS231n assignment, which follows InfoGAN's appendix C.1 (arXiv:1606.03657).
+"""The convolutional GAN of the CS231n assignment, with the generator of InfoGAN's appendix C.1 (arXiv:1606.03657).
 
 Differs from the assignment:
 - batch normalisation after a linear layer is one-dimensional, and the second linear layer has its ReLU;

@@ -7,6 +7,7 @@ Differs from the paper:
       the density (:mod:`genlab.models.pixelcnn.mixture`).
     - The first layer's input is shifted down or right before its convolutions rather than their output after them,
       so that the border has the bias as well.
+    - Samples are levels, where the program does not round; scales below their bound still have a gradient upwards.
     - The last layer starts with a tenth of the gains that the paper's program gives it, as the residual branches do.
     - Any number of levels, channels, scales and blocks; binary images have the two halves of each logistic.
 

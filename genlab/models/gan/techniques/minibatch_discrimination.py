@@ -45,8 +45,8 @@ class MinibatchDiscrimination(LayerTechnique):
     """Features of the similarity of the images of a batch, with which the discriminator detects a collapse.
 
     Args:
-        num_kernels: 100 in the paper's code.
-        kernel_size: 5 in the paper's code.
+        num_kernels: 100 in the paper's program for CIFAR-10.
+        kernel_size: 5 in that program.
 
     Raises:
         ValueError: A number is out of range.
