@@ -1,13 +1,14 @@
 """The class-conditional GAN's own networks (Mirza & Osindero 2014, arXiv:1411.1784, section 4.1), fully connected.
 
 Noise and class, and in the discriminator image and class, pass a hidden layer each before a joint one. The paper does
-not say how the weights begin: they do as in the program that it builds on (goodfeli/adversarial, mnist.yaml), but for the
-discriminator's last layer, which is Xavier-uniform as in every GAN here (there: within 0.005), and the biases of the
-generator's, which are zero (there: such that an image starts at the mean of the data).
+not say how the weights begin: they do as in the program that it builds on (goodfeli/adversarial, mnist.yaml), except in
+the discriminator's last layer, which is Xavier-uniform as in every GAN here (there: within 0.005), and the biases of
+the generator's, which are zero (there: an image starts at the mean of the data).
 
 Differs from the paper:
 - its noise is uniform on (0, 1), that of `model/latent=uniform` on (-1, 1);
-- dropout acts behind the hidden layers, not on the inputs, which the paper leaves open (that program: 0.2 on the image).
+- dropout acts behind the hidden layers, not on the inputs, which the paper leaves open (0.2 on the image in that
+  program).
 
 Dimensions: B batch, C channels, H height, W width, I inputs of the generator, U units, P pieces of a unit, F features,
 K conditions.
