@@ -98,6 +98,9 @@ CHANGES = (
     ),
     Change("`dataset=cluttered_mnist` has fragments", "628e234", ("draw_classifier_*",)),
     Change("`experiment=draw_classifier_cluttered_mnist` averages", "ae5b607", ("draw_classifier_cluttered_mnist",)),
+    Change(
+        "`experiment=draw_classifier_cluttered_mnist_quick` has", "f863df6", ("draw_classifier_cluttered_mnist_quick",)
+    ),
 )
 
 
