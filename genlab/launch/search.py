@@ -4,8 +4,8 @@ Optuna is used through its ask-and-tell interface; trial n is job n. Its storage
 folder that only this process opens, so that a search that was stopped can be resumed.
 
 Estimator: Bergstra et al., "Algorithms for Hyper-Parameter Optimization", NeurIPS 2011, section 4. Pruning: a run whose
-best measure so far is worse than the median of the others' at the same step stops (Golovin et al., "Google Vizier",
-KDD 2017, section 3.2).
+best measure so far is worse than the median of the finished ones' at the same step stops (Golovin et al., "Google
+Vizier", KDD 2017, section 3.2).
 """
 
 import math
@@ -52,7 +52,7 @@ class SearchSettings:
     """Trials proposed at once, for a launcher that runs jobs in parallel."""
     seed: int
     n_startup_trials: int
-    """Trials drawn at random before the estimator is used."""
+    """Trials that must have finished or been pruned before the estimator is used; until then they are random."""
     prune: bool
     n_finished_before_pruning: int
     """Trials that must have finished before one is pruned."""

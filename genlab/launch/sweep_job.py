@@ -264,7 +264,7 @@ def _status(exit_code: int, record: JobRecord, sweep: SweepFolder, error: str | 
     if has_let_go and sweep.stop_signal() is not None:
         return "interrupted", STOPPED
     if has_let_go and sweep.is_asked_to_prune(record.number):
-        return "pruned", f"after step {summary.get('step', 0)}: worse than the median of the other runs"
+        return "pruned", f"after step {summary.get('step', 0)}: worse than the median of the finished runs"
     if exit_code < 0:
         return "killed", f"signal {-exit_code}" + (
             ", possibly for lack of memory" if exit_code == -signal.SIGKILL else ""

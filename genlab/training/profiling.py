@@ -1,4 +1,4 @@
-"""A profile of a few early steps: a trace for Perfetto and TensorBoard, and a table of the operators."""
+"""A profile of a few early steps: a trace for Perfetto, and a table of the operators."""
 
 import logging
 from collections.abc import Iterator
