@@ -46,6 +46,7 @@ class CudaGraphs:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
+        self._has_recorded = False
 
     def warm_up(self, work: Callable[[], _T]) -> _T:
         """Run the work on the stream of the recordings."""
@@ -72,7 +73,11 @@ class CudaGraphs:
 
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
         """Record the work on its own stream; other threads may use the device meanwhile."""
-        # torch.cuda.graph would also empty the allocator's cache, each time: more than a row of pixels takes.
+        # A recording cannot ask for what the allocator keeps of the warm-up. torch.cuda.graph would empty its cache
+        # each time: more than a row of pixels takes.
+        if not self._has_recorded:
+            torch.cuda.empty_cache()
+            self._has_recorded = True
         # Device memory that Python's garbage collector frees meanwhile would invalidate the recording.
         collects = gc.isenabled()
         gc.disable()

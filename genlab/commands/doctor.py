@@ -79,7 +79,12 @@ def _devices() -> Iterator[str]:
     bfloat16 = "with" if has_bfloat16(torch.device("cpu")) else "without"
     yield f"cpu: {describe_cpu()}, {os.cpu_count()} cores, {bfloat16} bfloat16 instructions"
     yield f"threads: {torch.get_num_threads()} (num_threads= or OMP_NUM_THREADS changes it)"
-    for index in range(torch.cuda.device_count()):
+    num_devices = torch.cuda.device_count()
+    if num_devices > 0 and not torch.cuda.is_available():
+        build = f"torch (CUDA {torch.version.cuda})"
+        yield f"{num_devices} CUDA devices, which this {build} cannot use: is the driver too old?"
+        num_devices = 0
+    for index in range(num_devices):
         device = torch.device("cuda", index)
         memory = torch.cuda.get_device_properties(device).total_memory / _GIGABYTE
         yield f"{describe_device(device)}, {memory:.0f} GB, bfloat16 {has_bfloat16(device)}"

@@ -28,6 +28,11 @@ def choose_device(name: str) -> torch.device:
         raise ConfigurationError(
             f"device must exist, got {name}: there are {torch.cuda.device_count()} CUDA devices; device=auto chooses"
         )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device must be usable, got {name}: the driver is too old for this torch (CUDA {torch.version.cuda}), or "
+            "another process forbids it; device=cpu works"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigurationError("device must exist, got mps: this machine has no such device; device=auto chooses")
     return device

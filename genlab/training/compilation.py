@@ -48,7 +48,7 @@ def choose(model: Model, settings: TrainerSettings, device: torch.device) -> tup
     Raises:
         ConfigurationError: The user asked for what this machine cannot compile.
     """
-    missing: str | None = next(filter(None, gathered(missing_part() if device.type == "cpu" else None)), None)
+    missing: str | None = next(filter(None, gathered(missing_part(device.type))), None)
     if settings.compile is True and model.compilable() and missing is not None:
         raise ConfigurationError(f"trainer.compile must be auto or false here, got true: there is no {missing}")
     if isinstance(settings.compile, bool):
@@ -90,11 +90,15 @@ def choice(
     return True, f"yes, it {takes} saves about {saved:.0f} s in {length}"
 
 
-def missing_part() -> str | None:
-    """Return what this machine lacks to compile for the CPU; None if it has everything."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")  # as torch.compile has it
-    if shutil.which(compiler) is None:
-        return f"C++ compiler ({compiler})"
+def missing_part(device_type: str) -> str | None:
+    """Return what this machine lacks to compile for a kind of device; None if it has everything."""
+    if device_type == "cuda":  # as Triton has it
+        language, compilers = "C", (os.environ["CC"],) if os.environ.get("CC") else ("gcc", "clang")
+    else:  # as torch.compile has it
+        language = "C++"
+        compilers = (os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++"),)
+    if not any(map(shutil.which, compilers)):
+        return f"{language} compiler ({' or '.join(compilers)})"
     header = Path(sysconfig.get_path("include")) / "Python.h"
     return None if header.exists() else f"{header.name} (of Python's development package)"
 

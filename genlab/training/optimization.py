@@ -199,8 +199,9 @@ class PhaseUpdate:
                     f"trainer.batch_size={self._settings.batch_size} leaves phase {self.phase.name} one image at a "
                     "time, and batch normalisation needs two: use larger batches, or fewer parts of them"
                 ) from error
-            # The level or the class that a NaN is converted to lies outside every table.
-            if bool(torch.isfinite(part.images).all()):
+            # The level or the class that a NaN is converted to lies outside every table. A recording cannot look.
+            is_recorded = part.images.is_cuda and torch.cuda.is_current_stream_capturing()
+            if is_recorded or bool(torch.isfinite(part.images).all()):
                 raise
             raise NonFiniteError(f"phase {self.phase.name}: an image of the batch is not finite") from error
 

@@ -83,11 +83,23 @@ def test_without_a_compiler_auto_stays_eager_and_true_is_refused(monkeypatch: py
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     settings = make_settings(compile="auto", num_steps=10**6)
-    assert choose(Measured(), settings, CPU) == (False, f"no, there is no {missing_part()}")
-    assert "C++ compiler (" in str(missing_part())
+    missing = missing_part("cpu")
+    assert choose(Measured(), settings, CPU) == (False, f"no, there is no {missing}")
+    assert "C++ compiler (" in str(missing)
     with pytest.raises(ConfigurationError, match=r"must be auto or false here, got true: there is no C\+\+ compiler"):
         choose(Measured(), make_settings(compile=True), CPU)
     assert choose(TinyGAN(), make_settings(compile=True), CPU) == (True, "")  # has nothing to compile
+
+
+def test_triton_needs_a_c_compiler_of_either_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert missing_part("cuda") == "C compiler (gcc or clang)"
+    compiler = tmp_path / "clang"
+    compiler.touch(0o700)
+    assert "compiler" not in str(missing_part("cuda"))
+    monkeypatch.setenv("CC", "gcc")
+    assert missing_part("cuda") == "C compiler (gcc)"
 
 
 def test_all_ranks_stay_eager_if_one_has_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,20 @@ def test_data_on_the_host_give_the_same_batches(monkeypatch: pytest.MonkeyPatch)
         assert torch.equal(on_device.labels, on_host.labels)
 
 
+def test_pictures_that_are_composed_anew_wait_for_nothing() -> None:
+    dataset = make_dataset()
+    dataset.recompose = lambda rows, positions, seed: torch.zeros(len(rows), 1, 4, 4, dtype=torch.uint8)
+    stream = dataset.stream(batch_size=8, seed=0, device=torch.device("cuda"))
+    stream.batch(0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = stream.batch(1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert batch.images.is_cuda
+    assert batch.labels.is_cuda
+
+
 def test_a_checkpoint_of_the_cpu_resumes_on_a_device() -> None:
     """RMSprop counts its steps on the host, unless it stays on the device."""
     layer = torch.nn.Linear(4, 3)

@@ -422,10 +422,6 @@ def _draw_incrementally(
         drawn = []
         for part in zip(*(torch.split(x, size) for x in (labels, uniforms, given)), strict=True):
             classes, thresholds, known = part
-            graphs = None
-            if device.type == "cuda":
-                # The memory of earlier recordings is given back here alone: a recording itself cannot ask for it.
-                torch.cuda.empty_cache()
-                graphs = CudaGraphs(device)
+            graphs = CudaGraphs(device) if device.type == "cuda" else None
             drawn.append(draw_symbols(make_decoder(classes), thresholds, given=known, graphs=graphs, **options))
         return torch.cat(drawn)

@@ -91,8 +91,8 @@ def images_that_fit(make_decoder: Callable[[int], Decoder], num_images: int, dev
     decoder = make_decoder(_PROBED_IMAGES)
     bytes_per_image = (torch.cuda.memory_allocated(device) - before) / _PROBED_IMAGES
     del decoder
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + cached
+    torch.cuda.empty_cache()  # what stays reserved belongs to the graphs of training, which alone can use it
+    free = torch.cuda.mem_get_info(device)[0]
     return min(num_images, max(_PROBED_IMAGES, int(_MEMORY_SHARE * free / max(bytes_per_image, 1.0))))
 
 
