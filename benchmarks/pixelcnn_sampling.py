@@ -5,7 +5,8 @@
 The tutorial's sampler costs the same for every pixel, so it is timed on a few and extrapolated to 784 (--pixels 784
 runs it in full). Both are interleaved in one process. With one thread, times are CPU seconds of the process, which
 other load on the machine disturbs least; with more, they are wall seconds. With --plus-plus it is PixelCNN++ in its
-default size instead: the probabilities of all 256 levels of every pixel against the search in their cumulative one.
+default size instead: the probabilities of all 256 levels of every pixel, with subnormal numbers as PyTorch has them,
+against the search in their cumulative one without such numbers.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 Masks are written into the weights at every forward pass, maps lie channel by channel, the gate splits them, and the
 loss is the cross-entropy of whole logits. The vertical kernels are square with their lower rows masked, as in the usual
-tutorial, or as tall as what they see, with padding on both sides and a crop afterwards, as in the better programs.
+tutorial, or as tall as what they see, with padding on both sides and a crop afterwards, as in the better programs;
+those crop the horizontal kernels too, which neither this port nor ours does.
 It must stay as it is: ratios are against it.
 """
 

@@ -2,6 +2,7 @@
 
 Weight normalisation is torch's own, maps lie channel by channel, 1x1 layers are a `Linear` between two permutations,
 the first layers' outputs are shifted, and the loss is the paper's, with the density in place of small probabilities.
+That port (pclucas14/pixel-cnn-pp) also drops out whole maps, and writes its sums of exponentials by hand.
 It must stay as it is: ratios are against it.
 """
 

@@ -36,8 +36,8 @@ class _NoDowngrade(urllib.request.BaseHandler):
         self._is_secure = False
 
     def https_request(self, request: urllib.request.Request) -> urllib.request.Request:
-        """Note a request over https; called by urllib."""
-        self._is_secure = True
+        """Note a request over https, unless a server over http sent it there; called by urllib."""
+        self._is_secure = self._is_secure or not request.unverifiable
         return request
 
     def http_request(self, request: urllib.request.Request) -> urllib.request.Request:

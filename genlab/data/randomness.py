@@ -17,7 +17,8 @@ from genlab.data.store import to_device
 from genlab.randomness import derive_seed
 
 _MASK = 0xFFFFFFFF
-# Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (C. Wellons, hash-prospector, 2022).
+# Multipliers and shifts of a two-round integer hash with nearly ideal avalanche (TheIronBorn, by C. Wellons's program
+# hash-prospector).
 _SHIFTS = (16, 15, 15)
 _MULTIPLIERS = (0x21F0AAAD, 0x735A2D97)
 # Odd multipliers of 64 bits, as the signed numbers that they are in int64: the golden ratio's, and one of SplitMix64.
