@@ -266,13 +266,11 @@ class Dataset:
             flip_seed: Seed of the draws that mirror images left to right; None mirrors none.
             composition_seed: Seed of new pictures in place of those of the store; None keeps these.
         """
-        if composition_seed is None:
+        if self.recompose is None or composition_seed is None:
             levels, labels = self.store_on(split, device).deliver(indices, device)
         else:
-            assert self.recompose is not None
-            store = self._stores[split]
-            levels = self.recompose(store.original_rows(indices), positions, composition_seed)
-            levels, labels = to_device(levels, device), to_device(store.labels.index_select(0, indices), device)
+            composed = self.recompose(self._stores[split].original_rows(indices), positions, composition_seed)
+            levels, labels = to_device(composed, device), to_device(self._stores[split].labels[indices], device)
         if flip_seed is not None:
             draws = uniform_noise(to_device(positions, device), 1, seed=flip_seed)  # (B, 1)
             levels = torch.where(draws.view(-1, 1, 1, 1) < 0.5, levels.flip(3), levels)
@@ -320,11 +318,8 @@ class BatchStream:
         self._noise_seed = derive_seed(seed, "training")
         self._flip_seed = derive_seed(seed, "flip") if dataset.flip else None
         self._composition_seed = None if dataset.recompose is None else derive_seed(seed, "composition")
-        # New pictures are composed on the CPU, which would have to wait for indices on another device.
-        if dataset.recompose is not None:
-            self._index_device = torch.device("cpu")
-        else:
-            self._index_device = dataset.store_on("train", device).images.device
+        place = device if dataset.recompose is None else torch.device("cpu")  # where pictures are composed
+        self._index_device = dataset.store_on("train", place).images.device
         self._images = Epochs(dataset.num_images("train"), seed=seed, purpose="order", device=self._index_device)
 
     def batch(self, index: int) -> Batch:
