@@ -43,7 +43,7 @@ class Loss:
     metrics: Mapping[str, Float[Tensor, ""]]
     """Quantity with its unit (``kl_nats``) to a scalar, averaged over the batch."""
     handed_on: object = None
-    """Values that a later phase of the same step may use (see :attr:`Phase.receives`)."""
+    """Values that the next phase of the same step may use (see :attr:`Phase.receives`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ def scores_are_unbounded(subject: Subject) -> Finding:
         finally:
             for handle in handles:
                 handle.remove()
-    # K + 1 classes score log sum exp of K logits, and hinge targets and Wasserstein critics the one output.
+    # Holds for the logsumexp of class logits (semi-supervised) and for a single output (all others).
     error = float((moved - _SHIFT).abs().max())
     return held_if(error < 1e-2, f"scores moved by {float(moved.mean()):.4g} when the outputs moved by {_SHIFT:g}")
 

@@ -134,8 +134,8 @@ def log_total_under_the_bound(model: Model, spec: ImageSpec, measure: str) -> tu
 
     With a KL the importance weights of single draws are summed, whose expectation is exactly one if bound and KL are
     right: p(x | z) is the bound without the KL. Otherwise the bound is averaged over the draws, and the sum is less
-    than one. The logarithm has a standard error that says something of a wrong bound too: that of the sum itself grows
-    with the sum, of which a few images can be nearly all.
+    than one. The standard error is that of the logarithm: that of the sum grows with the sum, of which a few images can
+    be nearly all, and would hide a wrong bound.
 
     Returns:
         The log of the sum, its standard error, and the number of images.

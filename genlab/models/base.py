@@ -53,8 +53,8 @@ class Model(nn.Module, ABC):
     unless it is declared otherwise; None where no such measure exists (a GAN's losses order nothing)."""
 
     evaluated_together: ClassVar[int] = 1
-    """Images of a batch of evaluation, where it is faster with more of them than training has; at most four times
-    ``trainer.batch_size``, which need about the memory of a training batch with its gradients. It does not shrink with
+    """Images in a batch of evaluation, if that is faster with more than training has; at most four times
+    ``trainer.batch_size`` are taken, which need about the memory of a training batch. It does not shrink with
     ``trainer.gradient_accumulation`` or more processes, which must not change what is measured."""
 
     training_counts: ClassVar[tuple[str, ...]] = ()
@@ -104,7 +104,7 @@ class Model(nn.Module, ABC):
 
     @property
     def needs_whole_batch(self) -> str | None:
-        """The part, by its key, that the parts of a divided batch would train otherwise; None if absent.
+        """Key of a part of the model whose loss needs the undivided batch; None if no part does.
 
         ``trainer.gradient_accumulation`` must be 1 with it. Batch normalisation is not counted: each part then has
         statistics of its own, as everywhere.
@@ -149,8 +149,8 @@ class Model(nn.Module, ABC):
     def shardable(self) -> tuple[nn.Module, ...]:
         """Return modules whose parameters may be sharded, inner ones first; together they have all parameters.
 
-        Their forward passes alone may use their parameters in a loss, and none is differentiated twice. Empty where
-        this does not hold.
+        A loss must use their parameters only through their forward passes, and must not differentiate them twice;
+        empty where one does.
         """
         return ()
 
@@ -205,7 +205,7 @@ class GenerativeModel(Model):
         """Draw images in [0, 1].
 
         Raises:
-            ValueError: Labels were given to a model without class conditioning.
+            ValueError: Labels were given to a model without class conditioning, or are not one class of it per sample.
         """
 
     def visualize(

@@ -9,7 +9,7 @@ too: they are declared in :attr:`genlab.models.base.Model.measures`.
 docs/checks.md lists the checks of each capability and shows a variational autoencoder.
 
 Dimensions: B batch, N images (of filters: filters of a bank), C channels, H height, W width, Z latents of a group,
-S symbols per site, h rows and w columns of sites, K values of a symbol.
+S symbols per site, h rows and w columns of sites, K values of a symbol, I inputs of a generator.
 """
 
 from collections.abc import Sequence

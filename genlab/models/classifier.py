@@ -31,7 +31,7 @@ class Classifier(Model):
     Args:
         spec: Properties of the images, measured by the dataset; at least 8x8 pixels and two classes.
         width: Channels of the first block; each further block has twice as many.
-        num_features: F of one look at an image.
+        num_features: F, features of an image, or of a channel if `per_channel`.
         dropout: Probability of hiding a feature in training.
         per_channel: True if the class is a tuple of one class per channel, as in stacked MNIST, spelt as a number
             with the first channel's class as its leading digit. The network then looks at one channel at a time, and

@@ -69,6 +69,9 @@ class MaskedConv2d(nn.Module):
     never act, and get a gradient of zero, because the mask is part of the function rather than written into the
     weight. Kernel rows below the centre are always masked and are cut away before the convolution: same values,
     for 4/7 (7x7) or 2/3 (3x3) of the arithmetic.
+
+    Raises:
+        ValueError: A side of the kernel is even, the mask type is unknown, or there are fewer channels than groups.
     """
 
     mask: Tensor
@@ -119,6 +122,9 @@ class RowsAboveConv2d(nn.Module):
     Row i of the output sees rows up to i of the input, or up to i - 1 where `mask_type` is A; within these rows it
     sees `kernel_size` columns around its own, to the right as well. No weight is masked: only the rows that can be
     seen have weights.
+
+    Raises:
+        ValueError: The kernel is even or below 3, or the mask type is unknown.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, mask_type: MaskType) -> None:

@@ -18,7 +18,7 @@ class SelfAttention(nn.Module):
         channels: C, at least 2.
     """
 
-    has_free_scale = True  # bounded layers leave gamma as it is
+    has_free_scale = True  # techniques that bound each layer's slope do not bound gamma
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class SelfAttention(nn.Module):
         self.residual_weight = nn.Parameter(torch.zeros(()))  # gamma
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))  # (B, K, P)
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        # (B, K, P), (B, K, P), (B, C/2, P)
         # Written out, because the fused kernels have no second derivative, which gradient penalties need.
         weights = (query.transpose(1, 2) @ key).softmax(2)  # (B, P, P), eq. 1: a row for each query
         attended = (value @ weights.transpose(1, 2)).unflatten(2, x.shape[2:])  # (B, C/2, H, W), eq. 2

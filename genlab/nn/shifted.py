@@ -66,7 +66,7 @@ class WeightNormUpsample2d(nn.Module):
     Args:
         in_channels: Of the input.
         out_channels: Of the output.
-        num_columns: 2: columns 2 c and 2 c + 1 come from column c alone; 3: column 2 c - 1 as well.
+        num_columns: 2: columns 2 c and 2 c + 1 come from column c; 3: column 2 c from c, 2 c + 1 from c and c + 1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, num_columns: int) -> None:

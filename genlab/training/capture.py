@@ -1,6 +1,6 @@
 """The updates of a step as CUDA graphs: a few eager steps, then one recording of each phase, then replays.
 
-A replay does what the update does, with the same random numbers: it is bitwise the same step wherever the kernels are.
+A replay repeats the update with the same random numbers: the same step bit by bit if its kernels are deterministic.
 """
 
 import logging

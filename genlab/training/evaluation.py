@@ -64,7 +64,7 @@ def batching_for(model: Model, *, training_size: int, size: int) -> Batching:
 
 
 def evaluation_batch_size(model: Model, batch_size: int) -> int:
-    """Return the images at a time that a model is measured on unless the user names another number.
+    """Return the batch size of evaluation, unless the user gives one.
 
     It depends on the model and on its training alone: the noise of an evaluation belongs to its batches.
 

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Writes one run's scalars and pictures; on resume it cuts the lines of the lost steps.
+    """The writer of one run's scalars and pictures; on resume it cuts the lines of the lost steps.
 
     Args:
         folder: Of the run.

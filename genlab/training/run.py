@@ -45,9 +45,9 @@ _log = logging.getLogger(__name__)
 
 
 def needs_whole_batch(model: Model, dataset: Dataset) -> str | None:
-    """Return what the parts of a divided batch would train otherwise than the whole; None if there is nothing.
+    """Return the part of a run that gradient accumulation would change; None if there is none.
 
-    A mean over the labelled images of a part is one over another number of them in each, or over none.
+    A mean over the labelled images of a part of a batch has another number of them in each part, or none.
     """
     averages_labelled = any(measure.needs_label for measure in model.measures.values())
     if averages_labelled and 0 < len(dataset.labelled_rows("train")) < dataset.num_images("train"):
@@ -142,7 +142,7 @@ class TrainingRun:
         """Return the model for measures and samples, with averaged weights if there are any, in evaluation mode.
 
         Raises:
-            NonFiniteError: The device has withheld an update since somebody asked last.
+            NonFiniteError: The device has withheld more updates than trainer.max_skipped_steps allows.
         """
         self.notice_withheld()
         return self.state.evaluated_model()
@@ -292,7 +292,11 @@ class TrainingRun:
         raise self.diverged(f"not finite{after}, nothing updated ({error})") from error
 
     def notice_withheld(self) -> None:
-        """Report the updates that the device has withheld since the last call."""
+        """Report the updates that the device has withheld since the last call.
+
+        Raises:
+            NonFiniteError: There are more of them than trainer.max_skipped_steps allows.
+        """
         for update in self.state.updates:
             for _ in range(update.take_num_bad()):
                 self.tolerate(NonFiniteError(f"phase {update.phase.name}: withheld on the device by now"))

@@ -1,7 +1,8 @@
-"""Learning-rate schedules: factors of the optimiser's own rate, pure functions of the step.
+"""Learning-rate schedules: factors of the optimiser's own rate, pure functions of the number of updates.
 
-Fractions lie in [0, 1]. The steps of a run are 0, ..., num_steps - 1; the factor of the last one is
-``final_fraction`` if at least two steps decay, and no step has the factor 0 unless ``final_fraction`` is 0.
+Fractions lie in [0, 1]. A step of a schedule is an update of its phase: they are 0, ..., num_steps - 1, where num_steps
+is the length of the run times the phase's repeats. The factor of the last one is ``final_fraction`` if at least two
+decay, and none has the factor 0 unless ``final_fraction`` is 0.
 """
 
 import math
@@ -35,7 +36,7 @@ def warmup_cosine(optimizer: Optimizer, *, num_steps: int, warmup_fraction: floa
 
     Args:
         optimizer: Its current learning rates are the peak.
-        num_steps: Steps of the run.
+        num_steps: Updates of the phase in the whole run.
         warmup_fraction: Part of the run that the warm-up takes.
         final_fraction: Learning rate of the last step, as a part of the peak.
 
@@ -60,7 +61,7 @@ def warmup_stable_decay(
 
     Args:
         optimizer: Its current learning rates are the peak.
-        num_steps: Steps of the run.
+        num_steps: Updates of the phase in the whole run.
         num_warmup_updates: Updates of a phase that the warm-up takes, whatever the length of the run.
         decay_fraction: Part of the run, at its end, in which the rate falls; 0 never lets it fall.
         final_fraction: Learning rate of the last step of the decay, as a part of the peak.

@@ -10,7 +10,7 @@ from genlab.training.capture import CudaGraph
 from genlab.training.precision import Precision
 
 MAX_WATCH_IMAGES = 1024
-"""Largest number of images whose pairs are compared in a fraction of a second (28x28: 0.04 s on one core)."""
+"""Largest number of images whose pairs are compared in about a tenth of a second (28x28, one core)."""
 
 Sharding = Literal["none", "fsdp2"]
 Compile = Literal["auto"] | bool
@@ -61,7 +61,7 @@ class TrainerSettings:
     num_sample_images: int
     checkpoint_interval: int
     max_minutes: float | None
-    """Stop, resumably, after this time in this process."""
+    """Stop, resumably, so many minutes after the start or the resumption."""
     early_stopping_patience: int | None
     """Stop after so many validations without a better selection measure."""
     overfit_one_batch: bool

@@ -12,7 +12,7 @@ Status = Literal["running", "finished", "interrupted", "failed", "diverged"]
 
 @dataclass(kw_only=True)
 class Summary:
-    """The status of a run; written to summary.json at every change."""
+    """The status of a run; written to summary.json at its start, at each checkpoint and at its end."""
 
     status: Status = "running"
     reason: str | None = None
@@ -22,10 +22,10 @@ class Summary:
     images_seen: int = 0
     epochs: float = 0.0
     seconds: float = 0.0
-    """Training time over all processes of the run, validation and pictures included."""
+    """Time of training over all starts of the run, validation and pictures included."""
     num_parameters: int = 0
     selected_by: str | None = None
-    """Tag of the validation measure that chooses the best checkpoint; null for a model that has none."""
+    """Tag of the measure that chooses the best checkpoint, of the model or of an observer; null if none does."""
     measures: dict[str, Measure] = field(default_factory=dict)
     """Declarations of measures, those of the model by name, others by tag; a missing one is not declared."""
     final: dict[str, float] = field(default_factory=dict)

@@ -148,7 +148,8 @@ class Trainer(TrainingRun):
 
         Args:
             resume: Continue from the run's newest checkpoint.
-            is_restarted: The launcher resumes a run of its own, whose folder tells of each failure.
+            is_restarted: The launcher resumes its own run, whose folder records each failure: it is then written to
+                before the first step.
             begin: Called by the first process before anything is written, for what else the folder keeps of a start.
 
         Raises:

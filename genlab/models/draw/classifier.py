@@ -4,9 +4,10 @@ A recurrent network looks at the image through T windows, each chosen by its sta
 class from its last state. There is no decoder, no latent and no error image.
 
 Differs from the paper:
-- the first window and states are learned, as in genlab.models.draw.draw.
+- the layer that emits windows and the forget gates start from given biases, as in genlab.models.draw.draw.
 
-Dimensions: B batch, T glimpses, U units, K classes, H height, C channels, A width, N side of the window.
+Dimensions: B batch, T glimpses, U units, K classes, H height, C channels, A or W width, J inputs of the recurrent
+cell, G = 4 U gates.
 """
 
 from collections.abc import Iterator

@@ -7,8 +7,9 @@ Differs from the paper:
 - grey and colour images have an exact discrete likelihood around sigmoid(c_T) (genlab.models.draw.observation);
 - a latent's KL counts 1/2 for every dimension of every step (eq. 11 prints T/2, which holds for one dimension).
 
-Dimensions: B batch, T glimpses, Z latents of one glimpse, U units, H height, C channels, A width, N side of a window.
-Inside, images and canvases have the layout (B, H, C, A) of genlab.models.draw.attention.
+Dimensions: B batch, T glimpses, Z latents of one glimpse, U units, H height, C channels, A or W width, K importance
+samples, R latent sequences, N pictures, F frames of a film, FH and FW sides of an enlarged picture. Inside, images and
+canvases have the layout (B, H, C, A) of genlab.models.draw.attention.
 """
 
 import math
@@ -51,8 +52,8 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         num_glimpses: T, at least 1.
         num_units: U, units of the encoder and of the decoder, at least 1.
         latent_size: Z, latent dimensions of each glimpse, at least 1.
-        read_size: N of the read window, from 1 to the image's longer side; None reads without attention.
-        write_size: N of the write window, likewise.
+        read_size: Side of the read window, from 1 to the image's longer side; None reads without attention.
+        write_size: Side of the write window, likewise.
         read_bias: Initial values of the parameters of the read window; of no effect without read attention.
         write_bias: The same for the write window. Rows of a filter bank sum to 1, so that a wide filter writes faintly:
             1/gamma should start large.
@@ -210,7 +211,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
         ``bits_per_dim`` is the bound again, in bits per sub-pixel.
 
         Raises:
-            ValueError: The images are not of the model's size, or not in [0, 1].
+            ValueError: The images are not of the model's size, or a value is no level in [0, 1].
         """
         require_images(batch.images, self.spec)
         return _measures(*self._parts_of_bound(self._to_lines(batch.images)), batch.images[0].numel())
@@ -387,7 +388,7 @@ class DRAW(GenerativeModel, HasPosteriorLayers):
 
         return draw_rows(draw, num_rows, dim=1)
 
-    def _to_lines(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H C W"]:
+    def _to_lines(self, images: Float[Tensor, "B C H A"]) -> Float[Tensor, "B H C A"]:
         return images.to(self.dtype).transpose(1, 2).contiguous()
 
     def _initial_state(self, num_rows: int) -> State:

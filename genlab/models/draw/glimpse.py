@@ -54,7 +54,7 @@ class GlimpseInputs(NamedTuple):
 
 
 class GateInputs(NamedTuple):
-    """What the weights of the two cells multiply, for their gradients (:class:`genlab.nn.recurrent.Unrolled`)."""
+    """Inputs of the two cells' gates, for the gradients of their weights (:class:`genlab.nn.recurrent.Unrolled`)."""
 
     encoder: Float[Tensor, "B J"]
     decoder: Float[Tensor, "B K"]

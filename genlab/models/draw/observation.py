@@ -1,8 +1,9 @@
 """Observation models: distributions of the integer levels of an image, given a canvas of real numbers.
 
-Every observation model has its mean at sigmoid(canvas), so that DRAW's error image x - sigmoid(c) (arXiv:1502.04623,
-eq. 3) means the same for binary, grey and colour images. Every one is a distribution over the levels themselves: the
-probabilities of all levels of a sub-pixel sum to 1, and the nats compare with any other exact discrete likelihood.
+Every observation model is located at sigmoid(canvas), its mean but for the logistic near 0 and 1, so that DRAW's error
+image x - sigmoid(c) (arXiv:1502.04623, eq. 3) means the same for binary, grey and colour images. Every one is a
+distribution over the levels themselves: the probabilities of all levels of a sub-pixel sum to 1, and the nats compare
+with any other exact discrete likelihood.
 
 Dimensions: B batch, H height, C channels, A width (the layout of :mod:`genlab.models.draw.attention`).
 """

@@ -1,6 +1,6 @@
 """Pictures of attention: images enlarged pixel by pixel, with windows drawn over them. Tensors in [0, 1] throughout.
 
-Dimensions: N images, C channels, H height, W width, f enlargement factor.
+Dimensions: N images, C channels, H height, W width, f enlargement factor, FH = f H, FW = f W.
 """
 
 from typing import Final

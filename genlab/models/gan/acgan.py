@@ -4,7 +4,7 @@ L_C = E[log P(C = c | x)] + E[log P(C = c | G(z, c))] (equation 3): the discrimi
 generator L_C - L_S, where L_S is the objective. Each part has a weight; the conditional program of WGAN-GP
 (arXiv:1704.00028, gan_cifar_resnet.py) has 1 for real images, 0 for generated ones, and 0.1 in the generator's loss.
 
-The networks are those of its appendix for CIFAR-10, for any image size divisible by 4.
+The networks are those of the appendix of Odena et al. for CIFAR-10, for any image size divisible by 4.
 
 Differs from the papers:
 - images without a label have no part in L_C;

@@ -57,7 +57,7 @@ class CGANGenerator(GeneratorNetwork):
         class_units: Units of the class's layer; 1,000 in the paper.
         joint_units: Units of the joint layer; 1,200 in the paper.
         dropout: Probability of a zero behind each hidden layer, in training; 0.5 in the paper. Samples are drawn
-            without dropout, and with 0.5 those of a class are one image.
+            without dropout. Trained with 0.5, the images of a class vary by dropout, not by noise, and samples do not.
 
     Raises:
         ValueError: An argument is out of range.

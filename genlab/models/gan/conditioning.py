@@ -213,7 +213,7 @@ class ClassPrediction(Conditioning):
             program.
 
     Raises:
-        ValueError: The weight is not positive.
+        ValueError: The weight is not between 1e-6 and 1e6.
     """
 
     declarations = CLASSIFICATION_MEASURES

@@ -1,8 +1,8 @@
 """The discriminator: a network's features, layers that techniques add to them, and linear outputs.
 
-In training it sees real and generated images in passes of their own, and batch normalisation normalises each pass by
-itself. Its running statistics are therefore kept apart, too: of both kinds together they would be those of no pass, and
-the network in evaluation another function than the one that was trained.
+If a layer couples the images of a batch, as batch normalisation does, real and generated images pass the network
+separately in training, and each pass is normalised by itself. The running statistics are therefore kept apart, too: of
+both kinds together they would be those of no pass, and the network in evaluation another function than the trained one.
 
 With a projection (Miyato & Koyama 2018, arXiv:1802.05637, equation 3) an image x of class y has the score
 psi(phi(x)) + <V y, phi(x)>: psi is the linear output, phi(x) are the features, V y is the embedding of the class.

@@ -50,8 +50,8 @@ class Generated:
 class RealBatch(NamedTuple):
     """Training images in the form of the discriminator's inputs."""
 
-    images: Float[Tensor, "packs C H W"]
-    conditions: Float[Tensor, "packs K"]
+    images: Float[Tensor, "packs joint H W"]
+    conditions: Float[Tensor, "packs joint_K"]
     labels: Int[Tensor, " R"]
 
 
@@ -385,8 +385,9 @@ class GAN(GenerativeModel, HasScores):
     def evaluate(self, batch: Batch) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the scores of the given images and of as many generated ones, in evaluation mode.
 
-        If the objective has a threshold between real and fake, also return the accuracy (1 or 0 per image). On
-        held-out images both show a discriminator that has memorised its training images. The score of a pack is the
+        If the objective has a threshold between real and fake, also return the accuracy (1 or 0 per image), and the
+        measures of the conditioning, if it has any. On held-out images scores and accuracies show a discriminator that
+        has memorised its training images. The score of a pack is the
         score of each of its images; the first images fill the last pack up.
         """
         with evaluation_mode(self):

@@ -7,8 +7,8 @@ I(c; G(z, c)) >= H(c) + E[log Q(c | G(z, c))].
 The bound is a term of both phases. Q is trained with the discriminator, whose features it reads, at the discriminator's
 learning rate, as in the authors' program; in the generator's phase the bound trains the generator alone.
 
-Dimensions: B batch, L labelled images, F features, E codes as the generator gets them, K categories, D
-continuous codes.
+Dimensions: B batch, N images drawn, L labelled images, F features, E codes as the generator gets them, K categories,
+D continuous codes.
 """
 
 import math

@@ -34,7 +34,7 @@ class MLPGenerator(GeneratorNetwork):
         hidden: Widths of the hidden layers.
         activation: After each of them.
         normalization: Before each activation, in place of a bias; None for no normalisation.
-        normalizes_output_weights: True if the weights of the last layer are lengths, from 1 on, times directions.
+        normalizes_output_weights: True for weight normalisation of the last layer, with lengths that start at 1.
 
     Raises:
         ValueError: A width is out of range, or there is none.

@@ -3,7 +3,8 @@
 Networks see images in the range of the generator's output; the GAN converts at its door. Nothing here knows the batch
 size: the last, smaller batch of an epoch is a batch like any other.
 
-Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, K conditions or classes.
+Dimensions: B batch, C channels, H height, W width, I inputs of the generator, F features, M maps, K conditions or
+classes.
 """
 
 from abc import ABC, abstractmethod

@@ -75,7 +75,10 @@ class Objective(ABC):
         return self.real(real_scores).mean() + self.fake(fake_scores).mean()
 
     def margins(self, real_scores: Float[Tensor, " R"], fake_scores: Scores) -> Scores | None:
-        """Return the distance of real images from the threshold, positive on the right side; None for a critic."""
+        """Return the distance of real images from the threshold, or from the fake image of their pair.
+
+        Positive on the right side; None for a critic.
+        """
         if self.compares_pairs:
             return pair_differences(real_scores, fake_scores)
         return None if self.decision_threshold is None else real_scores - self.decision_threshold

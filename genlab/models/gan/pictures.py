@@ -27,7 +27,7 @@ def interpolation(
     generator: Generator | None,
     device: torch.device,
 ) -> Float[Tensor, "N I"]:
-    """Return paths from one draw of the noise to another, one in a row of images; the extra inputs stay on a path."""
+    """Return paths from one draw of the noise to another, one in a row of images; constant extra inputs on each."""
     length = num_paths = math.isqrt(num_samples)
     start, end = (latent.draw(num_paths, generator=generator, device=device) for _ in range(2))
     labels = None if label is None else torch.full((num_paths,), label, device=device)

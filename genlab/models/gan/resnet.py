@@ -45,7 +45,7 @@ _SIDE_OF_LAST_MAP = 8
 
 
 class GeneratorBlock(nn.Module):
-    """Doubles the sides of a map: up(x) through a 1x1 convolution, plus two 3x3 convolutions of normalised ReLUs.
+    """Block that doubles the sides of a map: up(x) through a 1x1 convolution, plus two 3x3 ones of normalised ReLUs.
 
     Args:
         channels: M.

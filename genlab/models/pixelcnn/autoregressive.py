@@ -5,8 +5,8 @@ pixels for :class:`genlab.models.pixelcnn.blocks.PixelCNNBlocks`. A model gives 
 for a known image (likelihood, training), and a faster sampler if it has a decoder that gives them one at a time
 (:class:`genlab.models.capabilities.SamplesIncrementally`); both describe the same distribution.
 
-Dimensions: B batch, n images, C channels, H height, W width, S symbols per site, h rows and w columns of sites,
-K values of a symbol.
+Dimensions: B batch, n or N images, C channels, H height, W width, S symbols per site, h rows and w columns of sites,
+r rows redrawn, K values of a symbol.
 """
 
 import math
@@ -116,7 +116,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
         """Return exact nats per image and bits per sub-pixel, in evaluation mode (no dropout, no batch statistics).
 
         Raises:
-            ValueError: The images are not of the model's size or not in [0, 1], or a label is no class of the model.
+            ValueError: The images are not of the model's size, a value is no level in [0, 1], or a label is no class.
         """
         require_images(batch.images, self.spec)
         if self.num_classes > 0 and not bool(((batch.labels >= UNLABELLED) & (batch.labels < self.num_classes)).all()):
@@ -192,7 +192,7 @@ class AutoregressiveModel(GenerativeModel, IsCausal, Completes):
 
         Raises:
             ValueError: The given pixels are no prefix of the order, so the conditional distribution is not
-                available by sampling in that order.
+                available by sampling in that order; or an argument is refused as by :meth:`sample`.
         """
         num_sites = num_given_sites(given_mask(given, self.spec), self.grid)
         chosen = self._choose_labels(len(images), labels, generator)

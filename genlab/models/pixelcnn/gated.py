@@ -7,8 +7,8 @@ Differs from the paper:
     - The vertical n x n kernel has only the rows that it may see: above in the first layer, up to its own afterwards
       (its features already belong to the rows above). Each layer's reach upwards is n // 2 rows, as in the paper.
     - The weights of gated layers start with a variance of 1 / fan-in; the paper does not say how its own start.
-    - The unconditional bias of a layer and the class's contribution V h are one table with a row per class and one
-      for images without a label.
+    - The class's contribution V h is a table with a row per class and one for images without a label; it is added to
+      the biases of the convolutions.
     - Optional: a learned bias per position, on the horizontal stack after the first layer and on the logits; in the
       paper only a condition may give a bias that varies over the image (section 2.3). Off unless the configuration
       says so.

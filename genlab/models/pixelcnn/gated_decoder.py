@@ -112,7 +112,7 @@ class GatedDecoder:
         del row
         self._stream_position = self._stream_biases.row()
         self._logit_position = self._logit_biases.row()
-        # The first layer sees the rows above only; for the later ones, this row's features are their own row.
+        # The first layer (mask A) gets the row above; a later one (mask B) this row's features of the layer before it.
         vertical = self._image_row
         for layer in self._layers:
             vertical = layer.begin_row(vertical)

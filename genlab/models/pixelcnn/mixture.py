@@ -5,7 +5,8 @@ Paper: PixelCNN++, Salimans, Karpathy, Chen, Kingma, arXiv:1701.05517, section 2
 Level k of K stands at x = 2 k / (K - 1) - 1, in [-1, 1], and takes the probability of the logistic distribution
 between x - 1 / (K - 1) and x + 1 / (K - 1); the lowest level takes everything below, the highest everything above.
 
-Dimensions: B batch (any shape), C channels, M mixture components, K levels.
+Dimensions: B batch (any shape), C channels, P pairs of channels, M mixture components, N parameters of a
+mixture, K levels, G = ceil(sqrt(K)).
 """
 
 import math

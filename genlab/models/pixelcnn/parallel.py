@@ -5,8 +5,8 @@ arXiv:2002.03629, section 3 (algorithms 1 and 3).
 
 With the uniforms drawn beforehand, an image is the solution of x_i = f_i(x_<i), one equation for each symbol, f_i
 being the inverse CDF at the i-th uniform. A Jacobi iteration redraws all symbols at once from those of the pass before.
-What the first changed symbol was drawn from did not change, so it is final, and so is everything before it: each pass
-settles one symbol at least, and usually many.
+The first symbol that changes was drawn from symbols that did not change: it is final, with all before it. Each pass
+makes at least one symbol final, and usually many.
 
 Differs from the paper:
     - An image that is solved leaves the batch, and rows that are final in all images are not drawn again.

@@ -6,8 +6,9 @@ Differs from the paper:
     - Binary images have two logits per pixel and a softmax where the paper has one and a sigmoid: same distributions.
     - Optional: normalisation, dropout, a learned bias per position, blocks without the 1x1 reduction. Off unless the
       configuration says so.
-    - The masked network never sees a wedge to the upper right of a pixel (its blind spot), as in the paper; see
-      :mod:`genlab.models.pixelcnn.gated`.
+
+As in the paper, a pixel never sees a wedge to its upper right, the blind spot; :mod:`genlab.models.pixelcnn.gated` has
+none.
 
 Order: raster order of pixels, within a pixel R, G, B.
 

@@ -14,7 +14,8 @@ Differs from the paper:
 Order: raster order of pixels; within a pixel the network is evaluated once, and channels R, G, B follow from the
 mixture.
 
-Dimensions: B batch, n images drawn together, C channels, H height, W width, F filters, M components, K levels.
+Dimensions: B batch, n images drawn together, C channels, H height, W width, F filters, M components, K levels,
+r rows redrawn.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ last outputs are kept, because the way up reads them.
 The private classes run once or more per pixel; their shapes stand in words, because checking them in tests would
 take longer than what they do.
 
-Dimensions: n images, W columns of a scale, F filters, K levels.
+Dimensions: n images, W columns of a scale, F filters, E = 2 F activated ones, K levels.
 """
 
 from collections.abc import Sequence
@@ -59,12 +59,12 @@ def _gate(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _concat_elu(x: Float[Tensor, "n F"]) -> Float[Tensor, "n E"]:
-    """Return what the network's function does; for one pixel the number of operations is what costs."""
+    """Return `concat_elu` of one pixel's features in few operations, whose number decides the time."""
     return F.elu(torch.cat((x, -x), 1))
 
 
 class _ConcatELUInputs:
-    """Writes that function of a pixel's features into the input of a convolution."""
+    """A writer of `concat_elu` of a pixel's features into the input of a convolution."""
 
     def __init__(self, convolution: PixelConvolution) -> None:
         self._columns = [(whole, *whole.chunk(2, 1)) for whole in convolution.inputs[0]]
@@ -109,7 +109,7 @@ class _PixelBlock:
         class_bias = block.class_bias(labels)
         self._class_bias = None if class_bias is None else class_bias[:, None].to(dtype)
         assert block.skip is not None
-        weight = block.skip.weight()[:, :, 0, 0].to(dtype)  # (F, 2S), S the channels of u, or of u and ul
+        weight = block.skip.weight()[:, :, 0, 0].to(dtype)  # (F, E), or (F, 2 E) for u and ul
         filters = len(weight)
         positive, negative = weight.chunk(2, 1)
         self._skip_bias = block.skip.bias.to(dtype)

@@ -2,7 +2,8 @@
 
 Paper and departures: :mod:`genlab.models.pixelcnn.plus_plus`.
 
-Dimensions: B batch, C channels, H height, W width, F filters, E = 2 F activated ones, S those of a skip input.
+Dimensions: B batch, C channels, H height, W width, F filters, E = 2 F activated ones, S those of a skip input,
+N outputs.
 """
 
 from collections.abc import Sequence

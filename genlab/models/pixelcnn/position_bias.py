@@ -1,4 +1,7 @@
-"""A learned bias on the logits of each position, so that a border does not look like black pixels."""
+"""A learned bias on the logits of each position, so that a border does not look like black pixels.
+
+Dimensions: B batch, K logits of a position, H height, W width.
+"""
 
 from typing import Any
 

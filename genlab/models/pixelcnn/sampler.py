@@ -41,7 +41,7 @@ class Decoder(Protocol):
 
 @runtime_checkable
 class RepeatingDecoder(Decoder, Protocol):
-    """A decoder whose rows can be captured, because the state of a row is in tensors that it overwrites."""
+    """A decoder whose rows can be recorded as CUDA graphs: their state is in tensors that each row overwrites."""
 
     @property
     def row_period(self) -> int:
@@ -50,7 +50,7 @@ class RepeatingDecoder(Decoder, Protocol):
 
 @runtime_checkable
 class InvertingDecoder(Decoder, Protocol):
-    """A decoder that draws the next symbol without the probabilities of all others."""
+    """A decoder that draws the next symbol without the probabilities of all its values."""
 
     def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
         """Return :func:`invert_cdf` of the logits at temperature 1."""
@@ -125,10 +125,10 @@ def draw_symbols(
         num_given_sites: Number of sites, in raster order, that are taken from `given`.
         temperature: Divides the logits.
         progress: Show a bar with the time left, a step a row.
-        graphs: Recorder of rows, for decoders that are :class:`RepeatingDecoder`; None draws all as written.
+        graphs: Recorder of CUDA graphs, used if the decoder is a :class:`RepeatingDecoder`; None draws eagerly.
 
     Raises:
-        ValueError: Given sites have no symbols, or those of other images; or the temperature is not positive.
+        ValueError: `given` is missing or has not the shape of the uniforms, or the temperature is not positive.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
@@ -160,7 +160,7 @@ class _Rows:
     def __init__(self, decoder: Decoder, uniforms: Tensor, given: Tensor | None, *, temperature: float) -> None:
         self._decoder = decoder
         self._temperature = temperature
-        # Any other temperature needs the probabilities of all symbols for its normalisation.
+        # Another temperature needs the probabilities of all values of a symbol, to normalise them.
         self._inverting = decoder if temperature == 1.0 and isinstance(decoder, InvertingDecoder) else None
         self._uniforms = uniforms.permute(2, 3, 1, 0).contiguous()  # (h, w, S, n)
         self.symbols = torch.zeros(self._uniforms.shape, dtype=torch.long, device=uniforms.device)

@@ -83,7 +83,10 @@ class Convolution(torch.autograd.Function):
 
 
 class InputGradient(torch.autograd.Function):
-    """dT/dx: z (B, O, P, Q) and w (O, C, K_h, K_w) to x (B, C, H, W), whose size the grid leaves open by a stride."""
+    """dT/dx: z (B, O, P, Q) and w (O, C, K_h, K_w) to x (B, C, H, W).
+
+    The size of x is an argument, because several sizes give the same P and Q.
+    """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, w: Tensor, grid: WindowGrid, size: Pair) -> Tensor:
@@ -239,7 +242,7 @@ def conv_transpose2d(
 ) -> Float[Tensor, "B C H W"]:
     """Return the gradient of :func:`conv2d` with respect to its image, as a forward pass, plus bias.
 
-    Images of several sizes, a stride apart, give z its size; `output_padding` counts up from the smallest.
+    As many consecutive sizes of the image as the stride give one size of z; `output_padding` counts from the least.
 
     Raises:
         ValueError: `output_padding` is as large as the stride, or the image would be empty.
@@ -258,13 +261,13 @@ def conv_transpose2d(
 
 
 def add_bias(z: Float[Tensor, "B C H W"], bias: Float[Tensor, " C"]) -> Float[Tensor, "B C H W"]:
-    """Return the bias of each channel, added once to every pixel."""
+    """Return z plus the bias of each channel, added once to every pixel."""
     shifted: Tensor = AddBias.apply(z, autocast(bias))
     return shifted
 
 
 def max_pool2d(x: Float[Tensor, "B C H W"], grid: WindowGrid) -> Float[Tensor, "B C P Q"]:
-    """Return the maximum of every window; only its first pixel in reading order gets the gradient, as in PyTorch."""
+    """Return the maximum of every window; the first of equal maxima gets the gradient, as in PyTorch."""
     picked: Tensor = Pick.apply(x, locate_maxima(x, grid))
     return picked
 

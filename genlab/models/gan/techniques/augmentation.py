@@ -89,7 +89,7 @@ def cut_out(images: Images, rows: Pixels, columns: Pixels, *, height: int, width
 
 
 def turned(images: Images, quarters: Pixels) -> Images:
-    """Rotate each image by a number of quarters, from 0 to 3; odd ones leave images as they are that are not square."""
+    """Rotate each image by 0 to 3 quarter turns; an image that is not square is turned by two or not at all."""
     is_square = images.shape[2] == images.shape[3]
     for number in (1, 2, 3) if is_square else (2,):
         images = torch.where(per_pixel(quarters == number), torch.rot90(images, number, (2, 3)), images)

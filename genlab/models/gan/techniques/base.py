@@ -3,7 +3,7 @@
 A technique acts at one of these places, knows nothing of the others, and declares what it does to the discriminator and
 what it needs of it. :mod:`genlab.models.gan.techniques.compatibility` decides from this which of them go together.
 
-Dimensions: B batch, R real images, C channels, H height, W width, K conditions.
+Dimensions: B batch, R real images, C channels, H height, W width, K conditions, F features.
 """
 
 from abc import ABC, abstractmethod
@@ -144,7 +144,7 @@ class ImageTechnique(Technique, ABC):
         """Observe an update of the discriminator, and return scalars to log.
 
         Args:
-            margins: Distance of each real image to the threshold, positive on the right side; None without a threshold.
+            margins: :meth:`genlab.models.gan.objectives.Objective.margins`.
 
         Returns:
             The scalars to log, by name.

@@ -17,7 +17,7 @@ class FeatureMatching(TermTechnique):
         replaces_objective: True if the generator's own objective is left out, as in the paper.
 
     Raises:
-        ValueError: The weight is not positive.
+        ValueError: The weight is not between 1e-6 and 1e6.
     """
 
     needs_whole_batch = True

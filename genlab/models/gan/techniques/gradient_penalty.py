@@ -28,7 +28,7 @@ class GradientPenalty(TermTechnique):
         weight: lambda; 10 in the paper.
 
     Raises:
-        ValueError: The weight is not positive.
+        ValueError: The weight is not between 1e-6 and 1e6.
     """
 
     needs_uncoupled_images = True

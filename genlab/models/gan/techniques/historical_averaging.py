@@ -20,7 +20,7 @@ class HistoricalAveraging(TermTechnique):
         weight: Of the term; the paper gives none.
 
     Raises:
-        ValueError: The weight is not positive.
+        ValueError: The weight is not between 1e-12 and 1e6.
     """
 
     needs_whole_batch = True

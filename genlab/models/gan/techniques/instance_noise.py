@@ -18,7 +18,7 @@ class InstanceNoise(ImageTechnique):
         std: Standard deviation, in units of [-1, 1].
 
     Raises:
-        ValueError: It is not positive.
+        ValueError: It is not between 1e-6 and 10.
     """
 
     def __init__(self, *, std: float) -> None:

@@ -15,8 +15,8 @@ class WeightNormalization(WeightTechnique):
     Args:
         direction_std: Standard deviation of the initial directions. A learning rate turns long ones less: 0.05 in the
             paper, 0.1 in the MNIST experiment of arXiv:1606.03498.
-        learns_scale: True if the lengths of hidden layers are trained. The data set them once where they are not, as in
-            arXiv:1606.03498; those of the outputs are always trained.
+        learns_scale: True if the lengths of hidden layers are trained. If False, they keep the values of the
+            data-dependent initialisation, as in arXiv:1606.03498; those of the outputs are always trained.
 
     Raises:
         ValueError: The standard deviation is out of range.
