@@ -22,14 +22,9 @@ GIVEN_CLASS = "_given_class"
 """Suffix of the quantity of a likelihood given the class, which is higher by the information of an image on its class
 in the mean, and ranked with none of the image alone."""
 LIKELIHOODS = frozenset(
-    {
-        NEGATIVE_LOG_LIKELIHOOD,
-        NEGATIVE_LOG_LIKELIHOOD + GIVEN_CLASS,
-        IMPORTANCE_WEIGHTED,
-        IMPORTANCE_WEIGHTED + GIVEN_CLASS,
-        BITS_PER_DIM,
-        BITS_PER_DIM + GIVEN_CLASS,
-    }
+    quantity + suffix
+    for quantity in (NEGATIVE_LOG_LIKELIHOOD, IMPORTANCE_WEIGHTED, BITS_PER_DIM)
+    for suffix in ("", GIVEN_CLASS)
 )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from genlab.comparison.card import Use, as_card
+from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
 from genlab.config.fields import reader_of
 from genlab.config.targets import to_trust
@@ -71,7 +71,15 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     with whole_folder(target) as folder:
         digest = save_weights(folder, trained.model.state_dict(), origin)
         packages = sorted(set(to_trust(trained.run.configuration.as_dict())))
-        card = as_card(described, trained.run.spec, origin, use=_use(trained.model), digest=digest, packages=packages)
+        card = as_card(
+            described,
+            trained.run.spec,
+            origin,
+            python=_python(trained.model),
+            commands=("sample", "evaluate") if trained.model.draws_pictures else ("evaluate",),
+            digest=digest,
+            packages=packages,
+        )
         replace_atomically(folder / CARD_NAME, card.encode())
         save_configuration(
             folder,
@@ -89,10 +97,10 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")
 
 
-def _use(model: Model) -> Use:
-    commands = ("sample", "evaluate") if model.draws_pictures else ("evaluate",)
+def _python(model: Model) -> str:
+    """Return the lines that load a model and use it."""
     if isinstance(model, GenerativeModel):
-        return Use('import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)', commands)
+        return 'import genlab\n\nmodel = genlab.load("THIS_FOLDER")\nimages = model.sample(16)'
     kind = type(model)
     lines = (
         "import genlab",
@@ -100,4 +108,4 @@ def _use(model: Model) -> Use:
         "",
         f'model = genlab.load("THIS_FOLDER", kind={kind.__name__})',
     )
-    return Use("\n".join(lines), commands)
+    return "\n".join(lines)

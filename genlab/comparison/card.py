@@ -4,8 +4,8 @@ Its sections are those of Mitchell et al., "Model Cards for Model Reporting" (ar
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from genlab.comparison.results import markdown_table
 from genlab.comparison.runs import Run
 from genlab.comparison.table import rounded, shown
 from genlab.printing import describe_seconds
@@ -14,26 +14,27 @@ from genlab.run.measured import Record
 from genlab.run.names import DIGESTS_NAME, WEIGHTS_NAME
 from genlab.types import ImageSpec
 
-
-@dataclass(frozen=True)
-class Use:
-    """The use of a model: the lines of Python that load it, and the commands that take it."""
-
-    python: str
-    commands: tuple[str, ...]
-
-
 _HEAD = ("measure", "value", "s.e.", "unit", "kind", "split", "images", "samples", "seed", "details")
 
 
-def as_card(run: Run, spec: ImageSpec, origin: Origin, *, use: Use, digest: str, packages: Collection[str]) -> str:
+def as_card(
+    run: Run,
+    spec: ImageSpec,
+    origin: Origin,
+    *,
+    python: str,
+    commands: Iterable[str],
+    digest: str,
+    packages: Collection[str],
+) -> str:
     """Return the card in Markdown.
 
     Args:
         run: As read from its folder.
         spec: Of the images it was trained on.
         origin: Of the weights.
-        use: Of the model.
+        python: Lines that load and use the model.
+        commands: Names of the commands that take it.
         digest: SHA-256 of their file.
         packages: Of the user's own code that the model or its settings name.
     """
@@ -44,8 +45,8 @@ def as_card(run: Run, spec: ImageSpec, origin: Origin, *, use: Use, digest: str,
         _list(_facts(run, spec, origin, digest)),
         _keys(run, "model"),
         "## Use",
-        _block("python", use.python),
-        f"On the command line: {', '.join(f'`genlab {name} run=THIS_FOLDER`' for name in use.commands)}. Nothing in "
+        _block("python", python),
+        f"On the command line: {', '.join(f'`genlab {name} run=THIS_FOLDER`' for name in commands)}. Nothing in "
         f"this folder is code. `sha256sum --check {DIGESTS_NAME}` verifies the weights.",
         *_needs(packages),
         "Intended use: study, teaching and comparison of generative models. Not intended for any decision about "
@@ -109,7 +110,8 @@ def _measures(run: Run, origin: Origin) -> str:
     records = [record for record in run.records if not record.monitored]
     if not records:
         return "None on test data: `genlab evaluate run=RUN` before exporting enters them here."
-    lines = [_table([*map(_row, records), *(_row(record, of="no model, ") for record in run.baselines)])]
+    rows = [*map(_row, records), *(_row(record, of="no model, ") for record in run.baselines)]
+    lines = [markdown_table(_HEAD, [tuple(map(_text, row)) for row in rows])]
     if run.measured_step is not None and run.measured_step != int(origin.step):
         lines.append(
             f"Measured with the weights of step {run.measured_step:,}; those exported are of step {int(origin.step):,}."
@@ -139,11 +141,6 @@ def _row(record: Record, of: str = "") -> tuple[str, ...]:
         "" if record.seed is None else str(record.seed),
         of + ", ".join(part for part in known if part),
     )
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    lines = [_HEAD, ("---",) * len(_HEAD), *rows]
-    return "\n".join(f"| {' | '.join(map(_text, line))} |" for line in lines)
 
 
 def _keys(run: Run, *groups: str) -> str:

@@ -55,20 +55,9 @@ def binarized_mnist(*, root: str | None, download: bool) -> Dataset:
 
 
 def read_amat(path: Path) -> UInt8[Tensor, "N 1 28 28"]:
-    """Parse lines of 784 characters 0 or 1, each followed by one separator: every second byte is a pixel.
-
-    Raises:
-        DataError: The file has another form.
-    """
+    """Return the pixels of a verified file: characters 0 or 1, each followed by one separator."""
     text = np.fromfile(path, dtype=np.uint8)
-    num_pixels = SIDE * SIDE
-    if len(text) == 0 or len(text) % (2 * num_pixels):
-        raise DataError(f"{path} is not a binarized MNIST file: {len(text)} bytes are not lines of {num_pixels} pixels")
-    lines = text.reshape(-1, num_pixels, 2)
-    pixels = lines[:, :, 0] - ord("0")
-    if pixels.max() > 1 or (lines[:, -1, 1] != ord("\n")).any():
-        raise DataError(f"{path} is not a binarized MNIST file: it holds something else than 0, 1 and separators")
-    return torch.from_numpy(pixels).view(-1, 1, SIDE, SIDE)
+    return torch.from_numpy(text[::2] - ord("0")).view(-1, 1, SIDE, SIDE)
 
 
 def _verified_file(filename: str, md5: str, *, root: str | None, download: bool) -> Path:

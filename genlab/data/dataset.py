@@ -267,10 +267,13 @@ class Dataset:
             composition_seed: Seed of new pictures in place of those of the store; None keeps these.
         """
         if self.recompose is None or composition_seed is None:
-            levels, labels = self.store_on(split, device).deliver(indices, device)
+            store = self.store_on(split, device)
+            levels, labels = store.gather(to_device(indices, store.images.device))
         else:
-            composed = self.recompose(self._stores[split].original_rows(indices), positions, composition_seed)
-            levels, labels = to_device(composed, device), to_device(self._stores[split].labels[indices], device)
+            store = self._stores[split]
+            levels = self.recompose(store.original_rows(indices), positions, composition_seed)
+            labels = store.labels[indices]
+        levels, labels = to_device(levels, device), to_device(labels, device)
         if flip_seed is not None:
             draws = uniform_noise(to_device(positions, device), 1, seed=flip_seed)  # (B, 1)
             levels = torch.where(draws.view(-1, 1, 1, 1) < 0.5, levels.flip(3), levels)

@@ -7,14 +7,14 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from genlab.data.containers import RefusedImage, UnreadableImage, picture_in
@@ -30,15 +30,6 @@ _PLACE_OF_BIT_DEPTH = 24  # in a PNG file: behind the signature, and the length,
 Result = TypeVar("Result")
 Crop = Literal["center", "stretch", "none"]
 _CHUNK = 1024  # files in flight at a time: bounds the memory of the decoded pictures
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +184,9 @@ def _channels_first(image: Image.Image) -> UInt8[np.ndarray, "C H W"]:
 def _upright(image: Image.Image) -> Image.Image:
     """Rotate an image by its EXIF orientation; a damaged EXIF is ignored, as in viewers."""
     image.load()
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # Pillow's reader of EXIF raises whatever a damaged one leads it to
-        orientation = None
-    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+    with suppress(Exception):  # Pillow's reader of EXIF raises whatever a damaged one leads it to
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _flatten(image: Image.Image, *, channels: Literal[1, 3], background: int) -> Image.Image:

@@ -74,7 +74,7 @@ def folder(
     top = Path(expanded(root, "dataset.root")).absolute()
     files = scan(top, key="dataset.root")
     layout = layout_of([file.name for file in files], labels=labels, splits=splits, top=top)
-    decoded = decoded_folder(
+    images, skipped = decoded_folder(
         top,
         files,
         place=Path(expanded(cache, "dataset.cache")).absolute() if cache else user_cache() / "folders",
@@ -82,13 +82,13 @@ def folder(
         max_skipped=max_skipped if on_error == "skip" else 0,
         num_workers=num_workers or os.cpu_count() or 1,
     )
-    kept = [index for index, file in enumerate(files) if file.name not in decoded.skipped]
+    kept = [index for index, file in enumerate(files) if file.name not in skipped]
     numbers = {name: number for number, name in enumerate(layout.class_names)}
     targets = torch.tensor([numbers.get(layout.classes[index], UNLABELLED) for index in kept])
-    store = Store(decoded.images, targets)
+    store = Store(images, targets)
     height, width = rules.sides
     of_folders = f", splits {' '.join(layout.split_folders.values())}" if layout.split_folders else ""
-    skipped = f", {len(decoded.skipped)} files skipped" if decoded.skipped else ""
+    left_out = f", {len(skipped)} files skipped" if skipped else ""
     fractions: dict[Split, float] = {"validation": validation_fraction, "test": test_fraction}
     for split in layout.split_folders:
         fractions.pop(split, None)
@@ -97,7 +97,7 @@ def folder(
         stores=_split(store, [layout.splits[index] for index in kept], fractions, split_seed),
         num_levels=256,
         class_names=layout.class_names,
-        source=f"folder {printable(top.name)} {height}x{width}{of_folders}{skipped}",
+        source=f"folder {printable(top.name)} {height}x{width}{of_folders}{left_out}",
         logs_classes=True,
     )
 

@@ -5,11 +5,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
@@ -18,7 +20,6 @@ from genlab.data.containers import RefusedImage, UnreadableImage
 from genlab.data.decoding import PictureRules, decode, decoded
 from genlab.data.download import exclusive_access, storage_error
 from genlab.data.image_files import ImageFile
-from genlab.data.store import map_images
 from genlab.errors import DataError
 from genlab.printing import printable
 from genlab.storage import whole_folder
@@ -28,23 +29,12 @@ _FORMAT = 4  # of the cache and of the rules in decoding.py and containers.py: r
 _log = getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodedFolder:
-    """The contents of a cache.
-
-    Attributes:
-        images: One picture per file that was not skipped, in the order of the files.
-        skipped: Name and reason of each file that was.
-    """
-
-    images: UInt8[Tensor, "M C H W"]
-    skipped: Mapping[str, str]
-
-
 def decoded_folder(
     top: Path, files: Sequence[ImageFile], *, place: Path, rules: PictureRules, max_skipped: int, num_workers: int
-) -> DecodedFolder:
-    """Return the pictures of files, which are decoded if they or the rules are new, and mapped into memory.
+) -> tuple[UInt8[Tensor, "M C H W"], Mapping[str, str]]:
+    """Return the pictures of files, memory-mapped, and the name and reason of each file that is skipped.
+
+    The files are decoded if they or the rules are new.
 
     Args:
         top: The folder of the files.
@@ -84,7 +74,8 @@ def decoded_folder(
     shape = (len(files) - len(skipped), rules.channels, *rules.sides)
     if shape[0] == 0:
         raise DataError(f"no file below {printable(str(top))} can be used:{_list(skipped)}")
-    return DecodedFolder(images=map_images(home / "images.u8", shape), skipped=skipped)
+    levels = np.memmap(home / "images.u8", dtype=np.uint8, mode="c", shape=shape)  # writes never reach the file
+    return torch.from_numpy(levels), skipped
 
 
 def _valid_manifest(top: Path, home: Path) -> dict[str, Any] | None:

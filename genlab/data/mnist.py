@@ -4,13 +4,18 @@ Files lie where torchvision keeps them (``<root>/MNIST/raw`` and so on) and are 
 at an extracted file again, and takes random bytes for images; so every file is verified here each time it is read.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
 from genlab.data.download import DownloadError, exclusive_download, file_md5, torchvision_dataset
-from genlab.data.idx import read_idx
 from genlab.data.location import describe_root, existing_root
 from genlab.data.preparation import RawDataset, prepared, split_by_index
 from genlab.data.store import Store
@@ -218,6 +223,32 @@ def _repair(source: IdxSource, root: Path, problems: Mapping[str, str]) -> str:
                 aside.replace(raw / filename)
         return str(error)
     return "the downloaded file is not the published one"
+
+
+def read_idx(path: Path, *, num_dimensions: int) -> UInt8[Tensor, "..."]:
+    """Read a file of unsigned bytes in IDX, the format of the MNIST family (Y. LeCun, the MNIST page).
+
+    Two zero bytes, the type (8 is unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit
+    integer, then the values, the last dimension fastest.
+
+    Args:
+        path: An uncompressed file.
+        num_dimensions: 3 for images, 1 for labels.
+
+    Raises:
+        ValueError: The header or the length is not that of such a file; the message is the reason alone.
+    """
+    content = np.fromfile(path, dtype=np.uint8)
+    header_size = 4 + 4 * num_dimensions
+    if len(content) < header_size:
+        raise ValueError(f"{len(content)} bytes are less than a header")
+    if tuple(content[:4]) != (0, 0, 8, num_dimensions):
+        raise ValueError(f"it starts with {content[:4].tobytes().hex()} instead of 000008{num_dimensions:02x}")
+    shape = [int(size) for size in content[4:header_size].view(">u4")]
+    expected = header_size + math.prod(shape)
+    if len(content) != expected:
+        raise ValueError(f"it has {len(content)} bytes where its header announces {expected}")
+    return torch.from_numpy(content[header_size:]).view(shape)
 
 
 def _read_split(source: IdxSource, raw: Path, prefix: str) -> Store:

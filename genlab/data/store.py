@@ -3,9 +3,6 @@
 Dimensions: M images in the file, N images in view, B batch, C channels, H height, W width.
 """
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
@@ -64,17 +61,6 @@ class Store:
         """Return the levels and labels of some images of the view, on the device of the store."""
         return self.images.index_select(0, self.original_rows(indices)), self.labels.index_select(0, indices)
 
-    def deliver(
-        self, indices: Int[Tensor, " B"], device: torch.device
-    ) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
-        """Return the levels and labels of some images of the view, on a device.
-
-        A store on the CPU reaches a CUDA device through page-locked memory, so that nobody waits for the copy: the next
-        batch is gathered while the device still works.
-        """
-        levels, labels = self.gather(to_device(indices, self.images.device))
-        return to_device(levels, device), to_device(labels, device)
-
     def placed(self, device: torch.device) -> "Store":
         """Return this store on the device if it fits there (DEVICE_MEMORY_SHARE), else unchanged on the CPU."""
         if device.type == "cpu" or self.num_bytes > DEVICE_MEMORY_SHARE * _free_bytes(device):
@@ -83,13 +69,11 @@ class Store:
         return Store(images.to(device), self.labels.to(device))
 
 
-def map_images(path: Path, shape: tuple[int, int, int, int]) -> UInt8[Tensor, "M C H W"]:
-    """Memory-map a file of raw uint8 levels; writes into the tensor never reach the file."""
-    return torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))
-
-
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to a device, without waiting for CUDA."""
+    """Copy a tensor to a device; to CUDA through page-locked memory, without waiting for the copy.
+
+    The next batch is gathered while the device still works.
+    """
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)

@@ -76,12 +76,14 @@ class InceptionFeatures:
             raise CheckpointError(f"inception_weights {weights} cannot be read ({error.strerror}); {_HINT}") from error
         self.identity = f"{self.name} {hashlib.sha256(content).hexdigest()[:8]}"
         self.network = _network(content, weights).to(device).eval().requires_grad_(False)
+        self._class_weights = self.network.get_submodule("fc").get_parameter("weight")
+        self.network.fc = nn.Identity()
 
     def describe(self, images: Float[Tensor, "B C H W"]) -> Description:
         """Return features and logits of images in [0, 1]; grey ones are repeated over three channels."""
         levels = 255 * images.expand(-1, 3, -1, -1)
         features: Tensor = self.network((resize_as_tensorflow(levels) - 128) / 128)
-        return Description(features, features @ self.network.get_submodule("fc").get_parameter("weight").t())
+        return Description(features, features @ self._class_weights.t())
 
 
 def resize_as_tensorflow(images: Float[Tensor, "B C H W"], *, side: int = SIDE) -> Float[Tensor, "B C S S"]:
@@ -120,7 +122,7 @@ def _network(content: bytes, path: Path) -> nn.Module:
         setattr(network, name, _Repooled(network.get_submodule(name), average))
     maximum = nn.MaxPool2d(3, stride=1, padding=1)
     setattr(network, _BLOCK_OF_MAXIMA, _Repooled(network.get_submodule(_BLOCK_OF_MAXIMA), maximum))
-    return _UpToFeatures(network)
+    return network
 
 
 class _Repooled(nn.Module):
@@ -135,17 +137,3 @@ class _Repooled(nn.Module):
         branches = self.block._forward(maps)  # type: ignore[operator]
         pooled = self.block.get_submodule("branch_pool")(self.pool(maps))
         return torch.cat([*branches[:-1], pooled], 1)
-
-
-class _UpToFeatures(nn.Module):
-    """The network without its last layer, which is kept as an attribute."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.fc = network.get_submodule("fc")
-        network.fc = nn.Identity()
-        self.trunk = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.trunk(images)
-        return features

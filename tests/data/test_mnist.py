@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from genlab.data import mnist as module
-from genlab.data.idx import read_idx
 from genlab.data.mnist import (
     FASHION_MNIST,
     KMNIST,
@@ -19,6 +18,7 @@ from genlab.data.mnist import (
     fashion_mnist,
     kmnist,
     mnist,
+    read_idx,
     read_source,
 )
 from genlab.errors import DataError
