@@ -6,7 +6,7 @@
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 
-# torch.compile builds kernels with it, as experiment=draw_mnist_quick and trainer=gpu ask for.
+# torch.compile builds kernels with it, as trainer.compile=auto and trainer=gpu do.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*
