@@ -20,7 +20,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -230,7 +230,7 @@ class Composer:
         ]
         composed = self._compose(arguments)
         with_hydra = key.startswith("hydra")
-        shown = composed if with_hydra else _without_hydra(composed)
+        shown = composed if with_hydra else _without(composed, "hydra")
         keys = list(dotted_keys(OmegaConf.to_container(shown, resolve=False)))
         # Groups of other commands are no keys of this one.
         groups = [
@@ -317,8 +317,7 @@ def plain(configuration: Composed) -> dict[str, Any]:
     Raises:
         ConfigurationError: A mandatory value is missing or an interpolation cannot be resolved.
     """
-    job = _without_hydra(configuration)
-    job.pop(SWEEP_NODE, None)
+    job = _without(configuration, "hydra", SWEEP_NODE)
     try:
         content = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
@@ -333,18 +332,14 @@ def plain(configuration: Composed) -> dict[str, Any]:
 
 def unresolved(configuration: Composed) -> dict[str, Any]:
     """Return a composed configuration as plain data without Hydra's node, interpolations as they are written."""
-    content = OmegaConf.to_container(_without_hydra(configuration), resolve=False)
+    content = OmegaConf.to_container(_without(configuration, "hydra"), resolve=False)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 
-def _without_hydra(configuration: Composed) -> Composed:
-    """Return an editable copy of the composed configuration without its ``hydra`` node."""
-    job = configuration.copy()
-    OmegaConf.set_struct(job, False)
-    OmegaConf.set_readonly(job, False)
-    job.pop("hydra", None)
-    return job
+def _without(configuration: Composed, *nodes: str) -> Composed:
+    """Return a copy of a composed configuration without some of its nodes."""
+    return OmegaConf.masked_copy(configuration, [key for key in configuration if key not in nodes])
 
 
 def select_resolved(configuration: Composed, key: str) -> Any:
@@ -364,10 +359,7 @@ def dotted_keys(node: Any, parent: str = "") -> Iterator[str]:
 
 def quoted(text: str) -> str:
     """Return any text quoted as the value of an override."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    trailing = len(escaped) - len(escaped.rstrip("\\"))
-    doubled = "\\" * trailing
-    return f"'{escaped}{doubled}'"
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _explain_grammar(override: str) -> str:

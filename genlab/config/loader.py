@@ -10,8 +10,6 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
-_MAX_JOBS_KEPT = 64
-
 
 class Loader(ConfigLoaderImpl):
     """Loader of one command.
@@ -23,7 +21,6 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, search_path: Any) -> None:
         super().__init__(search_path)
         self._composed: dict[tuple[RunMode, tuple[str, ...]], Any] = {}
-        self._jobs: dict[tuple[str, ...], Any] = {}
         self._trees: dict[tuple[str | None, ...], CachingConfigRepository] = {}
 
     def load_configuration(
@@ -36,14 +33,8 @@ class Loader(ConfigLoaderImpl):
         return self._composed[key]
 
     def load_sweep_config(self, master_config: Any, sweep_overrides: list[str]) -> Any:
-        """Compose a job, or return the earlier composition for the same overrides."""
-        key = (*master_config.hydra.overrides.hydra, *sweep_overrides)
-        if key in self._jobs:
-            return self._jobs.pop(key)
-        job = super().load_sweep_config(master_config, sweep_overrides)
-        if len(self._jobs) < _MAX_JOBS_KEPT:
-            self._jobs[key] = copy.deepcopy(job)
-        return job
+        """Compose a job, or copy the earlier composition for the same overrides: Hydra changes it."""
+        return copy.deepcopy(super().load_sweep_config(master_config, sweep_overrides))
 
     def get_group_options(
         self,
@@ -67,7 +58,7 @@ class Loader(ConfigLoaderImpl):
         return parsed, tree
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_composed": {}, "_jobs": {}, "_trees": {}}  # it goes to the workers of a launcher
+        return {**self.__dict__, "_composed": {}, "_trees": {}}  # it goes to the workers of a launcher
 
 
 def _tree_key(config_name: str | None, overrides: Sequence[str]) -> tuple[str | None, ...]:

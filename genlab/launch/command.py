@@ -46,11 +46,10 @@ from genlab.launch.processes import environment, launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
 from genlab.launch.sweep_folder import SweepPlan
-from genlab.launch.sweep_job import run_sweep_job
+from genlab.launch.sweep_job import run_sweep_job, start_watchdog
 from genlab.launch.sweep_settings import settings_of
-from genlab.launch.watchdog import start_watchdog
 from genlab.launch.worker import Worker, leaving_orderly, this_worker
-from genlab.parallel.place import require_launcher, stray_place_warning
+from genlab.parallel.place import stray_place_warning
 from genlab.paths import from_here
 from genlab.run.folder import make_new, read_summary, tidy
 from genlab.run.hyperparameters import chosen
@@ -87,7 +86,6 @@ def launch(
     logging.raiseExceptions = False
     worker = this_worker()
     if worker is not None:
-        require_launcher()
         worker.enter()
     register_resolvers()
     try:

@@ -16,18 +16,18 @@ Files, not messages: jobs may run on another machine that shares nothing but thi
 import os
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from genlab.config.fields import adapter
 from genlab.config.plain_yaml import read_plain
 from genlab.errors import ConfigurationError, FolderInUseError, StorageError
 from genlab.run.folder import has_checkpoint, is_dry_run, read_summary
 from genlab.run.names import CONFIG_NAME, LAST, RUNS_ROOT
-from genlab.storage import json_bytes, read_json, replace_atomically
+from genlab.storage import json_bytes, read_within, replace_atomically
 
 PLAN_NAME = "sweep.yaml"
 TABLE_NAME = "summary.csv"
@@ -122,17 +122,13 @@ class SweepFolder:
         path = self.path / PLAN_NAME
         try:
             content = read_plain(self.path, PLAN_NAME)
-            jobs = content["jobs"]
-            return SweepPlan(
-                overrides=_texts(content["words"]),
-                config_dir=None if content["config_dir"] is None else str(content["config_dir"]),
-                jobs=None if jobs is None else tuple(_texts(job) for job in jobs),
-            )
+            plan: SweepPlan = adapter(SweepPlan).validate_python({**content, "overrides": content["words"]})
+            return plan
         except OSError as error:
             raise ConfigurationError(
                 f"sweep.resume must be a folder of a sweep, got {self.path}: no {path.name}"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError) as error:
             raise ConfigurationError(f"{path} is damaged; start the sweep anew") from error
 
     def write_record(self, record: JobRecord) -> None:
@@ -142,10 +138,9 @@ class SweepFolder:
     def record(self, number: int) -> JobRecord | None:
         """Return the record of a job, as its last process wrote it; None before it started."""
         try:
-            content = read_json(self.path, f"{JOBS_NAME}/{number}.json")
-            _require_sound(content)
-            record = JobRecord(**{**content, "overrides": _texts(content["overrides"])})
-        except (OSError, ValueError, TypeError, KeyError):
+            content = read_within(self.path, f"{JOBS_NAME}/{number}.json")
+            record: JobRecord = adapter(JobRecord).validate_json(content, strict=True)
+        except (OSError, ValueError):
             return None
         is_inside = record.folder is None or self.path.resolve() in self.run_folder(record).resolve().parents
         return record if record.number == number and is_inside else None
@@ -239,18 +234,5 @@ class SweepFolder:
         return finalised
 
 
-def _require_sound(record: Mapping[str, Any]) -> None:
-    """Refuse a record that no job can have written."""
-    kinds = {"folder": str | None, "reason": str | None, "exit_code": int | None, "num_threads": int | None}
-    if record["status"] not in get_args(JobStatus) or not all(
-        isinstance(record.get(key), kind) for key, kind in kinds.items()
-    ):
-        raise ValueError("a value is of another kind")
-
-
 def _this_process() -> str:
     return f"PID {os.getpid()} on {socket.gethostname()}"
-
-
-def _texts(values: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values)

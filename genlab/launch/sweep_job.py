@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from genlab.config.compose import SWEEP_NODE, Composed, quoted, tree_options
-from genlab.errors import CheckpointError, ConfigurationError, FolderInUseError, NonFiniteError
+from genlab.errors import ConfigurationError, FolderInUseError, NonFiniteError
 from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.metrics_follower import MetricsFollower
 from genlab.launch.processes import GENLAB
@@ -26,7 +27,6 @@ from genlab.launch.sweep_folder import DONE, STOPPED, JobRecord, JobStatus, Swee
 from genlab.launch.sweep_report import lacks_measure, told_lacking, write_tables
 from genlab.launch.sweep_settings import SweepSettings
 from genlab.launch.sweep_shares import own_devices, threads_of_job
-from genlab.launch.watchdog import VARIABLE
 from genlab.paths import from_here
 from genlab.run.folder import clear, has_checkpoint, is_untouched, read_summary, require_free
 from genlab.signals import handling
@@ -35,6 +35,7 @@ from genlab.terminal import shows_progress
 OUTPUT_NAME = "output.log"
 QUIET = "hydra/job_logging=quiet"
 """The override of ``-q``, which is about the terminal of a start alone."""
+_WATCHDOG = "GENLAB_JOB_OF_SWEEP"
 _POLL_SECONDS = 0.2
 _LEAVING_SECONDS = 60.0
 _MAX_SHOWN = 3
@@ -104,7 +105,7 @@ def _run_and_record(
     if previous is not None and previous.status in DONE:
         tell(f"job {record.number}: {previous.status} before", is_progress=True)
         return
-    is_resumed = has_checkpoint(run_folder) and not _has_lost_checkpoints(previous, run_folder)
+    is_resumed = has_checkpoint(run_folder)
     if is_resumed and previous is not None:
         record = replace(record, num_threads=previous.num_threads)
     arguments = _arguments_of_job(record, run_folder, is_resumed=is_resumed)
@@ -119,15 +120,6 @@ def _run_and_record(
     lacking = [row for row in rows if lacks_measure(row, settings)]
     if len(lacking) == 1 and lacking[0].record.number == record.number:  # the first of the sweep
         tell(f"warning: {told_lacking(lacking[0], settings)}")
-
-
-def _has_lost_checkpoints(previous: JobRecord | None, run_folder: Path) -> bool:
-    """Return True if the last start was refused because every checkpoint of the run is damaged."""
-    if previous is None or previous.exit_code != CheckpointError.exit_code:
-        return False
-    from genlab.run.checkpoint import CheckpointFolder  # imports torch
-
-    return CheckpointFolder(run_folder / "checkpoints").is_lost()
 
 
 @contextmanager
@@ -203,7 +195,7 @@ def _run(command: Sequence[str], record: JobRecord, sweep: SweepFolder, variable
             stderr=subprocess.STDOUT,
             # Signals of the terminal do not reach it: the sweep passes an interruption on.
             start_new_session=True,
-            env={**os.environ, **variables, VARIABLE: "1", "GENLAB_DEBUG": "1"},
+            env={**os.environ, **variables, _WATCHDOG: "1", "GENLAB_DEBUG": "1"},
         )
     with started as process:
         try:
@@ -289,3 +281,22 @@ def _last_error(log: Path, start: int) -> str | None:
 
 def _without_sweep_node(overrides: Sequence[object]) -> tuple[str, ...]:
     return tuple(argument for argument in map(str, overrides) if not argument.lstrip("+~").startswith(f"{SWEEP_NODE}."))
+
+
+def start_watchdog() -> None:
+    """Stop a job of a sweep as on SIGTERM once its standard input, a pipe from its parent, closes; else do nothing.
+
+    The pipe closes on request and whenever the parent process dies, on every system. A signal to a process group would
+    reach too many processes, and a parent process that was killed sends no signal.
+    """
+    if os.environ.pop(_WATCHDOG, None) is None:
+        return
+    # SLURM announces the end of a job's time with it; the parent process's launcher handles it and closes the pipe.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    threading.Thread(target=_stop_at_end_of_input, name="watchdog", daemon=True).start()
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Num
 from torch import Generator, Tensor
 
 from genlab.errors import ProcessHungError, ProcessLostError
@@ -213,15 +213,6 @@ def share_rows(compute: Callable[[slice], Num[Tensor, "B ..."]], num_rows: int) 
     rows[first:last] = own
     sum_in_place(rows)
     return rows
-
-
-def is_same_everywhere(number: Int[Tensor, ""]) -> bool:
-    """Return True if a number is equal on all ranks; costs a read on the host."""
-    if not _here.is_one_batch:
-        return True
-    moments = torch.stack((number, number * number)).double()
-    sum_in_place(moments)
-    return bool(moments[0].square() == num_processes() * moments[1])
 
 
 class _Sum(torch.autograd.Function):

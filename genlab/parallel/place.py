@@ -1,13 +1,9 @@
 """The rank of this process, as given by the environment variables of a launcher such as torchrun."""
 
 import os
-import socket
 from typing import NamedTuple
 
-from genlab.errors import ConfigurationError
-
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-_SECONDS_TO_CONNECT = 10.0
 LAUNCHER_VARIABLE = "GENLAB_LAUNCHED"
 """Environment variable that genlab's own launcher sets if it reports the failures of its processes."""
 TO_RUN_ALONE = "to run alone, leave out torchrun or unset RANK and WORLD_SIZE"
@@ -42,22 +38,3 @@ def stray_place_warning() -> str | None:
     missing = [name for name in _VARIABLES if not os.environ.get(name)]
     reason = f"without {', '.join(missing)} they" if missing else "they"
     return f"RANK={rank} and WORLD_SIZE={num} are ignored, because {reason} are not a valid rank of a launcher"
-
-
-def require_launcher() -> None:
-    """Refuse the environment variables of a launcher that has ended.
-
-    A launcher that serves the store of its processes listens as long as it runs.
-
-    Raises:
-        ConfigurationError: Nothing listens at its address.
-    """
-    if this_place() is None or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    try:
-        socket.create_connection((address, port), timeout=_SECONDS_TO_CONNECT).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigurationError(
-            f"RANK and WORLD_SIZE name a launcher at {address}:{port} that does not answer; {TO_RUN_ALONE}"
-        ) from error

@@ -163,14 +163,6 @@ class CheckpointFolder:
                 raise CheckpointError(f"{path} is refused: {error}") from error
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of its content")
 
-    def is_lost(self) -> bool:
-        """Return True if every checkpoint to resume from is damaged; False if one cannot be read, or there is none."""
-        try:
-            contents = [read_content(self.path, name) for name in (LAST, PREVIOUS) if self.has(name)]
-        except CheckpointError:
-            return False
-        return bool(contents) and not any(map(is_intact, contents))
-
     @property
     def last_step(self) -> int | None:
         """Return the step of the last checkpoint, without loading it."""

@@ -13,13 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from genlab.launch import sweep as sweep_module
 from genlab.launch import sweep_job as process
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_settings import SweepSettings
-from genlab.run.tensor_file import seal
 
 RECORD = JobRecord(number=0, overrides=("seed=0",), folder="0_x", status="running")
 
@@ -79,7 +77,7 @@ def test_only_the_last_attempts_output_is_searched_for_the_reason(sweep: SweepFo
 # A job that has started its watchdog: it says so, and then trains for ever.
 HELD = """
 import signal, sys, time
-from genlab.launch.watchdog import start_watchdog
+from genlab.launch.sweep_job import start_watchdog
 stopped = []
 signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
 start_watchdog()
@@ -152,29 +150,6 @@ def test_a_parent_process_that_must_exit_ends_its_job(
     assert log.read_text() == left
 
 
-@pytest.mark.parametrize(
-    ("exit_code", "checkpoints", "are_lost"),
-    [
-        (4, {"last": b"damaged"}, True),
-        (4, {"last": b"damaged", "previous": b"damaged too"}, True),
-        (4, {"last": b"damaged", "previous": None}, False),
-        (4, {"last": None}, False),
-        (1, {"last": b"damaged"}, False),
-    ],
-)
-def test_a_job_begins_again_only_if_all_its_checkpoints_are_damaged(
-    sweep: SweepFolder, exit_code: int, checkpoints: dict[str, bytes | None], are_lost: bool
-) -> None:
-    """Exit code 4 has other causes too, such as weights of Inception that cannot be had."""
-    folder = sweep.path / "0_x" / "checkpoints"
-    folder.mkdir()
-    for name, content in checkpoints.items():
-        sealed = b"".join(seal({"model.weight": torch.zeros(1)}, {"step": "5"}))
-        (folder / f"{name}.safetensors").write_bytes(sealed if content is None else content)
-    previous = replace(RECORD, status="failed", exit_code=exit_code)
-    assert process._has_lost_checkpoints(previous, sweep.path / "0_x") == are_lost
-
-
 def test_a_job_that_was_finished_by_hand_is_done(sweep: SweepFolder) -> None:
     failed = replace(RECORD, status="failed", exit_code=6)
     summary(sweep, status="failed")
@@ -239,7 +214,7 @@ def test_a_job_whose_parent_process_is_killed_saves_and_exits(sweep: SweepFolder
 
 
 def test_without_the_variable_there_is_no_watchdog() -> None:
-    program = "from genlab.launch.watchdog import start_watchdog; start_watchdog(); import threading; "
+    program = "from genlab.launch.sweep_job import start_watchdog; start_watchdog(); import threading; "
     program += "assert threading.active_count() == 1"
     result = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, timeout=60)
     assert result.returncode == 0

@@ -21,7 +21,7 @@ from genlab.measures import Measure
 from genlab.models.classification import CLASSIFICATION_MEASURES, classification_measures
 from genlab.models.gan.discriminator import DiscriminatorOutput
 from genlab.models.ranges import require_between
-from genlab.parallel.collectives import draw_rows, is_same_everywhere
+from genlab.parallel.collectives import draw_rows, gather_rows
 from genlab.types import Batch, ImageSpec, Loss
 
 # The pattern of a semi-supervised GAN that does no better than its labels alone; see ClassPrediction.
@@ -238,7 +238,8 @@ class ClassPrediction(Conditioning):
         if batch.num_labelled is not None:  # without a look at the labels, for which the host would wait
             return slice(batch.num_labelled, None), slice(batch.num_labelled)
         unlabelled = batch.labels < 0
-        if not is_same_everywhere(unlabelled.sum()):
+        counts = gather_rows(unlabelled.sum().float()[None])  # (processes,)
+        if bool((counts != counts[0]).any()):
             raise ConfigurationError(
                 "model.conditioning needs equally many labelled images in each of several processes: set "
                 "trainer.labelled_fraction, or use one process"
