@@ -42,6 +42,8 @@ SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
 # Of a command; Hydra does not count an empty list among the choices.
 _GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
+# Below every option of the group: in place of one it would only switch the recipe off.
+_NO_OPTION = {"trainer": "base"}
 GLOBAL_GROUPS = ("experiment", "recipe")
 _NOT_OVERRIDABLE = re.compile(r"Could not override '([^']+)'")
 _SEVERAL_VALUES = re.compile(r"Ambiguous value for argument '([^=]+)=([^']*)'")
@@ -66,7 +68,7 @@ class Composer:
         """Return the options of a group, including those in folders that overrides add to the search path."""
         loader = self._hydra.config_loader
         found = loader.get_group_options(group, config_name=self._config_name, overrides=list(overrides))
-        return sorted(set(found))
+        return sorted({*found} - {_NO_OPTION.get(group)})
 
     def keys(self) -> list[str]:
         """Return the keys and groups of the default configuration, without those of Hydra."""
@@ -205,7 +207,7 @@ class Composer:
                         group, option = override.key_or_group, str(name)
             # Of a list of options Hydra itself does not tell which there are.
             options = error.options or (self.options(group) if group else [])
-            if options:
+            if options := [name for name in options if name != _NO_OPTION.get(group)]:
                 return f"{group} has no option '{option}'; {suggestion(option, options, kind='options')}"
         text = one_line(str(error))
         if several := _SEVERAL_VALUES.search(text):

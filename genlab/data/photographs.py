@@ -1,10 +1,11 @@
 """Small colour photographs: CIFAR-10 and SVHN, through torchvision, which verifies their md5 at each read."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from genlab.data.download import DownloadError, exclusive_download, torchvision_dataset
+from genlab.data.download import DownloadError, exclusive_download, file_md5, torchvision_dataset
 from genlab.data.location import describe_root, existing_root
 from genlab.data.mnist import DIGIT_NAMES
 from genlab.data.preparation import RawDataset, prepared, split_by_index
@@ -73,6 +74,21 @@ def _read(class_name: str, title: str, kept: str, root: str | None, download: bo
         except DownloadError as error:
             reason = str(error)
     raise DataError(
-        f"{title} is missing or damaged in {describe_root(root)} and was not downloaded ({reason}): put "
+        f"{title}: {_fault(class_name, folder)} in {describe_root(root)} and was not downloaded ({reason}): put "
         f"{kept} there by hand, or use dataset=digits, which needs no download"
     )
+
+
+def _fault(class_name: str, folder: Path) -> str:
+    """Return the first file that is missing or damaged, and which of the two."""
+    from torchvision.datasets import CIFAR10, SVHN
+
+    files = [(f"{CIFAR10.base_folder}/{name}", md5) for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list)]
+    files.append((f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}", CIFAR10.meta["md5"]))
+    if class_name == "SVHN":
+        files = [(name, md5) for split, (_, name, md5) in SVHN.split_list.items() if split != "extra"]
+    missing = next((name for name, _ in files if not (folder / name).is_file()), None)
+    if missing is not None:
+        return f"{missing} is missing"
+    damaged = next((name for name, md5 in files if file_md5(folder / name) != md5), "a file")
+    return f"{damaged} is damaged"

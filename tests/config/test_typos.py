@@ -106,6 +106,7 @@ def test_a_typo_and_a_line_as_other_tools_take_it_are_answered_with_what_works(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        (["trainer=base"], "trainer has no option 'base'; options: default, gpu, paper, smoke"),
         (["model=dcgan", "model.num_glimpses=4"], "model=dcgan has no key num_glimpses; its keys: conditioning, "),
         (
             ["technique=[minibatch_discrimination]"],
