@@ -15,7 +15,7 @@ from PIL import Image
 
 from genlab.cli import main
 from genlab.launch.worker import ERROR_FILE_VARIABLE
-from genlab.parallel.collectives import is_first, rank
+from genlab.parallel.collectives import rank
 from tests.conftest import Outcome
 from tests.pair import Pair
 
@@ -160,8 +160,3 @@ def test_what_cannot_be_done_is_refused_in_a_line(
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
     assert message in outcome.errors
     assert list(Path.cwd().iterdir()) == []
-
-
-def test_the_pair_is_two_processes(pair: Pair) -> None:
-    assert sorted(pair.run(is_first)) == [False, True]
-    assert len(set(pair.run(os.getpid))) == 2

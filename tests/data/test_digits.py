@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from genlab.data.digits import digits
 from genlab.errors import ConfigurationError
@@ -30,6 +29,8 @@ def test_native_digits_are_the_source_and_every_one_is_in_one_split():
     data = digits(size=8, binarization="none", **CHOICES)
     assert data.spec.num_levels == 17
     assert [data.num_images(split) for split in SPLITS] == [1297, 200, 300]
+    from sklearn.datasets import load_digits  # a second to import, in each process of the tests
+
     source = load_digits().images.astype(int)
     ours = (_all(data)[:, 0] * 16).round().int().numpy()
     assert sorted(map(bytes, source.astype(np.uint8))) == sorted(map(bytes, ours.astype(np.uint8)))

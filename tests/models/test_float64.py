@@ -14,7 +14,7 @@ from tests.thinning import thinned
 @pytest.mark.parametrize(
     ("name", "kind"),
     thinned(
-        [*((name, "binary") for name in MODELS), *((name, "colour") for name in ("draw", "dcgan", "gated_pixelcnn"))], 4
+        [*((name, "binary") for name in MODELS), *((name, "colour") for name in ("draw", "dcgan", "gated_pixelcnn"))], 6
     ),
 )
 def test_every_model_runs_in_float64(name: str, kind: str) -> None:

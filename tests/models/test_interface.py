@@ -36,10 +36,10 @@ SPECS = {
 REFUSED = {("pixelcnn_blocks", "colour"): "needs at most 1296"}
 # Colours pass through the same classes as those of the presets that stay quick.
 SLOW = {
-    (name, "colour") for name in ("pixelcnn_pp", "pixelcnn_document", "pixelcnn_paper", "draw_no_attention", "cgan")
+    (name, "colour") for name in ("pixelcnn", "pixelcnn_document", "pixelcnn_paper", "pixelcnn_pp", "draw_no_attention")
 }
-SLOW |= {(name, "colour") for name in ("acgan", "improved_gan", "infogan", "lsgan", "projection_gan", "r3gan", "wgan")}
-SLOW |= {(name, "colour") for name in ("dcgan_assignment", "wgan_gp", "wgan_gp_resnet")}
+SLOW |= {(name, "colour") for name in ("acgan", "cgan", "improved_gan", "infogan", "lsgan", "projection_gan", "r3gan")}
+SLOW |= {(name, "colour") for name in ("dcgan_assignment", "sngan_resnet", "wgan", "wgan_gp", "wgan_gp_resnet")}
 
 
 def test_the_models_are_seen() -> None:

@@ -1,6 +1,7 @@
 """Several processes draw and measure images together: the same ones as a single process, each once."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,6 +63,11 @@ def squares(num_rows: int, *, is_shared: bool = True, is_alone: bool = False) ->
         return own, share_rows(compute, num_rows)
 
 
+def test_the_pair_is_two_processes(pair: Pair) -> None:
+    assert pair.run(rank) == [0, 1]
+    assert len(set(pair.run(os.getpid))) == 2
+
+
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 8])
 def test_rows_are_computed_once_and_known_to_all(pair: Pair, num_rows: int) -> None:
     numbers = torch.arange(num_rows).double()
@@ -119,7 +125,7 @@ def sampled(name: str, num_samples: int, seeds_differ: bool = False) -> tuple[in
     return num_own, samples
 
 
-@pytest.mark.parametrize("name", thinned(MODELS, 3))
+@pytest.mark.parametrize("name", thinned(MODELS, 4))
 def test_processes_share_the_samples_of_one(pair: Pair, name: str) -> None:
     num_samples = 7
     num_own, expected = sampled(name, num_samples)

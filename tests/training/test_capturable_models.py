@@ -57,6 +57,7 @@ def test_the_updates_of_a_model_are_captured(tmp_path: Path, caplog: pytest.LogC
     assert refused_phases(tmp_path, caplog, f"model={name}") == []
 
 
+@pytest.mark.slow
 def test_reused_images_and_further_techniques_are_captured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images = "diff_augment,adaptive_augment,instance_noise"
     techniques = f"technique=[feature_matching,historical_averaging,{images}]"
