@@ -38,7 +38,6 @@ def test_kl_of_the_prior_from_itself_is_zero_for_any_number_of_steps_and_latents
 
 
 def test_log_normal_ratio_is_the_ratio_of_two_densities() -> None:
-    torch.manual_seed(0)
     mu, log_sigma, noise = torch.randn(3, 100, dtype=torch.float64).unbind(0)
     latent = mu + log_sigma.exp() * noise
     expected = Normal(0.0, 1.0).log_prob(latent) - Normal(mu, log_sigma.exp()).log_prob(latent)
@@ -128,7 +127,6 @@ def test_discretized_logistic_far_from_the_data_is_finite_with_its_gradient_in_f
 
 
 def test_spherical_interpolation_keeps_the_norm_and_meets_its_ends() -> None:
-    torch.manual_seed(0)
     start, end = torch.randn(2, 10, 3, dtype=torch.float64).unbind(0)
     end = end * start.norm() / end.norm()
     torch.testing.assert_close(spherical_interpolation(start, end, 0.0), start)

@@ -57,7 +57,9 @@ def decode(
     """Return the logits of known images, from the decoder."""
     decoder = model.decoder(labels, dtype=dtype)
     batch, channels, height, width = symbols.shape
-    logits = torch.empty(batch, channels, model.num_values, height, width)
+    logits = torch.empty(
+        batch, channels, model.num_values, height, width, dtype=torch.promote_types(dtype, torch.float32)
+    )
     for row in range(height):
         decoder.begin_row(row)
         for column in range(width):

@@ -8,7 +8,7 @@ too: they are declared in :attr:`genlab.models.base.Model.measures`.
 
 docs/checks.md lists the checks of each capability and shows a variational autoencoder.
 
-Dimensions: B batch, N images (of filters: filters of a bank), C channels, H height, W width, Z latents of a group,
+Dimensions: B batch, N or n images (of filters: filters of a bank), C channels, H height, W width, Z latents of a group,
 S symbols per site, h rows and w columns of sites, K values of a symbol, I inputs of a generator.
 """
 
@@ -21,7 +21,6 @@ from jaxtyping import Float, Int, Num
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
-from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import Batch
 
 
@@ -91,6 +90,40 @@ class IsCausal(Protocol):
 
     def logits(self, symbols: Int[Tensor, "B S h w"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B S K h w"]:
         """Return the unnormalised log-probabilities of each symbol given those before it."""
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Protocol of a network that takes the symbols one by one and caches its activations."""
+
+    def begin_row(self, row: int) -> None:
+        """Compute the part of a row that depends on the rows above only."""
+
+    def advance(self, column: int, channel: int) -> None:
+        """Compute the features of the next symbol from the symbols before it."""
+
+    def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
+        """Return the unnormalised log-probabilities of the next symbol, fp32."""
+
+    def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
+        """Store the drawn or given symbol."""
+
+
+@runtime_checkable
+class RepeatingDecoder(Decoder, Protocol):
+    """A decoder whose rows can be recorded as CUDA graphs: their state is in tensors that each row overwrites."""
+
+    @property
+    def row_period(self) -> int:
+        """The period of the rows: the operations of a row depend only on its number modulo this."""
+
+
+@runtime_checkable
+class InvertingDecoder(Decoder, Protocol):
+    """A decoder that draws the next symbol without the probabilities of all its values."""
+
+    def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
+        """Return :func:`genlab.models.pixelcnn.sampler.invert_cdf` of the logits at temperature 1."""
 
 
 @runtime_checkable

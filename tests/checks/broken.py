@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genlab.models.capabilities import Decoder
 from genlab.models.draw.attention import FilterGrid
 from genlab.models.draw.draw import DRAW
 from genlab.models.gan.gan import GAN
@@ -14,7 +15,6 @@ from genlab.models.gan.techniques.base import StepTensors
 from genlab.models.gan.techniques.gradient_penalty import GradientPenalty
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
-from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import Batch, Loss, Phase
 
 
@@ -80,40 +80,6 @@ class StretchedPenalty(GradientPenalty):
     def discriminator_term(self, tensors: StepTensors) -> Loss:
         loss = super().discriminator_term(tensors)
         return Loss(value=loss.value / tensors.real[0].numel(), metrics=loss.metrics)
-
-
-class WrongConstant(DRAW):
-    """KL with the constant of one latent, 1/2 a step, for all Z of them (a reading of eq. 11)."""
-
-    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        return self._mistaken(super().evaluate(batch))
-
-    def diagnose(self, batch: Batch, *, num_importance_samples: int) -> dict[str, Tensor]:
-        return self._mistaken(super().diagnose(batch, num_importance_samples=num_importance_samples))
-
-    def _mistaken(self, measures: dict[str, Tensor]) -> dict[str, Tensor]:
-        surplus = self.num_glimpses * (self.latent_size - 1) / 2
-        for name in ("kl_nats", "nll_upper_bound_nats"):
-            measures[name] = measures[name] + surplus
-        return measures
-
-
-class SharedNoise(DRAW):
-    """One draw of noise for all glimpses."""
-
-    def _noise(self, num_rows: int, generator: torch.Generator | None = None) -> Tensor:
-        noise = super()._noise(num_rows, generator)
-        return noise[:1].expand_as(noise)
-
-
-class LeakingMask(PixelCNN):
-    """Mask B in the first layer: every pixel sees itself."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        layer = self.network.input
-        height, width = layer.weight.shape[2:]
-        layer.mask[:, :, height // 2, width // 2] = True
 
 
 class OtherSampler(PixelCNN):
@@ -192,33 +158,12 @@ class ConstantTensor(GAN):
         self.generator.scale = torch.ones(1, requires_grad=True)
 
 
-class ComparesImages(GAN):
-    """Scores among those of the batch, of which the model says nothing."""
-
-    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        measures = super().evaluate(batch)
-        return measures | {"score_real": measures["score_real"] - measures["score_real"].mean()}
-
-
 class ComparesSamples(GAN):
     """Generated images are normalised by the batch, in evaluation too, and only these: the given ones stay apart."""
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         measures = super().evaluate(batch)
         return measures | {"score_fake": measures["score_fake"] / measures["score_fake"].std()}
-
-
-class HiddenState(DRAW):
-    """A count of steps outside of the state: the weight of the loss starts anew on resume."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.num_losses = 0
-
-    def loss(self, batch: Batch) -> Loss:
-        self.num_losses += 1
-        loss = super().loss(batch)
-        return Loss(value=loss.value * self.num_losses, metrics=loss.metrics)
 
 
 class AveragedMeasures(DRAW):

@@ -306,33 +306,14 @@ class ScoredGAN(TinyGAN):
 
     def discriminator_loss(self, batch: Batch) -> Loss:
         real = self.discriminator(batch.images.flatten(1))
-        fake = self.discriminator(self.seen(self.fakes(len(batch.images))))
+        fake = self.discriminator(self.fakes(len(batch.images)).detach())
         value = F.softplus(-real).mean() + F.softplus(fake).mean()
         return Loss(value=value, metrics={"adversarial_nats": value.detach()})
-
-    def seen(self, images: Tensor) -> Tensor:
-        return images.detach()
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         scores = self.discriminator(batch.images.flatten(1))[:, 0]
         return {"score": scores, "gap_nats": F.softplus(-scores)}
-
-
-class AttachedGAN(ScoredGAN):
-    """Generated images with their graph in the discriminator's phase."""
-
-    def seen(self, images: Tensor) -> Tensor:
-        return images
-
-
-class SquashedGAN(ScoredGAN):
-    """Scores behind a sigmoid."""
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-        measures = super().evaluate(batch)
-        return measures | {"score": measures["score"].sigmoid()}
 
 
 class RoundedGAN(ScoredGAN):

@@ -47,10 +47,6 @@ def gan(kind: type[GAN], *techniques: Technique) -> Callable[[ImageSpec], Model]
     return lambda spec: make_gan(spec, *techniques, kind=kind)
 
 
-def failures(subject: Subject) -> set[str]:
-    return {name for name, finding in findings(subject) if finding.result == "FAILED"}
-
-
 def test_a_measure_that_the_model_does_not_declare_is_reported() -> None:
     subject = Subject(make=lambda spec: TinyGAN(), spec=IMAGE(height=4, width=4))
     finding = find("measures are finite, one per image", subject)
@@ -197,16 +193,6 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
         draw(broken.UnnormalizedFilters),
         {"filter rows sum to one", "filters are centred"},
     ),
-    "wrong KL constant": (
-        draw(broken.WrongConstant),
-        {
-            "KL is zero at the prior",
-            "KL is that of torch.distributions",
-            "bound agrees with importance weights",
-        },
-    ),
-    "shared noise": (draw(broken.SharedNoise), {"noise is fresh for every latent"}),
-    "leaking mask": (pixelcnn(broken.LeakingMask), {"no prediction sees its own symbol", "probabilities sum to one"}),
     "another sampler": (pixelcnn(broken.OtherSampler), {"incremental sampler equals full pass"}),
     "forgetful completion": (pixelcnn(broken.ForgetfulCompletion), {"completion keeps what is given"}),
     "attached images": (gan(broken.AttachedImages), {"generated images are detached"}),
@@ -223,9 +209,7 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
     ),
     "a layer that no loss reaches": (gan(broken.IdleLayer), {"every parameter has a gradient"}),
     "a weight that is no parameter": (gan(broken.ConstantTensor), {"every parameter has a gradient"}),
-    "compared images": (gan(broken.ComparesImages), {"measures are of the image alone"}),
     "compared samples": (gan(broken.ComparesSamples), {"measures are of the image alone"}),
-    "hidden state": (draw(broken.HiddenState), {"resume is bitwise"}),
     "averaged measures": (draw(broken.AveragedMeasures), {"measures are finite, one per image"}),
     "a deaf sampler": (draw(broken.DeafSampler), {"samples follow the seed"}),
     "noise that is the same at all steps": (draw(broken.FixedNoise), {"noise differs between ranks"}),
@@ -257,8 +241,6 @@ BROKEN: dict[str, tuple[Callable[[ImageSpec], Model], set[str]]] = {
     "causal model: half the likelihood": (own_models.HalfLikelihood, {"probabilities sum to one"}),
     "causal model: probabilities as logits": (own_models.DoubleSoftmax, {"likelihood is that of the logits"}),
     "own GAN: rounded images": (lambda spec: own_models.RoundedGAN(), {"every parameter has a gradient"}),
-    "own GAN: attached images": (lambda spec: own_models.AttachedGAN(), {"generated images are detached"}),
-    "own GAN: bounded scores": (lambda spec: own_models.SquashedGAN(), {"scores are unbounded"}),
     "unsaved statistics": (draw(broken.UnsavedStatistics), {"what is saved is what was measured"}),
 }
 
@@ -270,10 +252,3 @@ def test_a_planted_mistake_is_found_by_its_name(mistake: str) -> None:
     found = {name: find(name, subject) for name in expected}
     assert {name for name, finding in found.items() if finding.result == "FAILED"} == expected
     assert not any(finding.seen.startswith("raised") for finding in found.values()), "the mistake itself is found"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mistake", BROKEN)
-def test_a_planted_mistake_is_found_by_the_whole_list(mistake: str) -> None:
-    make, expected = BROKEN[mistake]
-    assert failures(subject_of(make)) >= expected

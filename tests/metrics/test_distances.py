@@ -38,7 +38,6 @@ def test_a_terminal_shows_the_pieces_of_a_long_comparison(
 
 @pytest.mark.parametrize("batch_size", [1, 4, 30])
 def test_neighbours_in_a_stream_are_those_of_the_whole(batch_size: int) -> None:
-    torch.manual_seed(0)
     points, candidates = torch.rand(5, 8), torch.rand(30, 8)
     expected = torch.cdist(points.double(), candidates.double()).sort(1)
     found, numbers = nearest(points, candidates.split(batch_size), num_neighbours=3)
@@ -49,7 +48,6 @@ def test_neighbours_in_a_stream_are_those_of_the_whole(batch_size: int) -> None:
 
 def test_equal_points_are_at_no_distance_wherever_they_stand() -> None:
     """A matrix product leaves |x|^2 + |x|^2 - 2 x.x, which is not 0 but for luck."""
-    torch.manual_seed(0)
     points = 100 + torch.rand(300, 37)
     copies = points.repeat(3, 1)[torch.randperm(900)]
     assert nearest(points, copies.split(7), num_neighbours=2)[0].count_nonzero() == 0

@@ -25,7 +25,6 @@ def make_classifier(spec: ImageSpec | None = None, **changes: object) -> Classif
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
-    torch.manual_seed(0)
     model = make_classifier(make_spec(num_classes=3, channels=2, height=8, width=8, num_levels=256)).double()
     randomize(model, 0.2)
     batch = make_batch(model.spec, 5, dtype=torch.float64)
@@ -71,7 +70,6 @@ def test_images_without_a_label_count_for_nothing() -> None:
 
 def test_classes_of_channels_multiply_to_the_probability_of_the_picture() -> None:
     """Brute force over all 27 triples: digit c of the class, in base 3, is the class of channel c."""
-    torch.manual_seed(0)
     spec = make_spec(channels=3, height=8, width=8, num_classes=27)
     model = make_classifier(spec, per_channel=True).eval()
     one = make_classifier(make_spec(height=8, width=8, num_classes=3)).eval()

@@ -41,7 +41,6 @@ def test_elements_and_masks_are_independent() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 1e-7, 1.0])
 def test_extreme_probabilities_are_those_of_pytorch(p: float) -> None:
-    torch.manual_seed(0)
     expected = nn.Dropout(p)(torch.ones(100))
     assert torch.equal(mask(p, (100,)), expected)
 
@@ -56,7 +55,6 @@ def test_it_is_the_identity_in_evaluation() -> None:
 def test_type_and_layout_stay_and_the_gradient_is_the_mask(
     dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:
-    torch.manual_seed(0)
     x = torch.randn(2, 3, 5, 7, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
     y = Dropout(0.5)(x)
     assert (y.dtype, y.shape) == (x.dtype, x.shape)

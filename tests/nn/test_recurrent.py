@@ -8,7 +8,6 @@ from genlab.nn.recurrent import LSTMCell, Unrolled, update_cell
 
 
 def test_cell_is_that_of_torch() -> None:
-    torch.manual_seed(0)
     ours, theirs = LSTMCell(num_inputs=3, num_units=4, forget_bias=0.7), nn.LSTMCell(3, 4)
     with torch.no_grad():
         gates_in, gates_forget, gates_out, candidate = ours.weight.chunk(4)
@@ -49,7 +48,6 @@ def loop(weight: Tensor, bias: Tensor, *, unrolled: bool) -> Tensor:
 
 @pytest.mark.parametrize("bias_shape", [(3,), (2, 3)])
 def test_gradients_of_all_steps_in_one_product_are_those_of_autograd(bias_shape: tuple[int, ...]) -> None:
-    torch.manual_seed(0)
     weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(bias_shape, dtype=torch.float64, requires_grad=True)
     expected = torch.autograd.grad(loop(weight, bias, unrolled=False), (weight, bias))

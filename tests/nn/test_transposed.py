@@ -25,7 +25,6 @@ def same_pair(channels: int, kernel: int, stride: int, padding: int, extra: int)
 def test_values_and_gradients_are_those_of_pytorch(
     channels: int, kernel: int, stride: int, padding: int, extra: int
 ) -> None:
-    torch.manual_seed(0)
     results = []
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64)
     for layer in same_pair(channels, kernel, stride, padding, extra):
@@ -38,7 +37,6 @@ def test_values_and_gradients_are_those_of_pytorch(
 
 
 def test_second_derivatives() -> None:
-    torch.manual_seed(0)
     layer = ImageConvTranspose2d(2, 1, 4, 2, 1).double()
     x = torch.randn(1, 2, 2, 2, dtype=torch.float64, requires_grad=True)
     assert gradcheck(layer, x)
@@ -46,7 +44,6 @@ def test_second_derivatives() -> None:
 
 
 def test_the_overlaps_are_added_in_float32_under_autocast() -> None:
-    torch.manual_seed(0)
     layer = ImageConvTranspose2d(8, 1, 4, 2, 1)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(torch.randn(2, 8, 5, 5))

@@ -12,7 +12,6 @@ from tests.models.tiny import make_spec, randomize
 
 @pytest.mark.parametrize("latent", [UniformNoise(size=3), GaussianNoise(size=3)])
 def test_images_of_the_generator_are_found_alone_and_in_company(latent: UniformNoise | GaussianNoise) -> None:
-    torch.manual_seed(0)
     model = make_gan(latent=latent)
     randomize(model.generator, 0.5)
     images = model.sample(4, generator=torch.Generator().manual_seed(1))
@@ -33,7 +32,6 @@ def test_images_of_the_generator_are_found_alone_and_in_company(latent: UniformN
 
 
 def test_the_class_is_given_or_that_of_the_nearest_draw() -> None:
-    torch.manual_seed(0)
     model = make_gan(make_spec(num_classes=2), conditioning=ClassLabels())
     randomize(model.generator, 0.5)
     images = model.sample(3, labels=torch.tensor([0, 1, 1]))
@@ -52,7 +50,6 @@ def test_the_class_is_given_or_that_of_the_nearest_draw() -> None:
 def test_what_is_found_lies_where_draws_do_although_the_nearest_image_does_not(
     latent: UniformNoise | GaussianNoise,
 ) -> None:
-    torch.manual_seed(0)
     model = make_gan(latent=latent)
     randomize(model.generator, 0.5)
     found = find_latents(model, torch.ones(2, 1, 4, 4), num_steps=60)

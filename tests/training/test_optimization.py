@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,13 @@ def make_batch(num: int = 8) -> Batch:
     return Batch(images=images, labels=torch.full((num,), -1))
 
 
+SGD = functools.partial(torch.optim.SGD, lr=0.1)
+
+
+def update_of(phase: Phase, optimizer: Callable[..., Any] = SGD, **changes: object) -> PhaseUpdate:
+    return PhaseUpdate(phase, optimizer=optimizer, schedule=cosine, settings=make_settings(**changes), device=CPU)
+
+
 def make_update(scale: float = 1.0, *, repeats: int = 1, **changes: object) -> tuple[nn.Linear, PhaseUpdate]:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
@@ -30,13 +39,7 @@ def make_update(scale: float = 1.0, *, repeats: int = 1, **changes: object) -> t
         return Loss(value=value, metrics={"square_nats": value})
 
     phase = Phase(name="only", modules=(layer,), loss=loss, repeats=repeats)
-    update = PhaseUpdate(
-        phase,
-        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
-        schedule=cosine,
-        settings=make_settings(**changes),
-        device=CPU,
-    )
+    update = update_of(phase, **changes)
     return layer, update
 
 
@@ -155,13 +158,7 @@ def test_what_is_handed_on_reaches_the_next_phase_part_by_part_and_none_after_a_
         seen.append(received)
         return Loss(value=layer(batch.images.flatten(1)).mean(), metrics={}, handed_on=len(batch.images))
 
-    update = PhaseUpdate(
-        Phase(name="second", modules=(layer,), loss=loss, receives=True),
-        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
-        schedule=cosine,
-        settings=make_settings(gradient_accumulation=2),
-        device=CPU,
-    )
+    update = update_of(Phase(name="second", modules=(layer,), loss=loss, receives=True), gradient_accumulation=2)
     _, handed_on = update.run(make_batch(), ["first part", "second part"])
     assert seen == ["first part", "second part"]
     assert handed_on == [4, 4]
@@ -182,13 +179,7 @@ def test_weights_are_projected_after_each_update() -> None:
         loss=lambda batch: Loss(value=layer(batch.images.flatten(1)).square().mean(), metrics={}),
         project=clip,
     )
-    update = PhaseUpdate(
-        phase,
-        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
-        schedule=cosine,
-        settings=make_settings(),
-        device=CPU,
-    )
+    update = update_of(phase)
     update.run(make_batch())
     assert layer.weight.abs().max() <= 0.01
 
@@ -197,13 +188,7 @@ def test_recorded_modules_are_not_frozen() -> None:
     trained, recorded, other = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
     phase = Phase(name="only", modules=(trained,), loss=lambda batch: Loss(value=trained.weight.sum(), metrics={}))
     recording = dataclasses.replace(phase, records=(recorded,))
-    update = PhaseUpdate(
-        recording,
-        optimizer=functools.partial(torch.optim.SGD, lr=0.1),
-        schedule=cosine,
-        settings=make_settings(),
-        device=CPU,
-    )
+    update = update_of(recording)
     frozen = FrozenOutside([update], [*trained.parameters(), *recorded.parameters(), *other.parameters()])
     frozen.enter(update)
     assert [module.weight.requires_grad for module in (trained, recorded, other)] == [True, True, False]
@@ -221,12 +206,8 @@ def test_a_state_that_lost_its_strides_in_a_file_goes_on_as_before(is_fused: boo
             value = layer(batch.images.expand(-1, 3, -1, -1)).square().mean()
             return Loss(value=value, metrics={"square_nats": value})
 
-        update = PhaseUpdate(
-            Phase(name="only", modules=(layer,), loss=loss),
-            optimizer=functools.partial(torch.optim.Adam, lr=0.1, fused=is_fused),
-            schedule=cosine,
-            settings=make_settings(),
-            device=CPU,
+        update = update_of(
+            Phase(name="only", modules=(layer,), loss=loss), functools.partial(torch.optim.Adam, lr=0.1, fused=is_fused)
         )
         return layer, update
 

@@ -24,10 +24,10 @@ from torch import Generator, Tensor
 from genlab.graphs import CudaGraphs
 from genlab.measures import Measure, bits_per_dim, negative_log_likelihood
 from genlab.models.base import GenerativeModel, evaluation_mode, require_labels_of_samples, table_side
-from genlab.models.capabilities import Completes, IsCausal, SamplesIncrementally
+from genlab.models.capabilities import Completes, Decoder, IsCausal, SamplesIncrementally
 from genlab.models.pixelcnn.given import given_mask, num_given_sites
 from genlab.models.pixelcnn.parallel import SamplingMethod, solve_symbols
-from genlab.models.pixelcnn.sampler import Decoder, draw_symbols, images_that_fit, invert_cdf
+from genlab.models.pixelcnn.sampler import draw_symbols, images_that_fit, invert_cdf
 from genlab.models.ranges import require_images
 from genlab.numerics import float32_products
 from genlab.parallel.collectives import share_rows

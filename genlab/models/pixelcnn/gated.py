@@ -26,11 +26,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genlab.models.capabilities import SamplesIncrementally
+from genlab.models.capabilities import Decoder, SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.gated_decoder import GatedDecoder
 from genlab.models.pixelcnn.gated_network import GatedNetwork
-from genlab.models.pixelcnn.sampler import Decoder
 from genlab.models.ranges import require_between, require_count
 from genlab.types import CompilationCost, ImageSpec
 

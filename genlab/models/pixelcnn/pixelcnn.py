@@ -22,11 +22,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genlab.models.capabilities import SamplesIncrementally
+from genlab.models.capabilities import Decoder, SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.pixelcnn_decoder import MaskedResidualDecoder
 from genlab.models.pixelcnn.pixelcnn_network import MaskedResidualNetwork, Normalization
-from genlab.models.pixelcnn.sampler import Decoder
 from genlab.types import ImageSpec
 
 

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from genlab.models.capabilities import SamplesIncrementally
+from genlab.models.capabilities import Decoder, SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.mixture import (
     MixtureParameters,
@@ -37,7 +37,7 @@ from genlab.models.pixelcnn.mixture import (
 )
 from genlab.models.pixelcnn.plus_plus_decoder import TwoStreamDecoder
 from genlab.models.pixelcnn.plus_plus_network import TwoStreamNetwork, modules_of
-from genlab.models.pixelcnn.sampler import Decoder, invert_cdf
+from genlab.models.pixelcnn.sampler import invert_cdf
 from genlab.models.ranges import require_between, require_count
 from genlab.nn.shifted import data_dependent_initialization
 from genlab.types import Batch, CompilationCost, ImageSpec

@@ -1,4 +1,4 @@
-"""The loop that draws an image symbol by symbol, and the interface of the decoders that it calls.
+"""The loop that draws an image symbol by symbol; :class:`genlab.models.capabilities.Decoder` is what it calls.
 
 A symbol is what one step draws: a sub-pixel, or a block of pixels. A site is a pixel with all its channels, or a
 block. Sites come in raster order, channels within a site in theirs.
@@ -8,7 +8,6 @@ Dimensions: n images, S channels (symbols per site), h rows and w columns of sit
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,44 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from genlab.graphs import Graphs
+from genlab.models.capabilities import Decoder, InvertingDecoder, RepeatingDecoder
 
 _PROBED_IMAGES = 8
 _MEMORY_SHARE = 0.5
 """Share of the free memory for the decoders' buffers; the rest is for temporary tensors of a row."""
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """Protocol of a network that takes the symbols one by one and caches its activations."""
-
-    def begin_row(self, row: int) -> None:
-        """Compute the part of a row that depends on the rows above only."""
-
-    def advance(self, column: int, channel: int) -> None:
-        """Compute the features of the next symbol from the symbols before it."""
-
-    def logits(self, column: int, channel: int) -> Float[Tensor, "n K"]:
-        """Return the unnormalised log-probabilities of the next symbol, fp32."""
-
-    def write(self, column: int, channel: int, symbols: Int[Tensor, " n"]) -> None:
-        """Store the drawn or given symbol."""
-
-
-@runtime_checkable
-class RepeatingDecoder(Decoder, Protocol):
-    """A decoder whose rows can be recorded as CUDA graphs: their state is in tensors that each row overwrites."""
-
-    @property
-    def row_period(self) -> int:
-        """The period of the rows: the operations of a row depend only on its number modulo this."""
-
-
-@runtime_checkable
-class InvertingDecoder(Decoder, Protocol):
-    """A decoder that draws the next symbol without the probabilities of all its values."""
-
-    def invert_cdf(self, column: int, channel: int, uniforms: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """Return :func:`invert_cdf` of the logits at temperature 1."""
 
 
 def invert_cdf(

@@ -131,7 +131,6 @@ def fix_window(attention: ReadAttention | WriteAttention, raw: Tensor) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_reading_with_as_many_narrow_filters_as_pixels_returns_the_image(channels: int) -> None:
-    torch.manual_seed(0)
     read = ReadAttention(num_units=2, num_filters=6, height=6, width=6, initial_bias=NO_BIAS).double()
     fix_window(read, parameters(read.grid, x=3.5, y=3.5, variance=1e-3, stride=1))
     images = torch.rand(2, 6, channels, 6, dtype=torch.float64)
@@ -141,7 +140,6 @@ def test_reading_with_as_many_narrow_filters_as_pixels_returns_the_image(channel
 
 
 def test_reading_is_the_products_of_the_paper_scaled_by_gamma() -> None:
-    torch.manual_seed(0)
     read = ReadAttention(num_units=2, num_filters=3, height=5, width=8, initial_bias=NO_BIAS).double()
     raw = parameters(read.grid, x=4.2, y=2.4, variance=0.8, stride=1.3, gamma=2.5)
     fix_window(read, raw)
@@ -154,7 +152,6 @@ def test_reading_is_the_products_of_the_paper_scaled_by_gamma() -> None:
 
 
 def test_writing_is_the_products_of_the_paper_divided_by_gamma() -> None:
-    torch.manual_seed(0)
     write = WriteAttention(num_units=2, num_filters=3, channels=2, height=5, width=8, initial_bias=NO_BIAS).double()
     raw = parameters(write.grid, x=4.2, y=2.4, variance=0.8, stride=1.3, gamma=2.5)
     fix_window(write, raw)
@@ -178,7 +175,6 @@ def test_windows_start_where_their_bias_says() -> None:
 
 
 def test_attention_is_computed_in_single_precision_under_autocast() -> None:
-    torch.manual_seed(0)
     write = WriteAttention(num_units=8, num_filters=3, channels=1, height=9, width=9, initial_bias=NO_BIAS)
     hidden = torch.randn(4, 8)
     expected = write(hidden)

@@ -19,7 +19,6 @@ def make_classifier(spec: ImageSpec | None = None, **changes: int) -> DRAWClassi
 
 
 def test_gradient_is_that_of_finite_differences() -> None:
-    torch.manual_seed(0)
     model = make_classifier(make_spec(num_classes=3, channels=2)).double()
     randomize(model, 0.2)
     batch = make_batch(model.spec, 5, dtype=torch.float64)
@@ -43,7 +42,6 @@ def test_untrained_classes_are_equally_likely_and_measures_are_per_example() -> 
 
 
 def test_it_learns_where_a_bright_pixel_is() -> None:
-    torch.manual_seed(0)
     images = torch.zeros(4, 1, 6, 6)
     for index, (row, column) in enumerate([(1, 1), (1, 4), (4, 1), (4, 4)]):
         images[index, 0, row, column] = 1

@@ -34,7 +34,6 @@ def seeded_loss(model: DRAW, batch: Batch) -> Tensor:
 
 def test_listing_mistake_5_kl_is_zero_where_the_posterior_is_the_prior() -> None:
     """T = 3 glimpses of Z = 2 latents: a constant of 1/2 or of T/2 for each glimpse would show."""
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.5)
     batch = make_batch(model.spec, 4)
@@ -46,7 +45,6 @@ def test_listing_mistake_5_kl_is_zero_where_the_posterior_is_the_prior() -> None
 
 
 def test_listing_mistake_5_kl_is_that_of_torch() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.5)
     observed = observe(model, make_batch(model.spec, 4))
@@ -54,7 +52,6 @@ def test_listing_mistake_5_kl_is_that_of_torch() -> None:
 
 
 def test_listing_mistake_6_every_glimpse_draws_fresh_noise() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
     correlation = correlation_of_noise(observe(model, make_batch(model.spec, 4000)))
@@ -63,7 +60,6 @@ def test_listing_mistake_6_every_glimpse_draws_fresh_noise() -> None:
 
 
 def test_reconstruction_is_the_negative_log_probability_of_the_last_canvas() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     batch = make_batch(model.spec, 3)
     torch.manual_seed(1)
@@ -80,7 +76,6 @@ def test_reconstruction_is_the_negative_log_probability_of_the_last_canvas() -> 
 def test_gradient_of_the_whole_loss_is_that_of_finite_differences(
     read_size: int | None, write_size: int | None, channels: int
 ) -> None:
-    torch.manual_seed(0)
     model = make_draw(make_spec(channels=channels, height=3), read_size=read_size, write_size=write_size).double()
     randomize(model, 0.1)
     batch = make_batch(model.spec, 2, dtype=torch.float64)
@@ -91,7 +86,6 @@ def test_gradient_of_the_whole_loss_is_that_of_finite_differences(
 
 def test_reading_everything_sees_the_image_beside_its_error() -> None:
     """The part of the encoder that is taken out of the loop, against the paper's [x, x_hat] in one product."""
-    torch.manual_seed(0)
     model = make_draw(read_size=None).double()
     randomize(model, 0.3)
     images = make_batch(model.spec, 3, dtype=torch.float64).images.transpose(1, 2)
@@ -120,7 +114,6 @@ def exact_log_probabilities(model: DRAW, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_bound_is_above_the_importance_weighted_bound_is_above_the_exact_likelihood() -> None:
-    torch.manual_seed(0)
     spec = make_spec(height=2, width=2)
     model = make_draw(spec, num_glimpses=2, latent_size=1, write_size=2).double()
     randomize(model, 0.35)
@@ -143,7 +136,6 @@ def test_bound_is_above_the_importance_weighted_bound_is_above_the_exact_likelih
 
 @torch.no_grad()
 def test_one_importance_sample_gives_the_bound_in_expectation() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
     image = make_batch(model.spec, 1).images
@@ -157,7 +149,6 @@ def test_one_importance_sample_gives_the_bound_in_expectation() -> None:
 @torch.no_grad()
 def test_importance_weights_do_not_depend_on_how_the_passes_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """512 images take two samples a pass; the rows of each pass belong to the images in their order."""
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
     images = make_batch(model.spec, 512).images.transpose(1, 2)
@@ -172,7 +163,6 @@ def test_importance_weights_do_not_depend_on_how_the_passes_are_cut(monkeypatch:
 
 @torch.no_grad()
 def test_curves_over_the_glimpses_end_in_the_bound() -> None:
-    torch.manual_seed(0)
     model = make_draw(num_glimpses=4)
     randomize(model, 0.3)
     batch = make_batch(model.spec, 6)
@@ -195,7 +185,6 @@ def test_curves_over_the_glimpses_end_in_the_bound() -> None:
 
 @torch.no_grad()
 def test_an_interpolation_goes_from_one_latent_to_the_next() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
     ends = model._noise(4)
@@ -218,7 +207,6 @@ def test_read_and_write_have_layers_of_their_own() -> None:
 
 @torch.no_grad()
 def test_a_write_uses_the_current_state_of_the_decoder_and_a_read_the_one_before() -> None:
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.5)
     state = model._initial_state(1)
@@ -239,7 +227,6 @@ def test_a_write_uses_the_current_state_of_the_decoder_and_a_read_the_one_before
 def test_every_shape_trains_and_draws(
     read_size: int | None, write_size: int | None, channels: int, num_levels: int
 ) -> None:
-    torch.manual_seed(0)
     spec = make_spec(channels=channels, height=5, width=4, num_levels=num_levels)
     model = make_draw(spec, read_size=read_size, write_size=write_size, initial_canvas="training_mean")
     batch = make_batch(spec, 6)
@@ -262,7 +249,6 @@ def test_every_shape_trains_and_draws(
 @pytest.mark.slow
 def test_training_lowers_the_bound_below_that_of_independent_pixels() -> None:
     """Images of one column in four: a per-pixel model needs 9 nats, one that knows the column log 4 = 1.39."""
-    torch.manual_seed(0)
     spec = make_spec()
     images = torch.zeros(4, 1, 4, 4)
     for column in range(4):
@@ -294,7 +280,6 @@ def test_canvas_starts_at_the_logits_of_the_training_mean() -> None:
 
 
 def test_samples_are_the_last_canvases_and_follow_the_generator() -> None:
-    torch.manual_seed(0)
     model = make_draw(make_spec(channels=3))
     randomize(model, 0.5)
     first = model.sample(4, generator=torch.Generator().manual_seed(7))
@@ -317,7 +302,6 @@ def test_a_row_of_the_picture_of_interpolations_is_an_arc(num_samples: int, num_
 
 def test_a_batch_is_its_images() -> None:
     """No example sees another: the measures of a batch are those of its parts, from the same noise."""
-    torch.manual_seed(0)
     model = make_draw()
     randomize(model, 0.3)
     images = make_batch(model.spec, 4).images.transpose(1, 2)
@@ -328,7 +312,6 @@ def test_a_batch_is_its_images() -> None:
 
 
 def test_autocast_keeps_canvas_states_and_loss_in_single_precision() -> None:
-    torch.manual_seed(0)
     model = make_draw(num_units=64)
     batch = make_batch(model.spec, 4)
     expected = seeded_loss(model, batch)

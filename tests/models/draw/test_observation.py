@@ -20,7 +20,6 @@ from tests.models.tiny import make_spec
     ("kind", "num_levels"), [(Bernoulli, 2), *product((Binomial, DiscretizedLogistic), (2, 3, 17, 256))]
 )
 def test_probabilities_of_all_levels_of_every_channel_sum_to_one(kind: type[ObservationModel], num_levels: int) -> None:
-    torch.manual_seed(0)
     observation = kind(make_spec(channels=2, num_levels=num_levels)).double()
     for channel in range(2):
         canvas = torch.randn(1, 1, 2, 1, dtype=torch.float64).expand(num_levels, -1, -1, -1)
@@ -54,7 +53,6 @@ def test_binomial_of_one_trial_is_the_bernoulli() -> None:
 
 
 def test_logistic_starts_at_the_spread_of_each_channel() -> None:
-    torch.manual_seed(0)
     observation = DiscretizedLogistic(make_spec(channels=2, num_levels=256))
     images = 0.5 + torch.tensor([0.05, 0.1])[:, None] * torch.randn(5000, 4, 2, 4)
     observation.initialize(images)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from genlab.checks.autoregressive import influence
+from genlab.checks.autoregressive import completion_keeps_what_is_given, influence
 from genlab.checks.likelihood import every_image, log_total_probability
+from genlab.checks.subject import Subject
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.blocks import PixelCNNBlocks
 from genlab.models.pixelcnn.gated import GatedPixelCNN
@@ -127,16 +128,8 @@ def test_samples_have_the_models_probabilities(kind):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_completion_keeps_given_pixels_and_depends_on_nothing_else(kind):
-    model = make(kind, make_spec(height=4, width=4))
-    images = make_batch(model.spec, 3).images
-    hidden = images.clone()
-    hidden[:, :, 2:] = 1 - hidden[:, :, 2:]
-    one, other = (model.complete(x, 2, generator=torch.Generator().manual_seed(1)) for x in (images, hidden))
-    assert torch.equal(one[:, :, :2], images[:, :, :2])
-    assert torch.equal(one, other)
-    assert torch.equal(model.complete(images, 4), images)
-    free = model.complete(images, 0, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(free, model.sample(3, generator=torch.Generator().manual_seed(1)))
+    subject = Subject(make=functools.partial(make, kind), spec=make_spec(height=4, width=4))
+    assert completion_keeps_what_is_given(subject).result == "held"
 
 
 def test_completion_draws_from_the_conditional_distribution():

@@ -142,7 +142,6 @@ def gradient_penalty(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_the_gradient_penalty_trains_the_same():
-    torch.manual_seed(0)
     builtin = critic(builtin_layers()).double()
     reference = critic(reference_layers()).double()
     reference.load_state_dict(builtin.state_dict())
@@ -198,7 +197,6 @@ def test_spectral_norm_wraps_the_layers():
 @pytest.mark.parametrize("family", [builtin_layers(), reference_layers()], ids=["builtin", "reference"])
 def test_bfloat16_autocast(family):
     """As PyTorch's layers: bfloat16 inside, gradients of the weights in their own precision."""
-    torch.manual_seed(0)
     network = critic(family)
     x = torch.rand(4, 1, 8, 8)
     exact = network(x)
@@ -220,7 +218,6 @@ def test_autocast_leaves_double_precision_alone():
 
 
 def test_channels_last():
-    torch.manual_seed(0)
     network = critic(reference_layers())
     x = torch.rand(2, 1, 8, 8)
     last = copy.deepcopy(network).to(memory_format=torch.channels_last)
@@ -237,7 +234,6 @@ def test_channels_last():
 
 @pytest.mark.gpu
 def test_on_a_gpu():
-    torch.manual_seed(0)
     builtin = critic(builtin_layers()).double()
     reference = critic(reference_layers()).double()
     reference.load_state_dict(builtin.state_dict())
