@@ -97,7 +97,7 @@ def no_leak(subject: Subject) -> Finding:
         used = float((moved.triu(1) > _MOVED).sum()) / max(num_earlier, 1)
         num_pairs = moved.numel() - num_earlier
         seen = f"{described(spec)}: leak {largest:.1e} in {num_pairs} pairs, {used:.0%} of earlier symbols matter"
-        if largest > _MOVED:
+        if not largest <= _MOVED:  # NaN too
             seen = f"{described(spec)}: symbol {symbol} moves prediction {prediction} by {largest:.2g} nats"
             return held_if(False, seen)
         findings.append(seen)

@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genlab.checks.subject import DoesNotApply, Finding, Subject, has, held_if, likelihood_measure, require
+from genlab.checks.subject import (
+    DoesNotApply,
+    Finding,
+    Subject,
+    has,
+    held_if,
+    importance_weighted_measure,
+    likelihood_measure,
+    require,
+)
 from genlab.checks.variational import log_prior_ratio, observe
 from genlab.models.base import Model
 from genlab.models.capabilities import HasKL, IsCausal
@@ -25,6 +34,7 @@ _SMALLEST = ((2, 4), (2, 2), (4, 4))
 _SAME_TOTAL = 5e-4
 _SAME_LIKELIHOOD = 1e-4
 _NUM_DRAWS = 8
+_NUM_SAMPLES = 5
 _NUM_ERRORS = 5
 
 
@@ -113,34 +123,47 @@ def probabilities_sum_to_one(subject: Subject) -> Finding:
     """Check that the probabilities of all images, or of all with an equal beginning, sum to one."""
     for model, spec, measure in _on_small_images(subject, "exact"):
         total, count = log_total_probability(model, spec, measure)
-        return held_if(
-            abs(total) < _SAME_TOTAL, f"log of the sum {total:+.1e} over {count} images of {described(spec)}"
-        )
+        nats = spec.channels * spec.height * spec.width * math.log(spec.num_levels)  # about those of an image
+        rounding = max(_SAME_TOTAL, 4 * torch.finfo(torch.float32).eps * nats)
+        return held_if(abs(total) < rounding, f"log of the sum {total:+.1e} over {count} images of {described(spec)}")
     raise DoesNotApply("it declares no exact likelihood of images few enough to sum over")
 
 
 def bound_sums_to_at_most_one(subject: Subject) -> Finding:
-    """Check that the exponential of a bound on log p(x), summed over all images, is at most one."""
+    """Check that the exponential of a bound on log p(x), summed over all images, is at most one.
+
+    So is that of an importance-weighted bound, whose expectation is one for every number of samples.
+    """
     for model, spec, measure in _on_small_images(subject, "upper bound"):
-        total, error, count = log_total_under_the_bound(model, spec, measure)
-        told = f"log of the sum {total:+.2g} +- {error:.1g} over {count} images of {described(spec)}"
-        return held_if(total < _NUM_ERRORS * error + _SAME_TOTAL, f"{told}, at most 0 for a bound")
+        batch = every_image(spec)
+        totals = [(measure, *log_total_under_the_bound(model, batch, measure))]
+        if (weighted := importance_weighted_measure(model)) is not None:
+            totals.append((weighted, *log_total_of_weights(model, batch, weighted)))
+        told = ", ".join(f"{total:+.2g} +- {error:.1g} by {name}" for name, total, error in totals)
+        return held_if(
+            all(total < _NUM_ERRORS * error + _SAME_TOTAL for _, total, error in totals),
+            f"log of the sum {told}, over {len(batch.images)} images of {described(spec)}; at most 0 for a bound",
+        )
     raise DoesNotApply("it declares no upper bound on -log p(x) of images few enough to sum over")
 
 
 @torch.no_grad()
-def log_total_under_the_bound(model: Model, spec: ImageSpec, measure: str) -> tuple[float, float, int]:
+def log_total_under_the_bound(model: Model, batch: Batch, measure: str) -> tuple[float, float]:
     """Return an estimate of the log of the total probability of all images that a bound implies.
 
     With a KL the importance weights of single draws are summed, whose expectation is exactly one if bound and KL are
     right: p(x | z) is the bound without the KL. Otherwise the bound is averaged over the draws, and the sum is less
-    than one. The standard error is that of the logarithm: that of the sum grows with the sum, of which a few images can
-    be nearly all, and would hide a wrong bound.
+    than one.
+
+    Args:
+        model: In evaluation mode.
+        batch: All images.
+        measure: Key of the bound on the negative log-likelihood in nats.
 
     Returns:
-        The log of the sum, its standard error, and the number of images.
+        The log of the sum, and its standard error: that of the sum itself grows with the sum, of which a few images can
+        be nearly all, and would hide a wrong bound.
     """
-    batch = every_image(spec)
     logs = []
     for _ in range(_NUM_DRAWS):
         if has(model, HasKL):
@@ -150,15 +173,34 @@ def log_total_under_the_bound(model: Model, spec: ImageSpec, measure: str) -> tu
             logs.append(kl - observed.measures[measure] + log_prior_ratio(observed))
         else:
             logs.append(-model.evaluate(batch)[measure])
-    draws = torch.stack(logs).double()  # (draws, n)
     if has(model, HasKL):
-        of_images = draws.logsumexp(0) - math.log(_NUM_DRAWS)
-        variances = (draws - of_images).exp().var(0)  # of a draw, relative to its image's mean
-    else:
-        variances = draws.var(0)
-        of_images = draws.mean(0) - variances / (2 * _NUM_DRAWS)  # the exponential of a noisy mean is too large
+        return _log_total_of_weights(logs)
+    draws = torch.stack(logs).double()  # (draws, n)
+    variances = draws.var(0)
+    # The exponential of a noisy mean is too large.
+    return _with_error(draws.mean(0) - variances / (2 * _NUM_DRAWS), variances)
+
+
+@torch.no_grad()
+def log_total_of_weights(model: Model, batch: Batch, measure: str) -> tuple[float, float]:
+    """Return the same for an importance-weighted bound: its exponential is the mean of K weights, as of single draws.
+
+    A bound of the sum or of the largest of the weights agrees with the other bound for K = 1, and not here.
+    """
+    draws = (model.diagnose(batch, num_importance_samples=_NUM_SAMPLES)[measure] for _ in range(_NUM_DRAWS))
+    return _log_total_of_weights([-nats for nats in draws])
+
+
+def _log_total_of_weights(logs: list[Tensor]) -> tuple[float, float]:
+    draws = torch.stack(logs).double()  # (draws, n)
+    of_images = draws.logsumexp(0) - math.log(len(draws))
+    return _with_error(of_images, (draws - of_images).exp().var(0))
+
+
+def _with_error(of_images: Tensor, variances: Tensor) -> tuple[float, float]:
+    """Return the log of the sum over images and its standard error; variances are of a draw, relative to the mean."""
     error = math.sqrt(float((of_images.softmax(0).square() * variances).sum()) / _NUM_DRAWS)
-    return float(of_images.logsumexp(0)), error, len(batch.images)
+    return float(of_images.logsumexp(0)), error
 
 
 def _on_small_images(subject: Subject, kind: Literal["exact", "upper bound"]) -> Iterator[tuple[Model, ImageSpec, str]]:

@@ -63,6 +63,11 @@ def likelihood_measure(model: Model, kind: Literal["exact", "upper bound"]) -> s
     return next(names, None)
 
 
+def importance_weighted_measure(model: Model) -> str | None:
+    """Return the key of ``diagnose`` that the model declares as an importance-weighted bound; None if absent."""
+    return next((name for name, it in model.measures.items() if it.is_importance_weighted), None)
+
+
 def has(model: nn.Module, capability: type[object]) -> bool:
     """Return True if the model has all attributes and methods of a capability."""
     return not _missing(model, capability)

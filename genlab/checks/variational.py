@@ -5,6 +5,7 @@ Dimensions: B batch, D latents of all groups.
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple, cast
 
 import torch
@@ -12,7 +13,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from genlab.checks.subject import DoesNotApply, Finding, Subject, held_if, likelihood_measure, require
+from genlab.checks.subject import (
+    DoesNotApply,
+    Finding,
+    Subject,
+    held_if,
+    importance_weighted_measure,
+    likelihood_measure,
+    require,
+)
 from genlab.models.base import Model
 from genlab.models.capabilities import HasKL, HasPosteriorLayers, Latent
 from genlab.types import Batch
@@ -20,6 +29,7 @@ from genlab.types import Batch
 _NUM_IMAGES = 1000
 _ROUNDING = 1e-5
 _NUM_WEIGHTED = 500
+_DISTANCE = 3.0
 
 
 class Observed(NamedTuple):
@@ -104,9 +114,14 @@ def correlation_of_noise(observed: Observed) -> Float[Tensor, "D D"]:
 
 def _is_factorised(posterior: Distribution) -> bool:
     """Return True if each number that is drawn has a distribution of its own, with a mean and a deviation."""
-    while isinstance(posterior, Independent):
-        posterior = posterior.base_dist
-    return not posterior.event_shape and bool(torch.isfinite(posterior.mean).all())
+    base = _base_of(posterior)
+    return not base.event_shape and bool(torch.isfinite(base.mean).all())
+
+
+def _base_of(distribution: Distribution) -> Distribution:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def kl_is_zero_at_the_prior(subject: Subject) -> Finding:
@@ -126,9 +141,10 @@ def kl_is_that_of_torch(subject: Subject) -> Finding:
 
 
 def draws_are_of_the_posterior(subject: Subject) -> Finding:
-    """Check the mean and the variance of the draws: a variance taken for a deviation bounds no likelihood."""
+    """Check the distribution of the draws, and their mean and variance: a variance for a deviation bounds nothing."""
     model = require(subject.fresh(randomized=True).eval(), HasKL)
-    noise = noise_of(observe(model, subject.batch(_NUM_IMAGES))).double()
+    observed = observe(model, subject.batch(_NUM_IMAGES))
+    noise = noise_of(observed).double()
     errors = [  # of the mean, whose expectation is zero, and of the square, one; each in its standard errors
         (values.mean(0) - expected).abs() / values.std(0) * math.sqrt(_NUM_IMAGES)
         for values, expected in ((noise, 0.0), (noise.square(), 1.0))
@@ -136,11 +152,27 @@ def draws_are_of_the_posterior(subject: Subject) -> Finding:
     # The largest of thousands of means is about four standard errors from its expectation.
     of_mean, of_square = (float(error.max()) for error in errors)
     variances = noise.square().mean(0)
+    distance = _distance_of_draws(observed)
+    told = "" if distance is None else f"; distance of their distribution {distance:.2f}, by chance below {_DISTANCE:g}"
     return held_if(
-        max(of_mean, of_square) < 6,
+        of_mean < 6 and of_square < 6 and (distance is None or distance < _DISTANCE),
         f"variance of the draws by that of the posterior {float(variances.min()):.3g} to {float(variances.max()):.3g}; "
-        f"largest error of a mean {of_mean:.1f}, of a variance {of_square:.1f} standard errors",
+        f"largest error of a mean {of_mean:.1f}, of a variance {of_square:.1f} standard errors{told}",
     )
+
+
+def _distance_of_draws(observed: Observed) -> float | None:
+    """Return the Kolmogorov-Smirnov distance of all draws from their posteriors, times the root of their number.
+
+    None if a posterior has no cumulative distribution function. Above 3 it is by chance with a probability of 3e-8.
+    """
+    try:
+        quantiles = [_base_of(latent.posterior).cdf(latent.value).flatten() for latent in observed.latents]
+    except NotImplementedError:
+        return None
+    ordered = torch.cat(quantiles).double().sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=torch.float64) / len(ordered)
+    return math.sqrt(len(ordered)) * float(torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max())
 
 
 def noise_is_fresh(subject: Subject) -> Finding:
@@ -148,8 +180,9 @@ def noise_is_fresh(subject: Subject) -> Finding:
     model = require(subject.fresh(randomized=True).eval(), HasKL)
     correlation = correlation_of_noise(observe(model, subject.batch(_NUM_IMAGES)))
     largest = float((correlation - torch.eye(len(correlation))).abs().max())
-    # The largest of thousands of correlations of independent noise is about four standard deviations.
-    limit = 6 / math.sqrt(_NUM_IMAGES)
+    # Of as many independent pairs one is above this in a millionth of the cases.
+    num_pairs = len(correlation) * (len(correlation) - 1) / 2
+    limit = -NormalDist().inv_cdf(5e-7 / num_pairs) / math.sqrt(_NUM_IMAGES)
     return held_if(
         largest < limit, f"largest correlation of two latents' noise {largest:.3f}, by chance below {limit:.3f}"
     )
@@ -172,7 +205,7 @@ def bound_agrees_with_importance_weights(subject: Subject) -> Finding:
     """Check that the bound equals that of one importance sample in expectation, and exceeds that of five."""
     model = subject.fresh().eval()
     bound = likelihood_measure(model, "upper bound")
-    weighted = next((name for name, measure in model.measures.items() if measure.is_importance_weighted), None)
+    weighted = importance_weighted_measure(model)
     if bound is None or weighted is None:
         raise DoesNotApply("it declares no importance-weighted bound beside an upper bound")
     batch = subject.batch(_NUM_WEIGHTED)

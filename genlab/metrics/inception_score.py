@@ -2,11 +2,12 @@
 
 Salimans et al. 2016, arXiv:1606.03498, section 4:
 
-    exp(E_x KL(p(y | x) || p(y))), between 1 and the number of classes, with the class probabilities of some classifier
+    exp(E_x KL(p(y | x) || p(y))), at least 1 and at most the number of classes, with the probabilities of a classifier
 
 With Inception-v3's probabilities this is the Inception score. Weaknesses: it never looks at real images; one perfect
 picture of each class scores highest; it says nothing outside the classes of its classifier (Barratt & Sharma 2018,
-arXiv:1801.01973). Its value depends on the number of images in a part, so counts and parts belong to it.
+arXiv:1801.01973). It is too low by a factor that depends on the number of images in a part, which is also an upper
+limit of it, so counts and parts belong to the value.
 
 Dimensions: N images, K classes.
 """

@@ -58,7 +58,7 @@ def kernel_distance(first: Float[Tensor, "N F"], second: Float[Tensor, "M F"]) -
         + 2 * _interaction_within(within_second) / (num_second * (num_second - 1))
         + 4 * _interaction_across(across) / (num_first * num_second)
     )
-    # The difference is unbiased and noisy; the variance is at least that of the second-order terms.
+    # The difference is unbiased and noisy; below half the second-order variance it is nearly always too small.
     variance = max(jackknife - second_order, second_order / 2)
     return float(mean_first + mean_second - 2 * across_mean), math.sqrt(variance)
 

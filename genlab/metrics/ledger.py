@@ -1,5 +1,6 @@
 """The ledger: numbers with the facts that must be equal for a comparison."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
@@ -91,6 +92,12 @@ class Entry:
         return NOT_DECLARED if self.measure is None else self.measure.kind
 
 
+def _known_error(average: Average) -> float | list[float] | None:
+    """Return the standard error; None for one example, or one batch of a model that couples its images."""
+    values = average.standard_error if isinstance(average.standard_error, list) else [average.standard_error]
+    return None if average.num_examples < 2 or any(map(math.isnan, values)) else average.standard_error
+
+
 def entries_from(
     averages: Mapping[str, Average],
     declarations: Mapping[str, Measure],
@@ -120,7 +127,7 @@ def entries_from(
         Entry(
             name=name,
             value=average.mean,
-            standard_error=average.standard_error if average.num_examples > 1 else None,
+            standard_error=_known_error(average),
             measure=(declared := _as_measured(declarations.get(name), protocol)),
             split=split,
             num_examples=average.num_examples,

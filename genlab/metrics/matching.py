@@ -18,7 +18,7 @@ from torch import Tensor
 from genlab.data.dataset import Dataset, Split
 from genlab.measures import Measure
 from genlab.training.evaluation import Average, average_measures
-from genlab.types import Batch
+from genlab.types import UNLABELLED, Batch
 
 UNMATCHED = -1
 NUM_MATCHING_IMAGES = 10_000
@@ -86,7 +86,7 @@ def code_averages(
 ) -> dict[str, Average]:
     """Return the errors of a model's code on a split, after matching on up to 10,000 training images.
 
-    Nothing where the model has no code.
+    Nothing where the model has no code, or none of those images has a label.
 
     Args:
         model: In evaluation mode, on the device.
@@ -106,10 +106,12 @@ def code_averages(
             return {}
         codes.append(read)
         labels.append(batch.labels.cpu())
-    matchings = {
-        f"code_error_{matching}": match_codes(torch.cat(codes), torch.cat(labels), matching=matching)
-        for matching in MATCHINGS
-    }
+    all_labels = torch.cat(labels)
+    is_labelled = all_labels != UNLABELLED
+    if not is_labelled.any():
+        return {}
+    given = (torch.cat(codes)[is_labelled], all_labels[is_labelled])
+    matchings = {f"code_error_{matching}": match_codes(*given, matching=matching) for matching in MATCHINGS}
 
     def evaluate(batch: Batch) -> dict[str, Tensor]:
         predicted, expected = _codes(model, batch), batch.labels.cpu()

@@ -26,7 +26,8 @@ class Average:
 
     mean: float | list[float]
     standard_error: float | list[float]
-    """Standard deviation over examples divided by the square root of their number."""
+    """Standard deviation over examples divided by the square root of their number; of a model that couples the images
+    of a batch, over the means of batches."""
     num_examples: int
     """Examples that have the measure: of one that needs labels, the labelled ones."""
 
@@ -135,8 +136,10 @@ def averages_of_split(
     noisy = with_noise_of_their_own(
         batches, seed=seed, purpose=split, device=device, first=rank(), stride=num_processes()
     )
-    averages = average_measures(evaluate, noisy, declarations=declarations, is_shared=True)
-    if batching.group_size == 1:
+    averages = average_measures(
+        evaluate, noisy, declarations=declarations, is_shared=True, couples_images=batching.couples_images
+    )
+    if batching.group_size == 1 or batching.couples_images:
         return averages
     error = math.sqrt(batching.group_size)  # of so many times fewer independent values
     return {name: replace(it, standard_error=_times(error, it.standard_error)) for name, it in averages.items()}
@@ -168,6 +171,7 @@ def average_measures(
     *,
     declarations: Mapping[str, Measure] = MappingProxyType({}),
     is_shared: bool = False,
+    couples_images: bool = False,
 ) -> dict[str, Average]:
     """Return the averages of the measures of ``evaluate`` over all examples, in float64, for any batch sizes.
 
@@ -178,6 +182,8 @@ def average_measures(
         batches: May be none in some of several processes.
         declarations: Of the measures, by name; one without a declaration needs no labels.
         is_shared: True if the batches of all processes are averaged together; all of them must call this then.
+        couples_images: True if the measures of a batch depend on each other: their error is then that of the means of
+            the batches.
 
     Raises:
         ConfigurationError: A measure is not per example.
@@ -204,7 +210,11 @@ def average_measures(
         measured = in_turn(gathered(own))
     if not measured:
         raise ValueError("there are no images to evaluate")
-    return {name: _average(torch.cat([measures[name] for measures in measured])) for name in measured[0]}
+    of_batches = {name: [measures[name] for measures in measured] for name in measured[0]}
+    averages = {name: _average(torch.cat(values)) for name, values in of_batches.items()}
+    if not couples_images:
+        return averages
+    return {name: replace(it, standard_error=_error_of_batches(of_batches[name])) for name, it in averages.items()}
 
 
 def _in_float64(values: Tensor) -> Float[Tensor, "N ..."]:
@@ -222,6 +232,20 @@ def _average(values: Float[Tensor, "N ..."]) -> Average:
     mean = deviations.mean(0)
     variance = (deviations - mean).square().mean(0) / max(len(values) - 1, 1)
     return Average(mean=(origin + mean).tolist(), standard_error=variance.sqrt().tolist(), num_examples=len(values))
+
+
+def _error_of_batches(batches: list[Tensor]) -> float | list[float]:
+    """Return the standard error of the mean over examples if batches are independent and their examples are not.
+
+    NaN for one batch.
+    """
+    weights = torch.tensor([float(len(values)) for values in batches if len(values)], dtype=torch.float64)
+    if len(weights) < 2:
+        return torch.full_like(batches[0].mean(0), math.nan).tolist()
+    means = torch.stack([values.mean(0) for values in batches if len(values)])
+    shares = (weights / weights.sum()).to(means.device).view(-1, *[1] * (means.dim() - 1))
+    deviations = shares * (means - (shares * means).sum(0))
+    return (deviations.square().sum(0) * len(means) / (len(means) - 1)).sqrt().tolist()
 
 
 def scalar_means(averages: Mapping[str, Average]) -> dict[str, float]:

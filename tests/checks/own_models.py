@@ -79,7 +79,10 @@ class VAE(GenerativeModel):
             mean, log_std, value = self.encode(x)
             ratio = Normal(0.0, 1.0).log_prob(value) - Normal(mean, log_std.exp()).log_prob(value)
             weights.append(ratio.sum(1) - self.reconstruction(x, value))
-        return self.evaluate(batch) | {"weighted_nats": importance_weighted_nll(torch.stack(weights))}
+        return self.evaluate(batch) | {"weighted_nats": self.nll_of_weights(torch.stack(weights))}
+
+    def nll_of_weights(self, log_weights: Tensor) -> Tensor:
+        return importance_weighted_nll(log_weights)
 
     @torch.no_grad()
     def latents(self, batch: Batch) -> tuple[Latent, ...]:
@@ -123,6 +126,27 @@ class NoKL(VAE):
     def bound(self, images: Tensor) -> tuple[Tensor, Tensor]:
         bound, kl = super().bound(images)
         return bound - kl, kl
+
+
+class SumOfWeights(VAE):
+    """The sum of the importance weights for their mean."""
+
+    def nll_of_weights(self, log_weights: Tensor) -> Tensor:
+        return -log_weights.logsumexp(0)
+
+
+class LargestWeight(VAE):
+    """The largest of the importance weights for their mean."""
+
+    def nll_of_weights(self, log_weights: Tensor) -> Tensor:
+        return -log_weights.amax(0)
+
+
+class SignsForNoise(VAE):
+    """Noise of the right mean and variance, but of plus and minus one."""
+
+    def noise(self, like: Tensor) -> Tensor:
+        return super().noise(like).sign()
 
 
 class DecodesTheMean(VAE):

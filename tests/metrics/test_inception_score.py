@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from genlab.metrics.inception_score import inception_style_score
 
@@ -54,3 +55,13 @@ def test_fewer_images_than_parts_are_refused() -> None:
 
 def test_certain_classes_have_the_score_of_their_number() -> None:
     assert inception_style_score(torch.eye(5).repeat(20, 1).log(), num_parts=2)[0] == pytest.approx(5, abs=0.3)
+
+
+@pytest.mark.parametrize(("num_classes", "expected", "tolerance"), [(10, 9.955, 0.03), (1000, 560.0, 20.0)])
+def test_few_images_in_a_part_make_the_score_of_perfect_samples_low(
+    num_classes: int, expected: float, tolerance: float
+) -> None:
+    """By a factor of about exp((1 - K) / (2 n)) for n images in a part, and by more where n is not above K."""
+    logits = 1e4 * F.one_hot(torch.randint(num_classes, (10_000,)), num_classes).float()
+    score, _ = inception_style_score(logits)
+    assert abs(score - expected) < tolerance

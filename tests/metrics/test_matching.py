@@ -68,7 +68,7 @@ def test_codes_are_matched_on_training_images_and_measured_on_the_split() -> Non
     data = Dataset(
         name="tiny",
         stores={
-            "train": store([0, 0, 1, 1, 2], [2, 2, 0, 0, 1]),
+            "train": store([0, 0, 0, 0, 1, 1, 2], [-1, 2, -1, 2, 0, 0, 1]),  # unlabelled images match nothing
             "validation": store([0], [0]),
             "test": store([0, 1, 2, 3, 3], [2, 0, 0, 1, -1]),  # the last one, without a class, is left out
         },

@@ -37,6 +37,28 @@ def test_the_last_partial_batch_counts_by_its_size() -> None:
     assert average.standard_error == pytest.approx(math.sqrt(2.5) / math.sqrt(5))
 
 
+def test_coupled_images_have_the_error_of_the_means_of_their_batches() -> None:
+    """Images of a batch with one value are one draw: as if each batch were an example."""
+    of_batch = [0.5, 2.0, 4.0, 1.0]
+    given = batches([3, 3, 3, 3])
+
+    def evaluate(batch: Batch) -> dict[str, Tensor]:
+        values = torch.full((len(batch.images),), of_batch[int(batch.images[0]) // 3])
+        return {"x": values, "curve": torch.stack((values, -values), 1)}
+
+    found = average_measures(evaluate, given, couples_images=True)
+    expected = torch.tensor(of_batch).std().item() / 2
+    assert found["x"].mean == pytest.approx(torch.tensor(of_batch).mean().item())
+    assert found["x"].standard_error == pytest.approx(expected)
+    assert found["curve"].standard_error == pytest.approx([expected, expected])
+    unequal = average_measures(lambda batch: {"x": batch.images.flatten()}, batches([2, 2, 1]), couples_images=True)
+    deviations = [0.4 * (0.5 - 2), 0.4 * (2.5 - 2), 0.2 * (4 - 2)]
+    assert unequal["x"].standard_error == pytest.approx(math.sqrt(1.5 * sum(value**2 for value in deviations)))
+    alone = average_measures(lambda batch: {"x": batch.images.flatten()}, batches([5]), couples_images=True)["x"]
+    assert alone.mean == 2.0
+    assert math.isnan(alone.standard_error)  # type: ignore[arg-type]
+
+
 def test_curves_are_averaged_point_by_point() -> None:
     average = average_measures(
         lambda batch: {"c": torch.cat([batch.images.view(-1, 1), -batch.images.view(-1, 1)], 1)}, batches([3, 2])
@@ -148,7 +170,6 @@ def test_coupled_images_come_in_full_batches_of_mixed_images_and_each_counts_onc
     assert expected["size"].mean < 8
     assert found["mean"].num_examples == (limit or 37)
     assert found["mean"].mean == pytest.approx(expected["mean"].mean, rel=1e-12)
-    assert found["mean"].standard_error == pytest.approx(expected["mean"].standard_error, rel=1e-9)
     in_order = make_dataset(binarization="none").batches("test", batch_size=8, seed=0, device=torch.device("cpu"))
     assert not torch.equal(together[0], next(in_order).images.flatten(1)), "files may be ordered by class"
     assert torch.equal(together[0], measured(Batching(size=8, couples_images=True), limit=limit)[0][0])
