@@ -101,6 +101,7 @@ CHANGES = (
     Change(
         "`experiment=draw_classifier_cluttered_mnist_quick` has", "f863df6", ("draw_classifier_cluttered_mnist_quick",)
     ),
+    Change("Standard errors of a model that couples", "8229fd5"),
 )
 
 
