@@ -29,12 +29,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import to_tensor
 
+from benchmarks.composed import configuration_of
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, our_step
 from benchmarks.rows import keep_row
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import RunConfiguration, read_run_configuration
+from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
 from genlab.run.record import build_model
@@ -119,11 +118,10 @@ def plain_step(kind: str, model: Model) -> Callable[[Tensor], tuple[Tensor, Tens
 
 def our_updates(kind: str, way: str) -> tuple[RunConfiguration, Model, Callable[[Tensor], tuple[Tensor, Tensor]]]:
     """Return a model's own configuration, the model, and the updates of its phases on given images."""
-    with open_composer("train", config_dir=None) as composer:
-        overrides = [f"model={MODELS[kind]}", f"model.reuses_generated={str(way == 'reuse').lower()}"]
-        overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}", "device=cpu"]
-        overrides += [f"trainer.batch_size={BATCH_SIZE}", *(f"trainer.{name}_interval=0" for name in QUIET)]
-        configuration = read_run_configuration(plain(composer.compose(overrides)))
+    overrides = [f"model={MODELS[kind]}", f"model.reuses_generated={str(way == 'reuse').lower()}"]
+    overrides += [f"trainer.precision={'bfloat16' if way == 'bf16' else 'float32'}", "device=cpu"]
+    overrides += [f"trainer.batch_size={BATCH_SIZE}", *(f"trainer.{name}_interval=0" for name in QUIET)]
+    configuration = configuration_of(*overrides)
     torch.manual_seed(0)
     model = build_model(configuration, SPEC)
     updates = [
@@ -220,7 +218,6 @@ def main() -> None:
     parser.add_argument("--data", action="store_true", help="fetch the batches, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    register_resolvers()
     for kind in MODELS if arguments.networks == "all" else (arguments.networks,):
         for way in WAYS if arguments.way == "all" else (arguments.way,):
             compare(kind, way, rounds=arguments.rounds, steps=10 if kind == "mlp" else 3, with_data=arguments.data)

@@ -33,12 +33,10 @@ from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
+from benchmarks.composed import configuration_of
 from genlab.config.build import build
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
 from genlab.config.schema import (
     RunConfiguration,
-    read_run_configuration,
 )
 from genlab.data.dataset import Dataset
 from genlab.metrics.generation import draw_images
@@ -65,8 +63,7 @@ def configured(model: str, *overrides: str) -> tuple[RunConfiguration, Dataset]:
         "device=cpu",
         *(f"trainer.{name}_interval=0" for name in QUIET),
     ]
-    with open_composer("train", config_dir=None) as composer:
-        configuration = read_run_configuration(plain(composer.compose(words)))
+    configuration = configuration_of(*words)
     dataset: Dataset = build(configuration.dataset, "dataset", expects=Dataset)
     return configuration, dataset
 
@@ -273,7 +270,6 @@ def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _prepared(work: Callable[..., Any], *arguments: Any) -> Any:
-    register_resolvers()
     return work(*arguments)
 
 

@@ -18,12 +18,10 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.composed import configuration_of
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, bare_step, our_step
 from benchmarks.rows import keep_row
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import read_run_configuration
 from genlab.launch.allocator import keep_freed_memory
 
 MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
@@ -39,8 +37,7 @@ def measure(name: str, rounds: int, steps: int, *, compiles: bool) -> dict[str, 
     words += ["trainer.compile=true"] if compiles else []
     words += ["trainer.precision=float32"] if name in MOST_OVER_LIMIT else []
     words += ["model.channels=24"] if kind == "colour" and model == "gated_pixelcnn" else []
-    with open_composer("train", config_dir=None) as composer:
-        configuration = read_run_configuration(plain(composer.compose(words)))
+    configuration = configuration_of(*words)
     dataset = noise_dataset(random_levels(1000, *((3, 32, 32) if kind == "colour" else (1, 28, 28))))
     seconds: dict[str, list[float]] = {"bare": [], "genlab": [], "limit": []}
     matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE)
@@ -71,7 +68,6 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    register_resolvers()
     for name in arguments.models:
         seconds = measure(name, arguments.rounds, arguments.steps, compiles=arguments.compile)
         bare, ours, limit = seconds["bare"], seconds["genlab"], seconds["limit"]

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from benchmarks.composed import values_of
 from genlab.config.build import bind
 from genlab.config.catalogue import options_of, with_inherited
-from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
@@ -25,13 +25,7 @@ def options(group: str) -> list[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def resolvers() -> None:
-
     register_resolvers()
-
-
-def composed(*overrides: str) -> dict[str, object]:
-    with open_composer("train", config_dir=None) as composer:
-        return plain(composer.compose([*overrides]))
 
 
 def test_the_lists_of_models_data_sets_and_experiments_show_whole_sentences() -> None:
@@ -77,7 +71,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
             choice = [f"{group}={name}"]
             if group == "dataset" and name == "folder":
                 choice.append("dataset.root=somewhere")
-            values = composed(*choice)
+            values = values_of(*choice)
             read_run_configuration(values)
             seen += 1
         assert names, group
@@ -111,13 +105,13 @@ def test_every_part_of_a_model_binds() -> None:
     assert len(parts) >= 20
     for part in parts:
         model = "draw" if part.parent.name == "observation" else "gan"
-        read_run_configuration(composed(f"model={model}", f"{part.parent.as_posix()}={part.name}"))
+        read_run_configuration(values_of(f"model={model}", f"{part.parent.as_posix()}={part.name}"))
 
 
 def test_every_technique_binds() -> None:
     names = options("technique")
     assert len(names) >= 9
-    values = composed("model=gan", f"technique=[{','.join(names)}]")
+    values = values_of("model=gan", f"technique=[{','.join(names)}]")
     read_run_configuration(values)
     assert set(OmegaConf.select(OmegaConf.create(values), "model.techniques")) == set(names)
 
@@ -149,7 +143,7 @@ def test_every_launcher_and_sweeper_of_the_tree_is_a_plugin_that_takes_its_keys(
 
 def test_a_trainer_wins_over_the_recipe_which_wins_over_the_base() -> None:
     def steps(*overrides: str) -> object:
-        return OmegaConf.select(OmegaConf.create(composed(*overrides)), "trainer.num_steps")
+        return OmegaConf.select(OmegaConf.create(values_of(*overrides)), "trainer.num_steps")
 
     base, recipe, smoke = steps("recipe=none"), steps(), steps("trainer=smoke")
     assert len({base, recipe, smoke}) == 3
@@ -171,18 +165,18 @@ def test_every_model_names_a_recipe_and_every_recipe_is_named() -> None:
 
 
 def test_an_empty_list_of_loggers_leaves_none() -> None:
-    assert read_run_configuration(composed("logger=[]")).loggers == {}
+    assert read_run_configuration(values_of("logger=[]")).loggers == {}
 
 
 @pytest.mark.slow
 def test_an_optimizer_that_the_recipe_was_not_made_for_keeps_its_own_numbers() -> None:
     for model in ("dcgan", "infogan"):
-        chosen = composed(f"model={model}", "optimizer=rmsprop")
+        chosen = values_of(f"model={model}", "optimizer=rmsprop")
         read_run_configuration(chosen)
-        assert chosen["optimizer"] == composed("recipe=none", "optimizer=rmsprop")["optimizer"]
-        assert chosen["trainer"] == composed(f"model={model}")["trainer"]
-    assert composed("model=dcgan", "optimizer=adam")["optimizer"]["default"]["betas"] == [0.5, 0.999]
-    assert composed("model=dcgan", "optimizer.default.lr=1")["optimizer"]["default"]["lr"] == 1
+        assert chosen["optimizer"] == values_of("recipe=none", "optimizer=rmsprop")["optimizer"]
+        assert chosen["trainer"] == values_of(f"model={model}")["trainer"]
+    assert values_of("model=dcgan", "optimizer=adam")["optimizer"]["default"]["betas"] == [0.5, 0.999]
+    assert values_of("model=dcgan", "optimizer.default.lr=1")["optimizer"]["default"]["lr"] == 1
 
 
 def test_a_phase_is_merged_over_the_default_unless_it_names_a_target() -> None:
@@ -214,7 +208,7 @@ def test_every_dataset_names_a_function_that_gives_a_dataset() -> None:
     from genlab.data.dataset import Dataset
 
     for name in options("dataset"):
-        node = composed(f"dataset={name}", *(["dataset.root=x"] if name == "folder" else []))["dataset"]
+        node = values_of(f"dataset={name}", *(["dataset.root=x"] if name == "folder" else []))["dataset"]
         assert bind(node, "dataset", expects=Dataset).target.__module__.startswith("genlab.data")
 
 

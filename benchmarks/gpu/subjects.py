@@ -9,13 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import composed
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.recorded_graph import RecordedGraphs
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
 from genlab.config.schema import (
     RunConfiguration,
-    read_run_configuration,
 )
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
@@ -57,9 +55,7 @@ def noise_images(subject: Subject, *, num_images: int = 2048) -> Dataset:
 @functools.cache
 def configuration_of(*overrides: str, quiet: bool = True) -> RunConfiguration:
     """Compose a run's configuration; a quiet one has no end and nothing but steps."""
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose([*overrides, *(_QUIET if quiet else ())])))
+    return composed.configuration_of(*overrides, *(_QUIET if quiet else ()))
 
 
 def build_on(subject: Subject, device: torch.device, *overrides: str) -> Model:

@@ -5,12 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from benchmarks.composed import configuration_of
 from genlab.checks.invariants import INVARIANTS, find, findings
 from genlab.checks.subject import Finding, Subject, fitting_subject
-from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.models.draw.draw import DRAW
@@ -57,9 +55,7 @@ def test_a_measure_that_the_model_does_not_declare_is_reported() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_of_the_tree_holds(name: str) -> None:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        configuration = read_run_configuration(plain(composer.compose([f"model={name}"])))
+    configuration = configuration_of(f"model={name}")
     found = dict(findings(subject_of(functools.partial(build_model, configuration))))
     assert {key: finding.seen for key, finding in found.items() if finding.result == "FAILED"} == {}
     assert sum(finding.result == "held" for finding in found.values()) >= 5

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.composed import values_of
 from genlab.config.build import build
-from genlab.config.compose import open_composer, plain
 from genlab.data.dataset import Dataset
 from tests.conftest import Outcome
 
@@ -46,8 +46,7 @@ def test_the_list_does_without_torch() -> None:
 def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     outcome = genlab("datasets", *arguments, "dataset.size=8", "dataset.binarization=none")
     assert outcome.code == 0, outcome.errors
-    with open_composer("train", config_dir=None) as composer:
-        values = plain(composer.compose(["dataset=digits", "dataset.size=8", "dataset.binarization=none"]))
+    values = values_of("dataset=digits", "dataset.size=8", "dataset.binarization=none")
     dataset = build(values["dataset"], "dataset", expects=Dataset)
     lines = outcome.output.splitlines()
     assert lines[0] == dataset.provenance

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
+from benchmarks.composed import values_of
 from genlab.config.parts import with_replaced_parts
 from genlab.config.schema import read_run_configuration
 from genlab.errors import ConfigurationError
@@ -38,10 +37,8 @@ def test_what_the_new_part_does_not_take_is_left_out_unless_it_was_typed() -> No
 
 @pytest.mark.parametrize(("preset", "network"), thinned([(preset, net) for preset in PRESETS for net in NETWORKS], 4))
 def test_every_preset_takes_other_networks_or_says_what_to_set(preset: str, network: str) -> None:
-    register_resolvers()
     overrides = [f"model={preset}", f"model/generator={network}", f"model/discriminator={network}"]
-    with open_composer("train", config_dir=None) as composer:
-        values = with_replaced_parts(plain(composer.compose(overrides)), overrides)
+    values = with_replaced_parts(values_of(*overrides), overrides)
     refused = (preset, network) == ("r3gan", "dcgan")  # for its batch normalisation
     with pytest.raises(ConfigurationError, match=r": set model\.") if refused else nullcontext():
         build_model(read_run_configuration(values), SPEC)

@@ -6,11 +6,10 @@ from itertools import product
 import pytest
 import torch
 
+from benchmarks.composed import values_of
 from genlab.checks.interface import measures_are_of_the_image, state_survives
 from genlab.checks.subject import Subject
-from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
-from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import ConfigurationError
 from genlab.models.base import GenerativeModel, Model
@@ -48,9 +47,7 @@ def test_the_models_are_seen() -> None:
 
 @functools.cache
 def configuration(name: str) -> RunConfiguration:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        values = plain(composer.compose([f"model={name}"]))
+    values = values_of(f"model={name}")
     return read_run_configuration({**values, "model": shrunk(values["model"])})
 
 

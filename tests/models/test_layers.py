@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import RunConfiguration, read_run_configuration
+from benchmarks.composed import configuration_of
+from genlab.config.schema import RunConfiguration
 from genlab.errors import ConfigurationError
 from genlab.nn.convolution.layers import ReferenceConv2d, ReferenceConvTranspose2d
 from genlab.run.record import build_model
@@ -27,16 +26,8 @@ SMALL = {
 
 
 def configuration(model: str, layers: str, *overrides: str) -> RunConfiguration:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        choice = [
-            f"model={model}",
-            f"model/layers={layers}",
-            "trainer.precision=float32",
-            *SMALL.get(model, ()),
-            *overrides,
-        ]
-        return read_run_configuration(plain(composer.compose([*choice, *overrides])))
+    small = SMALL.get(model, ())
+    return configuration_of(f"model={model}", f"model/layers={layers}", "trainer.precision=float32", *small, *overrides)
 
 
 @pytest.mark.parametrize("model", SMALL)

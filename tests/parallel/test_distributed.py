@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 import genlab.train
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import RunConfiguration, read_run_configuration
+from benchmarks.composed import configuration_of
+from genlab.config.schema import RunConfiguration
 from genlab.errors import ConfigurationError, StoppedBySignal
 from genlab.parallel.collectives import alone as processes_alone
 from genlab.parallel.collectives import rank, same_draws
@@ -78,9 +77,7 @@ class Trained:
 
 
 def configuration(*arguments: str) -> RunConfiguration:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose([*COMMON, *arguments])))
+    return configuration_of(*COMMON, *arguments)
 
 
 def train(folder: Path, arguments: tuple[str, ...], patches: dict[str, Any], resumes: bool = False) -> Trained:

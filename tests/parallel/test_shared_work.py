@@ -13,9 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import read_run_configuration
+from benchmarks.composed import configuration_of
 from genlab.metrics.generation import IMAGES_AT_ONCE, draw_images
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import alone, rank, share_rows, shared_work
@@ -38,9 +36,7 @@ PLACES = {"draw": "draw.draw", "dcgan": "gan.gan", "cgan": "gan.gan", "gated_pix
 
 
 def built(name: str) -> GenerativeModel:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        configuration = read_run_configuration(plain(composer.compose([*MODELS[name], "dataset.size=8"])))
+    configuration = configuration_of(*MODELS[name], "dataset.size=8")
     torch.manual_seed(0)
     model = build_model(configuration, SPEC)
     assert isinstance(model, GenerativeModel)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from genlab.config.compose import open_composer, plain
-from genlab.config.naming import register_resolvers
-from genlab.config.schema import RunConfiguration, read_run_configuration
+from benchmarks.composed import configuration_of
+from genlab.config.schema import RunConfiguration
 from genlab.run.record import save_configuration
 from genlab.types import ImageSpec
 
@@ -18,9 +17,7 @@ SPEC = ImageSpec(channels=1, height=8, width=8, num_levels=2, num_classes=10)
 
 @pytest.fixture(scope="module")
 def configuration() -> RunConfiguration:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        return read_run_configuration(plain(composer.compose(["model.num_glimpses=2", "model.num_units=8"])))
+    return configuration_of("model.num_glimpses=2", "model.num_units=8")
 
 
 @pytest.fixture

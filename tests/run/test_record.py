@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.composed import values_of
 from genlab.config.build import build
-from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
@@ -98,8 +98,7 @@ def test_a_damaged_or_hostile_file_is_refused(run_folder: Path, content: bytes) 
 
 
 def dataset_of(choice: str, **values: Any) -> dict[str, Any]:
-    with open_composer("train", config_dir=None) as composer:
-        node = plain(composer.compose([f"dataset={choice}"]))["dataset"]
+    node = values_of(f"dataset={choice}")["dataset"]
     return dict(node | values)
 
 

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from genlab.config.compose import open_composer, plain
+from benchmarks.composed import values_of
 from genlab.config.location import config_directory
-from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.errors import StoppedBySignal
 from genlab.models.base import Model
@@ -47,9 +46,7 @@ WORDS = (
 
 @functools.cache
 def composed(preset: str, *words: str) -> RunConfiguration:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        values = plain(composer.compose([f"model={preset}", *WORDS, *words]))
+    values = values_of(f"model={preset}", *WORDS, *words)
     return read_run_configuration({**values, "model": shrunk(values["model"])})
 
 

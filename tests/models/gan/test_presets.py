@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.composed import values_of
 from genlab.checks.phases import training_step
 from genlab.config.build import build
-from genlab.config.compose import open_composer, plain
 from genlab.config.location import config_directory
-from genlab.config.naming import register_resolvers
 from genlab.errors import ConfigurationError
 from genlab.models.base import Model
 from genlab.models.gan.gan import GAN
@@ -89,9 +88,7 @@ def shrink(node: dict[str, Any], name: str) -> None:
 
 @functools.cache
 def composed(*overrides: str) -> dict[str, Any]:
-    register_resolvers()
-    with open_composer("train", config_dir=None) as composer:
-        node: dict[str, Any] = plain(composer.compose([*overrides]))["model"]
+    node: dict[str, Any] = values_of(*overrides)["model"]
     return node
 
 
