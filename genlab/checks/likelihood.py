@@ -126,7 +126,7 @@ def probabilities_sum_to_one(subject: Subject) -> Finding:
         nats = spec.channels * spec.height * spec.width * math.log(spec.num_levels)  # about those of an image
         rounding = max(_SAME_TOTAL, 4 * torch.finfo(torch.float32).eps * nats)
         return held_if(abs(total) < rounding, f"log of the sum {total:+.1e} over {count} images of {described(spec)}")
-    raise DoesNotApply("it declares no exact likelihood of images few enough to sum over")
+    raise DoesNotApply("it declares no exact likelihood, or takes no size with images few enough to sum over")
 
 
 def bound_sums_to_at_most_one(subject: Subject) -> Finding:
@@ -144,7 +144,7 @@ def bound_sums_to_at_most_one(subject: Subject) -> Finding:
             all(total < _NUM_ERRORS * error + _SAME_TOTAL for _, total, error in totals),
             f"log of the sum {told}, over {len(batch.images)} images of {described(spec)}; at most 0 for a bound",
         )
-    raise DoesNotApply("it declares no upper bound on -log p(x) of images few enough to sum over")
+    raise DoesNotApply("it declares no upper bound on -log p(x), or takes no size with images few enough to sum over")
 
 
 @torch.no_grad()

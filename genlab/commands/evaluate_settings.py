@@ -113,7 +113,7 @@ class EvaluateSettings:
         for key, what in (("against", "whose likelihoods it compares"), ("label", "whose class it is")):
             if getattr(self, key) is not None and self.images is None:
                 raise ValueError(f"{key} must be null without images=FOLDER, {what}, got {getattr(self, key)}")
-        for key in ("batch_size", "num_images"):
+        for key in ("batch_size", "num_images", "num_threads"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"{key} must be null or at least 1, got {value}")

@@ -44,7 +44,7 @@ class ExportSettings:
         if is_export(find_run(self.run)):
             raise ValueError(f"run must be the folder of a training run, got {self.run}, which is an export")
         if self.target.exists() and not (self.target.is_dir() and not any(self.target.iterdir())):
-            raise ValueError(f"out must be new or empty, got {self.target}; remove it, or name another")
+            raise ValueError(f"out must be a new or empty folder, got {self.target}; name another")
 
 
 read = reader_of(ExportSettings)

@@ -90,6 +90,8 @@ class SampleSettings:
         for key in ("num_samples", "devices"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key} must be at least 1, got {getattr(self, key)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ValueError(f"num_threads must be null or at least 1, got {self.num_threads}")
 
 
 def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
@@ -178,6 +180,7 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
             folder,
             options=options,
             allow_other_data=settings.allow_other_data,
+            root_is_named=settings.dataset["root"] is not None,
             device=device,
             command=command,
         )

@@ -3,9 +3,10 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,7 @@ def draw_files(
     *,
     options: Mapping[str, Any],
     allow_other_data: bool,
+    root_is_named: bool = False,
     device: torch.device,
     command: str,
 ) -> None:
@@ -105,6 +107,7 @@ def draw_files(
         options: Arguments of the model's ``sample``: the temperature of the description, and the sampler of an
             autoregressive model, which the description lacks since all draw the same images.
         allow_other_data: Take the frequencies of classes of data other than those of the run.
+        root_is_named: The user has named the folder of the data, which must then hold them.
         device: Device of the model.
         command: The command line, for the record.
 
@@ -119,7 +122,10 @@ def draw_files(
     make(folder)
     with locked_folder(folder) if is_first() else nullcontext():
         with first_before_others():
-            record = _begun(trained, sampling, folder, allow_other_data=allow_other_data, command=command)
+            counts = partial(
+                _class_counts, trained, sampling, allow_other_data=allow_other_data, root_is_named=root_is_named
+            )
+            record = _begun(trained, sampling, folder, class_counts=counts, command=command)
             labels = _labels(sampling, record["class_counts"])
             files = _files(sampling, folder, labels)
             starts = files.missing(IMAGES_AT_ONCE)
@@ -146,7 +152,12 @@ def draw_files(
 
 
 def _begun(
-    trained: TrainedModel, sampling: Sampling, folder: Path, *, allow_other_data: bool, command: str
+    trained: TrainedModel,
+    sampling: Sampling,
+    folder: Path,
+    *,
+    class_counts: Callable[[], list[int] | None],
+    command: str,
 ) -> dict[str, Any]:
     """Return the record of a folder, which is written first if the folder is empty.
 
@@ -155,27 +166,30 @@ def _begun(
     """
     record = read_record(folder)
     described = json.loads(json.dumps(asdict(sampling)))
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name != RECORD_NAME)
+    differing = [name for name, value in described.items() if record is not None and record.get(name) != value]
+    if differing and not others:
+        record = None  # of a sampling that was refused before its first image
     if record is not None:
-        for name, value in described.items():
-            if record.get(name) != value:
-                raise ConfigurationError(
-                    f"out must be a new folder or one of the same sampling, got {folder}, whose {name} is "
-                    f"{_shown(record.get(name))} and not {_shown(value)}"
-                )
+        if differing:
+            name = differing[0]
+            raise ConfigurationError(
+                f"out must be a new folder or one of the same sampling, got {folder}, whose {name} is "
+                f"{_shown(record.get(name))} and not {_shown(described[name])}"
+            )
         _require_counts(record, folder)
         return record
-    if others := sorted(entry.name for entry in folder.iterdir()):
+    if others:
         raise ConfigurationError(
             f"out must be a new or empty folder, or one with an unfinished sampling, got {folder}, which contains "
             f"{printable(others[0])}" + (f" and {len(others) - 1:,} more" if others[1:] else "")
         )
-    counts = _class_counts(trained, sampling, allow_other_data=allow_other_data)
     record = {
         "command": command,
         "run": str(trained.run.folder.absolute()),
         **trained.origin,
         **described,
-        "class_counts": counts,
+        "class_counts": class_counts(),
         "is_finished": False,
     }
     _save_record(folder, record)
@@ -191,13 +205,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _class_counts(trained: TrainedModel, sampling: Sampling, *, allow_other_data: bool) -> list[int] | None:
+def _class_counts(
+    trained: TrainedModel, sampling: Sampling, *, allow_other_data: bool, root_is_named: bool = False
+) -> list[int] | None:
     """Return the frequencies of the classes to draw; None if samples have no classes, or one for all."""
     if not sampling.class_folders or sampling.label is not None:
         return None
     try:
         counts = training_classes(build_dataset(trained.run, allows_other=allow_other_data))
     except DataError as error:
+        if root_is_named:
+            raise
         print(f"classes are drawn uniformly, and not as often as in training: {error}")
         counts = None
     return [1] * len(sampling.class_folders) if counts is None else counts.tolist()

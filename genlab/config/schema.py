@@ -206,7 +206,7 @@ def require_phases(optimizers: Mapping[str, Any], phases: tuple[str, ...]) -> No
     """
     for name in optimizers:
         if name != DEFAULT_PHASE and name not in phases:
-            tail = suggestion(name, (*phases, DEFAULT_PHASE), kind="its phases")
+            tail = suggestion(name, (*phases, DEFAULT_PHASE), kind="its phases, and default for all")
             raise ConfigurationError(f"optimizer.{name}: the model has no phase '{name}'; {tail}")
 
 

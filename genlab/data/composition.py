@@ -41,7 +41,7 @@ def read_digits(*, root: str | None, download: bool, num_validation_digits: int)
         DataError: MNIST is missing.
     """
     train, test = read_source(MNIST, root=root, download=download)
-    return split_by_index(train, test, num_validation=num_validation_digits)
+    return split_by_index(train, test, num_validation=num_validation_digits, key="dataset.num_validation_digits")
 
 
 def compose_splits(

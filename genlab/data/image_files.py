@@ -17,7 +17,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp"}
 # Of file systems, network storage, archives and programs; those of other programs begin with a dot.
 _SYSTEM_NAMES = frozenset(
     {"@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "__macosx", "__pycache__"}
-    | {"lost+found", "$recycle.bin", "recycler", "recycled", "system volume information"}
+    | {"lost+found", "$recycle.bin", "system volume information"}
     | {"network trash folder", "temporary items", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 )
 _log = getLogger(__name__)

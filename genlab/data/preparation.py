@@ -86,7 +86,7 @@ class Preparation:
             kept = _checked_classes(self.classes, len(names))
             stores = {split: select_classes(store, kept) for split, store in stores.items()}
             names = tuple(names[index] for index in kept)
-            source += f", classes {' '.join(names)}"
+            source += f", classes {' '.join(map(printable, names))}"
         measure = partial(
             Dataset,
             name=raw.name,
@@ -219,7 +219,9 @@ def hide_labels(
     return kept
 
 
-def split_by_index(store: Store, test: Store, *, num_validation: int) -> dict[Split, Store]:
+def split_by_index(
+    store: Store, test: Store, *, num_validation: int, key: str = "dataset.num_validation"
+) -> dict[Split, Store]:
     """Return the first images of a file for training and the last `num_validation` for validation, and the test images.
 
     Raises:
@@ -227,8 +229,7 @@ def split_by_index(store: Store, test: Store, *, num_validation: int) -> dict[Sp
     """
     if not 0 <= num_validation < len(store):
         raise ConfigurationError(
-            f"dataset.num_validation must be between 0 and {len(store) - 1} (the training file's images less one), "
-            f"got {num_validation}"
+            f"{key} must be between 0 and {len(store) - 1} (the training file's images less one), got {num_validation}"
         )
     boundary = len(store) - num_validation
     # Slices of the tensor rather than views by rows: they gather without an indirection.

@@ -90,7 +90,7 @@ def _refuse_without_effect(options: argparse.Namespace) -> None:
     if options.resolve and not (options.cfg or options.help):
         raise ConfigurationError("--resolve goes with --cfg and --help")
     if options.run and options.multirun:
-        raise ConfigurationError("one of --run and --multirun must be given, got both")
+        raise ConfigurationError("only one of --run and --multirun may be given, got both")
     if options.config_path is not None:
         raise ConfigurationError("--config-path would hide genlab's own configuration; use --config-dir to add yours")
 

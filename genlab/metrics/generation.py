@@ -66,7 +66,8 @@ def draw_batches(
 ) -> Iterator[tuple[int, Float[Tensor, "B C H W"]]]:
     """Yield batches of the samples that :func:`draw_images` returns, each with the index of its first image.
 
-    A batch depends on the seed and on its start alone. Several processes draw in turn, and all get every batch.
+    A batch depends on the seed, its start and its number of images alone. Several processes draw in turn, and all get
+    every batch.
 
     Args:
         model: In evaluation mode, on the device.

@@ -34,7 +34,7 @@ def with_one_length(values: Mapping[str, Any], overrides: Sequence[str]) -> Mapp
     }
     if len(given) > 1:
         got = " and ".join(f"{key}={value}" for key, value in given.items())
-        raise ConfigurationError(f"one of {' and '.join(LENGTHS)} must be given, got {got}; the other is derived")
+        raise ConfigurationError(f"only one of {' and '.join(LENGTHS)} may be given, got {got}; the other is derived")
     node = values.get("trainer")
     if LENGTHS[0] in given and isinstance(node, Mapping):
         return {**values, "trainer": {**node, "num_epochs": None}}

@@ -221,7 +221,7 @@ def _above_curve(frame: Image.Image, curve: Mapping[int, float], *, step: int, n
 def _save_frames(frames: Sequence[Image.Image], path: Path) -> None:
     """Write a GIF that repeats for ever and holds its last frame."""
     durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
-    first, *rest = [frame.quantize(64) if frame.mode == "RGB" else frame for frame in frames]
+    first, *rest = [frame.quantize(128) if frame.mode == "RGB" else frame for frame in frames]
     _save(first, path, "GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False)
 
 

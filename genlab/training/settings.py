@@ -112,17 +112,17 @@ class TrainerSettings:
         for key in ("max_gradient_norm", "max_minutes", "min_diversity_ratio"):
             value = getattr(self, key)
             self._require(key, value is None or (value > 0 and math.isfinite(value)), "null or positive and finite")
-        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "null or between 0 and 1")
+        self._require("ema_decay", self.ema_decay is None or 0 < self.ema_decay < 1, "null, or above 0 and below 1")
         self._require(
             "gradient_accumulation",
             self.batch_size % self.gradient_accumulation == 0,
             f"a divisor of trainer.batch_size ({self.batch_size})",
         )
         if self.labelled_fraction is not None:
-            self._require("labelled_fraction", 0 < self.labelled_fraction < 1, "null or between 0 and 1")
-            self._require("batch_size", self.batch_size > 1, "at least 2 with labelled_fraction")
+            self._require("labelled_fraction", 0 < self.labelled_fraction < 1, "null, or above 0 and below 1")
+            self._require("batch_size", self.batch_size > 1, "at least 2 with trainer.labelled_fraction")
             # Labelled images come first: the parts of a batch would be of different kinds.
-            self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with labelled_fraction")
+            self._require("gradient_accumulation", self.gradient_accumulation == 1, "1 with trainer.labelled_fraction")
         self._require("watch_images", 2 <= self.watch_images <= MAX_WATCH_IMAGES, f"between 2 and {MAX_WATCH_IMAGES}")
         if self.on_collapse == "stop":
             self._require("on_collapse", self.watch_interval > 0, "warn while trainer.watch_interval is 0")
@@ -131,10 +131,16 @@ class TrainerSettings:
         if self.compile_mode != "default":
             self._require("compile_mode", self.compile is True, "default without trainer.compile=true")
         if self.cuda_graph is True:
-            self._require("cuda_graph", not self.makes_own_graphs, f"auto or false with {self.compile_mode}")
+            self._require(
+                "cuda_graph", not self.makes_own_graphs, f"auto or false with trainer.compile_mode={self.compile_mode}"
+            )
         if self.sharding != "none":
             self._require("compile", self.compile is not True, f"auto or false with trainer.sharding={self.sharding}")
-            self._require("precision", self.precision != "float16", f"no float16 with trainer.sharding={self.sharding}")
+            self._require(
+                "precision",
+                self.precision != "float16",
+                f"auto, float32 or bfloat16 with trainer.sharding={self.sharding}",
+            )
         if self.devices == 1:
             self._require("max_restarts", self.max_restarts == 0, "0 with trainer.devices=1")
 

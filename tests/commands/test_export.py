@@ -176,7 +176,7 @@ def test_a_folder_that_holds_something_is_refused(genlab: Genlab, trained_run: P
     Path("full/thesis.txt").write_text("precious")
     outcome = genlab("export", f"run={trained_run}", "out=full")
     assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert "out must be new or empty, got full" in outcome.errors
+    assert "out must be a new or empty folder, got full" in outcome.errors
     assert [path.name for path in Path("full").iterdir()] == ["thesis.txt"]
     Path("file").touch()
     assert genlab("export", f"run={trained_run}", "out=file").code == 2

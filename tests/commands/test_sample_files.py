@@ -1,6 +1,7 @@
 """Samples as files: the images that are measured, resumable, and never half written."""
 
 import errno
+import functools
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from genlab.commands import sample_files
 from genlab.commands.sample_files import Sampling, describe_sampling, draw_files
-from genlab.errors import ConfigurationError, FolderInUseError, NonFiniteError, StoppedBySignal, StorageError
+from genlab.errors import ConfigurationError, DataError, FolderInUseError, NonFiniteError, StoppedBySignal, StorageError
 from genlab.functional import to_bytes
 from genlab.metrics.generation import draw_batches, draw_images, draw_labels
 from genlab.run.loading import TrainedModel, load_trained
@@ -229,3 +230,33 @@ def test_processes_draw_the_files_of_one(pair: Pair, trained: TrainedModel, cgan
     pair.run(in_pair, cgan_run, tmp_path / "two")
     found = {path.name: path.read_bytes() for path in (tmp_path / "two").rglob("*.png")}
     assert found == {Path(name).name: content for name, content in drawn(trained, tmp_path / "one", "png").items()}
+
+
+def test_a_sampling_that_was_refused_before_its_first_image_leaves_the_folder_to_the_corrected_command(
+    genlab: Callable[..., Outcome], exact_run: Path, tmp_path: Path
+) -> None:
+    line = ("sample", f"run={exact_run}", "num_samples=3", "format=png", f"out={tmp_path / 'here'}")
+    assert genlab(*line, "temperature=-1").code == 2
+    outcome = genlab(*line, "temperature=1")
+    assert outcome.code == 0, outcome.errors
+    assert len(list((tmp_path / "here").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize("root_is_named", [False, True])
+def test_a_folder_that_is_named_for_the_frequencies_of_classes_must_hold_the_data(
+    cgan_run: Path, monkeypatch: pytest.MonkeyPatch, root_is_named: bool
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise DataError("the data are other data")
+
+    monkeypatch.setattr(sample_files, "build_dataset", refuse)
+    trained = load_trained(cgan_run, checkpoint="last", device=torch.device("cpu"))
+    sampling = describe_sampling(trained, format="npz", num_samples=2, seed=0, label=None, temperature=None)
+    counts = functools.partial(
+        sample_files._class_counts, trained, sampling, allow_other_data=False, root_is_named=root_is_named
+    )
+    if root_is_named:
+        with pytest.raises(DataError, match="are other data"):
+            counts()
+    else:
+        assert counts() == [1] * 10

@@ -66,7 +66,9 @@ def test_no_default_stands_in_code() -> None:
 
 
 def test_parts_of_a_batch_must_be_alike() -> None:
-    with pytest.raises(ValueError, match=r"^trainer\.gradient_accumulation must be 1 with labelled_fraction, got 2$"):
+    with pytest.raises(
+        ValueError, match=r"^trainer\.gradient_accumulation must be 1 with trainer\.labelled_fraction, got 2$"
+    ):
         make_settings(labelled_fraction=0.5, gradient_accumulation=2)
 
 
