@@ -242,7 +242,10 @@ def bind_schedule(node: Node, *, is_trusted: bool = True) -> Callable[..., LRSch
         return made
 
     with _torch_refusals_named("schedule"):
-        schedule(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), num_steps=1)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        made = schedule(optimizer, num_steps=1)
+        optimizer.step()
+        made.step()  # of ReduceLROnPlateau it asks for a measure
     return schedule
 
 

@@ -138,6 +138,8 @@ class PhaseUpdate:
         result = self._work(batch, received)
         if self._scaler.get_scale() >= scale:  # a lowered scale means a skipped step
             self.schedule.step()
+        elif scale <= 1:
+            raise NonFiniteError(f"phase {self.phase.name}: gradient not finite in float16 without a scale of the loss")
         return result
 
     def _update(self, batch: Batch, received: Sequence[object]) -> tuple[dict[str, Tensor], list[object]]:
@@ -238,6 +240,8 @@ class PhaseUpdate:
         Raises:
             NonFiniteError: The host has looked, and the loss or the norm is not finite.
         """
+        if self._scaler.is_enabled() and not math.isfinite(value.item()):  # before unscale_, allowed once an update
+            raise NonFiniteError(f"phase {self.phase.name}: loss {value.item():.6g}")
         self._scaler.unscale_(self.optimizer)
         norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.

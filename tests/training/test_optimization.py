@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -222,3 +223,35 @@ def test_a_state_that_lost_its_strides_in_a_file_goes_on_as_before(is_fused: boo
     for part in (update, other):
         part.run(make_batch())
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(layer.parameters(), resumed.parameters(), strict=True))
+
+
+def test_float16_goes_on_after_a_loss_that_was_not_finite() -> None:
+    """The scaler permits one unscale_ between two updates."""
+    layer, update = make_update(precision="float16", max_gradient_norm=1.0)
+    bad = Batch(images=torch.full((8, 1, 2, 2), math.inf), labels=torch.full((8,), -1))
+    for _ in range(20):  # until nothing overflows
+        update.run(make_batch())
+    before = layer.weight.detach().clone()
+    with pytest.raises(NonFiniteError, match="loss"):
+        update.run(bad)
+    assert torch.equal(layer.weight, before)
+    update.run(make_batch())
+    assert not torch.equal(layer.weight, before)
+
+
+def test_a_gradient_that_is_never_finite_is_noticed_in_float16() -> None:
+    """The scaler halves its scale at each update, and would do so for ever."""
+    layer = nn.Linear(4, 1)
+    zeros = torch.zeros(1)
+
+    def loss(batch: Batch) -> Loss:
+        return Loss(value=(zeros * layer.weight.sum()).sqrt().sum(), metrics={})
+
+    update = update_of(Phase(name="only", modules=(layer,), loss=loss), precision="float16", max_gradient_norm=None)
+
+    def run_for_ever() -> None:
+        while True:
+            update.run(make_batch())
+
+    with pytest.raises(NonFiniteError, match="gradient not finite in float16"):
+        run_for_ever()

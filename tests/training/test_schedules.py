@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from genlab.config.schema import bind_schedule
+from genlab.errors import ConfigurationError
 from genlab.training.schedules import (
     change_of_rate,
     constant,
@@ -133,3 +135,8 @@ def test_a_schedule_that_depends_on_the_length_changes_its_rate() -> None:
 def test_a_negative_warm_up_is_refused() -> None:
     with pytest.raises(ValueError, match=r"schedule\.num_warmup_updates must be 0 or more, got -1"):
         stable(10, num_warmup_updates=-1)
+
+
+def test_a_schedule_that_asks_for_a_measure_is_refused_before_a_run_begins() -> None:
+    with pytest.raises(ConfigurationError, match=r"^schedule: .*'metrics'"):
+        bind_schedule({"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"})
