@@ -166,16 +166,14 @@ def _begun(
     """
     record = read_record(folder)
     described = json.loads(json.dumps(asdict(sampling)))
+    differing = next((name for name, value in described.items() if record and record.get(name) != value), None)
     others = sorted(entry.name for entry in folder.iterdir() if entry.name != RECORD_NAME)
-    differing = [name for name, value in described.items() if record is not None and record.get(name) != value]
-    if differing and not others:
-        record = None  # of a sampling that was refused before its first image
-    if record is not None:
+    # A record alone is of a sampling that was refused before its first image: another one may replace it.
+    if record is not None and (others or not differing):
         if differing:
-            name = differing[0]
             raise ConfigurationError(
-                f"out must be a new folder or one of the same sampling, got {folder}, whose {name} is "
-                f"{_shown(record.get(name))} and not {_shown(described[name])}"
+                f"out must be a new folder or one of the same sampling, got {folder}, whose {differing} is "
+                f"{_shown(record.get(differing))} and not {_shown(described[differing])}"
             )
         _require_counts(record, folder)
         return record

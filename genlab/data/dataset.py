@@ -267,12 +267,10 @@ class Dataset:
             composition_seed: Seed of new pictures in place of those of the store; None keeps these.
         """
         if self.recompose is None or composition_seed is None:
-            store = self.store_on(split, device)
-            levels, labels = store.gather(to_device(indices, store.images.device))
+            levels, labels = self.store_on(split, device).gather(indices)
         else:
-            store = self._stores[split]
-            levels = self.recompose(store.original_rows(indices), positions, composition_seed)
-            labels = store.labels[indices]
+            levels = self.recompose(self._stores[split].original_rows(indices), positions, composition_seed)
+            labels = self._stores[split].labels[indices]
         levels, labels = to_device(levels, device), to_device(labels, device)
         if flip_seed is not None:
             draws = uniform_noise(to_device(positions, device), 1, seed=flip_seed)  # (B, 1)
@@ -281,10 +279,9 @@ class Dataset:
 
     def store_on(self, split: Split, device: torch.device) -> Store:
         """Return the store of a split, which is moved to the device once if it fits there."""
-        key = (split, device)
-        if key not in self._placed:
-            self._placed[key] = self._stores[split].placed(device)
-        return self._placed[key]
+        if (split, device) not in self._placed:
+            self._placed[split, device] = self._stores[split].placed(device)
+        return self._placed[split, device]
 
     def _random_rows(self, split: Split, num_images: int, seed: int) -> Int[Tensor, " B"]:
         return permutation(self.num_images(split), seed=derive_seed(seed, "subset", split))[:num_images]

@@ -83,10 +83,12 @@ def _fault(class_name: str, folder: Path) -> str:
     """Return the first file that is missing or damaged, and which of the two."""
     from torchvision.datasets import CIFAR10, SVHN
 
-    files = [(f"{CIFAR10.base_folder}/{name}", md5) for name, md5 in (*CIFAR10.train_list, *CIFAR10.test_list)]
-    files.append((f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}", CIFAR10.meta["md5"]))
     if class_name == "SVHN":
         files = [(name, md5) for split, (_, name, md5) in SVHN.split_list.items() if split != "extra"]
+    else:
+        meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
+        listed = (*CIFAR10.train_list, *CIFAR10.test_list, meta)
+        files = [(f"{CIFAR10.base_folder}/{name}", md5) for name, md5 in listed]
     missing = next((name for name, _ in files if not (folder / name).is_file()), None)
     if missing is not None:
         return f"{missing} is missing"

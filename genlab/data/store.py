@@ -59,6 +59,7 @@ class Store:
 
     def gather(self, indices: Int[Tensor, " B"]) -> tuple[UInt8[Tensor, "B C H W"], Int[Tensor, " B"]]:
         """Return the levels and labels of some images of the view, on the device of the store."""
+        indices = to_device(indices, self.images.device)
         return self.images.index_select(0, self.original_rows(indices)), self.labels.index_select(0, indices)
 
     def placed(self, device: torch.device) -> "Store":

@@ -244,12 +244,12 @@ class PhaseUpdate:
             raise NonFiniteError(f"phase {self.phase.name}: loss {value.item():.6g}")
         self._scaler.unscale_(self.optimizer)
         norm = total_norm([p.grad for p in self.parameters if p.grad is not None])
-        # Under float16 the scaler skips overflowing gradients by itself and lowers its scale: only the loss must hold.
-        total = value if self._scaler.is_enabled() else value + norm
+        total = value + norm
         # An optimiser makes its state in its first step, before which there is nothing to go back to.
         has_state = bool(self.optimizer.state) or makes_no_state(self.optimizer)
         is_flagged = self._device_step is not None and has_state
-        if not is_flagged and not math.isfinite(total.item()):
+        # Under float16 the scaler skips overflowing gradients by itself and lowers its scale.
+        if not is_flagged and not self._scaler.is_enabled() and not math.isfinite(total.item()):
             raise NonFiniteError(f"phase {self.phase.name}: loss {value.item():.6g}, gradient norm {norm.item():.6g}")
         if self._settings.max_gradient_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self._settings.max_gradient_norm, norm, foreach=True)
