@@ -192,13 +192,15 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     arguments = (
         *CPU_AND_SIZE,
         *steps,
+        "trainer.ema_decay=0.9",
         "technique=[label_smoothing,minibatch_discrimination]",
         "model/objective=least_squares",
     )
     outcome = genlab("train", "model=dcgan", *arguments, "seed=3")
     assert outcome.code == 0, outcome.errors
-    model, data, device, length, changed, note, folder, *_ = outcome.output.splitlines()
+    model, data, device, length, changed, note, idle, folder, *_ = outcome.output.splitlines()
     assert note == "note      model=dcgan chooses dataset=digits_grey; dataset=NAME chooses another"
+    assert idle == "note      trainer.ema_decay=0.9 has the effect of 0.1818, where its warm-up ends in this run"
     assert re.fullmatch(r"model +dcgan, [\d,]+ parameters \(generator [\d,]+, discriminator [\d,]+\)", model)
     assert re.fullmatch(r"data +scikit-learn digits 8x8, .* images \(training/validation/test\)", data)
     assert re.fullmatch(r"device +cpu \(.*\), b?float(16|32), 1 thread", device)

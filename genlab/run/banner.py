@@ -17,8 +17,10 @@ from genlab.parallel.collectives import num_processes
 from genlab.paths import from_here
 from genlab.run.environment import describe_cpu, describe_device
 from genlab.run.hyperparameters import Origin
+from genlab.training.averaging import warm_up
 from genlab.training.phases import warnings_of_phases
 from genlab.training.run import TrainingRun
+from genlab.training.settings import TrainerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -61,9 +63,17 @@ def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) ->
         ("compile", run.why_compiled),
         ("changed", shlex.join(typed)),
         *(("note", remark) for remark in remarks(origin.choices, origin.overrides, origin.folders)),
+        ("note", _idle_decay(settings) if any("trainer.ema_decay=" in word for word in typed) else ""),
         ("folder", f"{from_here(run.run_folder)}{' (resumed)' if is_resumed else ''}"),
     ]
     return "\n".join(_row(label, text) for label, text in rows if text)
+
+
+def _idle_decay(settings: TrainerSettings) -> str:
+    reached, decay = warm_up(settings.num_steps - 1), settings.ema_decay
+    if decay is None or decay <= reached:
+        return ""
+    return f"trainer.ema_decay={decay:g} has the effect of {reached:.4g}, where its warm-up ends in this run"
 
 
 def _devices(configuration: RunConfiguration, device: torch.device) -> Iterator[str]:

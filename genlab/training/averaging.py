@@ -15,8 +15,9 @@ class WeightAverage:
     """A copy of the model with exponentially averaged parameters and the model's own buffers.
 
     The decay warms up as (1 + step) / (10 + step): a long average would otherwise remember the initial weights
-    for its whole horizon. Buffers have no mean (counters, codebooks) or are one already (running statistics). They are
-    shared and not copied, in memory and in checkpoints: a copy is out of date until somebody thinks of it.
+    for its whole horizon. A run of fewer than 9 decay / (1 - decay) steps ends before that, and a larger decay has the
+    same effect. Buffers have no mean (counters, codebooks) or are one already (running statistics). They are shared and
+    not copied, in memory and in checkpoints: a copy is out of date until somebody thinks of it.
     """
 
     def __init__(self, model: Model, *, decay: float) -> None:
@@ -35,7 +36,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Update the average after the update of ``step`` (counted from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, warm_up(step))
         torch._foreach_lerp_(self._averaged, self._trained, 1 - decay)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -47,6 +48,11 @@ class WeightAverage:
         """Load the parameters of a state that has them all; its buffers, if any, are ignored."""
         names = parameter_names(self.model)
         self.model.load_state_dict({name: value for name, value in state.items() if name in names}, strict=False)
+
+
+def warm_up(step: int) -> float:
+    """Return the largest decay of the update of ``step`` (counted from 0)."""
+    return (1 + step) / (10 + step)
 
 
 def parameter_names(model: nn.Module) -> set[str]:

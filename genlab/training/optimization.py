@@ -25,7 +25,7 @@ from genlab.training.capture import CapturedWork, StepCapture
 from genlab.training.device_step import DeviceStep, can_stay_on_device, makes_no_state
 from genlab.training.phases import require_loss
 from genlab.training.precision import resolved
-from genlab.training.schedules import change_of_rate
+from genlab.training.schedules import change_of_rate, moves_momentum
 from genlab.training.settings import TrainerSettings
 from genlab.types import Batch, Loss, Phase
 
@@ -53,7 +53,7 @@ class PhaseUpdate:
         schedule: A factory that takes an optimiser and ``num_steps``.
         settings: Of the trainer.
         device: Device of the model.
-        buffers: Tensors that a forward pass may change, such as running means; a skipped update restores them.
+        modules: Those whose buffers a forward pass may change, such as running means; a skipped update restores them.
 
     Raises:
         ValueError: The phase lists a parameter twice.
@@ -67,7 +67,7 @@ class PhaseUpdate:
         schedule: ScheduleFactory,
         settings: TrainerSettings,
         device: torch.device,
-        buffers: Sequence[Tensor] = (),
+        modules: Iterable[torch.nn.Module] = (),
     ) -> None:
         self.phase = phase
         self.parameters = [parameter for module in phase.modules for parameter in module.parameters()]
@@ -79,7 +79,9 @@ class PhaseUpdate:
         """Learning rate of the state that was loaded, and the one that took its place; None where it stayed."""
         self._settings = settings
         self._device = device
-        self._buffers = buffers if settings.on_non_finite == "skip" else ()
+        is_skipping = settings.on_non_finite == "skip"
+        # By name, because a model may set a buffer anew.
+        self._buffers = [(each._buffers, name) for each in modules for name in each._buffers if is_skipping]
         self._precision = resolved(settings.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == "float16")
         is_cuda = device.type == "cuda"
@@ -104,12 +106,16 @@ class PhaseUpdate:
             capture: Shared with the other phases.
             source: The phase before.
         """
+        name = f"phase {self.phase.name}"
         if not self.can_stay_on_device:
             capture.refuse(
-                f"phase {self.phase.name}",
+                name,
                 f"the host decides in each step of {type(self.optimizer).__name__} with precision "
                 f"{self._precision} and sharding {self._settings.sharding}",
             )
+            return None
+        if moves_momentum(self.schedule):
+            capture.refuse(name, f"{type(self.schedule).__name__} changes the momentum, which a recording keeps")
             return None
         self._device_step = DeviceStep(self.optimizer, self._device)
         self._work = work = CapturedWork(
@@ -149,15 +155,15 @@ class PhaseUpdate:
             value, metrics, handed_on = self._collect_gradients(batch, received)
             metrics["gradient_norm"], is_bad = self._step(value)
         except NonFiniteError:
-            for buffer, before in kept:
-                buffer.copy_(before)
+            for buffers, name, before in kept:
+                buffers[name].copy_(before)
             raise
         finally:
             for parameter in self.parameters:  # Optimizer.zero_grad asks the profiler and the compiler first
                 parameter.grad = None
         if is_bad is not None:
-            for buffer, before in kept:
-                buffer.copy_(torch.where(is_bad, before, buffer))
+            for buffers, name, before in kept:
+                buffers[name].copy_(torch.where(is_bad, before, buffers[name]))
         if self.phase.project is not None:
             self.phase.project()
         return metrics, handed_on
@@ -188,8 +194,9 @@ class PhaseUpdate:
             value = self._average_over_processes(value, sums)
         return value, sums, handed_on
 
-    def _buffers_to_keep(self) -> list[tuple[Tensor, Tensor]]:
-        return [(buffer, buffer.clone()) for buffer in self._buffers]
+    def _buffers_to_keep(self) -> list[tuple[dict[str, Any], str, Tensor]]:
+        named = [(buffers, name, buffers[name]) for buffers, name in self._buffers]
+        return [(buffers, name, buffer.clone()) for buffers, name, buffer in named if buffer is not None]
 
     def _loss(self, part: Batch, received: object) -> Loss:
         try:
@@ -219,15 +226,15 @@ class PhaseUpdate:
     def _average_over_processes(self, value: Tensor, metrics: dict[str, Tensor]) -> Tensor:
         """Average gradients, the loss and its metrics over processes, in one message; the loss is returned.
 
-        A parameter that some process has no gradient of counts as zero there, so that all send the same. Of a sharded
-        one the average is there already.
+        A parameter that some process has no gradient of counts as zero there, so that all send the same. Frozen ones
+        keep none, as in a single process, and of a sharded one the average is there already.
         """
-        for parameter in self.parameters:
-            if parameter.grad is None and not is_share(parameter):
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        own = [parameter for parameter in self.parameters if parameter.requires_grad and not is_share(parameter)]
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in own]
         scalars = torch.stack([value, *metrics.values()])
-        average([scalars, *(gradient for gradient in gradients if not is_share(gradient))])
+        average([scalars, *gradients])
+        for parameter, gradient in zip(own, gradients, strict=True):
+            parameter.grad = gradient
         metrics.update(zip(metrics, scalars[1:].unbind(), strict=True))
         return scalars[0]
 
@@ -298,7 +305,9 @@ class PhaseUpdate:
             for name, tensor in kept.items():
                 if not isinstance(tensor, Tensor) or tensor.dim() == 0:
                     continue
-                if tensor.shape != parameter.shape:
+                # Adafactor keeps the means of rows and of columns.
+                fits = [size in (1, whole) for size, whole in zip(tensor.shape, parameter.shape, strict=False)]
+                if tensor.dim() != parameter.dim() or not all(fits):
                     raise ValueError(
                         f"optimiser state {name} of phase {self.phase.name} has shape {tuple(tensor.shape)}, "
                         f"its parameter {tuple(parameter.shape)}"
@@ -344,6 +353,6 @@ def _laid_out_as(tensor: Tensor, parameter: Tensor) -> Tensor:
 
     Files keep no strides, so what was saved of a parameter in channels_last comes back in another order.
     """
-    if is_share(tensor) or tensor.stride() == parameter.stride():
+    if is_share(tensor) or tensor.shape != parameter.shape or tensor.stride() == parameter.stride():
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, memory_format=torch.preserve_format).copy_(tensor)

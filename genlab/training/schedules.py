@@ -107,6 +107,12 @@ def change_of_rate(schedule: LRScheduler) -> tuple[float, float] | None:
     return float(before[0]), float(after[0])
 
 
+def moves_momentum(schedule: LRScheduler) -> bool:
+    """Return True if a schedule of PyTorch, or one of those that it is made of, changes more than the learning rate."""
+    parts = getattr(schedule, "_schedulers", [])
+    return bool(getattr(schedule, "cycle_momentum", False)) or any(map(moves_momentum, parts))
+
+
 def _warmed_up(
     num_steps: int, warmup_fraction: float, final_fraction: float, descent: Callable[[float], float]
 ) -> Callable[[int], float]:

@@ -39,7 +39,8 @@ class TrainerSettings:
     max_gradient_norm: float | None
     """Clip each phase's gradient to this global norm; null does not clip."""
     ema_decay: float | None
-    """Decay of the exponential average of the weights that is evaluated and sampled in place of the raw weights."""
+    """Decay of the exponential average of the weights that is evaluated and sampled in place of the raw weights. It
+    rises as (1 + step) / (10 + step) up to this value, which fewer than 9 decay / (1 - decay) steps do not reach."""
     precision: Precision
     """Type of the matrix products in training; evaluation is always float32. ``auto`` is bfloat16 where the hardware
     has it, else float32 (:mod:`genlab.training.precision`), and is resolved before training."""

@@ -79,7 +79,7 @@ class TrainingState:
                 schedule=schedule,
                 settings=settings,
                 device=device,
-                buffers=tuple(model.buffers()),
+                modules=model.modules(),
             )
             for phase in model.phases()
         ]

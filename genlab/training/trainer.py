@@ -135,6 +135,10 @@ class Trainer(TrainingRun):
                 "trainer.early_stopping_patience must be null without a measure to stop by (of validation, or by "
                 f"quality=default of a GAN, on 10 validation images or more), got {settings.early_stopping_patience}"
             )
+        # As the model's constructor left them, such as a network with frozen statistics.
+        self._always_evaluated = [module for module in model.modules() if model.training and not module.training]
+        # Such as a mask of minus infinity.
+        self._never_finite = {name for name, buffer in model.named_buffers() if not bool(buffer.isfinite().all())}
         self._stop_reason: StopReason | None = None
         self._stop_signal: int | None = None  # that some process has been sent
 
@@ -284,6 +288,8 @@ class Trainer(TrainingRun):
         seed_training_step(self.seed, self.step, self.device)
         if not self.model.training:  # as an observer leaves it; the walk over all modules is slow
             self.model.train()
+            for module in self._always_evaluated:
+                module.training = False
         if self._capture is not None:
             self._capture.begin_step()
         received: list[object] = []
@@ -348,7 +354,8 @@ class Trainer(TrainingRun):
             NonFiniteError: The last update, finite itself, has made a weight, a moment or a statistic overflow.
         """
         trained = self.state.state_dict()
-        bad = first_not_finite(trained)
+        weights = {name: value for name, value in trained["model"].items() if name not in self._never_finite}
+        bad = first_not_finite({**trained, "model": weights})
         if bad is not None:
             raise self.diverged(f"{bad} not finite, nothing saved")
         return {

@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import genlab.train
 from benchmarks.composed import configuration_of
@@ -25,11 +25,12 @@ from genlab.parallel.collectives import alone as processes_alone
 from genlab.parallel.collectives import rank, same_draws
 from genlab.parallel.processes import own_device
 from genlab.parallel.sharding import is_share, whole
+from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
-from genlab.types import Batch, Loss
+from genlab.types import Batch, Loss, Phase
 from tests.pair import NUM_PROCESSES, Pair
 from tests.thinning import thinned
-from tests.training.conftest import TinyGAN, make_trainer
+from tests.training.conftest import TinyGAN, cosine, make_settings, make_trainer
 
 COMMON = (
     *("dataset.size=8", "device=cpu", "num_threads=1", "recipe=none", "trainer.batch_size=8", "trainer.num_steps=5"),
@@ -228,6 +229,27 @@ def train_users_model(folder: Path) -> tuple[list[Tensor], list[Tensor], dict[st
 
 
 @pytest.mark.slow
+def frozen_weight_after_an_update() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    frozen, trained = nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4)
+    before = frozen.weight.clone()
+
+    def loss(batch: Batch) -> Loss:
+        return Loss(value=trained(frozen(batch.images.flatten(1))).square().mean(), metrics={})
+
+    phase = Phase(name="only", modules=(frozen, trained), loss=loss)
+    decaying = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
+    cpu = torch.device("cpu")
+    update = PhaseUpdate(phase, optimizer=decaying, schedule=cosine, settings=make_settings(), device=cpu)
+    update.run(Batch(images=torch.ones(8, 1, 2, 2), labels=torch.full((8,), -1)))
+    return before, frozen.weight
+
+
+def test_frozen_weights_do_not_decay(pair: Pair) -> None:
+    for before, after in pair.run(frozen_weight_after_an_update):
+        assert torch.equal(before, after)
+
+
 def test_the_noise_of_a_users_model_differs_between_processes(pair: Pair, tmp_path: Path) -> None:
     runs = pair.run(train_users_model, tmp_path / "run")
     noise = [*runs[0][0], *runs[1][0]]

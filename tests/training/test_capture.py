@@ -132,6 +132,21 @@ def test_what_waits_for_the_device_runs_as_written_and_says_why(tmp_path: Path, 
     assert_equal(weights(written), weights(captured))
 
 
+def test_a_schedule_that_moves_the_momentum_is_not_recorded(tmp_path: Path, caplog) -> None:
+    def one_cycle(optimizer: torch.optim.Optimizer, num_steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+        constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=num_steps)
+        return torch.optim.lr_scheduler.SequentialLR(optimizer, [constant, cycle], [1])
+
+    trainer = make(tmp_path / "a", TinyGAN())
+    phase = trainer.model.phases()[0]
+    adam, settings = OPTIMIZERS["adam"], trainer.settings
+    update = PhaseUpdate(phase, optimizer=adam, schedule=one_cycle, settings=settings, device=CPU)
+    with caplog.at_level(logging.INFO, "genlab"):
+        assert update.capture(StepCapture(RecordedGraphs(), is_required=False), None) is None
+    assert "SequentialLR changes the momentum" in caplog.text
+
+
 def test_a_required_capture_that_is_not_possible_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"trainer\.cuda_graph must be auto or false here, got true: phase d"):
         make(tmp_path / "required", Choosy(), graphs=RecordedGraphs()).fit(resume=False)

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -27,11 +27,16 @@ def make_batch(num: int = 8) -> Batch:
 SGD = functools.partial(torch.optim.SGD, lr=0.1)
 
 
-def update_of(phase: Phase, optimizer: Callable[..., Any] = SGD, **changes: object) -> PhaseUpdate:
-    return PhaseUpdate(phase, optimizer=optimizer, schedule=cosine, settings=make_settings(**changes), device=CPU)
+def update_of(
+    phase: Phase, optimizer: Callable[..., Any] = SGD, modules: Iterable[nn.Module] = (), **changes: object
+) -> PhaseUpdate:
+    settings = make_settings(**changes)
+    return PhaseUpdate(phase, optimizer=optimizer, schedule=cosine, settings=settings, device=CPU, modules=modules)
 
 
-def make_update(scale: float = 1.0, *, repeats: int = 1, **changes: object) -> tuple[nn.Linear, PhaseUpdate]:
+def make_update(
+    scale: float = 1.0, *, repeats: int = 1, optimizer: Callable[..., Any] = SGD, **changes: object
+) -> tuple[nn.Linear, PhaseUpdate]:
     torch.manual_seed(0)
     layer = nn.Linear(4, 3)
 
@@ -40,8 +45,7 @@ def make_update(scale: float = 1.0, *, repeats: int = 1, **changes: object) -> t
         return Loss(value=value, metrics={"square_nats": value})
 
     phase = Phase(name="only", modules=(layer,), loss=loss, repeats=repeats)
-    update = update_of(phase, **changes)
-    return layer, update
+    return layer, update_of(phase, optimizer, **changes)
 
 
 def test_accumulated_parts_equal_one_batch() -> None:
@@ -127,6 +131,34 @@ def test_optimiser_state_of_another_shape_is_refused() -> None:
     state["optimizer"]["state"] = {0: {"step": torch.tensor(1.0), **momentum}}  # type: ignore[index]
     with pytest.raises(ValueError, match=r"shape \(2, 2\), its parameter \(3, 4\)"):
         update.load_state_dict(state)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adafactor, functools.partial(torch.optim.Adam, lr=0.1)])
+def test_a_saved_state_is_resumed_whatever_the_optimiser_keeps(optimizer: Callable[..., Any]) -> None:
+    (one, update), (other, resumed) = make_update(optimizer=optimizer), make_update(optimizer=optimizer)
+    update.run(make_batch())
+    other.load_state_dict(one.state_dict())
+    resumed.load_state_dict(copy.deepcopy(update.state_dict()))
+    for each in (update, resumed):
+        each.run(make_batch())
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_a_skipped_update_restores_a_buffer_that_the_model_has_set_anew() -> None:
+    layer, update = make_update(scale=float("inf"), on_non_finite="skip")
+    layer.register_buffer("count", torch.zeros(()))
+    good = update.phase.loss
+
+    def loss(batch: Batch) -> Loss:
+        layer.count = layer.count + 1
+        return good(batch)
+
+    phase = dataclasses.replace(update.phase, loss=loss)
+    update = update_of(phase, modules=[layer], on_non_finite="skip")
+    for _ in range(2):
+        with pytest.raises(NonFiniteError):
+            update.run(make_batch())
+    assert layer.count == 0
 
 
 def test_a_parameter_listed_twice_is_refused() -> None:

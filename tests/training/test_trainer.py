@@ -234,6 +234,22 @@ def test_a_step_trains_what_was_evaluated(run_folder: Callable[[str], Path]) -> 
     assert all(module.training for module in trainer.model.modules())
 
 
+def test_a_network_that_its_model_keeps_in_evaluation_stays_there(run_folder: Callable[[str], Path]) -> None:
+    model = TinyGAN()
+    statistics = model.generator[1].eval()
+    trainer = make_trainer(run_folder("a"), model, ema_decay=None)
+    trainer.evaluated_model()
+    trainer._training_step()
+    assert not statistics.training
+    assert model.generator.training
+
+
+def test_a_mask_of_minus_infinity_is_saved(run_folder: Callable[[str], Path]) -> None:
+    model = TinyGAN()
+    model.register_buffer("mask", torch.full((2, 2), -torch.inf))
+    assert make_trainer(run_folder("a"), model, num_steps=1).fit(resume=False).saved_step == 1
+
+
 def test_zero_steps_evaluate_only(run_folder: Callable[[str], Path]) -> None:
     trainer = make_trainer(run_folder("a"), num_steps=0)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
