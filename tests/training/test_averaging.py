@@ -1,10 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.utils.parametrizations import spectral_norm
 
 from genlab.errors import CheckpointError
 from genlab.training.averaging import WeightAverage, averaged_weights
-from tests.training.conftest import TinyGAN
+from genlab.types import Batch
+from tests.training.conftest import TinyGAN, make_trainer
 
 
 def test_follows_the_recursion_with_its_warm_up() -> None:
@@ -21,6 +24,17 @@ def test_follows_the_recursion_with_its_warm_up() -> None:
     # A linear ramp of slope 1 is followed with the lag decay / (1 - decay).
     lag = model.generator[0].weight.detach() - average.model.generator[0].weight
     torch.testing.assert_close(lag, torch.full_like(lag, 9.0), rtol=1e-3, atol=1e-3)
+
+
+def test_the_average_begins_at_initial_weights_that_depend_on_data(tmp_path: Path) -> None:
+    class Started(TinyGAN):
+        def initialize(self, batch: Batch) -> None:
+            torch.nn.init.constant_(self.generator[0].weight, len(batch.images))
+
+    state = make_trainer(tmp_path, Started(), ema_decay=0.9, num_initialization_images=5).state
+    state.initialize()
+    assert state.average is not None
+    assert state.average.model.generator[0].weight.unique().tolist() == [5.0]
 
 
 def test_buffers_are_the_models_own_at_any_time() -> None:
