@@ -182,11 +182,14 @@ def _begun(
             f"out must be a new or empty folder, or one with an unfinished sampling, got {folder}, which contains "
             f"{printable(others[0])}" + (f" and {len(others) - 1:,} more" if others[1:] else "")
         )
+    names = saved_class_names(trained.run.folder)
     record = {
         "command": command,
         "run": str(trained.run.folder.absolute()),
         **trained.origin,
         **described,
+        # Folders may be called by numbers, which count the classes of the run and not those of other data.
+        "class_names": names if len(names) == len(sampling.class_folders) else [],
         "class_counts": class_counts(),
         "is_finished": False,
     }

@@ -7,10 +7,11 @@ import hashlib
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class ImageSet:
         name: Of the folder or the file.
         levels: Of the images, in one channel where all are grey; those of a folder in the natural order of the file
             names, in whatever folder they lie.
-        class_names: The folder of each image; None where no image lies in a folder.
+        class_names: The class of each image, by our record or else by its folder; None unless each lies in a folder.
         numbers: The label of each image, from an NPZ; None without labels.
         binarization: As of a dataset; the images have all their levels.
     """
@@ -73,10 +74,11 @@ class ImageSet:
         """Return the label of each image among the classes of a data set; None unless all are classes of it."""
         if self.class_names is None and self.numbers is not None and len(names) > 0:
             return self.numbers if bool(((self.numbers >= 0) & (self.numbers < len(names))).all()) else None
-        if self.class_names is None or not set(self.class_names) <= set(names):
+        labels = {printable(name): label for label, name in enumerate(names)}  # as records have them
+        own = [printable(name) for name in self.class_names or ()]
+        if self.class_names is None or not set(own) <= set(labels):
             return None
-        labels = {name: label for label, name in enumerate(names)}
-        return torch.tensor([labels[name] for name in self.class_names])
+        return torch.tensor([labels[name] for name in own])
 
     def fitted(self, shape: Sequence[int], *, to: str) -> "ImageSet":
         """Return the images with the channels of others: grey is repeated over them.
@@ -125,15 +127,16 @@ def read_image_set(path: Path, *, key: str) -> ImageSet:
         )
     if record is not None and (path / NPZ_NAME).is_file():
         return replace(_read_npz(path / NPZ_NAME, key), name=_name(path))
-    return _read_folder(path, key)
+    return _read_folder(path, key, record or {})
 
 
-def _read_folder(top: Path, key: str) -> ImageSet:
+def _read_folder(top: Path, key: str, record: Mapping[str, Any]) -> ImageSet:
     # By their own names first: samples that are numbered across the folders of their classes keep their order.
     names = sorted((file.name for file in scan(top, key=key)), key=lambda name: (natural_order(Path(name).name), name))
     levels = _without_needless_colour(torch.from_numpy(_decoded(top, names, key)))
-    folders = [PurePosixPath(name).parent for name in names]
-    class_names = [folder.name for folder in folders] if all(folder.name for folder in folders) else None
+    folders = [PurePosixPath(name).parent.name for name in names]
+    names_of = dict(zip(_listed(record, "class_folders"), _listed(record, "class_names"), strict=False))
+    class_names = [names_of.get(folder, folder) for folder in folders] if all(folders) else None
     return ImageSet(key=key, name=_name(top), levels=levels, class_names=class_names)
 
 
@@ -204,14 +207,19 @@ def _read_npz(path: Path, key: str) -> ImageSet:
 def _named(path: Path, numbers: Sequence[int]) -> list[str] | None:
     """Return the class of each image by the record beside an NPZ of ours: a run may know a part of the classes.
 
-    None for an NPZ of others, and for classes whose folders are called by their numbers.
+    None for an NPZ of others, and for classes without names, whose folders are called by their numbers.
     """
-    record = read_record(path.parent) if path.name == NPZ_NAME else None
-    names = (record or {}).get("class_folders")
-    if not isinstance(names, list) or not all(0 <= number < len(names) for number in numbers):
-        return None
-    are_numbers = all(str(name).isdecimal() and int(name) == number for number, name in enumerate(names))
-    return None if are_numbers else [str(names[number]) for number in numbers]
+    record = (read_record(path.parent) if path.name == NPZ_NAME else None) or {}
+    names = _listed(record, "class_names")
+    folders = _listed(record, "class_folders")
+    if not names and not all(name.isdecimal() and int(name) == number for number, name in enumerate(folders)):
+        names = folders
+    return [names[number] for number in numbers] if all(0 <= number < len(names) for number in numbers) else None
+
+
+def _listed(record: Mapping[str, Any], key: str) -> list[str]:
+    texts = record.get(key)
+    return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
 def _without_needless_colour(levels: UInt8[Tensor, "N C H W"]) -> UInt8[Tensor, "N _ H W"]:

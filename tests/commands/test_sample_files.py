@@ -201,6 +201,7 @@ def test_a_label_is_the_name_of_a_class_before_its_number(
         outcome = genlab("sample", f"run={copy}", "format=npz", "num_samples=2", f"label={label}", f"out=of_{label}")
         assert (outcome.code, outcome.errors) == (0, "")
         assert np.load(f"of_{label}/samples.npz")["arr_1"].tolist() == [drawn_label] * 2
+        assert json.loads(Path(f"of_{label}/sampling.json").read_text())["class_names"] == list("98765432xy")
 
 
 def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel, cgan_run: Path) -> None:

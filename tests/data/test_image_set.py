@@ -59,6 +59,22 @@ def test_the_classes_of_samples_are_those_of_their_run(tmp_path: Path) -> None:
     assert read_image_set(tmp_path, key="samples").labels_among(["cat", "dog", "emu"]).tolist() == [0, 2, 1]
 
 
+@pytest.mark.parametrize("kind", ["png", "npz"])
+def test_folders_called_by_numbers_are_the_classes_that_the_record_names(tmp_path: Path, kind: str) -> None:
+    """As of EMNIST, where a and A would be one folder on some disks; the numbers count the classes of the run."""
+    names = ["A", "a", "no\\xa0break"]
+    record = {"is_finished": True, "class_folders": ["0", "1", "2"], "class_names": names}
+    (tmp_path / "sampling.json").write_text(json.dumps(record))
+    if kind == "npz":
+        np.savez(tmp_path / "samples.npz", np.zeros((3, 4, 4, 1), np.uint8), np.array([1, 0, 2]))
+    else:
+        for index, folder in enumerate("102"):
+            save(GREY, tmp_path / folder / f"{index}.png")
+    images = read_image_set(tmp_path, key="samples")
+    assert images.labels_among(["0", "1", "2", "A", "a", "no\xa0break"]).tolist() == [4, 3, 5]
+    assert images.labels_among(["0", "1", "2", "3"]) is None
+
+
 def test_images_in_colour_that_are_grey_are_grey_and_grey_fits_colour(tmp_path: Path) -> None:
     levels = np.stack([np.stack([GREY] * 3, -1)] * 2)
     np.savez(tmp_path / "grey.npz", levels)
