@@ -82,9 +82,11 @@ def folder(
         max_skipped=max_skipped if on_error == "skip" else 0,
         num_workers=num_workers or os.cpu_count() or 1,
     )
-    kept = [index for index, file in enumerate(files) if file.name not in skipped]
+    if skipped:  # a folder may have no file left, which makes it neither a class nor a split
+        kept = [file.name for file in files if file.name not in skipped]
+        layout = layout_of(kept, labels=labels, splits=splits, top=top)
     numbers = {name: number for number, name in enumerate(layout.class_names)}
-    targets = torch.tensor([numbers.get(layout.classes[index], UNLABELLED) for index in kept])
+    targets = torch.tensor([numbers.get(name, UNLABELLED) for name in layout.classes])
     store = Store(images, targets)
     height, width = rules.sides
     of_folders = f", splits {' '.join(layout.split_folders.values())}" if layout.split_folders else ""
@@ -94,7 +96,7 @@ def folder(
         fractions.pop(split, None)
     return RawDataset(
         name="folder",
-        stores=_split(store, [layout.splits[index] for index in kept], fractions, split_seed),
+        stores=_split(store, layout.splits, fractions, split_seed),
         num_levels=256,
         class_names=layout.class_names,
         source=f"folder {printable(top.name)} {height}x{width}{of_folders}{left_out}",

@@ -203,6 +203,23 @@ def test_a_skipped_file_shifts_neither_classes_nor_splits(tmp_path):
         assert sorted(batch.labels.tolist()) == [0, 0, 1, 1]
 
 
+def test_a_folder_whose_files_are_all_skipped_is_neither_a_class_nor_a_split(tmp_path):
+    for name in ("train/a/1", "train/a/2", "train/c/1", "train/c/2", "test/a/1", "test/c/1"):
+        _save(tmp_path / "images" / f"{name}.png", Image.new("RGB", (8, 8)))
+    for name in ("train/b", "test/b", "val/a", "val/b", "val/c"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        (tmp_path / "images" / name / "1.png").write_bytes(b"no picture")
+    settings = _settings(tmp_path, on_error="skip", validation_fraction=0.25)
+    data = folder(**settings)
+    assert data.class_names == ("a", "c")
+    assert [data.num_images(split) for split in SPLITS] == [3, 1, 2]
+    (batch,) = data.batches("test", batch_size=9, seed=0, device=CPU)
+    assert batch.labels.tolist() == [0, 1]
+    (tmp_path / "images" / "test" / "c" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="all splits must have the same classes, got no c/ in test/"):
+        folder(**settings)
+
+
 def test_cmyk_is_converted(tmp_path):
     red = Image.new("RGB", (8, 8), (250, 10, 10)).convert("CMYK")
     levels = _levels(_save(tmp_path / "a.jpg", red, quality=95))
