@@ -61,8 +61,14 @@ def scan(top: Path, *, key: str) -> list[ImageFile]:
 
 
 def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
-    """Yield the images below a folder; each real folder is read once, so that circular links end."""
+    """Yield the images below a folder; each real folder is read once, so that circular links end.
+
+    Each file is read once too, by its own name if it lies below the folder: under two names it would be an image of
+    two splits or two classes.
+    """
     seen: set[tuple[int, int]] = set()
+    real_files = set[str]()
+    links_to_files: list[os.DirEntry[str]] = []
     around = {_identity(place) for place in top.resolve().parents}
     folders, links = [top], deque[Path]()
     while folders or links:
@@ -72,6 +78,7 @@ def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
             passed_over["links to folders around them" if identity in around else "links to folders read already"] += 1
             continue
         seen.add(identity)
+        real_place = place.resolve()
         for entry in _entries(place):
             if entry.name == RECORD_NAME:
                 continue
@@ -80,10 +87,23 @@ def _images_below(top: Path, passed_over: Counter[str]) -> Iterator[ImageFile]:
                 passed_over[kind] += 1
             elif is_folder:
                 (links if entry.is_symlink() else folders).append(Path(entry.path))
+            elif entry.is_symlink():
+                links_to_files.append(entry)
             else:
-                status = _status(entry)
-                name = Path(entry.path).relative_to(top).as_posix()
-                yield ImageFile(name=name, num_bytes=status.st_size, modified_ns=status.st_mtime_ns)
+                real_files.add(str(real_place / entry.name))
+                yield _image_file(entry, top)
+    for entry in sorted(links_to_files, key=lambda entry: entry.path):
+        if (real_file := os.path.realpath(entry.path)) in real_files:
+            passed_over["links to files read already"] += 1
+        else:
+            real_files.add(real_file)
+            yield _image_file(entry, top)
+
+
+def _image_file(entry: "os.DirEntry[str]", top: Path) -> ImageFile:
+    status = _status(entry)
+    name = Path(entry.path).relative_to(top).as_posix()
+    return ImageFile(name=name, num_bytes=status.st_size, modified_ns=status.st_mtime_ns)
 
 
 def _kind_passed_over(entry: "os.DirEntry[str]", *, is_folder: bool) -> str | None:

@@ -73,6 +73,29 @@ def test_a_real_folder_is_read_by_its_own_name_whatever_links_to_it(tmp_path):
     assert [file.name for file in scan(tmp_path, key="dataset.root")] == ["a/1.png", "z/deep/2.png"]
 
 
+def test_a_file_is_one_image_whatever_links_to_it(tmp_path, caplog):
+    """Else it would be in two splits. Copies and hard links are files of their own."""
+    top = tmp_path / "top"
+    _touch(top / "z" / "own.png", tmp_path / "pool" / "1.png", tmp_path / "pool" / "blob")
+    (tmp_path / "linked").symlink_to(top)
+    for name, target in (
+        ("a/again.png", top / "z" / "own.png"),  # before the file itself
+        ("a/roundabout.png", tmp_path / "linked" / "z" / "own.png"),
+        ("a/1.png", tmp_path / "pool" / "1.png"),
+        ("b/1.png", tmp_path / "pool" / "1.png"),
+        ("b/2.png", top / "a" / "1.png"),  # a link to a link
+        ("b/blob.png", tmp_path / "pool" / "blob"),
+    ):
+        (top / name).parent.mkdir(exist_ok=True)
+        (top / name).symlink_to(target)
+    for root in (top, tmp_path / "linked"):
+        with caplog.at_level(logging.WARNING):
+            names = [file.name for file in scan(root, key="dataset.root")]
+        assert names == ["a/1.png", "b/blob.png", "z/own.png"]
+        assert "ignored: 4 links to files read already" in caplog.text
+        caplog.clear()
+
+
 def test_classes_are_in_natural_order():
     names = [f"{number}/x.png" for number in range(12)]
     layout = _layout(*sorted(names))
