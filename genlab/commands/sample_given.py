@@ -80,12 +80,12 @@ def read_given(trained: TrainedModel, images: str, *, most: int, device: torch.d
         ConfigurationError: No file becomes an image of this run.
         DataError: One of these files does not.
     """
-    given = read_images(Path(images), reading_of(trained.run.configuration.dataset, trained.run.spec))
+    reading = reading_of(trained.run.configuration.dataset, trained.run.spec)
+    given = read_images(Path(images), reading, most=most)
     batch = next(iter(given.dataset.batches("train", batch_size=most, seed=0, device=device)))
-    left_out = len(given.names) - len(batch.images)
-    more = f"; the first {most} are taken: num_samples={len(given.names)} takes all" if left_out else ""
-    account = f"images={printable(images)}: {given.account}{more}"
-    return Given(names=given.names[:most], batch=batch, account=account)
+    more = f"; the first of {given.num_found:,}: num_samples={given.num_found} takes all"
+    account = f"images={printable(images)}: {given.account}{more if given.num_found > most else ''}"
+    return Given(names=given.names, batch=batch, account=account)
 
 
 def given_around(fill: Fill, spec: ImageSpec) -> Bool[Tensor, "H W"]:

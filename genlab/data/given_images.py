@@ -57,11 +57,13 @@ class GivenImages:
         names: Of the files, relative to their folder.
         dataset: Their images in the order of the files, all of them in the training split.
         account: One line: what was done to them.
+        num_found: Number of files in the folder, of which these are the first.
     """
 
     names: Sequence[str]
     dataset: Dataset
     account: str
+    num_found: int
 
 
 def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
@@ -97,23 +99,25 @@ def reading_of(node: Mapping[str, Any], spec: ImageSpec) -> Reading:
     )
 
 
-def read_images(path: Path, reading: Reading, *, key: str = "images") -> GivenImages:
-    """Read a picture, or all PNG, JPEG and WebP files below a folder, sorted by name.
+def read_images(path: Path, reading: Reading, *, key: str = "images", most: int | None = None) -> GivenImages:
+    """Read a picture, or the PNG, JPEG and WebP files below a folder, sorted by name.
 
     Args:
         path: The picture or the folder.
         reading: Rules of the run.
         key: The setting that named it, for the errors.
+        most: Read only so many files, the first ones; None reads all.
 
     Raises:
         DataError: There is no such file or folder, it holds no picture, or files that cannot be used.
     """
     if path.is_file():
-        top, names = path.parent, [path.name]
+        top, found = path.parent, [path.name]
     elif path.exists():
-        top, names = path, [file.name for file in scan(path, key=key)]
+        top, found = path, [file.name for file in scan(path, key=key)]
     else:
         raise DataError(f"{key} must be a picture or a folder of pictures, and {printable(str(path))} does not exist")
+    names = found[:most]
     levels, num_animated = _decode_all(top, names, reading)
     num_levels, store = 256, levels
     if reading.threshold is None and reading.spec.num_levels != 256:
@@ -130,7 +134,8 @@ def read_images(path: Path, reading: Reading, *, key: str = "images") -> GivenIm
         threshold=reading.threshold,
         source=printable(path.name),
     )
-    return GivenImages(names=names, dataset=dataset, account=_account(levels, num_animated, reading))
+    account = _account(levels, num_animated, reading)
+    return GivenImages(names=names, dataset=dataset, account=account, num_found=len(found))
 
 
 def _decode_all(top: Path, names: Sequence[str], reading: Reading) -> tuple[UInt8[Tensor, "N C H W"], int]:

@@ -157,10 +157,12 @@ def given_folder(tmp_path: Path) -> Path:
 def test_given_images_are_reconstructed_without_the_runs_data(
     genlab: Callable[..., Outcome], trained_run: Path, folder: Path, tmp_path: Path
 ) -> None:
+    (folder / "3.png").write_bytes(b"a file that is not needed")
     outcome = genlab("sample", f"run={trained_run}", f"images={folder}", "num_samples=2", f"out={tmp_path / 'a'}")
+    (folder / "3.png").unlink()
     assert (outcome.code, outcome.errors) == (0, "")
-    assert "3 given images, 8x8, grey" in outcome.output
-    assert "the first 2 are taken: num_samples=3 takes all" in outcome.output
+    assert "2 given images, 8x8, grey" in outcome.output
+    assert "; the first of 4: num_samples=4 takes all\n" in outcome.output
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         *("reconstructions.png", "canvases_reconstruction.gif", "canvases_reconstruction.png")
     }
