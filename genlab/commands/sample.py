@@ -37,7 +37,7 @@ from genlab.types import Batch
 
 _KEYS_OF_GRIDS = ("images", "split", "given_rows", "fill", "latent_steps")
 _KEYS_OF_DATA = ("split", "dataset.root", "allow_other_data")
-_KEYS_OF_COMPLETIONS = ("given_rows", "fill")
+_KEYS_OF_A_SPLIT = ("given_rows", "fill", "dataset.root", "allow_other_data")
 _ARGUMENTS = {
     "temperature": "temperature",
     "label": "label",
@@ -107,8 +107,8 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> SampleSettings:
             raise ConfigurationError(f"{key} has no effect with format={settings.format}")
         if settings.images is not None and key in _KEYS_OF_DATA:
             raise ConfigurationError(f"{key} has no effect with images, which replace the run's data")
-        if settings.split is None and settings.images is None and key in _KEYS_OF_COMPLETIONS:
-            raise ConfigurationError(f"{key} has no effect with split=null, which leaves no images to complete")
+        if settings.split is None and settings.images is None and key in _KEYS_OF_A_SPLIT:
+            raise ConfigurationError(f"{key} has no effect with split=null, which takes no images of the run's data")
     return settings
 
 
@@ -170,6 +170,10 @@ def _draw_files(trained: TrainedModel, settings: SampleSettings, device: torch.d
         temperature=settings.temperature,
     )
     assert isinstance(trained.model, GenerativeModel)
+    given = {"dataset.root": settings.dataset["root"] is not None, "allow_other_data": settings.allow_other_data}
+    if (settings.label is not None or not sampling.class_folders) and any(given.values()):
+        key, case = next(filter(given.get, given)), "with label" if sampling.class_folders else "without classes"
+        raise ConfigurationError(f"{key} has no effect {case}: of the data only the frequencies of classes are taken")
     options = _chosen(trained, settings, trained.model.sample, ("temperature", "method"))
     folder = writable(destination(settings), settings.out)
     print(f"{settings.run}: {trained}")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -122,10 +122,13 @@ def draw_files(
     make(folder)
     with locked_folder(folder) if is_first() else nullcontext():
         with first_before_others():
-            counts = partial(
-                _class_counts, trained, sampling, allow_other_data=allow_other_data, root_is_named=root_is_named
+            counts = cache(
+                lambda: _class_counts(trained, sampling, allow_other_data=allow_other_data, root_is_named=root_is_named)
             )
-            record = _begun(trained, sampling, folder, class_counts=counts, command=command)
+            data_are_named = allow_other_data or root_is_named
+            record = _begun(
+                trained, sampling, folder, class_counts=counts, data_are_named=data_are_named, command=command
+            )
             labels = _labels(sampling, record["class_counts"])
             files = _files(sampling, folder, labels)
             starts = files.missing(IMAGES_AT_ONCE)
@@ -157,6 +160,7 @@ def _begun(
     folder: Path,
     *,
     class_counts: Callable[[], list[int] | None],
+    data_are_named: bool,
     command: str,
 ) -> dict[str, Any]:
     """Return the record of a folder, which is written first if the folder is empty.
@@ -166,6 +170,8 @@ def _begun(
     """
     record = read_record(folder)
     described = json.loads(json.dumps(asdict(sampling)))
+    if record is not None and data_are_named:
+        described["class_counts"] = class_counts()
     differing = next((name for name, value in described.items() if record and record.get(name) != value), None)
     others = sorted(entry.name for entry in folder.iterdir() if entry.name != RECORD_NAME)
     # A record alone is of a sampling that was refused before its first image: another one may replace it.
@@ -176,6 +182,8 @@ def _begun(
                 f"{_shown(record.get(differing))} and not {_shown(described[differing])}"
             )
         _require_counts(record, folder)
+        if set(record["class_counts"] or ()) == {1} and not data_are_named and is_first():
+            print("classes are drawn uniformly, as before: the folder was begun without the run's data")
         return record
     if others:
         raise ConfigurationError(

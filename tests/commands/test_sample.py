@@ -97,15 +97,15 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
     )
 
 
-@pytest.mark.parametrize("word", ["given_rows=2", "fill=[2,0,8,8]"])
-def test_a_part_to_fill_is_refused_without_images_to_complete(
+@pytest.mark.parametrize("word", ["given_rows=2", "fill=[2,0,8,8]", "dataset.root=x", "allow_other_data=true"])
+def test_what_concerns_the_images_of_a_split_is_refused_without_one(
     genlab: Callable[..., Outcome], exact_run: Path, word: str
 ) -> None:
     outcome = genlab("sample", f"run={exact_run}", "num_samples=4", "split=null", word)
     name = word.partition("=")[0]
     assert (outcome.code, outcome.errors) == (
         2,
-        f"genlab: error: {name} has no effect with split=null, which leaves no images to complete\n",
+        f"genlab: error: {name} has no effect with split=null, which takes no images of the run's data\n",
     )
 
 

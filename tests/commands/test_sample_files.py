@@ -261,3 +261,39 @@ def test_a_folder_that_is_named_for_the_frequencies_of_classes_must_hold_the_dat
             counts()
     else:
         assert counts() == [1] * 10
+
+
+def test_a_folder_that_was_begun_without_the_data_is_not_continued_silently(
+    cgan_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = load_trained(cgan_run, checkpoint="last", device=CPU)
+    build = sample_files.build_dataset
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise DataError("the data are missing")
+
+    def draw(**options: bool) -> str:
+        sampling = described(trained, "png", num_samples=4)
+        named = {"allow_other_data": False, **options}
+        draw_files(trained, sampling, tmp_path, options={}, device=CPU, command="x", **named)
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(sample_files, "build_dataset", missing)
+    assert draw().startswith("classes are drawn uniformly, and not as often as in training: the data are missing\n")
+    monkeypatch.setattr(sample_files, "build_dataset", build)
+    assert draw().startswith("classes are drawn uniformly, as before: the folder was begun without the run's data\n")
+    for key in ("allow_other_data", "root_is_named"):
+        with pytest.raises(ConfigurationError, match=r"whose class_counts is \[1, 1, .* and not \[1[0-9]{2}, "):
+            draw(**{key: True})
+
+
+def test_data_that_give_no_frequencies_of_classes_are_refused(
+    genlab: Callable[..., Outcome], cgan_run: Path, exact_run: Path
+) -> None:
+    for run, words, message in (
+        (cgan_run, ("label=1", "allow_other_data=true"), "allow_other_data has no effect with label: of the data only"),
+        (exact_run, ("allow_other_data=true",), "allow_other_data has no effect without classes: of the data only"),
+    ):
+        outcome = genlab("sample", f"run={run}", "format=png", "num_samples=2", "out=a", *words)
+        assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
+        assert message in outcome.errors
