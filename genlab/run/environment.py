@@ -87,9 +87,9 @@ def class_number(run_folder: Path, label: int | str) -> int:
     Raises:
         ConfigurationError: The run has no such class.
     """
-    names = saved_class_names(run_folder)
-    if str(label) in names:
-        return names.index(str(label))
+    names, name = saved_class_names(run_folder), printable(str(label))
+    if name in names:
+        return names.index(name)
     if isinstance(label, str) or (names and not 0 <= label < len(names)):
         hint = "this folder has no class names"
         if names:  # a number that is out of range is near no other one

@@ -196,12 +196,15 @@ def test_a_label_is_the_name_of_a_class_before_its_number(
     copy = tmp_path / "copy"
     shutil.copytree(cgan_run, copy)
     environment = json.loads((copy / "environment.json").read_text())
-    (copy / "environment.json").write_text(json.dumps({**environment, "class_names": list("98765432xy")}))
-    for label, drawn_label in (("9", 0), ("0", 0), ("1", 1), ("x", 8)):
-        outcome = genlab("sample", f"run={copy}", "format=npz", "num_samples=2", f"label={label}", f"out=of_{label}")
+    (copy / "environment.json").write_text(json.dumps({**environment, "class_names": [*"98765432x", "y\xa0z\u200b"]}))
+    names = [*"98765432x", "y\\xa0z\\u200b"]  # as messages have them
+    for label, drawn_label in (("9", 0), ("0", 0), ("1", 1), ("x", 8), ("'y\xa0z\u200b'", 9), (names[9], 9)):
+        outcome = genlab(
+            "sample", f"run={copy}", "format=npz", "num_samples=2", f"label={label}", f"out=of_{drawn_label}"
+        )
         assert (outcome.code, outcome.errors) == (0, "")
-        assert np.load(f"of_{label}/samples.npz")["arr_1"].tolist() == [drawn_label] * 2
-        assert json.loads(Path(f"of_{label}/sampling.json").read_text())["class_names"] == list("98765432xy")
+        assert np.load(f"of_{drawn_label}/samples.npz")["arr_1"].tolist() == [drawn_label] * 2
+        assert json.loads(Path(f"of_{drawn_label}/sampling.json").read_text())["class_names"] == names
 
 
 def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel, cgan_run: Path) -> None:
