@@ -102,6 +102,7 @@ CHANGES = (
         "`experiment=draw_classifier_cluttered_mnist_quick` has", "f863df6", ("draw_classifier_cluttered_mnist_quick",)
     ),
     Change("Standard errors of a model that couples", "8229fd5"),
+    Change("In several processes frozen weights", "653e47f"),
 )
 
 
