@@ -1,7 +1,9 @@
 """The features with which a run compares its samples with validation images, and the observer that does so."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
-from genlab.launch.sweep_folder import PLAN_NAME
+from genlab.launch.sweep_folder import SweepFolder
 from genlab.metrics.features import ClassifierFeatures, FeatureExtractor
 from genlab.metrics.inception import InceptionFeatures, weights_file
 from genlab.metrics.quality_observer import QualityObserver, is_measured_by_samples
@@ -94,7 +96,7 @@ def _extractor(
         return InceptionFeatures(weights_file(settings.inception_weights or DOWNLOADED), device=device)
     found = None
     if settings.features == "auto":
-        before = _began(run_folder.parent / PLAN_NAME)
+        before = _began(SweepFolder(run_folder.parent))
         found = cached_classifier(dataset, configuration.dataset, device=device, num_threads=num_threads, before=before)
     elif settings.features == "classifier":
         if (reason := why_no_classifier(dataset)) is not None:
@@ -107,9 +109,11 @@ def _extractor(
     return ClassifierFeatures(found.classifier, weights_id=found.weights_id)
 
 
-def _began(plan: Path) -> float:
-    """Return the start of the sweep, so that all of its jobs choose equal features."""
-    return plan.stat().st_mtime if plan.is_file() else float("inf")
+def _began(sweep: SweepFolder) -> float:
+    """Return the first start of the sweep, so that all of its jobs choose equal features."""
+    with suppress(ConfigurationError):  # a single run
+        return sweep.read_plan().began or math.inf
+    return math.inf
 
 
 def with_features(configuration: RunConfiguration, observer: object) -> RunConfiguration:

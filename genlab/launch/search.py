@@ -134,6 +134,16 @@ def _distribution(override: Override) -> "BaseDistribution":
     return CategoricalDistribution(tuple(override.sweep_string_iterator()))
 
 
+def _num_values(distribution: "BaseDistribution") -> float:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return len(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return (distribution.high - distribution.low) // distribution.step + 1
+    return math.inf
+
+
 class Search:
     """A search, from the first trial of its storage to the last.
 
@@ -161,6 +171,11 @@ class Search:
                 if self._is_stopped():
                     return
             n_trials, n_jobs = self._settings.n_trials, self._settings.n_jobs
+            if (num := math.prod(map(_num_values, self._space.distributions.values()))) <= n_trials:
+                tell(
+                    f"warning: hydra.sweeper.n_trials={n_trials} for {num} settings trains some of them again, with "
+                    "the same result; without hydra/sweeper=tpe a sweep trains each once"
+                )
             while not self._is_stopped() and (num_left := n_trials - len(study.get_trials(deepcopy=False))) > 0:
                 self._try([study.ask(self._space.distributions) for _ in range(min(num_left, n_jobs))], launch)
 

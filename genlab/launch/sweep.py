@@ -86,7 +86,7 @@ def resumed_plan(arguments: Sequence[str], *, config_dir: str | None) -> SweepPl
             + shlex.join(missing)
         )
     about |= typed
-    return SweepPlan(overrides=(*jobs, *about.values()), config_dir=config_dir, jobs=plan.jobs)
+    return replace(plan, overrides=(*jobs, *about.values()), config_dir=config_dir)
 
 
 def _to_trust(jobs: Sequence[str], about: Sequence[str], config_dir: str | None) -> list[str]:
@@ -244,7 +244,7 @@ def run_sweep(folder: Path, settings: SweepSettings, plan: SweepPlan, *, run: Ca
     is_replaced = settings.resume is None and (sweep.path / PLAN_NAME).exists()
     if is_replaced and not sweep.is_dry_run():
         way_on = _way_on(sweep, plan, rows_of(sweep, settings))
-        raise ConfigurationError(f"hydra.sweep.dir must be a new folder, got {sweep.path}; to resume: {way_on}")
+        raise ConfigurationError(f"name or hydra.sweep.dir must be new, got {sweep.path}; to resume: {way_on}")
     failure: Exception | None = None
     with locked(sweep.path, is_resumed=True):
         if is_replaced:
@@ -287,13 +287,14 @@ def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str, i
     if failure is not None:
         text = one_line(f"{type(failure).__name__}: {failure}")
         raise SweepError(f"the sweep ended early: {text}; to resume: {way_on}") from failure
-    failed = [row.record for row in rows if row.record.has_failed]
-    if failed:
+    if failed := [row.record for row in rows if row.record.has_failed]:
         named = ", ".join(f"job {record.number} {record.status}" for record in failed)
         repeated = [record for record in failed if record.was_cut_short or not is_search]
         if repeated:
             which = "them" if repeated == failed else " and ".join(f"job {record.number}" for record in repeated)
             advice = f"to run {which} again: {way_on}"
+            if limited := [str(row.record.number) for row in rows if row.record.is_at_its_limit]:
+                advice += f"; those that reached trainer.max_minutes get this time again: job {', '.join(limited)}"
         else:
             advice = f"a search keeps them as failed trials; for further ones: {way_on} hydra.sweeper.n_trials=N"
         raise SweepError(f"{len(failed)} of {len(rows)} jobs did not finish ({named}); {advice}")

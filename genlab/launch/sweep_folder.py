@@ -16,6 +16,8 @@ Files, not messages: jobs may run on another machine that shares nothing but thi
 import os
 import shutil
 import socket
+import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +69,11 @@ class JobRecord:
         return self.status not in ("waiting", "running", "pruned") and self.exit_code not in (0, None)
 
     @property
+    def is_at_its_limit(self) -> bool:
+        """Return True if its own limit of time ended it, so that a resumption gives it that time again."""
+        return self.status == "interrupted" and self.exit_code == 0
+
+    @property
     def was_cut_short(self) -> bool:
         """Return True if it failed for a reason that says nothing of its settings: a signal, a full disk, a folder in
         use. A search repeats such a job, as a grid repeats all that failed."""
@@ -83,6 +90,8 @@ class SweepPlan:
     config_dir: str | None
     jobs: tuple[tuple[str, ...], ...] | None
     """Overrides of each job; None where a search makes them one by one."""
+    began: float | None = None
+    """The first start, in seconds since 1970; None before it."""
 
 
 def last_sweep() -> Path:
@@ -106,10 +115,18 @@ class SweepFolder:
         self.jobs_folder = self.path / JOBS_NAME
 
     def write_plan(self, plan: SweepPlan, *, command: str) -> None:
-        """Write sweep.yaml; the command is for people."""
+        """Write sweep.yaml, which keeps the time of its first start; the command is for people."""
         self.jobs_folder.mkdir(parents=True, exist_ok=True)
+        with suppress(ConfigurationError):
+            plan = replace(plan, began=self.read_plan().began)
         jobs = None if plan.jobs is None else [list(job) for job in plan.jobs]
-        content = {"command": command, "words": list(plan.overrides), "config_dir": plan.config_dir, "jobs": jobs}
+        content = {
+            "command": command,
+            "began": time.time() if plan.began is None else plan.began,
+            "words": list(plan.overrides),
+            "config_dir": plan.config_dir,
+            "jobs": jobs,
+        }
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
         replace_atomically(self.path / PLAN_NAME, text.encode())
 

@@ -146,7 +146,7 @@ def tell(text: str, *, is_progress: bool = False) -> None:
         is_progress: True for a line that ``-q`` leaves out.
     """
     if shows_progress() or not is_progress:
-        print(text, flush=True)  # noqa: T201
+        print(f"{text}\n", end="", flush=True)  # noqa: T201 - in one write, as other jobs tell meanwhile
 
 
 def await_free(run_folder: Path) -> str | None:

@@ -38,6 +38,8 @@ class Row:
     """Seconds of training, over all processes of the run."""
     minimize: bool | None
     """True if lower is better; None if no direction is declared."""
+    is_bound: bool
+    """True if the true value may be better."""
     tags: frozenset[str]
     """Tags of all measures of the run."""
     ranking_tags: frozenset[str]
@@ -60,16 +62,22 @@ class SeedRow:
     choices: Mapping[str, str]
     measure: str | None
     mean: float | None
+    """Over the runs that compete; None if they measured different things."""
     standard_deviation: float | None
     """Sample standard deviation (n - 1); None for fewer than two runs."""
-    num: int
-    """Number of runs that compete."""
+    competing: Sequence[JobRecord]
     records: Sequence[JobRecord]
+    """Of all of them."""
     packages: tuple[str, ...]
     """As of `Row`."""
     minimize: bool | None
     conditions: frozenset[tuple[tuple[str, str], ...]]
     """Those of the runs with a value."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Return True if every run competes."""
+        return len(self.competing) == len(self.records)
 
 
 def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -81,10 +89,10 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         summary, configuration = sweep.run_summary(record), sweep.run_configuration(record)
         tags = frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag)
         measure, value = measured(summary, settings.measure)
-        minimize, conditions = settings.minimize, None
+        minimize, conditions, kind = settings.minimize, None, ""
         if measure is not None:
             of_run = record_of(measure, value or 0.0, summary, configuration)
-            conditions = None if value is None else of_run.conditions
+            conditions, kind = (None if value is None else of_run.conditions), of_run.kind
             if minimize is None:
                 otherwise = True if measure == summary.get("selected_by") else None
                 minimize = {"lower": True, "higher": False}.get(of_run.direction, otherwise)
@@ -96,6 +104,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 value=value,
                 minimize=minimize,
                 seconds=summary.get("seconds") or None,
+                is_bound=kind == "bound",
                 tags=tags,
                 ranking_tags=frozenset(tag for tag in tags if record_of(tag, 0.0, summary, {}).direction != "neither"),
                 conditions={"dataset": UNKNOWN} if conditions is None else conditions,
@@ -160,7 +169,9 @@ def why_not_ranked(rows: Sequence[Row]) -> str | None:
 def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
     """Return mean, standard deviation and number over the seeds of each setting; empty if the seed does not vary.
 
-    The best mean comes first; settings that do not measure the same on the same data stay in the order of the jobs.
+    The best mean of those with a value for every seed comes first, then that of the others: a learning rate at which
+    some seeds diverge shall not win by the rest. Settings that do not measure the same on the same data stay in the
+    order of the jobs.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -171,15 +182,16 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
     made = []
     for group in groups.values():
         competing = [row for row in group if row.competes]
-        values = [row.value for row in competing if row.value is not None]
         told = [*competing, *group]  # a job that failed early has no measure
+        are_alike = len({row.measure for row in competing}) < 2
+        values = [row.value for row in competing if row.value is not None] if are_alike else []
         made.append(
             SeedRow(
                 choices={key: value for key, value in group[0].choices.items() if key != _SEED},
-                measure=next((row.measure for row in told if row.measure is not None), None),
+                measure=next((row.measure for row in told if row.measure is not None), None) if are_alike else None,
                 mean=statistics.fmean(values) if values else None,
                 standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
-                num=len(values),
+                competing=[row.record for row in competing],
                 records=[row.record for row in group],
                 packages=tuple(name for row in group for name in row.packages),
                 minimize=next((row.minimize for row in told if row.minimize is not None), None),
@@ -191,9 +203,9 @@ def seed_rows(rows: Sequence[Row]) -> list[SeedRow]:
 
 def _are_ranked(rows: Sequence[SeedRow]) -> bool:
     """Return True if the means of the settings that have one are of the same measure on the same data."""
-    valued = [row for row in rows if row.num]
+    valued = [row for row in rows if row.competing]
     of_same = len({(row.measure, row.minimize, row.conditions) for row in valued}) == 1
-    return of_same and valued[0].minimize is not None
+    return of_same and valued[0].minimize is not None and valued[0].mean is not None
 
 
 def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
@@ -224,7 +236,7 @@ def write_tables(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 group.measure,
                 group.mean,
                 group.standard_deviation,
-                group.num,
+                len(group.competing),
                 len(group.records),
             ]
             for group in groups
@@ -245,7 +257,7 @@ def report(rows: Sequence[Row], settings: SweepSettings, *, config_dir: str | No
         return "no job has started"
     groups = seed_rows(rows)
     parts = [_table(rows), *([_seeds_table(groups)] if groups else [])]
-    if len(groups) > 1 and groups[0].num > 1 and _are_ranked(groups):
+    if len(groups) > 1 and len(groups[0].competing) > 1 and _are_ranked(groups):
         parts.append(_told_best_setting(groups, config_dir))
     else:
         parts.append(_told_best(rows, settings, config_dir))
@@ -258,6 +270,8 @@ def _told_best(rows: Sequence[Row], settings: SweepSettings, config_dir: str | N
     if best is not None:
         extreme = "lowest" if best.minimize else "highest"
         value = f"{best.measure} {best.value:.6g}, the {extreme} of {len(competing)}"
+        if bounds := [str(row.record.number) for row in competing if row.is_bound and not best.is_bound]:
+            value += f"; job {', '.join(bounds)}: a bound, the true value may be better"
         command = _command(best.record.arguments, config_dir, best.packages)
         return f"best: job {best.record.number}, {value}\n  {command}"
     if not competing:
@@ -279,11 +293,14 @@ def _told_best_setting(groups: Sequence[SeedRow], config_dir: str | None) -> str
     best = groups[0]
     seeds = ",".join(_by_key(record.overrides)[_SEED] for record in best.records)
     shared = [argument for argument in best.records[0].arguments if not argument.startswith(f"{_SEED}=")]
-    jobs = ", ".join(str(record.number) for record in best.records)
+    jobs = ", ".join(str(record.number) for record in best.competing)
+    part = "" if best.is_whole else f" of {len(best.competing)} of {len(best.records)} seeds"
     extreme = "lowest" if best.minimize else "highest"
-    value = f"mean {best.measure} {best.mean:.6g}, the {extreme} of {sum(group.num > 0 for group in groups)} settings"
+    rivals = [group for group in groups if group.competing and group.is_whole == best.is_whole]
+    num = "the only setting" if len(rivals) == 1 else f"the {extreme} of {len(rivals)} settings"
+    whole = " with a value for every seed" if best.is_whole and not all(group.is_whole for group in groups) else ""
     command = _command(["-m", *shared, f"{_SEED}={seeds}"], config_dir, best.packages)
-    return f"best: jobs {jobs}, {value}\n  {command}"
+    return f"best: jobs {jobs}, mean {best.measure} {best.mean:.6g}{part}, {num}{whole}\n  {command}"
 
 
 def _command(arguments: Sequence[str], config_dir: str | None, packages: Collection[str]) -> str:
@@ -323,7 +340,7 @@ def _seeds_table(groups: Sequence[SeedRow]) -> str:
                 group.measure or "",
                 "" if group.mean is None else f"{group.mean:.6g}",
                 "" if group.standard_deviation is None else f"{group.standard_deviation:.3g}",
-                str(group.num) if group.num == len(group.records) else f"{group.num} of {len(group.records)}",
+                f"{len(group.competing)}" + ("" if group.is_whole else f" of {len(group.records)}"),
             ]
         )
     return _in_columns(header, lines)
@@ -346,9 +363,9 @@ def _rank(row: Row) -> float:
     return row.value if row.minimize else -row.value
 
 
-def _rank_of_mean(row: SeedRow) -> tuple[bool, float]:
+def _rank_of_mean(row: SeedRow) -> tuple[bool, bool, float]:
     mean = 0.0 if row.mean is None else row.mean
-    return row.mean is None, mean if row.minimize else -mean
+    return row.mean is None, not row.is_whole, mean if row.minimize else -mean
 
 
 def _write_csv(sweep: SweepFolder, name: str, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:

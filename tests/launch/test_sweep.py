@@ -138,7 +138,7 @@ def test_a_dry_run_of_a_sweep_leaves_its_name_to_the_sweep(genlab: Genlab) -> No
     for more in ((), ("trainer.dry_run=true",)):
         refused = genlab(*arguments, "seed=3,4", *more)
         assert refused.code == 2
-        assert "hydra.sweep.dir must be a new folder" in refused.errors
+        assert "name or hydra.sweep.dir must be new" in refused.errors
 
 
 def test_a_resumption_whose_glob_finds_something_else_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,11 @@ def test_plan_and_records_come_back_as_they_were(tmp_path: Path) -> None:
     sweep = SweepFolder(tmp_path / "ünï")
     (tmp_path / "ünï").mkdir()
     sweep.write_plan(PLAN, command="genlab train -m")
-    assert SweepFolder(tmp_path / "ünï").read_plan() == PLAN
+    plan = sweep.read_plan()
+    assert plan.began is not None
+    assert replace(plan, began=None) == PLAN
+    sweep.write_plan(PLAN, command="genlab train -m")
+    assert sweep.read_plan() == plan, "with the time of its first start"
     record = JobRecord(number=1, overrides=("seed=1",), folder="1_seed-1", status="failed", reason="x", exit_code=3)
     sweep.write_record(record)
     waiting = JobRecord(number=0, overrides=("seed=0",), folder=None, status="waiting")

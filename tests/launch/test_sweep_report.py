@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from genlab.errors import SweepError
+from genlab.launch.sweep import _raise_for
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_report import (
     best_row,
@@ -66,6 +68,13 @@ def sweep(tmp_path: Path) -> SweepFolder:
     return folder
 
 
+def fail(sweep: SweepFolder, *numbers: int) -> None:
+    for number in numbers:
+        record = sweep.record(number)
+        assert record is not None
+        sweep.write_record(replace(record, status="diverged", exit_code=6))
+
+
 @pytest.mark.parametrize("entry", [{"best": "x"}, {"best": {TAG: True}}, {"best": {TAG: "low"}}, {"selected_by": 0.5}])
 def test_a_summary_of_other_types_costs_its_job_the_value_alone(sweep: SweepFolder, entry: dict[str, Any]) -> None:
     path = sweep.path / "3_x" / "summary.json"
@@ -83,6 +92,7 @@ def test_a_share_of_the_cores_belongs_to_the_line_that_repeats_a_job_and_is_no_c
     sweep.write_record(given)
     assert sweep.record(3) == given
     assert given.arguments == (*best.overrides, "num_threads=2")
+    fail(sweep, 1, 2)
     rows = rows_of(sweep, SETTINGS)
     assert all(set(row.choices) == {"model", "seed"} for row in rows)
     assert f"{program()} train {' '.join(given.arguments)}\n" in f"{report(rows, SETTINGS)}\n"
@@ -108,9 +118,10 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     best = best_row(rows)
     assert best is not None
     assert best.record.number == 3
-    text = report(rows, SETTINGS)
+    fail(sweep, 1, 2)  # no setting has several seeds
+    text = report(rows_of(sweep, SETTINGS), SETTINGS)
     line = f"{program()} train model=b seed=0 num_threads=1"
-    assert f"best: job 3, validation/nll_nats 1, the lowest of 4\n  {line}" in text
+    assert f"best: job 3, validation/nll_nats 1, the lowest of 2\n  {line}" in text
     assert "signal 9" in text
     named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
     sweep.write_record(named)  # a name is of the sweep, and was of no run
@@ -143,10 +154,40 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     best = best_row(rows)
     assert best is not None
     assert best.record.number == number
-    assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS)
     forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
     assert forced is not None
     assert forced.record.number == 4 - number
+    fail(sweep, 1, 2)
+    rows = rows_of(sweep, settings(measure="test/nll_nats", minimize=None))
+    assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS)
+
+
+def test_the_advice_to_resume_names_the_jobs_that_get_their_time_again(sweep: SweepFolder) -> None:
+    record = sweep.record(0)
+    assert record is not None
+    sweep.write_record(replace(record, status="interrupted", reason="trainer.max_minutes=1 is over"))
+    rows = rows_of(sweep, SETTINGS)
+    told = r"to run them again: LINE; those that reached trainer\.max_minutes get this time again: job 0$"
+    with pytest.raises(SweepError, match=told):
+        _raise_for(rows, None, way_on="LINE", is_search=False)
+
+
+def test_values_of_different_measures_have_no_mean(sweep: SweepFolder) -> None:
+    other = "quality/frechet_distance_classifier"
+    (sweep.path / "1_x" / "summary.json").write_text(json.dumps({"selected_by": other, "best": {other: 600.0}}))
+    rows = rows_of(sweep, SETTINGS)
+    assert [(row.choices["model"], row.mean) for row in seed_rows(rows)] == [("a", None), ("b", 1.0)]
+    assert "best: not chosen, the runs select by different measures" in report(rows, SETTINGS)
+
+
+def test_a_bound_may_be_better_than_the_best_exact_value(sweep: SweepFolder) -> None:
+    fail(sweep, 1, 2)
+    bound = {"unit": "nats/image", "kind": "bound", "direction": "lower", "quantity": None}
+    for number, kind in ((0, "bound"), (3, "exact")):
+        path = sweep.path / f"{number}_x" / "summary.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": {"nll_nats": bound | {"kind": kind}}}))
+    text = report(rows_of(sweep, SETTINGS), SETTINGS)
+    assert "the lowest of 2; job 0: a bound, the true value may be better\n" in text
 
 
 def test_settings_without_a_value_leave_the_others_ranked_by_their_means(sweep: SweepFolder) -> None:
@@ -161,13 +202,14 @@ def test_settings_without_a_value_leave_the_others_ranked_by_their_means(sweep: 
     for number, seed in ((6, 0), (7, 1)):
         overrides = ("model=c", f"seed={seed}", "num_threads=1")
         sweep.write_record(JobRecord(number=number, overrides=overrides, folder=None, status="failed", exit_code=6))
-    record = sweep.record(1)
-    assert record is not None
-    sweep.write_record(replace(record, status="failed", exit_code=6))  # of the setting a, whose others have values
+    fail(sweep, 1)  # of the setting a, whose others have values
     (sweep.path / "1_x" / "summary.json").unlink()
     text = report(rows_of(sweep, SETTINGS), SETTINGS)
-    assert f"best: jobs 3, 4, 5, mean {TAG} 2.83333, the lowest of 2 settings" in text
+    assert f"best: jobs 3, 4, 5, mean {TAG} 2.83333, the only setting with a value for every seed" in text
     assert [row.choices["model"] for row in seed_rows(rows_of(sweep, SETTINGS))] == ["b", "a", "c"]
+    fail(sweep, 4)
+    text = report(rows_of(sweep, SETTINGS), SETTINGS)
+    assert f"best: jobs 3, 5, mean {TAG} 2.75 of 2 of 3 seeds, the lowest of 2 settings" in text
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -305,22 +347,23 @@ def test_runs_without_a_measure_of_their_own_are_not_ranked(sweep: SweepFolder) 
 
 
 def test_seeds_are_aggregated_as_the_statistics_module_does(sweep: SweepFolder) -> None:
-    second, first = seed_rows(rows_of(sweep, SETTINGS))  # the best mean comes first
+    first, second = seed_rows(rows_of(sweep, SETTINGS))  # a setting without some of its seeds comes last
     assert first.choices == {"model": "a"}
     assert first.mean == pytest.approx(4.0)
     assert first.standard_deviation == pytest.approx(statistics.stdev([3.0, 5.0, 4.0]))
-    assert (first.num, len(first.records)) == (3, 3)
+    assert (len(first.competing), len(first.records)) == (3, 3)
     # The killed run has a value too, of a model half trained: it must not count.
-    assert (second.mean, second.standard_deviation, second.num, len(second.records)) == (1.0, None, 1, 3)
+    assert (second.mean, second.standard_deviation) == (1.0, None)
+    assert (len(second.competing), len(second.records)) == (1, 3)
     write_tables(sweep, SETTINGS)
     lines = (sweep.path / "seeds.csv").read_text(encoding="utf-8").splitlines()
-    assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"b,{TAG},1.0,,1,3", f"a,{TAG},4.0,1.0,3,3"]
+    assert lines == ["model,measure,mean,standard_deviation,n,jobs", f"a,{TAG},4.0,1.0,3,3", f"b,{TAG},1.0,,1,3"]
     highest = seed_rows(rows_of(sweep, settings(minimize=False)))
     assert [row.mean for row in highest] == [4.0, 1.0]
     assert "1 of 3" in report(rows_of(sweep, SETTINGS), SETTINGS)
     by_mean = settings(minimize=False)
     assert report(rows_of(sweep, by_mean), by_mean, config_dir="mine").endswith(
-        f"best: jobs 0, 1, 2, mean {TAG} 4, the highest of 2 settings\n"
+        f"best: jobs 0, 1, 2, mean {TAG} 4, the only setting with a value for every seed\n"
         f"  {program()} train -m model=a num_threads=1 seed=0,1,2 --config-dir mine"
     )
 
@@ -333,9 +376,9 @@ def test_the_best_command_names_what_it_needs_to_find_a_users_package(
         (run / "config.yaml").write_text("model: {_target_: my_vae.VAE}\n")
     called = program(["my_vae"])
     assert called.startswith("PYTHONPATH='/my place' GENLAB_ALLOW=my_vae ")
-    for minimize, line in ((True, "model=b seed=0 num_threads=1"), (False, "-m model=a num_threads=1 seed=0,1,2")):
-        chosen = settings(minimize=minimize)
-        command = report(rows_of(sweep, chosen), chosen).splitlines()[-1]
+    for failing, line in (((), "-m model=a num_threads=1 seed=0,1,2"), ((1, 2), "model=b seed=0 num_threads=1")):
+        fail(sweep, *failing)
+        command = report(rows_of(sweep, SETTINGS), SETTINGS).splitlines()[-1]
         assert command == f"  {called} train {line}"
 
 

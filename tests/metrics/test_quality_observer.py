@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from genlab.commands import samples
 from genlab.config.schema import RunConfiguration
 from genlab.data.digits import digits
 from genlab.errors import StoppedBySignal
+from genlab.launch.sweep_folder import SweepFolder, SweepPlan
 from genlab.metrics import inception
 from genlab.metrics.frechet import fit_gaussian, frechet_distance
 from genlab.metrics.generation import draw_images
@@ -321,10 +323,13 @@ def test_auto_takes_the_cached_classifier_but_for_one_that_is_younger_than_the_s
     assert chosen() == "random_network"  # there are no weights
     monkeypatch.setattr(reference_classifier, "load_classifier", lambda *run, **where: found)
     assert chosen() == "classifier"
-    (tmp_path / "sweep").mkdir()
-    began = (home / "summary.json").stat().st_mtime
-    monkeypatch.setattr(reference_features, "_began", lambda plan: began if plan.parent.is_dir() else float("inf"))
-    assert chosen() == "random_network"
+    finished = (home / "summary.json").stat().st_mtime
+    plan = SweepPlan(overrides=(), config_dir=None, jobs=())
+    for began, features in ((finished + 1, "classifier"), (finished, "random_network")):
+        (tmp_path / "sweep" / "sweep.yaml").unlink(missing_ok=True)
+        for began_as_resumed in (began, None):
+            SweepFolder(tmp_path / "sweep").write_plan(replace(plan, began=began_as_resumed), command="")
+            assert chosen() == features
 
 
 def test_a_run_folder_keeps_the_features_that_auto_stood_for(run_folder: Callable[[str], Path]) -> None:
