@@ -35,7 +35,15 @@ def __dir__() -> list[str]:
 
 
 class _Train(ModuleType):
-    """The module ``genlab.train``, which can be called as the function :func:`genlab.api.train`."""
+    # The module ``genlab.train``, which can be called as the function :func:`genlab.api.train`, and has its help.
+
+    @property
+    def __doc__(self) -> Any:  # type: ignore[override]
+        return import_module("genlab.api").train.__doc__
+
+    def __reduce__(self) -> Any:
+        """Let the function be sent to other processes, as functions are."""
+        return import_module, (self.__name__,)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Call the function."""

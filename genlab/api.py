@@ -5,11 +5,13 @@ import html
 import json
 import logging
 import operator
+import os
 import random
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,20 @@ from genlab.comparison.runs import metrics_of
 from genlab.config.catalogue import options_of
 from genlab.config.compose import parse_overrides, quoted
 from genlab.config.location import config_directory
+from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError, GenlabError, MemoryExhaustedError, StorageError
 from genlab.launch.command import launch
 from genlab.launch.failures import explain
 from genlab.launch.sweep_job import QUIET
 from genlab.models.base import GenerativeModel, require_labels_of_samples
 from genlab.models.ranges import require_count
-from genlab.numerics import has_subnormals
+from genlab.numerics import has_subnormals, own_arithmetic
 from genlab.paths import absolute, from_here
 from genlab.run.folder import read_summary
-from genlab.run.loading import load
+from genlab.run.loading import build_dataset, load
 from genlab.run.names import find_run
 from genlab.run.pretrained import outside
-from genlab.run.record import evaluation_name
+from genlab.run.record import evaluation_name, load_run
 from genlab.storage import read_within
 
 _FILM = "samples/canvases.gif"
@@ -56,8 +59,8 @@ class Run:
         ConfigurationError: There is no such run.
     """
 
-    def __init__(self, run: str | Path) -> None:
-        self.folder = absolute(find_run(run))
+    def __init__(self, run: str | PathLike[str]) -> None:
+        self.folder = absolute(find_run(os.fspath(run)))
         """The run folder."""
         self._loaded: tuple[object, GenerativeModel] | None = None  # with the state of the run
 
@@ -73,6 +76,16 @@ class Run:
         without metrics.jsonl, such as an export.
         """
         return list(metrics_of(self.folder, []))
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data of the run; ``run.dataset.batches("test", batch_size=100, seed=0, device=...)`` are for
+        ``run.model.evaluate``.
+
+        Raises:
+            DataError: They are missing, or differ from those of the run.
+        """
+        return build_dataset(load_run(self.folder))
 
     @property
     def model(self) -> GenerativeModel:
@@ -101,12 +114,11 @@ class Run:
         """
         with suppress(TypeError):  # else it is refused below
             num_samples = operator.index(num_samples)  # NumPy's integers too
-        try:
-            seed = operator.index(seed)
-        except TypeError as error:
-            raise ConfigurationError(f"seed must be a whole number, got {seed!r}") from error
         device = next(self.model.parameters()).device
-        generator = torch.Generator(device).manual_seed(seed)
+        try:
+            generator = torch.Generator(device).manual_seed(operator.index(seed))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"seed must be a whole number, got {seed!r}") from error
         chosen = None if labels is None else _classes(labels).to(device)
         try:
             require_count("num_samples", num_samples)
@@ -120,6 +132,8 @@ class Run:
     def evaluate(self, overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) -> list[dict[str, Any]]:
         """Run ``genlab evaluate`` and return the ledger: a row for each measure, as in the file that it writes.
 
+        The baselines that it prints are in that file alone. The ``value`` of a curve is a list.
+
         Args:
             overrides: Such as ``num_importance_samples=100`` or ``split=validation``.
             config_dir: A configuration tree of your own, as ``--config-dir``, for ``measure=[NAME]``.
@@ -129,7 +143,7 @@ class Run:
                 for a sweep.
             GenlabError: As of the command.
         """
-        _require_settings(overrides)
+        overrides = _settings(overrides)
         given = {override.key_or_group: override.value() for override in parse_overrides(overrides)}
         for key in _NO_LEDGER:
             if key in given:
@@ -173,7 +187,8 @@ def train(
 ) -> Run:
     """Train a model, as ``genlab train`` does, and return its run.
 
-    The process is left as it was found: handlers of signals and of logging, generators of the CPU, number of threads.
+    The process is left as it was found: handlers of signals and of logging, generators of the CPU, number of threads,
+    type of numbers, TF32.
 
     Args:
         model: Option of ``model=``; None leaves it to the overrides and the default.
@@ -187,7 +202,7 @@ def train(
         StoppedBySignal: The run was interrupted; it has saved, and can be resumed.
         GenlabError: The run failed in another expected way (:mod:`genlab.errors`).
     """
-    _require_settings(overrides)
+    overrides = _settings(overrides)
     arguments = []
     for key, value in {"model": model, "dataset": dataset}.items():
         if not isinstance(value, str | None):
@@ -228,14 +243,16 @@ def _tree(config_dir: str | Path | None) -> list[str]:
     return [] if config_dir is None else ["--config-dir", str(config_dir)]
 
 
-def _require_settings(overrides: Sequence[str]) -> None:
+def _settings(overrides: Iterable[str]) -> list[str]:
     if isinstance(overrides, str):
         raise ConfigurationError(f"overrides must be a list of key=value, got {overrides!r}")
-    for override in overrides:
+    settings = list(overrides)
+    for override in settings:
         if not isinstance(override, str):
             raise ConfigurationError(f"overrides must be a list of key=value, got {override!r} in it")
         if override.startswith("-") or override.lstrip("+").startswith("hydra.mode="):
             raise ConfigurationError(f"overrides must be key=value of one run, got {override}; genlab train -m sweeps")
+    return settings
 
 
 def _launch(command: str, arguments: Sequence[str]) -> Path | None:
@@ -270,7 +287,8 @@ def _restored() -> Iterator[None]:
     of_python, of_numpy = random.getstate(), np.random.get_state()
     known.clear()
     try:
-        with torch.random.fork_rng(devices=[]):  # those of GPUs would be set up for it, on every one
+        # The generators of GPUs would be set up for it, on every one.
+        with torch.random.fork_rng(devices=[]), own_arithmetic():
             yield
     finally:
         for handler in set(logging.root.handlers) - set(handlers):

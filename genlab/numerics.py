@@ -31,6 +31,28 @@ def make_explicit(device: torch.device) -> None:
     torch.backends.cudnn.benchmark = False
 
 
+@contextmanager
+def own_arithmetic() -> Iterator[None]:
+    """Compute with gradients and in float32 within the context, and restore what :func:`make_explicit` sets for CUDA.
+
+    For the functions of ``import genlab``: a notebook may have set another type of numbers, or call them in no_grad.
+    """
+    kind, products, flags = torch.get_default_dtype(), torch.get_float32_matmul_precision(), torch.backends.cudnn
+    kept = {name: getattr(flags, name) for name in ("allow_tf32", "benchmark", "deterministic")}
+    device = torch.cuda.current_device() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(kind)
+        torch.set_float32_matmul_precision(products)
+        for name, value in kept.items():
+            setattr(flags, name, value)
+        if device is not None:
+            torch.cuda.set_device(device)
+
+
 def has_subnormals() -> bool:
     """Return True if this process computes with subnormal numbers, as PyTorch does unless told otherwise."""
     smallest = torch.finfo(torch.float32).tiny

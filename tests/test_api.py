@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -129,13 +130,19 @@ def test_a_process_is_left_as_it_was_found(run: Run, tmp_path: Path, capsys: pyt
             (torch.get_num_threads(), torch.random.get_rng_state().tolist(), np.random.get_state()[1].tolist()),  # type: ignore[union-attr]
             GlobalHydra.instance().hydra,
             has_subnormals(),
+            (torch.get_default_dtype(), torch.get_float32_matmul_precision()),
+            (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
         )
 
+    torch.set_default_dtype(torch.float64)
     before = state()
-    again = genlab.train(overrides=[f"resume={run.folder}", "trainer.num_steps=3", "num_threads=1"], quiet=True)
+    settings = ("trainer.num_steps=3", "num_threads=1")
+    with torch.inference_mode():
+        again = genlab.train(overrides=(setting for setting in (f"resume={run.folder}", *settings)), quiet=True)
     with pytest.raises(DataError):
         genlab.train(dataset="folder", overrides=["dataset.root=nowhere", "hydra.verbose=genlab"])
     assert state() == before
+    torch.set_default_dtype(torch.float32)
     torch.set_num_threads(num_threads)
     assert (again.folder, again.summary["step"]) == (run.folder, 3)
     assert len(capsys.readouterr().out.splitlines()) <= 3
@@ -177,12 +184,31 @@ def test_an_error_of_the_system_is_one_of_ours(tmp_path: Path, monkeypatch: pyte
         genlab.train()
 
 
+def test_the_noise_after_a_model_is_loaded_is_that_of_the_callers_seed() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    genlab.load("digits_draw")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_run_has_its_data(run: Run) -> None:
+    batch = next(run.dataset.batches("test", batch_size=7, seed=0, device=torch.device("cpu")))
+    assert run.model.evaluate(batch)["nll_upper_bound_nats"].shape == (7,)
+    assert Run(run).folder == run.folder
+    with pytest.raises(ConfigurationError, match="seed must be a whole number"):
+        run.sample(1, seed=2**64)
+
+
 def test_the_module_train_is_the_function_too() -> None:
     module = import_module("genlab.train")
     assert genlab.train is module
     assert isinstance(module, ModuleType)
     assert callable(module.build_trainer)
-    assert inspect.signature(module) == inspect.signature(import_module("genlab.api").train)  # type: ignore[arg-type]
+    function = import_module("genlab.api").train
+    assert inspect.signature(module) == inspect.signature(function)  # type: ignore[arg-type]
+    assert inspect.getdoc(module) == inspect.getdoc(function)
+    assert pickle.loads(pickle.dumps(module)) is module  # noqa: S301 - of this process
 
 
 def test_importing_the_package_is_free_and_its_public_names_are_listed() -> None:

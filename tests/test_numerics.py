@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
-from genlab.numerics import float32_products, has_subnormals, make_explicit
+from genlab.numerics import float32_products, has_subnormals, make_explicit, own_arithmetic
 from genlab.training.capture import step_capture
 from tests.models.pixelcnn.tiny_autoregressive import make
 from tests.models.tiny import make_batch
@@ -33,6 +33,16 @@ def test_rounding_is_set_within_and_restored(outside: bool, inside: bool) -> Non
     with float32_products(tf32=inside):
         assert is_rounded() == (inside, inside)
     assert is_rounded() == (outside, outside)
+
+
+def test_the_arithmetic_of_the_caller_is_restored() -> None:
+    flags = torch.backends.cudnn
+    before = (torch.get_float32_matmul_precision(), flags.allow_tf32, flags.benchmark, flags.deterministic)
+    with torch.inference_mode(), own_arithmetic():
+        assert torch.ones(1, requires_grad=True).sum().requires_grad
+        torch.set_float32_matmul_precision("high")
+        flags.allow_tf32, flags.benchmark, flags.deterministic = (not value for value in before[1:])
+    assert (torch.get_float32_matmul_precision(), flags.allow_tf32, flags.benchmark, flags.deterministic) == before
 
 
 def test_numbers_too_small_for_a_float32_are_zero_on_every_thread() -> None:

@@ -9,6 +9,7 @@ import torch
 from genlab.comparison.card import as_card
 from genlab.comparison.runs import read_run
 from genlab.config.fields import reader_of
+from genlab.config.schema import RunConfiguration
 from genlab.config.targets import to_trust
 from genlab.launch.contract import JobContext
 from genlab.models.base import GenerativeModel, Model
@@ -68,9 +69,10 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         model_fingerprint=model_fingerprint(trained.model),
     )
     described = read_run(trained.run.folder, name=trained.run.folder.name)
+    configuration = _without_own_views(trained.run.configuration)
     with whole_folder(target) as folder:
         digest = save_weights(folder, trained.model.state_dict(), origin)
-        packages = sorted(set(to_trust(trained.run.configuration.as_dict())))
+        packages = sorted(set(to_trust(configuration.as_dict())))
         card = as_card(
             described,
             trained.run.spec,
@@ -83,7 +85,7 @@ def run(settings: ExportSettings, context: JobContext) -> None:
         replace_atomically(folder / CARD_NAME, card.encode())
         save_configuration(
             folder,
-            trained.run.configuration,
+            configuration,
             trained.run.spec,
             dataset_fingerprint=trained.run.dataset_fingerprint,
         )
@@ -95,6 +97,15 @@ def run(settings: ExportSettings, context: JobContext) -> None:
     if packages:
         print(f"it needs {', '.join(packages)}, which the export does not contain; {CARD_NAME} says so")
     print(f"written to {target}; read {target / CARD_NAME}, and fill in its licence before you publish it")
+
+
+def _without_own_views(configuration: RunConfiguration) -> RunConfiguration:
+    """Return the configuration without loggers and observers of the user's, which its model does not need."""
+    views = {
+        group: {key: node for key, node in getattr(configuration, group).items() if not [*to_trust({key: node})]}
+        for group in ("logger", "observer")
+    }
+    return configuration.changed(**views)
 
 
 def _python(model: Model) -> str:

@@ -180,7 +180,8 @@ def read_run_configuration(values: Mapping[str, Any], *, is_trusted: bool = True
         if phase != DEFAULT_PHASE and nearest(phase, [DEFAULT_PHASE]):
             raise ConfigurationError(f"optimizer.{phase} is not a key; did you mean 'optimizer.{DEFAULT_PHASE}'?")
     for name in _BOUND:
-        if name != "loggers" or is_trusted:  # of a run that is only read nothing is logged
+        # A run that is only read is neither logged nor observed.
+        if is_trusted or name not in ("loggers", "bound_observers"):
             getattr(configuration, name)
     return configuration
 

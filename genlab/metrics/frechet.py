@@ -28,11 +28,13 @@ def fit_gaussian(features: Float[Tensor, "N F"]) -> Gaussian:
     """Return the mean and covariance (divided by N - 1).
 
     Raises:
-        ValueError: There are fewer than two images.
+        ValueError: There are fewer than two images, or a feature is not finite.
     """
     if len(features) < 2:
         raise ValueError(f"a covariance needs at least 2 images, got {len(features)}")
-    exact = features.double()
+    exact = features.detach().double()
+    if not bool(exact.isfinite().all()):
+        raise ValueError("a feature is not finite")
     mean = exact.mean(0)
     centred = exact - mean
     return Gaussian(mean, centred.t() @ centred / (len(features) - 1))

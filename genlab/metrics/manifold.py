@@ -122,7 +122,7 @@ def precision_and_recall(
     """Return precision and recall only, at a fraction of the cost of all scores with their standard errors.
 
     Raises:
-        ValueError: A set has no k-th neighbour.
+        ValueError: A set has no k-th neighbour, or a feature is not finite.
     """
     no_halves = [torch.zeros(0, len(points), dtype=torch.bool) for points in (real, generated)]
     (small,) = _radii(real, no_halves[0], (num_neighbours,))
@@ -143,6 +143,8 @@ def _radii(
     points: Float[Tensor, "N F"], halves: Bool[Tensor, "D N"], num_neighbours: Sequence[int]
 ) -> list[Float[Tensor, "R N"]]:
     """Return the squared radius of each point's ball for each k: among all points, then among those of its half."""
+    if min(num_neighbours) < 1:
+        raise ValueError(f"num_neighbours must be at least 1, got {min(num_neighbours)}")
     most = max(num_neighbours)
     squared, numbers = nearest_others(points, num_neighbours=max(most, min(2 * most + _RESERVE, len(points) - 1)))
     everywhere = torch.zeros(1, len(points), dtype=torch.bool)

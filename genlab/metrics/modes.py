@@ -26,10 +26,9 @@ def class_histogram(predictions: Int[Tensor, " N"], *, num_modes: int) -> Int[Te
     Raises:
         ValueError: A prediction is none of the classes.
     """
-    counts = torch.bincount(predictions, minlength=num_modes)
-    if len(counts) > num_modes:
-        raise ValueError(f"predictions must be below {num_modes}, got {len(counts) - 1}")
-    return counts
+    if len(outside := predictions[(predictions < 0) | (predictions >= num_modes)]) > 0:
+        raise ValueError(f"predictions must be from 0 to {num_modes - 1}, got {int(outside[0])}")
+    return torch.bincount(predictions, minlength=num_modes)
 
 
 def modes_covered(predictions: Int[Tensor, " N"], *, num_modes: int) -> int:
@@ -45,9 +44,9 @@ def histogram_divergence(counts: Int[Tensor, " K"], reference: Float[Tensor, " K
         reference: Weight of each class, 0 or more, of any sum; None is uniform, as in PacGAN.
 
     Raises:
-        ValueError: There are no images.
+        ValueError: There are no images, or no weights.
     """
-    if counts.sum() == 0:
+    if counts.sum() == 0 or (reference is not None and reference.sum() == 0):
         raise ValueError("the divergence of a histogram needs at least one image")
     shares = counts.double() / counts.sum()
     weights = torch.ones_like(shares) if reference is None else reference.double()

@@ -204,6 +204,11 @@ class GenerativeModel(Model):
     ) -> Float[Tensor, "N C H W"]:
         """Draw images in [0, 1].
 
+        Args:
+            num_samples: Number of images, N.
+            labels: The class of each image; None lets a model with classes draw them.
+            generator: Of the noise; None is the default one.
+
         Raises:
             ValueError: Labels were given to a model without class conditioning, or are not one class of it per sample.
         """

@@ -18,6 +18,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.metrics.ledger import Weights
 from genlab.models.base import GenerativeModel, Model
+from genlab.numerics import own_arithmetic
 from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
@@ -99,7 +100,9 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
 def _with_weights(run: SavedRun, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None) -> Model:
     """Return the run's model with these weights, averaged if the run kept an average."""
     try:
-        model = build_model(run.configuration, run.spec)
+        # The initial weights are replaced: what the caller has seeded draws the same after it.
+        with torch.random.fork_rng(devices=[]), own_arithmetic():
+            model = build_model(run.configuration, run.spec)
         require_compatible(weights, model)
         if average is not None:
             weights = averaged_weights(weights, average, model)
@@ -232,6 +235,8 @@ def load(
         ConfigurationError: The folder is no run, its configuration is refused, the model is of another kind, or the
             checkpoint or the device has a name that there is not.
         CheckpointError: The checkpoint does not verify, or it belongs to another model.
+        FolderInUseError: The run is being trained, and has no checkpoint yet.
+        StorageError: A file cannot be read.
     """
     chosen = fit(checkpoint, Literal["best", "last"], "checkpoint")
     model = load_trained(Path(run), checkpoint=chosen, device=choose_device(str(device))).model

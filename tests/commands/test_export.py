@@ -86,6 +86,20 @@ def test_the_configuration_is_plain_and_complete(trained_run: Path, exported: Pa
     assert yaml.safe_load(text) == yaml.safe_load((trained_run / "config.yaml").read_text())
 
 
+def test_loggers_and_observers_of_the_user_are_not_needed_elsewhere(genlab: Genlab, trained_run: Path) -> None:
+    shutil.copytree(trained_run, "run")
+    values = yaml.safe_load(Path("run/config.yaml").read_text())
+    loggers = values["logger"]
+    own = {"logger": {**loggers, "csv": {"_target_": "my.CSV"}}, "observer": {"brightness": {"_target_": "my.Bright"}}}
+    Path("run/config.yaml").write_text(yaml.safe_dump(values | own))
+    assert genlab("sample", "run=run", "num_samples=2", "split=null").code == 0
+    outcome = genlab("export", "run=run", "out=export")
+    assert (outcome.code, "it needs" in outcome.output) == (0, False)
+    kept = yaml.safe_load(Path("export/config.yaml").read_text())
+    assert (kept["logger"], kept["observer"]) == (loggers, {})
+    assert package.load("export").spec == package.load("run").spec
+
+
 def test_other_tools_read_and_verify_it(exported: Path) -> None:
     with safetensors.safe_open(exported / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()

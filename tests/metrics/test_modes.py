@@ -23,6 +23,8 @@ def test_divergence_against_scipy_and_at_its_ends() -> None:
     assert histogram_divergence(counts, torch.tensor([1.0, 1.0, 0.0, 1.0])) == math.inf
     with pytest.raises(ValueError, match="at least one image"):
         histogram_divergence(torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="needs at least one image"):
+        histogram_divergence(torch.ones(3, dtype=torch.int64), torch.zeros(3))
 
 
 def test_divergence_of_a_fair_draw_is_as_the_docstring_says() -> None:
@@ -31,5 +33,7 @@ def test_divergence_of_a_fair_draw_is_as_the_docstring_says() -> None:
 
 
 def test_a_prediction_that_is_no_class_is_refused() -> None:
-    with pytest.raises(ValueError, match="predictions must be below 10, got 11"):
+    with pytest.raises(ValueError, match="predictions must be from 0 to 9, got 10"):
         modes_covered(torch.arange(12), num_modes=10)
+    with pytest.raises(ValueError, match="got -1"):
+        modes_covered(torch.tensor([-1, 2]), num_modes=10)
