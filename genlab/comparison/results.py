@@ -79,6 +79,12 @@ class Row:
         return found[1] if found else ""
 
     @property
+    def state(self) -> str:
+        """Return how the run of a value ended early: "interrupted after 500 of 20,000 steps"; "" if it did not."""
+        told = self.ours.removesuffix(MARK).partition(", ")[2]
+        return told if " after " in told else ""
+
+    @property
     def seconds(self) -> float | None:
         """Return the time of the run, rounded; None if it is not known."""
         found = _TIME.fullmatch(self.cost)
@@ -183,7 +189,7 @@ def _with_header(rows: Rows, experiment: Experiment) -> Rows:
     for row in rows:
         expected = experiment.expected.get(row.name)
         ours = row.ours
-        if row.is_measured and expected is not None and ", " in ours:
+        if row.is_measured and expected is not None and "as expected" in ours:
             ours = f"{ours.partition(', ')[0]}{_agreement(row.value, expected)}{MARK * ours.endswith(MARK)}"
         renewed.append(replace(row, ours=ours, **_from_header(experiment, row.name, is_first=bool(row.experiment))))
     return _of_these_data(tuple(renewed))
@@ -250,7 +256,9 @@ def _error(record: Record) -> str:
 
 
 def _outcome(record: Record, expected: Published | None, run: Run) -> str:
-    """Return the mark of a finished run of the unchanged experiment: as expected, or not."""
+    """Return the mark of a finished run of the unchanged experiment, as expected or not, or how a run ended early."""
+    if run.status != "finished" and run.step != run.num_steps:
+        return f", {_state(run)}"
     if expected is None or run.status != "finished" or changes(run):
         return ""
     return _agreement(record.value, expected)

@@ -85,9 +85,10 @@ def _published(setting: _Setting, experiments: Sequence[Experiment]) -> tuple[st
 def _values(setting: _Setting, measure: str, published: Published | None) -> tuple[str, ...]:
     value, text = _averaged(setting.measures[measure])
     words = " ".join([f"experiment={setting.experiment.name}", *setting.overrides])
+    state = setting.measures[measure][0].state
     others = [(name, rows) for name, rows in setting.measures.items() if name != measure]
     return (
-        f"**{text}** `{measure}`",
+        f"**{text}** `{measure}`" + (f", {state}" if state else ""),
         "" if published is None else f"{value - published.value:+.3g}",
         "; ".join(f"{_averaged(rows)[1]} `{name}`" for name, rows in others),
         f"{_median_time([run[0] for run in setting.runs])}, {setting.runs[0][0].hardware}",

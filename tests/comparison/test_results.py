@@ -18,6 +18,7 @@ from genlab.comparison.results import (
     rows_of,
 )
 from genlab.comparison.runs import Run, read_run, read_runs
+from genlab.comparison.summary import as_summary
 from genlab.errors import ConfigurationError
 from tests.comparison.conftest import HEADER, RunMaker, entry, written
 
@@ -91,6 +92,19 @@ def test_a_run_of_the_very_experiment_is_held_against_what_is_expected(
     measures = [entry("nll_upper_bound_nats", value, kind="upper bound")]
     make_run("a", choices={"experiment": "x"}, overrides=overrides, measures=measures)
     assert rows(as_markdown(rows_of([experiment], read_runs([tmp_path]), {})))[0][4] == f"**{value:.2f}** ± 0.1{told}"
+
+
+def test_the_value_of_a_run_that_ended_early_says_after_how_many_steps(make_run: RunMaker, tmp_path: Path) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+    measures = [entry("nll_upper_bound_nats", 83.0, kind="upper bound")]
+    for step, told in ((95, ", interrupted after 95 of 100 steps"), (100, "")):
+        summary = {"status": "interrupted", "step": step}
+        folder = make_run(f"{step}", choices={"experiment": "x"}, measures=measures, summary=summary)
+        found = rows_of([experiment], [read_run(folder, name="a")], {})
+        assert found[0][0].ours == f"**83.00** ± 0.1{told}"
+        kept = results_in(f"{BEGIN}\n{as_markdown(found)}\n{END}")
+        assert rows_of([experiment], [], kept) == found, "no expected value takes its place"
+        assert (f"**83.00** `nll_upper_bound_nats`{told} |") in as_summary([experiment], found)
 
 
 def test_a_run_that_was_changed_when_it_was_resumed_is_no_run_of_the_very_experiment(make_run: RunMaker) -> None:
