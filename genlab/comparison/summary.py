@@ -1,6 +1,7 @@
 """The summary of results: one line for each setting of an experiment, seeds averaged, beside the paper's value."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,19 +23,24 @@ class _Setting:
         return self.runs[0][0].overrides
 
     @property
-    def measures(self) -> dict[str, list[Row]]:
-        """Return the measured rows of each measure, one for each seed, in the order of the experiment's header."""
+    def measures(self) -> list[list[Row]]:
+        """Return the measured rows of each measure, one for each seed, in the order of the experiment's header.
+
+        Values of another protocol are a list of their own, after that of more seeds.
+        """
         rows = [row for run in self.runs for row in run if row.is_measured]
-        found = {name: [row for row in rows if row.name == name] for name in self.experiment.measures}
-        return {name: of_measure for name, of_measure in found.items() if of_measure}
+        keys = Counter((row.name, row.protocol) for row in rows).most_common()
+        names = list(self.experiment.measures)
+        keys = sorted((key for key in keys if key[0][0] in names), key=lambda key: names.index(key[0][0]))
+        return [[row for row in rows if (row.name, row.protocol) == key] for key, _ in keys]
 
 
 def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> str:
     """Return the summary as a Markdown table by family, with the number of experiments that were not run.
 
-    A line has the first measure of its experiment that was measured, averaged over the seeds with their standard
-    deviation, and the value that an experiment of the same result publishes, with its source where it comes first. The
-    time is the median.
+    A line has the first measure of its experiment that was measured, averaged over the seeds of the same protocol with
+    their standard deviation, and the value that an experiment of the same result publishes, with its source where it
+    comes first. The time is the median.
 
     Args:
         experiments: All of them.
@@ -48,13 +54,13 @@ def as_summary(experiments: Sequence[Experiment], results: Sequence[Rows]) -> st
         if its_family != family:
             cells.append((f"**{its_family}**", *[""] * (len(_HEADER) - 1)))
         is_first = setting.experiment.result != result
-        measure, published = _published(setting, experiments)
+        published = _published(setting, experiments)
         paper = "" if published is None else published.text.replace("+-", "±")
         cells.append(
             (
                 task if is_first else "",
                 paper.partition(" (")[0] if paper in cited else paper,
-                *_values(setting, measure, published),
+                *_values(setting, published),
             )
         )
         family, result = its_family, setting.experiment.result
@@ -73,24 +79,27 @@ def _settings(experiments: Sequence[Experiment], results: Sequence[Rows]) -> Ite
         yield _Setting(known[name], tuple(runs))
 
 
-def _published(setting: _Setting, experiments: Sequence[Experiment]) -> tuple[str, Published | None]:
-    """Return the first measure of a setting, and its published value for the same task."""
-    measure = next(iter(setting.measures))
+def _published(setting: _Setting, experiments: Sequence[Experiment]) -> Published | None:
+    """Return the published value of a setting's first measure for the same task."""
     if of_other_data(setting.overrides):
-        return measure, None
+        return None
+    measure = setting.measures[0][0].name
     same = [each.published for each in experiments if each.result == setting.experiment.result]
-    return measure, next((published[measure] for published in same if measure in published), None)
+    return next((published[measure] for published in same if measure in published), None)
 
 
-def _values(setting: _Setting, measure: str, published: Published | None) -> tuple[str, ...]:
-    value, text = _averaged(setting.measures[measure])
+def _values(setting: _Setting, published: Published | None) -> tuple[str, ...]:
+    first, *others = setting.measures
+    value, text = _averaged(first)
+    num_protocols = Counter(rows[0].name for rows in setting.measures)
+    names = [
+        f"`{row.name}`" + (f" ({row.protocol})" if num_protocols[row.name] > 1 else "") for row, *_ in setting.measures
+    ]
     words = " ".join([f"experiment={setting.experiment.name}", *setting.overrides])
-    state = setting.measures[measure][0].state
-    others = [(name, rows) for name, rows in setting.measures.items() if name != measure]
     return (
-        f"**{text}** `{measure}`" + (f", {state}" if state else ""),
+        f"**{text}** {names[0]}" + (f", {first[0].state}" if first[0].state else ""),
         "" if published is None else f"{value - published.value:+.3g}",
-        "; ".join(f"{_averaged(rows)[1]} `{name}`" for name, rows in others),
+        "; ".join(f"{_averaged(rows)[1]} {name}" for rows, name in zip(others, names[1:], strict=True)),
         f"{_median_time([run[0] for run in setting.runs])}, {setting.runs[0][0].hardware}",
         f"`{words}`",
     )

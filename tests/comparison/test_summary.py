@@ -65,6 +65,14 @@ def test_a_mean_has_the_decimals_and_the_mark_that_any_of_its_values_has(experim
     assert ours == "**83.38 ± 1.6 (2 seeds)†** `nll_upper_bound_nats`"
 
 
+def test_seeds_that_were_measured_on_other_images_are_not_averaged(experiments: list[Experiment]) -> None:
+    few, *_ = ran("x", "**70.00**", seed=0)
+    results = [(replace(few, protocol="16 test images"),), *(ran("x", "**82.00**", seed=seed) for seed in (1, 2))]
+    ((_, _, ours, gap, others, *_),) = lines(as_summary(experiments, results))
+    assert (ours, gap) == ("**82.00 ± 0 (2 seeds)** `nll_upper_bound_nats` (10,000 test images)", "+2")
+    assert others == "70.00 `nll_upper_bound_nats` (16 test images); 0.5000 ± 0 (2 seeds)† `error`"
+
+
 def test_other_settings_are_a_line_of_their_own_and_other_data_have_no_published_value(
     experiments: list[Experiment],
 ) -> None:
