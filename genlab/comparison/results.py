@@ -6,7 +6,9 @@ The table is Markdown. It is kept in a file, and read back from there, so that r
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
 from genlab.comparison.published import Experiment, Published
 from genlab.comparison.runs import Run
@@ -14,6 +16,8 @@ from genlab.comparison.table import rounded, shown
 from genlab.errors import ConfigurationError
 from genlab.printing import describe_seconds
 from genlab.run.measured import Record
+from genlab.run.names import CONFIG_NAME
+from genlab.storage import read_json
 
 TABLE_MARKS = ("<!-- genlab report: begin -->", "<!-- genlab report: end -->")
 SUMMARY_MARKS = ("<!-- genlab report: summary begin -->", "<!-- genlab report: summary end -->")
@@ -110,11 +114,13 @@ def rows_of(experiments: Sequence[Experiment], runs: Sequence[Run], kept: Mappin
 
     Args:
         experiments: In the order of the table.
-        runs: Of any of them; of two with the same settings, seed and hardware the later one counts.
+        runs: Of any of them; of two with the same settings, seed and hardware the one that was started or resumed later
+            counts.
         kept: Rows of earlier runs, by the name of the experiment. A measured run replaces those of the same settings,
             seed and hardware; rows without a value stay only where there is no new run.
     """
     found = []
+    runs = sorted(runs, key=_time_of_start)
     for experiment in experiments:
         new = [_rows(experiment, run) for run in runs if run.experiment == experiment.name]
         old = [rows for rows in kept.get(experiment.name, ()) if not new or is_measured(rows)]
@@ -172,6 +178,14 @@ def replaced_between_markers(text: str, marks: tuple[str, str], content: str, *,
         raise ConfigurationError(f"{where} must hold the lines '{begin}' and '{end}', once each, around the table")
     before, after = text.partition(begin)[0], text.partition(end)[2]
     return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def _time_of_start(run: Run) -> float:
+    """Return the time of a run's last start or resumption; 0 if it is not known."""
+    with suppress(OSError, ValueError, LookupError, TypeError, OverflowError):  # it is damaged, or of an older run
+        return datetime.fromisoformat(read_json(run.folder, "environment.json")["date"]).timestamp()
+    config = run.folder / CONFIG_NAME  # whose time a copy of the folder may not keep
+    return config.stat().st_mtime if config.exists() else 0.0
 
 
 def _identity(rows: Rows) -> tuple[tuple[str, ...], str, str]:

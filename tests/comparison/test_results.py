@@ -1,6 +1,7 @@
 """The table of published values beside those of runs."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,28 @@ def test_results_stay_until_a_run_of_the_same_settings_seed_and_hardware_replace
         "**82.00** ± 0.1, as expected",
         "**82.30** ± 0.1, as expected",
     ]
+
+
+def test_of_two_runs_with_equal_settings_the_one_that_was_started_later_counts(
+    make_run: RunMaker, tmp_path: Path
+) -> None:
+    experiment = read_experiment(written(tmp_path, HEADER))
+
+    def counted(dates: dict[str, object], times: dict[str, int]) -> list[str]:
+        for name in ("a", "b"):
+            folder = tmp_path / "outputs" / name
+            environment = json.loads((folder / "environment.json").read_text())
+            (folder / "environment.json").write_text(json.dumps(environment | {"date": dates.get(name)}))
+            os.utime(folder / "config.yaml", (times[name], times[name]))
+        return [found[0].value_text for found in rows_of([experiment], read_runs([tmp_path]), {})]
+
+    for name, value in (("a", 81.0), ("b", 82.0)):
+        make_run(name, choices={"experiment": "x"}, measures=[entry("nll_upper_bound_nats", value)])
+    later, earlier = "2026-03-01T10:00:00+00:00", "2026-03-01T11:30:00+02:00"
+    assert counted({"a": later, "b": earlier}, {"a": 1000, "b": 2000}) == ["81.00"]
+    assert counted({"a": earlier, "b": later}, {"a": 2000, "b": 1000}) == ["82.00"]
+    for unknown in (None, 5, "yesterday"):
+        assert counted({"a": unknown, "b": unknown}, {"a": 2000, "b": 1000}) == ["81.00"]
 
 
 def test_what_is_kept_follows_the_header_and_is_lost_to_no_unmeasured_run(make_run: RunMaker, tmp_path: Path) -> None:
