@@ -75,7 +75,7 @@ def as_page(runs: Sequence[Run], *, command: str) -> str:
 
 
 def _overview(runs: Sequence[Run]) -> str:
-    """Return the table of the runs with what differs among them, below it what is the same in all."""
+    """Return the table of the runs with what differs among them, below it what is the same in all; of one run all."""
     names = short_names([run.name for run in runs])
     facts: dict[str, list[tuple[Scalar, int | float | None]]] = {
         "model": [(run.model, None) for run in runs],
@@ -89,8 +89,9 @@ def _overview(runs: Sequence[Run]) -> str:
         "commit": [(run.commit, None) for run in runs],
         "hardware": [(run.hardware, None) for run in runs],
     }
-    differ = {name: cells for name, cells in facts.items() if len({text for text, _ in cells}) > 1}
-    alike = [f"{name} {shown(cells[0][0])}" for name, cells in facts.items() if name not in differ and cells[0][0]]
+    told = {name: cells for name, cells in facts.items() if any(text for text, _ in cells)}
+    differ = {name: cells for name, cells in told.items() if len(runs) == 1 or len({text for text, _ in cells}) > 1}
+    alike = [f"{name} {shown(cells[0][0])}" for name, cells in told.items() if name not in differ]
     head = ("", "#", "run", *differ)
     rows = []
     for number, run in _numbered(runs):
@@ -101,7 +102,7 @@ def _overview(runs: Sequence[Run]) -> str:
             *(_cell(texts[number - 1][0], sort_by=texts[number - 1][1], label=name) for name, texts in differ.items()),
         ]
         rows.append("".join(cells))
-    note = f'<p class="soft">the same in all: {_text(", ".join(alike))}</p>' if alike and len(runs) > 1 else ""
+    note = f'<p class="soft">the same in all: {_text(", ".join(alike))}</p>' if alike else ""
     return _table(head, rows, kind="sortable runs") + note
 
 

@@ -160,6 +160,15 @@ def test_what_differs_is_on_top_by_the_choices_of_short_names(make_run: RunMaker
     assert not any("genlab.x" in text for text in reader.text)
 
 
+def test_one_run_alone_shows_all_that_is_known_of_it(make_run: RunMaker, tmp_path: Path) -> None:
+    make_run("a", summary={"seconds": None})
+    reader = page(tmp_path)
+    found = [cell.get("data-label") for cell in reader.all("td")]
+    labels = ["model", "data", "status", "step", "images/s", "parameters", "commit", "hardware"]
+    assert [label for label in found if label] == labels
+    assert {"draw", "finished", "1,234", "A Processor, 1 thread"} <= set(reader.text)
+
+
 def test_names_get_as_many_parents_as_they_need() -> None:
     assert short_names(["a/0001", "b/0001", "b/0002", "c"]) == ["a/0001", "b/0001", "0002", "c"]
 
