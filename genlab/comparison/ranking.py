@@ -1,5 +1,6 @@
 """Ranking of the values of runs in comparable groups, with one line for each pair of groups that is not comparable."""
 
+import math
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -182,9 +183,9 @@ def _remarks(groups: Sequence[Sequence[int]], records: Mapping[int, Record]) -> 
     for members in groups:
         if len(members) < 2:
             continue
-        bounds = [index for index in members if records[index].is_bound]
-        best = min(_cost(records[index]) for index in members)
-        if bounds and len(bounds) < len(members) and all(_cost(records[index]) > best for index in bounds):
+        best = min((_cost(records[index]) for index in members if not records[index].is_bound), default=math.inf)
+        bounds = [index for index in members if records[index].is_bound and _cost(records[index]) > best]
+        if bounds:
             lines.append(
                 f"{_numbered(bounds)} {'is a bound' if len(bounds) == 1 else 'are bounds'}, whose true "
                 f"value may be {records[members[0]].direction} than the best exact one"

@@ -36,6 +36,8 @@ def test_a_bound_that_loses_may_hide_a_better_value(make_run: RunMaker, tmp_path
     assert ranks(found) == [2, 1]
     (remark,) = found.remarks
     assert "#1 is a bound, whose true value may be lower" in remark
+    make_run("c", measures=[entry("nll_upper_bound_nats", 80.97, kind="upper bound")])
+    assert column(read_runs([tmp_path]), "nll_nats").remarks == (remark,), "whatever another bound proves"
 
 
 @pytest.mark.parametrize(
