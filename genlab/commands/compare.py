@@ -57,18 +57,16 @@ def run(settings: CompareSettings, context: JobContext) -> None:
     texts = {
         place: form(runs) for place, form in ((settings.csv, as_csv), (settings.json, as_json)) if place is not None
     }
-    if _STANDARD_OUTPUT in texts:
-        print(texts.pop(_STANDARD_OUTPUT).rstrip("\n"))
-    else:
-        print(as_text(runs, width=shutil.get_terminal_size((WIDTH, 0)).columns))
-    for place, text in texts.items():
-        _write(Path(place), text)
+    shown = texts.pop(_STANDARD_OUTPUT, None)
     if settings.html is not None:
         from genlab.comparison.page import as_page  # Pillow is needed for nothing else here
 
-        _write(Path(settings.html), as_page(runs, command=context.command))
-
-
-def _write(path: Path, text: str) -> None:
-    replace_atomically(path, text.encode())
-    print(f"written to {path}")
+        texts[settings.html] = as_page(runs, command=context.command)
+    # The files come first: what is printed may end the command, as nobody reads the rest.
+    for place, text in texts.items():
+        replace_atomically(Path(place), text.encode())
+    if shown is None:
+        shown = as_text(runs, width=shutil.get_terminal_size((WIDTH, 0)).columns)
+    print(shown.rstrip("\n"))
+    for place in texts:
+        print(f"written to {Path(place)}")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from genlab.config.compose import parse_overrides
 from genlab.launch.syntax import Flag, Syntax, expanded
 from tests.conftest import Outcome
+from tests.faults.hooks import without_reader
 
 
 @pytest.fixture
@@ -57,6 +59,16 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
     assert page.count('<img src="data:image/png') == 4  # of each run, beside its row and in full
     assert "genlab compare &#x27;" in page
     assert sorted(path.name for path in tmp_path.iterdir()) == ["comparison.html", "some runs", "t.csv", "t.json"]
+
+
+def test_files_are_written_before_a_table_that_nobody_reads_to_its_end(
+    genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with os.fdopen(without_reader(), "w", buffering=1) as stream, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        outcome = genlab("compare", str(two_runs), "--csv", "t.csv", "--html")
+    assert outcome.code == 141
+    assert {"comparison.html", "t.csv"} < {path.name for path in tmp_path.iterdir()}
 
 
 def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcome], two_runs: Path) -> None:
