@@ -13,11 +13,12 @@ from genlab.comparison.table import rounded
 from genlab.config.fields import reader_of
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
-from genlab.paths import from_here
+from genlab.paths import expanded, from_here
 from genlab.printing import describe_seconds
-from genlab.run.folder import remove, require_free
+from genlab.run.folder import is_untouched, remove, require_free
+from genlab.run.formats import FORMAT_KEY
 from genlab.run.measured import QUALITY, VALIDATION, Record
-from genlab.run.names import CONFIG_NAME, RUNS_ROOT, find_run
+from genlab.run.names import CONFIG_NAME, RUNS_ROOT, STARTED_NAME, find_run
 from genlab.run.pretrained import is_pretrained
 from genlab.tables import aligned
 
@@ -57,7 +58,7 @@ def run(settings: RunsSettings, context: JobContext) -> None:
     """
     del context
     if settings.runs[0] == _REMOVE:
-        _remove([find_run(name) for name in settings.runs[1:]], is_confirmed=settings.sure)
+        _remove([_to_remove(name) for name in settings.runs[1:]], is_confirmed=settings.sure)
         return
     width = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
     found = sorted(read_runs(map(Path, settings.runs)), key=_time_of_change, reverse=True)
@@ -149,10 +150,27 @@ def _main_measure(run: Run) -> Record | None:
     return next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
 
 
+def _to_remove(name: str) -> Path:
+    """Return the folder of a run, also of one whose start failed, which no other command takes."""
+    for place in (Path(expanded(name, "run")), Path(RUNS_ROOT, name)):
+        if (place / STARTED_NAME).is_dir() and is_untouched(place):
+            return place
+    return find_run(name)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return True if genlab has made a folder; a project of another kind may hold a config.yaml too."""
+    return (folder / STARTED_NAME).is_dir() or f"{FORMAT_KEY}:" in (folder / CONFIG_NAME).read_text(errors="replace")
+
+
 def _remove(folders: Sequence[Path], *, is_confirmed: bool) -> None:
     for folder in folders:
         if is_pretrained(folder):
             raise ConfigurationError(f"rm must name runs of training, got {folder}, a pretrained model")
+        if not _is_ours(folder):
+            raise ConfigurationError(
+                f"rm must name runs of genlab, got {folder}, whose {CONFIG_NAME} has no {FORMAT_KEY}; delete it by hand"
+            )
         require_free(folder)
     if not is_confirmed:
         if not sys.stdin.isatty():
@@ -178,7 +196,7 @@ def _time_of_change(run: Run) -> float:
 
 def _holds_results_alone(run: Run) -> bool:
     """Return True for a folder of `genlab evaluate out=FOLDER`, which no command takes as a run."""
-    return not any((run.folder / name).exists() for name in (CONFIG_NAME, ".hydra", "summary.json"))
+    return not any((run.folder / name).exists() for name in (CONFIG_NAME, STARTED_NAME, "summary.json"))
 
 
 def _bytes(num_bytes: int) -> str:

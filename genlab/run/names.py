@@ -20,7 +20,7 @@ DIGESTS_NAME = "SHA256SUMS"
 """File name of their digest."""
 RUNS_ROOT = "outputs"
 LAST = "last"
-_STARTED_NAME = ".hydra"
+STARTED_NAME = ".hydra"
 _MAX_RUNS_LISTED = 5
 
 
@@ -37,12 +37,12 @@ def find_run(name: str | Path) -> Path:
     path = Path(text)
     if (path / CONFIG_NAME).is_file():
         return path
-    if (path / _STARTED_NAME).is_dir():
+    if (path / STARTED_NAME).is_dir():
         raise ConfigurationError(f"the run in {text} ended before training (no {CONFIG_NAME}): repeat its command")
     if (found := named_run(text)) is not None:
         return found
     for above in path.parents:
-        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != _STARTED_NAME:
+        if path.exists() and (above / CONFIG_NAME).is_file() and above.name != STARTED_NAME:
             raise ConfigurationError(f"a run is named by its folder, got {text} in it; did you mean '{above}'?")
     if path != Path() and (inside := [file.parent for file in path.glob(f"*/{CONFIG_NAME}")]):
         newest = _listed(map(str, sorted(inside, key=_time_of_start, reverse=True)))
@@ -92,7 +92,7 @@ def named_run(name: str) -> Path | None:
 def runs_under(root: Path) -> Iterator[Path]:
     """Yield every run folder at or below a folder, sorted; without exports."""
     for path in sorted(root.rglob(CONFIG_NAME)):
-        if path.parent.name != _STARTED_NAME and not is_export(path.parent):
+        if path.parent.name != STARTED_NAME and not is_export(path.parent):
             yield path.parent
 
 

@@ -34,7 +34,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for age, name in enumerate(NAMES):
         config = tmp_path / "outputs" / name / "config.yaml"
         config.parent.mkdir(parents=True)
-        config.write_text("seed: 1\n")
+        config.write_text("format_version: 1\nseed: 1\n")
         os.utime(config, (1000 - age, 1000 - age))
     return tmp_path / "outputs"
 
@@ -178,3 +178,29 @@ def test_a_removal_asks_first_and_never_takes_a_run_in_use(outputs: Path, monkey
     run(RunsSettings(runs=("rm", "digits-draw/0001"), sure=True), CONTEXT)
     assert not folder.parent.exists()
     assert len(read_runs([outputs])) == len(NAMES) - 1
+
+
+def test_a_removal_takes_no_folder_that_is_none_of_a_run(outputs: Path) -> None:
+    foreign = outputs / "foreign" / "config.yaml"
+    started = outputs / "started" / ".hydra" / "hydra.yaml"
+    for path in (foreign, started, outputs / "started" / "notes.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a: 1\n")
+    for name, told in (("foreign", r"whose config\.yaml has no format_version"), ("started", "ended before training")):
+        with pytest.raises(ConfigurationError, match=told):
+            run(RunsSettings(runs=("rm", f"outputs/{name}"), sure=True), CONTEXT)
+    with pytest.raises(ConfigurationError, match="a pretrained model"):
+        run(RunsSettings(runs=("rm", "digits_draw"), sure=True), CONTEXT)
+    assert foreign.exists()
+    assert started.exists()
+
+
+@pytest.mark.parametrize("name", ["outputs/mine/0001-x", "mine/0001-x"])
+def test_a_removal_takes_a_failed_start_by_the_name_in_the_list(outputs: Path, name: str) -> None:
+    folder = outputs / "mine" / "0001-x"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "hydra.yaml").write_text("hydra: {}\n")
+    (folder / "train.log").touch()
+    assert "mine/0001-x " in table(read_runs([outputs]))
+    run(RunsSettings(runs=("rm", name), sure=True), CONTEXT)
+    assert not folder.parent.exists()
