@@ -11,7 +11,7 @@ from genlab.config.fields import reader_of
 from genlab.config.suggestions import nearest
 from genlab.errors import ConfigurationError
 from genlab.launch.contract import JobContext
-from genlab.run.names import named_run
+from genlab.run.names import named_place
 
 _HOST = "localhost"
 # By default TensorBoard keeps 10 pictures of a tag, a sample of a film of training; with 0 it shows none.
@@ -43,8 +43,7 @@ class BoardSettings:
     @cached_property
     def place(self) -> Path:
         """The folder, or that of the run which has this name."""
-        folder = Path(self.folder)
-        return folder if folder.is_dir() else named_run(self.folder) or folder
+        return named_place(self.folder)
 
 
 read = reader_of(BoardSettings)

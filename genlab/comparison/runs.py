@@ -28,7 +28,7 @@ from genlab.run.measured import (
     records_of_summary,
     records_of_validation,
 )
-from genlab.run.names import CONFIG_NAME, is_export, named_run, nearest_folder
+from genlab.run.names import CONFIG_NAME, is_export, named_place, nearest_folder
 from genlab.storage import leads_out, opened_within, read_json, read_within
 
 # A running process writes its log line more often than this.
@@ -102,7 +102,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
     """
     folders: dict[Path, Path] = {}
     for place in places:
-        found = list(folders_of_runs(named_run(str(place)) or place))
+        found = list(folders_of_runs(named_place(str(place))))
         if not found:
             raise ConfigurationError(_nothing_in(place))
         for folder in found:

@@ -89,6 +89,19 @@ def named_run(name: str) -> Path | None:
     return exported if (exported / CONFIG_NAME).is_file() else find_pretrained(name)
 
 
+def named_place(name: str) -> Path:
+    """Return a folder of runs by its path, or by that below ``outputs/``; else the run of the name; else the path.
+
+    Raises:
+        ConfigurationError: As of :func:`named_run`.
+    """
+    place = Path(name)
+    below = Path(RUNS_ROOT, name)
+    if not place.exists() and ".." not in place.parts and below.is_dir():
+        return below
+    return named_run(name) or place
+
+
 def runs_under(root: Path) -> Iterator[Path]:
     """Yield every run folder at or below a folder, sorted; without exports."""
     for path in sorted(root.rglob(CONFIG_NAME)):

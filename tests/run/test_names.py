@@ -108,11 +108,23 @@ def test_a_board_takes_the_name_of_a_run(outputs: Path) -> None:
     for typed, place in (
         ("outputs", "outputs"),
         ("digits", "outputs/digits-draw/0001"),
+        ("mnist-dcgan", "outputs/mnist-dcgan"),
+        ("sweeps/0001-seed", "outputs/sweeps/0001-seed"),
         ("last", f"outputs/{NAMES[0]}"),
     ):
         assert BoardSettings(folder=typed, port=None).place == Path(place)
     with pytest.raises(ValueError, match="folder must be an existing folder of runs, got digts"):
         BoardSettings(folder="digts", port=None)
+
+
+def test_a_folder_of_runs_is_read_by_the_name_in_the_list(outputs: Path) -> None:
+    found = read_runs([Path("mnist-dcgan")])
+    assert [run.folder for run in found] == [Path("outputs") / name for name in NAMES[:2]]
+    with pytest.raises(ConfigurationError, match="mnist-dcgan/00 is the beginning of 2 runs"):
+        read_runs([Path("mnist-dcgan/00")])
+    (outputs.parent / "elsewhere").mkdir()
+    with pytest.raises(ConfigurationError, match=r"there is no folder \.\./elsewhere"):
+        read_runs([Path("../elsewhere")])
 
 
 @pytest.mark.parametrize(
