@@ -29,7 +29,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from genlab.config.fields import join
 from genlab.config.loader import Loader
 from genlab.config.location import config_directory
-from genlab.config.suggestions import fixed_on_resume, missing_brackets, suggestion, unknown_key
+from genlab.config.suggestions import fixed_on_resume, misplaced, missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded, from_here
 from genlab.printing import one_line
@@ -63,6 +63,7 @@ class Composer:
         self._hydra = hydra
         self._command = command
         self._config_name = config_name
+        self._lists = _GROUPS_OF_LISTS.get(command, ())
 
     def options(self, group: str, overrides: Sequence[str] = ()) -> list[str]:
         """Return the options of a group, including those in folders that overrides add to the search path."""
@@ -78,7 +79,7 @@ class Composer:
 
     def groups_of_lists(self) -> list[str]:
         """Return the groups of which the command takes several options."""
-        return [group for group in _GROUPS_OF_LISTS.get(self._command, ()) if self.options(group)]
+        return [group for group in self._lists if self.options(group)]
 
     def compose(self, overrides: Sequence[str], *, is_sweep: bool = False) -> Composed:
         """Return the configuration with its ``hydra`` node, interpolations not yet resolved.
@@ -87,6 +88,8 @@ class Composer:
             ConfigurationError: Something does not exist or does not fit.
         """
         parsed = parse_overrides(overrides)
+        if fault := next(filter(None, map(self._misplaced, parsed)), None):
+            raise ConfigurationError(fixed_on_resume([override.key_or_group for override in parsed]) or fault)
         try:
             composed = self._compose(overrides, is_sweep=is_sweep)
         except (HydraException, OmegaConfBaseException, AttributeError) as error:  # the last where a node was empty
@@ -176,6 +179,15 @@ class Composer:
             run_mode=RunMode.MULTIRUN if is_sweep else RunMode.RUN,
         )
 
+    def _misplaced(self, override: Override) -> str | None:
+        """Return why a value belongs to another key, which chooses an option of a group; None if it does not."""
+        key = override.key_or_group
+        if override.is_delete() or override.is_sweep_override():
+            return None
+        takes_several = key in self._lists or not (config_directory() / key).is_dir()
+        options = self.options(key.replace(".", "/"))
+        return misplaced(key, override.value(), options, takes_several=takes_several)
+
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Refuse a missing option of an optional group such as `experiment=`, which Hydra accepts silently."""
         searched = [str(override.input_line) for override in overrides if override.key_or_group == "hydra.searchpath"]
@@ -243,7 +255,7 @@ class Composer:
         if whole != key and self.options(key):  # a part that other models have
             parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"
             return f"{whole}={composed.hydra.runtime.choices[whole]} has no {key}; its parts: {parts}"
-        if key in _GROUPS_OF_LISTS.get(self._command, ()):
+        if key in self._lists:
             return f"{key} has no options of genlab's own; name the folder of yours: --config-dir FOLDER"
         command = f"genlab {self._command}"
         return unknown_key(key, keys, groups, command=command, choices=composed.hydra.runtime.choices)

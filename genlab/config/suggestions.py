@@ -142,6 +142,29 @@ def unknown_key(
     return f"{key} is not a key of {command}; keys: {', '.join(top)}; {command} --cfg job shows all of them"
 
 
+def misplaced(key: str, value: Any, options: Collection[str], *, takes_several: bool) -> str | None:
+    """Return the error line for a value that the group of a key takes, or for a list in place of one option.
+
+    Args:
+        key: As typed; the group of ``model.objective`` is ``model/objective``.
+        value: As parsed.
+        options: Those of the group, if there is one.
+        takes_several: False for a group that takes one option.
+    """
+    group = key.replace(".", "/")
+    inside = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    got = f"[{inside}]" if isinstance(value, list) else inside
+    if key == "model.techniques" and isinstance(value, str | list):
+        return f"{key} must hold keys and values, got {got}; did you mean 'technique=[{inside}]'?"
+    if options and isinstance(value, list) and not takes_several:
+        return f"{key} must be one option, got {got}; did you mean '{'-m ' * (len(value) > 1)}{key}={inside}'?"
+    if not options or group == key or not isinstance(value, str):
+        return None
+    guess = nearest(value, options)
+    hint = f"did you mean '{group}={guess}'?" if guess else f"{group}=NAME takes one of {', '.join(options)}"
+    return f"{key} must hold keys and values, got {got}; {hint}"
+
+
 def fixed_on_resume(keys: Collection[str]) -> str | None:
     """Return the error line for the first key of a resumption that belongs to the run for good; None without one.
 

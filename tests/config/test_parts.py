@@ -1,5 +1,6 @@
 """A part of a preset that the command line replaces, without what the preset sets for its own."""
 
+import re
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,3 +43,31 @@ def test_every_preset_takes_other_networks_or_says_what_to_set(preset: str, netw
     refused = (preset, network) == ("r3gan", "dcgan")  # for its batch normalisation
     with pytest.raises(ConfigurationError, match=r": set model\.") if refused else nullcontext():
         build_model(read_run_configuration(values), SPEC)
+
+
+MISPLACED = [
+    ("model=dcgan model.objective=hinge", "model/objective=hinge"),
+    ("model=infogan model.latent=unifrom", "model/latent=uniform"),
+    ("model.observation=binomial", "model/observation=binomial"),
+    ("model=gan model.techniques=[a,b]", "technique=[a,b]"),
+    ("model=gan model.techniques=a", "technique=[a]"),
+    ("model=[draw]", "model=draw"),
+    ("trainer=[smoke,gpu]", "-m trainer=smoke,gpu"),
+]
+
+
+@pytest.mark.parametrize(("line", "meant"), MISPLACED, ids=[line for line, _ in MISPLACED])
+def test_a_value_that_another_key_takes_is_answered_with_that_key(line: str, meant: str) -> None:
+    key, _, value = line.split()[-1].partition("=")
+    told = re.escape(f", got {value}; did you mean '{meant}'?")
+    with pytest.raises(ConfigurationError, match=rf"^{key} must (hold keys and values|be one option){told}$"):
+        values_of(*line.split())
+
+
+def test_a_name_that_no_option_is_near_is_answered_with_the_options() -> None:
+    with pytest.raises(ConfigurationError, match="; model/observation=NAME takes one of bernoulli, binomial, "):
+        values_of("model.observation=foo")
+    with pytest.raises(ConfigurationError, match=r"model\.observation cannot change on resume"):
+        values_of("model.observation=binomial", "resume=x")
+    assert values_of("model.observation=null")["model"]["observation"] is None
+    assert values_of("model=dcgan", "technique=[label_smoothing]")["model"]["techniques"]
