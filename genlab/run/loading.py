@@ -23,7 +23,7 @@ from genlab.paths import from_here
 from genlab.printing import printable
 from genlab.run.checkpoint import BEST, LAST, PREVIOUS, CheckpointFolder, model_fingerprint
 from genlab.run.exported import Origin, load_weights
-from genlab.run.folder import is_dry_run, require_free, resume_command
+from genlab.run.folder import is_dry_run, read_summary, require_free, resume_command
 from genlab.run.names import WEIGHTS_NAME, is_export
 from genlab.run.pretrained import outside
 from genlab.run.record import SavedRun, build_model, load_run
@@ -85,6 +85,9 @@ def load_trained(folder: Path, *, checkpoint: str, device: torch.device) -> Trai
         found = [name for name in names if checkpoints.has(name)]
         if not found and (folder / "summary.json").exists():
             require_free(folder)  # a training that has yet to save
+            summary = read_summary(folder)
+            if summary.get("status") == "diverged":  # as it would again
+                raise CheckpointError(f"{folder} diverged: {printable(str(summary.get('reason')))}")
             change = " trainer.dry_run=false" if is_dry_run(folder) else ""
             raise CheckpointError(f"{folder} has no checkpoint; to train it: {resume_command(folder)}{change}")
         name = found[0] if found else LAST

@@ -303,7 +303,12 @@ class TrainingRun:
 
     def diverged(self, fault: str) -> NonFiniteError:
         """Return the error for a value that is not finite, with the checkpoint that is kept and a hint."""
-        last = self.checkpoints.last_step
-        kept = "there is no checkpoint yet" if last is None else f"the last checkpoint is of step {last}"
-        hint = "try a lower optimizer.default.lr or trainer.max_gradient_norm"
-        return NonFiniteError(f"step {self.step}: {fault}; {kept}; {hint}")
+        last, rate, norm = self.checkpoints.last_step, "optimizer.default.lr", "trainer.max_gradient_norm"
+        now = self.settings.max_gradient_norm
+        hint = f"there is no checkpoint yet; start a new run with a lower {rate} or {norm}"
+        if last is not None:  # a resumption cannot change the optimiser
+            hint = (
+                f"the last checkpoint is of step {last}; try {self.resume_command} with a lower {norm} "
+                f"(now {'null' if now is None else now}), or a new run with a lower {rate}"
+            )
+        return NonFiniteError(f"step {self.step}: {fault}; {hint}")

@@ -88,7 +88,8 @@ def test_one_bad_image_stops_the_run_within_its_step(
         assert outcome.code == 5, outcome.errors
         (line,) = outcome.errors.splitlines()
         assert f"step {BAD_STEP}: not finite, nothing updated (phase {PHASE[family]}: " in line
-        assert f"the last checkpoint is of step {LAST_SAVED}; " in line
+        assert f"the last checkpoint is of step {LAST_SAVED}; try " in line
+        assert re.search(r"resume=\S+ with a lower trainer\.max_gradient_norm \(now \S+\), or a new run with", line)
         assert (summary_of(run)["status"], summary_of(run)["step"]) == ("diverged", BAD_STEP)
         assert bad_numbers_of_checkpoints(run) == []
         assert checkpoint_of(run)["step"] == LAST_SAVED
@@ -119,6 +120,14 @@ def test_a_huge_learning_rate_reaches_no_checkpoint(genlab: Genlab, tmp_path: Pa
         assert "step 0: " in line or "step 1: " in line
         assert summary_of(run)["status"] == "diverged"
         assert bad_numbers_of_checkpoints(run) == []
+        if not (run / "checkpoints" / "last.safetensors").exists():
+            hint = (
+                "there is no checkpoint yet; start a new run with a lower optimizer.default.lr or trainer.max_gradient"
+            )
+            assert hint in line
+            sampled = genlab("sample", f"run={run}")
+            assert (sampled.code, f"{run} diverged: step" in sampled.errors) == (4, True)
+            assert hint in sampled.errors
 
 
 def overflow_a_weight(monkeypatch: pytest.MonkeyPatch) -> None:
