@@ -105,6 +105,15 @@ def test_a_path_that_exists_needs_no_quotes(key, tmp_path, monkeypatch):
     assert parse_command_line([f"{key}=p (1)"], positional=None).overrides == [f"{key}='p (1)'"]
 
 
+@pytest.mark.parametrize("name", ["5", "0007", "2024_05", "1e3", "-1.5"])
+def test_a_path_that_is_a_number_stays_a_text(name):
+    for word in (f"run={name}", name, f"out={name}", f"dataset.root={name}", f"device={name}"):
+        key = word.partition("=")[0] if "=" in word else "run"
+        assert parse_command_line([word], positional="run").overrides == [f"{key}='{name}'"]
+    for word in (f"label={name}", f"num_samples={name}", "out=null", "samples=true", "run=."):
+        assert parse_command_line([word], positional="run").overrides == [word]
+
+
 def test_a_home_folder_is_taken_in_quotes_and_in_a_file(genlab, home, monkeypatch):
     """Every key of a training run, and the folders that Hydra makes."""
     own = home / "own" / "experiment" / "mine.yaml"

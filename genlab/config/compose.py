@@ -224,9 +224,9 @@ class Composer:
         text = one_line(str(error))
         if several := _SEVERAL_VALUES.search(text):
             key, values = several.groups()
-            # A number, unlike an absent value, is no place for a list.
-            is_number = isinstance(OmegaConf.select(self._compose([]), key), int | float)
-            as_list = "" if is_number else f", or write [{values}] for a list"
+            # A number or a text, unlike an absent value, is no place for a list.
+            is_single = isinstance(OmegaConf.select(self._compose([]), key), int | float | str)
+            as_list = "" if is_single else f", or write [{values}] for a list"
             return f"{key} has several values, got {values}; add -m for a run of each{as_list}"
         unknown = _NOT_OVERRIDABLE.search(text)
         if unknown:

@@ -87,7 +87,8 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     than to ``device``. Then a key is compared with those of its own parent, by its last part: ``model.red_size``
     is nearer to ``model.read_size`` than to ``model.write_size`` of any length.
     """
-    candidates = sorted(set(valid))
+    is_of_hydra = "._" in key  # else model.target would be led to model._target_
+    candidates = sorted(candidate for candidate in set(valid) if is_of_hydra or "._" not in candidate)
     if (meant := spelled_elsewhere(key, candidates)) is not None:
         return meant
     parent, _, last = key.rpartition(".")

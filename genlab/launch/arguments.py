@@ -20,6 +20,7 @@ _PATH_NAMES = (
     *("resume", "init_from", "run", "folder", "out", "root", "cache", "path", "dir", "images"),
     *("samples", "reference", "against", "fill"),
     *("classifier", "watch_classifier", "inception_weights", "write", "csv", "json", "html"),
+    "device",  # no path, but 0 is a text too, and answered with cuda:0
 )
 _PATH_KEY = re.compile(rf"(?P<key>[+]{{0,2}}([\w.]+\.)?({'|'.join(_PATH_NAMES)}))=(?P<value>.+)", re.DOTALL)
 _HOME = re.compile(r"(?P<before>^|[,(\[]\s*)(?P<path>~[^,()\[\]]*)")  # at the head of a value, or of one of several
@@ -28,6 +29,7 @@ _RUN_KEY = re.compile(r"(dataset|schedule)\.\w+=")
 _KEPT_KEYS = r"init_from|dataset\.(root|cache)|trainer\.watch_classifier|quality\.inception_weights"
 _KEPT_PATH = re.compile(rf"(?P<key>[+]{{0,2}}({_KEPT_KEYS}))=(?P<value>.+)", re.DOTALL)
 _RUN_NAME = re.compile(r"(?P<key>run|resume|init_from)=(?P<value>[\w./:=,+-]+)")
+_NUMBER = re.compile(r"[+-]?[\d._]*\d[\d._]*(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _UNQUOTED = re.compile(r"[\w./:-]+", re.ASCII)
 
 
@@ -139,7 +141,8 @@ def _rewritten(argument: str, positional: str | None) -> str:
     """Return an argument as the override that Hydra needs.
 
     A positional argument gets its key; ``~`` is expanded; the name of a run or a sweep becomes its folder; an existing
-    path is quoted; and the node of a phase's optimiser is added if need be: ``optimizer.discriminator.lr=4e-4``.
+    path, or one that is a number, is quoted; and the node of a phase's optimiser is added if need be:
+    ``optimizer.discriminator.lr=4e-4``.
     """
     if positional is not None and "=" not in argument:
         argument = f"{positional}={argument}"
@@ -151,6 +154,8 @@ def _rewritten(argument: str, positional: str | None) -> str:
         text = str(found)  # a text with a slash is no number and no null
         return f"{run['key']}={text if '/' in text and _UNQUOTED.fullmatch(text) else quoted(text)}"
     path = _PATH_KEY.fullmatch(argument)
-    if path and not _UNQUOTED.fullmatch(path["value"]) and Path(path["value"]).exists():
-        return f"{path['key']}={quoted(path['value'])}"
+    if path is not None:
+        value = path["value"]
+        if _NUMBER.fullmatch(value) or (not _UNQUOTED.fullmatch(value) and Path(value).exists()):
+            return f"{path['key']}={quoted(value)}"
     return f"++{argument}" if _PHASE_KEY.match(argument) else argument

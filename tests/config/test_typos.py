@@ -113,6 +113,7 @@ def test_a_typo_and_a_line_as_other_tools_take_it_are_answered_with_what_works(
             "model.techniques (technique=NAME, for GANs) is not an argument of DRAW",
         ),
         (["optimizer.default.weight_decay=0.1"], "; +optimizer.default.weight_decay=VALUE passes another argument"),
+        (["model.target=4"], "model=draw has no key target; its keys: forget_bias, "),
         (["dataset.gizmo=4"], "dataset=digits has no key gizmo; its keys: binarization, "),
     ],
 )
@@ -189,6 +190,7 @@ AS_WRITTEN = [
     ("num_threads=two", "num_threads must be a whole number or auto or null, got 'two'"),
     ("optimizer.default.lr=high", "optimizer.default.lr must be a number, got 'high'"),
     ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each"),
+    ("trainer.precision=float32,float16", "got float32,float16; add -m for a run of each\n"),
     (
         "dataset.classes=0,1",
         "dataset.classes has several values, got 0,1; add -m for a run of each, or write [0,1] for a list",
@@ -295,6 +297,7 @@ OUT_OF_RANGE = [
     ("trainer.max_minutes=.nan", "trainer.max_minutes must be"),
     ("seed=-1", "seed must be between 0 and"),
     ("device=gpu", "device must be auto, cpu, cuda, cuda:N or mps, got gpu"),
+    ("device=0", "device must be auto, cpu, cuda, cuda:N or mps, got 0; did you mean 'cuda:0'?"),
     ("num_threads=0", "num_threads must be null, auto or at least 1, got 0"),
     ("model.read_size=wide", "model.read_size must be a whole number or null, got 'wide'"),
     ("model.num_glimpses=[1,2]", "model.num_glimpses must be a whole number"),
