@@ -100,7 +100,9 @@ def _extractor(
         found = cached_classifier(dataset, configuration.dataset, device=device, num_threads=num_threads, before=before)
     elif settings.features == "classifier":
         if (reason := why_no_classifier(dataset)) is not None:
-            raise ConfigurationError(f"quality.features must be auto or random_network, got classifier: {reason}")
+            raise ConfigurationError(
+                f"quality.features must be auto, inception or random_network, got classifier: {reason}"
+            )
         found = reference_classifier(
             dataset, configuration.dataset, device=device, num_threads=num_threads, tell=_log.info, train=train
         )

@@ -38,7 +38,7 @@ class CompareSettings:
             raise ValueError(f"csv, json and html must be different files, got {', '.join(places)}")
         for name in ("csv", "json", "html"):
             place = getattr(self, name)
-            if place is not None and not Path(place).parent.is_dir():
+            if place is not None and (not Path(place).parent.is_dir() or Path(place).is_dir()):
                 raise ValueError(f"{name} must be a file in an existing folder, got {place}")
 
 

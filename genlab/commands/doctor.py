@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from genlab.config.fields import reader_of
-from genlab.data.location import describe_root, resolve_root
+from genlab.data.location import describe_root, existing_root, resolve_root
 from genlab.errors import GenlabError
 from genlab.functional import kl_to_standard_normal
 from genlab.launch.contract import JobContext
@@ -18,6 +18,11 @@ from genlab.run.environment import describe_cpu, describe_device, git_state, ver
 from genlab.training.precision import has_bfloat16
 
 _GIGABYTE = 1e9
+_DATA = (
+    *("BinarizedMNIST", "EMNIST", "FashionMNIST", "KMNIST", "MNIST"),
+    *("cifar-10-batches-py", "train_32x32.mat"),  # the second is SVHN's
+)
+"""Where downloads lie; by default caches of other kinds are beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +101,9 @@ def _devices() -> Iterator[str]:
 
 def _data(root: str | None) -> Iterator[str]:
     yield f"looked for in {describe_root(root)}"
-    folder = resolve_root(root)
-    folders = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    places = [existing_root(root) / name for name in _DATA]
     # A download that failed leaves an empty folder.
-    found = sorted(path.name for path in folders if any(inner.is_file() for inner in path.rglob("*")))
+    found = [path.name for path in places if path.is_file() or any(inner.is_file() for inner in path.rglob("*"))]
     yield f"found: {', '.join(found)}" if found else "nothing found; dataset=digits is embedded"
 
 

@@ -119,7 +119,7 @@ def draw_files(
     """
     model = trained.model
     assert isinstance(model, GenerativeModel)
-    make(folder)
+    make(folder, setting="out=FOLDER")
     with locked_folder(folder) if is_first() else nullcontext():
         with first_before_others():
             counts = cache(

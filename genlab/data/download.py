@@ -105,7 +105,10 @@ def exclusive_download(folder: Path, name: str) -> Iterator[None]:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """Return the error of a path that cannot be written."""
-    return StorageError(f"cannot write {path}: {error.strerror or error}; free space there or set another folder")
+    return StorageError(
+        f"cannot write {path}: {error.strerror or error}; free space there, or name another folder: dataset.root for "
+        "downloads, dataset.cache for decoded images, XDG_CACHE_HOME for the rest"
+    )
 
 
 def torchvision_dataset(class_name: str, root: Path, **options: Any) -> Any:

@@ -13,6 +13,7 @@ _TAKE_A_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i"),
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
+_OTHER_FILE = re.compile(r"[^-=][^=]*[.][a-z]+")
 
 
 class Flag(NamedTuple):
@@ -80,6 +81,9 @@ def _without_flags(arguments: Sequence[str], flags: Mapping[str, Flag]) -> list[
             replaced.append(_override(flag.key, value))
         elif remaining and remaining[0].endswith(flag.suffix) and (flag.default is None or "=" not in remaining[0]):
             replaced.append(_override(flag.key, remaining.pop(0)))
+        elif remaining and _OTHER_FILE.fullmatch(remaining[0]) and not Path(remaining[0]).is_dir():
+            text = f"{name} takes the name of a {flag.suffix} file, got {remaining[0]}; {name}={remaining[0]} takes any"
+            raise ConfigurationError(text)
         elif flag.default is None:
             raise ConfigurationError(f"{name} needs a value")
         else:

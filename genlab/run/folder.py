@@ -263,8 +263,12 @@ def _numbers_in(folder: Path) -> Iterator[int]:
             yield int(number[0])
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, *, setting: str = "hydra.run.dir=FOLDER (hydra.sweep.dir with -m)") -> None:
     """Make a folder if it does not exist.
+
+    Args:
+        folder: Of a run, or for other files.
+        setting: Names another folder, for the message.
 
     Raises:
         StorageError: It cannot be.
@@ -272,7 +276,7 @@ def make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{folder} cannot be made: {error.strerror}") from error
+        raise StorageError(f"{folder} cannot be made: {error.strerror}; {setting} writes elsewhere") from error
 
 
 def _write_owner(folder: Path) -> None:

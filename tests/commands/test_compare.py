@@ -47,7 +47,7 @@ def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., 
 
 
 def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path) -> None:
-    arguments = ["--csv", "t.csv", "--json=t.json", "--html", "--sort", "name"]
+    arguments = ["--csv", "t.csv", "--html", "--json=t.json", "--sort", "name"]
     outcome = genlab("compare", str(two_runs), *arguments)
     assert outcome.code == 0, outcome.errors
     assert [row["run"] for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))] == [
@@ -98,6 +98,8 @@ def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcom
             "html must be a file in an existing folder, got nowhere/page.html",
         ),
         (["runs=[]"], "runs must name at least one"),
+        (["some runs", "csv=some runs"], "csv must be a file in an existing folder, got some runs"),
+        (["some runs", "--html", "page.txt"], "--html takes the name of a .html file, got page.txt; --html=page.txt"),
         (["some runs", "--csv", "--json"], "csv, json and html must be different files, got -, -"),
     ],
 )

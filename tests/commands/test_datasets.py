@@ -122,4 +122,8 @@ def test_the_empty_folder_of_a_failed_download_is_not_found(genlab: Genlab, tmp_
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)
     assert "nothing found" in genlab("doctor", f"root={tmp_path}").output
     (tmp_path / "MNIST" / "raw" / "images").touch()
-    assert "found: MNIST" in genlab("doctor", f"root={tmp_path}").output
+    (tmp_path / "train_32x32.mat").touch()
+    (tmp_path / "classifiers").mkdir()
+    (tmp_path / "classifiers" / "model").touch()
+    assert "found: MNIST, train_32x32.mat\n" in genlab("doctor", f"root={tmp_path}").output
+    assert f"must be an existing folder, got {tmp_path}/no" in genlab("doctor", f"root={tmp_path}/no").output

@@ -72,7 +72,7 @@ def imported() -> None:
     [
         ("a_file/run", 7, "a_file is a file"),
         ("a_file", 7, "a_file is a file"),
-        ("/proc/run", 7, "/proc/run cannot be made"),
+        ("/proc/run", 7, "/proc/run cannot be made: No such file or directory; hydra.run.dir=FOLDER ("),
         ("x" * 300, 7, "File name too long"),
         (f"deep/{'/'.join(['y' * 250] * 17)}", 7, "File name too long"),
         ("full", 2, "must be a new or empty folder"),
