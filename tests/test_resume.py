@@ -150,8 +150,10 @@ def test_a_rate_that_jumps_is_said_with_both_values_and_a_suggestion(genlab: Gen
     after = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 3 / 5)))
     assert f"at step 3 (from {0.01 * rate:.4g} to {after:.4g})" in line
     assert "schedule=constant never jumps, and schedule=warmup_stable_decay only if its decay" in line
+    assert "no step is left" not in outcome.output
     outcome = genlab("train", "resume=run", "trainer.test_at_end=false")
     assert "learning rate" not in outcome.output
+    assert "note      no step is left; trainer.num_steps=N with a greater N lengthens the run\n" in outcome.output
 
 
 def test_another_batch_size_counts_the_epochs_of_both(genlab: Genlab, run: Path) -> None:

@@ -16,6 +16,7 @@ from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes
 from genlab.paths import from_here
 from genlab.run.environment import describe_cpu, describe_device
+from genlab.run.folder import read_summary
 from genlab.run.hyperparameters import Origin
 from genlab.training.averaging import warm_up
 from genlab.training.phases import warnings_of_phases
@@ -55,6 +56,7 @@ def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) ->
     ]
     is_resumed = configuration.resume is not None
     model, settings = run.model, run.settings
+    is_over = is_resumed and read_summary(run.run_folder).get("step", 0) >= settings.num_steps
     rows = [
         ("model", f"{origin.choices.get('model', type(model).__name__)}, {describe_parameters(model)}"),
         ("data", f"{run.dataset.provenance} images (training/validation/test)"),
@@ -64,6 +66,7 @@ def banner(configuration: RunConfiguration, origin: Origin, run: TrainingRun) ->
         ("changed", shlex.join(typed)),
         *(("note", remark) for remark in remarks(origin.choices, origin.overrides, origin.folders)),
         ("note", _idle_decay(settings) if any("trainer.ema_decay=" in word for word in typed) else ""),
+        ("note", "no step is left; trainer.num_steps=N with a greater N lengthens the run" if is_over else ""),
         ("folder", f"{from_here(run.run_folder)}{' (resumed)' if is_resumed else ''}"),
     ]
     return "\n".join(_row(label, text) for label, text in rows if text)
