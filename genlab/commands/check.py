@@ -10,7 +10,7 @@ import torch
 from genlab.checks.invariants import INVARIANTS, findings
 from genlab.checks.subject import fitting_subject
 from genlab.config.build import bind, build
-from genlab.config.compose import parse_overrides
+from genlab.config.compose import OF_TRAINING, parse_overrides
 from genlab.config.fields import check_fields
 from genlab.config.parts import with_replaced_parts
 from genlab.errors import ConfigurationError
@@ -18,7 +18,6 @@ from genlab.launch.contract import JobContext
 from genlab.models.base import Model
 from genlab.types import ImageSpec
 
-_OF_TRAINING = ("dataset", "optimizer", "quality", "recipe", "schedule", "trainer")
 _RESULT_WIDTH = len("does not apply")
 
 
@@ -66,14 +65,14 @@ def read(values: Mapping[str, Any], overrides: Sequence[str]) -> CheckSettings:
         ConfigurationError: Something in them does not fit.
     """
     for override in parse_overrides(overrides):
-        if override.key_or_group.partition(".")[0] in _OF_TRAINING:
+        if override.key_or_group.partition(".")[0] in OF_TRAINING:
             raise ConfigurationError(
                 f"{override.key_or_group} has no effect here: a model is checked on small images of noise; "
                 "channels, height, width, num_levels and num_classes choose them"
             )
     # The files of models choose a recipe, and some of them a data set, so these are in the composition.
     values = with_replaced_parts(values, overrides)
-    of_model = {key: value for key, value in values.items() if key not in _OF_TRAINING}
+    of_model = {key: value for key, value in values.items() if key not in OF_TRAINING}
     settings = check_fields(CheckSettings, of_model, "")
     bind(settings.model, "model", run_time=("spec",), expects=Model)
     return settings

@@ -42,6 +42,8 @@ SWEEP_NODE = "sweep"
 """Node of the settings that compare the runs of a sweep; not part of a run's configuration."""
 # Of a command; Hydra does not count an empty list among the choices.
 _GROUPS_OF_LISTS = {"train": ("technique", "observer", "logger"), "check": ("technique",), "evaluate": ("measure",)}
+OF_TRAINING = ("dataset", "optimizer", "quality", "recipe", "schedule", "trainer")
+"""Nodes that the files of models bring into the composition of `genlab check`, which does without them."""
 # Below every option of the group: in place of one it would only switch the recipe off.
 _NO_OPTION = {"trainer": "base"}
 GLOBAL_GROUPS = ("experiment", "recipe")
@@ -251,6 +253,8 @@ class Composer:
             str(group) for group in composed.hydra.runtime.choices if str(group).startswith("hydra") == with_hydra
         ]
         groups += [] if with_hydra else lists
+        if self._command == "check":
+            keys, groups = ([it for it in names if it.partition(".")[0] not in OF_TRAINING] for names in (keys, groups))
         whole = key.partition("/")[0]
         if whole != key and self.options(key):  # a part that other models have
             parts = ", ".join(sorted(group for group in groups if group.startswith(f"{whole}/"))) or "none"

@@ -38,6 +38,16 @@ def require_count(key: str, value: float | int, least: int = 1) -> None:
         raise ValueError(f"{key} must be an integer of at least {least}, got {value}")
 
 
+def require_kernel(key: str, side: int, least: int = 1) -> None:
+    """Refuse a side of a kernel that has no centre, or is less than `least`.
+
+    Raises:
+        ValueError: The side is refused.
+    """
+    if side % 2 == 0 or side < least:
+        raise ValueError(f"{key} must be odd and at least {least}, got {side}")
+
+
 def require_num_glimpses(num_glimpses: float | int) -> None:
     """Refuse an invalid number of glimpses.
 

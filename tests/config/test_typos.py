@@ -254,7 +254,9 @@ def test_a_group_of_another_command_is_no_key_of_this_one(genlab: Genlab) -> Non
     outcome = genlab("check", "optimizer=adam")
     assert outcome.code == 2
     assert "optimizer is not a key of genlab check; keys: channels," in outcome.errors
+    assert ", model, num_classes, num_levels, num_threads, seed, technique, width; " in outcome.errors
     assert "optimizer is not a key" in genlab("check", "optimizer=adam", "schedule=linear").errors
+    assert "trainer is not a key of genlab check; keys: channels," in genlab("check", "trainer=smoke").errors
     assert outcome.errors.endswith("genlab check --cfg job shows all of them\n")
 
 

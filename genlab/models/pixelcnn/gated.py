@@ -30,7 +30,7 @@ from genlab.models.capabilities import Decoder, SamplesIncrementally
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.gated_decoder import GatedDecoder
 from genlab.models.pixelcnn.gated_network import GatedNetwork
-from genlab.models.ranges import require_between, require_count
+from genlab.models.ranges import require_between, require_count, require_kernel
 from genlab.types import CompilationCost, ImageSpec
 
 
@@ -67,6 +67,8 @@ class GatedPixelCNN(AutoregressiveModel, SamplesIncrementally):
     ) -> None:
         require_count("model.num_layers", num_layers)
         require_between("model.dropout", dropout, 0.0, 0.99)
+        require_kernel("model.input_kernel", input_kernel, 3)
+        require_kernel("model.kernel_size", kernel_size, 3)
         if channels % spec.channels:
             raise ValueError(f"model.channels must be divisible by the {spec.channels} image channels, got {channels}")
         super().__init__(

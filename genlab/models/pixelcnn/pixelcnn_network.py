@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genlab.functional import at_least_float32
 from genlab.models.pixelcnn.position_bias import add_positions, biases_of, logit_bias
-from genlab.models.ranges import require_between, require_count
+from genlab.models.ranges import require_between, require_count, require_kernel
 from genlab.nn.dropout import Dropout
 from genlab.nn.masked import MaskedConv2d
 
@@ -112,6 +112,8 @@ class MaskedResidualNetwork(nn.Module):
         super().__init__()
         require_count("model.num_blocks", num_blocks, 0)
         require_between("model.dropout", dropout, 0.0, 0.99)
+        require_kernel("model.input_kernel", input_kernel)
+        require_kernel("model.block_kernel", block_kernel)
         self.input = MaskedConv2d(in_channels, stream_channels, input_kernel, num_groups=num_groups, mask_type="A")
         self.input_norm = (
             nn.Identity() if normalization is None else normalization(stream_channels, num_groups=num_groups)

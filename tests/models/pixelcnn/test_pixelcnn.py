@@ -132,8 +132,12 @@ def test_unusable_choices_are_named():
         make(PixelCNN, num_blocks=-1)
     with pytest.raises(ValueError, match=r"model\.dropout must be between 0 and 0\.99"):
         make(PixelCNN, dropout=1.0)
-    with pytest.raises(ValueError, match="must have odd sides"):
-        make(PixelCNN, block_kernel=4)
+    for kind, key, least, side in (
+        *((PixelCNN, "block_kernel", 1, 4), (PixelCNNBlocks, "input_kernel", 1, 0)),
+        *((GatedPixelCNN, "input_kernel", 3, 4), (GatedPixelCNN, "kernel_size", 3, 1)),
+    ):
+        with pytest.raises(ValueError, match=rf"^model\.{key} must be odd and at least {least}, got {side}$"):
+            make(kind, **{key: side})
     with pytest.raises(ValueError, match="cannot be split into 3 colour groups"):
         make(PixelCNN, make_spec(channels=3), block_channels=2)
     with pytest.raises(ValueError, match="divisible by the 3 image channels"):
