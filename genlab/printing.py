@@ -1,4 +1,7 @@
-"""Text for a terminal and a log: untrusted text escaped, durations in words."""
+"""Text for a terminal and a log: untrusted text escaped, values as in YAML, durations in words."""
+
+import json
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -9,6 +12,13 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the printable text with every run of white space made one space."""
     return printable(" ".join(text.split()))
+
+
+def shown(value: Any, *, in_quotes: bool = False) -> str:
+    """Return a value as users write it, such as null for None; a text may be put in quotes."""
+    if isinstance(value, str):
+        return repr(value) if in_quotes else value
+    return json.dumps(value, default=repr, ensure_ascii=False, skipkeys=True)
 
 
 def describe_seconds(seconds: float) -> str:

@@ -87,7 +87,7 @@ def test_likelihoods_samples_and_entropies_never_round(monkeypatch: pytest.Monke
         ),
         (
             {"compile": True, "compile_mode": "reduce-overhead", "cuda_graph": True},
-            r"trainer\.cuda_graph must be auto or false with trainer\.compile_mode=reduce-overhead, got True",
+            r"trainer\.cuda_graph must be auto or false with trainer\.compile_mode=reduce-overhead, got true",
         ),
     ],
 )

@@ -13,6 +13,7 @@ from genlab.data.dataset import Dataset, Split
 from genlab.errors import ConfigurationError
 from genlab.metrics.quality import LEAST_IMAGES
 from genlab.metrics.sample_measure import SampleMeasure
+from genlab.printing import shown
 from genlab.run.record import EVALUATION_NAME, evaluation_name, require_root_alone
 
 _KEYS_OF_GIVEN_IMAGES = frozenset(
@@ -134,7 +135,7 @@ def require_consistent(settings: EvaluateSettings) -> None:
     if settings.samples is False:
         for key, rule in settings.requests_of_samples.items():
             value = ", ".join(settings.measure) if key == "measure" else getattr(settings, key)
-            raise ConfigurationError(f"{rule} with samples=false, got {value}")
+            raise ConfigurationError(f"{rule} with samples=false, got {shown(value)}")
     if isinstance(settings.samples, str):
         if settings.run is not None and not Path(settings.samples).exists():
             raise ConfigurationError(

@@ -26,6 +26,7 @@ from genlab.models.base import GenerativeModel, Model
 from genlab.models.pixelcnn.parallel import SamplingMethod
 from genlab.parallel.collectives import is_first, shared_work
 from genlab.parallel.processes import first_before_others, joined, own_device
+from genlab.printing import shown
 from genlab.randomness import derive_seed
 from genlab.run.environment import class_number
 from genlab.run.loading import TrainedModel, build_dataset, load_trained, set_num_threads, writable
@@ -283,8 +284,10 @@ def _chosen(
         if value == default:
             continue
         if _ARGUMENTS[key] not in inspect.signature(method).parameters:
-            model = type(trained.model).__name__
-            raise ConfigurationError(f"{key} must be {default or 'null'} for {model}, which has no such choice")
+            model, reason = type(trained.model).__name__, "takes no class" if key == "label" else "has no such choice"
+            raise ConfigurationError(
+                f"{key} must be {default or 'null'} for {model}, which {reason}, got {shown(value)}"
+            )
         options[_ARGUMENTS[key]] = value
     return options
 

@@ -71,8 +71,10 @@ def describe_sampling(
     if not isinstance(model, GenerativeModel):
         raise ConfigurationError(f"format must be grid for {type(model).__name__}, which has no samples, got {format}")
     if label is not None and not 0 <= label < model.num_classes:
-        rule = f"between 0 and {model.num_classes - 1}" if model.num_classes else "null"
-        raise ConfigurationError(f"label must be {rule} for this {type(model).__name__}, got {label}")
+        rule = f"null for {type(model).__name__}, which takes no class"
+        if model.num_classes:
+            rule = f"between 0 and {model.num_classes - 1}"
+        raise ConfigurationError(f"label must be {rule}, got {label}")
     if format == "png" and spec.channels not in (1, 3):
         raise ConfigurationError(f"format must be npz or grid for images of {spec.channels} channels, got png")
     return Sampling(

@@ -21,6 +21,7 @@ from genlab.config.fields import adapter, describe, fit, join
 from genlab.config.suggestions import suggestion
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError, GenlabError
+from genlab.printing import shown
 
 TARGET = "_target_"
 _GROUPS = {"model.techniques": " (technique=NAME, for GANs)"}
@@ -78,7 +79,7 @@ def bind(
         ConfigurationError: A target is refused, or an argument is unknown, missing or of the wrong type.
     """
     if not isinstance(node, Mapping) or TARGET not in node:
-        raise ConfigurationError(f"{key} must be a node with {TARGET}, got {node!r}")
+        raise ConfigurationError(f"{key} must be a node with {TARGET}, got {shown(node, in_quotes=True)}")
     target = find_target(node[TARGET], key, is_trusted=is_trusted)
     made = _made_by(target)
     if expects is not None and not (inspect.isclass(made) and issubclass(made, expects)):
@@ -167,7 +168,7 @@ def _misplaced(value: Any, hint: Any, key: str, error: ValidationError) -> Confi
         elif isinstance(value, list) and isinstance(part, int):
             value, hint, key = value[part], _hint_inside(hint), f"{key}[{part}]"
     if not isinstance(value, Bound):
-        return ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}")
+        return ConfigurationError(f"{key} must be {describe(hint)}, got {shown(value, in_quotes=True)}")
     wanted = " or ".join(part.__name__ for part in _classes_of(hint)) or describe(hint)
     if value.is_partial:
         return ConfigurationError(f"{key}.{PARTIAL} must be false: a finished {wanted} stands here")

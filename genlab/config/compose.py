@@ -32,7 +32,7 @@ from genlab.config.location import config_directory
 from genlab.config.suggestions import fixed_on_resume, misplaced, missing_brackets, suggestion, unknown_key
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded, from_here
-from genlab.printing import one_line
+from genlab.printing import one_line, shown
 
 # A DictConfig, whose deprecated base classes the type checks of the tests complain about.
 Composed: TypeAlias = Any
@@ -108,7 +108,7 @@ class Composer:
             for override in parsed:
                 options = self.options(override.key_or_group)
                 if options and not isinstance(override.value(), str | list):
-                    got = override.get_value_element_as_str()
+                    got = shown(override.value())
                     text = f"{override.key_or_group} must be one of {', '.join(options)}, got {got}"
                     raise ConfigurationError(text) from error
             raise

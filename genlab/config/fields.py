@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
@@ -13,6 +14,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError
 from genlab.paths import expanded_inside
+from genlab.printing import shown
 
 _T = TypeVar("_T")
 _WORDS = {"none": None, "nil": None, "yes": True, "on": True, "no": False, "off": False}
@@ -51,7 +53,7 @@ def fit(value: Any, hint: Any, key: str) -> Any:
     is_name = all(isinstance(choice, str) for choice in choices) and not {int, float, str} & set(get_args(hint))
     if choices and is_name and not written and isinstance(value, str | int):
         raise ConfigurationError(f"{key} has no choice '{value}'; {suggestion(str(value), choices, kind='choices')}")
-    raise ConfigurationError(f"{key} must be {describe(hint)}, got {value!r}{written}")
+    raise ConfigurationError(f"{key} must be {describe(hint)}, got {shown(value, in_quotes=True)}{written}")
 
 
 def _as_written(value: Any, hint: Any) -> str:
@@ -81,7 +83,7 @@ def check_fields(schema: type[_T], values: Mapping[str, Any], key: str) -> _T:
         ConfigurationError: A key is unknown or missing, a value has the wrong type or is out of its range.
     """
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{key} must hold keys and values, got {values!r}")
+        raise ConfigurationError(f"{key} must hold keys and values, got {shown(values, in_quotes=True)}")
     hints = {field.name: field.type for field in fields(schema) if field.compare}  # type: ignore[arg-type]
     for name in values:
         if name not in hints:
@@ -124,9 +126,12 @@ def describe(hint: Any) -> str:
     if isinstance(hint, type) and hint in plain:
         return plain[hint]
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (abc.Callable, abc.Mapping, dict):
+        return "a node of keys and values"
     if origin in (Union, UnionType):
-        # No file holds a tensor, which a learning rate may be.
-        return " or ".join(describe(argument) for argument in arguments if describe(argument) != "Tensor")
+        # No file holds a tensor, which a learning rate may be. Last, a list takes no alternative for one of its items.
+        named = [text for text in map(describe, arguments) if text != "Tensor"]
+        return " or ".join(sorted(named, key=lambda text: text.startswith("a list")))
     if origin is Literal:
         return " or ".join(str(argument) for argument in arguments)
     if origin in (tuple, list) or getattr(origin, "__name__", "") in ("Sequence", "Iterable", "Collection"):

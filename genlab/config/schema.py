@@ -21,6 +21,7 @@ from genlab.data.dataset import Dataset
 from genlab.errors import ConfigurationError
 from genlab.metrics.quality_settings import QualitySettings
 from genlab.models.base import Model
+from genlab.printing import shown
 from genlab.training.logger import Logger
 from genlab.training.observer import Observer
 from genlab.training.settings import TrainerSettings
@@ -195,7 +196,7 @@ def optimizer_node(optimizers: Mapping[str, Any], phase: str) -> Node:
     default, own = optimizers.get(DEFAULT_PHASE, {}), optimizers.get(phase, {})
     for name, node in ((DEFAULT_PHASE, default), (phase, own)):
         if not isinstance(node, Mapping):
-            raise ConfigurationError(f"optimizer.{name} must be a node, got {node!r}")
+            raise ConfigurationError(f"optimizer.{name} must be a node, got {shown(node, in_quotes=True)}")
     return dict(own) if TARGET in own else {**default, **own}
 
 

@@ -87,8 +87,7 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     than to ``device``. Then a key is compared with those of its own parent, by its last part: ``model.red_size``
     is nearer to ``model.read_size`` than to ``model.write_size`` of any length.
     """
-    is_of_hydra = "._" in key  # else model.target would be led to model._target_
-    candidates = sorted(candidate for candidate in set(valid) if is_of_hydra or "._" not in candidate)
+    candidates = sorted(set(valid))
     if (meant := spelled_elsewhere(key, candidates)) is not None:
         return meant
     parent, _, last = key.rpartition(".")
@@ -96,7 +95,9 @@ def nearest_key(key: str, valid: Iterable[str]) -> str | None:
     if not parent and len(same_last) == 1:
         return same_last[0]
     siblings = {candidate.rpartition(".")[2] for candidate in candidates if candidate.rpartition(".")[0] == parent}
-    sibling = nearest(last, siblings, cutoff=0.55 if parent else 0.6)
+    # What begins with _ is Hydra's: model.target does not mean model._target_.
+    named = [name for name in siblings if last.startswith("_") or not name.startswith("_")]
+    sibling = nearest(last, named, cutoff=0.55 if parent else 0.6)
     if sibling is not None:
         return f"{parent}.{sibling}" if parent else sibling
     if parent and siblings:  # the parent is right, and its common letters would make any of its keys near

@@ -23,6 +23,7 @@ from genlab.measures import Direction
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first, num_processes
 from genlab.parallel.processes import wait_for_all
+from genlab.printing import shown
 from genlab.run.checkpoint import BEST, LAST, CheckpointFolder
 from genlab.storage import free_bytes, is_disk_full
 from genlab.training.evaluation import (
@@ -304,11 +305,10 @@ class TrainingRun:
     def diverged(self, fault: str) -> NonFiniteError:
         """Return the error for a value that is not finite, with the checkpoint that is kept and a hint."""
         last, rate, norm = self.checkpoints.last_step, "optimizer.default.lr", "trainer.max_gradient_norm"
-        now = self.settings.max_gradient_norm
         hint = f"there is no checkpoint yet; start a new run with a lower {rate} or {norm}"
         if last is not None:  # a resumption cannot change the optimiser
             hint = (
                 f"the last checkpoint is of step {last}; try {self.resume_command} with a lower {norm} "
-                f"(now {'null' if now is None else now}), or a new run with a lower {rate}"
+                f"(now {shown(self.settings.max_gradient_norm)}), or a new run with a lower {rate}"
             )
         return NonFiniteError(f"step {self.step}: {fault}; {hint}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from genlab.errors import ConfigurationError
+from genlab.printing import shown
 from genlab.run.checkpoint import MAX_STEP
 from genlab.training.capture import CudaGraph
 from genlab.training.precision import Precision
@@ -239,7 +240,7 @@ class TrainerSettings:
 
     def _require(self, key: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise ValueError(f"trainer.{key} must be {rule}, got {getattr(self, key)}")
+            raise ValueError(f"trainer.{key} must be {rule}, got {shown(getattr(self, key))}")
 
 
 def _multiples_beside(number: int, divisor: int) -> list[int]:

@@ -126,7 +126,7 @@ def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
     (picture,) = Path("drawn").glob("*.png")
     assert round(0.3 * 255) in np.unique(np.asarray(Image.open(picture)))
     outcome = genlab("sample", f"run={runs[1]}", "label=3")
-    assert (outcome.code, "label must be null for DRAW, which has no such choice" in outcome.errors) == (2, True)
+    assert (outcome.code, "label must be null for DRAW, which takes no class, got" in outcome.errors) == (2, True)
 
 
 @pytest.mark.slow

@@ -90,11 +90,13 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
     genlab: Callable[..., Outcome], trained_run: Path, word: str
 ) -> None:
     outcome = genlab("sample", f"run={trained_run}", word)
-    name = word.partition("=")[0]
-    assert (outcome.code, outcome.errors) == (
-        2,
-        f"genlab: error: {name} must be {'auto' if name == 'method' else 'null'} for DRAW, which has no such choice\n",
+    name, _, value = word.partition("=")
+    rule = (
+        f"{'auto' if name == 'method' else 'null'} for DRAW, which {'takes no class' if name == 'label' else 'has no'}"
     )
+    assert outcome.code == 2
+    assert outcome.errors.startswith(f"genlab: error: {name} must be {rule}")
+    assert outcome.errors.endswith(f", got {value.replace(',', ', ')}\n")
 
 
 @pytest.mark.parametrize("word", ["given_rows=2", "fill=[2,0,8,8]", "dataset.root=x", "allow_other_data=true"])

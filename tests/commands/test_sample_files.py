@@ -216,12 +216,12 @@ def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel,
     outcome = genlab("sample", f"run={cgan_run}", "format=npz", "split=train")
     assert (outcome.code, outcome.errors) == (2, "genlab: error: split has no effect with format=npz\n")
     for word, message in (
-        ("temperature=0.5", "temperature must be null for GAN, which has no such choice"),
-        ("method=parallel", "method must be auto for GAN, which has no such choice"),
+        ("temperature=0.5", "temperature must be null for GAN, which has no such choice, got 0.5"),
+        ("method=parallel", "method must be auto for GAN, which has no such choice, got parallel"),
     ):
         outcome = genlab("sample", f"run={cgan_run}", "format=png", "out=b", word)
         assert (outcome.code, outcome.errors) == (2, f"genlab: error: {message}\n")
-    with pytest.raises(ConfigurationError, match="label must be between 0 and 9 for this GAN, got 10"):
+    with pytest.raises(ConfigurationError, match="label must be between 0 and 9, got 10"):
         described(trained, "png", label=10)
 
 

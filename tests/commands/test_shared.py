@@ -131,7 +131,7 @@ def test_a_mistake_is_reported_by_the_first_alone(pair: Pair, tmp_path: Path, cg
     arguments = ("sample", f"run={cgan_run}", f"out={tmp_path}", "temperature=2")
     first, second = pair.run(said_under_torchrun, arguments, tmp_path / "notes")
     assert (first.code, second.code, second.errors) == (2, 2, "")
-    assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice\n"
+    assert first.errors == "genlab: error: temperature must be null for GAN, which has no such choice, got 2.0\n"
 
 
 @pytest.mark.slow

@@ -188,6 +188,9 @@ AS_WRITTEN = [
     ("trainer.compile=yes", "must be auto or true or false, got 'yes'; write true"),
     ("trainer.compile=aut", "has no choice 'aut'; did you mean 'auto'? (choices: auto, false, true)"),
     ("num_threads=two", "num_threads must be a whole number or auto or null, got 'two'"),
+    ("seed=null", "seed must be a whole number, got null\n"),
+    ("dataset.classes=x", "dataset.classes must be null or a list, each a whole number, got 'x'"),
+    ("model.observation=3", "model.observation must be a node of keys and values or null, got 3"),
     ("optimizer.default.lr=high", "optimizer.default.lr must be a number, got 'high'"),
     ("seed=0,1", "seed has several values, got 0,1; add -m for a run of each"),
     ("trainer.precision=float32,float16", "got float32,float16; add -m for a run of each\n"),
@@ -294,7 +297,7 @@ OUT_OF_RANGE = [
     ("trainer.batch_size=0", "trainer.batch_size must be at least 1, got 0"),
     (f"trainer.num_steps={10**22}", f"trainer.num_steps must be at most {10**15}, got {10**22}"),
     ("trainer.num_steps=-1", "trainer.num_steps must be 0 or more, got -1"),
-    ("trainer.num_steps=true", "trainer.num_steps must be a whole number, got True"),
+    ("trainer.num_steps=true", "trainer.num_steps must be a whole number, got true"),
     ("trainer.num_steps=2.5", "trainer.num_steps must be a whole number, got 2.5"),
     ("trainer.max_minutes=.nan", "trainer.max_minutes must be"),
     ("seed=-1", "seed must be between 0 and"),
@@ -366,7 +369,7 @@ def test_the_last_of_two_settings_counts_as_in_any_hydra_program(genlab: Genlab)
 
 def test_a_group_that_is_given_no_option_lists_them(genlab: Genlab) -> None:
     outcome = genlab("train", "quality=false")
-    assert (outcome.code, outcome.errors) == (2, "genlab: error: quality must be one of default, off, got False\n")
+    assert (outcome.code, outcome.errors) == (2, "genlab: error: quality must be one of default, off, got false\n")
 
 
 @pytest.mark.parametrize(
