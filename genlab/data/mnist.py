@@ -170,9 +170,12 @@ def read_source(source: IdxSource, *, root: str | None, download: bool) -> tuple
         problems = find_problems(source, raw)
     if problems:
         listed = ", ".join(f"{source.folder}/raw/{filename} {problem}" for filename, problem in problems.items())
+        if [*problems.values()] == ["is missing"] * 4:
+            names = f"{{{source.train},{source.test}}}-{{images-idx3,labels-idx1}}-ubyte"
+            listed = f"{source.folder}/raw/{names} are missing"
         raise DataError(
-            f"{source.title}: {listed} in {describe_root(root)} and was not downloaded ({reason}): put it there by "
-            f"hand, uncompressed, as torchvision keeps it, or use dataset=digits, which needs no download"
+            f"{source.title}: {listed} in {describe_root(root)} and not downloaded ({reason}): put all of them there "
+            "by hand, uncompressed, as torchvision keeps them, or use dataset=digits, which needs no download"
         )
     return _read_split(source, raw, source.train), _read_split(source, raw, source.test)
 

@@ -59,7 +59,9 @@ class StepCapture:
             ConfigurationError: The user asked for the recording.
         """
         if self._is_required:
-            raise ConfigurationError(f"trainer.cuda_graph must be auto or false here, got true: {what}, {reason}")
+            raise ConfigurationError(
+                f"trainer.cuda_graph must be auto or false here, got true: {what} cannot be captured: {reason}"
+            )
         _log.info("trainer.cuda_graph: %s is not captured, %s", what, reason)
 
 

@@ -155,6 +155,12 @@ def test_offline_error_leaves_the_damaged_file_in_place(tmp_path, small_torchvis
     assert (tmp_path / "root" / "MNIST" / "raw" / FILES[0]).exists()
 
 
+def test_four_missing_files_are_named_in_short(tmp_path):
+    told = r"^MNIST: MNIST/raw/\{train,t10k\}-\{images-idx3,labels-idx1\}-ubyte are missing in "
+    with pytest.raises(DataError, match=told):
+        mnist(root=str(tmp_path), **(CHOICES | {"download": False, "num_validation": 10}))
+
+
 def test_split_is_by_index(tmp_path, monkeypatch):
     write_mnist(tmp_path)
     monkeypatch.setattr(module, "MNIST", UNVERIFIED)
