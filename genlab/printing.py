@@ -16,8 +16,8 @@ def one_line(text: str) -> str:
 
 def shown(value: Any, *, in_quotes: bool = False) -> str:
     """Return a value as users write it, such as null for None; a text may be put in quotes."""
-    if isinstance(value, str):
-        return repr(value) if in_quotes else value
+    if isinstance(value, str | float):  # JSON has another name for nan
+        return repr(value) if in_quotes else str(value)
     return json.dumps(value, default=repr, ensure_ascii=False, skipkeys=True)
 
 

@@ -98,7 +98,11 @@ def test_every_bad_file_is_reported_as_training_tells_it(
         (("digits", "dataset.size=9"), 2, "dataset.size must be 8 or 16 or 28, got 9"),
         (("digits", "mnist"), 2, "one dataset must be given, got digits and mnist"),
         (("my/pictures",), 2, "dataset has no option 'my/pictures'; options: "),
-        (("mnist", "dataset.root=.", "dataset.download=false"), 3, "train-images-idx3-ubyte is missing"),
+        (
+            ("mnist", "dataset.root=.", "dataset.download=false"),
+            3,
+            "MNIST/raw/{train,t10k}-{images-idx3,labels-idx1}-ubyte are missing",
+        ),
     ],
 )
 def test_what_cannot_be_looked_at_is_reported_in_a_line(
