@@ -186,9 +186,11 @@ class Composer:
         key = override.key_or_group
         if override.is_delete() or override.is_sweep_override():
             return None
-        takes_several = key in self._lists or not (config_directory() / key).is_dir()
-        options = self.options(key.replace(".", "/"))
-        return misplaced(key, override.value(), options, takes_several=takes_several)
+        value, group = override.value(), key.replace(".", "/")
+        # The options take Hydra some time, and are asked for where they are needed.
+        is_asked = (group != key or isinstance(value, list)) and (config_directory() / group).is_dir()
+        options = self.options(group) if is_asked else []
+        return misplaced(key, value, options, takes_several=key in self._lists or group != key)
 
     def _require_options(self, overrides: Sequence[Override], choices: Mapping[str, Any]) -> None:
         """Refuse a missing option of an optional group such as `experiment=`, which Hydra accepts silently."""

@@ -223,7 +223,7 @@ def test_damaged_files_of_mnist_are_named_once(genlab: Genlab, tmp_path: Path, t
         for name in MNIST_FILES:
             assert line.count(name) == 1
         assert line.count("is damaged") == 3
-        assert "put it there by hand" in line
+        assert "put all of them there by hand" in line
 
 
 def small_mnist(folder: Path) -> dict[str, bytes]:
@@ -322,7 +322,7 @@ def test_without_a_network_a_line_says_what_to_do_and_http_is_not_tried(
         assert result.returncode == 3, result.stderr
         line = result.stderr.splitlines()[-1]
         assert line.startswith("genlab: error: MNIST: ")
-        for part in ("https://ossci-datasets.s3.amazonaws.com/mnist/", "502", "put it there by hand", "dataset=digits"):
+        for part in ("https://ossci-datasets.s3.amazonaws.com/mnist/", "502", "put all of them", "dataset=digits"):
             assert part in line
         assert any(line.startswith("CONNECT ") for line in asked)
         assert over_http == []
