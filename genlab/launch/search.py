@@ -134,7 +134,7 @@ def _distribution(override: Override) -> "BaseDistribution":
     return CategoricalDistribution(tuple(override.sweep_string_iterator()))
 
 
-def _num_values(distribution: "BaseDistribution") -> float:
+def _num_values(distribution: "BaseDistribution") -> int | float:
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
     if isinstance(distribution, CategoricalDistribution):
