@@ -22,7 +22,7 @@ from genlab.metrics.generation import IMAGES_AT_ONCE, draw_batches, draw_labels,
 from genlab.models.base import GenerativeModel
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others, largest
-from genlab.printing import printable
+from genlab.printing import printable, shown
 from genlab.run.environment import saved_class_names
 from genlab.run.folder import make
 from genlab.run.loading import TrainedModel, build_dataset, weights_id
@@ -212,7 +212,7 @@ def _save_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else printable(str(value))
+    text = printable(shown(value))
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 

@@ -9,12 +9,13 @@ from genlab.comparison.published import Experiment, read_experiment, read_experi
 from genlab.config.build import TARGET
 from genlab.config.catalogue import files_of, head_of, keys_of, with_inherited
 from genlab.config.compose import open_composer, plain
-from genlab.config.key_help import comments_of, leaves, shown
+from genlab.config.key_help import comments_of, leaves
 from genlab.config.location import config_directory
 from genlab.config.schema import read_run_configuration
 from genlab.config.suggestions import suggestion
 from genlab.errors import ConfigurationError, GenlabError
 from genlab.paths import from_here
+from genlab.printing import shown
 from genlab.run.banner import describe_parameters
 from genlab.run.record import build_model
 from genlab.tables import described

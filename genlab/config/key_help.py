@@ -14,6 +14,7 @@ from genlab.config.catalogue import keys_of, with_inherited
 from genlab.config.compose import Composed, Composer, unresolved
 from genlab.config.fields import join
 from genlab.config.location import config_directory
+from genlab.printing import shown
 from genlab.tables import described
 
 _COMMON = (
@@ -134,8 +135,3 @@ def _of_targets(node: Mapping[str, Any]) -> dict[str, str]:
                 yield from inside(value, join(key, str(name)))
 
     return dict(inside(node, ""))
-
-
-def shown(value: Any) -> str:
-    """Return a value as it is typed on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)

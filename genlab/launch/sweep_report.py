@@ -66,8 +66,9 @@ class SeedRow:
     standard_deviation: float | None
     """Sample standard deviation (n - 1); None for fewer than two runs."""
     competing: Sequence[JobRecord]
+    """The runs with a value that ended without an error."""
     records: Sequence[JobRecord]
-    """Of all of them."""
+    """All runs."""
     packages: tuple[str, ...]
     """As of `Row`."""
     minimize: bool | None
@@ -89,10 +90,10 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
         summary, configuration = sweep.run_summary(record), sweep.run_configuration(record)
         tags = frozenset(tag for part in _PARTS for tag in summary.get(part) or {} if "/" in tag)
         measure, value = measured(summary, settings.measure)
-        minimize, conditions, kind = settings.minimize, None, ""
+        minimize, conditions, is_bound = settings.minimize, None, False
         if measure is not None:
             of_run = record_of(measure, value or 0.0, summary, configuration)
-            conditions, kind = (None if value is None else of_run.conditions), of_run.kind
+            conditions, is_bound = (None if value is None else of_run.conditions), of_run.is_bound
             if minimize is None:
                 otherwise = True if measure == summary.get("selected_by") else None
                 minimize = {"lower": True, "higher": False}.get(of_run.direction, otherwise)
@@ -104,7 +105,7 @@ def rows_of(sweep: SweepFolder, settings: SweepSettings) -> list[Row]:
                 value=value,
                 minimize=minimize,
                 seconds=summary.get("seconds") or None,
-                is_bound=kind == "bound",
+                is_bound=is_bound,
                 tags=tags,
                 ranking_tags=frozenset(tag for tag in tags if record_of(tag, 0.0, summary, {}).direction != "neither"),
                 conditions={"dataset": UNKNOWN} if conditions is None else conditions,

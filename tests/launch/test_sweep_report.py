@@ -182,8 +182,8 @@ def test_values_of_different_measures_have_no_mean(sweep: SweepFolder) -> None:
 
 def test_a_bound_may_be_better_than_the_best_exact_value(sweep: SweepFolder) -> None:
     fail(sweep, 1, 2)
-    bound = {"unit": "nats/image", "kind": "bound", "direction": "lower", "quantity": None}
-    for number, kind in ((0, "bound"), (3, "exact")):
+    bound = {"unit": "nats/image", "kind": "upper bound", "direction": "lower", "quantity": None}
+    for number, kind in ((0, "upper bound"), (3, "exact")):
         path = sweep.path / f"{number}_x" / "summary.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": {"nll_nats": bound | {"kind": kind}}}))
     text = report(rows_of(sweep, SETTINGS), SETTINGS)
