@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev train test test-slow test-gpu check docs bench gpu gpu-results pretrained board clean
+.PHONY: help setup setup-dev train test test-slow test-oldest test-gpu check docs bench gpu gpu-results pretrained board clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ test: setup-dev ## the tests, under four minutes on two cores
 
 test-slow: setup-dev ## the tests that take longer, and every test of faults: the whole table
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --jaxtyping-packages=genlab,beartype.beartype -m '(slow or fault) and not gpu' -n 2 --dist worksteal -q
+
+test-oldest: ## the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+	@test -x .venv-oldest/bin/uv || { $(PYTHON) -m venv .venv-oldest && .venv-oldest/bin/python -m pip install --quiet uv; }
+	@.venv-oldest/bin/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	@# Without those that are of the pinned versions: the list of them, and schemas as pydantic writes them.
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal -q --deselect tests/test_dependencies.py --deselect tests/config/test_json_schema.py::test_the_files_in_the_tree_are_those_that_genlab_schema_writes
 
 test-gpu: setup-dev ## the tests that need a CUDA device (skipped without one)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m gpu -q
@@ -66,5 +72,5 @@ board: setup ## TensorBoard on outputs/
 	@$(BIN)/genlab board
 
 clean: ## remove the environment and every cache; outputs/ stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -52,7 +52,7 @@ def count_launches(work: Callable[[], object], device: torch.device) -> dict[str
     if device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
     try:
-        with profile(activities=activities) as profiler:
+        with profile(activities=activities, acc_events=True) as profiler:
             work()
             synchronize(device)
         events: list[Any] = list(profiler.events())

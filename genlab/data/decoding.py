@@ -167,8 +167,11 @@ def _settle_transparent_colour(image: Image.Image, *, bit_depth: int) -> None:
     """
     if "transparency" in image.info and image.mode == "RGB" and bit_depth == 16:
         raise RefusedImage("is 16-bit colour with a transparent colour, which is not supported")
-    if image.mode == "L" and isinstance(image.info.get("transparency"), int):
-        image.info["transparency"] *= {2: 85, 4: 17}.get(bit_depth, 1)
+    level = image.info.get("transparency")
+    if image.mode == "L" and isinstance(level, int):
+        image.info["transparency"] = level * {2: 85, 4: 17}.get(bit_depth, 1)
+    elif image.mode == "1" and level == 1:  # of Pillow 12 and older; later ones scale it themselves
+        image.info["transparency"] = 255
 
 
 def _num_frames(image: Image.Image) -> int:

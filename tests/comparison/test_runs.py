@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -184,7 +185,8 @@ def test_a_deeply_nested_configuration_does_not_crash_the_reader(make_run: RunMa
     folder = make_run("a")
     (folder / "config.yaml").write_text(content)
     (problem,) = read_run(folder, name="a").problems
-    assert problem == "config.yaml cannot be read: it must be nested at most 32 deep"
+    # PyYAML has a limit of its own from 6.0.4 on.
+    assert re.match(r"config\.yaml cannot be read: it .*(nested at most 32 deep|maximum nesting depth)", problem)
 
 
 def test_samples_of_another_folder_are_not_shown(make_run: RunMaker, tmp_path: Path) -> None:

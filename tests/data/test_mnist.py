@@ -130,7 +130,8 @@ def test_cut_download_is_repaired_by_the_next_run(tmp_path, small_torchvision):
     (tmp_path / "root").mkdir()
     with serve(archives, cut={f"{FILES[0]}.gz": 2}) as (url, _):
         point_at(url)
-        with pytest.raises(DataError, match=FILES[0]):
+        # Of torchvision 0.26 none of the files is left.
+        with pytest.raises(DataError, match=rf"{FILES[0]}|train,t10k"):
             mnist(root=str(tmp_path / "root"), **choices)
         mnist(root=str(tmp_path / "root"), **choices)
 
