@@ -38,6 +38,7 @@ def profile_early_steps(run_folder: Path, device: torch.device) -> Iterator[prof
         schedule=schedule(skip_first=SKIPPED_STEPS - 1, wait=0, warmup=1, active=TRACED_STEPS, repeat=1),
         on_trace_ready=write,
         record_shapes=True,
+        acc_events=True,  # of the one cycle; without it torch 2.11 warns that each cycle clears those before
     ) as profiler:
         yield profiler
     if profiler.step_num < last:
