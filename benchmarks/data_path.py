@@ -8,10 +8,9 @@ memory, ``images[rows].float() / 255``. Usage, with MNIST in GENLAB_DATA or down
 """
 
 import argparse
+import itertools
 import platform
-import time
 from collections.abc import Callable, Iterator
-from statistics import median
 
 import torch
 from torch.utils.data import DataLoader, Subset
@@ -19,12 +18,14 @@ from torchvision.datasets import MNIST
 from torchvision.transforms import ToTensor
 
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.data.dataset import Dataset
 from genlab.data.location import resolve_root
 from genlab.data.mnist import mnist
 from genlab.errors import DataError
 
 BATCHES_PER_TURN = 20
+PLAIN = "images[rows].float() / 255"
 RATIOS = {"none": (25, 150), "threshold": (25, 150), "stochastic": (25, 100)}  # must and aim
 
 
@@ -46,17 +47,22 @@ def build(binarization: str) -> Dataset:
     )
 
 
-def batch_paths(batch_size: int) -> dict[str, Callable[[int], object]]:
+def in_order(batch: Callable[[int], object]) -> Callable[[], object]:
+    indices = itertools.count()
+    return lambda: batch(next(indices))
+
+
+def batch_paths(batch_size: int) -> dict[str, Callable[[], object]]:
     ours = build("none")
     images = Subset(MNIST(resolve_root(None), train=True, transform=ToTensor()), range(ours.num_images("train")))
     loader = endless(DataLoader(images, batch_size=batch_size, shuffle=True, drop_last=True))
-    named: dict[str, Callable[[int], object]] = {"DataLoader": lambda index: next(loader)}
+    named: dict[str, Callable[[], object]] = {"DataLoader": lambda: next(loader)}
     levels = ours.store_on("train", torch.device("cpu")).gather(torch.arange(ours.num_images("train")))[0]
     rows = torch.randperm(len(levels)).split(batch_size)[:-1]
-    named["images[rows].float() / 255"] = lambda index: levels[rows[index % len(rows)]].float() / 255
+    named[PLAIN] = in_order(lambda index: levels[rows[index % len(rows)]].float() / 255)
     for binarization in RATIOS:
         stream = build(binarization).stream(batch_size=batch_size, seed=0, device=torch.device("cpu"))
-        named[f"genlab, binarization={binarization}"] = stream.batch
+        named[f"genlab, binarization={binarization}"] = in_order(stream.batch)
     return named
 
 
@@ -71,28 +77,19 @@ def main() -> None:
     except DataError as error:
         print(f"not measured, the real files are needed: {error}")
         return
-    seconds: dict[str, list[float]] = {name: [] for name in named}
-    for turn in range(options.rounds):
-        for name, batch in named.items():
-            # Process time: another program on the same cores then slows neither side down.
-            start = time.process_time()
-            for index in range(turn * BATCHES_PER_TURN, (turn + 1) * BATCHES_PER_TURN):
-                batch(index)
-            if turn:  # the first turn warms the caches
-                seconds[name].append((time.process_time() - start) / BATCHES_PER_TURN)
-    baseline = median(seconds["DataLoader"])
+    medians = median_seconds(named, rounds=options.rounds - 1, warm_up=1, steps=BATCHES_PER_TURN)
+    baseline = medians["DataLoader"]
     print(
         f"torch {torch.__version__}, {platform.processor() or platform.machine()}, batch {options.batch_size}, 1 thread"
     )
-    for name, times in seconds.items():
+    for name, seconds in medians.items():
         wanted = RATIOS.get(name.rpartition("=")[2])
         goal = f"  (must {wanted[0]}, aim {wanted[1]})" if wanted else ""
-        print(f"{name:<34} {median(times) * 1e6:9.1f} us a batch  {baseline / median(times):6.1f} x{goal}")
+        print(f"{name:<34} {seconds * 1e6:9.1f} us a batch  {baseline / seconds:6.1f} x{goal}")
         if wanted:
             work = f"batch, {name.rpartition('=')[2]}"
-            keep_row(f"{work}, DataLoader", baseline, median(times), must=wanted[0], aim=wanted[1])
-            plain = median(seconds["images[rows].float() / 255"])
-            keep_row(f"{work}, images[rows].float() / 255", plain, median(times), must=0.5, aim=1.0)
+            keep_row(f"{work}, DataLoader", baseline, seconds, must=wanted[0], aim=wanted[1])
+            keep_row(f"{work}, {PLAIN}", medians[PLAIN], seconds, must=0.5, aim=1.0)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ Adam as it comes. Everything that the model of this project does otherwise is an
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.models.draw.attention import AttentionBias
 from genlab.models.draw.draw import DRAW
 from genlab.models.draw.glimpse import GlimpseInputs, Posterior, State
@@ -209,18 +208,6 @@ def training_step(
     return step
 
 
-def time_interleaved(steps: dict[str, Callable[[], None]], *, rounds: int) -> dict[str, list[float]]:
-    """Seconds of process time of every step in every round, the first two rounds left out."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for index in range(rounds + 2):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            if index >= 2:
-                seconds[name].append(time.process_time() - start)
-    return seconds
-
-
 def measure(name: str, setting: dict[str, int], *, rounds: int, compiled: bool, bf16: bool) -> None:
     torch.manual_seed(0)
     model, plain, port = build(setting), build(setting, PlainAutograd), PlainPort(**setting)
@@ -252,15 +239,14 @@ def measure(name: str, setting: dict[str, int], *, rounds: int, compiled: bool, 
         "autograd": step_of(plain),
     }
     options = " ".join(["compiled"] * compiled + ["bf16"] * bf16) or "eager"
-    seconds = time_interleaved(steps, rounds=rounds)
-    report(f"{name} {options}", seconds)
+    medians = median_seconds(steps, rounds=rounds, warm_up=2)
+    report(f"{name} {options}", medians)
     if (name, options) in TARGETS:
-        keep_medians(f"DRAW step, T={setting['num_glimpses']}, {options}", seconds, *TARGETS[name, options])
+        keep_medians(f"DRAW step, T={setting['num_glimpses']}, {options}", medians, *TARGETS[name, options])
 
 
-def report(title: str, seconds: dict[str, list[float]]) -> None:
+def report(title: str, medians: dict[str, float]) -> None:
     """One line: medians, and the ratio of the first to each of the others."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
     base, *others = medians
     line = f"{title:16} {base} {1e3 * medians[base]:.1f} ms"
     for name in others:
@@ -268,9 +254,9 @@ def report(title: str, seconds: dict[str, list[float]]) -> None:
     print(line)
 
 
-def keep_medians(work: str, seconds: dict[str, list[float]], must: float, aim: float | None = None) -> None:
+def keep_medians(work: str, medians: dict[str, float], must: float, aim: float | None = None) -> None:
     """A row of the table, of the first two ways."""
-    baseline, ours = [statistics.median(values) for values in seconds.values()][:2]
+    baseline, ours = [*medians.values()][:2]
     keep_row(work, baseline, ours, must=must, aim=aim)
 
 

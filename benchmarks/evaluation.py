@@ -11,7 +11,8 @@ import argparse
 
 import torch
 
-from benchmarks.draw_step import SETTINGS, SIDE, build, keep_medians, report, time_interleaved
+from benchmarks.draw_step import SETTINGS, SIDE, build, keep_medians, report
+from benchmarks.timing import median_seconds
 from genlab.training.evaluation import average_measures, evaluation_batch_size
 from genlab.types import Batch
 
@@ -19,7 +20,7 @@ TRAINING_SIZE = 64
 NUM_IMAGES = 512
 
 
-def measure(setting: dict[str, int], num_samples: int, rounds: int) -> dict[str, list[float]]:
+def measure(setting: dict[str, int], num_samples: int, rounds: int) -> dict[str, float]:
     torch.manual_seed(0)
     model = build(setting)
     images = (torch.rand(NUM_IMAGES, 1, SIDE, SIDE) < 0.2).float()
@@ -31,12 +32,13 @@ def measure(setting: dict[str, int], num_samples: int, rounds: int) -> dict[str,
         average_measures(lambda batch: model.diagnose(batch, num_importance_samples=num_samples), batches)
 
     own = evaluation_batch_size(model, TRAINING_SIZE)
-    return time_interleaved(
+    return median_seconds(
         {
             f"batches of {TRAINING_SIZE}": lambda: evaluate(TRAINING_SIZE, flushes=False),
             f"of {own}": lambda: evaluate(own, flushes=True),
         },
         rounds=rounds,
+        warm_up=2,
     )
 
 

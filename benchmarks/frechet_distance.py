@@ -7,9 +7,8 @@ two values must agree before the ratio means anything.
 """
 
 import argparse
+import functools
 import platform
-import time
-from statistics import median
 
 import numpy as np
 import scipy.linalg
@@ -17,6 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 
 MUST, AMBITIOUS = 3, 7
@@ -46,19 +46,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     first, second = (draw(arguments.images, arguments.features) for _ in range(2))
-    ways = {"scipy.linalg.sqrtm": by_matrix_root, "genlab": frechet_distance}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    distances = {"scipy.linalg.sqrtm": by_matrix_root, "genlab": frechet_distance}
     values: dict[str, float] = {}
+
+    def measure(name: str) -> None:
+        values[name] = distances[name](first, second)
+
     with threadpool_limits(arguments.threads):
-        for _ in range(arguments.rounds):
-            for name, distance in ways.items():
-                start = time.process_time()
-                values[name] = distance(first, second)
-                seconds[name].append(time.process_time() - start)
+        ways = {name: functools.partial(measure, name) for name in distances}
+        medians = median_seconds(ways, rounds=arguments.rounds)
     base, ours = values.values()
     if abs(ours - base) > 1e-6 * abs(base):
         raise RuntimeError(f"the two distances differ: {base} and {ours}")
-    medians = {name: median(times) for name, times in seconds.items()}
     machine = platform.processor() or platform.machine()
     print(f"torch {torch.__version__}, {machine}, {arguments.features} features, {arguments.threads} thread(s)")
     for name, value in medians.items():

@@ -15,9 +15,7 @@ document does.
 
 import argparse
 import itertools
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from benchmarks.composed import configuration_of
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, our_step
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
@@ -187,24 +186,16 @@ def compare(kind: str, way: str, *, rounds: int, steps: int, with_data: bool) ->
     torch.testing.assert_close(losses[1][0], losses[0][0], rtol=tolerance, atol=tolerance)
     if way != "reuse":
         torch.testing.assert_close(losses[1][1], losses[0][1], rtol=tolerance, atol=tolerance)
-    seconds: dict[str, list[float]] = {"port": [], "ours": []}
     dataset, fetch = data(images, with_data=with_data)
     with tempfile.TemporaryDirectory() as folder:
-        trained = our_step(configuration, dataset, Path(folder))
-        for turn in range(rounds + 1):
-            for name, step in (("port", lambda: port(fetch())), ("ours", trained)):
-                start = time.process_time()
-                for _ in range(steps):
-                    step()
-                if turn > 0:  # the first warms up
-                    seconds[name].append((time.process_time() - start) / steps * 1e3)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+        ways = {"port": lambda: port(fetch()), "ours": our_step(configuration, dataset, Path(folder))}
+        base, own = median_seconds(ways, rounds=rounds, warm_up=1, steps=steps).values()
     if way in TARGETS[kind]:
         must, aim = TARGETS[kind][way]
-        keep_row(f"GAN step, {kind}, {way}", medians["port"] / 1e3, medians["ours"] / 1e3, must=must, aim=aim)
+        keep_row(f"GAN step, {kind}, {way}", base, own, must=must, aim=aim)
     print(
-        f"{kind:5} {way:5}: port {medians['port']:7.2f} ms, ours {medians['ours']:7.2f} ms a step, "
-        f"ratio of medians {medians['port'] / medians['ours']:.2f}",
+        f"{kind:5} {way:5}: port {base * 1e3:7.2f} ms, ours {own * 1e3:7.2f} ms a step, "
+        f"ratio of medians {base / own:.2f}",
         flush=True,
     )
 

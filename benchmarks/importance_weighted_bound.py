@@ -12,16 +12,8 @@ import argparse
 import torch
 from torch import Tensor
 
-from benchmarks.draw_step import (
-    SETTINGS,
-    SIDE,
-    PlainPort,
-    build,
-    copy_weights,
-    keep_medians,
-    report,
-    time_interleaved,
-)
+from benchmarks.draw_step import SETTINGS, SIDE, PlainPort, build, copy_weights, keep_medians, report
+from benchmarks.timing import median_seconds
 from genlab.functional import importance_weighted_nll
 from genlab.types import Batch
 
@@ -46,7 +38,7 @@ def measure(name: str, setting: dict[str, int], arguments: argparse.Namespace) -
     if arguments.compile:
         for module in model.compilable():
             module.compile()
-    seconds = time_interleaved({"one pass per sample": base, "genlab": ours}, rounds=arguments.rounds)
+    seconds = median_seconds({"one pass per sample": base, "genlab": ours}, rounds=arguments.rounds, warm_up=2)
     means = [torch.stack(values).mean(1) for values in estimates.values()]
     spread = torch.stack([values.std() for values in means]).norm().item()
     difference = (means[0].mean() - means[1].mean()).abs().item()

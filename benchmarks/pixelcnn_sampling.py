@@ -10,7 +10,7 @@ against the search in their cumulative one without such numbers.
 """
 
 import argparse
-import statistics
+import functools
 import time
 from collections.abc import Callable
 
@@ -19,6 +19,7 @@ import torch
 from benchmarks.pixelcnn_training import PLUS_PLUS, SPEC
 from benchmarks.plain_pixelcnn import PlainPixelCNN, same_networks
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.checks.autoregressive import decode
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
@@ -47,15 +48,12 @@ def main() -> None:
     print(f"torch {torch.__version__}, {arguments.threads} thread(s), {clock.__name__}")
     print(f"incremental against full pass, greatest relative difference of logits: {logit_difference(ours):.1e}")
     for batch in arguments.batches:
-        rounds = [
-            (
-                timed(clock, draw_plainly, plain, batch, arguments.pixels) / arguments.pixels * 784,
-                timed(clock, draw_ours, ours, batch, arguments.bf16),
-            )
-            for _ in range(arguments.rounds)
-        ]
-        theirs = sorted(pair[0] for pair in rounds)[len(rounds) // 2]
-        mine = sorted(pair[1] for pair in rounds)[len(rounds) // 2]
+        ways = {
+            "plain": functools.partial(draw_plainly, plain, batch, arguments.pixels),
+            "ours": functools.partial(draw_ours, ours, batch, arguments.bf16),
+        }
+        of_some, mine = median_seconds(ways, rounds=arguments.rounds, clock=clock).values()
+        theirs = of_some / arguments.pixels * 784
         least, aim = TARGETS.get(batch, (0, 0))
         ratio = f"{theirs / mine:7.0f} x (must {least}, aim {aim})"
         keep_row(f"PixelCNN sampling, batch {batch}", theirs, mine, must=least, aim=aim)
@@ -78,28 +76,21 @@ def measure_plus_plus(batches: list[int], rounds: int, clock: Callable[[], float
     options = {"spec": SPEC, "class_conditional": False, "dropout": 0.0, **PLUS_PLUS}
     plain, ours = AllLevelsPixelCNNPP(**options).eval(), PixelCNNPP(**options).eval()
     ours.load_state_dict(plain.state_dict())
+    drawn: dict[PixelCNNPP, torch.Tensor] = {}
+
+    def draw(model: PixelCNNPP, batch: int) -> None:
+        torch.set_flush_denormal(model is ours)  # as genlab sample does (genlab.numerics)
+        drawn[model] = model.sample(batch, generator=torch.Generator().manual_seed(1))
+
     for batch in batches:
-        seconds: dict[str, list[float]] = {"all levels": [], "search": []}
-        for _ in range(rounds):
-            drawn = []
-            for name, model in (("all levels", plain), ("search", ours)):
-                torch.set_flush_denormal(model is ours)  # as genlab sample does (genlab.numerics)
-                start = clock()
-                drawn.append(model.sample(batch, generator=torch.Generator().manual_seed(1)))
-                seconds[name].append(clock() - start)
-        assert (drawn[0] == drawn[1]).float().mean() > 0.99
-        theirs, mine = (statistics.median(values) for values in seconds.values())
+        ways = {"all levels": functools.partial(draw, plain, batch), "search": functools.partial(draw, ours, batch)}
+        theirs, mine = median_seconds(ways, rounds=rounds, clock=clock).values()
+        assert (drawn[plain] == drawn[ours]).float().mean() > 0.99
         must = PLUS_PLUS_TARGETS.get(batch, 0)
         keep_row(f"PixelCNN++ sampling, batch {batch}", theirs, mine, must=must)
         print(
             f"batch {batch:4d}: all levels {theirs:6.2f} s, search {mine:6.2f} s, {theirs / mine:5.2f} x (must {must})"
         )
-
-
-def timed(clock: Callable[[], float], work: Callable[..., object], *arguments: object) -> float:
-    start = clock()
-    work(*arguments)
-    return clock() - start
 
 
 def draw_plainly(model: PlainPixelCNN, batch: int, num_pixels: int) -> None:

@@ -10,7 +10,7 @@ compiled. With one thread, times are CPU seconds.
 """
 
 import argparse
-import statistics
+import functools
 import time
 from collections.abc import Callable
 
@@ -22,6 +22,7 @@ from benchmarks.plain_gated import PlainGatedPixelCNN
 from benchmarks.plain_pixelcnn import same_networks
 from benchmarks.plain_plus_plus import PlainPixelCNNPP
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.gated import GatedPixelCNN
 from genlab.models.pixelcnn.plus_plus import PixelCNNPP
@@ -120,13 +121,8 @@ def measure(kind: str, *, batch: int, rounds: int, compiles: bool, bf16: bool, c
         for name in others:
             tolerance = 1e-2 if "bf16" in name else 1e-4
             assert abs(losses[name] / losses[baseline] - 1) < tolerance, losses
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = clock()
-            step(levels)
-            seconds[name].append(clock() - start)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ways = {name: functools.partial(step, levels) for name, step in steps.items()}
+    medians = median_seconds(ways, rounds=rounds, clock=clock)
     for name, median in medians.items():
         least, aim = TARGETS.get((kind, name), (0, 0))
         ratio = f"{medians[baseline] / median:5.2f} x (must {least}, aim {aim})"

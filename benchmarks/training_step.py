@@ -10,9 +10,8 @@ model with a must for it trains in float32 too.
 """
 
 import argparse
-import statistics
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from benchmarks.composed import configuration_of
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, bare_step, our_step
 from benchmarks.rows import keep_row
+from benchmarks.timing import median_seconds
 from genlab.launch.allocator import keep_freed_memory
 
 MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
@@ -39,24 +39,18 @@ def measure(name: str, rounds: int, steps: int, *, compiles: bool) -> dict[str, 
     words += ["model.channels=24"] if kind == "colour" and model == "gated_pixelcnn" else []
     configuration = configuration_of(*words)
     dataset = noise_dataset(random_levels(1000, *((3, 32, 32) if kind == "colour" else (1, 28, 28))))
-    seconds: dict[str, list[float]] = {"bare": [], "genlab": [], "limit": []}
     matrix = torch.randn(MATRIX_SIDE, MATRIX_SIDE)
     with tempfile.TemporaryDirectory() as folder:
-        ways = {"bare": bare_step(configuration, dataset), "genlab": our_step(configuration, dataset, Path(folder))}
+        ways: dict[str, Callable[[], object]] = {
+            "bare": bare_step(configuration, dataset),
+            "genlab": our_step(configuration, dataset, Path(folder)),
+            "limit": lambda: torch.mm(matrix, matrix),
+        }
         with FlopCounterMode(display=False) as counter:
             ways["bare"]()
         products = counter.get_total_flops() / (2 * MATRIX_SIDE**3)
-        for turn in range(rounds + 1):
-            for way, step in ways.items():
-                start = time.process_time()
-                for _ in range(steps):
-                    step()
-                if turn > 0:  # the first warms up
-                    seconds[way].append((time.process_time() - start) / steps)
-            start = time.process_time()
-            torch.mm(matrix, matrix)
-            seconds["limit"].append((time.process_time() - start) * products)
-    return {way: statistics.median(times) for way, times in seconds.items()}
+        medians = median_seconds(ways, rounds=rounds, warm_up=1, steps=steps)
+    return {**medians, "limit": medians["limit"] * products}
 
 
 def main() -> None:
