@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.processes import CPU, configured, our_trainer
+from benchmarks.composed import trainer_of
+from benchmarks.processes import CPU, configured
 from genlab.config.naming import register_resolvers
 from genlab.launch.allocator import keep_freed_memory
 from genlab.launch.openmp import SPIN_SETTINGS
@@ -96,7 +97,7 @@ def measured(
     with tempfile.TemporaryDirectory() as folder:
         for way, precision in itertools.product(ways, precisions):
             configuration, dataset = configured(*FAMILIES[family], f"trainer.precision={precision}")
-            trainer = our_trainer(configuration, dataset, Path(folder))
+            trainer = trainer_of(configuration, dataset, Path(folder), device=CPU)
             trainer.state.initialize()
             if way == COMPILED:
                 compile_networks(trainer.model)

@@ -33,11 +33,9 @@ from torch import Tensor, nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from benchmarks.composed import configuration_of
+from benchmarks.composed import configuration_of, trainer_of
 from genlab.config.build import build
-from genlab.config.schema import (
-    RunConfiguration,
-)
+from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.metrics.generation import draw_images
 from genlab.models.base import GenerativeModel
@@ -46,7 +44,6 @@ from genlab.parallel.processes import gathered, joined
 from genlab.run.record import build_model
 from genlab.training.precision import resolved
 from genlab.training.signals import StopRequest
-from genlab.training.trainer import Trainer
 from genlab.types import Batch, Phase
 
 CPU = torch.device("cpu")
@@ -111,26 +108,9 @@ def bare_step(configuration: RunConfiguration, dataset: Dataset) -> Callable[[],
     return step
 
 
-def our_trainer(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Trainer:
-    """Return the trainer of `genlab train`."""
-    torch.manual_seed(0)
-    model = build_model(configuration, dataset.spec)
-    return Trainer(
-        model=model,
-        dataset=dataset,
-        optimizers={phase.name: configuration.bound_optimizer(phase.name).factory() for phase in model.phases()},
-        schedule=configuration.bound_schedule,
-        settings=configuration.settings,
-        run_folder=folder,
-        device=CPU,
-        seed=0,
-        hyperparameters={},
-    )
-
-
 def our_step(configuration: RunConfiguration, dataset: Dataset, folder: Path) -> Callable[[], None]:
     """Return the trainer's step, as it runs between two log lines."""
-    trainer = our_trainer(configuration, dataset, folder)
+    trainer = trainer_of(configuration, dataset, folder, device=CPU)
     request = StopRequest(str)
 
     def step() -> None:
@@ -191,7 +171,7 @@ def print_volumes(models: Sequence[str]) -> None:
         tell("|---|---|---|---|---|---|---|")
         for model in models:
             with tempfile.TemporaryDirectory() as folder:
-                trainer = our_trainer(*configured(model), Path(folder))
+                trainer = trainer_of(*configured(model), Path(folder), device=CPU)
                 trainer.state.initialize()
                 gradients = sum(
                     parameter.numel() * parameter.element_size() * phase.repeats
@@ -212,7 +192,7 @@ def measure_evaluation(model: str, rounds: int) -> list[tuple[float, float]]:
     """Median CPU and wall seconds of the measures of images, and of drawing others; CPU time of all processes."""
     torch.set_num_threads(1)
     with joined(CPU), tempfile.TemporaryDirectory() as folder:
-        trainer = our_trainer(*configured(model), Path(folder))
+        trainer = trainer_of(*configured(model), Path(folder), device=CPU)
         trainer.state.initialize()
         drawn = trainer.state.evaluated_model()
         assert isinstance(drawn, GenerativeModel)

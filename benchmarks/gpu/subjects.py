@@ -12,9 +12,7 @@ from torch import Tensor
 from benchmarks import composed
 from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.recorded_graph import RecordedGraphs
-from genlab.config.schema import (
-    RunConfiguration,
-)
+from genlab.config.schema import RunConfiguration
 from genlab.data.dataset import Dataset
 from genlab.models.base import Model
 from genlab.run.record import build_model
@@ -72,27 +70,15 @@ def trainer_of(
     is_cuda = device.type == "cuda"
     setting = f"trainer.cuda_graph={str(captured and is_cuda).lower()}"
     configuration = configuration_of(*subject.overrides, "trainer.precision=float32", *overrides, setting)
-    torch.manual_seed(0)
-    dataset = noise_images(subject)
-    model = build_model(configuration, dataset.spec)
-    trainer = Trainer(
-        model=model,
-        dataset=dataset,
-        optimizers={phase.name: configuration.bound_optimizer(phase.name).factory() for phase in model.phases()},
-        schedule=configuration.bound_schedule,
-        settings=configuration.settings,
-        run_folder=Path(tempfile.gettempdir()),
-        device=device,
-        seed=1,
-        hyperparameters={},
-        graphs=RecordedGraphs() if captured and not is_cuda else None,
-    )
+    graphs = RecordedGraphs() if captured and not is_cuda else None
+    folder = Path(tempfile.gettempdir())
+    trainer = composed.trainer_of(configuration, noise_images(subject), folder, device=device, graphs=graphs)
     trainer.state.initialize()
     if compiled:
         if is_cuda:
-            compile_networks(model)
+            compile_networks(trainer.model)
         else:  # a rehearsal of what is traced, not of what a compiler makes of it
-            for module in model.compilable():
+            for module in trainer.model.compilable():
                 module.compile(backend="eager")
     return trainer
 
