@@ -194,8 +194,6 @@ class CollapseWatch(Observer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name in _STATE:
-            if not isinstance(state[name], bool | int | float | None):
-                raise TypeError(f"{name} of the watch must be a number or null, got {type(state[name]).__name__}")
             setattr(self, name, state[name])
         if self.diversity_ratio is not None:
             self.is_alarmed = self._is_below_a_bound()  # this start may have other bounds

@@ -100,7 +100,7 @@ class TrainingMetrics(Observer):
         return {tag: torch.cat(kept) for tag, kept in self._pending.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._pending = {tag: [_metrics(tag, values)] for tag, values in state.items()}
+        self._pending = {tag: [values] for tag, values in state.items()}
 
 
 class Validation(Observer):
@@ -190,19 +190,3 @@ class TimeLimit(Observer):
             return None
         hint = "" if self.run.settings.dry_run else "; resume to continue"
         return StopReason(f"trainer.max_minutes={self._max_minutes:g} is over{hint}")
-
-
-def _metrics(tag: object, values: object) -> Float[Tensor, " n"]:
-    """Return metrics out of a checkpoint as one tensor: a tensor for each would take a thousand times the memory.
-
-    Raises:
-        TypeError: They are of another type.
-    """
-    if (
-        not isinstance(tag, str)
-        or not isinstance(values, Tensor)
-        or values.dim() != 1
-        or not values.is_floating_point()
-    ):
-        raise TypeError("the metrics since its last log line must be rows of numbers by name")
-    return values

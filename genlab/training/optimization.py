@@ -294,8 +294,7 @@ class PhaseUpdate:
         """Load a saved state.
 
         Raises:
-            ValueError: It is that of another optimiser, or of parameters of other shapes: torch itself would notice
-                neither.
+            ValueError: It is that of another optimiser, which torch itself would not notice.
         """
         kind = state["class"]
         if kind != self._kind():
@@ -303,16 +302,8 @@ class PhaseUpdate:
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, kept in self.optimizer.state.items():
             for name, tensor in kept.items():
-                if not isinstance(tensor, Tensor) or tensor.dim() == 0:
-                    continue
-                # Adafactor keeps the means of rows and of columns.
-                fits = [size in (1, whole) for size, whole in zip(tensor.shape, parameter.shape, strict=False)]
-                if tensor.dim() != parameter.dim() or not all(fits):
-                    raise ValueError(
-                        f"optimiser state {name} of phase {self.phase.name} has shape {tuple(tensor.shape)}, "
-                        f"its parameter {tuple(parameter.shape)}"
-                    )
-                kept[name] = _laid_out_as(share_like(tensor, parameter), parameter)
+                if isinstance(tensor, Tensor) and tensor.dim() > 0:
+                    kept[name] = _laid_out_as(share_like(tensor, parameter), parameter)
         if self._device_step is not None:
             self._device_step.load_state()
         self.schedule.load_state_dict(state["schedule"])

@@ -20,7 +20,7 @@ from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, gathered, largest
 from genlab.parallel.sharding import require_shardable
 from genlab.parallel.synchronized import synchronize_layers
-from genlab.run.checkpoint import LAST, MAX_STEP, PREVIOUS, first_not_finite
+from genlab.run.checkpoint import LAST, PREVIOUS, first_not_finite
 from genlab.sampling.pictures import save_training_film
 from genlab.signals import signal_text
 from genlab.training.collapse import ClassPredictor
@@ -378,12 +378,9 @@ class Trainer(TrainingRun):
             self.state.load_state_dict(kept)
             self.step = self.summary.saved_step = kept["step"]
             self.seen_at = (self.step, int(kept["images_seen"]))
-            if not 0 <= self.images_seen <= MAX_STEP:
-                raise ValueError(f"images_seen must be between 0 and {MAX_STEP}, got {self.images_seen}")
             self.selection.num_without_gain = int(kept["validations_without_gain"])
             self.seconds_before = float(kept["seconds"])
             self.summary.best = {str(tag): float(value) for tag, value in kept["best"].items()}
-            _ = self.selection.best_step  # refused where it is no number
             self.summary.num_skipped_steps = int(kept["num_skipped_steps"])
             self.summary.final = {str(tag): float(value) for tag, value in kept["final"].items()}
             for name in self.observers.keys() & kept["observers"].keys():

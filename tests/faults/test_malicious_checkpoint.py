@@ -122,7 +122,6 @@ SHAPES: dict[str, dict[str, Any]] = {
     "optimisers of nothing": {"phases": {"model": {"optimizer": {}, "schedule": 1}}},
     "moments in a list": {"optimizer": {"model": []}},
     "metrics that are none": {"observers": {"metrics": [1]}},
-    "metrics of one byte each": {"observers": {"metrics": {"a": torch.zeros(10**5, dtype=torch.uint8)}}},
     "a best that is a text": {"best": "best"},
     "seconds that are none": {"seconds": None},
     "seconds beyond the numbers of a float": {"seconds": 10**400},

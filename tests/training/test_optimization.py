@@ -106,31 +106,14 @@ def test_a_bad_image_leaves_nothing_of_the_parts_before_it() -> None:
     assert layer.weight.grad is None
 
 
-def test_the_schedule_moves_once_per_update() -> None:
-    _, update = make_update(num_steps=9)
+@pytest.mark.parametrize("repeats", [1, 4])
+def test_the_schedule_moves_once_per_update_and_ends_with_the_last_one_of_the_run(repeats: int) -> None:
+    _, update = make_update(num_steps=3, repeats=repeats)
     rates = []
-    for _ in range(3):
+    for _ in range(3 * repeats):
         rates.append(update.schedule.get_last_lr()[0])
         update.run(make_batch())
-    assert rates == pytest.approx([0.1, 0.09, 0.08])
-
-
-def test_the_schedule_of_a_repeated_phase_ends_with_the_last_update_of_the_run() -> None:
-    _, update = make_update(num_steps=3, repeats=4)
-    rates = []
-    for _ in range(3 * 4):
-        rates.append(update.schedule.get_last_lr()[0])
-        update.run(make_batch())
-    assert rates == pytest.approx([0.1 * (1 - number / 13) for number in range(12)])
-
-
-def test_optimiser_state_of_another_shape_is_refused() -> None:
-    _, update = make_update()
-    momentum = {name: torch.zeros(2, 2) for name in ("exp_avg", "exp_avg_sq")}
-    state = update.state_dict()
-    state["optimizer"]["state"] = {0: {"step": torch.tensor(1.0), **momentum}}  # type: ignore[index]
-    with pytest.raises(ValueError, match=r"shape \(2, 2\), its parameter \(3, 4\)"):
-        update.load_state_dict(state)  # type: ignore[arg-type]
+    assert rates == pytest.approx([0.1 * (1 - number / (3 * repeats + 1)) for number in range(3 * repeats)])
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adafactor, functools.partial(torch.optim.Adam, lr=0.1)])
