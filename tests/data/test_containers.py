@@ -72,16 +72,12 @@ def test_what_follows_a_jpeg_is_passed_over(tmp_path, kind, tail):
 
 @pytest.mark.parametrize("kind", JPEGS)
 def test_a_cut_jpeg_is_refused_whatever_follows(kind):
-    """Cut within its data; behind it nothing, a film, another picture, or a film in which an end stands by chance."""
+    """Cut within its data; behind it nothing, a film, or another picture."""
     whole = _jpeg(kind)
     random = np.random.default_rng(0)
     data = whole.rindex(b"\xff\xda") + 20
     for cut in (*random.integers(data, len(whole) - 64, 25).tolist(), len(whole) - 2):
-        film = random.bytes(3000)
-        tails = [b"", bytes(100), FILM, _jpeg("baseline", 7), film]
-        if kind != "progressive" and cut < len(whole) - 300:  # elsewhere little is missing by then, or nothing
-            tails.append(b"\x00\x11\xff\xd9" + film)
-        for tail in tails:
+        for tail in (b"", bytes(100), FILM, _jpeg("baseline", 7)):
             with bombs_refused(), pytest.raises(RefusedImage, match="is truncated"):
                 picture_in(whole[:cut] + tail)
 
