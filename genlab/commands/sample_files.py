@@ -183,7 +183,6 @@ def _begun(
                 f"out must be a new folder or one of the same sampling, got {folder}, whose {differing} is "
                 f"{_shown(record.get(differing))} and not {_shown(described[differing])}"
             )
-        _require_counts(record, folder)
         if set(record["class_counts"] or ()) == {1} and not data_are_named and is_first():
             print("classes are drawn uniformly, as before: the folder was begun without the run's data")
         return record
@@ -230,15 +229,6 @@ def _class_counts(
         print(f"classes are drawn uniformly, and not as often as in training: {error}")
         counts = None
     return [1] * len(sampling.class_folders) if counts is None else counts.tolist()
-
-
-def _require_counts(record: dict[str, Any], folder: Path) -> None:
-    counts, num_classes = record.get("class_counts"), len(record["class_folders"])
-    is_sound = isinstance(counts, list) and len(counts) == num_classes and all(type(count) is int for count in counts)
-    if counts is not None and not (is_sound and min(counts) >= 0 and sum(counts) > 0):
-        raise ConfigurationError(f"{folder / RECORD_NAME} is damaged (class_counts); name another out")
-    if counts is None and num_classes and record["label"] is None:
-        raise ConfigurationError(f"{folder / RECORD_NAME} is damaged (no class_counts); name another out")
 
 
 def _labels(sampling: Sampling, counts: Sequence[int] | None) -> Int[Tensor, " N"] | None:
