@@ -9,7 +9,7 @@ from genlab.config.compose import open_composer, plain
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import RunConfiguration, read_run_configuration
 from genlab.data.dataset import Dataset
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.run.record import build_model
 from genlab.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def trainer_of(
     folder: Path,
     *,
     device: torch.device,
-    graphs: Graphs | None = None,
+    graphs: CudaGraphs | None = None,
 ) -> Trainer:
     """Return the trainer of a run, with weights that are the same in every call."""
     torch.manual_seed(0)

@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from genlab.graphs import CudaGraphs
+
 _T = TypeVar("_T")
 _Call = Callable[[], None]
 
 
-class RecordedGraphs:
+class RecordedGraphs(CudaGraphs):
     """Records operations, and repeats them."""
 
     def __init__(self) -> None:

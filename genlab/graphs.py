@@ -8,36 +8,15 @@ import gc
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 
 _T = TypeVar("_T")
 
 
-@runtime_checkable
-class Graphs(Protocol):
-    """A recorder of graphs that are replayed in the order of their recording and share their memory."""
-
-    def warm_up(self, work: Callable[[], _T]) -> _T:
-        """Run the work once before it is recorded, because libraries initialise themselves at first use."""
-
-    def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
-        """Run the work, and return the first place at which the host waits for the device; None if it never does."""
-
-    def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
-        """Record the work without executing it.
-
-        Returns:
-            The outputs of the work, whose tensors are filled by each replay, and the replay.
-
-        Raises:
-            RuntimeError: The work cannot be recorded.
-        """
-
-
 class CudaGraphs:
-    """CUDA graphs on one stream, with one pool of memory.
+    """CUDA graphs on one stream, with one pool of memory, which are replayed in the order of their recording.
 
     The default generator of the device is registered with each: a replay draws what the same work would draw, from the
     seed and the offset that the generator has then.
@@ -49,7 +28,7 @@ class CudaGraphs:
         self._has_recorded = False
 
     def warm_up(self, work: Callable[[], _T]) -> _T:
-        """Run the work on the stream of the recordings."""
+        """Run the work on the stream of the recordings, before they begin: libraries initialise at first use."""
         surrounding = torch.cuda.current_stream(self._stream.device)
         self._stream.wait_stream(surrounding)
         try:
@@ -59,7 +38,7 @@ class CudaGraphs:
             surrounding.wait_stream(self._stream)
 
     def find_wait(self, work: Callable[[], _T]) -> tuple[_T, str | None]:
-        """Run the work on the stream of the recordings, and return the first place that waits for the device."""
+        """Run the work, and return the first place at which the host waits for the device; None if it never does."""
         before = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -72,7 +51,14 @@ class CudaGraphs:
         return result, f"{waits[0].filename}:{waits[0].lineno} waits for the device" if waits else None
 
     def record(self, work: Callable[[], _T]) -> tuple[_T, Callable[[], None]]:
-        """Record the work on its own stream; other threads may use the device meanwhile."""
+        """Record the work on its own stream without executing it; other threads may use the device meanwhile.
+
+        Returns:
+            The outputs of the work, whose tensors are filled by each replay, and the replay.
+
+        Raises:
+            RuntimeError: The work cannot be recorded.
+        """
         # A recording cannot ask for what the allocator keeps of the warm-up. torch.cuda.graph would empty its cache
         # each time: more than a row of pixels takes.
         if not self._has_recorded:

@@ -33,7 +33,7 @@ from benchmarks.recorded_graph import RecordedGraphs
 from genlab.checks.autoregressive import decode, draw_with_full_passes
 from genlab.checks.training import differences
 from genlab.cli import main
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.models.base import evaluation_mode
 from genlab.models.pixelcnn.autoregressive import AutoregressiveModel
 from genlab.models.pixelcnn.sampler import draw_symbols
@@ -282,7 +282,7 @@ def _samplers(model: AutoregressiveModel, device: torch.device) -> dict[str, Cal
     """Ways of drawing so many images, all from the same uniforms."""
 
     @torch.no_grad()
-    def draw(num: int, graphs: Graphs | None) -> Tensor:
+    def draw(num: int, graphs: CudaGraphs | None) -> Tensor:
         uniforms = model.uniforms(num, generator=torch.Generator().manual_seed(7))
         decoder = model.decoder(torch.full((num,), UNLABELLED, device=device), dtype=torch.float32)
         return model.to_images(draw_symbols(decoder, uniforms, graphs=graphs))

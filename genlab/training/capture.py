@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genlab.errors import ConfigurationError
-from genlab.graphs import CudaGraphs, Graphs
+from genlab.graphs import CudaGraphs
 from genlab.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class StepCapture:
         is_required: True if a phase that cannot be recorded is an error.
     """
 
-    def __init__(self, graphs: Graphs, *, is_required: bool) -> None:
+    def __init__(self, graphs: CudaGraphs, *, is_required: bool) -> None:
         self.graphs = graphs
         self._is_required = is_required
         self._num_steps = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genlab.data.dataset import Dataset
 from genlab.errors import CheckpointError
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.models.base import Model
 from genlab.parallel.collectives import num_processes
 from genlab.parallel.processes import broadcast
@@ -88,7 +88,7 @@ class TrainingState:
         if device.type == "cpu":
             self._equal_for["num_threads"] = torch.get_num_threads()
 
-    def capture(self, graphs: Graphs | None) -> StepCapture | None:
+    def capture(self, graphs: CudaGraphs | None) -> StepCapture | None:
         """Capture the updates after a few steps; return None if they run eagerly.
 
         Args:

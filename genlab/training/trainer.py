@@ -14,7 +14,7 @@ import torch
 
 from genlab.data.dataset import Dataset, Split
 from genlab.errors import ConfigurationError, NonFiniteError, StoppedBySignal
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.models.base import Model
 from genlab.parallel.collectives import is_first, num_processes, rank
 from genlab.parallel.processes import first_before_others, gathered, largest
@@ -83,7 +83,7 @@ class Trainer(TrainingRun):
         loggers: Mapping[str, Logger] = MappingProxyType({}),
         class_predictor: ClassPredictor | None = None,
         observers: Mapping[str, ObserverFactory] = MappingProxyType({}),
-        graphs: Graphs | None = None,
+        graphs: CudaGraphs | None = None,
         resume_command: str = "genlab train resume=...",
     ) -> None:
         measured: dict[Split, str] = {}

@@ -17,7 +17,7 @@ from genlab.checks.training import TINY_SETTINGS
 from genlab.data.dataset import SPLITS, Dataset
 from genlab.data.preparation import Preparation, RawDataset
 from genlab.data.store import Store
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor
 from genlab.training.observer import ObserverFactory
@@ -150,7 +150,7 @@ def make_trainer(
     class_predictor: ClassPredictor | None = None,
     observers: Mapping[str, ObserverFactory] = MappingProxyType({}),
     optimizer: OptimizerFactory | None = None,
-    graphs: Graphs | None = None,
+    graphs: CudaGraphs | None = None,
     device: str = "cpu",
     **changes: Any,
 ) -> Trainer:

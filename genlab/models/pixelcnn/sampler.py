@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from genlab.graphs import Graphs
+from genlab.graphs import CudaGraphs
 from genlab.models.capabilities import Decoder, InvertingDecoder, RepeatingDecoder
 
 _PROBED_IMAGES = 8
@@ -80,7 +80,7 @@ def draw_symbols(
     num_given_sites: int = 0,
     temperature: float = 1.0,
     progress: bool = False,
-    graphs: Graphs | None = None,
+    graphs: CudaGraphs | None = None,
 ) -> Int[Tensor, "n S h w"]:
     """Draw every symbol of n images, except for the given sites.
 
