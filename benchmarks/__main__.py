@@ -51,7 +51,7 @@ PROGRAMS = {
 }
 """Name for ONLY, and the programs with their arguments."""
 AS_THE_PROGRAM = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-"""What `genlab` sets for itself (:mod:`genlab.launch.allocator`), here for both sides."""
+"""What `genlab` sets for itself (:mod:`genlab.launch.runtimes`), here for both sides."""
 HEAD = "| work | straightforward | genlab | ratio | must | aim | | peak memory |"
 
 

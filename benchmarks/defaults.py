@@ -36,8 +36,7 @@ import torch
 from benchmarks.composed import trainer_of
 from benchmarks.processes import CPU, configured
 from genlab.config.naming import register_resolvers
-from genlab.launch.allocator import keep_freed_memory
-from genlab.launch.openmp import SPIN_SETTINGS
+from genlab.launch.runtimes import SPIN_SETTINGS, keep_freed_memory
 from genlab.training.compilation import choice, compile_networks
 from genlab.training.precision import Precision, resolved, threads_for
 

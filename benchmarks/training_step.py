@@ -22,7 +22,7 @@ from benchmarks.noise import noise_dataset, random_levels
 from benchmarks.processes import QUIET, bare_step, our_step
 from benchmarks.rows import keep_row
 from benchmarks.timing import median_seconds
-from genlab.launch.allocator import keep_freed_memory
+from genlab.launch.runtimes import keep_freed_memory
 
 MODELS = ("draw", "dcgan", "gated_pixelcnn", "pixelcnn_pp", "gated_pixelcnn/colour", "pixelcnn_pp/colour")
 MUST, AIM = 1.05, 1.02

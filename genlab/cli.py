@@ -14,8 +14,7 @@ from typing import Any
 
 import genlab
 from genlab.errors import ConfigurationError, StorageError
-from genlab.launch.allocator import keep_freed_memory
-from genlab.launch.openmp import shorten_spin
+from genlab.launch.runtimes import keep_freed_memory, shorten_spin
 from genlab.launch.streams import guarded_streams, outlive_readers
 from genlab.launch.syntax import Flag, Syntax, expanded
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from genlab.launch.allocator import USER_VARIABLES
+from genlab.launch.runtimes import USER_VARIABLES
 
 PROGRAM = """
 import ctypes, resource, sys

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from genlab.launch import openmp
-from genlab.launch.openmp import SPIN_SETTINGS, shorten_spin
+from genlab.launch.runtimes import SPIN_SETTINGS, WAIT_POLICY, shorten_spin
 
-NAMES = (*SPIN_SETTINGS, openmp.WAIT_POLICY)
+NAMES = (*SPIN_SETTINGS, WAIT_POLICY)
 
 
 @pytest.fixture(autouse=True)
