@@ -104,7 +104,8 @@ def measured(
         for number in threads:  # each number of threads is compiled for itself
             torch.set_num_threads(number)
             for kind, step in steps.items():
-                first[f"{kind} {number}"] = timed(step, 1, cpu_of_all)
+                # The CPU seconds of this process and of its children that have ended.
+                first[f"{kind} {number}"] = timed(step, 1, lambda: sum(os.times()[:4]))
                 timed(step, 2)
         start = time.perf_counter()
         while not times or time.perf_counter() - start < seconds * len(first):
@@ -151,11 +152,6 @@ def timed(step: Callable[[], None], count: int, clock: Callable[[], float] = tim
     for _ in range(count):
         step()
     return (clock() - start) / count
-
-
-def cpu_of_all() -> float:
-    """Return the CPU seconds of this process and of its children that have ended."""
-    return sum(os.times()[:4])
 
 
 @contextmanager

@@ -246,11 +246,7 @@ def in_processes(num: int, work: Callable[..., Any], *arguments: Any) -> Any:
         local_addr="localhost",
         max_restarts=0,
     )
-    return elastic_launch(config, _prepared)(work, *arguments)[0]
-
-
-def _prepared(work: Callable[..., Any], *arguments: Any) -> Any:
-    return work(*arguments)
+    return elastic_launch(config, work)(*arguments)[0]
 
 
 def compare(models: Sequence[str], rounds: int, steps: int) -> None:

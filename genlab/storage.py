@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,8 +83,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         for stray in place.parent.glob(f".{glob.escape(place.name)}.*{_TEMPORARY}"):
-            if stray.is_dir() and not _is_locked(stray):
-                shutil.rmtree(stray)
+            if stray.is_dir():
+                with suppress(FolderInUseError), locked_folder(stray):
+                    shutil.rmtree(stray)
         part.mkdir()
     except OSError as error:
         raise StorageError(f"{target} cannot be made: {error.strerror}") from error
@@ -120,14 +121,6 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_locked(folder: Path) -> bool:
-    try:
-        with locked_folder(folder):
-            return False
-    except FolderInUseError:
-        return True
 
 
 def require_writable(folder: Path, *, setting: str = "out=FOLDER") -> None:
@@ -216,15 +209,12 @@ def opened_within(folder: Path, name: str) -> Iterator[BinaryIO]:
     path = folder / name
     if leads_out(path, folder):
         raise ValueError("it leads out of the folder")
-    with open(path, "rb", opener=_open_at_once) as file:
+    # A pipe would wait for its writer.
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not an ordinary file")
         yield file
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
 def json_bytes(content: Any) -> bytes:

@@ -126,7 +126,9 @@ def _read(line: str) -> dict[str, Any] | None:
 
 
 def conduct(arguments: argparse.Namespace) -> int:
-    limits = case_limits()
+    from benchmarks.gpu.cases import CASES
+
+    limits = {name: float(case.seconds) for name, case in CASES.items()}
     names = arguments.only or list(limits)
     unknown = [name for name in names if name not in limits]
     if unknown:
@@ -166,12 +168,6 @@ def conduct(arguments: argparse.Namespace) -> int:
 def command_of(name: str, arguments: argparse.Namespace) -> list[str]:
     command = [sys.executable, "-m", "benchmarks.gpu", "--case", name, "--device", arguments.device]
     return command + ["--tiny"] * arguments.tiny
-
-
-def case_limits() -> dict[str, float]:
-    from benchmarks.gpu.cases import CASES
-
-    return {name: float(case.seconds) for name, case in CASES.items()}
 
 
 def machine_facts(device_name: str) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def _shortened(measure: str, most: int) -> str:
 
 
 def _row(run: Run) -> tuple[str, ...]:
-    record = _main_measure(run)
+    # Of the test, else of a validation.
+    record = next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
     step = "" if run.step is None else f"{run.step:,}"
     return (
         _name(run),
@@ -143,11 +144,6 @@ def _name(run: Run) -> str:
     """Return a name that finds the run: its path below ``outputs/``, or its whole path."""
     path = from_here(run.folder)
     return (path.relative_to(RUNS_ROOT) if path.is_relative_to(RUNS_ROOT) else path).as_posix()
-
-
-def _main_measure(run: Run) -> Record | None:
-    """Return the first measure of a run that is declared and has a direction: of the test, else of a validation."""
-    return next((record for record in run.records if record.is_declared and record.direction != "neither"), None)
 
 
 def _to_remove(name: str) -> Path:

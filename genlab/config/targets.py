@@ -52,7 +52,7 @@ def find_target(target: Any, key: str, *, is_trusted: bool = True) -> Callable[.
         raise ConfigurationError(f"{where}: there is no module {module_name}{hint}") from error
     found = getattr(module, name, None)
     if found is None:
-        guess = nearest(name, _public_names(module))
+        guess = nearest(name, [each for each, value in vars(module).items() if each[0] != "_" and callable(value)])
         raise ConfigurationError(f"{where}: {module_name} has no {name}{f', did you mean {guess}?' if guess else ''}")
     if not (inspect.isclass(found) or inspect.isfunction(found)):
         raise ConfigurationError(f"{where} must name a class or function, got {target}, a {type(found).__name__}")
@@ -110,10 +110,6 @@ def _is_in(module_name: str, packages: Iterable[str]) -> bool:
 
 def _is_inside(module_name: str, package: str) -> bool:
     return module_name == package or module_name.startswith(f"{package}.")
-
-
-def _public_names(module: Any) -> list[str]:
-    return [name for name, value in vars(module).items() if not name.startswith("_") and callable(value)]
 
 
 def _refusal(target: str, where: str) -> ConfigurationError:

@@ -9,6 +9,7 @@ Vizier", KDD 2017, section 3.2).
 """
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -304,7 +305,7 @@ class _Watch:
         self._trial = trial
         self._sweep = sweep
         # Test data are used once, at the end; before, validation data stand for them.
-        self._tag = None if comparison.measure is None else _on_validation(comparison.measure)
+        self._tag = None if comparison.measure is None else re.sub("^test/", "validation/", comparison.measure)
         self._follower: MetricsFollower | None = None
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
         self._is_asked = False
@@ -332,7 +333,3 @@ class _Watch:
 def _written(value: object) -> str:
     """Return a value as text; six digits of a number are enough to read and to type again."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _on_validation(tag: str) -> str:
-    return f"validation/{tag.removeprefix('test/')}" if tag.startswith("test/") else tag
