@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from genlab.config.naming import register_resolvers
 from genlab.errors import ConfigurationError
 from genlab.launch import sweep_job as jobs_module
 from genlab.launch.sweep import require_same_jobs, selection_measure
-from genlab.launch.sweep_folder import SweepFolder, SweepPlan
+from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.paths import program
 from tests.conftest import Outcome
 from tests.thinning import slow, thinned
@@ -89,7 +90,9 @@ def process_of(run: Path) -> int:
     return int((run / ".owner").read_text(encoding="utf-8").split()[1])
 
 
-def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: Genlab, tmp_path: Path) -> None:
+def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # 12 pixels are wider than the images: only the second job's model can know.
     outcome = genlab("train", "-m", *TINY, "model.num_units=8", "model.read_size=3,12", "seed=1")
     assert outcome.code == 9, outcome.errors
@@ -117,8 +120,15 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(genlab: 
 
     # Its failed job alone; the other is not touched, and the sweep's own settings may change.
     before = (sweep / done["folder"] / "train.log").read_bytes()
+    started: list[int] = []
+
+    def fail(command: object, record: JobRecord, *_: object) -> JobRecord:
+        started.append(record.number)
+        return replace(record, status="failed", exit_code=2)
+
+    monkeypatch.setattr(jobs_module, "_run", fail)
     again = genlab("train", "-m", f"sweep.resume={sweep}", "sweep.measure=test/nll_upper_bound_nats")
-    assert again.code == 9
+    assert (again.code, started) == (9, [1])
     assert "job 0: finished before" in again.output
     assert (sweep / done["folder"] / "train.log").read_bytes() == before
     assert table(sweep)[0]["measure"] == "test/nll_upper_bound_nats"
@@ -164,14 +174,16 @@ def documented() -> list[list[str]]:
     return [shlex.split(line)[1:] for line in lines if line.startswith("genlab ")]
 
 
-@pytest.mark.slow
-def test_the_tables_of_the_improved_gan_are_one_command_each(
-    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from genlab.launch import command as application
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[SweepPlan]:
+    """Return the plans of the sweeps that a test starts, whose jobs do not run."""
+    found: list[SweepPlan] = []
+    monkeypatch.setattr("genlab.launch.command.run_sweep", lambda sweep, settings, plan, **_: found.append(plan))
+    return found
 
-    plans: list[SweepPlan] = []
-    monkeypatch.setattr(application, "run_sweep", lambda sweep, settings, plan, **_: plans.append(plan))
+
+@pytest.mark.slow
+def test_the_tables_of_the_improved_gan_are_one_command_each(genlab: Genlab, plans: list[SweepPlan]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
     for command in re.findall("`genlab (train -m [^`]*)`", page):
         outcome = genlab(*shlex.split(command))
@@ -189,12 +201,8 @@ def test_the_tables_of_the_improved_gan_are_one_command_each(
 
 @pytest.mark.slow
 def test_the_documented_commands_pass_every_check_before_the_first_job(
-    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, plans: list[SweepPlan]
 ) -> None:
-    from genlab.launch import command as application
-
-    plans: list[SweepPlan] = []
-    monkeypatch.setattr(application, "run_sweep", lambda sweep, settings, plan, **_: plans.append(plan))
     commands = [arguments for arguments in documented() if "sweep.resume=" not in " ".join(arguments)]
     assert len(commands) >= 2
     for arguments in commands:
@@ -276,9 +284,7 @@ def test_a_sweep_is_asked_for_by_a_flag_or_a_setting(
 def test_a_missing_package_is_said_in_a_line(
     genlab: Genlab, monkeypatch: pytest.MonkeyPatch, choice: str, hidden: str
 ) -> None:
-    from genlab.launch import sweep
-
-    monkeypatch.setattr(sweep, "find_spec", lambda name: None if name == hidden else find_spec(name))
+    monkeypatch.setattr("genlab.launch.sweep.find_spec", lambda name: None if name == hidden else find_spec(name))
     outcome = genlab("train", "-m", choice, "seed=1,2")
     assert outcome.code == 2
     assert f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'" in outcome.errors

@@ -57,8 +57,7 @@ def sweep(tmp_path: Path) -> SweepFolder:
             "seconds": 2.0,
         }
         (run / "summary.json").write_text(json.dumps(summary))
-        record = JobRecord(number=number, overrides=jobs[number], folder=run.name, status="finished", exit_code=0)
-        folder.write_record(record)
+        finish(folder, number, *jobs[number])
     (tmp_path / "4_x").mkdir()
     (tmp_path / "4_x" / "summary.json").write_text(
         json.dumps({"status": "running", "selected_by": TAG, "best": {TAG: 0.1}})
@@ -66,6 +65,22 @@ def sweep(tmp_path: Path) -> SweepFolder:
     killed = JobRecord(number=4, overrides=jobs[4], folder="4_x", status="killed", reason="signal 9", exit_code=-9)
     folder.write_record(killed)
     return folder
+
+
+def best_job(sweep: SweepFolder, chosen: SweepSettings = SETTINGS) -> int | None:
+    best = best_row(rows_of(sweep, chosen))
+    return None if best is None else best.record.number
+
+
+def amend(sweep: SweepFolder, number: int, **entries: Any) -> None:
+    """Change entries of a run's summary."""
+    path = sweep.path / f"{number}_x" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def finish(sweep: SweepFolder, number: int, *overrides: str) -> None:
+    record = JobRecord(number=number, overrides=overrides, folder=f"{number}_x", status="finished", exit_code=0)
+    sweep.write_record(record)
 
 
 def fail(sweep: SweepFolder, *numbers: int) -> None:
@@ -114,17 +129,13 @@ def test_every_job_has_a_row_with_what_varies(sweep: SweepFolder) -> None:
 
 
 def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> None:
-    rows = rows_of(sweep, SETTINGS)
-    best = best_row(rows)
-    assert best is not None
-    assert best.record.number == 3
+    assert best_job(sweep) == 3
     fail(sweep, 1, 2)  # no setting has several seeds
     text = report(rows_of(sweep, SETTINGS), SETTINGS)
     line = f"{program()} train model=b seed=0 num_threads=1"
     assert f"best: job 3, validation/nll_nats 1, the lowest of 2\n  {line}" in text
     assert "signal 9" in text
-    named = replace(best.record, overrides=(*best.record.overrides, "name=mine"))
-    sweep.write_record(named)  # a name is of the sweep, and was of no run
+    finish(sweep, 3, "model=b", "seed=0", "num_threads=1", "name=mine")  # a name is of the sweep, and was of no run
     assert f"\n  {program()} train model=b seed=0 num_threads=1" in report(rows_of(sweep, SETTINGS), SETTINGS)
     assert "name=" not in report(rows_of(sweep, SETTINGS), SETTINGS)
 
@@ -134,15 +145,12 @@ def test_the_best_is_of_those_that_ended_as_they_should(sweep: SweepFolder) -> N
     [({"minimize": False}, 1), ({"measure": "test/nll_nats"}, 1), ({"measure": "test/nll_nats", "minimize": False}, 3)],
 )
 def test_measure_and_direction_can_be_chosen(sweep: SweepFolder, changes: dict[str, Any], number: int) -> None:
-    chosen = settings(**changes)
-    best = best_row(rows_of(sweep, chosen))
-    assert best is not None
-    assert best.record.number == number
+    assert best_job(sweep, settings(**changes)) == number
 
 
 def declare(sweep: SweepFolder, declarations: dict[str, Any]) -> None:
-    for path in sweep.path.glob("*_x/summary.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": declarations}))
+    for number in range(5):
+        amend(sweep, number, measures=declarations)
 
 
 @pytest.mark.parametrize(("direction", "number"), [("lower", 1), ("higher", 3)])
@@ -150,13 +158,8 @@ def test_the_best_is_the_one_that_the_declaration_of_its_measure_says(
     sweep: SweepFolder, direction: str, number: int
 ) -> None:
     declare(sweep, {"nll_nats": {"unit": "nats/image", "kind": "exact", "direction": direction, "quantity": None}})
-    rows = rows_of(sweep, settings(measure="test/nll_nats", minimize=None))
-    best = best_row(rows)
-    assert best is not None
-    assert best.record.number == number
-    forced = best_row(rows_of(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")))
-    assert forced is not None
-    assert forced.record.number == 4 - number
+    assert best_job(sweep, settings(measure="test/nll_nats", minimize=None)) == number
+    assert best_job(sweep, settings(measure="test/nll_nats", minimize=direction != "lower")) == 4 - number
     fail(sweep, 1, 2)
     rows = rows_of(sweep, settings(measure="test/nll_nats", minimize=None))
     assert ("the lowest" if direction == "lower" else "the highest") in report(rows, SETTINGS)
@@ -174,7 +177,7 @@ def test_the_advice_to_resume_names_the_jobs_that_get_their_time_again(sweep: Sw
 
 def test_values_of_different_measures_have_no_mean(sweep: SweepFolder) -> None:
     other = "quality/frechet_distance_classifier"
-    (sweep.path / "1_x" / "summary.json").write_text(json.dumps({"selected_by": other, "best": {other: 600.0}}))
+    amend(sweep, 1, selected_by=other, best={other: 600.0})
     rows = rows_of(sweep, SETTINGS)
     assert [(row.choices["model"], row.mean) for row in seed_rows(rows)] == [("a", None), ("b", 1.0)]
     assert "best: not chosen, the runs select by different measures" in report(rows, SETTINGS)
@@ -184,8 +187,7 @@ def test_a_bound_may_be_better_than_the_best_exact_value(sweep: SweepFolder) -> 
     fail(sweep, 1, 2)
     bound = {"unit": "nats/image", "kind": "upper bound", "direction": "lower", "quantity": None}
     for number, kind in ((0, "upper bound"), (3, "exact")):
-        path = sweep.path / f"{number}_x" / "summary.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": {"nll_nats": bound | {"kind": kind}}}))
+        amend(sweep, number, measures={"nll_nats": bound | {"kind": kind}})
     text = report(rows_of(sweep, SETTINGS), SETTINGS)
     assert "the lowest of 2; job 0: a bound, the true value may be better\n" in text
 
@@ -196,9 +198,7 @@ def test_settings_without_a_value_leave_the_others_ranked_by_their_means(sweep: 
         summary = {"status": "finished", "selected_by": TAG, "best": {TAG: value, "step": 10.0}}
         (sweep.path / f"{number}_x").mkdir(exist_ok=True)
         (sweep.path / f"{number}_x" / "summary.json").write_text(json.dumps(summary))
-        overrides = ("model=b", f"seed={number - 3}", "num_threads=1")
-        job = JobRecord(number=number, overrides=overrides, folder=f"{number}_x", status="finished", exit_code=0)
-        sweep.write_record(job)
+        finish(sweep, number, "model=b", f"seed={number - 3}", "num_threads=1")
     for number, seed in ((6, 0), (7, 1)):
         overrides = ("model=c", f"seed={seed}", "num_threads=1")
         sweep.write_record(JobRecord(number=number, overrides=overrides, folder=None, status="failed", exit_code=6))
@@ -219,9 +219,7 @@ def test_a_likelihood_given_the_class_is_not_ranked_with_one_of_the_image_alone(
     for number in range(4):
         configure(sweep, number)
     assert best_row(rows_of(sweep, chosen)) is not None
-    path = sweep.path / "3_x" / "summary.json"
-    given_class = {"nll_nats": asdict(negative_log_likelihood("exact", given_class=True))}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"measures": given_class}))
+    amend(sweep, 3, measures={"nll_nats": asdict(negative_log_likelihood("exact", given_class=True))})
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
     assert f"quantity {part}/nll_nats_given_class, not {part}/nll_nats" in report(rows, chosen)
@@ -236,18 +234,12 @@ def test_what_is_better_is_asked_where_no_direction_is_declared(
     rows = rows_of(sweep, chosen)
     assert best_row(rows) is None
     assert "test/nll_nats has no declared direction; sweep.minimize=true or false gives one" in report(rows, chosen)
-    by_default = best_row(rows_of(sweep, settings(minimize=None)))  # what a run selects by: lower
-    assert by_default is not None
-    assert by_default.record.number == 3
+    assert best_job(sweep, settings(minimize=None)) == 3  # what a run selects by: lower
 
 
 def test_runs_that_select_by_different_measures_are_not_ranked(sweep: SweepFolder) -> None:
-    other = {
-        "status": "finished",
-        "selected_by": "validation/nll_upper_bound_nats",
-        "best": {"validation/nll_upper_bound_nats": 0.5},
-    }
-    (sweep.path / "3_x" / "summary.json").write_text(json.dumps(other))
+    other = "validation/nll_upper_bound_nats"
+    amend(sweep, 3, selected_by=other, best={other: 0.5})
     rows = rows_of(sweep, SETTINGS)
     assert best_row(rows) is None
     assert "different measures (validation/nll_nats, validation/nll_upper_bound_nats)" in report(rows, SETTINGS)
@@ -301,22 +293,16 @@ def test_seeds_are_ranked_where_they_choose_no_images(sweep: SweepFolder) -> Non
     for number in (4, 5):
         (sweep.path / f"{number}_x" / "summary.json").write_text((sweep.path / "3_x" / "summary.json").read_text())
         configure(sweep, number, seed=number % 3, limit=64)
-        overrides = ("model=b", f"seed={number % 3}", "num_threads=1")
-        sweep.write_record(
-            JobRecord(number=number, overrides=overrides, folder=f"{number}_x", status="finished", exit_code=0)
-        )
+        finish(sweep, number, "model=b", f"seed={number % 3}", "num_threads=1")
     assert [row.choices["model"] for row in seed_rows(rows_of(sweep, SETTINGS))] == ["b", "a"]
 
 
 def test_samples_are_compared_with_the_same_images_at_every_seed(sweep: SweepFolder) -> None:
     tag = "quality/frechet_distance_random_network"
     for number in range(4):
-        summary = {"status": "finished", "selected_by": tag, "best": {tag: 5.0 - number}}
-        (sweep.path / f"{number}_x" / "summary.json").write_text(json.dumps(summary))
+        amend(sweep, number, selected_by=tag, best={tag: 5.0 - number})
         configure(sweep, number, seed=number, limit=64)
-    best = best_row(rows_of(sweep, SETTINGS))
-    assert best is not None
-    assert best.record.number == 3
+    assert best_job(sweep) == 3
     configure(sweep, 3, size=8)
     assert best_row(rows_of(sweep, SETTINGS)) is None
 
@@ -397,10 +383,7 @@ def test_a_measure_that_orders_no_models_is_not_suggested(sweep: SweepFolder) ->
     """Such as the KL of a bound, of which the least is that of a model without latents."""
     declare(sweep, {"kl_nats": {"direction": "neither"}, "nll_nats": {"direction": "lower"}})
     for number in range(4):
-        path = sweep.path / f"{number}_x" / "summary.json"
-        path.write_text(
-            json.dumps(json.loads(path.read_text()) | {"test": {"test/kl_nats": 1.0, "test/nll_nats": 5.0}})
-        )
+        amend(sweep, number, test={"test/kl_nats": 1.0, "test/nll_nats": 5.0})
     chosen = settings(measure="test/kl_nat")
     assert "test/kl_nats" not in report(rows_of(sweep, chosen), chosen)
     known = settings(measure="test/kl_nats")

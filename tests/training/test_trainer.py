@@ -296,9 +296,6 @@ def test_the_best_checkpoint_is_the_one_that_the_declaration_of_its_measure_says
         def evaluate(self, batch: Batch) -> dict[str, Tensor]:
             return {"gap_nats": torch.full((len(batch.images),), self.value)}
 
-        def train(self, mode: bool = True) -> nn.Module:
-            return super().train(mode)
-
     trainer = make_trainer(run_folder("a"), Scripted(), test_at_end=False, ema_decay=None)
     evaluate = trainer.evaluate
 
@@ -314,27 +311,24 @@ def test_the_best_checkpoint_is_the_one_that_the_declaration_of_its_measure_says
     assert (measures.get("gap_nats") or {}).get("direction") == direction
 
 
-def test_early_stopping_counts_validations_without_gain(run_folder: Callable[[str], Path]) -> None:
-    class Constant(TinyGAN):
-        def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-            return {"gap_nats": torch.ones(len(batch.images))}
-
-    summary = make_trainer(run_folder("a"), Constant(), early_stopping_patience=2, num_steps=100).fit(resume=False)
-    assert summary.step == 15  # first at 5, no gain at 10 and 15
-    assert summary.status == "finished"
-    assert "has not improved" in str(summary.reason)
-    assert summary.test
-
-
 class Flat(TinyGAN):
     """Never improves on its first validation; its test may be stopped by a signal."""
 
+    gap = 1.0
     stops_test = False
 
     def evaluate(self, batch: Batch) -> dict[str, Tensor]:
         if self.stops_test:
             os.kill(os.getpid(), signal.SIGTERM)
-        return {"gap_nats": torch.ones(len(batch.images))}
+        return {"gap_nats": torch.full((len(batch.images),), self.gap)}
+
+
+def test_early_stopping_counts_validations_without_gain(run_folder: Callable[[str], Path]) -> None:
+    summary = make_trainer(run_folder("a"), Flat(), early_stopping_patience=2, num_steps=100).fit(resume=False)
+    assert summary.step == 15  # first at 5, no gain at 10 and 15
+    assert summary.status == "finished"
+    assert "has not improved" in str(summary.reason)
+    assert summary.test
 
 
 def test_a_run_that_had_stopped_early_is_tested_where_it_stopped(
@@ -409,20 +403,14 @@ def test_a_resumption_without_a_step_keeps_what_the_run_measured(run_folder: Cal
 
 
 def test_other_validation_images_select_the_best_step_anew(
-    run_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+    run_folder: Callable[[str], Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Constant(TinyGAN):
-        gap = 1.0
-
-        def evaluate(self, batch: Batch) -> dict[str, Tensor]:
-            return {"gap_nats": torch.full((len(batch.images),), self.gap)}
-
-    assert make_trainer(run_folder("a"), Constant(), num_steps=10).fit(resume=False).best["step"] == 5
-    Constant.gap = 2.0
+    assert make_trainer(run_folder("a"), Flat(), num_steps=10).fit(resume=False).best["step"] == 5
+    monkeypatch.setattr(Flat, "gap", 2.0)
     for changes, step in (({}, 5), ({"validation_images": 9}, 15)):
         folder = shutil.copytree(run_folder("a"), run_folder("b") / str(step))
         caplog.clear()
-        assert make_trainer(folder, Constant(), **changes).fit(resume=True).best["step"] == step
+        assert make_trainer(folder, Flat(), **changes).fit(resume=True).best["step"] == step
         assert ("selected anew" in caplog.text) == bool(changes)
 
 
