@@ -72,6 +72,11 @@ class Outcome:
     output: str
     errors: str
 
+    def assert_error(self, code: int, text: str) -> None:
+        """Assert that the command has failed with this code, and with one line that holds a text."""
+        assert (self.code, self.errors.count("\n")) == (code, 1), self.errors
+        assert text in self.errors
+
 
 @pytest.fixture
 def genlab(

@@ -50,12 +50,10 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
     assert collapse["classifier"] == str(classifier)
 
     outcome = genlab("train", "model=draw", *TINY[1:], "dataset.size=16", "trainer=smoke", *watch)
-    assert outcome.code == 2
-    assert "trainer.watch_classifier must have learned images like the measured ones" in outcome.errors
+    outcome.assert_error(2, "trainer.watch_classifier must have learned images like the measured ones")
     watch = (*ONE_LOOK, f"trainer.watch_classifier={folder}")
     outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *watch)
-    assert outcome.code == 2
-    assert "trainer.watch_classifier must be a run of model=classifier" in outcome.errors
+    outcome.assert_error(2, "trainer.watch_classifier must be a run of model=classifier")
 
 
 @pytest.mark.slow
@@ -77,14 +75,12 @@ def test_the_watch_fetches_the_classifier_of_the_data(
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
 
     outcome = genlab(*arguments[:-1], *ONE_LOOK, "trainer.watch_classifier=auto", "dataset.classes=[3]")
-    assert outcome.code == 2
-    assert "must be null or the run of a classifier, got auto: dataset digits has one class, 3" in outcome.errors
+    outcome.assert_error(2, "must be null or the run of a classifier, got auto: dataset digits has one class, 3")
 
 
 def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
     outcome = genlab("train", "model=classifier", *CPU_AND_SIZE, "trainer=smoke", *ONE_LOOK)
-    assert outcome.code == 2
-    assert "trainer.watch_interval must be 0 for Classifier, which draws no images to watch" in outcome.errors
+    outcome.assert_error(2, "trainer.watch_interval must be 0 for Classifier, which draws no images to watch")
 
 
 @pytest.mark.slow

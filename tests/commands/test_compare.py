@@ -105,8 +105,7 @@ def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcom
 )
 def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, arguments: list[str], told: str) -> None:
     outcome = genlab("compare", *arguments)
-    assert outcome.code == 2
-    assert told in outcome.errors
+    outcome.assert_error(2, told)
     assert len(outcome.errors.strip().splitlines()) == 1
 
 

@@ -99,8 +99,7 @@ def test_jobs_of_a_sweep_that_would_replace_each_others_results_are_refused(
 ) -> None:
     sweep = ("evaluate", "-m", f"run={trained_run}", "num_images=40", "num_importance_samples=0,2")
     refused = genlab(*sweep)
-    assert refused.code == 2
-    assert "out must name a folder for each job, such as 'out=results/${num_importance_samples}'" in refused.errors
+    refused.assert_error(2, "out must name a folder for each job, such as 'out=results/${num_importance_samples}'")
     assert genlab(*sweep, "out=one").code == 2
     assert json.loads((trained_run / "evaluation.json").read_text()) == record
     assert genlab(*sweep, "out=results/${num_importance_samples}").code == 0
@@ -153,10 +152,7 @@ def test_bad_input_is_one_line(
     genlab: Callable[..., Outcome], trained_run: Path, arguments: list[str], code: int, message: str
 ) -> None:
     run = [] if not arguments or arguments[0].startswith("run=") else [f"run={trained_run}"]
-    outcome = genlab("evaluate", *run, *arguments)
-    assert outcome.code == code
-    assert message in outcome.errors
-    assert outcome.errors.count("\n") == 1
+    genlab("evaluate", *run, *arguments).assert_error(code, message)
 
 
 @pytest.mark.parametrize("of_images", [False, True])
@@ -181,16 +177,11 @@ def test_damaged_and_incompatible_checkpoints_are_refused(
     shutil.copytree(trained_run, copy)
     path = copy / "checkpoints" / "best.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    outcome = genlab("evaluate", f"run={copy}")
-    assert outcome.code == 4
-    assert "best.safetensors is damaged" in outcome.errors
+    genlab("evaluate", f"run={copy}").assert_error(4, "best.safetensors is damaged")
     path.unlink()
     config = copy / "config.yaml"
     config.write_text(config.read_text().replace("num_units: 16", "num_units: 17"))
-    outcome = genlab("evaluate", f"run={copy}")
-    assert outcome.code == 4
-    assert "another model" in outcome.errors
-    assert outcome.errors.count("\n") == 1
+    genlab("evaluate", f"run={copy}").assert_error(4, "another model")
 
 
 @pytest.fixture(autouse=True)

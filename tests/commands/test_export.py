@@ -188,9 +188,7 @@ def test_a_card_of_a_hostile_run_holds_no_markup_of_its_maker(genlab: Genlab, tr
 def test_a_folder_that_holds_something_is_refused(genlab: Genlab, trained_run: Path) -> None:
     Path("full").mkdir()
     Path("full/thesis.txt").write_text("precious")
-    outcome = genlab("export", f"run={trained_run}", "out=full")
-    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert "out must be a new or empty folder, got full" in outcome.errors
+    genlab("export", f"run={trained_run}", "out=full").assert_error(2, "out must be a new or empty folder, got full")
     assert [path.name for path in Path("full").iterdir()] == ["thesis.txt"]
     Path("file").touch()
     assert genlab("export", f"run={trained_run}", "out=file").code == 2
@@ -207,9 +205,7 @@ def test_a_folder_that_holds_something_is_refused(genlab: Genlab, trained_run: P
 @pytest.mark.parametrize("command", ["export", "train"])
 def test_an_export_is_neither_exported_nor_resumed(genlab: Genlab, exported: Path, command: str) -> None:
     word = "resume" if command == "train" else "run"
-    outcome = genlab(command, f"{word}='{exported}'")
-    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert "export" in outcome.errors
+    genlab(command, f"{word}='{exported}'").assert_error(2, "export")
 
 
 def flip(content: bytes) -> bytes:
@@ -230,8 +226,7 @@ def test_damage_is_noticed_which_the_format_itself_does_not(genlab: Genlab, copi
     if damage == "one bit":
         safetensors.torch.load_file(path)
     outcome = genlab("sample", f"run={copied}")
-    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
-    assert "model.safetensors is damaged: its SHA-256 is not that of SHA256SUMS" in outcome.errors
+    outcome.assert_error(4, "model.safetensors is damaged: its SHA-256 is not that of SHA256SUMS")
 
 
 @pytest.mark.parametrize("missing", ["SHA256SUMS", "model.safetensors"])
@@ -308,23 +303,19 @@ def test_weights_that_name_another_model_are_refused(genlab: Genlab, copied: Pat
     write_weights(copied, metadata)
     package.load(copied)
     write_weights(copied, metadata | {"model_fingerprint": "0" * 64})
-    outcome = genlab("sample", f"run={copied}", "split=null")
-    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
-    assert "its model_fingerprint is that of another model" in outcome.errors
+    genlab("sample", f"run={copied}", "split=null").assert_error(4, "its model_fingerprint is that of another model")
 
 
 def test_weights_of_other_programs_are_refused_for_what_they_lack(genlab: Genlab, copied: Path) -> None:
     write_weights(copied, {"format": "pt", "step": "3"})
     outcome = genlab("sample", f"run={copied}", "split=null")
-    assert (outcome.code, outcome.errors.count("\n")) == (4, 1)
-    assert "its metadata have no checkpoint, weights, model_fingerprint, genlab_version" in outcome.errors
+    outcome.assert_error(4, "its metadata have no checkpoint, weights, model_fingerprint, genlab_version")
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "train"])
 def test_a_misspelt_device_is_refused_alike_by_all(genlab: Genlab, trained_run: Path, command: str) -> None:
     outcome = genlab(command, *([] if command == "train" else [f"run={trained_run}"]), "device=cda")
-    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert "device must be auto, cpu, cuda, cuda:N or mps, got cda; did you mean 'cuda'?" in outcome.errors
+    outcome.assert_error(2, "device must be auto, cpu, cuda, cuda:N or mps, got cda; did you mean 'cuda'?")
 
 
 def test_an_export_that_failed_leaves_nothing_and_the_next_one_succeeds(genlab: Genlab, trained_run: Path) -> None:
@@ -346,8 +337,7 @@ def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(
     assert genlab("train", "model=draw", *TINY, "trainer.dry_run=true", "hydra.run.dir=dry").code == 0
     for command in ("export", "sample", "evaluate"):
         outcome = genlab(command, "run=dry")
-        assert outcome.code == 4
-        assert "has no checkpoint; to train it: " in outcome.errors
+        outcome.assert_error(4, "has no checkpoint; to train it: ")
         assert outcome.errors.endswith("train resume=dry trainer.dry_run=false\n")
     with locked(Path("dry"), is_resumed=True):
         outcome = genlab("sample", "run=dry")

@@ -119,8 +119,7 @@ def test_two_folders_are_told_apart_by_the_values_of_the_model(
     assert max(map(len, outcome.output.splitlines()[3:-1])) < 80
     assert genlab("evaluate", f"run={exact_run}", f"against={novel}").code == 2
     outcome = genlab(*arguments, "against=nowhere")
-    assert (outcome.code, outcome.errors.count("\n")) == (3, 1)
-    assert "against must be a picture or a folder of pictures, and nowhere does not exist" in outcome.errors
+    outcome.assert_error(3, "against must be a picture or a folder of pictures, and nowhere does not exist")
 
 
 @pytest.mark.slow
@@ -166,14 +165,10 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
         f"images={exact_run / 'config.yaml'}": (3, "config.yaml is not a PNG, JPEG or WEBP image"),
     }
     for word, (code, message) in cases.items():
-        outcome = genlab("evaluate", f"run={exact_run}", word)
-        assert outcome.code == code
-        assert message in outcome.errors
-        assert outcome.errors.count("\n") == 1
+        genlab("evaluate", f"run={exact_run}", word).assert_error(code, message)
     for key in ("split=test", "samples=false", "num_images=3"):
         outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", key)
-        assert outcome.code == 2
-        assert f"{key.split('=')[0]} has no effect on the likelihoods of given images" in outcome.errors
+        outcome.assert_error(2, f"{key.split('=')[0]} has no effect on the likelihoods of given images")
     outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", "label=3")
     assert (outcome.code, "which takes no class, got 3" in outcome.errors) == (2, True)
     assert genlab("evaluate", f"run={exact_run}", "label=3").code == 2
@@ -185,8 +180,7 @@ def test_pictures_of_a_model_that_couples_images_are_refused(
 ) -> None:
     monkeypatch.setattr(Model, "couples_images", True)
     outcome = genlab("evaluate", f"run={exact_run}", f"images={pictures[0]}")
-    assert outcome.code == 2
-    assert "the likelihood of a picture would depend on the others" in outcome.errors
+    outcome.assert_error(2, "the likelihood of a picture would depend on the others")
 
 
 def _load(run: Path) -> Model:

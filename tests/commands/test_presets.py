@@ -50,15 +50,12 @@ def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(
         outcome = genlab(*words, "--config-dir", str(tmp_path))
         assert (outcome.code, outcome.errors) == (0, ""), words
         assert "expected" in outcome.output
-    outcome = genlab("experiments", "mine", "--config-dir", str(tmp_path))
-    assert outcome.code == 2
-    assert "the header lacks" in outcome.errors
+    genlab("experiments", "mine", "--config-dir", str(tmp_path)).assert_error(2, "the header lacks")
 
 
 def test_a_typo_is_answered_with_the_nearest_name(genlab: Callable[..., Outcome]) -> None:
     outcome = genlab("experiments", "draw_mnist_quik")
-    assert outcome.code == 2
-    assert "there is no experiment 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?" in outcome.errors
+    outcome.assert_error(2, "there is no experiment 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?")
 
 
 def test_every_experiment_names_a_model_and_its_picture_exists() -> None:

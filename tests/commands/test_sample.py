@@ -46,9 +46,7 @@ def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(
         (("run=run", "images=a.png,b.png"), "${images}"),
         (both, "${seed}-${temperature}"),
     ):
-        refused = genlab(*sweep, *words)
-        assert (refused.code, refused.errors.count("\n")) == (2, 1)
-        assert f"out must name a folder for each job, such as 'out=results/{name}'" in refused.errors
+        genlab(*sweep, *words).assert_error(2, f"out must name a folder for each job, such as 'out=results/{name}'")
     assert not (run / "samples").exists()
     assert "would replace each other's" in genlab("evaluate", "-m", "run=run,last", "num_images=4").errors
     assert genlab(*sweep, *both, "out=results/${seed}-${temperature}").code == 0
@@ -140,9 +138,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
         ("temperature=0.0", "temperature must be positive"),
         ("given_rows=9", "given_rows must be between 0 and 8 rows"),
     ):
-        outcome = genlab("sample", *arguments, word)
-        assert outcome.code == 2
-        assert message in outcome.errors
+        genlab("sample", *arguments, word).assert_error(2, message)
 
 
 @pytest.fixture(name="folder")
@@ -176,9 +172,7 @@ def test_given_images_are_reconstructed_without_the_runs_data(
         (("format=png",), 2, "images has no effect with format=png"),
         ((f"images={tmp_path / 'large.png'}",), 3, "large.png has height 8 and width 9 instead of 8 and 8"),
     ):
-        outcome = genlab("sample", f"run={trained_run}", f"images={folder}", *words)
-        assert (outcome.code, outcome.errors.count("\n")) == (code, 1)
-        assert message in outcome.errors
+        genlab("sample", f"run={trained_run}", f"images={folder}", *words).assert_error(code, message)
 
 
 def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
@@ -204,9 +198,7 @@ def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
         ((f"fill={tmp_path / 'large.png'}",), 3, "large.png has height 8 and width 9 instead of 8 and 8"),
         (("fill=[6,0,8,8]", "given_rows=2"), 2, "given_rows must be null with fill"),
     ):
-        outcome = genlab(*arguments, *words)
-        assert (outcome.code, outcome.errors.count("\n")) == (code, 1)
-        assert message in outcome.errors
+        genlab(*arguments, *words).assert_error(code, message)
 
 
 def test_the_latents_of_given_images_are_found_in_a_gan(
@@ -230,15 +222,12 @@ def test_the_latents_of_given_images_are_found_in_a_gan(
         (("latent_steps=0",), "latent_steps must be an integer of at least 1, got 0"),
         (("images=null",), "latent_steps must be null without images=FOLDER"),
     ):
-        outcome = genlab(*arguments, *words)
-        assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-        assert message in outcome.errors
+        genlab(*arguments, *words).assert_error(2, message)
 
 
 def test_a_model_without_pictures_is_answered_with_what_can_be_done(
     genlab: Callable[..., Outcome], classifier_run: Path
 ) -> None:
     outcome = genlab("sample", f"run={classifier_run}")
-    assert outcome.code == 2
-    assert f"run must be of a model that draws pictures, got {classifier_run}, a Classifier" in outcome.errors
+    outcome.assert_error(2, f"run must be of a model that draws pictures, got {classifier_run}, a Classifier")
     assert f"genlab evaluate run={classifier_run} measures it" in outcome.errors

@@ -156,7 +156,5 @@ def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: 
 def test_what_cannot_be_done_is_refused_in_a_line(
     genlab: Callable[..., Outcome], trained_run: Path, command: str, arguments: tuple[str, ...], message: str
 ) -> None:
-    outcome = genlab(command, f"run={trained_run}", *arguments)
-    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert message in outcome.errors
+    genlab(command, f"run={trained_run}", *arguments).assert_error(2, message)
     assert list(Path.cwd().iterdir()) == []

@@ -73,9 +73,7 @@ def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(
         path.write_bytes(content)
     for command, words in COMMANDS.items():
         with tally.trying(FAULT, f"pickles for genlab {command}"):
-            outcome = genlab(*(word.format(run="run") for word in words))
-            assert (outcome.code, outcome.errors.count("\n")) == (4, 1), outcome.errors
-            assert "is damaged" in outcome.errors, outcome.errors
+            genlab(*(word.format(run="run") for word in words)).assert_error(4, "is damaged")
             assert not Path(MARKER).exists()
     with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
         torch.load(io.BytesIO(content), weights_only=False)
@@ -198,9 +196,7 @@ def test_pictures_that_cannot_be_written_for_a_file_cost_one_line(
     shutil.copytree(honest, "run")
     Path("run/samples").write_text("x")
     with tally.trying(FAULT, "folders in the place of files, and files of folders, for genlab sample"):
-        outcome = genlab(*(word.format(run="run") for word in COMMANDS["sample"]))
-        assert (outcome.code, outcome.errors.count("\n")) == (7, 1), outcome.errors
-        assert "run/samples" in outcome.errors
+        genlab(*(word.format(run="run") for word in COMMANDS["sample"])).assert_error(7, "run/samples")
 
 
 def test_what_moves_the_cursor_is_not_printed(genlab: Callable[..., Outcome], honest: Path, tally: Tally) -> None:
@@ -212,6 +208,5 @@ def test_what_moves_the_cursor_is_not_printed(genlab: Callable[..., Outcome], ho
     for command, words in COMMANDS.items():
         with tally.trying(FAULT, f"escape sequences for genlab {command}"):
             outcome = genlab(*(word.format(run="run") for word in words))
-            assert outcome.code == 2
-            assert r"\x1b]0;PWN\x07\x1b[31mred" in outcome.errors
+            outcome.assert_error(2, r"\x1b]0;PWN\x07\x1b[31mred")
             assert "\x1b" not in outcome.output + outcome.errors

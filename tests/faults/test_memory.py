@@ -83,8 +83,7 @@ def test_parts_are_advised_that_hold_whole_groups_of_images(genlab: Genlab, monk
     words = [word for word in TINY["gan"] if not word.startswith(("technique=", "trainer.batch_size="))]
     run_short(monkeypatch, ON_THE_CPU)
     outcome = genlab("train", *words, "model.pack=2", "trainer.batch_size=10")
-    assert outcome.code == 6, outcome.errors
-    assert "with trainer.gradient_accumulation=5, or a smaller" in outcome.errors
+    outcome.assert_error(6, "with trainer.gradient_accumulation=5, or a smaller")
 
 
 @pytest.mark.slow

@@ -102,8 +102,7 @@ def test_an_infinite_loss_of_one_phase_is_named(
     poison_loss(monkeypatch, phase_name=phase, step=BAD_STEP)
     with tally.trying(FAULT, "infinite losses of one of two phases"):
         outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={tmp_path / 'run'}")
-        assert outcome.code == 5, outcome.errors
-        assert f"step {BAD_STEP}: not finite, nothing updated (phase {phase}: loss inf" in outcome.errors
+        outcome.assert_error(5, f"step {BAD_STEP}: not finite, nothing updated (phase {phase}: loss inf")
         assert bad_numbers_of_checkpoints(tmp_path / "run") == []
 
 

@@ -95,8 +95,7 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(
 ) -> None:
     # 12 pixels are wider than the images: only the second job's model can know.
     outcome = genlab("train", "-m", *TINY, "model.num_units=8", "model.read_size=3,12", "seed=1")
-    assert outcome.code == 9, outcome.errors
-    assert "1 of 2 jobs did not finish (job 1 failed)" in outcome.errors
+    outcome.assert_error(9, "1 of 2 jobs did not finish (job 1 failed)")
     sweep = only_sweep(tmp_path)
     assert sweep.name.startswith("0001-read_size-3-12-trainer-smoke")
     done, failed = table(sweep)
@@ -146,9 +145,7 @@ def test_a_dry_run_of_a_sweep_leaves_its_name_to_the_sweep(genlab: Genlab) -> No
     assert [run.name for run in runs] == ["000-seed-3", "001-seed-4"]
     assert {json.loads((run / "summary.json").read_text())["step"] for run in runs} == {3}
     for more in ((), ("trainer.dry_run=true",)):
-        refused = genlab(*arguments, "seed=3,4", *more)
-        assert refused.code == 2
-        assert "name or hydra.sweep.dir must be new" in refused.errors
+        genlab(*arguments, "seed=3,4", *more).assert_error(2, "name or hydra.sweep.dir must be new")
 
 
 def test_a_resumption_whose_glob_finds_something_else_is_refused(tmp_path: Path) -> None:
@@ -286,8 +283,7 @@ def test_a_missing_package_is_said_in_a_line(
 ) -> None:
     monkeypatch.setattr("genlab.launch.sweep.find_spec", lambda name: None if name == hidden else find_spec(name))
     outcome = genlab("train", "-m", choice, "seed=1,2")
-    assert outcome.code == 2
-    assert f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'" in outcome.errors
+    outcome.assert_error(2, f"{choice} needs packages that are not installed: pip install 'genlab[sweep]'")
 
 
 def test_a_full_disk_is_said_before_there_is_a_folder(
@@ -295,9 +291,7 @@ def test_a_full_disk_is_said_before_there_is_a_folder(
 ) -> None:
     monkeypatch.setattr("genlab.storage.free_bytes", lambda path: 10)
     for arguments in (("train", "-m", "trainer=smoke", "seed=0,1"), ("check", "-m", "model=draw,dcgan")):
-        outcome = genlab(*arguments)
-        assert (outcome.code, outcome.errors.count("\n")) == (7, 1), outcome.errors
-        assert "1,000,000 bytes to write, 10 free" in outcome.errors
+        genlab(*arguments).assert_error(7, "1,000,000 bytes to write, 10 free")
         assert list(tmp_path.iterdir()) == []
 
 
@@ -313,9 +307,7 @@ def test_a_sweep_with_configurations_of_ones_own_resumes_when_they_are_named_aga
     assert outcome.code == 9, outcome.errors
     way_on = f"{program()} train -m sweep.resume=sweep --config-dir mine"
     assert way_on in outcome.errors
-    alone = genlab("train", "-m", "sweep.resume=sweep")
-    assert alone.code == 2
-    assert "add: --config-dir mine" in alone.errors
+    genlab("train", "-m", "sweep.resume=sweep").assert_error(2, "add: --config-dir mine")
     assert genlab(*shlex.split(way_on)[1:]).code == 9
 
 
@@ -323,8 +315,7 @@ def test_another_sweeps_overrides_are_refused_on_resumption(genlab: Genlab, tmp_
     sweep = SweepFolder(tmp_path)
     sweep.write_plan(SweepPlan(overrides=("seed=0,1", "sweep.minimize=true"), config_dir=None, jobs=None), command="")
     outcome = genlab("train", "-m", "seed=0,2", f"sweep.resume={tmp_path}")
-    assert outcome.code == 2
-    assert "give all overrides or leave them out; they are seed=0,1" in outcome.errors
+    outcome.assert_error(2, "give all overrides or leave them out; they are seed=0,1")
 
 
 @pytest.mark.slow

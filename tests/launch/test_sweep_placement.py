@@ -15,9 +15,7 @@ SWEEP = ("train", "-m", "trainer=smoke", "seed=0,1", "hydra.sweep.dir=sweep")
 def test_names_without_the_number_are_refused_before_the_first_job(
     genlab: Callable[..., Outcome], tmp_path: Path, name: str
 ) -> None:
-    outcome = genlab(*SWEEP, f"hydra.sweep.subdir={name}")
-    assert (outcome.code, outcome.errors.count("\n")) == (2, 1)
-    assert "hydra.sweep.subdir must contain ${hydra:job.num}" in outcome.errors
+    genlab(*SWEEP, f"hydra.sweep.subdir={name}").assert_error(2, "hydra.sweep.subdir must contain ${hydra:job.num}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -42,6 +40,5 @@ def test_a_job_clears_nothing_of_others(genlab: Callable[..., Outcome], launcher
     Path("sweep/0").mkdir(parents=True)
     Path("sweep/0/book").write_text("of a life")
     outcome = genlab(*SWEEP, "hydra.sweep.subdir=${hydra:job.num}", *launcher)
-    assert outcome.code == 2
-    assert "hydra.sweep.subdir must name new or empty folders, got sweep/0" in outcome.errors
+    outcome.assert_error(2, "hydra.sweep.subdir must name new or empty folders, got sweep/0")
     assert Path("sweep/0/book").read_text() == "of a life"

@@ -113,8 +113,7 @@ def test_a_package_of_ones_own_that_lies_there_is_answered_with_the_way_to_name_
     (tmp_path / "my_models.py").touch()
     monkeypatch.setenv("GENLAB_ALLOW", "my_models,others")
     outcome: Outcome = genlab("train", "model._target_=my_models.Mine")
-    assert outcome.code == 2
-    assert "there is no module my_models; the working directory is not searched: set PYTHONPATH=$PWD" in outcome.errors
+    outcome.assert_error(2, "there is no module my_models; the working directory is not searched: set PYTHONPATH=$PWD")
     outcome = genlab("train", "model._target_=others.Mine")
     assert "there is no module others\n" in outcome.errors
 

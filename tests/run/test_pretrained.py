@@ -72,9 +72,7 @@ def test_the_included_model_is_neither_written_to_nor_deleted(place: Path, genla
     folder = SHIPPED / "digits_draw"
     assert outside(folder / "samples") == Path("outputs/pretrained/digits_draw/samples")
     assert outside(Path("outputs/a")) == Path("outputs/a")
-    outcome = genlab("runs", "rm", "digits_draw", "--yes")
-    assert outcome.code == 2
-    assert "rm must name runs of training" in outcome.errors
+    genlab("runs", "rm", "digits_draw", "--yes").assert_error(2, "rm must name runs of training")
     assert folder.is_dir()
 
 
@@ -86,8 +84,7 @@ def test_the_list_names_every_quick_twin(place: Path, genlab: Callable[..., Outc
     assert rows["digits_draw"].startswith("3.")
     assert rows["draw_mnist_quick"] == "genlab pretrained draw_mnist_quick makes it"
     outcome = genlab("pretrained", "draw_mnist_quik")
-    assert outcome.code == 2
-    assert "names has no 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?" in outcome.errors
+    outcome.assert_error(2, "names has no 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?")
 
 
 def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Callable[..., Outcome]) -> None:
@@ -106,8 +103,7 @@ def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Call
         assert genlab("pretrained", name).code == 4
     (place / "wgan_gp_mnist_quick").mkdir()
     outcome = genlab("pretrained", "wgan_gp_mnist_quick")
-    assert outcome.code == 2
-    assert "models/wgan_gp_mnist_quick is no pretrained model; remove or rename it" in outcome.errors
+    outcome.assert_error(2, "models/wgan_gp_mnist_quick is no pretrained model; remove or rename it")
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
@@ -116,8 +112,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
     monkeypatch.setattr(command, "_train", lambda name: pytest.fail("trained"))
     place.write_text("a file")
     outcome = genlab("pretrained", "draw_mnist_quick")
-    assert outcome.code == 7
-    assert "models cannot be written (Not a directory); GENLAB_PRETRAINED=FOLDER writes elsewhere" in outcome.errors
+    outcome.assert_error(7, "models cannot be written (Not a directory); GENLAB_PRETRAINED=FOLDER writes elsewhere")
 
 
 @pytest.mark.slow
@@ -126,9 +121,7 @@ def test_a_training_does_not_import_from_the_working_directory(
 ) -> None:
     Path("typing.py").write_text("raise SystemExit('imported from the working directory')")
     monkeypatch.setattr(command, "overrides_of", lambda name: ["model=no_such_model"])
-    outcome = genlab("pretrained", "draw_mnist_quick")
-    assert outcome.code == 2
-    assert "no_such_model" in outcome.errors
+    genlab("pretrained", "draw_mnist_quick").assert_error(2, "no_such_model")
 
 
 @pytest.mark.slow

@@ -128,12 +128,10 @@ def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: C
             1, needs_whole_batch=model.needs_whole_batch
         )
     outcome = genlab("train", "model=improved_gan", "trainer=smoke", "trainer.gradient_accumulation=2")
-    assert outcome.code == 2
-    assert "trainer.gradient_accumulation must be 1 with model.techniques.minibatch_discrimination" in outcome.errors
+    outcome.assert_error(2, "trainer.gradient_accumulation must be 1 with model.techniques.minibatch_discrimination")
     words = ("model=acgan", "trainer=smoke", "trainer.gradient_accumulation=2", "trainer.num_steps=2")
     outcome = genlab("train", *words, "dataset=digits_few_labels")
-    assert outcome.code == 2
-    assert "must be 1 with some training images without a label, which the parts of a batch" in outcome.errors
+    outcome.assert_error(2, "must be 1 with some training images without a label, which the parts of a batch")
     assert genlab("train", *words).code == 0
 
 
@@ -146,8 +144,7 @@ def test_one_image_before_batch_normalisation_of_the_discriminator_is_refused_in
     genlab: Callable[..., Outcome],
 ) -> None:
     outcome = genlab("train", "model=infogan", "trainer=smoke", "trainer.batch_size=1")
-    assert outcome.code == 2
-    assert "one image at a time, and batch normalisation needs two" in outcome.errors
+    outcome.assert_error(2, "one image at a time, and batch normalisation needs two")
 
 
 def test_fewer_images_than_a_pack_initialise_with_finite_numbers() -> None:

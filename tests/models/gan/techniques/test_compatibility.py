@@ -457,6 +457,4 @@ def test_a_run_warns_once_and_a_refused_one_ends_with_one_line(
     assert (outcome.output + outcome.errors).count(line) == 1
     assert (tmp_path / "run" / "train.log").read_text().count(line) == 1
     outcome = genlab(*tiny, "model/objective=wasserstein")
-    assert outcome.code == 2
-    assert "model.objective Wasserstein needs a technique that bounds the slope of the scores" in outcome.errors
-    assert outcome.errors.count("\n") == 1
+    outcome.assert_error(2, "model.objective Wasserstein needs a technique that bounds the slope of the scores")
