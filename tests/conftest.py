@@ -77,6 +77,11 @@ class Outcome:
         assert (self.code, self.errors.count("\n")) == (code, 1), self.errors
         assert text in self.errors
 
+    def checked(self) -> "Outcome":
+        """Return the outcome of a command that has succeeded, and assert that it has."""
+        assert self.code == 0, self.errors
+        return self
+
 
 @pytest.fixture
 def genlab(

@@ -138,8 +138,7 @@ def test_a_run_its_files_its_resumption_and_what_resumption_refuses(
     refused = genlab("train", f"resume={folder}", "model.num_glimpses=3")
     refused.assert_error(2, "model.num_glimpses cannot change on resume")
 
-    resumed = genlab("train", f"resume={folder}", "trainer.num_steps=3", "-v")
-    assert resumed.code == 0, resumed.errors
+    resumed = genlab("train", f"resume={folder}", "trainer.num_steps=3", "-v").checked()
     assert "  num_steps: 3\n" in resumed.output
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["step"] == 3
     assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["num_steps"] == 3

@@ -157,8 +157,7 @@ def test_a_rate_that_jumps_is_said_with_both_values_and_a_suggestion(genlab: Gen
 
 def test_another_batch_size_counts_the_epochs_of_both(genlab: Genlab, run: Path) -> None:
     arguments = ("trainer.batch_size=128", "trainer.num_epochs=1", "trainer.log_interval=4")
-    outcome = genlab("train", "resume=run", *arguments, "trainer.test_at_end=false")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("train", "resume=run", *arguments, "trainer.test_at_end=false").checked()
     num_steps = 3 + math.ceil((1297 - 3 * 16) / 128)
     assert f"{num_steps} steps of 128 images, 1 epochs" in outcome.output
     assert f"step 4 of {num_steps} (epoch {(3 * 16 + 128) / 1297:.1f})" in outcome.output
@@ -171,8 +170,7 @@ def test_the_schedules_that_are_recommended_do_not_jump(genlab: Genlab) -> None:
     arguments = (*TINY, "trainer.test_at_end=false")
     assert genlab("train", *arguments, "schedule=warmup_stable_decay", "hydra.run.dir=run").code == 0
     for more in (("trainer.num_steps=5",), ("trainer.num_steps=10", "schedule.decay_fraction=0.5")):
-        outcome = genlab("train", "resume=run", *more)
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", "resume=run", *more).checked()
         assert "learning rate" not in outcome.output
     assert yaml.safe_load(Path("run/config.yaml").read_text())["schedule"]["decay_fraction"] == 0.5
     outcome = genlab("train", "resume=run", "trainer.num_steps=20")

@@ -43,8 +43,7 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
 ) -> None:
     watch = (*ONE_LOOK, f"trainer.watch_classifier={classifier}")
     folder = tmp_path / "drawing"
-    outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *watch, f"hydra.run.dir={folder}")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "model=draw", *TINY, "trainer=smoke", *watch, f"hydra.run.dir={folder}").checked()
     collapse = json.loads((folder / "summary.json").read_text())["collapse"]
     assert 1 <= collapse["modes_covered"] <= collapse["num_modes"] == 10
     assert collapse["classifier"] == str(classifier)
@@ -65,8 +64,7 @@ def test_the_watch_fetches_the_classifier_of_the_data(
     arguments = ("train", "model=draw", *TINY, "trainer=smoke", "dataset.num_labels_per_class=5")
     plain, watched = tmp_path / "plain", tmp_path / "watched"
     assert genlab(*arguments, *ONE_LOOK, f"hydra.run.dir={plain}").code == 0
-    outcome = genlab(*arguments, *ONE_LOOK, "trainer.watch_classifier=auto", f"hydra.run.dir={watched}")
-    assert outcome.code == 0, outcome.errors
+    genlab(*arguments, *ONE_LOOK, "trainer.watch_classifier=auto", f"hydra.run.dir={watched}").checked()
     collapse = json.loads((watched / "summary.json").read_text())["collapse"]
     assert Path(collapse["classifier"]).parent == tmp_path / ".cache" / "genlab" / "classifiers"
     assert 1 <= collapse["modes_covered"] <= 10
@@ -87,8 +85,7 @@ def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
 def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     steps = ("trainer.num_steps=3", "trainer.validation_interval=2")
-    outcome = genlab("train", "model=draw", *TINY, "trainer=smoke", *steps, f"hydra.run.dir={folder}", "seed=4")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "model=draw", *TINY, "trainer=smoke", *steps, f"hydra.run.dir={folder}", "seed=4").checked()
     summary = json.loads((folder / "summary.json").read_text())
     record = json.loads((folder / "evaluation.json").read_text())
     by_name = {measure["name"]: measure for measure in record["measures"]}
@@ -110,11 +107,9 @@ def test_a_resumption_keeps_what_evaluate_has_measured_of_the_same_weights(genla
     ledger = Path("outputs/digits-draw/run/evaluation.json")
     assert "nll_importance_weighted_nats" in ledger.read_text()
     before = ledger.read_bytes()
-    outcome = genlab("train", "resume=run")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "resume=run").checked()
     assert ledger.read_bytes() == before
-    outcome = genlab("train", "resume=run", "trainer.num_steps=4", "trainer.validation_interval=4")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "resume=run", "trainer.num_steps=4", "trainer.validation_interval=4").checked()
     assert "nll_importance_weighted_nats" not in ledger.read_text()
     log = (ledger.parent / "train.log").read_text()
     (warning,) = (line for line in log.splitlines() if "further measures of step 2; to measure them again:" in line)
@@ -135,8 +130,7 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
     word, expected = ENDINGS[ending]
     model = () if word.startswith("model=") else ("model=gan",)
     quick = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
-    outcome = genlab("train", *model, word, *CPU_AND_SIZE, *quick, "hydra.run.dir='a b'")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("train", *model, word, *CPU_AND_SIZE, *quick, "hydra.run.dir='a b'").checked()
     assert outcome.output.count("next:") == 1
     advised = [shlex.split(line)[1:] for line in outcome.output.partition("next:\n")[2].splitlines()]
     assert {command for command, *_ in advised} == expected
@@ -146,8 +140,7 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
             assert arguments == ["a b"], "no run lies in outputs/"
             assert Path("a b").is_dir()
         else:
-            again = genlab(command, *arguments, *fewer.get(command, ()))
-            assert again.code == 0, again.errors
+            genlab(command, *arguments, *fewer.get(command, ())).checked()
 
 
 @pytest.mark.slow
@@ -155,8 +148,7 @@ def test_a_dry_run_leaves_its_name_to_the_run(genlab: Callable[..., Outcome]) ->
     arguments = ("train", "model=draw", *TINY, "trainer=smoke", "trainer.num_steps=3", "name=mine")
     quick = ("trainer.test_at_end=false", "trainer.sample_interval=0", "trainer.checkpoint_interval=0")
     assert genlab(*arguments, *quick, "trainer.dry_run=true").code == 0
-    outcome = genlab(*arguments, *quick)
-    assert outcome.code == 0, outcome.errors
+    genlab(*arguments, *quick).checked()
     folder = Path("outputs/digits-draw/mine")
     assert json.loads((folder / "summary.json").read_text())["step"] == 3
     assert len(json.loads((folder / "environment.json").read_text())["commands"]) == 1
@@ -192,8 +184,7 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
         "technique=[label_smoothing,minibatch_discrimination]",
         "model/objective=least_squares",
     )
-    outcome = genlab("train", "model=dcgan", *arguments, "seed=3")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("train", "model=dcgan", *arguments, "seed=3").checked()
     model, data, device, length, changed, note, idle, folder, *_ = outcome.output.splitlines()
     assert note == "note      model=dcgan chooses dataset=digits_grey; dataset=NAME chooses another"
     assert idle == "note      trainer.ema_decay=0.9 has the effect of 0.1818, where its warm-up ends in this run"
@@ -214,8 +205,7 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
     both = ("trainer.num_epochs=0.03", "trainer.num_steps=4")
     outcome = genlab("train", f"resume={run_folder}", *both)
     assert (outcome.code, "got trainer.num_epochs=0.03 and trainer.num_steps=4" in outcome.errors) == (2, True)
-    outcome = genlab("train", f"resume={run_folder}", both[0])
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("train", f"resume={run_folder}", both[0]).checked()
     assert "length    3 steps of 16 images, 0.03 epochs" in outcome.output
     assert re.search(r"^changed .* trainer.num_epochs=0.03$", outcome.output, re.MULTILINE)
     kept = yaml.safe_load((run_folder / "config.yaml").read_text())["trainer"]
@@ -228,8 +218,7 @@ def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_r
         (("trainer.num_steps=4", "trainer.batch_size=8", "logger=[]"), "trainer.num_steps=4 trainer.batch_size=8 "),
         (("trainer.num_steps=5",), "trainer.batch_size=8 trainer.num_steps=5"),
     ):
-        outcome = genlab("train", f"resume={run_folder}", *words)
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", f"resume={run_folder}", *words).checked()
         assert re.search(rf"^changed .* {told}", outcome.output, re.MULTILINE), "those of all starts"
     assert "num_epochs=" not in outcome.output
     assert "logger=" not in outcome.output

@@ -38,8 +38,7 @@ def test_an_experiment_advances_in_slices_and_ends(
         assert seconds > 0
         if chosen[0] == "evaluate":
             return 0
-        outcome = genlab(*chosen)
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab(*chosen).checked()
         return outcome.code
 
     overrides = [part for word in (*SHORT, *TINY[name]) for part in ("--override", word)]

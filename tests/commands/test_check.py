@@ -45,8 +45,7 @@ def rows(output: str) -> dict[str, str]:
 
 
 def test_a_sound_model_holds_and_the_command_returns_0(genlab: Callable, tmp_path: Path) -> None:
-    outcome = genlab("check", *TINY)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("check", *TINY).checked()
     found = rows(outcome.output)
     assert list(found) == list(INVARIANTS)
     assert found["KL is zero at the prior"].startswith("held")

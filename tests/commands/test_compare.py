@@ -28,8 +28,7 @@ def two_runs(trained_run: Path, tmp_path: Path) -> Path:
 
 
 def test_a_table_of_really_trained_runs(genlab: Callable[..., Outcome], two_runs: Path) -> None:
-    outcome = genlab("compare", str(two_runs))
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("compare", str(two_runs)).checked()
     table = outcome.output
     assert "the other, lr=0.1" in table
     assert "validation/nll_nats (lower)" in table
@@ -39,8 +38,7 @@ def test_a_table_of_really_trained_runs(genlab: Callable[..., Outcome], two_runs
 
 def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., Outcome], two_runs: Path) -> None:
     names = [str(path) for path in sorted(two_runs.iterdir())]
-    outcome = genlab("compare", *names, "--json")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("compare", *names, "--json").checked()
     content = json.loads(outcome.output)
     assert [run["folder"] for run in content["runs"]] == names
     assert content["runs"][0]["commands"][0].startswith("genlab train model=draw trainer=smoke")
@@ -48,8 +46,7 @@ def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., 
 
 def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path) -> None:
     arguments = ["--csv", "t.csv", "--html", "--json=t.json", "--sort", "name"]
-    outcome = genlab("compare", str(two_runs), *arguments)
-    assert outcome.code == 0, outcome.errors
+    genlab("compare", str(two_runs), *arguments).checked()
     assert [row["run"] for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))] == [
         "one",
         "the other, lr=0.1",

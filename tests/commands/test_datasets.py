@@ -44,8 +44,7 @@ def test_the_list_does_without_torch() -> None:
 
 @pytest.mark.parametrize("arguments", [("digits",), ("dataset=digits",)])
 def test_a_look_is_at_the_data_that_training_reads(genlab: Genlab, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    outcome = genlab("datasets", *arguments, "dataset.size=8", "dataset.binarization=none")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("datasets", *arguments, "dataset.size=8", "dataset.binarization=none").checked()
     values = values_of("dataset=digits", "dataset.size=8", "dataset.binarization=none")
     dataset = build(values["dataset"], "dataset", expects=Dataset)
     lines = outcome.output.splitlines()

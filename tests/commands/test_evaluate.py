@@ -25,8 +25,7 @@ from tests.thinning import slow
 
 @pytest.fixture(name="record")
 def evaluated(genlab: Callable[..., Outcome], trained_run: Path) -> dict[str, object]:
-    outcome = genlab("evaluate", f"run={trained_run}", "num_importance_samples=4", "batch_size=128")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("evaluate", f"run={trained_run}", "num_importance_samples=4", "batch_size=128").checked()
     assert "nll_importance_weighted_nats (K=4)" in outcome.output
     assert "baseline_per_pixel_bernoulli_nats" in outcome.output
     return json.loads((trained_run / "evaluation.json").read_text())
@@ -193,8 +192,7 @@ FEW = "num_generated=60"
 
 
 def measured(genlab: Callable[..., Outcome], run: Path, *arguments: str) -> tuple[dict[str, dict[str, object]], str]:
-    outcome = genlab("evaluate", f"run={run}", "num_importance_samples=0", *arguments)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("evaluate", f"run={run}", "num_importance_samples=0", *arguments).checked()
     record = json.loads((run / "evaluation.json").read_text())
     return {measure["name"]: measure for measure in [*record["measures"], *record["baselines"]]}, outcome.output
 
@@ -334,8 +332,7 @@ def test_measures_of_coupled_images_are_those_of_the_trainings_batches_and_say_s
     """Minibatch discrimination: at 8, 64 and 250 images the scores would be of another discriminator."""
     found = []
     for size in ("8", "250"):
-        outcome = genlab("evaluate", f"run={coupled_run}", "samples=false", f"batch_size={size}")
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("evaluate", f"run={coupled_run}", "samples=false", f"batch_size={size}").checked()
         assert (
             "measured in random batches of 16: score_real, score_fake, accuracy_real, accuracy_fake" in outcome.output
         )

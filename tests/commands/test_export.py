@@ -57,8 +57,7 @@ def test_a_loaded_export_is_the_model_of_the_run(trained_run: Path, exported: Pa
 
 def test_the_commands_take_an_export_for_a_run(genlab: Genlab, trained_run: Path, exported: Path) -> None:
     for name, run in (("a", trained_run), ("b", exported)):
-        outcome = genlab("sample", f"run={run}", "num_samples=4", "split=null", f"out={name}")
-        assert outcome.code == 0, outcome.errors
+        genlab("sample", f"run={run}", "num_samples=4", "split=null", f"out={name}").checked()
     assert Path("a/samples.png").read_bytes() == Path("b/samples.png").read_bytes()
     shutil.copytree(exported, "copy")
     arguments = ["num_images=40", "num_importance_samples=0"]
@@ -161,8 +160,7 @@ def test_what_the_card_says_of_its_use_works(
     runpy.run_path("use.py")
     assert re.findall(r"`genlab (\w+) run=it`", card) == commands
     for command in commands:
-        outcome = genlab(command, "run=it")
-        assert outcome.code == 0, outcome.errors
+        genlab(command, "run=it").checked()
 
 
 def row_of(measure: dict[str, Any]) -> list[str]:

@@ -30,18 +30,15 @@ def test_the_files_of_the_pages_work_together(
 ) -> None:
     tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.num_images=64", "num_threads=1", f"--config-dir={own}"]
     binary = ["model=vae", "dataset=squares", "dataset.binarization=threshold", "observer=[brightness]"]
-    outcome = genlab("train", *binary, "logger=[csv]", "observer.brightness.interval=1", "hydra.run.dir=vae", *tiny)
-    assert outcome.code == 0, outcome.errors
+    genlab("train", *binary, "logger=[csv]", "observer.brightness.interval=1", "hydra.run.dir=vae", *tiny).checked()
     run = own.parent / "vae"
     assert "test/negative_elbo_nats" in (run / "summary.json").read_text()
     assert "2,samples/brightness,0." in (run / "scalars.csv").read_text()
     monkeypatch.setenv("GENLAB_ALLOW", "my_package")
     measured = ["measure=[brightness_gap]", "num_generated=64", "num_threads=1"]
-    outcome = genlab("evaluate", "run=vae", *measured, f"--config-dir={own}")
-    assert outcome.code == 0, outcome.errors
+    genlab("evaluate", "run=vae", *measured, f"--config-dir={own}").checked()
     assert "baseline_real_brightness_gap" in (run / "evaluation.json").read_text()
-    outcome = genlab("train", "model=dcgan", "technique=[random_brightness]", "hydra.run.dir=gan", *tiny[:2], *tiny[3:])
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "model=dcgan", "technique=[random_brightness]", "hydra.run.dir=gan", *tiny[:2], *tiny[3:]).checked()
     outcome = genlab(
         "train", "model=dcgan", "technique=[random_brightness]", "dataset.binarization=threshold", *tiny[3:]
     )

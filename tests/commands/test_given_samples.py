@@ -55,8 +55,7 @@ def test_sampled_files_measure_as_the_run_to_the_last_bit(
     """Class-conditional, with every measure that a run has: names, values, errors, protocols and fingerprints."""
     same = (f"classifier={classifier_run}", "batch_size=16", "num_threads=1", "parzen=true", "num_images=200")
     assert genlab("sample", f"run={cgan_run}", f"format={kind}", f"num_samples={NUM}", "out=files").code == 0
-    outcome = genlab("evaluate", "samples=files", "dataset=digits_grey", "dataset.size=8", "out=a", *same)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("evaluate", "samples=files", "dataset=digits_grey", "dataset.size=8", "out=a", *same).checked()
     assert outcome.output.startswith("files: 60 images, 8x8, grey\n")
     assert genlab("evaluate", f"run={cgan_run}", f"num_generated={NUM}", "out=b", *same).code == 0
     of_files, of_run = entered(Path("a")), entered(Path("b"))
@@ -95,8 +94,7 @@ def test_without_a_data_set_two_folders_are_compared_on_a_random_network(
 ) -> None:
     save(tmp_path / "theirs", 60)
     save(tmp_path / "real", 70, seed=1)
-    outcome = genlab("evaluate", "samples=theirs", "reference=real", "out=a", "num_images=55")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("evaluate", "samples=theirs", "reference=real", "out=a", "num_images=55").checked()
     assert "there is no dataset=NAME with labels; classifier=RUN names one" in outcome.output
     found = entered(Path("a"))
     assert set(found) == {
@@ -116,8 +114,7 @@ def test_a_run_is_compared_with_a_folder(
     """Also one with a likelihood, whose samples are not measured unless they are asked for."""
     save(tmp_path / "real", 70)
     settings = (f"run={trained_run}", "num_generated=50", "num_importance_samples=0", "out=a", "num_images=60")
-    outcome = genlab("evaluate", *settings, "reference=real", f"classifier={classifier_run}")
-    assert outcome.code == 0, outcome.errors
+    genlab("evaluate", *settings, "reference=real", f"classifier={classifier_run}").checked()
     found = entered(Path("a"))
     frechet, neighbours = (found[name] for name in ("frechet_distance_classifier", "nearest_training_distance_pixels"))
     assert (frechet["split"], frechet["dataset"], frechet["num_examples"]) == ("files", "real", 60)

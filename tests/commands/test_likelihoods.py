@@ -70,8 +70,7 @@ def test_bounds_are_said_to_be_bounds(
 ) -> None:
     folder, batch = pictures
     arguments = ("evaluate", f"run={trained_run}", f"images={folder}", "num_importance_samples=3", "seed=4")
-    outcome = genlab(*arguments)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab(*arguments).checked()
     record = json.loads((trained_run / "likelihoods.json").read_text())
     assert {measure["name"]: measure["kind"] for measure in record["measures"]} == {
         "nll_upper_bound_nats": "upper bound",

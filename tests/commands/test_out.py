@@ -63,8 +63,7 @@ def test_a_run_that_cannot_be_written_is_reported_first_and_goes_elsewhere(
 def test_given_images_are_measured_elsewhere_too(genlab: Genlab, exact_run: Path, tmp_path: Path) -> None:
     Image.new("L", (8, 8), 100).save(tmp_path / "a.png")
     before = files(exact_run)
-    outcome = genlab("evaluate", f"run={exact_run}", f"images={tmp_path / 'a.png'}", "out=elsewhere")
-    assert outcome.code == 0, outcome.errors
+    genlab("evaluate", f"run={exact_run}", f"images={tmp_path / 'a.png'}", "out=elsewhere").checked()
     assert files(exact_run) == before
     assert Path("elsewhere/likelihoods.json").is_file()
 

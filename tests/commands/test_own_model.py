@@ -98,8 +98,7 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
     genlab: Callable[..., Outcome], runs: Runs
 ) -> None:
     own, _ = runs
-    outcome = genlab("evaluate", f"run={own}", "num_threads=1")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("evaluate", f"run={own}", "num_threads=1").checked()
     lines = {line.split()[0]: line for line in outcome.output.splitlines() if line.strip()}
     assert "baseline_uniform_nats" in lines  # beside what is declared a likelihood
     assert "nats/image    upper bound" in lines["negative_elbo_nats"]
@@ -121,8 +120,7 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
 def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
     genlab: Callable[..., Outcome], runs: Runs
 ) -> None:
-    outcome = genlab("sample", f"run={runs[0]}", "label=3", "num_samples=4", "out=drawn")
-    assert outcome.code == 0, outcome.errors
+    genlab("sample", f"run={runs[0]}", "label=3", "num_samples=4", "out=drawn").checked()
     (picture,) = Path("drawn").glob("*.png")
     assert round(0.3 * 255) in np.unique(np.asarray(Image.open(picture)))
     outcome = genlab("sample", f"run={runs[1]}", "label=3")
@@ -133,8 +131,7 @@ def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
 def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callable[..., Outcome], runs: Runs) -> None:
     assert genlab("evaluate", f"run={runs[1]}", "num_threads=1").code == 0  # others measured it on fewer images
     arguments = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
-    outcome = genlab(*arguments)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab(*arguments).checked()
     text = outcome.output
     assert "nll_nats (lower)" in text  # the bounds of both models in one column
     assert f"nll_of_something_nats ({NOT_DECLARED})" in text
@@ -158,8 +155,7 @@ def test_the_likelihood_of_given_images_is_what_is_declared_as_such(
     levels = torch.randint(0, 2, (8, 8), generator=torch.Generator().manual_seed(0)).mul(255).byte()
     (tmp_path / "pictures").mkdir()
     Image.fromarray(levels.numpy()).save(tmp_path / "pictures" / "a.png")
-    outcome = genlab("evaluate", f"run={own}", "images=pictures", "num_threads=1")
-    assert outcome.code == 0, outcome.errors
+    genlab("evaluate", f"run={own}", "images=pictures", "num_threads=1").checked()
     record = json.loads((own / "likelihoods.json").read_text())
     assert [(measure["name"], measure["kind"]) for measure in record["measures"]] == [
         ("negative_elbo_nats", "upper bound")
@@ -170,8 +166,7 @@ def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
     genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path
 ) -> None:
     own, _ = runs
-    outcome = genlab("sample", f"run={own}", "num_samples=4", "out=drawn")
-    assert outcome.code == 0, outcome.errors
+    genlab("sample", f"run={own}", "num_samples=4", "out=drawn").checked()
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["samples.png"]
     assert list((own / "samples").glob("step_*.png"))
 
@@ -187,8 +182,7 @@ def test_the_commands_to_try_next_name_what_they_need(
     monkeypatch.setenv("GENLAB_ALLOW", allowed)
     node = ("model=draw", "~model", "+model={_target_: my_model.VAE, latent_size: 4}")
     arguments = [word for word in TINY if not word.startswith("model.")]
-    outcome = genlab("train", *node, *arguments, "name=mine", "trainer.max_minutes=1e-9")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("train", *node, *arguments, "name=mine", "trainer.max_minutes=1e-9").checked()
     lines = [shlex.split(line) for line in outcome.output.partition("next:\n")[2].splitlines()]
     needed = [f"PYTHONPATH={tmp_path / 'parts'}:/with a space", "GENLAB_ALLOW=my_vae,my_model"]
     assert [line[-2] for line in lines[:-1]] == ["train", "sample", "evaluate"]

@@ -16,8 +16,7 @@ BEGIN, END = TABLE_MARKS
 def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "run"
     experiment = ["experiment=draw_document", "dataset=digits"]
-    outcome = genlab("train", *experiment, *TINY, f"hydra.run.dir={folder}")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", *experiment, *TINY, f"hydra.run.dir={folder}").checked()
     return folder
 
 
@@ -25,8 +24,7 @@ def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path
 def test_the_table_is_printed_or_written_between_the_markers(
     genlab: Callable[..., Outcome], run_of_an_experiment: Path, tmp_path: Path
 ) -> None:
-    outcome = genlab("report")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("report").checked()
     (line,) = [line for line in outcome.output.splitlines() if line.startswith("| `draw_document` |")]
     assert "`experiment=draw_document dataset=digits" in outcome.output
     assert "3 steps, `dataset=digits`" in line
@@ -34,8 +32,7 @@ def test_the_table_is_printed_or_written_between_the_markers(
     results = tmp_path / "results.md"
     summary = "\n".join(SUMMARY_MARKS)
     results.write_text(f"above\n{summary}\n{BEGIN}\nold\n{END}\nbelow\n")
-    outcome = genlab("report", str(run_of_an_experiment), "--write", "results.md")
-    assert outcome.code == 0, outcome.errors
+    genlab("report", str(run_of_an_experiment), "--write", "results.md").checked()
     written = results.read_text().splitlines()
     assert (written[0], written[-1]) == ("above", "below")
     assert line in written
@@ -60,8 +57,7 @@ def test_what_is_of_no_published_experiment_is_named_and_left_out(
     own = tmp_path / "own" / "experiment" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\nseed: 1\n")
-    outcome = genlab("report", str(trained_run), "--config-dir", str(tmp_path / "own"))
-    assert outcome.code == 0
+    outcome = genlab("report", str(trained_run), "--config-dir", str(tmp_path / "own")).checked()
     assert "| `draw_mnist` |" in outcome.output
     header, run = outcome.errors.splitlines()
     assert header.startswith(f"genlab: left out: {own}: the header lacks")

@@ -15,8 +15,7 @@ from tests.conftest import Outcome
 
 
 def test_draws_everything_that_draw_offers(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
-    outcome = genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / 'a'}")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / 'a'}").checked()
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert {"samples.png", "canvases.gif", "canvases.png", "reconstructions.png", "interpolation.png"} <= names
     assert all(name in outcome.output for name in names)
@@ -69,8 +68,7 @@ def test_without_its_data_a_run_still_draws(
         f"  root: {tmp_path / 'empty'}\n  download: false\n"
     )
     config.write_text(text[:start] + mnist + text[end:])
-    outcome = genlab("sample", f"run={copy}", "num_samples=4", f"out={tmp_path / 'a'}")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("sample", f"run={copy}", "num_samples=4", f"out={tmp_path / 'a'}").checked()
     assert "without pictures of the data: " in outcome.output
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert "samples.png" in names
@@ -118,8 +116,7 @@ def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
     model = ["model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.class_conditional=true"]
     assert genlab("train", *model, *tiny, f"hydra.run.dir={folder}").code == 0
     arguments = [f"run={folder}", "num_samples=20", "given_rows=6", "temperature=0.8", f"out={tmp_path / 'a'}"]
-    outcome = genlab("sample", *arguments)
-    assert outcome.code == 0, outcome.errors
+    genlab("sample", *arguments).checked()
     assert {"samples.png", "film.gif", "class_grid.png", "completions.png", "entropy.png"} <= {
         path.name for path in (tmp_path / "a").iterdir()
     }

@@ -26,7 +26,6 @@ def test_a_device_that_cannot_be_used_is_refused_in_a_line_and_auto_passes_it_ov
 
 @pytest.mark.usefixtures("unusable")
 def test_doctor_names_it_and_goes_on(genlab: Callable[..., Outcome]) -> None:
-    outcome = genlab("doctor")
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab("doctor").checked()
     assert "2 CUDA devices, which this torch (CUDA " in outcome.output
     assert "numerics" in outcome.output

@@ -95,8 +95,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(
         assert again.code == 7
         require_a_line(again.errors)
         (small_disk / "filler").unlink()
-        outcome = genlab("train", f"resume={folder}")
-        assert outcome.code == 0, outcome.errors
+        genlab("train", f"resume={folder}").checked()
         assert checkpoint_of(folder)["step"] == 40
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         assert [json.loads(line)["step"] for line in lines].count(15) == 1
@@ -149,8 +148,7 @@ def test_tensorboards_failure_is_a_warning(
     monkeypatch.setattr(RecordWriter, "write", fail)
     folder = tmp_path / "run"
     with tally.trying(FAULT, "writing TensorBoard's file"):
-        outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={folder}")
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", *TINY["gan"], f"hydra.run.dir={folder}").checked()
         assert "Traceback" not in outcome.errors
         warning = "logger.tensorboard cannot be written ([Errno 28] No space left on device); metrics.jsonl continues"
         assert outcome.output.count(warning) == 1

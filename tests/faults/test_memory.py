@@ -71,8 +71,7 @@ def test_a_shortage_is_a_line_with_a_way_on_that_works(
         assert f"try again: {resume_command(folder)} with {told}" in line
         assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
         assert checkpoint_of(folder)["step"] == 5
-        outcome = genlab(*resume_command(folder).split()[1:], f"trainer.{key}={value}")
-        assert outcome.code == 0, outcome.errors
+        genlab(*resume_command(folder).split()[1:], f"trainer.{key}={value}").checked()
         assert checkpoint_of(folder)["step"] == 40
         settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]
         assert settings | smaller == settings

@@ -151,8 +151,7 @@ def test_every_command_finds_a_run_there(
     genlab: Callable[..., Outcome], odd_run: Path, tally: Tally, command: str
 ) -> None:
     with tally.trying(FAULT, "commands on a folder of Unicode, spaces, commas and brackets"):
-        outcome = genlab(*(word.format(run=odd_run) for word in COMMANDS[command]))
-        assert outcome.code == 0, outcome.errors
+        genlab(*(word.format(run=odd_run) for word in COMMANDS[command])).checked()
 
 
 @pytest.mark.parametrize("name", ["C", "tr_TR.UTF-8", "de_DE.UTF-8"])
@@ -167,8 +166,7 @@ def test_numbers_and_names_do_not_depend_on_the_locale(
         pytest.skip(f"this machine has no locale {name}")
     try:
         with tally.trying(FAULT, "locales"):
-            outcome = genlab("train", *TINY, "hydra.run.dir=run", "trainer.sample_interval=0")
-            assert outcome.code == 0, outcome.errors
+            genlab("train", *TINY, "hydra.run.dir=run", "trainer.sample_interval=0").checked()
             assert "lr: 0.005" in Path("run/config.yaml").read_text(encoding="utf-8")
     finally:
         locale.setlocale(locale.LC_ALL, before)

@@ -169,10 +169,8 @@ def test_another_number_of_threads_is_reported(
 ) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
     with tally.trying(FAULT, "resumptions with other threads, which are reported"):
-        outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4")
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4").checked()
         assert "bitwise" not in outcome.output + outcome.errors
-        outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=5", "num_threads=2")
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=5", "num_threads=2").checked()
         assert "1 thread, now 2" in outcome.output + outcome.errors
         assert "no longer bitwise equal" in outcome.output + outcome.errors

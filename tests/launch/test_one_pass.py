@@ -42,14 +42,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def test_a_run_composes_once(genlab: Callable[..., Outcome], calls: Counter[str]) -> None:
-    outcome = genlab("train", *TINY, *QUIET, "hydra.run.dir=run")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", *TINY, *QUIET, "hydra.run.dir=run").checked()
     # bind: the data set, the model, the logger, the optimiser and the schedule.
     bound = {"bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
     assert calls == {"load_configuration": 1, "_process_config_searchpath": 1, **bound}
     calls.clear()
-    outcome = genlab("train", "resume=run", "trainer.num_steps=2")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "resume=run", "trainer.num_steps=2").checked()
     assert calls["load_configuration"] == 1
     assert calls["load_run"] == 1
 
@@ -71,6 +69,5 @@ def test_a_sweep_of_four_jobs_composes_no_job_twice_where_values_differ_alone(
     number: int,
 ) -> None:
     monkeypatch.setattr(jobs, "_run_and_record", lambda *_: None)
-    outcome = genlab("train", "-m", *TINY, *arguments)
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "-m", *TINY, *arguments).checked()
     assert calls["load_configuration"] == number

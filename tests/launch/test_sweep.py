@@ -137,8 +137,7 @@ def test_a_sweep_keeps_a_table_and_its_resumption_runs_what_is_not_done(
 def test_a_dry_run_of_a_sweep_leaves_its_name_to_the_sweep(genlab: Genlab) -> None:
     arguments = ("train", "-m", *TINY, "trainer.test_at_end=false", "trainer.checkpoint_interval=0", "name=mine")
     assert genlab(*arguments, "seed=0,1,2", "trainer.dry_run=true").code == 0
-    outcome = genlab(*arguments, "seed=3,4", "trainer.num_steps=3")
-    assert outcome.code == 0, outcome.errors
+    genlab(*arguments, "seed=3,4", "trainer.num_steps=3").checked()
     sweep = Path("outputs/sweeps/mine")
     assert [(row["seed"], row["status"]) for row in table(sweep)] == [("3", "finished"), ("4", "finished")]
     runs = sorted(path.parent for path in sweep.glob("*/summary.json"))
@@ -183,8 +182,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[SweepPlan]:
 def test_the_tables_of_the_improved_gan_are_one_command_each(genlab: Genlab, plans: list[SweepPlan]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text(encoding="utf-8")
     for command in re.findall("`genlab (train -m [^`]*)`", page):
-        outcome = genlab(*shlex.split(command))
-        assert outcome.code == 0, outcome.errors
+        genlab(*shlex.split(command)).checked()
     ablation, labels, stacked = (plan.jobs for plan in plans)
     assert ablation is not None
     assert {job[0].removeprefix("experiment=improved_gan_cifar10") for job in ablation} == {
@@ -203,8 +201,7 @@ def test_the_documented_commands_pass_every_check_before_the_first_job(
     commands = [arguments for arguments in documented() if "sweep.resume=" not in " ".join(arguments)]
     assert len(commands) >= 2
     for arguments in commands:
-        outcome = genlab(*arguments)
-        assert outcome.code == 0, outcome.errors
+        genlab(*arguments).checked()
     grid, search = plans[:2]
     assert grid.jobs is not None
     assert len(grid.jobs) == 9
@@ -375,8 +372,7 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
     process.wait()
     sweep = only_sweep(tmp_path)
     first = (sweep / table(sweep)[0]["folder"] / "train.log").read_bytes()
-    resumed = genlab("train", "-m", f"sweep.resume={sweep}")
-    assert resumed.code == 0, resumed.errors
+    resumed = genlab("train", "-m", f"sweep.resume={sweep}").checked()
     rows = table(sweep)
     assert [row["status"] for row in rows] == ["finished", "finished"]
     assert (sweep / rows[0]["folder"] / "train.log").read_bytes() == first
@@ -384,8 +380,7 @@ def test_a_sweep_killed_half_way_is_finished_by_its_resumption_as_if_nothing_had
     log = (sweep / rows[1]["folder"] / "output.log").read_text(encoding="utf-8")
     assert log.count("model     draw, ") == 2, "the second job began once and went on once"
 
-    whole = genlab("train", *TINY, *steps, "model.num_units=8", "seed=1", "hydra.run.dir=whole")
-    assert whole.code == 0
+    genlab("train", *TINY, *steps, "model.num_units=8", "seed=1", "hydra.run.dir=whole").checked()
     best = json.loads((tmp_path / "whole" / "summary.json").read_text(encoding="utf-8"))["best"]
     assert float(rows[1]["value"]) == best["validation/nll_upper_bound_nats"]
 

@@ -32,8 +32,7 @@ def test_callbacks_variables_and_search_paths_of_the_user_work(
     )
     variable = "+hydra.job.env_set.TOLD='${oc.env:ELSEWHERE}'"
     for place in (("--config-dir", "mine"), ("hydra.searchpath=[file://mine]",)):
-        outcome = genlab("models", *place, "hydra/callbacks=told", variable)
-        assert outcome.code == 0, outcome.errors
+        genlab("models", *place, "hydra/callbacks=told", variable).checked()
     assert Path("MARKER").read_text() == "from the environment" * 2
 
 
@@ -50,5 +49,4 @@ def test_any_launcher_and_sweeper_passes_the_preflight_checks(
     genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(application, "run_sweep", lambda *_, **__: None)
-    outcome = genlab("train", "-m", "trainer=smoke", "seed=0,1", *arguments)
-    assert outcome.code == 0, outcome.errors
+    genlab("train", "-m", "trainer=smoke", "seed=0,1", *arguments).checked()

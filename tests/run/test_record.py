@@ -225,8 +225,7 @@ def test_paths_are_kept_absolute(
 
 @pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
 def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
-    outcome = genlab(command)
-    assert outcome.code == 0, outcome.errors
+    outcome = genlab(command).checked()
     assert outcome.output
     assert list(tmp_path.iterdir()) == []
 

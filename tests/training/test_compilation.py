@@ -125,8 +125,7 @@ def test_the_choice_is_kept_in_the_run_folder_and_taken_over(
     )
     for arguments, chooses in ((words, True), ((f"resume={tmp_path / 'run'}", "trainer.num_steps=3"), False)):
         monkeypatch.setattr(compilation, "choice", lambda *_, chooses=chooses, **__: (chooses, "yes, it was measured"))
-        outcome = genlab("train", *arguments, "num_threads=1", "device=cpu")
-        assert outcome.code == 0, outcome.errors
+        outcome = genlab("train", *arguments, "num_threads=1", "device=cpu").checked()
         assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["trainer"]["compile"] is True
         assert ("compile   yes, it was measured" in outcome.output) == chooses
         assert "float32, compiled, 1 thread" in outcome.output

@@ -94,8 +94,7 @@ def test_the_resolved_type_is_what_a_run_shows_keeps_and_resumes_with(
     for capabilities, expected in ((AVX2, "float32"), (AVX2 | {"amx_bf16": True}, "bfloat16")):
         set_cpu(monkeypatch, capabilities)
         folder = tmp_path / expected
-        outcome = genlab("train", *SMALL, *STEPS, f"hydra.run.dir={folder}")
-        assert outcome.code == 0, outcome.errors
+        genlab("train", *SMALL, *STEPS, f"hydra.run.dir={folder}").checked()
         assert kept(folder) == (expected, expected)
         assert columns.pop() == (expected, expected)
         log = (folder / "train.log").read_text()
@@ -104,8 +103,7 @@ def test_the_resolved_type_is_what_a_run_shows_keeps_and_resumes_with(
         assert "times as slow" not in log
 
     set_cpu(monkeypatch, AVX2)
-    outcome = genlab("train", f"resume={tmp_path / 'bfloat16'}", "trainer.num_steps=3")
-    assert outcome.code == 0, outcome.errors
+    genlab("train", f"resume={tmp_path / 'bfloat16'}", "trainer.num_steps=3").checked()
     assert kept(tmp_path / "bfloat16") == ("bfloat16", "bfloat16")
     assert "5 to 14 times as slow as float32" in (tmp_path / "bfloat16" / "train.log").read_text()
 

@@ -139,8 +139,7 @@ def test_measures_are_equal_to_the_last_bit(
             device=CPU,
         )
         assert {name: average.mean for name, average in loaded.items()} == in_memory
-        outcome = genlab("evaluate", f"run={folder}", "samples=false", "num_importance_samples=0")
-        assert outcome.code == 0, outcome.errors
+        genlab("evaluate", f"run={folder}", "samples=false", "num_importance_samples=0").checked()
         record = json.loads(Path(folder, "evaluation.json").read_text())
         assert record["step"] == trainer.step
         measured = {measure["name"]: measure["value"] for measure in record["measures"]}
