@@ -55,7 +55,7 @@ def copied(run: Path, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run", "infogan_run"))])
+@pytest.mark.parametrize("kind", ["trained_run", "exact_run", "cgan_run", "infogan_run"])
 def test_the_ledger_is_that_of_one_process(
     pair: Pair, tmp_path: Path, classifier_run: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:
@@ -102,7 +102,7 @@ def test_given_images_are_dealt_to_processes(pair: Pair, tmp_path: Path, exact_r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["trained_run", *map(slow, ("exact_run", "cgan_run"))])
+@pytest.mark.parametrize("kind", ["trained_run", "exact_run", "cgan_run"])
 def test_pictures_are_those_of_one_process(
     pair: Pair, tmp_path: Path, request: pytest.FixtureRequest, kind: str
 ) -> None:

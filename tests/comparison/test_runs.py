@@ -25,6 +25,11 @@ from genlab.run.measured import record_of
 from tests.comparison.conftest import RunMaker, entry
 
 
+def amend(path: Path, **entries: Any) -> None:
+    """Change entries of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
 def test_a_folder_is_searched_and_each_run_counted_once(make_run: RunMaker, tmp_path: Path) -> None:
     first, second = make_run("digits_draw/one"), make_run("sweeps/then/0_lr-1")
     (first / "samples" / "deeper").mkdir(parents=True)
@@ -81,9 +86,8 @@ def test_the_speed_is_the_median_over_the_log(make_run: RunMaker) -> None:
 
 def test_a_resumed_run_is_repeated_by_all_its_lines(make_run: RunMaker) -> None:
     folder = make_run("a")
-    environment = json.loads((folder / "environment.json").read_text())
     lines = ["genlab train model=draw", "genlab train resume=a trainer.num_steps=5", "genlab train resume=a device=cpu"]
-    (folder / "environment.json").write_text(json.dumps(environment | {"command": lines[-1], "commands": lines}))
+    amend(folder / "environment.json", command=lines[-1], commands=lines)
     assert read_run(folder, name="a").commands == tuple(lines)
     shutil.rmtree(folder / ".hydra")
     assert read_run(folder, name="a").commands == tuple(lines)
@@ -103,17 +107,14 @@ def test_a_resumed_run_is_repeated_by_all_its_lines(make_run: RunMaker) -> None:
 )
 def test_the_cost_is_that_of_all_processes(make_run: RunMaker, told: dict[str, Any], hardware: str) -> None:
     folder = make_run("a")
-    environment = json.loads((folder / "environment.json").read_text())
-    (folder / "environment.json").write_text(json.dumps(environment | told))
+    amend(folder / "environment.json", **told)
     assert read_run(folder, name="a").hardware == hardware
 
 
 def test_a_resumed_run_is_repeated_by_its_first_command_and_those_that_resumed_it(make_run: RunMaker) -> None:
     folder = make_run("a")
-    environment = json.loads((folder / "environment.json").read_text())
-    environment |= {"commands": ["genlab train resume=outputs/a trainer.num_steps=200"], "git": {"commit": "ab" * 20}}
-    environment["git"]["is_dirty"] = True
-    (folder / "environment.json").write_text(json.dumps(environment))
+    commands = ["genlab train resume=outputs/a trainer.num_steps=200"]
+    amend(folder / "environment.json", commands=commands, git={"commit": "ab" * 20, "is_dirty": True})
     run = read_run(folder, name="a")
     assert run.commands == ("genlab train model=draw", "genlab train resume=outputs/a trainer.num_steps=200")
     assert run.commit == "abababa+"
@@ -257,8 +258,7 @@ def test_a_job_that_was_resumed_by_hand_tells_of_itself(
 
 def test_an_evaluation_of_earlier_weights_is_reported(make_run: RunMaker) -> None:
     folder = make_run("a", measures=[entry("nll_nats", 1.0)])
-    record = json.loads((folder / "evaluation.json").read_text()) | {"checkpoint": "last.safetensors"}
-    (folder / "evaluation.json").write_text(json.dumps(record))
+    amend(folder / "evaluation.json", checkpoint="last.safetensors")
     (problem,) = read_run(folder, name="a").problems
     assert "evaluation.json is of step 90, the run is at step 100" in problem
 

@@ -94,10 +94,10 @@ class Forked:
         assert self.process.pid is not None
         return self.process.pid
 
-    def send(self, number: int, *, to_group: bool = False) -> None:
-        """Send a signal to the process, or to all of its group; one that has ended gets none."""
+    def send(self, number: int) -> None:
+        """Send a signal to the process; one that has ended gets none."""
         with contextlib.suppress(ProcessLookupError):
-            (os.killpg if to_group else os.kill)(self.pid, number)
+            os.kill(self.pid, number)
 
     def wait(self, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Wait for the end; a process that does not come to one is killed."""

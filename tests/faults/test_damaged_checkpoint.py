@@ -15,6 +15,7 @@ from tests.faults import hooks
 from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, fork, resume, strays_of
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "5 damage"
 LAST, PREVIOUS = 23, 20
 NAMES = ("last.safetensors", "previous.safetensors")
@@ -67,7 +68,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DAMAGES]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", CASES)
 def test_a_run_resumes_from_the_checkpoint_before(
     tmp_path: Path, genlab: Callable[..., Outcome], whole: Path, stopped: Path, tally: Tally, damage: str
@@ -90,7 +90,6 @@ def test_a_run_resumes_from_the_checkpoint_before(
         assert strays_of(folder) == []
 
 
-@pytest.mark.slow
 def test_both_checkpoints_damaged_end_with_one_line(tmp_path: Path, stopped: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
@@ -105,7 +104,6 @@ def test_both_checkpoints_damaged_end_with_one_line(tmp_path: Path, stopped: Pat
         assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_a_reader_without_digests_would_be_noticed(tmp_path: Path, whole: Path, stopped: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)

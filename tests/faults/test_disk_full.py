@@ -102,10 +102,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_those_before(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("written", "words"),
-    [("metrics", ()), pytest.param("pictures", ("trainer.sample_interval=12",), marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("written", "words"), [("metrics", ()), ("pictures", ("trainer.sample_interval=12",))])
 def test_numbers_and_pictures_that_do_not_fit_stop_the_run_too(
     genlab: Genlab,
     small_disk: Path,
@@ -131,7 +128,7 @@ def test_numbers_and_pictures_that_do_not_fit_stop_the_run_too(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_records", [9, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_records", [9, 0])
 def test_tensorboards_failure_is_a_warning(
     genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, num_records: int
 ) -> None:

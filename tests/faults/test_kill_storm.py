@@ -109,7 +109,7 @@ def test_a_storm_of_kills_costs_time_only(
     [
         pytest.param(partial(hooks.signalled_at, 3, signal.SIGKILL), id="in step 3"),
         *(
-            pytest.param(partial(hooks.killed_in_saving, point), id=f"point {point}", marks=pytest.mark.slow)
+            pytest.param(partial(hooks.killed_in_saving, point), id=f"point {point}")
             for point in range(1, POINTS_OF_A_SAVE + 1)
         ),
     ],

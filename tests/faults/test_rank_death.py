@@ -29,6 +29,7 @@ from tests.faults.harness import (
 from tests.faults.harness import run as run_to_end
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "7 rank death"
 NOTE = "happened"
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +178,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return Runs()
 
 
-@pytest.mark.slow
 def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally: Tally) -> None:
     """The quick form of the two tests below, without the comparison with an undisturbed run."""
     folder = tmp_path / "run"
@@ -205,7 +205,6 @@ def test_a_run_lives_through_a_death_and_stops_on_request(tmp_path: Path, tally:
         assert steps[:3] == [5, 10, 15]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "step", "fault", "family"),
     [
@@ -224,7 +223,6 @@ def test_all_go_on_from_the_last_checkpoint_as_if_none_had_died(
         assert_runs_equal(whole[family], folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 20, 39])
 def test_whenever_it_dies(tmp_path: Path, whole: dict[str, Path], tally: Tally, step: int) -> None:
     """Also before the first checkpoint, where the second attempt begins anew in the same folder."""
@@ -236,7 +234,6 @@ def test_whenever_it_dies(tmp_path: Path, whole: dict[str, Path], tally: Tally, 
         assert_runs_equal(whole["draw"], folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_resumption_begins_anew_what_had_no_checkpoint(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str
@@ -256,7 +253,6 @@ def test_a_resumption_begins_anew_what_had_no_checkpoint(
         assert_runs_equal(whole["draw"], folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", OF_ONE)
 @pytest.mark.parametrize(("way", "step"), MOMENTS)
 def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way: str, step: int, fault: str) -> None:
@@ -279,7 +275,6 @@ def test_without_restarts_all_end_and_say_why(tmp_path: Path, tally: Tally, way:
             assert ("Traceback" in log) == (fault == "an error")  # a bug in a process that keeps no log of its own
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["kill -9", "a hang"])
 @pytest.mark.parametrize("place", ["evaluation", "pictures"])
 def test_what_happens_between_steps_is_noticed_too(tmp_path: Path, tally: Tally, place: str, fault: str) -> None:
@@ -293,7 +288,6 @@ def test_what_happens_between_steps_is_noticed_too(tmp_path: Path, tally: Tally,
         assert (summary["status"], summary["step"]) == ("failed", 20)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "sample"])
 def test_a_death_ends_a_command_on_a_run(tmp_path: Path, tally: Tally, command: str) -> None:
     folder = tmp_path / "run"
@@ -316,7 +310,6 @@ def test_a_death_ends_a_command_on_a_run(tmp_path: Path, tally: Tally, command: 
         assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("way", "step"), MOMENTS)
 def test_the_death_of_the_first_is_written_down_by_others(tmp_path: Path, tally: Tally, way: str, step: int) -> None:
     folder = tmp_path / "run"
@@ -328,7 +321,6 @@ def test_the_death_of_the_first_is_written_down_by_others(tmp_path: Path, tally:
         assert (summary["status"], "process" in str(summary["reason"])) == ("failed", True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [*(["SIGTERM"] * 5), "SIGINT", "SIGHUP"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_stop_reaches_all_at_one_step_and_the_run_resumes(
@@ -352,7 +344,6 @@ def test_a_stop_reaches_all_at_one_step_and_the_run_resumes(
         assert_runs_equal(whole["draw"], folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path, whole: dict[str, Path], tally: Tally, way: str) -> None:
     folder = tmp_path / "run"
@@ -366,7 +357,6 @@ def test_a_killed_launcher_leaves_no_orphans(tmp_path: Path, whole: dict[str, Pa
         assert checkpoint_of(folder)["step"] == summary_of(folder)["step"]
 
 
-@pytest.mark.slow
 def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with (
@@ -384,7 +374,6 @@ def test_usr1_saves_and_goes_on(tmp_path: Path, tally: Tally) -> None:
         assert process.wait(LIMIT_SECONDS) == 143
 
 
-@pytest.mark.slow
 def test_a_sweep_starts_its_jobs_in_several_processes(tmp_path: Path, tally: Tally) -> None:
     with tally.trying(FAULT, "jobs of a sweep over the number of processes", count=2):
         line = [*("genlab", "train", "-m"), *TINY["draw"], "trainer.devices=1,2", f"hydra.sweep.dir={tmp_path / 's'}"]
@@ -398,7 +387,6 @@ def test_a_sweep_starts_its_jobs_in_several_processes(tmp_path: Path, tally: Tal
         assert processes_of(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_a_restart_that_forgets_its_run_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["kill -9"])
     with (plan / "sitecustomize.py").open("a") as file:
@@ -409,7 +397,6 @@ def test_a_restart_that_forgets_its_run_would_be_noticed(tmp_path: Path, tally: 
     tally.wrong_variant_noticed(FAULT, "a restart as a fresh start")
 
 
-@pytest.mark.slow
 def test_processes_that_do_not_watch_their_launcher_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     code = "from genlab.launch import worker\nworker._leave_with = lambda launcher: None\n"
     folder = tmp_path / "run"
@@ -422,7 +409,6 @@ def test_processes_that_do_not_watch_their_launcher_would_be_noticed(tmp_path: P
     tally.wrong_variant_noticed(FAULT, "no eye on the launcher")
 
 
-@pytest.mark.slow
 def test_the_usual_timeout_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     plan = planted(tmp_path / "plan", rank=1, act=OF_ONE["a hang"])

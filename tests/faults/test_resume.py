@@ -17,6 +17,7 @@ from tests.faults import hooks
 from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, fork, resume
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "1 resume"
 STEPS_PER_EPOCH = 10
 NUM_STEPS = 40
@@ -71,7 +72,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> None:
     gan, draw = (set(leaves(checkpoint_of(whole[family]))) for family in ("gan", "draw"))
     for part in ("/model.", "/average.", "/optimizer.generator.generator.", "/phases/discrim"):
@@ -81,7 +81,6 @@ def test_what_is_compared_holds_every_kind_of_state(whole: dict[str, Path]) -> N
     assert any(name.startswith("/average.") for name in draw)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("family", "moment"), CASES)
 def test_a_fresh_process_resumes_to_the_last_bit(
     tmp_path: Path, whole: dict[str, Path], tally: Tally, family: str, moment: str
@@ -92,7 +91,6 @@ def test_a_fresh_process_resumes_to_the_last_bit(
         assert delivered(cut) == delivered(whole[family])
 
 
-@pytest.mark.slow
 def test_every_image_comes_once_an_epoch_over_any_number_of_restarts(
     tmp_path: Path, whole: dict[str, Path], tally: Tally
 ) -> None:
@@ -113,7 +111,6 @@ def test_every_image_comes_once_an_epoch_over_any_number_of_restarts(
         assert_runs_equal(whole["gated_pixelcnn"], folder)
 
 
-@pytest.mark.slow
 def test_noise_that_depends_on_the_process_would_be_noticed(tmp_path: Path, tally: Tally) -> None:
     words = (*TINY["draw"], *WORDS)
     naive = undisturbed(tmp_path / "whole", words, hooks.seeded_once)

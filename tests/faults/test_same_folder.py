@@ -20,6 +20,7 @@ from tests.faults.harness import TINY, Forked, checkpoint_of, fork, resume, seco
 from tests.faults.hooks import note_time
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "11 same folder"
 NUM_STARTS = 6
 LIMIT_SECONDS = 5 * 3
@@ -44,7 +45,6 @@ def start_together(place: Path) -> list[Forked]:
     return [fork(*SHORT, folder=place / str(number), hook=hook, names_folder=False) for number in range(NUM_STARTS)]
 
 
-@pytest.mark.slow
 def test_starts_at_the_same_instant_have_a_folder_and_a_number_each(tmp_path: Path, tally: Tally) -> None:
     started = start_together(tmp_path)
     with ended(started), tally.trying(FAULT, "starts at the same instant", count=NUM_STARTS):
@@ -54,7 +54,6 @@ def test_starts_at_the_same_instant_have_a_folder_and_a_number_each(tmp_path: Pa
         assert [checkpoint_of(folder)["step"] for folder in folders] == [2] * NUM_STARTS
 
 
-@pytest.mark.slow
 def test_the_wrong_variant_of_the_name_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:
@@ -65,7 +64,6 @@ def test_the_wrong_variant_of_the_name_is_noticed(
     tally.wrong_variant_noticed(FAULT, "a number looked up and not taken")
 
 
-@pytest.mark.slow
 def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     words = (*ENDLESS, f"hydra.run.dir={folder}")
@@ -98,7 +96,6 @@ def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally:
             assert checkpoint_of(folder)["step"] == num_steps
 
 
-@pytest.mark.slow
 def test_the_wrong_variant_of_the_lock_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally
 ) -> None:

@@ -11,6 +11,7 @@ from tests.conftest import Outcome
 from tests.faults.harness import run
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "16 secrets and permissions"
 CANARY = "canary-4f1b9c27"
 TINY = (
@@ -37,10 +38,7 @@ LINES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["a run that fails", *(pytest.param(name, marks=pytest.mark.slow) for name in ("a run", "a sweep"))]
-)
+@pytest.mark.parametrize("name", LINES)
 def test_nothing_of_the_environment_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally, name: str
 ) -> None:
@@ -54,7 +52,6 @@ def test_nothing_of_the_environment_is_written(
         assert CANARY not in result.stdout + result.stderr
 
 
-@pytest.mark.slow
 def test_what_is_asked_for_would_be_found(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
     """The search itself: what a user writes into the configuration by hand does stand in the run."""
     assert genlab("train", *TINY, f"dataset.root={CANARY}", "dataset=mnist").code != 0
@@ -70,7 +67,6 @@ def private() -> Iterator[None]:
     os.umask(before)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("private")
 def test_files_and_folders_follow_the_umask(
     genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +93,6 @@ def test_files_and_folders_follow_the_umask(
         assert {name: oct(mode) for name, mode in modes.items() if mode & (stat.S_IRWXG | stat.S_IRWXO)} == {}
 
 
-@pytest.mark.slow
 def test_the_common_umask_lets_others_read(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
     """The same look sees permissions where there are some."""
     before = os.umask(0o022)

@@ -28,6 +28,7 @@ from tests.faults.harness import (
 )
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "6 signals"
 WORDS = TINY["draw"]
 POINTS_OF_THE_FIRST_SAVE = 16
@@ -61,16 +62,10 @@ def assert_saved_and_resumable(
     assert_runs_equal(whole, folder)
 
 
-def cases(
-    *quick: tuple[object, ...], points: tuple[int, ...], signals: tuple[signal.Signals, ...] = tuple(CODES)
-) -> list[object]:
-    """Every signal to the process and to its group at every point; those that are not quick are slow."""
-    every = itertools.product(*([signals] if signals else []), ("process", "group"), points)
-    return [pytest.param(*case, marks=() if case in quick else pytest.mark.slow) for case in every]
+WHOM = ("process", "group")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "whom", "step"), cases((signal.SIGHUP, "process", 13), points=(13, 29, 38)))
+@pytest.mark.parametrize(("number", "whom", "step"), [*itertools.product(CODES, WHOM, (13, 29, 38))])
 def test_a_signal_within_a_step(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, step: int
 ) -> None:
@@ -81,8 +76,7 @@ def test_a_signal_within_a_step(
 
 
 # In the header of the checkpoint of step 5, in its digest, and in its tensors.
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "whom", "point"), cases((signal.SIGTERM, "process", 12), points=(1, 7, 12)))
+@pytest.mark.parametrize(("number", "whom", "point"), [*itertools.product(CODES, WHOM, (1, 7, 12))])
 def test_a_signal_within_a_save(
     tmp_path: Path, whole: Path, tally: Tally, number: signal.Signals, whom: str, point: int
 ) -> None:
@@ -92,8 +86,7 @@ def test_a_signal_within_a_save(
         assert_saved_and_resumable(folder, whole, code=CODES[number], hook=hook, steps=(5, 6))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("point", [7, *(pytest.param(p, marks=pytest.mark.slow) for p in (1, 11, 14))])
+@pytest.mark.parametrize("point", [7, 1, 11, 14])
 def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
     tmp_path: Path, whole: Path, tally: Tally, point: int
 ) -> None:
@@ -113,15 +106,14 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
         assert strays_of(folder) == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("whom", "step"), cases(("process", 7), signals=(), points=(7, 13, 29)))
+@pytest.mark.parametrize(("whom", "step"), [*itertools.product(WHOM, (7, 13, 29))])
 def test_usr1_saves_and_goes_on(tmp_path: Path, whole: Path, tally: Tally, whom: str, step: int) -> None:
     with tally.trying(FAULT, f"SIGUSR1 to the {whom} within a step"):
         saves = partial(hooks.signalled_at, step, signal.SIGUSR1, to_group=whom == "group")
         assert_saved_on_request(tmp_path / "run", whole, "trainer.checkpoint_interval=0", saves=saves, step=step)
 
 
-@pytest.mark.parametrize(("whom", "point"), cases(signals=(), points=(1, 7, 12)))
+@pytest.mark.parametrize(("whom", "point"), [*itertools.product(WHOM, (1, 7, 12))])
 def test_usr1_within_a_save_saves_once_more(tmp_path: Path, whole: Path, tally: Tally, whom: str, point: int) -> None:
     with tally.trying(FAULT, f"SIGUSR1 to the {whom} within a save"):
         saves = partial(hooks.signalled_in_saving, point, signal.SIGUSR1, to_group=whom == "group")
@@ -144,7 +136,6 @@ def lines_logged(folder: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-@pytest.mark.slow
 def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "SIGTERM from outside to python -m genlab"):
@@ -161,7 +152,6 @@ def test_from_outside_on_the_program_as_a_user_starts_it(tmp_path: Path, tally: 
         assert errors.splitlines()[-1].endswith(f"; saved; to resume: {resume_command(folder)}")
 
 
-@pytest.mark.slow
 def test_a_process_that_takes_its_time_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     signalled = partial(hooks.signalled_at, 3, signal.SIGTERM, note=note_of(folder))
@@ -171,7 +161,6 @@ def test_a_process_that_takes_its_time_would_be_noticed(tmp_path: Path, whole: P
     tally.wrong_variant_noticed(FAULT, "twelve seconds before the save")
 
 
-@pytest.mark.slow
 def test_a_process_that_does_not_listen_would_be_noticed(tmp_path: Path, whole: Path, tally: Tally) -> None:
     hook = partial(hooks.together, hooks.listening_to_nothing, partial(hooks.signalled_at, 13, signal.SIGTERM))
     with pytest.raises(AssertionError):

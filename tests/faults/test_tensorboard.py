@@ -24,6 +24,7 @@ from tests.faults import hooks
 from tests.faults.harness import TINY, checkpoint_of, environment, fork, resume
 from tests.faults.tally import Tally
 
+pytestmark = pytest.mark.slow
 FAULT = "12 TensorBoard"
 DAY = 86400.0
 Curves = dict[str, list[tuple[int, float]]]
@@ -109,7 +110,6 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_every_step_stands_once(crashed: Path, tally: Tally) -> None:
     with tally.trying(FAULT, "crashes read by EventAccumulator, the clock a day back", count=3):
         truth = in_metrics(crashed)
@@ -120,7 +120,6 @@ def test_every_step_stands_once(crashed: Path, tally: Tally) -> None:
         assert in_accumulator(crashed) == truth
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("load_fast", [True, False])
 def test_every_step_stands_once_on_the_page(crashed: Path, tally: Tally, load_fast: bool) -> None:
     with tally.trying(FAULT, f"crashes on the page, load_fast={str(load_fast).lower()}", count=3):
@@ -128,7 +127,6 @@ def test_every_step_stands_once_on_the_page(crashed: Path, tally: Tally, load_fa
         assert in_web(crashed, load_fast=load_fast, expected=truth) == truth
 
 
-@pytest.mark.slow
 def test_a_run_that_was_finished_measures_its_test_again_and_shows_it_once(tmp_path: Path, tally: Tally) -> None:
     folder = tmp_path / "run"
     with tally.trying(FAULT, "resumptions of a finished run"):
@@ -155,7 +153,6 @@ def logged_with_overlap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             log.close(succeeded=True)
 
 
-@pytest.mark.slow
 def test_wrong_variants_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     logged_with_overlap(tmp_path / "right", monkeypatch)
     assert in_accumulator(tmp_path / "right") == in_metrics(tmp_path / "right")

@@ -277,6 +277,14 @@ def test_values_of_other_data_are_warned_of_once(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out == ""
 
 
+def planned(folder: Path, *arguments: str) -> Search:
+    register_resolvers()
+    line = [*arguments, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
+    with open_composer("train", config_dir=None) as composer:
+        whole = composer.compose(line, is_sweep=True)
+    return planned_search(whole, line, folder)
+
+
 def test_more_may_be_better(tmp_path: Path) -> None:
     study = Bench(tmp_path / "s", bowl).search(*SPACE, minimize=False, n_trials=3)
     assert study.best_value == max(trial.value for trial in study.trials)
@@ -298,11 +306,7 @@ def test_more_may_be_better(tmp_path: Path) -> None:
 def test_the_direction_is_that_of_the_declaration_unless_it_is_given(
     tmp_path: Path, arguments: tuple[str, ...], minimize: bool
 ) -> None:
-    register_resolvers()
-    line = [*arguments, "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)"]
-    with open_composer("train", config_dir=None) as composer:
-        whole = composer.compose(line, is_sweep=True)
-    assert planned_search(whole, line, tmp_path)._comparison.minimize is minimize
+    assert planned(tmp_path, *arguments)._comparison.minimize is minimize
 
 
 class Dark(Sampling):
@@ -431,11 +435,7 @@ def test_a_resumed_search_repeats_jobs_that_were_cut_short_and_no_others(tmp_pat
 def test_as_many_trials_are_proposed_at_once_as_the_launcher_runs(
     tmp_path: Path, launcher: tuple[str, ...], num: int
 ) -> None:
-    register_resolvers()
-    line = ["model=draw", "hydra/sweeper=tpe", "optimizer.default.lr=interval(0.001,0.01)", *launcher]
-    with open_composer("train", config_dir=None) as composer:
-        whole = composer.compose(line, is_sweep=True)
-    assert planned_search(whole, line, tmp_path)._settings.n_jobs == num
+    assert planned(tmp_path, "model=draw", *launcher)._settings.n_jobs == num
 
 
 @pytest.mark.parametrize(

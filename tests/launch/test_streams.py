@@ -114,9 +114,7 @@ def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "opened", [vanished_terminal, *(pytest.param(name, marks=pytest.mark.slow) for name in (without_reader, full_disk))]
-)
+@pytest.mark.parametrize("opened", [vanished_terminal, without_reader, full_disk])
 def test_training_goes_on_and_finishes(tmp_path: Path, opened: Callable[[], int]) -> None:
     hook = partial(hooks.output_to, opened)
     ended = fork(*TINY["draw"], "trainer.num_steps=6", folder=tmp_path / "run", hook=hook).wait()

@@ -40,5 +40,6 @@ def test_a_job_clears_nothing_of_others(genlab: Callable[..., Outcome], launcher
     Path("sweep/0").mkdir(parents=True)
     Path("sweep/0/book").write_text("of a life")
     outcome = genlab(*SWEEP, "hydra.sweep.subdir=${hydra:job.num}", *launcher)
-    outcome.assert_error(2, "hydra.sweep.subdir must name new or empty folders, got sweep/0")
+    assert outcome.code == 2
+    assert "hydra.sweep.subdir must name new or empty folders, got sweep/0" in outcome.errors
     assert Path("sweep/0/book").read_text() == "of a life"

@@ -141,14 +141,11 @@ def together(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
     return cache(lambda family: pair.run(train, tmp_path_factory.mktemp(family), FAMILIES[family], {}))
 
 
-QUICK = ("draw",)
 TOLERANCE = 1e-4
 """Of float32 and five steps; the largest difference seen is 1e-5, of batch normalisation over few images."""
 
 
-@pytest.mark.parametrize(
-    "family", [family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
-)
+@pytest.mark.parametrize("family", thinned(FAMILIES, len(FAMILIES)))
 def test_two_processes_train_as_one(
     family: str, together: Callable[[str], list[Trained]], alone: Callable[[str], Trained]
 ) -> None:
@@ -190,13 +187,7 @@ WRONG = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        mistake if family in QUICK else pytest.param(mistake, marks=pytest.mark.slow)
-        for mistake, (family, _) in WRONG.items()
-    ],
-)
+@pytest.mark.parametrize("mistake", WRONG)
 def test_a_mistake_would_be_noticed(mistake: str, pair: Pair, alone: Callable[[str], Trained], tmp_path: Path) -> None:
     family, patches = WRONG[mistake]
     runs = pair.run(train, tmp_path / "two", FAMILIES[family], patches)
@@ -228,7 +219,6 @@ def train_users_model(folder: Path) -> tuple[list[Tensor], list[Tensor], dict[st
     return model.noise, model.order, model.state_dict()
 
 
-@pytest.mark.slow
 def frozen_weight_after_an_update() -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     frozen, trained = nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 4)
@@ -276,7 +266,7 @@ def test_resume_in_the_same_processes_is_bitwise(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("from_two", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("from_two", [True, False])
 def test_another_number_of_processes_resumes_with_a_warning(
     from_two: bool,
     pair: Pair,
@@ -384,9 +374,7 @@ SHARDED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family", [family if family == "dcgan" else pytest.param(family, marks=pytest.mark.slow) for family in SHARDED]
-)
+@pytest.mark.parametrize("family", SHARDED)
 def test_sharded_weights_train_as_whole_ones(family: str, pair: Pair, tmp_path: Path) -> None:
     reference = train(tmp_path / "one", SHARDED[family], {})
     arguments = (*SHARDED[family], "trainer.sharding=fsdp2", "trainer.sample_interval=5")

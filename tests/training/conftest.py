@@ -31,17 +31,16 @@ from genlab.types import UNLABELLED, Batch, Loss, Phase
 class TinyGAN(GenerativeModel):
     selection_measure = "gap_nats"
 
-    def __init__(self, *, generator_repeats: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(5)
         self.generator = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16))
         self.discriminator = nn.Sequential(nn.Linear(16, 16), nn.Dropout(0.3), nn.LeakyReLU(0.2), nn.Linear(16, 1))
-        self._repeats = generator_repeats
 
     def phases(self) -> tuple[Phase, ...]:
         return (
             Phase(name="discriminator", modules=(self.discriminator,), loss=self.discriminator_loss, repeats=2),
-            Phase(name="generator", modules=(self.generator,), loss=self.generator_loss, repeats=self._repeats),
+            Phase(name="generator", modules=(self.generator,), loss=self.generator_loss),
         )
 
     def fakes(self, num: int) -> torch.Tensor:

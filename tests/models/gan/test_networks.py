@@ -63,6 +63,7 @@ DISCRIMINATORS: dict[str, Callable[..., DiscriminatorNetwork]] = {
     "r3gan": functools.partial(R3GANDiscriminator, channels=6, group_size=3, blocks_per_stage=1),
     "cgan": functools.partial(CGANDiscriminator, image_units=4, class_units=3, joint_units=6, dropout=0.5),
 }
+PLAIN = {"normalization": None, "normalizes_output_weights": False}
 SIZES = [(12, 8), (4, 4), (8, 8), (8, 32), (16, 16), (28, 28), (32, 32), (64, 64)]
 SHAPES = [(channels, *size) for channels in (3, 1) for size in SIZES]
 
@@ -77,25 +78,11 @@ def make_assignment_generator() -> AssignmentGenerator:
 
 def test_the_assignments_counts_of_parameters() -> None:
     """CS231n's own checks: noise of 4, images of 28x28."""
-    mlp = MLPDiscriminator(
-        spec=mnist(),
-        num_conditions=0,
-        hidden=[256, 256],
-        leak=0.01,
-        input_noise=0.0,
-        hidden_noise=0.0,
-    )
+    mlp = DISCRIMINATORS["mlp"](spec=mnist(), num_conditions=0, hidden=[256, 256])
     assert num_parameters(make_discriminator(mlp)) == 267_009
-    wide = MLPGenerator(
-        spec=mnist(),
-        num_inputs=4,
-        hidden=[1024, 1024],
-        activation=nn.ReLU,
-        normalization=None,
-        normalizes_output_weights=False,
-    )
+    wide = GENERATORS["mlp"](spec=mnist(), num_inputs=4, hidden=[1024, 1024], **PLAIN)
     assert num_parameters(wide) == 1_858_320
-    convolutional = AssignmentDiscriminator(spec=mnist(), num_conditions=0, leak=0.01)
+    convolutional = DISCRIMINATORS["assignment"](spec=mnist(), num_conditions=0)
     assert num_parameters(make_discriminator(convolutional)) == 1_102_721
     assert num_parameters(make_assignment_generator()) == 6_580_801
 
@@ -209,10 +196,8 @@ def test_halvings_end_at_a_small_or_an_odd_side() -> None:
 
 def test_dcgans_channels_grow_to_eight_times_as_in_the_paper_and_no_further() -> None:
     spec = make_spec(height=256, width=256, channels=3)
-    generator = DCGANGenerator(spec=spec, num_inputs=2, channels=2, normalization=BatchNorm2d)
-    discriminator = DCGANDiscriminator(
-        spec=spec, num_conditions=0, channels=2, num_hidden=None, normalization=BatchNorm2d, leak=0.2
-    )
+    generator = GENERATORS["dcgan"](spec=spec, num_inputs=2)
+    discriminator = DISCRIMINATORS["dcgan"](spec=spec, num_conditions=0)
     assert generator.shape == (16, 4, 4)
     assert [m.out_channels for m in generator.layers if isinstance(m, nn.ConvTranspose2d)] == [16, 16, 8, 4, 2, 3]
     assert [m.out_channels for m in discriminator.layers if isinstance(m, nn.Conv2d)] == [2, 4, 8, 16, 16, 16]
@@ -221,15 +206,8 @@ def test_dcgans_channels_grow_to_eight_times_as_in_the_paper_and_no_further() ->
 def test_dcgans_five_rules() -> None:
     """Radford et al. 2015, section 3: strides, not pooling; no hidden linear layer; batch norm and ReLUs."""
     spec = make_spec(height=64, width=64, channels=3)
-    generator = DCGANGenerator(spec=spec, num_inputs=100, channels=128, normalization=BatchNorm2d)
-    discriminator = DCGANDiscriminator(
-        spec=spec,
-        num_conditions=0,
-        channels=128,
-        num_hidden=None,
-        normalization=BatchNorm2d,
-        leak=0.2,
-    )
+    generator = GENERATORS["dcgan"](spec=spec, num_inputs=100, channels=128)
+    discriminator = DISCRIMINATORS["dcgan"](spec=spec, num_conditions=0, channels=128)
     modules = [*generator.modules(), *discriminator.modules()]
     assert not any(isinstance(module, nn.MaxPool2d | nn.AvgPool2d) for module in modules)
     assert not any(isinstance(module, nn.Linear) for module in discriminator.modules())
@@ -279,22 +257,8 @@ def test_initial_values(layer: nn.Module) -> None:
 
 def test_xavier_values_reach_the_fully_connected_networks() -> None:
     for network in (
-        MLPGenerator(
-            spec=mnist(),
-            num_inputs=96,
-            hidden=[300, 200],
-            activation=nn.ReLU,
-            normalization=None,
-            normalizes_output_weights=False,
-        ),
-        MLPDiscriminator(
-            spec=mnist(),
-            num_conditions=0,
-            hidden=[300, 200],
-            leak=0.01,
-            input_noise=0.0,
-            hidden_noise=0.0,
-        ),
+        GENERATORS["mlp"](spec=mnist(), num_inputs=96, hidden=[300, 200], **PLAIN),
+        DISCRIMINATORS["mlp"](spec=mnist(), num_conditions=0, hidden=[300, 200]),
     ):
         for layer in network.modules():
             if isinstance(layer, nn.Linear):
@@ -338,14 +302,8 @@ def test_conditions_become_constant_channels() -> None:
 
 
 def test_noise_stands_before_every_layer_in_training_alone_and_leaves_the_matched_features_clean() -> None:
-    network = MLPDiscriminator(
-        spec=make_spec(),
-        num_conditions=0,
-        hidden=[8, 7, 6],
-        leak=0.0,
-        input_noise=0.3,
-        hidden_noise=0.5,
-    )
+    noise = {"input_noise": 0.3, "hidden_noise": 0.5}
+    network = DISCRIMINATORS["mlp"](spec=make_spec(), num_conditions=0, hidden=[8, 7, 6], leak=0.0, **noise)
     layers = list(network.layers)
     noisy = [layer.std for layer in layers if isinstance(layer, GaussianNoiseLayer)]
     assert noisy == [0.3, 0.5, 0.5]

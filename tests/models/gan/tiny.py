@@ -60,10 +60,8 @@ class ScaledPixels(FlatPixels):
         return super().forward(images, conditions) * conditions.prod(1, keepdim=True)
 
 
-def make_discriminator(network: DiscriminatorNetwork, *, num_outputs: int = 1) -> Discriminator:
-    return Discriminator(
-        network, feature_layer=nn.Identity(), num_joint_features=network.num_features, num_outputs=num_outputs
-    )
+def make_discriminator(network: DiscriminatorNetwork) -> Discriminator:
+    return Discriminator(network, feature_layer=nn.Identity(), num_joint_features=network.num_features, num_outputs=1)
 
 
 def make_updates(model: GAN, *, lr: float = 1e-2, **settings: Any) -> list[PhaseUpdate]:
