@@ -4,7 +4,6 @@ The process of the sweep knows the machine, and the parent process of each job t
 between them, so environment variables, which all its workers inherit, describe the machine.
 """
 
-import fcntl
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 from genlab.config.compose import Composed
@@ -120,11 +120,8 @@ def own_devices(job: Mapping[str, Any], folder: Path) -> Iterator[dict[str, str]
 
 def _lock(path: Path, locks: ExitStack, *, wait: bool) -> bool:
     """Lock a file until the stack is left; return False if another process has locked it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(descriptor)
+        locks.enter_context(FileLock(path, timeout=-1 if wait else 0))
+    except Timeout:
         return False
-    locks.callback(os.close, descriptor)
     return True

@@ -96,10 +96,7 @@ BOTH = [*TYPOS, *ELSEWHERE]
 def test_a_typo_and_a_line_as_other_tools_take_it_are_answered_with_what_works(
     genlab: Genlab, tmp_path: Path, words: list[str], suggestion: str
 ) -> None:
-    outcome = genlab(*words)
-    assert outcome.code == 2
-    assert len(outcome.errors.splitlines()) == 1, outcome.errors
-    assert f"did you mean '{suggestion}'?" in outcome.errors
+    genlab(*words).assert_error(2, f"did you mean '{suggestion}'?")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -315,10 +312,7 @@ OUT_OF_RANGE = [
 def test_a_value_out_of_its_range_is_refused_before_a_folder_is_made(
     genlab: Genlab, tmp_path: Path, override: str, message: str
 ) -> None:
-    outcome = genlab("train", override)
-    assert outcome.code == 2
-    assert len(outcome.errors.splitlines()) == 1, outcome.errors
-    assert message in outcome.errors
+    genlab("train", override).assert_error(2, message)
     assert list(tmp_path.iterdir()) == []
 
 

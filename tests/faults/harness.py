@@ -108,6 +108,12 @@ class Forked:
         code = self.process.exitcode
         return subprocess.CompletedProcess("genlab", code, self.output.read_text(), self.errors.read_text())
 
+    def succeed(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the end, and assert that it is a success."""
+        ended = self.wait()
+        assert ended.returncode == 0, ended.stderr
+        return ended
+
 
 def fork(
     *words: str,

@@ -137,8 +137,7 @@ def test_what_the_rules_take_has_the_right_levels(tmp_path: Path, tally: Tally) 
     means, bad = write_all(tmp_path / "files")
     words = ("dataset.on_error=skip", f"dataset.max_skipped={len(bad)}")
     with tally.trying(FAULT, "kinds of file, those the rules take", count=len(means)):
-        run = fork(*words_of_folder(tmp_path / "files", tmp_path / "cache"), *words, folder=tmp_path / "run").wait()
-        assert run.returncode == 0, run.stderr
+        run = fork(*words_of_folder(tmp_path / "files", tmp_path / "cache"), *words, folder=tmp_path / "run").succeed()
         assert all(f"\n  {name} " in run.stdout for name in bad)
         (levels,) = (tmp_path / "cache").rglob("images.u8")
         images = np.fromfile(levels, dtype=np.uint8).reshape(len(means), SIDE * SIDE)

@@ -81,8 +81,7 @@ def test_a_run_resumes_from_the_checkpoint_before(
         (line,) = outcome.errors.splitlines()
         assert "last.safetensors" in line
     with tally.trying(FAULT, "damaged newest checkpoints"):
-        ended = resume(folder).wait()
-        assert ended.returncode == 0, ended.stderr
+        ended = resume(folder).succeed()
         (warning,) = [line for line in ended.stdout.splitlines() if "resuming from" in line]
         assert "last.safetensors" in warning
         assert f"resuming from previous.safetensors (step {PREVIOUS})" in warning

@@ -124,8 +124,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
         stray = folder / "samples" / "of_the_first_attempt.png"
         stray.parent.mkdir(exist_ok=True)
         stray.touch()
-        ended = resume(folder).wait()
-        assert ended.returncode == 0, ended.stderr
+        ended = resume(folder).succeed()
         assert ("has no checkpoint yet: it begins anew" in ended.stdout) != has_checkpoint
         assert stray.exists() == has_checkpoint
         assert_runs_equal(whole, folder)

@@ -36,8 +36,7 @@ def delivered(folder: Path) -> list[tuple[int, list[int], str]]:
 
 def undisturbed(folder: Path, words: Sequence[str], *more_hooks: hooks.Hook) -> Path:
     watched = partial(hooks.together, partial(hooks.witnessed, witness(folder)), *more_hooks)
-    ended = fork(*words, folder=folder, hook=watched).wait()
-    assert ended.returncode == 0, ended.stderr
+    fork(*words, folder=folder, hook=watched).succeed()
     return folder
 
 
@@ -47,8 +46,7 @@ def stopped_and_resumed(folder: Path, words: Sequence[str], *more_hooks: hooks.H
     ended = fork(*words, folder=folder, hook=stopping).wait()
     assert ended.returncode == 143, ended.stderr
     assert checkpoint_of(folder)["step"] == stop
-    ended = resume(folder, hook=partial(hooks.together, *watched)).wait()
-    assert ended.returncode == 0, ended.stderr
+    resume(folder, hook=partial(hooks.together, *watched)).succeed()
     return folder
 
 

@@ -91,8 +91,7 @@ def test_one_of_many_gets_a_folder_and_its_death_frees_it(tmp_path: Path, tally:
             owner.send(signal.SIGKILL)
             owner.process.join()
             num_steps = int(str(checkpoint_of(folder)["step"])) + 5
-            restarted = resume(folder, f"trainer.num_steps={num_steps}").wait()
-            assert restarted.returncode == 0, restarted.stderr
+            resume(folder, f"trainer.num_steps={num_steps}").succeed()
             assert checkpoint_of(folder)["step"] == num_steps
 
 

@@ -57,8 +57,7 @@ def assert_saved_and_resumable(
     assert ended.stderr == f"genlab: stopped by {signal_text(code - 128)} after step {step}; {way_on}\n"
     assert checkpoint_of(folder)["step"] == step
     assert strays_of(folder) == []
-    ended = resume(folder).wait()
-    assert ended.returncode == 0, ended.stderr
+    resume(folder).succeed()
     assert_runs_equal(whole, folder)
 
 
@@ -100,8 +99,7 @@ def test_a_second_interruption_leaves_at_once_and_loses_nothing_saved(
         assert (ended.returncode, ended.stderr) == (130, way_on)
         assert seconds_since(note_of(folder)) < LIMIT_SECONDS
         assert read_run(folder, name="run").status == "killed"
-        ended = resume(folder).wait()
-        assert ended.returncode == 0, ended.stderr
+        resume(folder).succeed()
         assert_runs_equal(whole, folder)
         assert strays_of(folder) == []
 
@@ -126,8 +124,7 @@ def assert_saved_on_request(folder: Path, whole: Path, *words: str, saves: hooks
     ended = fork(*WORDS, *words, folder=folder, hook=partial(hooks.together, saves, killed)).wait()
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert checkpoint_of(folder)["step"] == step
-    ended = resume(folder).wait()
-    assert ended.returncode == 0, ended.stderr
+    resume(folder).succeed()
     assert_runs_equal(whole, folder)
 
 

@@ -247,10 +247,7 @@ REFUSED = [
 def test_a_mistake_costs_a_line_and_leaves_no_folder(
     genlab: Genlab, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    outcome = genlab("train", *arguments)
-    assert outcome.code == 2
-    assert len(outcome.errors.splitlines()) == 1, outcome.errors
-    assert message in outcome.errors
+    genlab("train", *arguments).assert_error(2, message)
     assert list(tmp_path.iterdir()) == []
 
 
