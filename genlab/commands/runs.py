@@ -23,6 +23,7 @@ from genlab.run.pretrained import is_pretrained
 from genlab.tables import aligned
 
 _REMOVE = "rm"
+_MARKS_OF_RUNS = (CONFIG_NAME, STARTED_NAME, "summary.json")
 _HEADER = ("name", "model", "data", "status", "step", "measure", "age", "size")
 _MEASURE = _HEADER.index("measure")
 _INDENT = "  "
@@ -62,7 +63,8 @@ def run(settings: RunsSettings, context: JobContext) -> None:
         return
     width = shutil.get_terminal_size((0, 0)).columns if sys.stdout.isatty() else 0
     found = sorted(read_runs(map(Path, settings.runs)), key=_time_of_change, reverse=True)
-    found = [run for run in found if not _holds_results_alone(run)]
+    # Without the folders of `genlab evaluate out=FOLDER`, which no command takes as a run.
+    found = [run for run in found if any((run.folder / name).exists() for name in _MARKS_OF_RUNS)]
     print(table(found, width=width))
 
 
@@ -188,11 +190,6 @@ def _time_of_change(run: Run) -> float:
     """Return the time of the run's last write to its records, in seconds since the epoch."""
     names = ("summary.json", "metrics.jsonl", CONFIG_NAME, "train.log")
     return max((path.stat().st_mtime for name in names if (path := run.folder / name).exists()), default=0.0)
-
-
-def _holds_results_alone(run: Run) -> bool:
-    """Return True for a folder of `genlab evaluate out=FOLDER`, which no command takes as a run."""
-    return not any((run.folder / name).exists() for name in (CONFIG_NAME, STARTED_NAME, "summary.json"))
 
 
 def _bytes(num_bytes: int) -> str:

@@ -24,7 +24,7 @@ from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.parallel.collectives import is_first
 from genlab.parallel.processes import first_before_others
 from genlab.paths import absolute
-from genlab.reference_classifier import ReferenceClassifier, load_classifier, reference_classifier, why_no_classifier
+from genlab.reference_classifier import load_classifier, reference_classifier, why_no_classifier
 from genlab.run.loading import writable
 from genlab.run.names import CONFIG_NAME
 from genlab.run.record import save_evaluation
@@ -171,7 +171,8 @@ def feature_extractors(
             f"inception_weights={DOWNLOADED} takes Inception's"
         )
         return None, extractors
-    return _about(found), [ClassifierFeatures(found.classifier, weights_id=found.weights_id), *extractors]
+    about = {"weights": found.weights_id, "run": str(absolute(found.run_folder)), "test_error": found.test_error}
+    return about, [ClassifierFeatures(found.classifier, weights_id=found.weights_id), *extractors]
 
 
 def ledger_of_samples(comparison: Comparison, *, weights: Weights) -> Ledger:
@@ -211,14 +212,6 @@ def show_report(report: Report, dataset: Dataset | None, place: Path) -> None:
         path = place / "samples" / f"{name}.png"
         save_picture(picture, path)
         print(f"picture: {path}")
-
-
-def _about(classifier: ReferenceClassifier) -> dict[str, Any]:
-    return {
-        "weights": classifier.weights_id,
-        "run": str(absolute(classifier.run_folder)),
-        "test_error": classifier.test_error,
-    }
 
 
 def _require_enough(count: int, rule: str, place: str) -> None:

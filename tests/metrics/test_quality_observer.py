@@ -33,7 +33,7 @@ from genlab.reference_classifier import ReferenceClassifier
 from genlab.reference_features import quality_observers, with_features
 from genlab.training.logger import Logger
 from genlab.training.trainer import Trainer
-from tests.training.conftest import DEFAULTS, TinyGAN, make_dataset, make_run, make_trainer
+from tests.training.conftest import DEFAULTS, TinyGAN, make_dataset, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
 
 CPU = torch.device("cpu")
@@ -197,7 +197,7 @@ def test_images_and_interval_are_those_of_validation_unless_the_settings_say_les
     extractor = RandomNetworkFeatures(dataset.spec, device=CPU)
 
     def found(limit: int | None, interval: int | None) -> tuple[int, int]:
-        run = make_run(run_folder(f"{limit}{interval}"), Sampling(), dataset, validation_images=limit)
+        run = make_trainer(run_folder(f"{limit}{interval}"), Sampling(), dataset=dataset, validation_images=limit)
         observer = QualityObserver(run, settings=settings(interval=interval), extractor=extractor)
         return observer.num_images, observer.interval
 

@@ -22,7 +22,6 @@ from genlab.models.base import GenerativeModel
 from genlab.training.collapse import ClassPredictor
 from genlab.training.observer import ObserverFactory
 from genlab.training.optimization import OptimizerFactory
-from genlab.training.run import TrainingRun
 from genlab.training.settings import TrainerSettings
 from genlab.training.trainer import Trainer
 from genlab.types import UNLABELLED, Batch, Loss, Phase
@@ -121,24 +120,6 @@ def make_settings(**changes: Any) -> TrainerSettings:
 
 def cosine(optimizer: torch.optim.Optimizer, *, num_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, lambda step: 1 - step / (num_steps + 1))
-
-
-def make_run(
-    folder: Path, model: nn.Module | None = None, dataset: Dataset | None = None, **changes: Any
-) -> TrainingRun:
-    """A run without its loop, for an observer."""
-    model = model if model is not None else TinyGAN()
-    return TrainingRun(
-        model=model,
-        dataset=dataset or make_dataset(),
-        optimizers={phase.name: functools.partial(torch.optim.Adam, lr=1e-2) for phase in model.phases()},
-        schedule=cosine,
-        settings=make_settings(**changes),
-        run_folder=folder,
-        device=torch.device("cpu"),
-        seed=3,
-        resume_command="genlab train resume=run",
-    )
 
 
 def make_trainer(

@@ -17,7 +17,7 @@ from genlab.errors import ConfigurationError, DataError, StoppedBySignal
 from genlab.models.base import Model
 from genlab.training.collapse import ClassPredictor, CollapseWatch, mean_pairwise_distance, num_modes_covered
 from genlab.types import Phase
-from tests.training.conftest import TinyGAN, make_dataset, make_run, make_trainer
+from tests.training.conftest import TinyGAN, make_dataset, make_trainer
 from tests.training.test_trainer import StopAt, assert_states_equal, last_state, scalars
 
 CPU = torch.device("cpu")
@@ -51,7 +51,10 @@ def make_watch(
     model: Model, predictor: ClassPredictor | None = None, dataset: Dataset | None = None, **changes: Any
 ) -> CollapseWatch:
     folder = Path("nothing is written")
-    return CollapseWatch(make_run(folder, model, dataset=dataset, **(WATCHED | changes)), predictor=predictor)
+    trainer = make_trainer(folder, model, dataset=dataset, class_predictor=predictor, **(WATCHED | changes))
+    watch = trainer.observers["collapse"]
+    assert isinstance(watch, CollapseWatch)
+    return watch
 
 
 @pytest.mark.parametrize("num_images", [2, 3, 9])

@@ -10,7 +10,7 @@ import torch
 from genlab.training import progress, slowdown
 from genlab.training.slowdown import SlowdownWatch, hint_for
 from genlab.types import Batch, Loss
-from tests.training.conftest import TinyGAN, make_run, make_trainer
+from tests.training.conftest import TinyGAN, make_trainer
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -23,7 +23,7 @@ def feed(watch: SlowdownWatch, *, steps: int, seconds_per_step: float) -> None:
 
 
 def test_the_fastest_of_the_first_minutes_is_what_counts(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SlowdownWatch(make_run(Path()), interval=1)
+    watch = SlowdownWatch(make_trainer(Path()), interval=1)
     watch.add(1, 100.0)  # compilation
     feed(watch, steps=100, seconds_per_step=1.0)
     feed(watch, steps=100, seconds_per_step=2.0)  # twice as slow is no news
@@ -39,7 +39,7 @@ def test_the_fastest_of_the_first_minutes_is_what_counts(caplog: pytest.LogCaptu
 
 
 def test_a_hiccup_and_a_faster_end_are_none(caplog: pytest.LogCaptureFixture) -> None:
-    watch = SlowdownWatch(make_run(Path()), interval=1)
+    watch = SlowdownWatch(make_trainer(Path()), interval=1)
     for _ in range(200):
         feed(watch, steps=19, seconds_per_step=1.0)
         watch.add(1, 11.0)
