@@ -83,10 +83,12 @@ class Outcome:
         return self
 
 
+Genlab = Callable[..., Outcome]
+"""The type of the fixture `genlab`."""
+
+
 @pytest.fixture
-def genlab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Outcome]]:
+def genlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Genlab]:
     """Return a function that runs ``genlab ARGUMENTS`` with an empty folder as the working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GENLAB_DEBUG", raising=False)

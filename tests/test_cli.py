@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from omegaconf import OmegaConf
 
 from genlab.cli import COMMANDS, Job, main
 from genlab.run.folder import resume_command
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import slow
 
 GENLAB = [sys.executable, "-m", "genlab"]
@@ -99,7 +98,7 @@ def test_completion_beside_positional_arguments_flags_and_what_is_half_typed(
     assert (set(output.split()), errors) == (expected, "")
 
 
-def test_a_port_in_use_is_a_line(genlab: Callable[..., Outcome]) -> None:
+def test_a_port_in_use_is_a_line(genlab: Genlab) -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
         outcome = genlab("board", ".", f"port={port}")
@@ -117,9 +116,7 @@ def test_help_fits_80_columns_and_windows_is_refused_in_a_line(
     assert "genlab needs Linux, macOS or WSL 2" in capsys.readouterr().err
 
 
-def test_a_run_its_files_its_resumption_and_what_resumption_refuses(
-    tmp_path: Path, genlab: Callable[..., Outcome]
-) -> None:
+def test_a_run_its_files_its_resumption_and_what_resumption_refuses(tmp_path: Path, genlab: Genlab) -> None:
     folder = tmp_path / "ünï run, a=b"
     result = call("train", *TINY, f"hydra.run.dir='{folder}'", cwd=tmp_path, SECRET="canary-5137")
     assert result.returncode == 0, result.stderr

@@ -1,7 +1,6 @@
 """Every YAML of the tree composes and binds to the signatures of what it names."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from genlab.config.catalogue import options_of, with_inherited
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.schema import bind_optimizer, bind_schedule, optimizer_node, read_run_configuration
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 GROUPS = ("dataset", "experiment", "logger", "model", "optimizer", "recipe", "schedule", "trainer")
 
@@ -192,7 +191,7 @@ def test_a_phase_is_merged_over_the_default_unless_it_names_a_target() -> None:
         bind_optimizer(optimizer_node(optimizers, phase), f"optimizer.{phase}")
 
 
-def test_the_default_rate_of_two_time_scales_moves_the_generator(genlab: Callable[..., Outcome]) -> None:
+def test_the_default_rate_of_two_time_scales_moves_the_generator(genlab: Genlab) -> None:
     outcome = genlab("train", "model=dcgan", "optimizer=ttur", "optimizer.default.lr=1e-3", "--cfg", "job")
     optimizers = yaml.safe_load(outcome.output)["optimizer"]
     assert [float(optimizer_node(optimizers, phase)["lr"]) for phase in ("generator", "discriminator")] == [1e-3, 4e-4]

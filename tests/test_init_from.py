@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 
@@ -18,10 +17,9 @@ from genlab.models.gan import gan
 from genlab.models.pixelcnn.pixelcnn import PixelCNN
 from genlab.run import loading
 from genlab.run.loading import initial_weights
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.training.conftest import TinyGAN
 
-Genlab = Callable[..., Outcome]
 TINY = (
     *("train", "trainer=smoke", "num_threads=1", "quality=off", "trainer.validation_interval=0"),
     *("trainer.sample_interval=0", "trainer.test_at_end=false", "dataset.size=8"),

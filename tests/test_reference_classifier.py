@@ -21,7 +21,7 @@ from genlab.reference_classifier import load_classifier, reference_classifier, w
 from genlab.run.loading import load_trained
 from genlab.train import train
 from genlab.training.trainer import Trainer
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.data.sources import SMALL_DIGITS
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_what_is_damaged_is_replaced(told: list[str]) -> None:
 
 
 def test_an_interrupted_training_is_resumed_by_the_command_that_it_names_and_by_the_next_that_needs_it(
-    told: list[str], genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    told: list[str], genlab: Genlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: Any, **options: Any) -> None:
         with monkeypatch.context() as patch:
@@ -119,9 +119,7 @@ def test_data_that_teach_no_classes_say_so() -> None:
 
 
 @pytest.mark.slow
-def test_a_named_run_must_be_a_classifier_of_such_images(
-    told: list[str], genlab: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_a_named_run_must_be_a_classifier_of_such_images(told: list[str], genlab: Genlab, tmp_path: Path) -> None:
     found = fetch(told)
     tiny = [
         "trainer=smoke",

@@ -16,10 +16,9 @@ from PIL import Image
 import genlab.train as training
 from genlab.errors import DataError
 from genlab.training.optimization import PhaseUpdate
-from tests.conftest import Outcome, train_in
+from tests.conftest import Genlab, train_in
 from tests.thinning import slow, thinned
 
-Genlab = Callable[..., Outcome]
 TINY = (
     *(
         "model=draw",

@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from genlab.launch.sweep_job import QUIET, tell
 from genlab.launch.syntax import expanded
 from genlab.terminal import RESULTS, ConsoleFormatter, hide_progress, painted, shows_progress
 from genlab.training.progress import Progress
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 TINY = ("trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "model.num_glimpses=2", "model.num_units=16")
 TINY += ("trainer.sample_interval=0",)
@@ -53,9 +53,7 @@ def test_warnings_and_results_stand_out(monkeypatch: pytest.MonkeyPatch, name: s
     assert shown == (f"\x1b[{code}mtext\x1b[0m" if code else "text")
 
 
-def test_q_leaves_the_last_lines_on_the_terminal_and_all_in_the_log(
-    genlab: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_q_leaves_the_last_lines_on_the_terminal_and_all_in_the_log(genlab: Genlab, tmp_path: Path) -> None:
     outcome = genlab("train", "-q", *TINY, "name=run", "trainer.on_collapse=warn")
     best, folder = outcome.output.splitlines()
     assert (outcome.code, outcome.errors) == (0, "")

@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -18,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from genlab import reference_classifier, train
 from genlab.run.folder import resume_command
 from genlab.run.loading import load_trained
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import thinned
 
 CPU_AND_SIZE = ("dataset.size=8", "num_threads=1", "device=cpu")
@@ -27,7 +26,7 @@ ONE_LOOK = ("trainer.num_steps=2", "trainer.watch_interval=2", "trainer.test_at_
 
 
 @pytest.fixture(name="classifier")
-def trained_classifier(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
+def trained_classifier(genlab: Genlab, tmp_path: Path) -> Path:
     folder = tmp_path / "classifier"
     outcome = genlab(
         *("train", "model=classifier", *CPU_AND_SIZE, f"hydra.run.dir={folder}"),
@@ -38,9 +37,7 @@ def trained_classifier(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_watch_counts_modes_with_the_classifier_of_a_run(
-    genlab: Callable[..., Outcome], classifier: Path, tmp_path: Path
-) -> None:
+def test_the_watch_counts_modes_with_the_classifier_of_a_run(genlab: Genlab, classifier: Path, tmp_path: Path) -> None:
     watch = (*ONE_LOOK, f"trainer.watch_classifier={classifier}")
     folder = tmp_path / "drawing"
     genlab("train", "model=draw", *TINY, "trainer=smoke", *watch, f"hydra.run.dir={folder}").checked()
@@ -57,7 +54,7 @@ def test_the_watch_counts_modes_with_the_classifier_of_a_run(
 
 @pytest.mark.slow
 def test_the_watch_fetches_the_classifier_of_the_data(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(reference_classifier, "OVERRIDES", (*reference_classifier.OVERRIDES, "trainer=smoke"))
@@ -76,13 +73,13 @@ def test_the_watch_fetches_the_classifier_of_the_data(
     outcome.assert_error(2, "must be null or the run of a classifier, got auto: dataset digits has one class, 3")
 
 
-def test_a_classifier_cannot_be_watched(genlab: Callable[..., Outcome]) -> None:
+def test_a_classifier_cannot_be_watched(genlab: Genlab) -> None:
     outcome = genlab("train", "model=classifier", *CPU_AND_SIZE, "trainer=smoke", *ONE_LOOK)
     outcome.assert_error(2, "trainer.watch_interval must be 0 for Classifier, which draws no images to watch")
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_run_ends_with_a_ledger_of_its_test(genlab: Genlab, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     steps = ("trainer.num_steps=3", "trainer.validation_interval=2")
     genlab("train", "model=draw", *TINY, "trainer=smoke", *steps, f"hydra.run.dir={folder}", "seed=4").checked()
@@ -100,7 +97,7 @@ def test_a_run_ends_with_a_ledger_of_its_test(genlab: Callable[..., Outcome], tm
     assert not (untested / "evaluation.json").exists()
 
 
-def test_a_resumption_keeps_what_evaluate_has_measured_of_the_same_weights(genlab: Callable[..., Outcome]) -> None:
+def test_a_resumption_keeps_what_evaluate_has_measured_of_the_same_weights(genlab: Genlab) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.sample_interval=0", "trainer.validation_interval=2")
     assert genlab("train", "model=draw", *TINY, *steps, "name=run").code == 0
     assert genlab("evaluate", "run=run", "num_importance_samples=2").code == 0
@@ -126,7 +123,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", thinned(ENDINGS, 5))
-def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, ending: str) -> None:
+def test_what_is_advised_works(genlab: Genlab, tmp_path: Path, ending: str) -> None:
     word, expected = ENDINGS[ending]
     model = () if word.startswith("model=") else ("model=gan",)
     quick = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
@@ -144,7 +141,7 @@ def test_what_is_advised_works(genlab: Callable[..., Outcome], tmp_path: Path, e
 
 
 @pytest.mark.slow
-def test_a_dry_run_leaves_its_name_to_the_run(genlab: Callable[..., Outcome]) -> None:
+def test_a_dry_run_leaves_its_name_to_the_run(genlab: Genlab) -> None:
     arguments = ("train", "model=draw", *TINY, "trainer=smoke", "trainer.num_steps=3", "name=mine")
     quick = ("trainer.test_at_end=false", "trainer.sample_interval=0", "trainer.checkpoint_interval=0")
     assert genlab(*arguments, *quick, "trainer.dry_run=true").code == 0
@@ -157,7 +154,7 @@ def test_a_dry_run_leaves_its_name_to_the_run(genlab: Callable[..., Outcome]) ->
         assert "must be a new or empty folder" in genlab(*arguments, *quick, *more).errors
 
 
-def test_a_folder_that_is_no_run_is_not_advised_to_go_on_from(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_is_not_advised_to_go_on_from(genlab: Genlab, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").touch()
     outcome = genlab("train", *TINY, "hydra.run.dir=notes")
@@ -174,7 +171,7 @@ def hparams_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_run_opens_with_a_few_lines_and_its_choices_are_columns_also_after_a_resumption(
-    genlab: Callable[..., Outcome], tmp_path: Path
+    genlab: Genlab, tmp_path: Path
 ) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.test_at_end=false", "trainer.sample_interval=0")
     arguments = (
@@ -254,7 +251,7 @@ PHASES = [
     ],
 )
 def test_an_interruption_is_no_error_and_says_how_to_go_on_in_every_phase(
-    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, place: str, code: int, message: str
+    genlab: Genlab, monkeypatch: pytest.MonkeyPatch, place: str, code: int, message: str
 ) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=4", "trainer.sample_interval=2", "trainer.num_sample_images=2")
     owner, _, name = place.rpartition(".")
@@ -280,7 +277,7 @@ def test_an_interruption_is_no_error_and_says_how_to_go_on_in_every_phase(
 
 
 def test_an_interruption_of_a_resumption_before_its_first_step_says_how_to_go_on(
-    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = ("trainer=smoke", "trainer.num_steps=2", "trainer.sample_interval=0", "trainer.max_minutes=1e-6")
     assert genlab("train", "model=draw", *TINY, *steps, "name=run").code == 0

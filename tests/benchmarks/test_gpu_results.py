@@ -1,16 +1,14 @@
 """A rehearsal of ``make gpu-results`` on the CPU: the published experiments at sizes of seconds, in slices."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks import gpu_results
 from benchmarks.gpu_results import EXPERIMENTS, main
-from tests.conftest import Outcome
-
-Genlab = Callable[..., Outcome]
+from tests.conftest import Genlab
 
 TINY = {
     "pixelcnn_mnist": ("model.num_blocks=1", "model.stream_channels=4", "model.block_channels=4"),

@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.config.compose import parse_overrides
 from genlab.launch.syntax import Flag, Syntax, expanded
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.hooks import without_reader
 
 
@@ -27,7 +26,7 @@ def two_runs(trained_run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_table_of_really_trained_runs(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+def test_a_table_of_really_trained_runs(genlab: Genlab, two_runs: Path) -> None:
     outcome = genlab("compare", str(two_runs)).checked()
     table = outcome.output
     assert "the other, lr=0.1" in table
@@ -36,7 +35,7 @@ def test_a_table_of_really_trained_runs(genlab: Callable[..., Outcome], two_runs
     assert line.split()[2:] == [line.split()[2], "bound", "*"] * 2  # the same weights give the same bound
 
 
-def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Genlab, two_runs: Path) -> None:
     names = [str(path) for path in sorted(two_runs.iterdir())]
     outcome = genlab("compare", *names, "--json").checked()
     content = json.loads(outcome.output)
@@ -44,7 +43,7 @@ def test_runs_by_name_one_of_which_looks_like_an_override(genlab: Callable[..., 
     assert content["runs"][0]["commands"][0].startswith("genlab train model=draw trainer=smoke")
 
 
-def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path) -> None:
+def test_files_in_every_form(genlab: Genlab, two_runs: Path, tmp_path: Path) -> None:
     arguments = ["--csv", "t.csv", "--html", "--json=t.json", "--sort", "name"]
     genlab("compare", str(two_runs), *arguments).checked()
     assert [row["run"] for row in csv.DictReader(io.StringIO((tmp_path / "t.csv").read_text()))] == [
@@ -59,7 +58,7 @@ def test_files_in_every_form(genlab: Callable[..., Outcome], two_runs: Path, tmp
 
 
 def test_files_are_written_before_a_table_that_nobody_reads_to_its_end(
-    genlab: Callable[..., Outcome], two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, two_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with os.fdopen(without_reader(), "w", buffering=1) as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
@@ -68,7 +67,7 @@ def test_files_are_written_before_a_table_that_nobody_reads_to_its_end(
     assert {"comparison.html", "t.csv"} < {path.name for path in tmp_path.iterdir()}
 
 
-def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcome], two_runs: Path) -> None:
+def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Genlab, two_runs: Path) -> None:
     del two_runs
     results = Path("some runs") / "results"
     results.mkdir()
@@ -100,7 +99,7 @@ def test_a_folder_of_results_is_not_listed_as_a_run(genlab: Callable[..., Outcom
         (["some runs", "--csv", "--json"], "csv, json and html must be different files, got -, -"),
     ],
 )
-def test_bad_input_is_one_line(genlab: Callable[..., Outcome], two_runs: Path, arguments: list[str], told: str) -> None:
+def test_bad_input_is_one_line(genlab: Genlab, two_runs: Path, arguments: list[str], told: str) -> None:
     outcome = genlab("compare", *arguments)
     outcome.assert_error(2, told)
     assert len(outcome.errors.strip().splitlines()) == 1

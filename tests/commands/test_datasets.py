@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,7 @@ from PIL import Image
 from benchmarks.composed import values_of
 from genlab.config.build import build
 from genlab.data.dataset import Dataset
-from tests.conftest import Outcome
-
-Genlab = Callable[..., Outcome]
+from tests.conftest import Genlab, Outcome
 
 
 @pytest.fixture

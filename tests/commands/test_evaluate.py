@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from genlab.config.location import config_directory
 from genlab.data.digits import digits
 from genlab.errors import ConfigurationError
 from tests.commands.conftest import train_tiny
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.data.sources import SMALL_DIGITS
 from tests.thinning import slow
 
 
 @pytest.fixture(name="record")
-def evaluated(genlab: Callable[..., Outcome], trained_run: Path) -> dict[str, object]:
+def evaluated(genlab: Genlab, trained_run: Path) -> dict[str, object]:
     outcome = genlab("evaluate", f"run={trained_run}", "num_importance_samples=4", "batch_size=128").checked()
     assert "nll_importance_weighted_nats (K=4)" in outcome.output
     assert "baseline_per_pixel_bernoulli_nats" in outcome.output
@@ -60,17 +59,13 @@ def test_the_loaded_model_measures_the_same(record: dict[str, object], trained_r
     assert model.sample(5).shape == (5, 1, 8, 8)
 
 
-def test_the_same_command_gives_the_same_numbers(
-    genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object]
-) -> None:
+def test_the_same_command_gives_the_same_numbers(genlab: Genlab, trained_run: Path, record: dict[str, object]) -> None:
     genlab("evaluate", f"run={trained_run}", "num_importance_samples=4", "batch_size=128")
     again = json.loads((trained_run / "evaluation.json").read_text())
     assert again["measures"] == record["measures"]
 
 
-def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
-    genlab: Callable[..., Outcome], trained_run: Path
-) -> None:
+def test_a_part_of_a_split_is_measured_beside_its_own_baseline(genlab: Genlab, trained_run: Path) -> None:
     assert genlab("evaluate", f"run={trained_run}", "num_images=40", "num_importance_samples=0").code == 0
     record = json.loads((trained_run / "evaluation.json").read_text())
     assert {entry["num_examples"] for entry in [*record["measures"], *record["baselines"]]} == {40}
@@ -79,7 +74,7 @@ def test_a_part_of_a_split_is_measured_beside_its_own_baseline(
 
 @pytest.mark.parametrize("changes", [("split=validation",), slow((("samples=true", "reference_split=validation"),))])
 def test_the_ledger_of_another_split_leaves_that_of_the_test(
-    genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object], changes: tuple[str, ...]
+    genlab: Genlab, trained_run: Path, record: dict[str, object], changes: tuple[str, ...]
 ) -> None:
     small = ("num_importance_samples=0", "num_generated=50", "classifier=null", "nearest_training=false")
     outcome = genlab("evaluate", f"run={trained_run}", *changes, *(small if "samples=true" in changes else small[:1]))
@@ -94,7 +89,7 @@ def test_the_ledger_of_another_split_leaves_that_of_the_test(
 
 @pytest.mark.slow
 def test_jobs_of_a_sweep_that_would_replace_each_others_results_are_refused(
-    genlab: Callable[..., Outcome], trained_run: Path, record: dict[str, object]
+    genlab: Genlab, trained_run: Path, record: dict[str, object]
 ) -> None:
     sweep = ("evaluate", "-m", f"run={trained_run}", "num_images=40", "num_importance_samples=0,2")
     refused = genlab(*sweep)
@@ -110,7 +105,7 @@ def test_jobs_of_a_sweep_that_would_replace_each_others_results_are_refused(
 
 
 def test_classification_is_measured_on_the_labelled_images_of_a_split(
-    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+    genlab: Genlab, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tiny = ("model.num_glimpses=2", "model.num_units=16", "model.read_size=3", "dataset.num_labels_per_class=10")
     run = train_tiny(tmp_path_factory, "draw_classifier", *tiny)
@@ -148,7 +143,7 @@ def test_classification_is_measured_on_the_labelled_images_of_a_split(
     ],
 )
 def test_bad_input_is_one_line(
-    genlab: Callable[..., Outcome], trained_run: Path, arguments: list[str], code: int, message: str
+    genlab: Genlab, trained_run: Path, arguments: list[str], code: int, message: str
 ) -> None:
     run = [] if not arguments or arguments[0].startswith("run=") else [f"run={trained_run}"]
     genlab("evaluate", *run, *arguments).assert_error(code, message)
@@ -156,7 +151,7 @@ def test_bad_input_is_one_line(
 
 @pytest.mark.parametrize("of_images", [False, True])
 def test_importance_samples_are_refused_where_no_measure_takes_them(
-    genlab: Callable[..., Outcome], exact_run: Path, tmp_path: Path, of_images: bool
+    genlab: Genlab, exact_run: Path, tmp_path: Path, of_images: bool
 ) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     arguments = ("evaluate", f"run={exact_run}", *([f"images={tmp_path / 'a.png'}"] if of_images else []))
@@ -169,9 +164,7 @@ def test_importance_samples_are_refused_where_no_measure_takes_them(
     assert genlab(*arguments, "num_importance_samples=0").code == 0
 
 
-def test_damaged_and_incompatible_checkpoints_are_refused(
-    genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path
-) -> None:
+def test_damaged_and_incompatible_checkpoints_are_refused(genlab: Genlab, trained_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained_run, copy)
     path = copy / "checkpoints" / "best.safetensors"
@@ -191,14 +184,14 @@ def no_classifier_from_the_users_cache(tmp_path: Path, monkeypatch: pytest.Monke
 FEW = "num_generated=60"
 
 
-def measured(genlab: Callable[..., Outcome], run: Path, *arguments: str) -> tuple[dict[str, dict[str, object]], str]:
+def measured(genlab: Genlab, run: Path, *arguments: str) -> tuple[dict[str, dict[str, object]], str]:
     outcome = genlab("evaluate", f"run={run}", "num_importance_samples=0", *arguments).checked()
     record = json.loads((run / "evaluation.json").read_text())
     return {measure["name"]: measure for measure in [*record["measures"], *record["baselines"]]}, outcome.output
 
 
 def test_samples_are_measured_where_there_is_no_likelihood(
-    genlab: Callable[..., Outcome], cgan_run: Path, classifier_run: Path
+    genlab: Genlab, cgan_run: Path, classifier_run: Path
 ) -> None:
     run = cgan_run
     measures, output = measured(genlab, run, FEW, f"classifier={classifier_run}", "parzen=true", "seed=3")
@@ -224,7 +217,7 @@ def test_samples_are_measured_where_there_is_no_likelihood(
 
 @pytest.mark.slow
 def test_samples_of_a_likelihood_model_are_measured_on_request(
-    genlab: Callable[..., Outcome], trained_run: Path, classifier_run: Path
+    genlab: Genlab, trained_run: Path, classifier_run: Path
 ) -> None:
     plain, _ = measured(genlab, trained_run)
     assert not any(measure["num_generated"] for measure in plain.values())
@@ -235,7 +228,7 @@ def test_samples_of_a_likelihood_model_are_measured_on_request(
 
 
 @pytest.mark.slow
-def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_run: Path) -> None:
+def test_a_code_is_matched_to_classes(genlab: Genlab, infogan_run: Path) -> None:
     measures, _ = measured(genlab, infogan_run, "samples=false")
     assert 0 <= measures["code_error_many_to_one"]["value"] <= 1
     assert measures["code_error_one_to_one"]["num_examples"] == 300
@@ -244,7 +237,7 @@ def test_a_code_is_matched_to_classes(genlab: Callable[..., Outcome], infogan_ru
 
 @pytest.mark.slow
 def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
-    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+    genlab: Genlab, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = train_tiny(tmp_path_factory, "gan", "dataset.classes=[3]", "dataset.num_test=600")
     measures, output = measured(genlab, run, FEW)
@@ -255,9 +248,7 @@ def test_of_one_class_a_random_network_takes_the_place_of_a_classifier(
 
 
 @pytest.mark.gpu
-def test_samples_are_measured_on_a_gpu(
-    genlab: Callable[..., Outcome], cgan_run: Path, infogan_run: Path, classifier_run: Path
-) -> None:
+def test_samples_are_measured_on_a_gpu(genlab: Genlab, cgan_run: Path, infogan_run: Path, classifier_run: Path) -> None:
     on_cpu, _ = measured(genlab, cgan_run, FEW, f"classifier={classifier_run}", "device=cpu")
     on_gpu, _ = measured(genlab, cgan_run, FEW, f"classifier={classifier_run}", "device=cuda")
     assert on_cpu.keys() == on_gpu.keys()
@@ -266,7 +257,7 @@ def test_samples_are_measured_on_a_gpu(
     assert "code_error_one_to_one" in measured(genlab, infogan_run, "device=cuda", "samples=false")[0]
 
 
-def test_a_classifier_draws_nothing(genlab: Callable[..., Outcome], classifier_run: Path) -> None:
+def test_a_classifier_draws_nothing(genlab: Genlab, classifier_run: Path) -> None:
     outcome = genlab("evaluate", f"run={classifier_run}", "samples=true")
     assert (outcome.code, outcome.errors) == (
         2,
@@ -300,7 +291,7 @@ def test_a_mistake_in_a_measure_of_ones_own_is_found_before_anything_is_loaded(
 
 @pytest.mark.slow
 def test_every_measure_is_explained(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
     tmp_path_factory: pytest.TempPathFactory,
     trained_run: Path,
     classifier_run: Path,
@@ -327,7 +318,7 @@ def trained_coupled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_measures_of_coupled_images_are_those_of_the_trainings_batches_and_say_so(
-    genlab: Callable[..., Outcome], coupled_run: Path
+    genlab: Genlab, coupled_run: Path
 ) -> None:
     """Minibatch discrimination: at 8, 64 and 250 images the scores would be of another discriminator."""
     found = []

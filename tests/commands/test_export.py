@@ -25,9 +25,7 @@ from genlab.run.checkpoint import LAST, CheckpointFolder
 from genlab.run.exported import Origin, load_weights, save_weights
 from genlab.run.folder import locked
 from tests.commands.conftest import TINY
-from tests.conftest import Outcome
-
-Genlab = Callable[..., Outcome]
+from tests.conftest import Genlab
 
 
 @pytest.fixture(name="exported", scope="module")
@@ -331,7 +329,7 @@ def test_an_export_that_failed_leaves_nothing_and_the_next_one_succeeds(genlab: 
     assert len(list(Path("run/export").iterdir())) == 4
 
 
-def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(genlab: Callable[..., Outcome]) -> None:
+def test_a_run_without_a_checkpoint_is_answered_with_the_command_that_trains_it(genlab: Genlab) -> None:
     assert genlab("train", "model=draw", *TINY, "trainer.dry_run=true", "hydra.run.dir=dry").code == 0
     for command in ("export", "sample", "evaluate"):
         outcome = genlab(command, "run=dry")

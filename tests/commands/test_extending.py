@@ -1,12 +1,11 @@
 """The files of docs/extending.md and docs/logging.md, as printed there, do what the pages say."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("extending.md", "logging.md")]
 FILES = re.compile(r"`(my_configs/\w+/\w+\.yaml)`[^`]*```yaml\n(.*?)```", re.DOTALL)
@@ -14,7 +13,7 @@ CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.fixture
-def own(genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     del genlab  # works in a folder of its own
     page = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     (tmp_path / "my_package.py").write_text("\n\n".join(CODE.findall(page)))
@@ -25,9 +24,7 @@ def own(genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.Monk
     return tmp_path / "my_configs"
 
 
-def test_the_files_of_the_pages_work_together(
-    genlab: Callable[..., Outcome], own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_files_of_the_pages_work_together(genlab: Genlab, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.num_images=64", "num_threads=1", f"--config-dir={own}"]
     binary = ["model=vae", "dataset=squares", "dataset.binarization=threshold", "observer=[brightness]"]
     genlab("train", *binary, "logger=[csv]", "observer.brightness.interval=1", "hydra.run.dir=vae", *tiny).checked()
@@ -45,6 +42,6 @@ def test_the_files_of_the_pages_work_together(
     assert (outcome.code, "random_brightness" in outcome.errors) == (2, True)
 
 
-def test_the_model_of_the_page_passes_every_check(genlab: Callable[..., Outcome], own: Path) -> None:
+def test_the_model_of_the_page_passes_every_check(genlab: Genlab, own: Path) -> None:
     outcome = genlab("check", "model=vae", f"--config-dir={own}", "num_threads=1")
     assert outcome.code == 0, outcome.output + outcome.errors

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from genlab.metrics.ledger import Source
 from genlab.metrics.quality import Comparison, Protocol, Reference
 from genlab.metrics.random_network import RandomNetworkFeatures
 from genlab.run.loading import build_dataset, load_trained
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.data.sources import SMALL_DIGITS
 
 CPU = torch.device("cpu")
@@ -50,7 +49,7 @@ def entered(folder: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["png", pytest.param("npz", marks=pytest.mark.slow)])
 def test_sampled_files_measure_as_the_run_to_the_last_bit(
-    genlab: Callable[..., Outcome], cgan_run: Path, classifier_run: Path, kind: str
+    genlab: Genlab, cgan_run: Path, classifier_run: Path, kind: str
 ) -> None:
     """Class-conditional, with every measure that a run has: names, values, errors, protocols and fingerprints."""
     same = (f"classifier={classifier_run}", "batch_size=16", "num_threads=1", "parzen=true", "num_images=200")
@@ -78,9 +77,7 @@ def test_files_give_the_images_in_memory(cgan_run: Path, tmp_path: Path) -> None
         assert torch.equal(images.labels_among(dataset.class_names), expected.labels)
 
 
-def test_the_number_of_threads_counts(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_of_threads_counts(genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "theirs", 60)
     save(tmp_path / "real", 70, seed=1)
     chosen: list[int] = []
@@ -89,9 +86,7 @@ def test_the_number_of_threads_counts(
     assert 3 in chosen
 
 
-def test_without_a_data_set_two_folders_are_compared_on_a_random_network(
-    genlab: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_without_a_data_set_two_folders_are_compared_on_a_random_network(genlab: Genlab, tmp_path: Path) -> None:
     save(tmp_path / "theirs", 60)
     save(tmp_path / "real", 70, seed=1)
     outcome = genlab("evaluate", "samples=theirs", "reference=real", "out=a", "num_images=55").checked()
@@ -109,7 +104,7 @@ def test_without_a_data_set_two_folders_are_compared_on_a_random_network(
 
 @pytest.mark.slow
 def test_a_run_is_compared_with_a_folder(
-    genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path, classifier_run: Path
+    genlab: Genlab, tmp_path: Path, trained_run: Path, classifier_run: Path
 ) -> None:
     """Also one with a likelihood, whose samples are not measured unless they are asked for."""
     save(tmp_path / "real", 70)
@@ -137,7 +132,7 @@ def test_nearest_training_images_are_those_of_the_data_set() -> None:
     assert values["frechet_distance_random_network"] > 5 * values["baseline_real_frechet_distance_random_network"]
 
 
-def test_too_few_images_are_one_line(genlab: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_too_few_images_are_one_line(genlab: Genlab, tmp_path: Path) -> None:
     save(tmp_path / "s", 60)
     save(tmp_path / "few", 12)
     for arguments, message in (

@@ -1,7 +1,6 @@
 """Likelihoods of pictures that a user names, against the model itself."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from genlab.models.base import Model
 from genlab.randomness import derive_seed
 from genlab.types import Batch
 from tests.commands.conftest import train_tiny
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 NUM_IMAGES = 5
 
@@ -34,7 +33,7 @@ def named_pictures(tmp_path: Path) -> tuple[Path, Batch]:
 
 
 def test_each_picture_has_the_exact_value_of_the_model(
-    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]
+    genlab: Genlab, exact_run: Path, pictures: tuple[Path, Batch]
 ) -> None:
     folder, batch = pictures
     outcome = genlab("evaluate", f"run={exact_run}", f"images={folder}", "batch_size=2")
@@ -65,9 +64,7 @@ def test_each_picture_has_the_exact_value_of_the_model(
     assert str(exact_run / "likelihoods.json") in outcome.output
 
 
-def test_bounds_are_said_to_be_bounds(
-    genlab: Callable[..., Outcome], trained_run: Path, pictures: tuple[Path, Batch]
-) -> None:
+def test_bounds_are_said_to_be_bounds(genlab: Genlab, trained_run: Path, pictures: tuple[Path, Batch]) -> None:
     folder, batch = pictures
     arguments = ("evaluate", f"run={trained_run}", f"images={folder}", "num_importance_samples=3", "seed=4")
     outcome = genlab(*arguments).checked()
@@ -91,7 +88,7 @@ def test_bounds_are_said_to_be_bounds(
 
 
 def test_two_folders_are_told_apart_by_the_values_of_the_model(
-    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]
+    genlab: Genlab, exact_run: Path, pictures: tuple[Path, Batch]
 ) -> None:
     folder, batch = pictures
     novel = folder.parent / "novel"
@@ -123,7 +120,7 @@ def test_two_folders_are_told_apart_by_the_values_of_the_model(
 
 @pytest.mark.slow
 def test_models_that_give_files_no_likelihood_are_refused(
-    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
+    genlab: Genlab, tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
 ) -> None:
     run = train_tiny(tmp_path_factory, "gan")
     outcome = genlab("evaluate", f"run={run}", f"images={pictures[0]}")
@@ -135,7 +132,7 @@ def test_models_that_give_files_no_likelihood_are_refused(
 
 @pytest.mark.slow
 def test_pictures_have_a_likelihood_given_a_class(
-    genlab: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
+    genlab: Genlab, tmp_path_factory: pytest.TempPathFactory, pictures: tuple[Path, Batch]
 ) -> None:
     folder, batch = pictures
     small = ("model.num_layers=2", "model.channels=4", "model.class_conditional=true")
@@ -153,7 +150,7 @@ def test_pictures_have_a_likelihood_given_a_class(
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch]) -> None:
+def test_bad_input_is_one_line(genlab: Genlab, exact_run: Path, pictures: tuple[Path, Batch]) -> None:
     folder, _ = pictures
     cut = folder.parent / "cut.png"
     cut.write_bytes((folder / "0.png").read_bytes()[:-20])
@@ -175,7 +172,7 @@ def test_bad_input_is_one_line(genlab: Callable[..., Outcome], exact_run: Path, 
 
 
 def test_pictures_of_a_model_that_couples_images_are_refused(
-    genlab: Callable[..., Outcome], exact_run: Path, pictures: tuple[Path, Batch], monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, exact_run: Path, pictures: tuple[Path, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Model, "couples_images", True)
     outcome = genlab("evaluate", f"run={exact_run}", f"images={pictures[0]}")

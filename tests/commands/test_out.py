@@ -3,7 +3,6 @@
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from PIL import Image
 from genlab.errors import StorageError
 from genlab.models.gan.gan import GAN
 from genlab.storage import require_writable
-from tests.conftest import Outcome
-
-Genlab = Callable[..., Outcome]
+from tests.conftest import Genlab
 
 
 def files(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from genlab.cli import main
 from genlab.measures import NOT_DECLARED
 from tests.commands.conftest import TINY
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 Runs = tuple[Path, Path]
 MODEL = """
@@ -90,13 +90,11 @@ def one_run_of_it_and_one_of_draw(tmp_path_factory: pytest.TempPathFactory, trai
 
 
 @pytest.fixture(autouse=True)
-def trusted(genlab: Callable[..., Outcome], runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def trusted(genlab: Genlab, runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENLAB_ALLOW", "my_vae")
 
 
-def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
-    genlab: Callable[..., Outcome], runs: Runs
-) -> None:
+def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(genlab: Genlab, runs: Runs) -> None:
     own, _ = runs
     outcome = genlab("evaluate", f"run={own}", "num_threads=1").checked()
     lines = {line.split()[0]: line for line in outcome.output.splitlines() if line.strip()}
@@ -117,9 +115,7 @@ def test_the_ledger_and_the_card_say_what_is_declared_and_what_is_not(
     assert row.count(NOT_DECLARED) == 2
 
 
-def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
-    genlab: Callable[..., Outcome], runs: Runs
-) -> None:
+def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(genlab: Genlab, runs: Runs) -> None:
     genlab("sample", f"run={runs[0]}", "label=3", "num_samples=4", "out=drawn").checked()
     (picture,) = Path("drawn").glob("*.png")
     assert round(0.3 * 255) in np.unique(np.asarray(Image.open(picture)))
@@ -128,7 +124,7 @@ def test_a_class_is_drawn_by_a_model_whose_pictures_have_no_choice_of_one(
 
 
 @pytest.mark.slow
-def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callable[..., Outcome], runs: Runs) -> None:
+def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Genlab, runs: Runs) -> None:
     assert genlab("evaluate", f"run={runs[1]}", "num_threads=1").code == 0  # others measured it on fewer images
     arguments = ("compare", *map(str, runs), "--html", "page.html", "--json", "all.json")
     outcome = genlab(*arguments).checked()
@@ -148,9 +144,7 @@ def test_a_comparison_ranks_what_is_declared_and_says_what_is_not(genlab: Callab
     assert (first["nll_of_something_nats:kind"], first["nll_of_something_nats:rank"]) == (NOT_DECLARED, "")
 
 
-def test_the_likelihood_of_given_images_is_what_is_declared_as_such(
-    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path
-) -> None:
+def test_the_likelihood_of_given_images_is_what_is_declared_as_such(genlab: Genlab, runs: Runs, tmp_path: Path) -> None:
     own, _ = runs
     levels = torch.randint(0, 2, (8, 8), generator=torch.Generator().manual_seed(0)).mul(255).byte()
     (tmp_path / "pictures").mkdir()
@@ -162,9 +156,7 @@ def test_the_likelihood_of_given_images_is_what_is_declared_as_such(
     ]
 
 
-def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
-    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path
-) -> None:
+def test_the_pictures_of_a_model_that_only_samples_are_its_samples(genlab: Genlab, runs: Runs, tmp_path: Path) -> None:
     own, _ = runs
     genlab("sample", f"run={own}", "num_samples=4", "out=drawn").checked()
     assert [path.name for path in (tmp_path / "drawn").iterdir()] == ["samples.png"]
@@ -173,7 +165,7 @@ def test_the_pictures_of_a_model_that_only_samples_are_its_samples(
 
 @pytest.mark.parametrize("allowed", ["my_vae", "my_vae, my_model"])  # a prefix of this command alone, perhaps
 def test_the_commands_to_try_next_name_what_they_need(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
 ) -> None:
     (tmp_path / "parts" / "my_model.py").parent.mkdir()
     (tmp_path / "parts" / "my_model.py").write_text(MODEL)
@@ -191,7 +183,7 @@ def test_the_commands_to_try_next_name_what_they_need(
 
 
 def test_its_own_exception_is_reported_as_such_and_leaves_its_traceback(
-    genlab: Callable[..., Outcome], runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_bad.py").write_text(

@@ -1,18 +1,17 @@
 """`genlab models NAME` and `genlab experiments NAME`: one of them in full."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.comparison.published import read_experiments
 from genlab.config.location import config_directory
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 ROOT = config_directory().parent
 
 
-def test_a_model_in_full(genlab: Callable[..., Outcome]) -> None:
+def test_a_model_in_full(genlab: Genlab) -> None:
     outcome = genlab("models", "draw")
     assert (outcome.code, outcome.errors) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in outcome.output.splitlines() if len(line.split()) > 1)
@@ -27,7 +26,7 @@ def test_a_model_in_full(genlab: Callable[..., Outcome]) -> None:
 
 
 def test_an_experiment_in_full_without_its_data(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENLAB_DATA", str(tmp_path))
     outcome = genlab("experiments", "draw_mnist_quick")
@@ -40,9 +39,7 @@ def test_an_experiment_in_full_without_its_data(
     assert rows["trainer.num_steps=17000"].startswith("training steps")
 
 
-def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(
-    genlab: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(genlab: Genlab, tmp_path: Path) -> None:
     own = tmp_path / "experiment" / "mine.yaml"
     own.parent.mkdir()
     own.write_text("# @package _global_\nseed: 1\n")
@@ -53,7 +50,7 @@ def test_an_experiment_of_the_user_without_a_header_leaves_the_others_readable(
     genlab("experiments", "mine", "--config-dir", str(tmp_path)).assert_error(2, "the header lacks")
 
 
-def test_a_typo_is_answered_with_the_nearest_name(genlab: Callable[..., Outcome]) -> None:
+def test_a_typo_is_answered_with_the_nearest_name(genlab: Genlab) -> None:
     outcome = genlab("experiments", "draw_mnist_quik")
     outcome.assert_error(2, "there is no experiment 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?")
 

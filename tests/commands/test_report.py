@@ -1,19 +1,18 @@
 """`genlab report` on a really trained run of an experiment."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.comparison.results import SUMMARY_MARKS, TABLE_MARKS
 from tests.commands.conftest import TINY
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 BEGIN, END = TABLE_MARKS
 
 
 @pytest.fixture
-def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path:
+def run_of_an_experiment(genlab: Genlab, tmp_path: Path) -> Path:
     folder = tmp_path / "outputs" / "run"
     experiment = ["experiment=draw_document", "dataset=digits"]
     genlab("train", *experiment, *TINY, f"hydra.run.dir={folder}").checked()
@@ -22,7 +21,7 @@ def run_of_an_experiment(genlab: Callable[..., Outcome], tmp_path: Path) -> Path
 
 @pytest.mark.slow
 def test_the_table_is_printed_or_written_between_the_markers(
-    genlab: Callable[..., Outcome], run_of_an_experiment: Path, tmp_path: Path
+    genlab: Genlab, run_of_an_experiment: Path, tmp_path: Path
 ) -> None:
     outcome = genlab("report").checked()
     (line,) = [line for line in outcome.output.splitlines() if line.startswith("| `draw_document` |")]
@@ -40,7 +39,7 @@ def test_the_table_is_printed_or_written_between_the_markers(
     assert "old" not in written
 
 
-def test_what_would_lose_results_is_refused(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
+def test_what_would_lose_results_is_refused(genlab: Genlab, trained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "results.md").write_text(f"{BEGIN}\nold\n{END}\n")
     outcome = genlab("report", str(trained_run), "--write", "results.md")
     assert (outcome.code, "no run of an experiment" in outcome.errors) == (2, True)
@@ -52,7 +51,7 @@ def test_what_would_lose_results_is_refused(genlab: Callable[..., Outcome], trai
 
 
 def test_what_is_of_no_published_experiment_is_named_and_left_out(
-    genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path
+    genlab: Genlab, trained_run: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own" / "experiment" / "mine.yaml"
     own.parent.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import genlab as genlab_package
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 
-def test_draws_everything_that_draw_offers(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
+def test_draws_everything_that_draw_offers(genlab: Genlab, trained_run: Path, tmp_path: Path) -> None:
     outcome = genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / 'a'}").checked()
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert {"samples.png", "canvases.gif", "canvases.png", "reconstructions.png", "interpolation.png"} <= names
@@ -24,7 +23,7 @@ def test_draws_everything_that_draw_offers(genlab: Callable[..., Outcome], train
         assert film.convert("RGB").getcolors(1 << 16) is not None
 
 
-def test_the_seed_decides(genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path) -> None:
+def test_the_seed_decides(genlab: Genlab, trained_run: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         genlab("sample", f"run={trained_run}", "num_samples=4", f"out={tmp_path / name}", f"seed={seed}")
     first, again, other = ((tmp_path / name / "samples.png").read_bytes() for name in ("a", "b", "c"))
@@ -32,9 +31,7 @@ def test_the_seed_decides(genlab: Callable[..., Outcome], trained_run: Path, tmp
 
 
 @pytest.mark.slow
-def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(
-    genlab: Callable[..., Outcome], exact_run: Path
-) -> None:
+def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(genlab: Genlab, exact_run: Path) -> None:
     run = Path("outputs/digits/run")
     shutil.copytree(exact_run, run)
     sweep = ("sample", "-m", "num_samples=4")
@@ -56,7 +53,7 @@ def test_jobs_of_a_sweep_that_would_replace_each_others_pictures_are_refused(
 
 
 def test_without_its_data_a_run_still_draws(
-    genlab: Callable[..., Outcome], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained_run, copy)
@@ -75,16 +72,14 @@ def test_without_its_data_a_run_still_draws(
     assert "reconstructions.png" not in names
 
 
-def test_bad_input_is_one_line(genlab: Callable[..., Outcome], trained_run: Path) -> None:
+def test_bad_input_is_one_line(genlab: Genlab, trained_run: Path) -> None:
     outcome = genlab("sample", f"run={trained_run}", "num_samples=0")
     assert (outcome.code, outcome.errors) == (2, "genlab: error: num_samples must be at least 1, got 0\n")
     assert genlab("sample", f"run={trained_run}", "device=cuda:7").code == 2
 
 
 @pytest.mark.parametrize("word", ["temperature=0.5", "label=3", "given_rows=2", "fill=[2,0,8,8]", "method=parallel"])
-def test_a_setting_that_a_model_does_not_have_is_refused(
-    genlab: Callable[..., Outcome], trained_run: Path, word: str
-) -> None:
+def test_a_setting_that_a_model_does_not_have_is_refused(genlab: Genlab, trained_run: Path, word: str) -> None:
     outcome = genlab("sample", f"run={trained_run}", word)
     name, _, value = word.partition("=")
     rule = (
@@ -96,9 +91,7 @@ def test_a_setting_that_a_model_does_not_have_is_refused(
 
 
 @pytest.mark.parametrize("word", ["given_rows=2", "fill=[2,0,8,8]", "dataset.root=x", "allow_other_data=true"])
-def test_what_concerns_the_images_of_a_split_is_refused_without_one(
-    genlab: Callable[..., Outcome], exact_run: Path, word: str
-) -> None:
+def test_what_concerns_the_images_of_a_split_is_refused_without_one(genlab: Genlab, exact_run: Path, word: str) -> None:
     outcome = genlab("sample", f"run={exact_run}", "num_samples=4", "split=null", word)
     name = word.partition("=")[0]
     assert (outcome.code, outcome.errors) == (
@@ -108,9 +101,7 @@ def test_what_concerns_the_images_of_a_split_is_refused_without_one(
 
 
 @pytest.mark.slow
-def test_an_autoregressive_run_completes_from_given_rows_in_its_class(
-    genlab: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_an_autoregressive_run_completes_from_given_rows_in_its_class(genlab: Genlab, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     tiny = ["trainer=smoke", "trainer.num_steps=2", "dataset.size=8", "num_threads=1", "trainer.sample_interval=0"]
     model = ["model=gated_pixelcnn", "model.num_layers=2", "model.channels=4", "model.class_conditional=true"]
@@ -150,7 +141,7 @@ def given_folder(tmp_path: Path) -> Path:
 
 
 def test_given_images_are_reconstructed_without_the_runs_data(
-    genlab: Callable[..., Outcome], trained_run: Path, folder: Path, tmp_path: Path
+    genlab: Genlab, trained_run: Path, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "3.png").write_bytes(b"a file that is not needed")
     outcome = genlab("sample", f"run={trained_run}", f"images={folder}", "num_samples=2", f"out={tmp_path / 'a'}")
@@ -173,7 +164,7 @@ def test_given_images_are_reconstructed_without_the_runs_data(
 
 
 def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
-    genlab: Callable[..., Outcome], exact_run: Path, folder: Path, tmp_path: Path
+    genlab: Genlab, exact_run: Path, folder: Path, tmp_path: Path
 ) -> None:
     mask = tmp_path / "mask.png"
     Image.fromarray((np.arange(64).reshape(8, 8) >= 43).astype(np.uint8) * 255).save(mask)
@@ -199,7 +190,7 @@ def test_a_region_is_filled_where_the_order_of_the_model_allows_it(
 
 
 def test_the_latents_of_given_images_are_found_in_a_gan(
-    genlab: Callable[..., Outcome], cgan_run: Path, folder: Path, tmp_path: Path
+    genlab: Genlab, cgan_run: Path, folder: Path, tmp_path: Path
 ) -> None:
     arguments = ("sample", f"run={cgan_run}", f"images={folder}", f"out={tmp_path / 'a'}", "latent_steps=3")
     outcome = genlab(*arguments, "label=3")
@@ -222,9 +213,7 @@ def test_the_latents_of_given_images_are_found_in_a_gan(
         genlab(*arguments, *words).assert_error(2, message)
 
 
-def test_a_model_without_pictures_is_answered_with_what_can_be_done(
-    genlab: Callable[..., Outcome], classifier_run: Path
-) -> None:
+def test_a_model_without_pictures_is_answered_with_what_can_be_done(genlab: Genlab, classifier_run: Path) -> None:
     outcome = genlab("sample", f"run={classifier_run}")
     outcome.assert_error(2, f"run must be of a model that draws pictures, got {classifier_run}, a Classifier")
     assert f"genlab evaluate run={classifier_run} measures it" in outcome.errors

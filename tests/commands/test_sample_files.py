@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from genlab.metrics.generation import draw_batches, draw_images, draw_labels
 from genlab.run.loading import TrainedModel, load_trained
 from genlab.sampling import files
 from genlab.storage import locked_folder
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.pair import Pair
 
 CPU = torch.device("cpu")
@@ -190,9 +189,7 @@ def test_classes_name_folders_that_lead_nowhere(trained: TrainedModel) -> None:
     assert name([], 11)[:2] == ("00", "01")
 
 
-def test_a_label_is_the_name_of_a_class_before_its_number(
-    genlab: Callable[..., Outcome], cgan_run: Path, tmp_path: Path
-) -> None:
+def test_a_label_is_the_name_of_a_class_before_its_number(genlab: Genlab, cgan_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(cgan_run, copy)
     environment = json.loads((copy / "environment.json").read_text())
@@ -207,7 +204,7 @@ def test_a_label_is_the_name_of_a_class_before_its_number(
         assert json.loads(Path(f"of_{drawn_label}/sampling.json").read_text())["class_names"] == names
 
 
-def test_the_command_line(genlab: Callable[..., Outcome], trained: TrainedModel, cgan_run: Path) -> None:
+def test_the_command_line(genlab: Genlab, trained: TrainedModel, cgan_run: Path) -> None:
     outcome = genlab("sample", f"run={cgan_run}", "format=npz", "num_samples=3", "out=a", "seed=3")
     assert (outcome.code, outcome.errors) == (0, "")
     assert outcome.output.endswith("3 images: a/samples.npz\n")
@@ -237,7 +234,7 @@ def test_processes_draw_the_files_of_one(pair: Pair, trained: TrainedModel, cgan
 
 
 def test_a_sampling_that_was_refused_before_its_first_image_leaves_the_folder_to_the_corrected_command(
-    genlab: Callable[..., Outcome], exact_run: Path, tmp_path: Path
+    genlab: Genlab, exact_run: Path, tmp_path: Path
 ) -> None:
     line = ("sample", f"run={exact_run}", "num_samples=3", "format=png", f"out={tmp_path / 'here'}")
     assert genlab(*line, "temperature=-1").code == 2
@@ -289,9 +286,7 @@ def test_a_folder_that_was_begun_without_the_data_is_not_continued_silently(
             draw(**{key: True})
 
 
-def test_data_that_give_no_frequencies_of_classes_are_refused(
-    genlab: Callable[..., Outcome], cgan_run: Path, exact_run: Path
-) -> None:
+def test_data_that_give_no_frequencies_of_classes_are_refused(genlab: Genlab, cgan_run: Path, exact_run: Path) -> None:
     for run, words, message in (
         (cgan_run, ("label=1", "allow_other_data=true"), "allow_other_data has no effect with label: of the data only"),
         (exact_run, ("allow_other_data=true",), "allow_other_data has no effect without classes: of the data only"),

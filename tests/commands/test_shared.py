@@ -4,7 +4,6 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from PIL import Image
 from genlab.cli import main
 from genlab.launch.worker import ERROR_FILE_VARIABLE
 from genlab.parallel.collectives import rank
-from tests.conftest import Outcome
+from tests.conftest import Genlab, Outcome
 from tests.pair import Pair
 
 FEW = ("num_generated=510", "batch_size=100", "num_threads=1")
@@ -135,7 +134,7 @@ def test_a_mistake_is_reported_by_the_first_alone(pair: Pair, tmp_path: Path, cg
 
 
 @pytest.mark.slow
-def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: Path, trained_run: Path) -> None:
+def test_devices_starts_the_processes(genlab: Genlab, tmp_path: Path, trained_run: Path) -> None:
     arguments = ("sample", f"run={trained_run}", "num_samples=3", "num_threads=1", "device=cpu")
     assert genlab(*arguments, f"out={tmp_path / 'one'}").code == 0
     outcome = genlab(*arguments, f"out={tmp_path / 'two'}", "devices=2")
@@ -154,7 +153,7 @@ def test_devices_starts_the_processes(genlab: Callable[..., Outcome], tmp_path: 
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_line(
-    genlab: Callable[..., Outcome], trained_run: Path, command: str, arguments: tuple[str, ...], message: str
+    genlab: Genlab, trained_run: Path, command: str, arguments: tuple[str, ...], message: str
 ) -> None:
     genlab(command, f"run={trained_run}", *arguments).assert_error(2, message)
     assert list(Path.cwd().iterdir()) == []

@@ -1,13 +1,11 @@
 """Devices that torch counts and cannot use, as under a driver that is older than its CUDA."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from genlab.config.devices import choose_device
 from genlab.errors import ConfigurationError
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def test_a_device_that_cannot_be_used_is_refused_in_a_line_and_auto_passes_it_ov
 
 
 @pytest.mark.usefixtures("unusable")
-def test_doctor_names_it_and_goes_on(genlab: Callable[..., Outcome]) -> None:
+def test_doctor_names_it_and_goes_on(genlab: Genlab) -> None:
     outcome = genlab("doctor").checked()
     assert "2 CUDA devices, which this torch (CUDA " in outcome.output
     assert "numerics" in outcome.output

@@ -1,6 +1,5 @@
 """Targets: what a run folder may not name, and what nodes become."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from genlab.config.build import bind, build
 from genlab.config.targets import find_target
 from genlab.errors import ConfigurationError
 from genlab.models.gan.techniques.label_smoothing import LabelSmoothing
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 ATTENTION_BIAS = "genlab.models.draw.attention.AttentionBias"
 
@@ -177,7 +176,7 @@ def test_nodes_become_plain_objects_and_partials() -> None:
     ],
 )
 def test_a_part_of_a_model_is_of_the_kind_that_its_place_asks_for(
-    genlab: Callable[..., Outcome], tmp_path: Path, overrides: list[str], message: str
+    genlab: Genlab, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
     outcome = genlab("train", "model=gan", *overrides)
     assert outcome.code == 2

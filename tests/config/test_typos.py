@@ -1,7 +1,7 @@
 """A mistake on the command line costs one line with a hint, exit code 2, and no folder."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,8 @@ from genlab.config.suggestions import ELSEWHERE as ELSEWHERE_HERE
 from genlab.config.suggestions import spelled_elsewhere
 from genlab.errors import ConfigurationError
 from genlab.launch.advice import UnknownFlagError, require_settings
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import slow, thinned
-
-Genlab = Callable[..., Outcome]
 
 TYPOS = [
     (["trian"], "train"),

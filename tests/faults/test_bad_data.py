@@ -20,13 +20,12 @@ import pytest
 from PIL import Image
 
 from genlab.data import download, mnist
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.data.servers import serve
 from tests.data.sources import png, png_chunk, write_mnist
 from tests.faults.harness import TINY, checkpoint_of, environment, fork
 from tests.faults.tally import Tally
 
-Genlab = Callable[..., Outcome]
 FAULT = "13 bad data"
 SIDE = 16
 SHORT = (*TINY["gated_pixelcnn"][2:], "trainer.num_steps=2", "trainer.checkpoint_interval=1", "model=gated_pixelcnn")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults import hooks
 from tests.faults.harness import TINY, assert_runs_equal, checkpoint_of, fork, resume, strays_of
 from tests.faults.tally import Tally
@@ -70,7 +70,7 @@ CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for
 
 @pytest.mark.parametrize("damage", CASES)
 def test_a_run_resumes_from_the_checkpoint_before(
-    tmp_path: Path, genlab: Callable[..., Outcome], whole: Path, stopped: Path, tally: Tally, damage: str
+    tmp_path: Path, genlab: Genlab, whole: Path, stopped: Path, tally: Tally, damage: str
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)

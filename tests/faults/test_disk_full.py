@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from genlab.run import checkpoint
 from genlab.training.trainer import Trainer
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import TINY, checkpoint_of, environment, run
 from tests.faults.tally import Tally
 
-Genlab = Callable[..., Outcome]
 FAULT = "10 disk full"
 CHECKPOINT_BYTES = 2_302_273  # about; of the tiny GAN
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.conftest import Outcome, train_in
+from tests.conftest import Genlab, train_in
 from tests.faults.harness import rewrite_checkpoints
 from tests.faults.tally import Tally
 from tests.thinning import thinned
@@ -65,7 +65,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", thinned(FORMATS, 2))
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(
-    genlab: Callable[..., Outcome], honest: Path, tally: Tally, kind: str
+    genlab: Genlab, honest: Path, tally: Tally, kind: str
 ) -> None:
     content = FORMATS[kind]({"model": Bomb(os.mkdir, MARKER)})
     shutil.copytree(honest, "run")
@@ -127,9 +127,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", thinned(SHAPES, 4))
-def test_a_state_of_another_kind_costs_one_line(
-    genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
-) -> None:
+def test_a_state_of_another_kind_costs_one_line(genlab: Genlab, honest: Path, tally: Tally, name: str) -> None:
     shutil.copytree(honest, "run")
     rewrite_checkpoints(Path("run"), lambda state: state | SHAPES[name])
     with tally.trying(FAULT, "checkpoints of another kind, for genlab train resume"):
@@ -140,7 +138,7 @@ def test_a_state_of_another_kind_costs_one_line(
 
 
 def test_an_export_with_a_pickle_in_the_place_of_its_weights_is_refused(
-    genlab: Callable[..., Outcome], honest: Path, tally: Tally
+    genlab: Genlab, honest: Path, tally: Tally
 ) -> None:
     assert genlab("export", f"run={honest}", "out=handed_on").code == 0
     content = of_torch({"bomb": Bomb(os.mkdir, MARKER)})
@@ -170,9 +168,7 @@ MISPLACED = {
 
 
 @pytest.mark.parametrize("name", thinned(MISPLACED, 11))
-def test_a_folder_in_the_place_of_a_file_costs_one_line(
-    genlab: Callable[..., Outcome], honest: Path, tally: Tally, name: str
-) -> None:
+def test_a_folder_in_the_place_of_a_file_costs_one_line(genlab: Genlab, honest: Path, tally: Tally, name: str) -> None:
     shutil.copytree(honest, "run")
     place = Path("run", name)
     if place.is_dir():
@@ -190,16 +186,14 @@ def test_a_folder_in_the_place_of_a_file_costs_one_line(
         assert "bug" not in outcome.errors
 
 
-def test_pictures_that_cannot_be_written_for_a_file_cost_one_line(
-    genlab: Callable[..., Outcome], honest: Path, tally: Tally
-) -> None:
+def test_pictures_that_cannot_be_written_for_a_file_cost_one_line(genlab: Genlab, honest: Path, tally: Tally) -> None:
     shutil.copytree(honest, "run")
     Path("run/samples").write_text("x")
     with tally.trying(FAULT, "folders in the place of files, and files of folders, for genlab sample"):
         genlab(*(word.format(run="run") for word in COMMANDS["sample"])).assert_error(7, "run/samples")
 
 
-def test_what_moves_the_cursor_is_not_printed(genlab: Callable[..., Outcome], honest: Path, tally: Tally) -> None:
+def test_what_moves_the_cursor_is_not_printed(genlab: Genlab, honest: Path, tally: Tally) -> None:
     """The title of a terminal is set, and its text coloured, by what is printed to it."""
     shutil.copytree(honest, "run")
     hostile = "\x1b]0;PWN\x07\x1b[31mred"

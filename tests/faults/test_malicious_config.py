@@ -5,7 +5,6 @@ What a target may be is tested in tests/config/test_targets.py; here the folders
 
 import itertools
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 import yaml
 
 from tests.config.test_targets import HOSTILE
-from tests.conftest import Outcome, train_in
+from tests.conftest import Genlab, train_in
 from tests.faults.tally import Tally
 
 FAULT = "4 malicious configuration"
@@ -39,9 +38,7 @@ def with_node(values: dict[str, Any], key: str, node: dict[str, Any]) -> dict[st
 
 
 @pytest.mark.parametrize("number", ATTACKS)
-def test_nothing_that_a_run_folder_names_runs(
-    genlab: Callable[..., Outcome], configuration: str, tally: Tally, number: int
-) -> None:
+def test_nothing_that_a_run_folder_names_runs(genlab: Genlab, configuration: str, tally: Tally, number: int) -> None:
     target, arguments = HOSTILE[number]
     key = NODES[number % len(NODES)]
     node = {"_target_": target, **arguments}
@@ -77,7 +74,7 @@ COMMANDS = (("train", "resume=run"), ("export", "run=run"), ("compare", "run"))
 
 @pytest.mark.parametrize(("name", "command"), list(zip(HYDRA, itertools.cycle(COMMANDS), strict=False)))
 def test_what_a_run_folder_says_of_hydra_has_no_effect(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
     configuration: str,
     tally: Tally,
     monkeypatch: pytest.MonkeyPatch,
@@ -109,7 +106,7 @@ TAGS = [
 
 
 @pytest.mark.parametrize("content", TAGS)
-def test_a_tag_makes_no_object(genlab: Callable[..., Outcome], tally: Tally, content: str) -> None:
+def test_a_tag_makes_no_object(genlab: Genlab, tally: Tally, content: str) -> None:
     with tally.trying(FAULT, "YAML tags and anchors"):
         Path("run").mkdir()
         Path("run/config.yaml").write_text(content)
@@ -128,9 +125,7 @@ def names_in(folder: str) -> list[str]:
 
 
 @pytest.mark.parametrize("launcher", [(), ("hydra/launcher=local", "hydra.launcher.n_jobs=1")])
-def test_a_job_removes_nothing_outside_of_its_sweep(
-    genlab: Callable[..., Outcome], tally: Tally, launcher: tuple[str, ...]
-) -> None:
+def test_a_job_removes_nothing_outside_of_its_sweep(genlab: Genlab, tally: Tally, launcher: tuple[str, ...]) -> None:
     Path("theirs/0").mkdir(parents=True)
     Path("theirs/0/book").write_text("of a life")
     with tally.trying(FAULT, "folders of jobs elsewhere"):
@@ -171,7 +166,7 @@ IN_A_SWEEP: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("content", IN_A_SWEEP, ids=lambda content: str(next(iter(content.values())))[-40:])
 def test_a_sweep_of_somebody_else_is_questioned_as_a_command_is(
-    genlab: Callable[..., Outcome], tally: Tally, content: dict[str, Any]
+    genlab: Genlab, tally: Tally, content: dict[str, Any]
 ) -> None:
     folder = hostile_sweep(**content)
     (folder / "conf").mkdir()
@@ -183,9 +178,7 @@ def test_a_sweep_of_somebody_else_is_questioned_as_a_command_is(
 
 
 @pytest.mark.parametrize("name", ["0_x/output.log", "0_x/train.log", "study.db", ".lock", "summary.csv", "jobs/stop"])
-def test_a_sweep_with_links_that_lead_out_is_not_written_to(
-    genlab: Callable[..., Outcome], tally: Tally, name: str
-) -> None:
+def test_a_sweep_with_links_that_lead_out_is_not_written_to(genlab: Genlab, tally: Tally, name: str) -> None:
     Path("ours").write_text("ours")
     path = hostile_sweep() / name
     path.parent.mkdir(exist_ok=True)
@@ -196,7 +189,7 @@ def test_a_sweep_with_links_that_lead_out_is_not_written_to(
         assert not Path("theirs/.owner").exists()
 
 
-def test_a_sweep_with_a_pipe_is_refused_at_once(genlab: Callable[..., Outcome], tally: Tally) -> None:
+def test_a_sweep_with_a_pipe_is_refused_at_once(genlab: Genlab, tally: Tally) -> None:
     (hostile_sweep() / "0_x").mkdir()
     os.mkfifo("theirs/0_x/metrics.jsonl")
     with tally.trying(FAULT, "sweep folders"):

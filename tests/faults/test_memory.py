@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ from genlab.launch import failures
 from genlab.run.folder import resume_command
 from genlab.training import run as training_run
 from genlab.training.trainer import Trainer
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import TINY, checkpoint_of, environment, run, start
 from tests.faults.tally import Tally
 
-Genlab = Callable[..., Outcome]
 FAULT = "16 memory"
 BAD_STEP = 7
 ON_A_DEVICE = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

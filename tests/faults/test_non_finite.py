@@ -1,7 +1,7 @@
 """A number that is none: the run stops within the step, and no checkpoint ever holds one."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +15,10 @@ from genlab.training import optimization, state, trainer
 from genlab.training.optimization import PhaseUpdate
 from genlab.training.trainer import Trainer
 from genlab.types import Batch, Loss, Phase
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import TINY, checkpoint_of, summary_of
 from tests.faults.tally import Tally
 
-Genlab = Callable[..., Outcome]
 FAULT = "8 non-finite"
 BAD_STEP = 7
 LAST_SAVED = 5  # TINY saves every five steps

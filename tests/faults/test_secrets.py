@@ -2,12 +2,12 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import run
 from tests.faults.tally import Tally
 
@@ -52,7 +52,7 @@ def test_nothing_of_the_environment_is_written(
         assert CANARY not in result.stdout + result.stderr
 
 
-def test_what_is_asked_for_would_be_found(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
+def test_what_is_asked_for_would_be_found(genlab: Genlab, tmp_path: Path, tally: Tally) -> None:
     """The search itself: what a user writes into the configuration by hand does stand in the run."""
     assert genlab("train", *TINY, f"dataset.root={CANARY}", "dataset=mnist").code != 0
     assert genlab("train", *TINY, f"hydra.run.dir=outputs/{CANARY}").code == 0
@@ -69,7 +69,7 @@ def private() -> Iterator[None]:
 
 @pytest.mark.usefixtures("private")
 def test_files_and_folders_follow_the_umask(
-    genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: dict[str, int] = {}
     rename = Path.replace
@@ -93,7 +93,7 @@ def test_files_and_folders_follow_the_umask(
         assert {name: oct(mode) for name, mode in modes.items() if mode & (stat.S_IRWXG | stat.S_IRWXO)} == {}
 
 
-def test_the_common_umask_lets_others_read(genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally) -> None:
+def test_the_common_umask_lets_others_read(genlab: Genlab, tmp_path: Path, tally: Tally) -> None:
     """The same look sees permissions where there are some."""
     before = os.umask(0o022)
     try:

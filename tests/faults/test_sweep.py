@@ -1,19 +1,17 @@
 """A sweep in which jobs end in every way there is: each ends itself alone, and a resumption runs only those."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.launch import command as application
 from genlab.launch.sweep_folder import SweepFolder
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import TINY, run
 from tests.faults.tally import Tally
 from tests.launch.test_sweep import table
 
-Genlab = Callable[..., Outcome]
 FAULT = "9 sweep"
 # A data set of the user's own, with a fault of choice in a job's sixth batch, until somebody writes "cured".
 DATA = """

@@ -6,14 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.cli import main
 from genlab.run import folder as run_folder
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.faults.harness import environment, run
 from tests.faults.tally import Tally
 
@@ -80,7 +79,7 @@ def imported() -> None:
     ids=["below a file", "a file", "/proc", "a name of 300 letters", "a path of 4,000", "a full folder"],
 )
 def test_a_place_that_is_none_is_reported(
-    genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, place: str, code: int, answer: str
+    genlab: Genlab, tmp_path: Path, tally: Tally, place: str, code: int, answer: str
 ) -> None:
     (tmp_path / "a_file").write_text("precious")
     (tmp_path / "full").mkdir()
@@ -97,7 +96,7 @@ def test_a_place_that_is_none_is_reported(
 
 @pytest.mark.slow
 def test_without_the_early_look_the_failure_would_come_late_and_at_length(
-    genlab: Callable[..., Outcome], tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Left to Hydra, a folder that holds a thesis is trained into."""
     (tmp_path / "full").mkdir()
@@ -147,16 +146,14 @@ COMMANDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_finds_a_run_there(
-    genlab: Callable[..., Outcome], odd_run: Path, tally: Tally, command: str
-) -> None:
+def test_every_command_finds_a_run_there(genlab: Genlab, odd_run: Path, tally: Tally, command: str) -> None:
     with tally.trying(FAULT, "commands on a folder of Unicode, spaces, commas and brackets"):
         genlab(*(word.format(run=odd_run) for word in COMMANDS[command])).checked()
 
 
 @pytest.mark.parametrize("name", ["C", "tr_TR.UTF-8", "de_DE.UTF-8"])
 def test_numbers_and_names_do_not_depend_on_the_locale(
-    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tally: Tally, name: str
+    genlab: Genlab, monkeypatch: pytest.MonkeyPatch, tally: Tally, name: str
 ) -> None:
     """A decimal comma or a dotless i would change YAML, JSON and the names of keys."""
     before = locale.setlocale(locale.LC_ALL)

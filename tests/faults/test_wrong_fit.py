@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from genlab.training.optimization import PhaseUpdate
-from tests.conftest import Outcome, train_in
+from tests.conftest import Genlab, Outcome, train_in
 from tests.faults.harness import rewrite_checkpoints
 from tests.faults.tally import Tally
 from tests.thinning import thinned
@@ -68,13 +68,13 @@ MISMATCHES: dict[str, tuple[Change, str]] = {
 }
 
 
-def resume(genlab: Callable[..., Outcome], folder: Path) -> Outcome:
+def resume(genlab: Genlab, folder: Path) -> Outcome:
     return genlab("train", f"resume={folder}", "trainer.num_steps=9")
 
 
 @pytest.mark.parametrize("name", thinned(MISMATCHES, 4))
 def test_a_changed_configuration_is_refused_before_the_first_step(
-    genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally, name: str
+    genlab: Genlab, changed: Callable[[str, Change], Path], tally: Tally, name: str
 ) -> None:
     edit, message = MISMATCHES[name]
     folder = changed("draw", edit)
@@ -88,7 +88,7 @@ def test_a_changed_configuration_is_refused_before_the_first_step(
 
 
 def test_the_configuration_of_another_model_is_refused(
-    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
+    genlab: Genlab, runs: Path, tmp_path: Path, tally: Tally
 ) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
     shutil.copy(runs / "gan" / "config.yaml", tmp_path / "run")
@@ -97,9 +97,7 @@ def test_the_configuration_of_another_model_is_refused(
         outcome.assert_error(4, "generator.layers.0.weight (nothing in the checkpoint")
 
 
-def test_the_differing_weights_are_named(
-    genlab: Callable[..., Outcome], changed: Callable[[str, Change], Path], tally: Tally
-) -> None:
+def test_the_differing_weights_are_named(genlab: Genlab, changed: Callable[[str, Change], Path], tally: Tally) -> None:
     """A checkpoint holds no configuration, so the differing weights are named."""
     folder = changed("draw", other_width)
     with tally.trying(FAULT, "mismatches whose differing weights are named"):
@@ -111,7 +109,7 @@ def test_the_differing_weights_are_named(
 
 @pytest.mark.parametrize("word", ["model.num_units=17", "model=gan", "optimizer=sgd", "optimizer.default.lr=0.1"])
 def test_what_cannot_change_on_the_way_is_named_by_its_key(
-    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, word: str
+    genlab: Genlab, runs: Path, tmp_path: Path, tally: Tally, word: str
 ) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
     with tally.trying(FAULT, "resumptions with other settings, whose keys are named"):
@@ -136,7 +134,7 @@ def swapped(state: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["model", "optimizer"])
 def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
-    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally, part: str
+    genlab: Genlab, runs: Path, tmp_path: Path, tally: Tally, part: str
 ) -> None:
     shutil.copytree(runs / "gan", tmp_path / "run")
     rewrite_checkpoints(tmp_path / "run", lambda state: state | {part: swapped(state)[part]})
@@ -148,7 +146,7 @@ def test_the_two_networks_of_a_gan_are_not_taken_for_each_other(
 
 @pytest.mark.slow
 def test_without_the_comparison_training_would_go_on(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
     changed: Callable[[str, Change], Path],
     tally: Tally,
     monkeypatch: pytest.MonkeyPatch,
@@ -164,9 +162,7 @@ def test_without_the_comparison_training_would_go_on(
 
 
 @pytest.mark.slow
-def test_another_number_of_threads_is_reported(
-    genlab: Callable[..., Outcome], runs: Path, tmp_path: Path, tally: Tally
-) -> None:
+def test_another_number_of_threads_is_reported(genlab: Genlab, runs: Path, tmp_path: Path, tally: Tally) -> None:
     shutil.copytree(runs / "draw", tmp_path / "run")
     with tally.trying(FAULT, "resumptions with other threads, which are reported"):
         outcome = genlab("train", f"resume={tmp_path / 'run'}", "trainer.num_steps=4").checked()

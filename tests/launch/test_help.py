@@ -1,6 +1,5 @@
 """The help of a command lists its settings, with the comments of its own file."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,14 +8,12 @@ import yaml
 from genlab.cli import COMMANDS
 from genlab.config.location import config_directory
 from genlab.tables import described
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import thinned
 
 
 @pytest.mark.parametrize("command", thinned([name for name in COMMANDS if name != "train"], 15))
-def test_the_help_of_a_command_names_its_settings_and_no_others(
-    genlab: Callable[..., Outcome], tmp_path: Path, command: str
-) -> None:
+def test_the_help_of_a_command_names_its_settings_and_no_others(genlab: Genlab, tmp_path: Path, command: str) -> None:
     outcome = genlab(command, "--help")
     assert (outcome.code, outcome.errors) == (0, "")
     assert outcome.output.startswith(f"genlab {command}")
@@ -31,7 +28,7 @@ def test_the_help_of_a_command_names_its_settings_and_no_others(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_help_of_train_has_the_common_keys_first_and_a_comment_for_each(genlab: Callable[..., Outcome]) -> None:
+def test_the_help_of_train_has_the_common_keys_first_and_a_comment_for_each(genlab: Genlab) -> None:
     outcome = genlab(
         *("train", "model=dcgan", "trainer=smoke", "technique=[gradient_penalty]", "trainer.num_steps=7", "--help")
     )

@@ -1,7 +1,6 @@
 """One pass: configurations composed and read before a run or a sweep starts are reused."""
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import genlab.train
 from genlab.config import schema
 from genlab.launch import sweep_job as jobs
 from genlab.run import record
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 TINY = ("model.num_glimpses=1", "model.num_units=4", "dataset.size=8", "trainer=smoke", "trainer.num_steps=1")
 QUIET = ("trainer.sample_interval=0", "trainer.test_at_end=false", "num_threads=1")
@@ -41,7 +40,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def test_a_run_composes_once(genlab: Callable[..., Outcome], calls: Counter[str]) -> None:
+def test_a_run_composes_once(genlab: Genlab, calls: Counter[str]) -> None:
     genlab("train", *TINY, *QUIET, "hydra.run.dir=run").checked()
     # bind: the data set, the model, the logger, the optimiser and the schedule.
     bound = {"bind": 5, "bind_optimizer": 1, "bind_schedule": 1}
@@ -62,7 +61,7 @@ def test_a_run_composes_once(genlab: Callable[..., Outcome], calls: Counter[str]
     ],
 )
 def test_a_sweep_of_four_jobs_composes_no_job_twice_where_values_differ_alone(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
     calls: Counter[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],

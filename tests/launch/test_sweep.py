@@ -24,10 +24,9 @@ from genlab.launch import sweep_job as jobs_module
 from genlab.launch.sweep import require_same_jobs, selection_measure
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.paths import program
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import slow, thinned
 
-Genlab = Callable[..., Outcome]
 Start = Callable[..., subprocess.Popen[str]]
 
 TINY = [

@@ -1,12 +1,11 @@
 """The command line and ``--config-dir`` are trusted: every feature of Hydra works there."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from genlab.launch import command as application
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import slow
 
 CALLBACK = """
@@ -21,7 +20,7 @@ class Told(Callback):
 
 
 def test_callbacks_variables_and_search_paths_of_the_user_work(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ELSEWHERE", "from the environment")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -46,7 +45,7 @@ def test_callbacks_variables_and_search_paths_of_the_user_work(
     ids=["slurm", "launcher", "sweeper"],
 )
 def test_any_launcher_and_sweeper_passes_the_preflight_checks(
-    genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+    genlab: Genlab, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(application, "run_sweep", lambda *_, **__: None)
     genlab("train", "-m", "trainer=smoke", "seed=0,1", *arguments).checked()

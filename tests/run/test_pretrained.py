@@ -1,7 +1,6 @@
 """Pretrained models by name: where they are searched, the index of digests, and the one that is included."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from genlab.commands import pretrained as command
 from genlab.errors import CheckpointError, ConfigurationError
 from genlab.run.names import find_run, named_run
 from genlab.run.pretrained import INDEX_NAME, digests, find_pretrained, known_names, outside, write_index
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 
 SHIPPED = Path(genlab.__file__).parent / "pretrained"
 
@@ -68,7 +67,7 @@ def test_the_included_model_is_small_whole_and_draws(place: Path) -> None:
     assert genlab.load("digits_draw").sample(2).shape == (2, 1, 28, 28)
 
 
-def test_the_included_model_is_neither_written_to_nor_deleted(place: Path, genlab: Callable[..., Outcome]) -> None:
+def test_the_included_model_is_neither_written_to_nor_deleted(place: Path, genlab: Genlab) -> None:
     folder = SHIPPED / "digits_draw"
     assert outside(folder / "samples") == Path("outputs/pretrained/digits_draw/samples")
     assert outside(Path("outputs/a")) == Path("outputs/a")
@@ -76,7 +75,7 @@ def test_the_included_model_is_neither_written_to_nor_deleted(place: Path, genla
     assert folder.is_dir()
 
 
-def test_the_list_names_every_quick_twin(place: Path, genlab: Callable[..., Outcome]) -> None:
+def test_the_list_names_every_quick_twin(place: Path, genlab: Genlab) -> None:
     outcome = genlab("pretrained")
     assert (outcome.code, outcome.errors) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in outcome.output.splitlines())
@@ -87,7 +86,7 @@ def test_the_list_names_every_quick_twin(place: Path, genlab: Callable[..., Outc
     outcome.assert_error(2, "names has no 'draw_mnist_quik'; did you mean 'draw_mnist_quick'?")
 
 
-def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Callable[..., Outcome]) -> None:
+def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Genlab) -> None:
     for name in ("draw_mnist_quick", "lsgan_mnist_quick", "sngan_mnist_quick"):
         make(place, name)
     write_index(place)
@@ -107,7 +106,7 @@ def test_a_damaged_model_takes_nothing_from_the_others(place: Path, genlab: Call
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
-    place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    place: Path, genlab: Genlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, "_train", lambda name: pytest.fail("trained"))
     place.write_text("a file")
@@ -117,7 +116,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_a_training(
 
 @pytest.mark.slow
 def test_a_training_does_not_import_from_the_working_directory(
-    place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    place: Path, genlab: Genlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("typing.py").write_text("raise SystemExit('imported from the working directory')")
     monkeypatch.setattr(command, "overrides_of", lambda name: ["model=no_such_model"])
@@ -126,7 +125,7 @@ def test_a_training_does_not_import_from_the_working_directory(
 
 @pytest.mark.slow
 def test_finished_runs_are_exported_and_others_are_not(
-    place: Path, genlab: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    place: Path, genlab: Genlab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ["model=draw", "dataset.size=8", "trainer=smoke", "model.num_units=4", "model.num_glimpses=2"]
     monkeypatch.setattr(command, "overrides_of", lambda name: overrides)

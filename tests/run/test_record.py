@@ -21,7 +21,7 @@ from genlab.run import record
 from genlab.run.loading import build_dataset
 from genlab.run.names import runs_under
 from genlab.run.record import build_model, load_run, with_absolute_paths
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.data.sources import dataset_node
 from tests.run.conftest import SPEC, edit
 from tests.thinning import thinned
@@ -224,7 +224,7 @@ def test_paths_are_kept_absolute(
 
 
 @pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
-def test_commands_that_only_tell_leave_no_file(genlab: Callable[..., Outcome], tmp_path: Path, command: str) -> None:
+def test_commands_that_only_tell_leave_no_file(genlab: Genlab, tmp_path: Path, command: str) -> None:
     outcome = genlab(command).checked()
     assert outcome.output
     assert list(tmp_path.iterdir()) == []

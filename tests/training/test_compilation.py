@@ -16,7 +16,7 @@ from genlab.errors import ConfigurationError
 from genlab.training import compilation
 from genlab.training.compilation import choice, choose, missing_part
 from genlab.types import CompilationCost
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.training.conftest import TinyGAN, make_settings
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_all_ranks_stay_eager_if_one_has_no_compiler(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_the_choice_is_kept_in_the_run_folder_and_taken_over(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[bool] = []
     monkeypatch.setattr("genlab.training.trainer.compile_networks", lambda *_, **__: compiled.append(True))

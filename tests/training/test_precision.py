@@ -1,7 +1,7 @@
 """``trainer.precision=auto`` is what the hardware computes with, and a run keeps what it began with."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,7 +13,7 @@ import yaml
 from genlab.training import precision
 from genlab.training.precision import has_bfloat16, precision_of_all_ranks, slowness, threads_for
 from genlab.training.trainer import Trainer
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.thinning import thinned
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def kept(folder: Path) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_the_resolved_type_is_what_a_run_shows_keeps_and_resumes_with(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     columns: list[Any] = []
 
@@ -131,7 +131,7 @@ def test_auto_is_one_thread_with_bfloat16_on_two_cores_unless_the_user_has_a_num
 
 @pytest.mark.parametrize(("capabilities", "expected"), thinned([(AVX2 | {"amx_bf16": True}, 1), (AVX2, None)], 2))
 def test_a_run_folder_keeps_the_number_of_threads_and_not_auto(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capabilities: Mapping[str, bool],

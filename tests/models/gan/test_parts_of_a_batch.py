@@ -29,7 +29,7 @@ from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Pena
 from genlab.nn.self_attention import SelfAttention
 from genlab.training.run import needs_whole_batch
 from genlab.types import Batch
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.models.gan.techniques.test_compatibility import MAKE
 from tests.models.gan.tiny import make_gan, make_mlp_discriminator, make_updates
 from tests.models.tiny import make_batch, make_spec
@@ -120,7 +120,7 @@ def test_parts_with_different_numbers_of_labels_train_alike_or_need_the_whole(na
 
 
 @pytest.mark.slow
-def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: Callable[..., Outcome]) -> None:
+def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: Genlab) -> None:
     model = make_gan(SPEC, techniques={"r1_penalty": R1Penalty(weight=1.0, interval=4)})
     rule = "trainer.gradient_accumulation must be 1 with model.techniques.r1_penalty, which the parts of a batch"
     with pytest.raises(ConfigurationError, match=re.escape(rule)):
@@ -135,13 +135,13 @@ def test_the_trainer_refuses_the_parts_of_a_batch_that_is_needed_whole(genlab: C
     assert genlab("train", *words).code == 0
 
 
-def test_one_image_before_batch_normalisation_is_drawn_with_another_one(genlab: Callable[..., Outcome]) -> None:
+def test_one_image_before_batch_normalisation_is_drawn_with_another_one(genlab: Genlab) -> None:
     words = ("model=semi_supervised_gan", "trainer=smoke", "trainer.num_steps=3", "trainer.labelled_fraction=0.99")
     assert genlab("train", *words).code == 0
 
 
 def test_one_image_before_batch_normalisation_of_the_discriminator_is_refused_in_a_line(
-    genlab: Callable[..., Outcome],
+    genlab: Genlab,
 ) -> None:
     outcome = genlab("train", "model=infogan", "trainer=smoke", "trainer.batch_size=1")
     outcome.assert_error(2, "one image at a time, and batch normalisation needs two")

@@ -50,7 +50,7 @@ from genlab.models.gan.techniques.weight_clipping import WeightClipping
 from genlab.models.gan.techniques.weight_normalization import WeightNormalization
 from genlab.models.gan.techniques.zero_centered_penalty import R1Penalty, R2Penalty
 from genlab.types import Loss
-from tests.conftest import Outcome
+from tests.conftest import Genlab
 from tests.models.gan.tiny import make_gan, make_mlp_discriminator, make_updates
 from tests.models.tiny import make_batch, make_spec
 from tests.thinning import thinned
@@ -447,7 +447,7 @@ def test_several_layer_techniques_stand_one_behind_the_other() -> None:
 
 @pytest.mark.slow
 def test_a_run_warns_once_and_a_refused_one_ends_with_one_line(
-    genlab: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    genlab: Genlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = ("train", "trainer=smoke", "num_threads=1", "model=gan", "trainer.num_steps=1", "trainer.sample_interval=0")
