@@ -1,10 +1,12 @@
 """Loggers beside TensorBoard: what stands in the offline store of each library, and what a failing one does."""
 
 import json
+import os
 import sqlite3
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,6 +88,106 @@ def test_a_missing_library_is_named_with_its_extra(logger: Logger, monkeypatch: 
         f"logger=[{name}] needs a library that is not installed (No module named '{name}'); "
         f"pip install 'genlab[{name}]'"
     )
+
+
+class FakeWandb:
+    """The part of wandb that a check of the login uses; ``login`` asks the server only if it is told to verify."""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self, mode: str, answer: bool | str = True) -> None:
+        self._mode, self._answer = mode, answer
+
+    def setup(self) -> SimpleNamespace:
+        return SimpleNamespace(settings=SimpleNamespace(mode=self._mode))
+
+    def login(self, *, prompt: bool, verify: bool) -> bool:
+        assert not prompt
+        if isinstance(self._answer, str) and verify:
+            raise self.Error(self._answer)
+        return bool(self._answer)
+
+
+@pytest.mark.parametrize(
+    ("fake", "expected"),
+    [
+        (FakeWandb("online", False), "needs a login"),
+        (
+            FakeWandb("online", "Failed to authenticate with https://api: permission denied"),
+            "cannot log in: Failed to authenticate with https://api: permission denied",
+        ),
+        (
+            FakeWandb("shared", "the service did not respond in time."),
+            "cannot log in: the service did not respond in time",
+        ),
+    ],
+)
+def test_wandb_is_asked_for_the_login_before_a_run_folder_is_made(
+    fake: FakeWandb, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interface, "import_module", lambda _: fake)
+    with pytest.raises(ConfigurationError) as error:
+        WeightsAndBiases(project=None).require()
+    hint = ": call wandb login" if fake._answer is False else "; call wandb login"
+    assert str(error.value) == f"logger=[wandb] {expected}{hint}, or set WANDB_MODE=offline"
+
+
+@pytest.mark.parametrize("fake", [FakeWandb("offline", "asked"), FakeWandb("disabled", "asked"), FakeWandb("online")])
+def test_wandb_is_not_asked_without_need_and_accepts_a_known_login(
+    fake: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interface, "import_module", lambda _: fake)
+    WeightsAndBiases(project=None).require()
+
+
+class FakeMLflow:
+    """The part of mlflow that the logger uses; each request reads the environment, as in the real one."""
+
+    entities = SimpleNamespace(Metric=lambda *values: values)
+
+    def __init__(self) -> None:
+        self.retries: list[str | None] = []
+        self.metrics: list[tuple[object, ...]] = []
+
+    def MlflowClient(self) -> "FakeMLflow":  # noqa: N802 - its name there
+        return self
+
+    def search_experiments(self, *, max_results: int) -> None:
+        self.retries.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES"))
+        raise ConnectionError(f"refused after {max_results}")
+
+    def get_tracking_uri(self) -> str:
+        return "http://server"
+
+    def log_batch(self, run: str, *, metrics: list[tuple[object, ...]]) -> None:
+        assert run == "id"
+        self.metrics += [(name, value, step) for name, value, _, step in metrics]
+
+
+def test_a_server_of_mlflow_that_is_away_is_reported_without_its_minutes_of_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeMLflow()
+    monkeypatch.setattr(interface, "import_module", lambda _: fake)
+    for own in (None, "5"):
+        if own is not None:
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", own)
+        with pytest.raises(ConfigurationError, match=r"cannot use http://server: refused after 1; MLFLOW_TRACKING_URI"):
+            MLflow(experiment=None).require()
+        assert os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES") == own
+    assert fake.retries == ["2", "5"]
+
+
+def test_mlflow_gets_each_measure_of_the_test_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeMLflow()
+    monkeypatch.setattr(interface, "import_module", lambda _: fake)
+    logger = MLflow(experiment=None)
+    logger._connect()
+    logger._id = "id"
+    logger.scalars({"test/a": 1.0}, step=8)
+    logger.conclude({"best/step": 4.0, "best/a": 2.0, "test/a": 1.0})
+    assert fake.metrics == [("test/a", 1.0, 8), ("best/step", 4.0, 4), ("best/a", 2.0, 4)]
 
 
 @pytest.mark.parametrize("content", ["[", "[]", '{"wandb": 3}', '{"wandb": "../a"}', '{"wandb": "a\\u001b[2J"}'])

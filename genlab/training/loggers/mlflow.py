@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +14,8 @@ from genlab.sampling.pictures import to_pillow
 from genlab.training.logger import LoggedRun, Logger, library
 
 _MAX_PARAMETERS = 100  # of one request
+# For the check before a run. MLflow's own 7 retries take 4 silent minutes, which suits only a run that trains.
+_SHORT_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 class MLflow(Logger):
@@ -28,7 +31,8 @@ class MLflow(Logger):
     def require(self) -> None:
         try:
             self._connect()
-            self._client.search_experiments(max_results=1)
+            with _environment_with(_SHORT_PATIENCE):
+                self._client.search_experiments(max_results=1)
         except ConfigurationError:
             raise
         except Exception as error:  # a login, a server that is away or a refused kind of store: all are of one class
@@ -64,7 +68,22 @@ class MLflow(Logger):
         self._client.log_image(self._id, to_pillow(image), key=tag, step=step, synchronous=True)
 
     def conclude(self, measures: Mapping[str, float]) -> None:
-        self.scalars(measures, step=int(measures.get("best/step", 0)))
+        best = {
+            tag: value for tag, value in measures.items() if tag.startswith("best/")
+        }  # those of the test are logged
+        self.scalars(best, step=int(best.get("best/step", 0)))
 
     def close(self, *, succeeded: bool) -> None:
         self._client.set_terminated(self._id, "FINISHED" if succeeded else "FAILED")
+
+
+@contextmanager
+def _environment_with(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set the variables that the user has not set."""
+    added = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

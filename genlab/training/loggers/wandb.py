@@ -8,6 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from genlab.errors import ConfigurationError
+from genlab.printing import one_line
 from genlab.sampling.pictures import to_pillow
 from genlab.training.logger import LoggedRun, Logger, library
 
@@ -28,7 +29,17 @@ class WeightsAndBiases(Logger):
 
     def require(self) -> None:
         wandb = library("wandb", logger="wandb")
-        if wandb.setup().settings.mode not in _WITHOUT_LOGIN and not wandb.login(prompt=False, verify=False):
+        if wandb.setup().settings.mode in _WITHOUT_LOGIN:
+            return
+        try:
+            # Asks the server: wandb.init waits 90 s for one that is away, and refuses a key when the folder is made.
+            is_known = wandb.login(prompt=False, verify=True)
+        except wandb.Error as error:
+            reason = one_line(str(error)).rstrip(".")
+            raise ConfigurationError(
+                f"logger=[wandb] cannot log in: {reason}; call wandb login, or set WANDB_MODE=offline"
+            ) from error
+        if not is_known:
             raise ConfigurationError("logger=[wandb] needs a login: call wandb login, or set WANDB_MODE=offline")
 
     def open(self, run: LoggedRun) -> None:
