@@ -86,6 +86,7 @@ _COMPLETION_FLAGS = ("-sc", "--shell-completion")
 _FLAGS = ("--help", "--multirun", "--config-dir", "--cfg")
 _NAMED_GROUPS = {"models": "model", "experiments": "experiment", "datasets": "dataset"}
 """Command to the config group whose options it takes without a key."""
+_RUN_KEYS = ("run", "runs", "resume", "init_from")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,16 +204,15 @@ Exit codes: 2 configuration, 3 data, 4 checkpoint, 5 non-finite, 6 memory,
 
 
 def _complete(arguments: list[str]) -> int:
-    """Complete commands, flags and names of models; Hydra completes groups, keys and values.
+    """Complete commands, flags and names of models and runs; Hydra, which takes longer, groups, keys and values.
 
     The shell calls ``genlab -sc query=bash`` with the command line typed so far in COMP_LINE.
     """
     from genlab.config.catalogue import files_of
     from genlab.config.location import config_directory
-    from genlab.launch.command import run_hydra
 
     if not any(argument.startswith("query=") for argument in arguments):
-        run_hydra("train", arguments, job=Job("train"))
+        _complete_by_hydra("train", arguments)
         return 0
     line = os.environ.get("COMP_LINE", "")
     typed = line.split()[1:]
@@ -226,7 +226,7 @@ def _complete(arguments: list[str]) -> int:
         print("\n".join(flag for flag in (*COMMANDS[command][1].flags, *_FLAGS) if flag.startswith(last)))
         return 0
     options = files_of(_NAMED_GROUPS[command], [config_directory()]) if last and command in _NAMED_GROUPS else ()
-    if names := [name for name in options if name.startswith(last)]:
+    if names := [name for name in options if name.startswith(last)] or _completed_runs(command, last):
         print("\n".join(names))
         return 0
     # Hydra completes the line of a program without commands, positional arguments and flags of their own.
@@ -234,10 +234,30 @@ def _complete(arguments: list[str]) -> int:
     os.environ["COMP_LINE"] = " ".join(("genlab", *settings, last))
     try:
         with suppress(Exception):  # what is typed so far need not be valid
-            run_hydra(command, arguments, job=Job(command))
+            _complete_by_hydra(command, arguments)
     finally:
         os.environ["COMP_LINE"] = line
     return 0
+
+
+def _complete_by_hydra(command: str, arguments: list[str]) -> None:
+    from genlab.launch.command import run_hydra
+
+    run_hydra(command, arguments, job=Job(command))
+
+
+def _completed_runs(command: str, last: str) -> list[str]:
+    """Return the runs for ``run=BEGINNING``, or for the beginning of a positional argument that names a run."""
+    key, equals, beginning = last.rpartition("=")
+    positional = COMMANDS[command][1].positional
+    if not last or (key not in _RUN_KEYS if equals else positional not in _RUN_KEYS):
+        return []
+    from genlab.run.names import names_beginning_with
+
+    names: list[str] = []
+    with suppress(Exception):  # a folder that cannot be read
+        names = names_beginning_with(beginning)
+    return [key + equals + name for name in names]
 
 
 def _report(error: BaseException) -> int:

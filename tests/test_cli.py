@@ -98,6 +98,38 @@ def test_completion_beside_positional_arguments_flags_and_what_is_half_typed(
     assert (set(output.split()), errors) == (expected, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("genlab sample run=", {"run=last", "run=a/one", "run=a/two", "run=digits_draw"}),
+        ("genlab train resume=a/t", {"resume=a/two"}),
+        ("genlab evaluate outp", {"outputs/a/one", "outputs/a/two"}),
+        ("genlab compare a/one a/t", {"a/two"}),
+        ("genlab runs rm a/o", {"a/one"}),
+        ("genlab export digits_d", {"digits_draw"}),
+    ],
+)
+def test_completion_of_runs_imports_neither_torch_nor_hydra(tmp_path: Path, line: str, expected: set[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "outputs/a" / name).mkdir(parents=True)
+        (tmp_path / "outputs/a" / name / "config.yaml").write_text("")
+    program = """
+import sys
+from genlab.cli import main
+assert main(["-sc", "query=fish"]) == 0
+assert not {"torch", "hydra", "omegaconf", "numpy"} & set(sys.modules), sorted(sys.modules)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "COMP_LINE": line, "GENLAB_PRETRAINED": str(tmp_path)},
+    )
+    assert (result.returncode, set(result.stdout.split())) == (0, expected), result.stderr
+
+
 def test_a_port_in_use_is_a_line(genlab: Genlab) -> None:
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

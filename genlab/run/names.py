@@ -102,6 +102,14 @@ def named_place(name: str) -> Path:
     return named_run(name) or place
 
 
+def names_beginning_with(text: str) -> list[str]:
+    """Return the names, for a completion, of all runs and pretrained models that begin with a text."""
+    root = "" if text.startswith(RUNS_ROOT[:4]) else RUNS_ROOT  # shorter, it may also become out=
+    runs = [run.relative_to(root).as_posix() for run in runs_under(Path(RUNS_ROOT))]
+    pretrained = [name for name in known_names() if find_pretrained(name) is not None]
+    return [name for name in (*([LAST] if runs else []), *runs, *pretrained) if name.startswith(text)]
+
+
 def runs_under(root: Path) -> Iterator[Path]:
     """Yield every run folder at or below a folder, sorted; without exports."""
     for path in sorted(root.rglob(CONFIG_NAME)):
