@@ -17,7 +17,12 @@ exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 html_sidebars: dict[str, list[str]] = {"**": []}  # all pages are in the bar at the top
-html_theme_options = {"secondary_sidebar_items": ["page-toc"], "navigation_with_keys": False}
+html_theme_options = {
+    "secondary_sidebar_items": ["page-toc"],
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 3,  # more do not fit beside the search at 1280 pixels
+}
+html_context = {"default_mode": "auto"}  # without it the theme writes an error to the browser's console
 
 
 def setup(app: Any) -> None:

@@ -7,6 +7,7 @@ script but ours and load nothing at all.
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from html import escape
@@ -190,7 +191,10 @@ def _curves(runs: Sequence[Run]) -> str:
 
 
 def _figures(charts: dict[str, str], tags: Iterable[str]) -> str:
-    figures = "".join(f"<figure><figcaption>{_text(tag)}</figcaption>{charts[tag]}</figure>" for tag in tags)
+    titles = {tag: re.sub("(?<=[/_])", "<wbr>", _text(tag)) for tag in tags}  # a long one breaks between words
+    figures = "".join(
+        f"<figure><figcaption>{title}</figcaption>{charts[tag]}</figure>" for tag, title in titles.items()
+    )
     return f'<div class="charts">{figures}</div>'
 
 
@@ -256,7 +260,8 @@ def _differences(runs: Sequence[Run]) -> str:
         return "<p>Nothing in the configurations that can be read.</p>"
     head = ("key", *(f"#{number}" for number, _ in _numbered(runs)))
     rows = [
-        f'<th scope="row">{_text(key)}</th>' + "".join(_cell(parameter_text(run, key)) for run in runs) for key in keys
+        f'<th scope="row">{_breakable(key)}</th>' + "".join(_cell(parameter_text(run, key)) for run in runs)
+        for key in keys
     ]
     return _table(head, rows, kind="keys")
 
@@ -311,6 +316,11 @@ def _grouped(number: int | float | None) -> str | None:
 
 def _text(value: Scalar) -> str:
     return escape(shown(value), quote=True)
+
+
+def _breakable(value: str) -> str:
+    """Return the name of a tag or key, which may break between its words alone."""
+    return re.sub("(?<=[/_.])", "<wbr>", _text(value))
 
 
 def _hash(text: str) -> str:

@@ -15,6 +15,9 @@ _TAKE_A_VALUE = (
 )
 _OTHER_FILE = re.compile(r"[^-=][^=]*[.][a-z]+")
 
+_PLAIN = re.compile(r"(?!(true|false|null|nan|inf)$)[a-z_][\w./-]*", re.ASCII | re.IGNORECASE)
+"""A value that Hydra's grammar reads as a string without quotes."""
+
 
 class Flag(NamedTuple):
     """Short for an override: ``--html page.html`` is ``html=page.html``."""
@@ -120,6 +123,9 @@ def _override(key: str, value: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """Return a string of Hydra's grammar; a plain path stays as it was typed, for pages and logs show the command."""
+    if _PLAIN.fullmatch(text):
+        return text
     from genlab.config.compose import quoted  # it brings Hydra, which `genlab --help` does without
 
     return quoted(text)

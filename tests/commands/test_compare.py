@@ -150,5 +150,19 @@ def test_flags_and_positional_arguments_become_overrides(
     assert [word for word in result if "=" not in word] == others
 
 
+@pytest.mark.parametrize(
+    "text", ["true", "Null", "inf", "12", "1e3", "0007", "null/a", "trueish", "last:a", "a,b", "../a"]
+)
+def test_a_positional_argument_stays_a_string(text: str) -> None:
+    (parsed,) = parse_overrides(expanded([text], SYNTAX))
+    assert parsed.value() == [text]
+
+
+def test_a_plain_path_needs_no_quotes_in_the_command_that_a_page_shows() -> None:
+    assert expanded(["outputs/digits-draw/0001-lr_0.1", "b c"], SYNTAX) == [
+        "runs=[outputs/digits-draw/0001-lr_0.1,'b c']"
+    ]
+
+
 def test_a_command_without_syntax_is_left_alone() -> None:
     assert expanded(["a", "--csv", "b=1"], Syntax("run")) == ["a", "--csv", "b=1"]
