@@ -68,9 +68,8 @@ class MLflow(Logger):
         self._client.log_image(self._id, to_pillow(image), key=tag, step=step, synchronous=True)
 
     def conclude(self, measures: Mapping[str, float]) -> None:
-        best = {
-            tag: value for tag, value in measures.items() if tag.startswith("best/")
-        }  # those of the test are logged
+        # Those of the test are logged already.
+        best = {tag: value for tag, value in measures.items() if tag.startswith("best/")}
         self.scalars(best, step=int(best.get("best/step", 0)))
 
     def close(self, *, succeeded: bool) -> None:
