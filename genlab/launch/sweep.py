@@ -49,7 +49,7 @@ _OF_SWEEP = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher",
 _NEEDED = {
     "genlab_tpe": "optuna",
     "hydra_joblib_launcher": "hydra_plugins.hydra_joblib_launcher",
-    "hydra_submitit_launcher": "hydra_plugins.hydra_submitit_launcher",
+    **dict.fromkeys(("hydra_submitit_launcher", "genlab_slurm"), "hydra_plugins.hydra_submitit_launcher"),
 }
 
 

@@ -55,6 +55,13 @@ _OF_SWEEP = (
 )
 
 
+class StoppedByLauncher(BaseException):
+    """Raised by a launcher in the process that runs a job: the job saves and stops, for the reason that it names.
+
+    An Exception would not pass through Hydra.
+    """
+
+
 def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
     """Run the job that Hydra has composed, unless it is done; a failure is recorded and not raised.
 
@@ -74,7 +81,7 @@ def run_sweep_job(settings: SweepSettings, configuration: Composed) -> None:
         raise ConfigurationError(f"hydra.sweep.subdir must lie in the sweep's folder, got {config.sweep.subdir}")
     record = JobRecord(
         number=int(config.job.num),
-        overrides=_without_sweep_node(config.overrides.task),
+        overrides=task_overrides_of(config.overrides.task),
         folder=os.path.relpath(run_folder, sweep.path),
         status="running",
         num_threads=threads_of_job(configuration),
@@ -202,7 +209,8 @@ def _run(command: Sequence[str], record: JobRecord, sweep: SweepFolder, variable
             exit_code = _wait(process, shall_stop)
         except BaseException as error:
             exit_code = _end(process, at_once=isinstance(error, KeyboardInterrupt))
-            sweep.write_record(replace(record, status="interrupted", reason=STOPPED, exit_code=exit_code))
+            why = str(error) if isinstance(error, StoppedByLauncher) else STOPPED
+            sweep.write_record(replace(record, status="interrupted", reason=why, exit_code=exit_code))
             raise
     status, reason = _status(exit_code, record, sweep, _last_error(log, start))
     return replace(record, status=status, reason=reason, exit_code=exit_code)
@@ -279,7 +287,8 @@ def _last_error(log: Path, start: int) -> str | None:
     return errors[-1] if errors else None
 
 
-def _without_sweep_node(overrides: Sequence[object]) -> tuple[str, ...]:
+def task_overrides_of(overrides: Sequence[object]) -> tuple[str, ...]:
+    """Return the overrides of a job without those of the node ``sweep``."""
     return tuple(argument for argument in map(str, overrides) if not argument.lstrip("+~").startswith(f"{SWEEP_NODE}."))
 
 

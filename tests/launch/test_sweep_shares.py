@@ -114,7 +114,7 @@ def test_the_devices_are_those_that_the_user_lets_be_seen(
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 LOCAL = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"
-SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+SLURM = "hydra_plugins.genlab_slurm.launcher.SlurmLauncher"
 
 
 def whole(launcher: str, *, n_jobs: object = None, **sweeper: object) -> Any:
