@@ -25,7 +25,7 @@ from genlab.printing import printable
 from genlab.storage import whole_folder
 from genlab.terminal import hides_bar
 
-_FORMAT = 4  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
+_FORMAT = 5  # of the cache and of the rules in decoding.py and containers.py: raise it when one of them changes
 _log = getLogger(__name__)
 
 
