@@ -8,6 +8,7 @@ and will run again, for one that has ended.
 
 import io
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
@@ -25,6 +26,7 @@ from omegaconf import OmegaConf
 from submitit.core.utils import FailedJobError, FailedSubmissionError, pickle_load
 
 from genlab.errors import SweepError
+from genlab.launch.failures import ERROR_PREFIX, STOPPED_PREFIX
 from genlab.launch.slurm_queue import QueuedTask, QueueError, cancel, described, outside_of_job, queued_tasks
 from genlab.launch.sweep_folder import DONE, PLAN_NAME, JobRecord, SweepFolder
 from genlab.launch.sweep_job import StoppedByLauncher, task_overrides_of, tell
@@ -56,7 +58,7 @@ class SlurmArrays(SlurmLauncher):  # type: ignore[misc]
         """Run jobs of the given overrides.
 
         Raises:
-            SweepError: SLURM refuses them.
+            SweepError: SLURM refuses them, or does not answer before they are submitted.
         """
         sweep = SweepFolder(Path(str(self.config.hydra.sweep.dir)))
         _end_former(sweep)
@@ -117,8 +119,11 @@ class SlurmArrays(SlurmLauncher):  # type: ignore[misc]
         Raises:
             StoppedByLauncher: The job has not saved yet. SLURM ends a task as soon as it is queued again, so the job
                 saves first, and has until the time limit to do so.
+            SweepError: The command has no checkpoints, such as `genlab evaluate`: it would begin anew each time.
         """
         if not self._has_saved:
+            if not _has_table(SweepFolder(Path(str(self.config.hydra.sweep.dir)))):
+                raise SweepError(f"{_TIME_IS_UP}; hydra.launcher.timeout_min allows it more")
             raise StoppedByLauncher(_TIME_IS_UP)
         return super().checkpoint(*arguments)
 
@@ -159,7 +164,7 @@ def _await(number: str, jobs: Sequence[int], sweep: SweepFolder) -> dict[int, Qu
         except QueueError as error:
             if not silence:
                 silence = one_line(str(error))
-                tell(f"warning: SLURM does not answer, and is asked again: {silence}")
+                tell(f"warning: {silence}; it is asked again")
         else:
             silence = ""
             _tell_ended(tasks, listed, jobs, sweep)
@@ -195,11 +200,15 @@ def _result(
     outcome, value = "lost", None
     with suppress(OSError, EOFError):
         outcome, value = pickle_load(job.paths.result_pickle)
+    has_table = _has_table(sweep)
+    if not has_table:
+        _show(job)
     if outcome == "success":
         assert isinstance(value, JobReturn)
         return value
     reason = _reason_of(job, task) if outcome == "lost" else str(value).strip().splitlines()[-1]
-    if not (sweep.path / PLAN_NAME).exists():
+    if not has_table:
+        print(f"{ERROR_PREFIX}job {number}: {reason}", file=sys.stderr)  # noqa: T201 - Hydra names the first one only
         failed = JobReturn(overrides=overrides, status=JobStatus.FAILED)
         failed.return_value = SweepError(f"job {number}: {reason}")
         return failed
@@ -214,6 +223,21 @@ def _result(
             sweep.write_record(record)
             tell(f"job {number}: killed: {reason}")
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
+
+
+def _show(job: submitit.Job[JobReturn]) -> None:
+    """Print what a task has said: of a command without a table, such as `genlab evaluate`, that is the result."""
+    with suppress(OSError):
+        for line in job.paths.stdout.read_text(encoding="utf-8", errors="replace").splitlines():
+            if not line.startswith("submitit "):
+                print(line)  # noqa: T201
+        for line in job.paths.stderr.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(STOPPED_PREFIX):  # neither srun's lines nor tracebacks
+                print(line, file=sys.stderr)  # noqa: T201
+
+
+def _has_table(sweep: SweepFolder) -> bool:
+    return (sweep.path / PLAN_NAME).exists()
 
 
 def _reason_of(job: submitit.Job[JobReturn], task: QueuedTask | None) -> str:

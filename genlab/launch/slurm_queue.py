@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from genlab.errors import SweepError
+
 _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
@@ -44,7 +46,7 @@ class QueuedTask:
         return self.state == "PENDING"
 
 
-class QueueError(RuntimeError):
+class QueueError(SweepError):
     """SLURM did not answer; it may later."""
 
 
@@ -81,10 +83,16 @@ def cancel(job: str, *, is_pending: bool = False) -> None:
 def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER_SECONDS, check=False)
+    except FileNotFoundError as error:
+        raise QueueError(
+            f"hydra/launcher=slurm needs SLURM's commands, and {command[0]} is not installed here; start the command "
+            "on the cluster, or use hydra/launcher=local"
+        ) from error
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise QueueError(f"{command[0]}: {error}") from error
+        raise QueueError(f"SLURM does not answer {command[0]}: {error}") from error
     if done.returncode != 0:
-        raise QueueError(f"{command[0]}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+        said = done.stderr.strip() or f"exit code {done.returncode}"
+        raise QueueError(f"SLURM does not answer {command[0]}: {said}")
     return done.stdout
 
 

@@ -17,8 +17,10 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from genlab.errors import SweepError
 from genlab.launch import slurm_queue, sweep_job
+from genlab.launch.failures import explain
 from genlab.launch.slurm_queue import QueuedTask, QueueError, described, outside_of_job, queued_tasks
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
+from genlab.launch.sweep_job import StoppedByLauncher
 from tests.launch.test_sweep_job import HELD, wait_for
 
 submitit = pytest.importorskip("submitit")
@@ -85,11 +87,20 @@ def test_a_task_is_active_until_slurm_will_not_run_it_again(state: str, is_activ
 
 def test_a_queue_that_does_not_answer_is_an_error_of_its_own(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(programs, "squeue", "import sys\nsys.exit('slurm_load_jobs error: Unable to contact slurm controller')")
-    with pytest.raises(QueueError, match=r"squeue: slurm_load_jobs error: Unable to contact"):
+    with pytest.raises(QueueError, match=r"SLURM does not answer squeue: slurm_load_jobs error: Unable to contact"):
         queued_tasks()
     monkeypatch.setenv("PATH", str(programs))
-    with pytest.raises(QueueError, match="scancel"):
+    with pytest.raises(QueueError, match="needs SLURM's commands, and scancel is not installed here"):
         slurm_queue.cancel("7")
+
+
+def test_a_silent_queue_at_the_start_is_no_bug_of_genlab(sweep: SweepFolder, shown: Callable[..., Any]) -> None:
+    shown(QueueError("SLURM does not answer squeue: x"))
+    arrays = SlurmArrays()
+    arrays.config = configuration(sweep)
+    with pytest.raises(SweepError) as silent:
+        arrays.launch([("seed=0",)], 0)
+    assert explain(silent.value) == ("SLURM does not answer squeue: x", SweepError.exit_code)
 
 
 def test_states_are_counted_and_a_wait_without_end_has_its_hint() -> None:
@@ -279,9 +290,10 @@ def test_jobs_that_a_stop_has_cancelled_still_wait(sweep: SweepFolder) -> None:
     assert sweep.record(0) is None
 
 
-def test_jobs_without_a_table_return_their_result_or_fail(tmp_path: Path) -> None:
+def test_jobs_without_a_table_return_their_result_or_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = SweepFolder(tmp_path)
     failed = result(sweep, task(0, "TIMEOUT"))
+    assert capsys.readouterr().err == "genlab: error: job 0: SLURM: TIMEOUT\n"
     with pytest.raises(SweepError, match="job 0: SLURM: TIMEOUT"):
         _ = failed.return_value
     paths = JobPaths(sweep.path / ".submitit" / "%j", job_id="7_0")
@@ -290,6 +302,33 @@ def test_jobs_without_a_table_return_their_result_or_fail(tmp_path: Path) -> Non
     cloudpickle_dump(("error", "Traceback\nValueError: seven\n"), paths.result_pickle)
     with pytest.raises(SweepError, match="job 0: ValueError: seven"):
         _ = result(sweep, task(0, "FAILED")).return_value
+
+
+def test_what_jobs_without_a_table_have_printed_reaches_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is the result of `genlab evaluate -m`; a sweep with a table has the values there."""
+    sweep = SweepFolder(tmp_path)
+    paths = JobPaths(sweep.path / ".submitit" / "%j", job_id="7_0")
+    paths.folder.mkdir(parents=True)
+    cloudpickle_dump(("success", JobReturn(status=JobStatus.COMPLETED, _return_value=3)), paths.result_pickle)
+    written = {
+        "stdout": "submitit INFO (x) - Starting\nnll  100.5\n  sd  2\nsubmitit INFO (x) - done\n",
+        "stderr": "srun: error: x\ngenlab: warning: y\nTraceback\n",
+    }
+    result(sweep, task(0, "COMPLETED"), **written)
+    assert capsys.readouterr() == ("nll  100.5\n  sd  2\n", "genlab: warning: y\n")
+
+
+def test_the_time_limit_ends_a_command_without_checkpoints(tmp_path: Path, sweep: SweepFolder) -> None:
+    """Queued again, it would begin anew, and reach the limit anew."""
+    arrays = SlurmArrays()
+    arrays.config = configuration(sweep)
+    with pytest.raises(StoppedByLauncher):
+        arrays.checkpoint()
+    arrays.config = configuration(SweepFolder(tmp_path / "multirun"))
+    with pytest.raises(SweepError, match="the time limit of its SLURM job; hydra"):
+        arrays.checkpoint()
 
 
 REFUSED = [
@@ -355,7 +394,9 @@ def test_a_job_saves_before_it_is_queued_again(
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
     paths = JobPaths(sweep.path / ".submitit" / "%j", job_id="7")
     paths.folder.mkdir(parents=True)
-    submission = DelayedSubmission(SlurmArrays(), "arguments")
+    arrays = SlurmArrays()
+    arrays.config = configuration(sweep)
+    submission = DelayedSubmission(arrays, "arguments")
     submission.set_timeout(0, countdown)
     handler = SignalHandler(SlurmJobEnvironment(), paths, submission)
     signal.signal(signal.SIGUSR2, handler.checkpoint_and_try_requeue)
