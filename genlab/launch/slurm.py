@@ -38,9 +38,11 @@ _LOOK_SECONDS = 0.5
 _TIME_IS_UP = "the time limit of its SLURM job"
 # Since SLURM 22.05, srun does not take the number of cores from the job; where tasks are bound to cores, it is one.
 _CORES = '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"'
+_IN_BATCHES = "hydra.sweeper.max_batch_size=N submits N jobs at a time"
 _OF_REFUSAL = {
     "gres": "hydra.launcher.gpus_per_node=null requests no GPU",
-    "array": "hydra.sweeper.max_batch_size=1000 submits fewer jobs at a time",
+    "job array": f"{_IN_BATCHES}, at most the MaxArraySize of scontrol show config",
+    "job submit limit": _IN_BATCHES,
 }
 _OF_WAITING = {
     "PartitionTimeLimit": "hydra.launcher.timeout_min is above the limit of the partition",

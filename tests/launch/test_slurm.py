@@ -341,6 +341,11 @@ REFUSED = [
         "sbatch: error: invalid partition specified: x\nsbatch: error: Batch job submission failed: no",
         "SLURM refuses the jobs: invalid partition specified: x; Batch job submission failed: no",
     ),
+    (
+        "sbatch: error: Batch job submission failed: Invalid job array specification",
+        "SLURM refuses the jobs: Batch job submission failed: Invalid job array specification; "
+        "hydra.sweeper.max_batch_size=N submits N jobs at a time, at most the MaxArraySize of scontrol show config",
+    ),
 ]
 
 
