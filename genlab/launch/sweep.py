@@ -282,10 +282,10 @@ def _conclude(sweep: SweepFolder, settings: SweepSettings, config_dir: str | Non
 
 
 def _raise_for(rows: Sequence[Row], failure: Exception | None, *, way_on: str, is_search: bool) -> None:
-    if isinstance(failure, GenlabError):
+    if isinstance(failure, GenlabError) and not isinstance(failure, SweepError):
         raise failure
     if failure is not None:
-        text = one_line(f"{type(failure).__name__}: {failure}")
+        text = str(failure) if isinstance(failure, SweepError) else one_line(f"{type(failure).__name__}: {failure}")
         raise SweepError(f"the sweep ended early: {text}; to resume: {way_on}") from failure
     if failed := [row.record for row in rows if row.record.has_failed]:
         named = ", ".join(f"job {record.number} {record.status}" for record in failed)

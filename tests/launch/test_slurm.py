@@ -19,6 +19,7 @@ from genlab.errors import SweepError
 from genlab.launch import slurm_queue, sweep_job
 from genlab.launch.failures import explain
 from genlab.launch.slurm_queue import QueuedTask, QueueError, described, outside_of_job, queued_tasks
+from genlab.launch.sweep import _raise_for
 from genlab.launch.sweep_folder import JobRecord, SweepFolder, SweepPlan
 from genlab.launch.sweep_job import StoppedByLauncher
 from tests.launch.test_sweep_job import HELD, wait_for
@@ -360,6 +361,13 @@ def test_a_refusal_is_given_in_a_line(
         arrays._submit([("seed=0",), ("seed=1",)], 0)
     assert str(refused.value) == message
     assert capsys.readouterr().err == ""
+
+
+def test_a_sweep_that_slurm_refuses_names_its_resumption() -> None:
+    """Such as a search whose next jobs are submitted while the controller is away."""
+    with pytest.raises(SweepError) as ended:
+        _raise_for((), QueueError("SLURM does not answer squeue: x"), way_on="LINE", is_search=True)
+    assert str(ended.value) == "the sweep ended early: SLURM does not answer squeue: x; to resume: LINE"
 
 
 def test_srun_is_told_the_cores_of_the_task(sweep: SweepFolder, programs: Path) -> None:
