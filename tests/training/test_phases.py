@@ -76,13 +76,14 @@ def test_parts_of_the_model_and_frozen_networks_may_be_held_in_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "told"),
+    ("make_loss", "told"),
     [
-        (torch.zeros(()), r"the loss of phase .* must return a genlab\.types\.Loss, got a Tensor"),
-        (Loss(value=torch.zeros(3), metrics={}), r"value in the loss of .* got a Tensor of shape \(3,\)"),
-        (Loss(value=torch.zeros(()), metrics={"x": 1.0}), "x in the loss of phase .* got a float"),  # type: ignore[dict-item]
+        (lambda: torch.zeros(()), r"the loss of phase .* must return a genlab\.types\.Loss, got a Tensor"),
+        (lambda: Loss(value=torch.zeros(3), metrics={}), r"value in the loss of .* got a Tensor of shape \(3,\)"),
+        (lambda: Loss(value=torch.zeros(()), metrics={"x": 1.0}), "x in the loss of phase .* got a float"),  # type: ignore[dict-item]
     ],
 )
-def test_what_is_no_loss_of_scalars_is_refused(loss: object, told: str) -> None:
+def test_what_is_no_loss_of_scalars_is_refused(make_loss: Callable[[], object], told: str) -> None:
+    loss = make_loss()
     with pytest.raises(ConfigurationError, match=told):
         require_loss(loss, TinyGAN().phases()[0])
