@@ -191,10 +191,7 @@ def _curves(runs: Sequence[Run]) -> str:
 
 
 def _figures(charts: dict[str, str], tags: Iterable[str]) -> str:
-    titles = {tag: re.sub("(?<=[/_])", "<wbr>", _text(tag)) for tag in tags}  # a long one breaks between words
-    figures = "".join(
-        f"<figure><figcaption>{title}</figcaption>{charts[tag]}</figure>" for tag, title in titles.items()
-    )
+    figures = "".join(f"<figure><figcaption>{_breakable(tag)}</figcaption>{charts[tag]}</figure>" for tag in tags)
     return f'<div class="charts">{figures}</div>'
 
 

@@ -29,6 +29,7 @@ from genlab.config.key_help import training_help
 from genlab.config.location import config_directory
 from genlab.config.naming import register_resolvers
 from genlab.config.targets import targets_in
+from genlab.environment import environment
 from genlab.errors import (
     FolderInUseError,
     GenlabError,
@@ -42,7 +43,7 @@ from genlab.launch.contract import CommandModule, JobContext, PickledJob, Spread
 from genlab.launch.failures import BUG, explain, leaves_folder, note_circumstances, prefix_of
 from genlab.launch.outcome import finalise_status
 from genlab.launch.preflight import CheckedRun, CheckedSweep, preflight, task_overrides
-from genlab.launch.processes import environment, launch_processes
+from genlab.launch.processes import launch_processes
 from genlab.launch.streams import outlive_readers
 from genlab.launch.sweep import refuse_with_sweep, resumed_plan, run_sweep
 from genlab.launch.sweep_folder import SweepPlan

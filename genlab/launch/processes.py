@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from genlab.environment import environment
 from genlab.errors import GenlabError, ProcessLostError, StoppedBySignal
 from genlab.launch.worker import CONSEQUENCE, PID_NAME, UNEXPLAINED
 from genlab.parallel.place import LAUNCHER_VARIABLE
@@ -53,21 +54,6 @@ class WorkerFailure(GenlabError):  # noqa: N818 - it happened elsewhere
         self.rank = rank
         self.details = details or message
         self.exit_code = exit_code  # type: ignore[misc]
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables while the block runs; the previous ones are restored at its end."""
-    previous = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def launch_processes(command: str, arguments: Sequence[str], processes: Processes) -> None:

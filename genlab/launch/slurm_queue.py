@@ -6,11 +6,12 @@ minutes more (MinJobAge, 300 s by default).
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from genlab.environment import environment
 from genlab.errors import SweepError
 
 _ENDED = {
@@ -96,21 +97,14 @@ def _run(*command: str) -> str:
     return done.stdout
 
 
-@contextmanager
-def outside_of_job() -> Iterator[None]:
-    """Hide the variables of a SLURM job that this process runs in: a job submitted by it would inherit its resources.
+def outside_of_job() -> AbstractContextManager[None]:
+    """Hide the variables of a SLURM job that this process runs in, while a block runs.
 
-    Where SLURM's configuration lies, and what the user sets for sbatch (``SBATCH_*``), stay.
+    A job submitted by it would inherit its resources. Where SLURM's configuration lies, and what the user sets for
+    sbatch (``SBATCH_*``), stay.
     """
-    hidden = {
-        name: os.environ.pop(name)
-        for name in list(os.environ)
-        if name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in _KEPT
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    hidden = (name for name in os.environ if name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in _KEPT)
+    return environment(dict.fromkeys(hidden))
 
 
 def described(tasks: Mapping[int, QueuedTask], hint: Callable[[str], str | None]) -> str:

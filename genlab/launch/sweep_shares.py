@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
 from genlab.config.compose import Composed
+from genlab.environment import environment
 from genlab.errors import ConfigurationError
-from genlab.launch.processes import environment, num_cores
+from genlab.launch.processes import num_cores
 
 DEVICES_VARIABLE = "GENLAB_SWEEP_DEVICES"
 CORES_VARIABLE = "GENLAB_SWEEP_CORES"

@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from genlab.environment import environment
 from genlab.errors import ConfigurationError
 from genlab.printing import one_line
 from genlab.sampling.pictures import to_pillow
@@ -31,7 +31,7 @@ class MLflow(Logger):
     def require(self) -> None:
         try:
             self._connect()
-            with _environment_with(_SHORT_PATIENCE):
+            with environment({name: os.environ.get(name, value) for name, value in _SHORT_PATIENCE.items()}):
                 self._client.search_experiments(max_results=1)
         except ConfigurationError:
             raise
@@ -74,15 +74,3 @@ class MLflow(Logger):
 
     def close(self, *, succeeded: bool) -> None:
         self._client.set_terminated(self._id, "FINISHED" if succeeded else "FAILED")
-
-
-@contextmanager
-def _environment_with(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Set the variables that the user has not set."""
-    added = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
